@@ -1,0 +1,102 @@
+"""The ``caffe-batch`` program: finds the command, maps errors to exit codes.
+
+Commands are imported only when they are called, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from caffe_batch import __version__, errors
+
+#: Command -> (module:attribute, one line for the overview).
+COMMANDS = {
+    "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
+    "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net takes in Caffe."),
+    "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
+    "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
+    "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
+    "doctor": ("caffe_batch.cli.doctor:doctor", "Say what this machine has and what is missing."),
+}
+
+#: Exit codes of the errors raised on purpose; the nearest base class decides.
+EXIT_CODES: dict[type[BaseException], int] = {
+    errors.CaffeBatchError: 1,
+    errors.InputError: 2,
+    errors.DoesNotFitError: 3,
+    errors.TrainingError: 4,
+    errors.RuntimeMissingError: 5,
+    KeyboardInterrupt: 130,
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = errors.did_you_mean(args[0], list(COMMANDS))
+            raise errors.InputError(
+                f"there is no command {args[0]!r}",
+                hint=hint or f"The commands are {', '.join(COMMANDS)}.",
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="caffe-batch")
+def cli() -> None:
+    """Plan and run Caffe training that fits your GPU.
+
+    Give it a net, the effective batch that the recipe needs and the memory you have; it finds
+    batch_size x iter_size, writes the prototxts and trains them on Caffe.
+    """
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error: that of its nearest class in EXIT_CODES, else 1."""
+    return next((EXIT_CODES[base] for base in type(error).__mro__ if base in EXIT_CODES), 1)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point. Errors raised on purpose become one message on stderr and an exit code."""
+    try:
+        cli.main(args=argv, prog_name="caffe-batch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except errors.CaffeBatchError as error:
+        click.echo(f"caffe-batch: {error}", err=True)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing more to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"caffe-batch: {where}{error.strerror or error}", err=True)
+        sys.exit(1)

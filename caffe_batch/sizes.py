@@ -1,0 +1,50 @@
+"""Memory sizes as people write them, and back."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from caffe_batch.errors import InputError
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _UNITS[f"{_letter}b"] = 1000**_power
+    _UNITS[f"{_letter}ib"] = 1024**_power
+    _UNITS[_letter] = 1024**_power  # nvidia-smi, docker and ulimit all mean 1024 by a bare letter
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes from ``8GiB``, ``8GB``, ``8192MiB``, ``8G`` (= GiB) or a plain number.
+
+    >>> parse_size("8GiB"), parse_size("1.5 GB"), parse_size("11000000000")
+    (8589934592, 1500000000, 11000000000)
+
+    Raises:
+        InputError: The text is no size, or is zero.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise InputError(
+            f"{text!r} is not a size", hint="Write it like 8GiB, 8GB, 8192MiB or 11000000000."
+        )
+    size = int(Fraction(match[1]) * unit)
+    if size <= 0:
+        raise InputError(f"{text!r} leaves no memory at all", hint="Give a size above zero.")
+    return size
+
+
+def format_size(size_bytes: int) -> str:
+    """A size for people, in binary units with four significant digits.
+
+    >>> format_size(8589934592), format_size(123548), format_size(-1536)
+    ('8 GiB', '120.7 KiB', '-1.5 KiB')
+    """
+    value, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while abs(value) >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.4g} {units[0]}"
