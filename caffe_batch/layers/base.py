@@ -9,7 +9,8 @@ Shapes are tuples in Caffe's order, batch axis first. Counts are elements, not b
 Naming of memory ("sides"): Caffe's blobs have a ``data`` and a ``diff`` array, each allocated the
 first time it is touched on a device. A side is written ``"bottom0.data"``, ``"top1.diff"``,
 ``"param0.data"``, or ``"prob_.data"`` for a buffer that the layer itself owns (under Caffe's own
-member name).
+member name), or ``"inner/c_0.diff"`` for blob ``c_0`` of the net inside a recurrent layer
+(:class:`Inner`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
-from caffe_batch.errors import ShapeError
+from caffe_batch.errors import ShapeError, did_you_mean
 
 Shape = tuple[int, ...]
 Phase = Literal["TRAIN", "TEST"]
 Mode = Literal["gpu", "cpu"]
+Settings = type[Any]  # a class of settings; inside Rule, ``type`` is the name of the layer type
 
 #: Caffe refuses a blob of more elements than a C int holds (blob.cpp, Blob::Reshape).
 MAX_COUNT = 2**31 - 1
+
+#: How a parameter can be filled (filler.hpp, GetFiller).
+FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Site:
         backward: Whether the layer's Backward runs in training.
         bottom_need: Which bottoms get a gradient; one a bottom.
         param_need: Which parameters get a gradient (lr_mult is not 0); one a parameter.
+        loss_weights: As written, empty or one a top; the 1 that losses get by default isn't there.
     """
 
     phase: Phase
@@ -86,6 +92,7 @@ class Site:
     backward: bool = False
     bottom_need: tuple[bool, ...] = ()
     param_need: tuple[bool, ...] = ()
+    loss_weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +102,15 @@ class Buffer:
     Attributes:
         count: Elements of one side.
         itemsize: Bytes of an element (4: Caffe's float and int).
+        copies: How many equal ones there are, each allocated by itself.
+        prefetch: Whether it holds batches that a data layer reads ahead.
     """
 
     name: str
     count: int
     itemsize: int = 4
+    copies: int = 1
+    prefetch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +125,11 @@ class Memory:
         build: Sides touched by SetUp and the first Reshape (prefetch buffers, for instance).
         forward: Sides touched by every Forward.
         backward: Sides touched by Backward (given Site.backward, bottom_need, param_need).
-        shares: ``(side, other)``: the memory of ``side`` is the memory of ``other``.
+        shares: ``(side, other)``: the memory of ``side`` is the memory of ``other``, from every
+            Reshape or Forward on.
+        backward_shares: The same, from every Backward on. A pointer is set each time, so a later
+            share replaces an earlier one: X -Reshape-> Y -Flatten-> Z shares the diff of Y with X
+            going forward and with Z going back, and ends with two memories (and no gradient for X).
         transient: Elements allocated within a pass and freed again.
     """
 
@@ -123,7 +138,41 @@ class Memory:
     forward: tuple[str, ...] = ()
     backward: tuple[str, ...] = ()
     shares: tuple[tuple[str, str], ...] = ()
+    backward_shares: tuple[tuple[str, str], ...] = ()
     transient: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """The net that a recurrent layer unrolls over time and runs inside itself.
+
+    It is a net of its own: in-place blobs, Split insertion, shapes, need-backward and the memory of
+    its layers follow the rules of any net. The differences:
+
+    - Its phase is TEST whatever the outer phase (recurrent_layer.cpp gives the net no state), yet
+      its Backward runs whenever the outer layer's Backward runs. So need-backward is computed as
+      for a TRAIN net, without ``force_backward``; the outer net's propagate_down, lr_mult and
+      force_backward don't reach it: all inner parameters get a gradient.
+    - The last ``idle`` layers (they stay last after Split insertion) are pseudo-losses. They are
+      built (loss weights, build sides) and make the blobs before them need a gradient, but their
+      Forward and Backward never run. Their tops' loss-weight diffs are set on the host at build;
+      the device never sees their data or diff.
+    - Its blobs are tied to the outer layer's by ``Memory.shares`` and touched by the outer layer
+      itself in ``Memory.build`` and ``Memory.forward``, both under names ``inner/BLOB.SIDE``.
+      BLOB is a name in ``layers``, so for a blob that feeds a Split it is the Split's bottom.
+
+    Attributes:
+        layers: As Caffe's code adds them, before Split insertion.
+        parameters: Names of the inner parameters, one per parameter of the outer layer, in order.
+            Every inner parameter carries one of these names; the first layer with a name owns it
+            and its blob is the outer layer's blob. The inner copies are filled on the host before
+            they are shared: a transient of construction, in host memory.
+        idle: How many layers at the end never run.
+    """
+
+    layers: tuple[Layer, ...]
+    parameters: tuple[str, ...]
+    idle: int
 
 
 class Rule:
@@ -144,7 +193,7 @@ class Rule:
 
     type: str = ""
     message: str = ""
-    settings: type | None = None
+    settings: Settings | None = None
     bottoms: tuple[int, int | None] = (1, 1)
     tops: tuple[int, int | None] = (1, 1)
     automatic_top: bool = False
@@ -167,9 +216,9 @@ class Rule:
         """Which memory the layer touches."""
         raise NotImplementedError
 
-    def inner(self, site: Site) -> tuple[Layer, ...]:
-        """The layers of the net that a recurrent layer unrolls inside itself; else empty."""
-        return ()
+    def inner(self, site: Site) -> Inner | None:
+        """The net that a recurrent layer unrolls inside itself; None for all other types."""
+        return None
 
 
 def setting(default: Any, *, message: str) -> Any:
@@ -180,6 +229,62 @@ def setting(default: Any, *, message: str) -> Any:
 def count(shape: Iterable[int]) -> int:
     """Number of elements; 1 for a scalar (no axes)."""
     return prod(shape)
+
+
+def sides(blob: str, number: int, side: str) -> tuple[str, ...]:
+    """One side of a row of blobs.
+
+    >>> sides("bottom", 2, "data")
+    ('bottom0.data', 'bottom1.data')
+    """
+    return tuple([f"{blob}{i}.{side}" for i in range(number)])
+
+
+def needed_diffs(site: Site) -> tuple[str, ...]:
+    """The diffs of the bottoms that get a gradient."""
+    return tuple([f"bottom{i}.diff" for i, need in enumerate(site.bottom_need) if need])
+
+
+def refuse_gradient(site: Site, bottom: int, what: str) -> None:
+    """For bottoms that a layer has no gradient for: Caffe builds the net, but training it aborts.
+
+    Raises:
+        ShapeError: Training would ask the layer for that gradient.
+    """
+    if site.phase == "TRAIN" and site.backward and site.bottom_need[bottom]:
+        raise ShapeError(
+            f"there is no gradient for {what} (bottom {bottom}), but training asks for it",
+            hint="propagate_down: false for that bottom, one value a bottom, stops it there.",
+        )
+
+
+def four_axes(shape: Shape) -> Shape:
+    """A shape of up to four axes as (N, C, H, W), with ones for the missing ones.
+
+    Raises:
+        ShapeError: There are more than four (Blob::LegacyShape).
+    """
+    if len(shape) > 4:
+        raise ShapeError(f"the input {shape} has {len(shape)} axes; this layer takes at most 4")
+    return (*shape, *(1,) * (4 - len(shape)))
+
+
+def filled(shape: Shape, filler: str = "constant") -> Shape:
+    """The shape of a blob that a filler sets, once it is known that the filler takes it.
+
+    Raises:
+        ShapeError: The blob is empty, or has not the axes that this filler needs (filler.hpp).
+    """
+    if filler not in FILLERS:
+        hint = did_you_mean(filler, FILLERS) or f"Caffe has {', '.join(FILLERS)}."
+        raise ShapeError(f"there is no filler {filler!r}", hint=hint)
+    if count(shape) == 0:
+        raise ShapeError(f"a blob of shape {shape} has no elements to fill")
+    if filler == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
+        raise ShapeError(f"the bilinear filler needs a square kernel and 4 axes, not {shape}")
+    if filler in ("positive_unitball", "xavier", "msra") and not shape:
+        raise ShapeError(f"the {filler} filler needs an axis; the blob is a scalar")
+    return shape
 
 
 def axis_index(axis: int, shape: Sequence[int], *, what: str = "axis") -> int:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index, count
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    filled,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class InnerProductSettings:
     num_output: int | None = None
     bias_term: bool = True
+    weight_filler: str = "constant"
+    bias_filler: str = "constant"
     axis: int = 1
     transpose: bool = False
 
@@ -32,25 +44,28 @@ class InnerProduct(Rule):
         s: InnerProductSettings = site.settings
         bottom, outputs = site.bottoms[0], s.num_output or 0
         inputs = count(bottom[axis_index(s.axis, bottom) :])
-        weights = (inputs, outputs) if s.transpose else (outputs, inputs)
-        return (weights, (outputs,)) if s.bias_term else (weights,)
+        weights = filled((inputs, outputs) if s.transpose else (outputs, inputs), s.weight_filler)
+        return (weights, filled((outputs,), s.bias_filler)) if s.bias_term else (weights,)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: InnerProductSettings = site.settings
         rows = count(site.bottoms[0][: axis_index(s.axis, site.bottoms[0])])
+        ones = ("bias_multiplier_.data",)
         forward = ["bottom0.data", "top0.data", "param0.data"]
-        if s.bias_term:
-            # A single row is added without the multiplier (inner_product_layer.cu, M_ == 1).
-            forward += ["param1.data", "bias_multiplier_.data"]
         backward: list[str] = []
+        if s.bias_term:
+            forward += ["param1.data"]
+            if rows != 1 and mode == "gpu":  # a single row is added without the multiplier
+                forward += ones
+            if site.param_need[1]:
+                backward += ["top0.diff", "param1.diff", *ones]
         if site.param_need[0]:
             backward += ["top0.diff", "bottom0.data", "param0.diff"]
-        if s.bias_term and site.param_need[1]:
-            backward += ["top0.diff", "bias_multiplier_.data", "param1.diff"]
         if site.bottom_need[0]:
             backward += ["top0.diff", "param0.data", "bottom0.diff"]
         return Memory(
             buffers=(Buffer("bias_multiplier_", rows),) if s.bias_term else (),
+            build=ones if s.bias_term and mode == "cpu" else (),
             forward=tuple(forward),
             backward=tuple(backward),
         )

@@ -1,0 +1,16 @@
+"""Memory predicted before anything runs: every side of every blob that Caffe touches, summed."""
+
+from caffe_batch.memory.model import LayerBytes, Part, Prediction, predict_nets
+from caffe_batch.memory.predict import Model, predict, solver_settings
+from caffe_batch.memory.solver_state import SolverSettings
+
+__all__ = [
+    "LayerBytes",
+    "Model",
+    "Part",
+    "Prediction",
+    "SolverSettings",
+    "predict",
+    "predict_nets",
+    "solver_settings",
+]

@@ -1,0 +1,47 @@
+# Everything here works as an ordinary user on a fresh machine with Python >= 3.10, git, network.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help venv runtime demo test test-slow check schema docs clean
+
+help:
+	@echo "make demo       set up everything and train the digits on real Caffe"
+	@echo "make test       set up everything and run the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make check      ruff, mypy --strict, documentation checks"
+	@echo "make runtime    install the pycaffe runtime only"
+	@echo "make clean      remove what was built here (not the runtime)"
+
+# The environment, made again when the requirements change.
+$(VENV)/.installed: pyproject.toml setup.py tools/make-venv
+	tools/make-venv $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+venv: $(VENV)/.installed
+
+runtime: venv
+	$(BIN)/caffe-batch runtime install
+
+demo: runtime
+	$(BIN)/python tools/demo.py
+
+test: runtime
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: runtime
+	$(BIN)/python -m pytest -m slow
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/check_docs.py
+
+# Needs grpcio-tools and mypy-protobuf in the Python that runs it.
+schema:
+	$(PYTHON) tools/generate_schema.py
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,67 @@
+"""``caffe-batch doctor``: what this machine has, and what is missing for what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from caffe_batch.sizes import format_size
+
+if TYPE_CHECKING:
+    from caffe_batch.runtimes.doctor import Examination
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine has, and what is missing for what.
+
+    Looks at the runtime (by running it), GPUs, disk space and optional Python packages. Changes
+    nothing.
+    """
+    from caffe_batch.runtimes.doctor import examine, lacks
+
+    found = examine()
+    missing = lacks(found)
+    if as_json:
+        rows = [asdict(lack) for lack in missing]
+        click.echo(json.dumps({**asdict(found), "missing": rows}, indent=2))
+        return
+    for title, text in _rows(found):
+        click.echo(f"{title + ':' if title else '':<14}{text}")
+    click.echo("\nMissing:" if missing else "\nNothing is missing.")
+    for lack in missing:
+        click.echo(f"- {lack.what}\n    needed for: {lack.needed_for}\n    {lack.remedy}")
+
+
+def _rows(found: Examination) -> Iterator[tuple[str, str]]:
+    """Title and text of each line; a line that goes on with the one before has no title."""
+    yield "System", found.system
+    yield "Python", f"{found.python}, protobuf {found.protobuf}"
+    yield "Data", f"{found.data_directory} ({format_size(found.free_bytes)} free)"
+    info = found.runtime_info
+    if info is None:
+        yield "Runtime", "none"
+    else:
+        kind = "GPU" if info.gpu else "CPU only"
+        several = ", NCCL" if info.nccl else ""
+        yield "Runtime", f"{found.runtime}: Caffe {info.caffe_version} ({kind}{several})"
+        yield "", f"Python {info.python_version}, imports caffe in {info.import_s:.1f} s"
+    others = [name for name in found.installed if name != found.runtime]
+    if others:
+        yield "", f"also installed: {', '.join(others)}"
+    if not found.gpus.devices:
+        yield "GPU", found.gpus.problem or f"none (says {found.gpus.source})"
+    for number, gpu in enumerate(found.gpus.devices):
+        memory = "memory not told"
+        if gpu.total_bytes is not None and gpu.free_bytes is not None:
+            memory = f"{format_size(gpu.total_bytes)}, {format_size(gpu.free_bytes)} free"
+        yield f"GPU {number}", f"{gpu.name}, {memory}"
+    if found.gpus.driver:
+        yield "Driver", f"{found.gpus.driver} (says {found.gpus.source})"
+    present = [f"{extra.package} {extra.version}" for extra in found.extras if extra.version]
+    yield "Packages", ", ".join(present) or "no optional ones"

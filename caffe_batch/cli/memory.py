@@ -1,0 +1,80 @@
+"""``caffe-batch memory``: the memory that a net takes in Caffe, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from caffe_batch.cli.options import json_option, load_recipe, net_options, print_json
+
+if TYPE_CHECKING:
+    from caffe_batch.layers.base import Mode
+
+
+@click.command()
+@click.argument("net")
+@net_options
+@click.option("--batch-size", type=click.IntRange(min=1), help="TRAIN batch size, not the file's.")
+@click.option(
+    "--mode",
+    type=click.Choice(["gpu", "cpu"]),
+    default="gpu",
+    show_default=True,
+    help="Device memory of a GPU build without cuDNN, or host memory in CPU mode.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="Show only the N largest layers.")
+@json_option
+def memory(
+    net: str,
+    solver: str | None,
+    input_shapes: tuple[str, ...],
+    allow_unknown: bool,
+    allow_unknown_fields: bool,
+    batch_size: int | None,
+    mode: Mode,
+    top: int | None,
+    as_json: bool,
+) -> None:
+    """Predict the memory that NET takes when Caffe trains it.
+
+    NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
+    Without a solver, plain SGD without a test net is assumed.
+    """
+    from caffe_batch.memory import Model
+    from caffe_batch.reporting.memory_table import memory_json
+
+    recipe, sources = load_recipe(
+        net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
+    )
+    model = Model(recipe, sources, mode, allow_unknown)
+    train = model.train_net(batch_size)
+    tests = model.test_nets(batch_size)
+    prediction = model.of(train, tests)
+    if as_json:
+        print_json(memory_json(train, tests, prediction))
+    else:
+        _print_table(prediction, top)
+
+
+def _print_table(prediction: Any, top: int | None) -> None:
+    from rich.console import Console
+
+    from caffe_batch.reporting.memory_table import memory_table
+    from caffe_batch.sizes import format_size
+
+    console = Console(soft_wrap=True)
+    console.print(memory_table(prediction, top=top))
+    place = "device" if prediction.mode == "gpu" else "host"
+    bound = " at least" if prediction.unknown_layers else ""
+    console.print(
+        f"\nCaffe asks for{bound} {format_size(prediction.peak_bytes)} of {place} memory "
+        f"({prediction.peak_bytes:,} bytes), {format_size(prediction.after_build_bytes)} of it "
+        "while it builds the nets.",
+        highlight=False,
+    )
+    if prediction.unknown_layers:
+        console.print(
+            f"A lower bound: nothing is known of {', '.join(prediction.unknown_layers)}.",
+            highlight=False,
+        )

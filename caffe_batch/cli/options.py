@@ -1,0 +1,106 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from caffe_batch.errors import InputError
+
+if TYPE_CHECKING:
+    from caffe_batch.layers.base import Shape
+    from caffe_batch.net import Recipe, Sources
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+solver_option = click.option(
+    "--solver",
+    metavar="SOLVER",
+    help="Solver prototxt to train NET with; its own net is then not read.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on stdout, for other programs."
+)
+
+
+def net_options(command: Command) -> Command:
+    """The options of every command that reads a net."""
+    for option in (
+        click.option(
+            "--allow-unknown-fields",
+            is_flag=True,
+            help="Skip fields that Caffe 1.0 doesn't know, with a warning each.",
+        ),
+        click.option(
+            "--allow-unknown",
+            is_flag=True,
+            help="Let layer types without a rule pass; totals are then lower bounds.",
+        ),
+        click.option(
+            "--input-shape",
+            "input_shapes",
+            multiple=True,
+            metavar="TOP=CxHxW",
+            help="Size of one record of a data layer's top, without the batch; may be repeated.",
+        ),
+        solver_option,
+    ):
+        command = option(command)
+    return command
+
+
+def parse_input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
+    """Shapes by top name from ``data=3x256x256``; ``label=`` is a scalar.
+
+    Raises:
+        InputError: Not of that form, a size of 0, or a top named twice.
+    """
+    shapes: dict[str, Shape] = {}
+    for text in texts:
+        top, equals, sizes = text.partition("=")
+        numbers = sizes.lower().split("x") if sizes else []
+        if not top or not equals or not all(n.isdecimal() and int(n) > 0 for n in numbers):
+            raise InputError(
+                f"--input-shape {text!r} is not of the form TOP=CxHxW",
+                hint="For instance --input-shape data=3x256x256: channels, height, width.",
+            )
+        if top in shapes:
+            raise InputError(f"--input-shape names top {top!r} twice", hint="Give it once.")
+        shapes[top] = tuple(int(n) for n in numbers)
+    return shapes
+
+
+def load_recipe(
+    net: str, solver: str | None, input_shapes: Sequence[str], *, allow_unknown_fields: bool
+) -> tuple[Recipe, Sources]:
+    """The recipe of NET and SOLVER, and where its data is; notes and warnings go to stderr."""
+    from caffe_batch.net import Sources, read_recipe
+
+    shapes = parse_input_shapes(input_shapes)
+    with warnings_on_stderr():
+        recipe = read_recipe(net, solver, allow_unknown_fields=allow_unknown_fields)
+    for note in recipe.notes:
+        click.echo(f"note: {note}", err=True)
+    return recipe, Sources(recipe.directories, shapes)
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Python warnings of the library become plain lines on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for warning in caught:
+                click.echo(f"warning: {warning.message}", err=True)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(data, indent=2))

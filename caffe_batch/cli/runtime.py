@@ -1,0 +1,157 @@
+"""``caffe-batch runtime``: installs, lists, checks and removes a pycaffe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from caffe_batch.sizes import format_size
+
+if TYPE_CHECKING:
+    from caffe_batch.runtimes import Installed, Progress, RuntimeInfo
+
+
+@click.group()
+def runtime() -> None:
+    """Install, list, check or remove a pycaffe.
+
+    A runtime is a Python that can import caffe: the one that training runs on. Without
+    --runtime or CAFFE_BATCH_RUNTIME, commands take this Python if it has caffe, else an
+    installed runtime.
+    """
+
+
+@runtime.command()
+@click.option("--name", metavar="NAME", help="What to call it.  [default: debian-11]")
+@click.option(
+    "--mirror",
+    metavar="URL",
+    envvar="CAFFE_BATCH_MIRROR",
+    show_envvar=True,
+    help="A Debian mirror, where this machine's apt has none among its sources.",
+)
+@click.option("--force", is_flag=True, help="Install again, in place of what is there.")
+def install(name: str | None, mirror: str | None, force: bool) -> None:
+    """Install Caffe 1.0 for the CPU, without root.
+
+    apt downloads Debian 11's pycaffe and all that it needs (about 160 MB) into your data
+    directory (about 700 MB there); nothing else of this machine is changed. The data directory
+    is in your home; CAFFE_BATCH_HOME gives another. Don't use --force while a training runs.
+    """
+    from caffe_batch import runtimes
+
+    name = name or runtimes.DEFAULT_NAME
+    if not force and name in (there := runtimes.installed()):
+        click.echo(f"{name} is installed already: {_line(there[name])}", err=True)
+        return
+    with _progress() as progress:
+        made = runtimes.install(name, mirror=mirror, force=force, progress=progress)
+    click.echo(f"Installed {name}: {_line(made)}", err=True)
+
+
+@runtime.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """List the installed runtimes."""
+    from caffe_batch import runtimes
+
+    there = runtimes.installed()
+    if as_json:
+        rows = [
+            {"name": name, "folder": str(each.folder), **asdict(each.record)}
+            for name, each in there.items()
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for name, each in there.items():
+        click.echo(f"{name}  {_line(each)}")
+    if not there:
+        click.echo("No runtime is installed. Run `caffe-batch runtime install`.", err=True)
+
+
+@runtime.command()
+@click.argument("spec", metavar="[RUNTIME]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(spec: str | None, as_json: bool) -> None:
+    """Say what a runtime is, by running it.
+
+    RUNTIME is the name of an installed one or the path of a Python; without it, the runtime
+    that a training would use.
+    """
+    from caffe_batch import runtimes
+
+    found = runtimes.find(spec)
+    info = runtimes.inspect(found)
+    if as_json:
+        click.echo(json.dumps({"name": found.name, **asdict(info)}, indent=2))
+        return
+    rows = {
+        "Runtime": found.name,
+        "Caffe": f"{info.caffe_version} ({info.caffe_path})",
+        "Python": f"{info.python_version}, numpy {info.numpy_version}",
+        "GPU": _gpu(info),
+        "Multi-GPU": "yes (NCCL)" if info.nccl else "no",
+        "Layer types": f"{len(info.layer_types)} (--json lists them)",
+        "Import": f"{info.import_s:.1f} s",
+    }
+    for title, text in rows.items():
+        click.echo(f"{title + ':':<13}{text}")
+
+
+@runtime.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Delete the installed runtime NAME."""
+    from caffe_batch import runtimes
+
+    runtimes.remove(name)
+    click.echo(f"Removed {name}.", err=True)
+
+
+def _gpu(info: RuntimeInfo) -> str:
+    if not info.gpu:
+        return "no, this is a build for the CPU only"
+    return "yes" if info.gpu_problem is None else f"built for it, but: {info.gpu_problem}"
+
+
+def _line(each: Installed) -> str:
+    record = each.record
+    return (
+        f"Caffe {record.caffe_version} ({'GPU' if record.gpu else 'CPU'}),"
+        f" Python {record.python_version}, {format_size(record.size_bytes)}, {each.folder}"
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on a terminal, else a line for each stage; on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told: list[str] = []
+
+        def tell(stage: str, share: float) -> None:
+            if stage not in told:
+                told.append(stage)
+                click.echo(f"{stage} ...", err=True)
+
+        yield tell
+        return
+    stages: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Bars(*columns, console=console) as bars:
+
+        def report(stage: str, share: float) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=1.0)
+            bars.update(stages[stage], completed=share)
+
+        yield report

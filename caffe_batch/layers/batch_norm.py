@@ -1,0 +1,51 @@
+"""BatchNorm: normalisation over the batch. Source: batch_norm_layer.cpp, .cu.
+
+The parameters are statistics (mean, variance, and the weight of the moving sums); Caffe sets their
+lr_mult to 0 itself. The third is read and written on the host only.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+
+
+class BatchNorm(Rule):
+    type = "BatchNorm"
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        bottom = site.bottoms[0]
+        if len(bottom) < 2 or 0 in bottom[:2]:
+            raise ShapeError(f"BatchNorm needs an input of a batch and channels, not {bottom}")
+        return site.bottoms
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        channels = site.bottoms[0][1]
+        return ((channels,), (channels,), (1,))
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        bottom = site.bottoms[0]
+        batch, channels = bottom[:2]
+        size = count(bottom)
+        buffers = (
+            Buffer("mean_", channels),
+            Buffer("variance_", channels),
+            Buffer("temp_", size),
+            Buffer("x_norm_", size),
+            Buffer("num_by_chans_", batch * channels),
+            Buffer("batch_sum_multiplier_", batch),
+            Buffer("spatial_sum_multiplier_", size // (batch * channels)),
+        )
+        forward = ["bottom0.data", "top0.data", "param0.data", "param1.data"]
+        if mode == "cpu":
+            forward.append("param2.data")
+        backward = ["top0.diff", "bottom0.diff"]
+        if site.in_place[0]:
+            backward.append("x_norm_.diff")  # a copy of the top's diff, which is overwritten
+        multipliers = ("batch_sum_multiplier_.data", "spatial_sum_multiplier_.data")
+        return Memory(
+            buffers=buffers,
+            build=multipliers if mode == "cpu" else (),
+            forward=(*forward, *(f"{buffer.name}.data" for buffer in buffers)),
+            backward=tuple(backward),
+        )

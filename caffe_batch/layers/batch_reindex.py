@@ -1,0 +1,85 @@
+"""BatchReindex and Filter: some of the samples of a batch, chosen by another blob.
+
+Source: batch_reindex_layer.cpp, .cu; filter_layer.cpp, .cu.
+
+How many samples a Filter lets through is known only from the data. Caffe builds the net as if all
+went through, and blobs keep the memory that they once had: so the memory is that of a full batch,
+while shapes of blobs after it may be smaller in a run.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    refuse_gradient,
+    sides,
+)
+
+
+class BatchReindex(Rule):
+    type = "BatchReindex"
+    bottoms = (2, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        data, indices = site.bottoms
+        if len(indices) != 1:
+            raise ShapeError(f"bottom 1 holds the indices; it needs one axis, not {indices}")
+        return ((*indices, *data[1:]),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        refuse_gradient(site, 1, "the indices")
+        data, indices = site.bottoms
+        need = site.bottom_need[0]
+        # top_indexes, counts and begins: blobs that live as long as one Backward (GPU only; the
+        # device sees the indices in Forward alone).
+        transient = indices[0] + 2 * data[0] if need and mode == "gpu" else 0
+        return Memory(
+            forward=("bottom0.data", "bottom1.data", "top0.data"),
+            backward=("top0.diff", "bottom0.diff") if need else (),
+            transient=transient,
+        )
+
+
+class Filter(Rule):
+    type = "Filter"
+    bottoms = (2, None)
+    tops = (1, None)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        *data, selector = site.bottoms
+        if site.tops != len(data):
+            raise ShapeError(
+                f"{site.tops} top(s) for {len(data)} filtered bottom(s)",
+                hint="The last bottom is the selector; each other bottom has one top.",
+            )
+        axis_index(0, selector)
+        if count(selector[1:]) != 1:
+            raise ShapeError(f"the selector {selector} must have ones behind its first axis")
+        for i, bottom in enumerate(data):
+            if bottom[:1] != selector[:1]:
+                raise ShapeError(
+                    f"bottom {i} {bottom} and the selector {selector} differ in the first axis"
+                )
+        return tuple(data)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        selector = len(site.bottoms) - 1
+        refuse_gradient(site, selector, "the selector")
+        # The selector is read while the layer is shaped, on the host in either mode.
+        select = (f"bottom{selector}.data",) if mode == "cpu" else ()
+        backward: list[str] = []
+        for i, need in enumerate(site.bottom_need[:selector]):
+            if need:
+                backward += [f"top{i}.diff", f"bottom{i}.diff"]
+        return Memory(
+            build=select,
+            forward=(*sides("bottom", selector, "data"), *sides("top", site.tops, "data")),
+            backward=tuple(backward),
+        )

@@ -1,0 +1,119 @@
+"""Concat and Slice: blobs joined and cut along one axis.
+
+Source: concat_layer.cpp, .cu; slice_layer.cpp, .cu.
+
+With a single bottom (Concat) or top (Slice) nothing is copied: data and diff are shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    needed_diffs,
+    sides,
+)
+
+_SHARED = Memory(shares=(("top0.data", "bottom0.data"), ("top0.diff", "bottom0.diff")))
+
+
+@dataclass(frozen=True, slots=True)
+class ConcatSettings:
+    axis: int | None = None
+    concat_dim: int | None = None
+
+
+class Concat(Rule):
+    type = "Concat"
+    message = "concat_param"
+    settings = ConcatSettings
+    bottoms = (1, None)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: ConcatSettings = site.settings
+        first = site.bottoms[0]
+        axis = _axis(s.axis, s.concat_dim, first, old_name="concat_dim")
+        before, after = first[:axis], first[axis + 1 :]
+        for i, bottom in enumerate(site.bottoms):
+            same_axes = len(bottom) == len(first)
+            if not same_axes or bottom[:axis] != before or bottom[axis + 1 :] != after:
+                raise ShapeError(
+                    f"can't join bottom 0 {first} and bottom {i} {bottom} along axis {axis}: all "
+                    "their other axes must be equal"
+                )
+        return ((*before, sum([bottom[axis] for bottom in site.bottoms]), *after),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        if len(site.bottoms) == 1:
+            return _SHARED
+        return Memory(
+            forward=(*sides("bottom", len(site.bottoms), "data"), "top0.data"),
+            backward=("top0.diff", *needed_diffs(site)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSettings:
+    axis: int | None = None
+    slice_point: tuple[int, ...] = ()
+    slice_dim: int | None = None
+
+
+class Slice(Rule):
+    type = "Slice"
+    message = "slice_param"
+    settings = SliceSettings
+    tops = (1, None)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: SliceSettings = site.settings
+        bottom = site.bottoms[0]
+        axis = _axis(s.axis, s.slice_dim, bottom, old_name="slice_dim")
+        before, after = bottom[:axis], bottom[axis + 1 :]
+        sizes = _slice_sizes(s.slice_point, bottom[axis], site.tops)
+        return tuple([(*before, size, *after) for size in sizes])
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        if site.tops == 1:
+            return _SHARED
+        return Memory(
+            forward=("bottom0.data", *sides("top", site.tops, "data")),
+            backward=(
+                ("bottom0.diff", *sides("top", site.tops, "diff")) if site.bottom_need[0] else ()
+            ),
+        )
+
+
+def _axis(axis: int | None, old: int | None, shape: Shape, *, old_name: str) -> int:
+    """The axis from the setting or from its older name, which takes no negative numbers."""
+    if axis is not None and old is not None:
+        raise ShapeError(f"axis and {old_name} are two names of one setting; give one of them")
+    if old is None:
+        return axis_index(1 if axis is None else axis, shape)
+    if old >= len(shape):
+        raise ShapeError(f"{old_name} {old} is outside a blob of {len(shape)} axes {shape}")
+    return old
+
+
+def _slice_sizes(points: tuple[int, ...], size: int, tops: int) -> list[int]:
+    """Sizes of the parts: between the points, or all the same."""
+    if not points:
+        if size % tops:
+            raise ShapeError(f"an axis of {size} can't be cut into {tops} equal parts")
+        return [size // tops] * tops
+    cuts = [0, *points, size]
+    sizes = [end - start for start, end in pairwise(cuts)]
+    if len(sizes) != tops:
+        raise ShapeError(f"{len(points)} slice_point(s) make {len(sizes)} tops, here are {tops}")
+    # Caffe lets the last part be empty, as long as the axis is no shorter than the tops are many.
+    if min(sizes[:-1]) <= 0 or sizes[-1] < 0 or tops > size:
+        raise ShapeError(f"slice_point {points} must rise from above 0 to below the axis of {size}")
+    return sizes

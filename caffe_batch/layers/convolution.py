@@ -1,0 +1,155 @@
+"""Convolution and Deconvolution. Source: base_conv_layer.cpp, conv_layer.*, deconv_layer.*.
+
+Both work image by image through one column buffer, whose size doesn't depend on the batch.
+Deconvolution runs the same code with input and output exchanged.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    MAX_COUNT,
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    count,
+    filled,
+)
+from caffe_batch.layers.spatial import ConvolutionSettings, Window, window
+
+
+class Convolution(Rule):
+    type = "Convolution"
+    message = "convolution_param"
+    settings = ConvolutionSettings
+    bottoms = (1, None)
+    tops = (1, None)
+    reverse = False
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: ConvolutionSettings = site.settings
+        bottom = site.bottoms[0]
+        win = window(s, bottom)
+        _check_channels(s, bottom[win.axis])
+        _check_bottoms(site)
+        spatial = self._spatial(win, bottom[win.axis + 1 :])
+        columns = self._columns(s, win, bottom, spatial)
+        if columns > MAX_COUNT:
+            raise ShapeError(
+                f"the column buffer of one image has {columns} elements; Caffe's limit is "
+                f"{MAX_COUNT}",
+                hint="It doesn't depend on the batch size: make the image or the kernel smaller.",
+            )
+        return ((*bottom[: win.axis], s.num_output, *spatial),) * site.tops
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        s: ConvolutionSettings = site.settings
+        win = window(s, site.bottoms[0])
+        inputs, outputs = site.bottoms[0][win.axis], s.num_output
+        if self.reverse:
+            inputs, outputs = outputs, inputs
+        weights = filled((outputs, inputs // s.group, *win.kernel), s.weight_filler)
+        return (weights, filled((s.num_output,), s.bias_filler)) if s.bias_term else (weights,)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: ConvolutionSettings = site.settings
+        bottom = site.bottoms[0]
+        win = window(s, bottom)
+        spatial = self._spatial(win, bottom[win.axis + 1 :])
+        axes = len(spatial)
+        buffers = [
+            Buffer("col_buffer_", self._columns(s, win, bottom, spatial)),
+            Buffer("bias_multiplier_", count(spatial)),
+        ]
+        build: list[str] = []
+        forward = ["param0.data"]
+        backward = ["param0.diff"]
+        for i in range(site.tops):
+            forward += [f"bottom{i}.data", f"top{i}.data"]
+            backward.append(f"top{i}.diff")
+            # Fetched whether or not it is written; on the GPU only where anything is computed.
+            if mode == "cpu" or site.param_need[0] or site.bottom_need[i]:
+                backward.append(f"bottom{i}.diff")
+        if s.bias_term:
+            forward += ["param1.data", "bias_multiplier_.data"]
+            build.append("bias_multiplier_.data")
+            if site.param_need[1]:
+                backward.append("param1.diff")
+        if self.reverse or not win.pointwise:
+            forward.append("col_buffer_.data")
+        elif any(site.bottom_need):
+            # The gradient of the input takes the pointer before it asks for a 1x1 kernel.
+            backward.append("col_buffer_.data")
+        if not win.pointwise and (s.force_nd_im2col or axes != 2):
+            # The general kernels read the geometry from the device, as small int blobs.
+            geometry = [Buffer(name, axes) for name in ("kernel_shape_", "stride_", "pad_")]
+            geometry.append(Buffer("dilation_", axes))
+            geometry.append(Buffer("conv_input_shape_", axes + 1))
+            geometry.append(Buffer("col_buffer_.shape", axes + 1))
+            buffers += geometry
+            forward += [f"{buffer.name}.data" for buffer in geometry]
+        return Memory(
+            buffers=tuple(buffers),
+            build=tuple(build) if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )
+
+    def _spatial(self, win: Window, spatial: Shape) -> Shape:
+        """The spatial axes of the top."""
+        return win.positions(spatial)
+
+    def _columns(self, s: ConvolutionSettings, win: Window, bottom: Shape, spatial: Shape) -> int:
+        """Elements of the column buffer (for one image)."""
+        return bottom[win.axis] * count(win.kernel) * count(spatial)
+
+
+class Deconvolution(Convolution):
+    type = "Deconvolution"
+    reverse = True
+
+    def _spatial(self, win: Window, spatial: Shape) -> Shape:
+        sizes = tuple(
+            [
+                stride * (size - 1) + extent - 2 * pad
+                for size, stride, extent, pad in zip(
+                    spatial, win.stride, win.extents, win.pad, strict=True
+                )
+            ]
+        )
+        if min(sizes, default=0) < 0:
+            raise ShapeError(
+                f"the padding {win.pad} is larger than what the kernel adds: the output would be "
+                f"{sizes}",
+                hint="Use less padding.",
+            )
+        return sizes
+
+    def _columns(self, s: ConvolutionSettings, win: Window, bottom: Shape, spatial: Shape) -> int:
+        return s.num_output * count(win.kernel) * count(bottom[win.axis + 1 :])
+
+
+def _check_channels(s: ConvolutionSettings, channels: int) -> None:
+    if s.num_output == 0:
+        raise ShapeError("convolution_param needs num_output, at least 1")
+    if s.group == 0:
+        raise ShapeError("group must be at least 1")
+    for what, size in (("input channels", channels), ("num_output", s.num_output)):
+        if size % s.group:
+            raise ShapeError(
+                f"group {s.group} doesn't divide the {what}: {size}",
+                hint="Use a group that divides both the input channels and num_output.",
+            )
+
+
+def _check_bottoms(site: Site) -> None:
+    if site.tops != len(site.bottoms):
+        raise ShapeError(f"{len(site.bottoms)} bottoms need as many tops, not {site.tops}")
+    for bottom in site.bottoms:
+        if bottom != site.bottoms[0]:
+            raise ShapeError(
+                f"all bottoms must have the same shape: {site.bottoms[0]} is not {bottom}"
+            )

@@ -1,0 +1,53 @@
+"""Crop: bottom 0 cut down to the size of bottom 1. Source: crop_layer.cpp, .cu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index
+
+_TABLES = ("offsets", "src_strides_", "dest_strides_")  # one int an axis
+
+
+@dataclass(frozen=True, slots=True)
+class CropSettings:
+    axis: int = 2
+    offset: tuple[int, ...] = ()
+
+
+class Crop(Rule):
+    type = "Crop"
+    message = "crop_param"
+    settings = CropSettings
+    bottoms = (2, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: CropSettings = site.settings
+        data, reference = site.bottoms
+        axis = axis_index(s.axis, data)
+        cropped = len(data) - axis
+        if len(s.offset) > 1 and len(s.offset) != cropped:
+            raise ShapeError(f"{len(s.offset)} offsets for {cropped} cropped axes")
+        if len(reference) < len(data):
+            raise ShapeError(
+                f"bottom 1 {reference} gives the size; it needs the {len(data)} axes of bottom 0"
+            )
+        offsets = s.offset if len(s.offset) > 1 else (s.offset or (0,)) * cropped
+        for i, offset in enumerate(offsets, start=axis):
+            if offset + reference[i] > data[i]:
+                raise ShapeError(
+                    f"can't cut {reference[i]} from axis {i} of {data} at offset {offset}"
+                )
+        return ((*data[:axis], *reference[axis : len(data)]),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        tables = tuple([f"{name}.data" for name in _TABLES])
+        axes = len(site.bottoms[0])
+        # Backward takes the pointers of both diffs before it asks who needs them.
+        return Memory(
+            buffers=tuple([Buffer(name, axes) for name in _TABLES]),
+            build=tables if mode == "cpu" else (),
+            forward=("bottom0.data", "top0.data", *tables),
+            backward=("top0.diff", "bottom0.diff"),
+        )

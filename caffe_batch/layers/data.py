@@ -1,0 +1,135 @@
+"""Data, ImageData and WindowData: layers that read ahead into prefetch batches.
+
+Source: base_data_layer.cpp, .cu; data_layer.cpp, image_data_layer.cpp, window_data_layer.cpp,
+data_transformer.cpp. All three read ``data_param.prefetch``. The batches are allocated when the
+net is built, on the host and in GPU mode on the device too; the tops have no memory of their own:
+they point into the batch that is next.
+
+``Site.records`` holds the shape (C, H, W) of one record:
+
+- Data: of the first Datum, as decoded. An encoded one has 3 or 1 channels where
+  ``transform_param`` says ``force_color`` or ``force_gray``.
+- ImageData: of the first image file. The number of channels is not read (``is_color`` decides),
+  and with ``new_height`` and ``new_width`` none is needed.
+- WindowData: as in the window file; only C is read, and 3 stands for an unknown one (Caffe decodes
+  the images in colour whatever the file says).
+
+In CPU mode the mean image of WindowData, whose size only its file knows, is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import InputShapeError, ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, setting
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    batch_size: int = 0
+    prefetch: int = setting(4, message="data_param")
+    crop_size: int = setting(0, message="transform_param")
+    mean_file: str = setting("", message="transform_param")
+    mean_value: tuple[float, ...] = setting((), message="transform_param")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDataSettings(DataSettings):
+    batch_size: int = 1
+    new_height: int = 0
+    new_width: int = 0
+    is_color: bool = True
+
+
+class Data(Rule):
+    type = "Data"
+    message = "data_param"
+    settings = DataSettings
+    bottoms = (0, 0)
+    tops = (1, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: DataSettings = site.settings
+        if s.batch_size == 0:
+            raise ShapeError(f"{self.message} needs batch_size, at least 1")
+        if s.prefetch == 0:
+            raise ShapeError("data_param.prefetch must be at least 1: Caffe would wait forever")
+        channels, height, width = self.record(site)
+        if channels == 0:
+            raise ShapeError("a record needs at least one channel")
+        if s.crop_size > min(height, width):
+            raise ShapeError(
+                f"crop_size {s.crop_size} is larger than a record of {height} x {width}",
+                hint="Use a smaller crop_size, or larger images.",
+            )
+        if s.mean_value and (s.mean_file or len(s.mean_value) not in (1, channels)):
+            raise ShapeError(
+                f"give one mean_value, or one for each of the {channels} channels, and no mean_file"
+            )
+        data = (s.batch_size, channels, s.crop_size or height, s.crop_size or width)
+        return (data, (s.batch_size,))[: site.tops]
+
+    def record(self, site: Site) -> Shape:
+        """Shape (C, H, W) of a record before it is cropped."""
+        channels, height, width = _known_record(site)
+        return channels, height, width
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: DataSettings = site.settings
+        buffers = [
+            Buffer(f"prefetch_{name}", count(shape), copies=s.prefetch, prefetch=True)
+            for name, shape in zip(("data_", "label_"), self.shape(site), strict=False)
+        ]
+        shares = tuple((f"top{i}.data", f"{b.name}.data") for i, b in enumerate(buffers))
+        if mode == "cpu" and s.mean_file and site.records:
+            buffers.append(Buffer("data_mean_", count(self.record(site))))
+        return Memory(
+            buffers=tuple(buffers),
+            build=tuple(f"{buffer.name}.data" for buffer in buffers),
+            shares=shares,
+        )
+
+
+class ImageData(Data):
+    type = "ImageData"
+    message = "image_data_param"
+    settings = ImageDataSettings
+    tops = (2, 2)
+
+    def record(self, site: Site) -> Shape:
+        s: ImageDataSettings = site.settings
+        if (s.new_height == 0) != (s.new_width == 0):
+            raise ShapeError("give both new_height and new_width, or neither")
+        channels = 3 if s.is_color else 1
+        if s.new_height:
+            return channels, s.new_height, s.new_width
+        return (channels, *_known_record(site)[1:])
+
+
+class WindowData(Data):
+    type = "WindowData"
+    message = "window_data_param"
+    tops = (2, 2)
+
+    def record(self, site: Site) -> Shape:
+        s: DataSettings = site.settings
+        if s.crop_size == 0:
+            raise ShapeError("WindowData needs transform_param.crop_size, at least 1")
+        return site.records[0][0] if site.records else 3, s.crop_size, s.crop_size
+
+
+def _known_record(site: Site) -> Shape:
+    """The shape (C, H, W) of the first record, if anyone knows it."""
+    if not site.records:
+        raise InputShapeError(
+            "the size of its records is not known",
+            hint="Give it with the option --input-shape TOP=CxHxW.",
+        )
+    record = site.records[0]
+    if len(record) != 3:
+        raise InputShapeError(
+            f"a record has the shape CxHxW, not {'x'.join(map(str, record))}",
+            hint="Give it with the option --input-shape TOP=CxHxW.",
+        )
+    return record

@@ -1,0 +1,83 @@
+"""EuclideanLoss and ContrastiveLoss: distances between two blobs, both of which get a gradient.
+
+Source: euclidean_loss_layer.cpp, .cu; contrastive_loss_layer.cpp, .cu; loss_layer.cpp.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Shape,
+    Site,
+    count,
+    four_axes,
+    needed_diffs,
+)
+from caffe_batch.layers.labels import Loss, check_batch
+
+
+class EuclideanLoss(Loss):
+    type = "EuclideanLoss"
+    forced_bottoms = ()
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        check_batch(*site.bottoms)
+        first, second = site.bottoms
+        if count(first[1:]) != count(second[1:]):
+            raise ShapeError(f"bottom 0 {first} and bottom 1 {second} differ in size per sample")
+        return ((),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
+        forward, backward = ["bottom0.data", "bottom1.data", "diff_.data"], [*needed_diffs(site)]
+        if mode == "cpu":
+            forward += ["top0.data"]
+            backward += ["top0.diff"] if backward else []
+        return Memory(
+            buffers=(Buffer("diff_", count(site.bottoms[0])),),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )
+
+
+class ContrastiveLoss(Loss):
+    """Pairs of samples, and a label a pair: similar or not. All as (N, C), (N, C), (N)."""
+
+    type = "ContrastiveLoss"
+    bottoms = (3, 3)
+    forced_bottoms = (True, True, False)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        first, second, similar = [four_axes(bottom) for bottom in site.bottoms]
+        check_batch(*site.bottoms[:2])
+        if first[1] != second[1] or (*first[2:], *second[2:], *similar[1:]) != (1,) * 7:
+            raise ShapeError(
+                "the bottoms of a ContrastiveLoss are (N, C), (N, C) and (N), here "
+                f"{', '.join(str(bottom) for bottom in site.bottoms)}"
+            )
+        return ((),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        samples, channels = four_axes(site.bottoms[0])[:2]
+        diffs = needed_diffs(site)
+        forward = ["bottom0.data", "bottom1.data", "diff_.data", "dist_sq_.data"]
+        backward = [*diffs, "bottom2.data"] if diffs else []
+        if mode == "gpu":
+            forward += ["diff_sq_.data", "summer_vec_.data"]
+        else:
+            forward += ["bottom2.data", "top0.data"]
+            backward += ["top0.diff"] if diffs else []
+        return Memory(
+            buffers=(
+                Buffer("diff_", samples * channels),
+                Buffer("dist_sq_", samples),
+                Buffer("diff_sq_", samples * channels),
+                Buffer("summer_vec_", channels),
+            ),
+            build=("summer_vec_.data",) if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )

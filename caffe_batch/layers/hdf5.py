@@ -1,0 +1,83 @@
+"""HDF5Data and HDF5Output. Source: hdf5_data_layer.cpp, .cu; hdf5_output_layer.cpp, .cu.
+
+``Site.records`` of HDF5Data holds the shape of one row of each top's dataset, without axis 0.
+
+Caffe keeps the whole current file in host memory, every dataset of it. How many rows that is, is
+not known here; in CPU mode that memory is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import InputShapeError, ShapeError
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    count,
+    four_axes,
+    setting,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HDF5DataSettings:
+    batch_size: int = 0
+    transform_param: bool | None = setting(None, message="")
+
+
+class HDF5Data(Rule):
+    type = "HDF5Data"
+    message = "hdf5_data_param"
+    settings = HDF5DataSettings
+    bottoms = (0, 0)
+    tops = (1, None)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: HDF5DataSettings = site.settings
+        if s.transform_param:
+            raise ShapeError(
+                "HDF5Data doesn't transform data",
+                hint="Remove transform_param and store the data as the net needs it.",
+            )
+        if s.batch_size == 0:
+            raise ShapeError("hdf5_data_param needs batch_size, at least 1")
+        if not site.records or len(site.records) != site.tops:
+            raise InputShapeError(
+                "the size of its datasets is not known",
+                hint="Give one option --input-shape TOP=DIMxDIM... for each top.",
+            )
+        return tuple((s.batch_size, *record) for record in site.records)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(forward=tuple(f"top{i}.data" for i in range(site.tops)))
+
+
+class HDF5Output(Rule):
+    """Writes its two bottoms to a file, by way of a copy on the host."""
+
+    type = "HDF5Output"
+    bottoms = (2, 2)
+    tops = (0, 0)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        data, label = map(four_axes, site.bottoms)
+        if data[0] != label[0]:
+            raise ShapeError(
+                f"both inputs must have the same batch size: {data[0]} is not {label[0]}"
+            )
+        return ()
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        copies = tuple(
+            Buffer(name, count(shape))
+            for name, shape in zip(("data_blob_", "label_blob_"), site.bottoms, strict=True)
+        )
+        forward = ("bottom0.data", "bottom1.data")
+        if mode == "gpu":
+            return Memory(forward=forward)
+        return Memory(buffers=copies, forward=(*forward, *(f"{copy.name}.data" for copy in copies)))

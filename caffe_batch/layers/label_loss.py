@@ -1,0 +1,47 @@
+"""HingeLoss and MultinomialLogisticLoss: one label a sample. They run on the host only.
+
+Source: hinge_loss_layer.cpp, multinomial_logistic_loss_layer.cpp, loss_layer.cpp.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Memory, Mode, Shape, Site, four_axes, refuse_gradient
+from caffe_batch.layers.labels import Loss, check_batch
+
+
+class HingeLoss(Loss):
+    """It computes in the diff of bottom 0, in every phase."""
+
+    type = "HingeLoss"
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        check_batch(*site.bottoms)
+        return ((),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return _on_the_host(site, mode, scratch=("bottom0.diff",))
+
+
+class MultinomialLogisticLoss(Loss):
+    type = "MultinomialLogisticLoss"
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        check_batch(*site.bottoms)
+        if four_axes(site.bottoms[1])[1:] != (1, 1, 1):
+            raise ShapeError(f"the labels must be (N), one a sample, not {site.bottoms[1]}")
+        return ((),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return _on_the_host(site, mode, scratch=())
+
+
+def _on_the_host(site: Site, mode: Mode, scratch: tuple[str, ...]) -> Memory:
+    refuse_gradient(site, 1, "the labels")
+    four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
+    if mode == "gpu":
+        return Memory()
+    return Memory(
+        forward=("bottom0.data", "bottom1.data", "top0.data", *scratch),
+        backward=("bottom0.diff", "top0.diff") if site.bottom_need[0] else (),
+    )

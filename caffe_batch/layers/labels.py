@@ -1,0 +1,57 @@
+"""What losses and scores that compare predictions with labels have in common.
+
+Source: loss_layer.cpp; softmax_loss_layer.cpp, accuracy_layer.cpp for the number of labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Rule, Shape, axis_index, count, setting
+
+
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """How a loss is averaged, for losses that let one choose (LossParameter)."""
+
+    ignore_label: int | None = setting(None, message="loss_param")
+    normalization: str | None = setting(None, message="loss_param")
+    normalize: bool | None = setting(None, message="loss_param")
+
+
+class Loss(Rule):
+    """Two bottoms of one batch, a scalar top of weight 1, no gradient for the labels."""
+
+    bottoms: tuple[int, int | None] = (2, 2)
+    tops: tuple[int, int | None] = (1, 1)
+    automatic_top = True
+    is_loss = True
+    forced_bottoms: tuple[bool, ...] = (True, False)
+
+
+def check_batch(data: Shape, labels: Shape) -> None:
+    """A loss needs as many rows of labels as of predictions.
+
+    Raises:
+        ShapeError: The first axes differ, or there is none.
+    """
+    axis_index(0, data)
+    axis_index(0, labels)
+    if data[0] != labels[0]:
+        raise ShapeError(f"predictions {data} and labels {labels} differ in the first axis")
+
+
+def check_labels(predictions: Shape, labels: Shape, axis: int) -> None:
+    """One label for each prediction: with classes on axis 1 of (N, C, H, W), N*H*W labels.
+
+    Raises:
+        ShapeError: The counts differ.
+    """
+    index = axis_index(axis, predictions)
+    wanted = count(predictions[:index]) * count(predictions[index + 1 :])
+    if count(labels) != wanted:
+        raise ShapeError(
+            f"predictions {predictions} with classes on axis {index} need {wanted} labels, here "
+            f"are {count(labels)} {labels}"
+        )

@@ -1,0 +1,60 @@
+"""LRN: local response normalisation. Source: lrn_layer.cpp, .cu.
+
+Within a channel it is a small net of Split, Power, Pooling, Power and Eltwise layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+
+
+@dataclass(frozen=True, slots=True)
+class LRNSettings:
+    local_size: int = 5
+    norm_region: str = "ACROSS_CHANNELS"
+
+
+class LRN(Rule):
+    type = "LRN"
+    message = "lrn_param"
+    settings = LRNSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: LRNSettings = site.settings
+        if s.local_size % 2 == 0:
+            raise ShapeError(f"local_size must be odd, not {s.local_size}")
+        if len(site.bottoms[0]) != 4:
+            raise ShapeError(f"LRN needs an input of 4 axes (N, C, H, W), not {site.bottoms[0]}")
+        return site.bottoms
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: LRNSettings = site.settings
+        if s.norm_region == "WITHIN_CHANNEL":
+            return _within_channel(site)
+        _, channels, height, width = site.bottoms[0]
+        transient = 0
+        if mode == "cpu":
+            # The padded squares (or ratios) of one image; Backward adds an accumulator.
+            transient = (channels + s.local_size - 1) * height * width
+            transient += 2 * height * width if site.backward else 0
+        return Memory(
+            buffers=(Buffer("scale_", count(site.bottoms[0])),),
+            forward=("bottom0.data", "top0.data", "scale_.data"),
+            backward=("top0.diff", "bottom0.diff"),
+            transient=transient,
+        )
+
+
+def _within_channel(site: Site) -> Memory:
+    size = count(site.bottoms[0])
+    shared = ("product_input_", "square_input_")  # they share the bottom's data
+    own = ("square_output_", "pool_output_", "power_output_")
+    diffs = tuple(f"{name}.diff" for name in shared + own)
+    return Memory(
+        buffers=tuple(Buffer(name, size) for name in shared + own),
+        forward=("bottom0.data", "top0.data", *(f"{name}.data" for name in own)),
+        backward=("top0.diff", "bottom0.diff", *diffs) if site.bottom_need[0] else (),
+    )

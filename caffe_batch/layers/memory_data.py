@@ -1,0 +1,49 @@
+"""MemoryData: arrays that a program gives to the net. Source: memory_data_layer.cpp.
+
+It has no GPU code: what the device needs of its tops, the layers behind it fetch. The label's shape
+is (N,) when the net is built and (N, 1, 1, 1) from the first Forward on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryDataSettings:
+    batch_size: int = 0
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+
+
+class MemoryData(Rule):
+    """Its tops point into arrays that the program gives it, or that it filled from images."""
+
+    type = "MemoryData"
+    message = "memory_data_param"
+    settings = MemoryDataSettings
+    bottoms = (0, 0)
+    tops = (2, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: MemoryDataSettings = site.settings
+        data = (s.batch_size, s.channels, s.height, s.width)
+        if 0 in data:
+            raise ShapeError(
+                "memory_data_param needs batch_size, channels, height and width, at least 1 each"
+            )
+        return data, (s.batch_size,)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        if mode == "gpu":
+            return Memory()
+        data, label = self.shape(site)
+        return Memory(
+            buffers=(Buffer("added_data_", count(data)), Buffer("added_label_", count(label))),
+            build=("added_data_.data", "added_label_.data"),
+            shares=(("top0.data", "added_data_.data"), ("top1.data", "added_label_.data")),
+        )

@@ -1,0 +1,41 @@
+"""MVN: each image (or channel) to mean 0 and variance 1. Source: mvn_layer.cpp, .cu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, four_axes
+
+
+@dataclass(frozen=True, slots=True)
+class MVNSettings:
+    normalize_variance: bool = True
+    across_channels: bool = False
+
+
+class MVN(Rule):
+    type = "MVN"
+    message = "mvn_param"
+    settings = MVNSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        return (four_axes(site.bottoms[0]),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: MVNSettings = site.settings
+        batch, channels, height, width = four_axes(site.bottoms[0])
+        group = (channels if s.across_channels else 1) * height * width
+        forward = ["bottom0.data", "top0.data", "mean_.data", "temp_.data", "sum_multiplier_.data"]
+        if s.normalize_variance:
+            forward.append("variance_.data")
+        return Memory(
+            buffers=(
+                Buffer("mean_", batch * channels),
+                Buffer("variance_", batch * channels),
+                Buffer("temp_", count(site.bottoms[0])),
+                Buffer("sum_multiplier_", group),
+            ),
+            build=("sum_multiplier_.data",) if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=("top0.diff", "bottom0.diff"),
+        )

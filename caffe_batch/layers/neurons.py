@@ -1,0 +1,134 @@
+"""Element-wise layers: y = f(x), the top has the bottom's shape, in place allowed (but for AbsVal).
+
+Source: neuron_layer.cpp and the .cpp and .cu of relu, sigmoid, tanh, absval, bnll, elu, exp, log,
+power, clip, threshold, dropout and swish (``..._layer``).
+
+Backward reads data that Forward has touched before, so only the diffs are listed there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isinf, log
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Settings, Shape, Site, count
+
+
+class Neuron(Rule):
+    """The plain case: no settings that decide shape or memory, no buffers."""
+
+    def __init__(self, name: str = "", message: str = "", settings: Settings | None = None) -> None:
+        self.type = name or self.type
+        self.message = message or self.message
+        self.settings = settings or self.settings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        return site.bottoms
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(
+            forward=("bottom0.data", "top0.data"),
+            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+        )
+
+
+class AbsVal(Neuron):
+    type = "AbsVal"
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        if site.in_place[0]:
+            raise ShapeError("AbsVal can't work in place", hint="Give its top a name of its own.")
+        return site.bottoms
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        backward = ("top0.diff", "bottom0.diff") if site.bottom_need[0] else ("top0.diff",)
+        return Memory(forward=("bottom0.data", "top0.data"), backward=backward)
+
+
+class Threshold(Neuron):
+    """Has no Backward: Caffe stops if one is asked for."""
+
+    type = "Threshold"
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(forward=("bottom0.data", "top0.data"))
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSettings:
+    base: float = -1.0  # stands for e
+
+
+class Exponential(Neuron):
+    """Exp and Log."""
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        base: float = site.settings.base
+        if base != -1 and (not base > 0 or isinf(base) or (self.type == "Log" and log(base) == 0)):
+            raise ShapeError(
+                f"{self.type} can't have base {base:g}",
+                hint="Use a base above 0 (for Log not 1), or leave it out for e.",
+            )
+        return site.bottoms
+
+
+@dataclass(frozen=True, slots=True)
+class PowerSettings:
+    power: float = 1.0
+    scale: float = 1.0
+
+
+class Power(Neuron):
+    type = "Power"
+    message = "power_param"
+    settings = PowerSettings
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: PowerSettings = site.settings
+        constant = s.power * s.scale == 0  # the input doesn't matter and isn't read
+        return Memory(
+            forward=("top0.data",) if constant else ("bottom0.data", "top0.data"),
+            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+        )
+
+
+class Dropout(Neuron):
+    type = "Dropout"
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        forward: tuple[str, ...] = ("bottom0.data", "top0.data")
+        # The CPU code takes the mask's pointer before it asks for the phase.
+        if site.phase == "TRAIN" or mode == "cpu":
+            forward += ("rand_vec_.data",)
+        return Memory(
+            buffers=(Buffer("rand_vec_", count(site.bottoms[0])),),
+            forward=forward,
+            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+        )
+
+
+class Swish(Neuron):
+    """Runs a Sigmoid layer on a scaled copy of its input."""
+
+    type = "Swish"
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        size = count(site.bottoms[0])
+        return Memory(
+            buffers=(Buffer("sigmoid_input_", size), Buffer("sigmoid_output_", size)),
+            forward=("bottom0.data", "sigmoid_input_.data", "sigmoid_output_.data", "top0.data"),
+            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+        )
+
+
+NEURONS: tuple[Neuron, ...] = (
+    *(Neuron(name) for name in ("ReLU", "Sigmoid", "TanH", "BNLL", "ELU", "Clip")),
+    Exponential("Exp", "exp_param", BaseSettings),
+    Exponential("Log", "log_param", BaseSettings),
+    AbsVal(),
+    Dropout(),
+    Power(),
+    Swish(),
+    Threshold(),
+)

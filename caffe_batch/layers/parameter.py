@@ -1,0 +1,29 @@
+"""Parameter: a learnable blob as a top. Source: parameter_layer.hpp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSettings:
+    shape: Shape = ()
+
+
+class Parameter(Rule):
+    type = "Parameter"
+    message = "parameter_param"
+    settings = ParameterSettings
+    bottoms = (0, 0)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: ParameterSettings = site.settings
+        return (s.shape,)
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        return self.shape(site)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(shares=(("top0.data", "param0.data"), ("top0.diff", "param0.diff")))

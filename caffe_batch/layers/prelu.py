@@ -1,0 +1,64 @@
+"""PReLU: a ReLU with a learned slope per channel. Source: prelu_layer.cpp, .cu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    count,
+    filled,
+    four_axes,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PReLUSettings:
+    channel_shared: bool = False
+    filler: str = "constant"
+
+
+class PReLU(Rule):
+    type = "PReLU"
+    message = "prelu_param"
+    settings = PReLUSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        four_axes(site.bottoms[0])
+        if len(site.bottoms[0]) < 2:
+            raise ShapeError(f"PReLU needs an input with a channel axis, not {site.bottoms[0]}")
+        return site.bottoms
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        s: PReLUSettings = site.settings
+        return (filled(() if s.channel_shared else (site.bottoms[0][1],), s.filler),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        bottom = site.bottoms[0]
+        sample = count(bottom[1:])
+        forward = ["bottom0.data", "top0.data", "param0.data"]
+        backward = ["top0.diff"]
+        if site.in_place[0]:
+            forward.append("bottom_memory_.data")
+        if site.param_need[0]:
+            backward.append("param0.diff")
+            if mode == "gpu":
+                backward += ["backward_buff_.diff", "multiplier_.data"]
+        if site.bottom_need[0]:
+            backward.append("bottom0.diff")
+        return Memory(
+            buffers=(
+                Buffer("bottom_memory_", count(bottom)),
+                Buffer("multiplier_", sample),
+                Buffer("backward_buff_", sample),
+            ),
+            build=("multiplier_.data",) if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )

@@ -1,0 +1,53 @@
+"""Reduction: sums over all axes from one on. Source: reduction_layer.cpp, .cu.
+
+On the GPU the result is written through the host's copy of the top, and the top's gradient is read
+there too; the device sees the top's data only where a coefficient is multiplied in, and the diff
+never.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index, count
+
+
+@dataclass(frozen=True, slots=True)
+class ReductionSettings:
+    operation: str = "SUM"
+    axis: int = 0
+    coeff: float = 1.0
+
+
+class Reduction(Rule):
+    type = "Reduction"
+    message = "reduction_param"
+    settings = ReductionSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        bottom = site.bottoms[0]
+        return (bottom[: axis_index(site.settings.axis, bottom)],)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: ReductionSettings = site.settings
+        bottom = site.bottoms[0]
+        reduced = count(bottom[axis_index(s.axis, bottom) :])
+        linear = s.operation in ("SUM", "MEAN")
+        ones = ("sum_multiplier_.data",) if linear else ()
+        forward = ["bottom0.data", *ones]
+        scaled = s.coeff != (reduced if s.operation == "MEAN" else 1)
+        if mode == "cpu" or scaled:
+            forward += ["top0.data"]
+        backward: list[str] = []
+        if site.bottom_need[0]:
+            backward += ["bottom0.diff"]
+            if not linear:
+                backward += ["bottom0.data"]
+            if mode == "cpu":
+                backward += ["top0.diff"]
+        return Memory(
+            buffers=(Buffer("sum_multiplier_", reduced),) if linear else (),
+            build=ones if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )

@@ -1,0 +1,122 @@
+"""Flatten and Reshape: the same elements under another shape.
+
+Source: flatten_layer.cpp, reshape_layer.cpp.
+
+No element is copied: the top's data is the bottom's. Reshape shares the diff too, whenever it is
+shaped; Flatten hands the top's diff down when its Backward runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index, count
+from caffe_batch.layers.split import refuse_in_place
+
+
+@dataclass(frozen=True, slots=True)
+class FlattenSettings:
+    axis: int = 1
+    end_axis: int = -1
+
+
+class Flatten(Rule):
+    type = "Flatten"
+    message = "flatten_param"
+    settings = FlattenSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        refuse_in_place(site, self.type)
+        s: FlattenSettings = site.settings
+        bottom = site.bottoms[0]
+        start, end = axis_index(s.axis, bottom), axis_index(s.end_axis, bottom, what="end_axis") + 1
+        if start > end:
+            raise ShapeError(
+                f"can't flatten {bottom} from axis {start} to axis {end - 1}",
+                hint="end_axis is the last axis to flatten; it lies at or behind axis.",
+            )
+        return ((*bottom[:start], count(bottom[start:end]), *bottom[end:]),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(
+            shares=(("top0.data", "bottom0.data"),),
+            backward_shares=(("bottom0.diff", "top0.diff"),),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReshapeSettings:
+    shape: Shape = ()
+    axis: int = 0
+    num_axes: int = -1
+
+
+class Reshape(Rule):
+    """Replaces ``num_axes`` axes from ``axis`` on by ``shape``.
+
+    A 0 in ``shape`` copies the bottom's axis at the same place, one -1 takes what is left. A batch
+    written out as a number holds for that batch_size only.
+    """
+
+    type = "Reshape"
+    message = "reshape_param"
+    settings = ReshapeSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        refuse_in_place(site, self.type)
+        s: ReshapeSettings = site.settings
+        bottom = site.bottoms[0]
+        start, end = _replaced_axes(s, bottom)
+        new = [
+            _copied_axis(bottom, start + i) if size == 0 else size for i, size in enumerate(s.shape)
+        ]
+        top = [*bottom[:start], *new, *bottom[end:]]
+        if new.count(-1) > 1:
+            raise ShapeError(f"reshape_param: shape {s.shape} has more than one -1")
+        if -1 in new:
+            top[start + new.index(-1)] = _inferred_axis(bottom, top)
+        if min(top, default=0) < 0:
+            raise ShapeError(f"reshape_param: shape {s.shape} has a negative size")
+        if count(top) != count(bottom):
+            raise ShapeError(
+                f"can't reshape {bottom}, {count(bottom)} elements, into {tuple(top)}, "
+                f"{count(top)} elements",
+                hint="Where the batch_size is written out, write 0 (copy the axis) or -1 instead.",
+            )
+        return (tuple(top),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(shares=(("top0.data", "bottom0.data"), ("top0.diff", "bottom0.diff")))
+
+
+def _replaced_axes(s: ReshapeSettings, bottom: Shape) -> tuple[int, int]:
+    """First replaced axis, and the one after the last. Negative axes count from past the end."""
+    axes = len(bottom)
+    start = s.axis if s.axis >= 0 else axes + s.axis + 1
+    end = axes if s.num_axes == -1 else start + s.num_axes
+    if not 0 <= start <= axes or s.num_axes < -1 or end > axes:
+        raise ShapeError(
+            f"reshape_param: axis {s.axis} with num_axes {s.num_axes} is outside a blob of "
+            f"{axes} axes {bottom}"
+        )
+    return start, end
+
+
+def _copied_axis(bottom: Shape, axis: int) -> int:
+    if axis >= len(bottom):
+        raise ShapeError(
+            f"reshape_param: a 0 copies axis {axis}, but the bottom {bottom} has none there"
+        )
+    return bottom[axis]
+
+
+def _inferred_axis(bottom: Shape, top: list[int]) -> int:
+    """What the one -1 in ``top`` stands for."""
+    given = -count(top)
+    if given == 0 or count(bottom) % given:
+        raise ShapeError(
+            f"the -1 of reshape_param can't be found: {count(bottom)} elements {bottom} are no "
+            f"multiple of the other sizes {tuple(size for size in top if size != -1)}"
+        )
+    return count(bottom) // given

@@ -1,0 +1,172 @@
+"""Scale and Bias: multiply by, or add, a smaller blob along given axes.
+
+The blob is a parameter, or the second bottom. Source: scale_layer.cpp, .cu; bias_layer.cpp, .cu.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    filled,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSettings:
+    axis: int = 1
+    num_axes: int = 1
+    bias_term: bool = False
+    filler: str = "constant"
+    bias_filler: str = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class BiasSettings:
+    axis: int = 1
+    num_axes: int = 1
+    filler: str = "constant"
+
+
+class Bias(Rule):
+    type = "Bias"
+    message = "bias_param"
+    settings = BiasSettings
+    bottoms = (1, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        _parts(site)
+        return site.bottoms[:1]
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        if len(site.bottoms) > 1:
+            return ()
+        return (filled(_operand(site), site.settings.filler),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        _, _, inner = _parts(site)
+        learned = len(site.bottoms) == 1
+        bias = "param0" if learned else "bottom1"
+        forward = ["bottom0.data", f"{bias}.data", "top0.data"]
+        build: list[str] = []
+        if mode == "cpu":
+            build.append("bias_multiplier_.data")
+        backward: list[str] = []
+        if site.bottom_need[0] and not site.in_place[0]:
+            backward += ["top0.diff", "bottom0.diff"]
+        if site.param_need[0] if learned else site.bottom_need[1]:
+            backward += ["top0.diff", f"{bias}.diff", "bias_multiplier_.data"]
+        return Memory(
+            buffers=(Buffer("bias_multiplier_", inner),),
+            build=tuple(build),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )
+
+
+class Scale(Rule):
+    type = "Scale"
+    message = "scale_param"
+    settings = ScaleSettings
+    bottoms = (1, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: ScaleSettings = site.settings
+        _parts(site)
+        if s.bias_term:
+            axis_index(s.axis, site.bottoms[0])  # its Bias layer asks, even beside a scalar
+        return site.bottoms[:1]
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        s: ScaleSettings = site.settings
+        scale = (filled(_operand(site), s.filler),) if len(site.bottoms) == 1 else ()
+        return (*scale, filled(_operand(site), s.bias_filler)) if s.bias_term else scale
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        s: ScaleSettings = site.settings
+        outer, size, inner = _parts(site)
+        learned = len(site.bottoms) == 1
+        scale = "param0" if learned else "bottom1"
+        bias = f"param{int(learned)}"
+        forward = ["bottom0.data", f"{scale}.data", "top0.data"]
+        build = ["sum_multiplier_.data"]
+        backward: list[str] = []
+        if site.in_place[0]:
+            forward.append("temp_.data")
+        if s.bias_term:
+            forward.append(f"{bias}.data")
+            build.append("bias_multiplier_.data")
+            if site.param_need[-1]:
+                backward += ["top0.diff", f"{bias}.diff", "bias_multiplier_.data"]
+        if site.param_need[0] if learned else site.bottom_need[1]:
+            backward += ["top0.diff", *_scale_gradient(site, scale, outer, size, inner, mode)]
+        if site.bottom_need[0]:
+            backward += ["top0.diff", "bottom0.diff"]
+        return Memory(
+            buffers=(
+                Buffer("temp_", count(site.bottoms[0])),
+                Buffer("sum_result_", outer * size),
+                Buffer("sum_multiplier_", max(outer, inner)),
+                Buffer("bias_multiplier_", inner),
+            ),
+            build=tuple(build) if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )
+
+
+def _scale_gradient(
+    site: Site, scale: str, outer: int, size: int, inner: int, mode: Mode
+) -> list[str]:
+    """What the gradient of the scale touches: the product of all elements, and its sums."""
+    if size == count(site.bottoms[0]):
+        return [f"{scale}.diff"]
+    # The product goes where the bottom's gradient will be, or in place into temp_.
+    touched = ["temp_.data" if site.in_place[0] else "bottom0.diff"]
+    if inner != 1 and outer * size != 1 and outer != 1:
+        touched.append("sum_result_.data")
+    if inner != 1 or outer != 1:
+        touched.append("sum_multiplier_.data")
+    # A single number is summed up on the host.
+    if size != 1 or mode == "cpu":
+        touched.append(f"{scale}.diff")
+    return touched
+
+
+def _operand(site: Site) -> Shape:
+    """The shape of the blob that scales or is added."""
+    if len(site.bottoms) > 1:
+        return site.bottoms[1]
+    bottom, axis = site.bottoms[0], axis_index(site.settings.axis, site.bottoms[0])
+    num_axes: int = site.settings.num_axes
+    if num_axes < -1:
+        raise ShapeError(f"num_axes must be -1 (all that follow) or more, not {num_axes}")
+    end = len(bottom) if num_axes == -1 else axis + num_axes
+    if end > len(bottom):
+        raise ShapeError(f"num_axes {num_axes} from axis {axis} reaches past the input {bottom}")
+    return bottom[axis:end]
+
+
+def _parts(site: Site) -> tuple[int, int, int]:
+    """Elements of the input before, along and after the axes of the operand.
+
+    Raises:
+        ShapeError: The operand's axes are not those of the input.
+    """
+    bottom, operand = site.bottoms[0], _operand(site)
+    axis = axis_index(site.settings.axis, bottom) if operand else 0
+    end = axis + len(operand)
+    if bottom[axis:end] != operand:
+        raise ShapeError(
+            f"the second input {operand} doesn't match the first one {bottom} from axis {axis} on"
+        )
+    return count(bottom[:axis]), count(operand), count(bottom[end:])

@@ -1,0 +1,44 @@
+"""SigmoidCrossEntropyLoss: independent yes/no targets.
+
+Source: sigmoid_cross_entropy_loss_layer.cpp, .cu, .hpp; layer.hpp (SetLossWeights).
+
+On the GPU it sums in the diffs of both bottoms, in every phase. The Sigmoid inside gets a copy of
+the layer's message from before the default loss weight: only a weight written in the prototxt
+reaches it, and then the diff of its output holds that weight.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Buffer, Memory, Mode, Shape, Site, count, refuse_gradient
+from caffe_batch.layers.labels import Loss, LossSettings, check_batch
+
+
+class SigmoidCrossEntropyLoss(Loss):
+    type = "SigmoidCrossEntropyLoss"
+    settings = LossSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        data, targets = site.bottoms
+        check_batch(data, targets)
+        if count(data) != count(targets):
+            raise ShapeError(f"predictions {data} and targets {targets} must have equal counts")
+        return ((),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        refuse_gradient(site, 1, "the targets")
+        weighted = any(site.loss_weights)
+        inner_diff = ("sigmoid_output_.diff",) if weighted else ()
+        backward = ["bottom0.diff"] if site.bottom_need[0] else []
+        forward = ["bottom0.data", "bottom1.data", "sigmoid_output_.data", *inner_diff]
+        if mode == "gpu":
+            forward += ["bottom0.diff", "bottom1.diff"]
+        else:
+            forward += ["top0.data"]
+            backward += ["top0.diff"] if site.bottom_need[0] else []
+        return Memory(
+            buffers=(Buffer("sigmoid_output_", count(site.bottoms[0])),),
+            build=inner_diff if mode == "cpu" else (),
+            forward=tuple(forward),
+            backward=tuple(backward),
+        )

@@ -1,0 +1,43 @@
+"""Softmax over one axis. Source: softmax_layer.cpp, .cu; layer_factory.cpp for the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index, count
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxSettings:
+    engine: str = "DEFAULT"
+    axis: int = 1
+
+
+class Softmax(Rule):
+    type = "Softmax"
+    message = "softmax_param"
+    settings = SoftmaxSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        axis_index(site.settings.axis, site.bottoms[0])
+        return site.bottoms
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        buffers = softmax_buffers(site.bottoms[0], site.settings.axis)
+        # On the GPU the ones of sum_multiplier_ stay on the host: a kernel sums instead.
+        return Memory(
+            buffers=buffers,
+            build=("sum_multiplier_.data",) if mode == "cpu" else (),
+            forward=("bottom0.data", "top0.data", "scale_.data"),
+            backward=("top0.diff", "top0.data", "bottom0.diff", "scale_.data"),
+        )
+
+
+def softmax_buffers(bottom: Shape, axis: int) -> tuple[Buffer, ...]:
+    """What a Softmax of this shape owns; losses have one inside and so own the same.
+
+    ``scale_`` has one element for each softmax; ``sum_multiplier_`` one for each class.
+    """
+    classes = bottom[axis_index(axis, bottom)]
+    softmaxes = count(bottom) // classes if classes else 0
+    return (Buffer("scale_", softmaxes), Buffer("sum_multiplier_", classes))

@@ -1,0 +1,139 @@
+"""SoftmaxWithLoss and InfogainLoss: a Softmax inside, and what its probabilities cost.
+
+Source: softmax_loss_layer.cpp, .cu; infogain_loss_layer.cpp, .hpp; loss_layer.cpp.
+
+Both wrap a whole Softmax layer that has a loss weight of its own, so the diff of its output
+``prob_`` holds that weight: Infogain's always 1, SoftmaxWithLoss's the one of the prototxt (1 if
+none is written).
+
+Differs from the usual reading of the documentation: a SoftmaxWithLoss with two tops is always
+refused. Caffe wants one loss weight a top, and the Softmax inside gets the same weights but has a
+single top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    refuse_gradient,
+    setting,
+)
+from caffe_batch.layers.labels import Loss, LossSettings, check_batch, check_labels
+from caffe_batch.layers.softmax import softmax_buffers
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxWithLossSettings(LossSettings):
+    axis: int = setting(1, message="softmax_param")
+
+
+class SoftmaxWithLoss(Loss):
+    """On the GPU it sums in the diffs of bottom 0 and of ``prob_``, in every phase."""
+
+    type = "SoftmaxWithLoss"
+    settings = SoftmaxWithLossSettings
+    tops = (1, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        data, labels = site.bottoms
+        check_batch(data, labels)
+        check_labels(data, labels, site.settings.axis)
+        if site.tops == 2:
+            raise ShapeError(
+                "Caffe refuses a SoftmaxWithLoss with two tops",
+                hint="For the probabilities as well, add a Softmax layer beside it.",
+            )
+        return ((),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        refuse_gradient(site, 1, "the labels")
+        data = site.bottoms[0]
+        buffers = (Buffer("prob_", count(data)), *softmax_buffers(data, site.settings.axis))
+        forward = ("bottom0.data", "bottom1.data", "prob_.data", "scale_.data")
+        need = site.bottom_need[0]
+        if mode == "gpu":
+            return Memory(
+                buffers=buffers,
+                forward=(*forward, "bottom0.diff", "prob_.diff"),
+                # The kernel is handed the top's data, which it doesn't read.
+                backward=("bottom0.diff", "top0.data") if need else (),
+            )
+        weighted = not site.loss_weights or site.loss_weights[0] != 0
+        return Memory(
+            buffers=buffers,
+            build=("sum_multiplier_.data", *(("prob_.diff",) if weighted else ())),
+            forward=(*forward, "top0.data"),
+            backward=("bottom0.diff", "top0.diff") if need else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InfogainLossSettings(LossSettings):
+    source: str | None = None
+    axis: int = 1
+
+
+class InfogainLoss(Loss):
+    """Runs on the host but for the Softmax inside. Its matrix is K x K for K classes.
+
+    The matrix's file isn't read here; one of another size is refused by Caffe alone.
+    """
+
+    type = "InfogainLoss"
+    message = "infogain_loss_param"
+    settings = InfogainLossSettings
+    bottoms = (2, 3)
+    tops = (1, 2)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: InfogainLossSettings = site.settings
+        data, labels = site.bottoms[:2]
+        check_batch(data, labels)
+        check_labels(data, labels, s.axis)
+        classes = data[axis_index(s.axis, data)]
+        if s.normalize is not None:
+            raise ShapeError(
+                "InfogainLoss takes no loss_param.normalize", hint="Use normalization: VALID."
+            )
+        if len(site.bottoms) == 2 and s.source is None:
+            raise ShapeError("InfogainLoss needs its matrix: a third bottom, or source: a file")
+        if len(site.bottoms) == 3 and count(site.bottoms[2]) != classes**2:
+            raise ShapeError(f"the infogain matrix {site.bottoms[2]} must be {classes} x {classes}")
+        return ((), data)[: site.tops]
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        refuse_gradient(site, 1, "the labels")
+        s: InfogainLossSettings = site.settings
+        data = site.bottoms[0]
+        classes = data[axis_index(s.axis, data)]
+        from_file = len(site.bottoms) == 2
+        if not from_file:
+            refuse_gradient(site, 2, "the infogain matrix")
+        buffers = (
+            Buffer("prob_", count(data)),
+            *softmax_buffers(data, s.axis),
+            Buffer("sum_rows_H_", classes),
+            *((Buffer("infogain_", classes**2),) if from_file else ()),
+        )
+        shares = (("top1.data", "prob_.data"),) if site.tops == 2 else ()
+        softmax = ("bottom0.data", "prob_.data", "scale_.data")
+        if mode == "gpu":
+            return Memory(buffers=buffers, forward=(*softmax, "prob_.diff"), shares=shares)
+        rows = ("sum_rows_H_.data",)
+        matrix = ("infogain_.data",) if from_file else ("bottom2.data",)
+        return Memory(
+            buffers=buffers,
+            build=("sum_multiplier_.data", "prob_.diff", *((*matrix, *rows) if from_file else ())),
+            forward=(*softmax, "bottom1.data", "top0.data", *matrix),
+            backward=("bottom0.diff", "top0.diff", *rows) if site.bottom_need[0] else (),
+            shares=shares,
+        )

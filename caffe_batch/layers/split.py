@@ -1,0 +1,53 @@
+"""Split and Silence: a blob read by many, and blobs read by none.
+
+Source: split_layer.cpp, .cu; silence_layer.cpp, .cu.
+"""
+
+from __future__ import annotations
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, needed_diffs, sides
+
+
+class Split(Rule):
+    """The tops share the bottom's data; each has its own diff, which Backward adds up."""
+
+    type = "Split"
+    tops = (1, None)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        refuse_in_place(site, self.type)
+        return site.bottoms * site.tops
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        backward = (*sides("top", site.tops, "diff"), "bottom0.diff")
+        return Memory(
+            backward=backward if site.bottom_need[0] else (),
+            shares=tuple([(top, "bottom0.data") for top in sides("top", site.tops, "data")]),
+        )
+
+
+class Silence(Rule):
+    """Takes blobs so that they aren't outputs of the net; their gradient is zero."""
+
+    type = "Silence"
+    bottoms = (1, None)
+    tops = (0, 0)
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        return ()
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(backward=needed_diffs(site))
+
+
+def refuse_in_place(site: Site, layer_type: str) -> None:
+    """For layers whose top shares the bottom's memory anyway.
+
+    Raises:
+        ShapeError: A top is the very blob of the bottom.
+    """
+    if any(site.in_place):
+        raise ShapeError(
+            f"a {layer_type} layer can't work in place", hint="Give its top a name of its own."
+        )

@@ -1,0 +1,34 @@
+"""Tile: copies side by side along one axis. Source: tile_layer.cpp, .cu."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index
+
+
+@dataclass(frozen=True, slots=True)
+class TileSettings:
+    axis: int = 1
+    tiles: int | None = None
+
+
+class Tile(Rule):
+    type = "Tile"
+    message = "tile_param"
+    settings = TileSettings
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: TileSettings = site.settings
+        bottom = site.bottoms[0]
+        axis = axis_index(s.axis, bottom)
+        if s.tiles is None or s.tiles < 1:
+            raise ShapeError("tile_param needs tiles, at least 1")
+        return ((*bottom[:axis], bottom[axis] * s.tiles, *bottom[axis + 1 :]),)
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        return Memory(
+            forward=("bottom0.data", "top0.data"),
+            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+        )

@@ -1,0 +1,115 @@
+"""The memory of a recipe at a batch size: the door that commands and planners use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from caffe_batch.layers.base import Layer, Mode
+from caffe_batch.memory.model import Prediction, predict_nets
+from caffe_batch.memory.solver_state import SolverSettings
+from caffe_batch.net.batch import batch_size, with_batch_size
+from caffe_batch.net.graph import Net
+from caffe_batch.net.recipe import Recipe, read_recipe
+from caffe_batch.net.sources import Sources
+from caffe_batch.schema import caffe_pb2
+
+
+@dataclass(frozen=True)
+class Model:
+    """The memory model of one recipe, ready to be asked at any batch size.
+
+    Attributes:
+        recipe: The solver and its nets.
+        sources: Where data is found, and the shapes that the user gave.
+        mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
+        allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
+    """
+
+    recipe: Recipe
+    sources: Sources
+    mode: Mode = "gpu"
+    allow_unknown: bool = False
+
+    @cached_property
+    def train_layers(self) -> tuple[Layer, ...]:
+        """The TRAIN layers with the batch size of the file."""
+        return self.recipe.train.layers(self.sources, allow_unknown=self.allow_unknown)
+
+    @cached_property
+    def test_layers(self) -> tuple[tuple[Layer, ...], ...]:
+        """The layers of each test net with the batch sizes of the file."""
+        return tuple(
+            file.layers(self.sources, allow_unknown=self.allow_unknown)
+            for file in self.recipe.tests
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """The TRAIN batch size of the file."""
+        return batch_size(self.train_layers)
+
+    def train_net(self, size: int | None = None) -> Net:
+        """The train net at a batch size (the file's own, if None)."""
+        layers = self.train_layers if size is None else with_batch_size(self.train_layers, size)
+        return self.recipe.train.build(layers, allow_unknown=self.allow_unknown)
+
+    def test_nets(self, size: int | None = None) -> tuple[Net, ...]:
+        """The test nets when the TRAIN batch size is ``size``.
+
+        Their batch sizes are their own, but for data layers that both phases share.
+        """
+        nets = []
+        for file, layers in zip(self.recipe.tests, self.test_layers, strict=True):
+            if size is not None and self.recipe.shares_data_layer(file):
+                layers = with_batch_size(layers, size)
+            nets.append(file.build(layers, allow_unknown=self.allow_unknown))
+        return tuple(nets)
+
+    def at(self, size: int | None = None) -> Prediction:
+        """The memory at a TRAIN batch size (the file's own, if None)."""
+        return self.of(self.train_net(size), self.test_nets(size))
+
+    def of(self, train: Net, tests: Sequence[Net]) -> Prediction:
+        """The memory of training these very nets with the recipe's solver."""
+        return predict_nets(train, tests, solver_settings(self.recipe.solver), self.mode)
+
+
+def predict(
+    net: str | Path,
+    solver: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    mode: Mode = "gpu",
+    sources: Sources | None = None,
+    allow_unknown: bool = False,
+) -> Prediction:
+    """The memory of a net in training, in bytes of Caffe's own requests.
+
+    Args:
+        net: A net file, or a solver file whose nets are followed.
+        solver: The solver to train ``net`` with; plain SGD without a test net if None.
+        batch_size: TRAIN batch size; the file's own if None.
+        mode: ``"gpu"`` for device memory (built without cuDNN), ``"cpu"`` for host memory.
+        sources: Where data is found; the working directory and beside the files if None.
+        allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
+
+    Raises:
+        InputError: A file can't be read, or Caffe would refuse the net.
+    """
+    recipe = read_recipe(net, solver)
+    model = Model(recipe, sources or Sources(recipe.directories), mode, allow_unknown)
+    return model.at(batch_size)
+
+
+def solver_settings(solver: caffe_pb2.SolverParameter) -> SolverSettings:
+    """What of a solver decides its memory."""
+    return SolverSettings(
+        type=solver.type,
+        weight_decay=solver.weight_decay,
+        regularization_type=solver.regularization_type,
+        test_initialization=solver.test_initialization,
+        test_interval=solver.test_interval,
+    )

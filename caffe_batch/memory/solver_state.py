@@ -1,0 +1,66 @@
+"""What a solver adds to the net's memory.
+
+Source: sgd_solver.cpp and the solvers beside it. Every type creates three blobs a parameter
+(history, update, temp), and AdaDelta and Adam one more history; only the sides an update touches
+cost memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_batch.errors import InputError, did_you_mean
+from caffe_batch.layers.base import Mode
+
+#: Blobs of the size of all parameters that each type's update touches, by mode. The GPU kernels
+#: are fused: they read the diff and the history only.
+STATE_BLOBS: dict[str, dict[Mode, int]] = {
+    "SGD": {"gpu": 1, "cpu": 1},
+    "Nesterov": {"gpu": 1, "cpu": 2},
+    "AdaGrad": {"gpu": 1, "cpu": 2},
+    "RMSProp": {"gpu": 1, "cpu": 2},
+    "AdaDelta": {"gpu": 2, "cpu": 4},
+    "Adam": {"gpu": 2, "cpu": 3},
+}
+
+#: Types whose CPU update uses temp_ already, so that L1 decay adds nothing there.
+_CPU_TEMP = {"AdaDelta", "Adam"}
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSettings:
+    """What of a solver decides its memory.
+
+    Attributes:
+        type: The solver's type name (``"SGD"``).
+        weight_decay: As in the solver; 0 touches nothing.
+        regularization_type: ``"L1"`` or ``"L2"``.
+        test_initialization: Whether the tests run before the first update.
+        test_interval: Updates between tests; 0 for no tests.
+    """
+
+    type: str = "SGD"
+    weight_decay: float = 0.0
+    regularization_type: str = "L2"
+    test_initialization: bool = True
+    test_interval: int = 0
+
+    def __post_init__(self) -> None:
+        if self.type not in STATE_BLOBS:
+            raise InputError(
+                f"solver type {self.type!r} is not one of Caffe's",
+                hint=did_you_mean(self.type, list(STATE_BLOBS))
+                or f"The types are {', '.join(STATE_BLOBS)}.",
+            )
+
+    def decays(self, decay_mult: float) -> bool:
+        """Whether a parameter of this decay_mult is regularised at all."""
+        return self.weight_decay * decay_mult != 0
+
+    def state_count(self, count: int, decay_mult: float, mode: Mode) -> int:
+        """Elements of solver state for one parameter of ``count`` elements."""
+        blobs = STATE_BLOBS[self.type][mode]
+        # L1 decay needs the sign of the weights, in temp_.
+        if self.regularization_type == "L1" and self.decays(decay_mult):
+            blobs += not (mode == "cpu" and self.type in _CPU_TEMP)
+        return blobs * count

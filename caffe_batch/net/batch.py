@@ -1,0 +1,141 @@
+"""The batch size of a net: reading it off the layers, and asking for another one.
+
+Data layers have a ``batch_size``. Input and DummyData layers have whole shapes, whose batch axis
+is the first one, or the second where the blob feeds a recurrent layer (time comes first there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from caffe_batch.errors import NetError
+from caffe_batch.layers.base import Layer, Shape
+
+#: Types that read batches from a source and have a batch_size of their own.
+BATCHED_TYPES = ("Data", "ImageData", "WindowData", "HDF5Data", "MemoryData")
+#: Types whose shapes stand in the prototxt.
+SHAPED_TYPES = ("Input", "DummyData")
+RECURRENT_TYPES = ("LSTM", "RNN")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSite:
+    """One number in a net that is its batch size.
+
+    Attributes:
+        layer: Index of the layer in the sequence given.
+        shape: Which of the layer's shapes, or None where it is the layer's batch_size.
+        axis: Which axis of that shape.
+    """
+
+    layer: int
+    shape: int | None = None
+    axis: int = 0
+
+
+def batch_size(layers: Sequence[Layer]) -> int:
+    """The batch size of the net.
+
+    Raises:
+        NetError: It has no layer with one, or two data layers disagree.
+    """
+    batched = [layer for layer in layers if layer.type in BATCHED_TYPES]
+    if batched:
+        first = batched[0]
+        for other in batched[1:]:
+            if other.settings.batch_size != first.settings.batch_size:
+                raise NetError(
+                    f"data layers {first.name!r} and {other.name!r} of one phase have batch_size "
+                    f"{first.settings.batch_size} and {other.settings.batch_size}",
+                    hint="Give both the same batch_size: a batch is cut from all of them at once.",
+                )
+        return int(first.settings.batch_size)
+    sites = shaped_sites(layers)
+    if not sites:
+        raise NetError(
+            "no layer that reads or makes data, so there is no batch size",
+            hint="A net needs a Data, ImageData, HDF5Data, WindowData, MemoryData, DummyData or "
+            "Input layer in this phase.",
+        )
+    site = sites[0]
+    return literal_shapes(layers[site.layer])[site.shape or 0][site.axis]
+
+
+def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
+    """The layers with another batch size; everything else as it was."""
+    out = list(layers)
+    for site in batch_sites(layers):
+        layer = out[site.layer]
+        if site.shape is None:
+            settings = replace(layer.settings, batch_size=size)
+        else:
+            shapes = list(literal_shapes(layer))
+            shape = list(shapes[site.shape])
+            shape[site.axis] = size
+            shapes[site.shape] = tuple(shape)
+            settings = _with_shapes(layer, tuple(shapes))
+        out[site.layer] = replace(layer, settings=settings)
+    return tuple(out)
+
+
+def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
+    """Every number of the net that is its batch size.
+
+    Literal shapes count where they agree with the first one on the batch; others (a constant
+    input, say) stay as they are.
+    """
+    batched = [BatchSite(i) for i, layer in enumerate(layers) if layer.type in BATCHED_TYPES]
+    return batched or shaped_sites(layers)
+
+
+def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
+    """The batch sizes among literal shapes (see :func:`batch_sites`)."""
+    time = _time_and_batch(layers)
+    sites: list[BatchSite] = []
+    size: int | None = None if time is None else time[1]
+    for i, layer in enumerate(layers):
+        if layer.type not in SHAPED_TYPES:
+            continue
+        for j, shape in enumerate(literal_shapes(layer)):
+            if time is not None and shape[:2] == time:
+                sites.append(BatchSite(i, j, 1))
+            elif shape and (size is None or shape[0] == size):
+                size = shape[0]
+                sites.append(BatchSite(i, j, 0))
+    return sites
+
+
+def literal_shapes(layer: Layer) -> tuple[Shape, ...]:
+    """The shapes that stand in an Input or DummyData layer, in current or old syntax."""
+    settings = layer.settings
+    if settings.shape or layer.type == "Input":
+        shapes: tuple[Shape, ...] = settings.shape
+        return shapes
+    old = (settings.num, settings.channels, settings.height, settings.width)
+    return tuple(zip(*old, strict=False))
+
+
+def _with_shapes(layer: Layer, shapes: tuple[Shape, ...]) -> object:
+    if layer.settings.shape or layer.type == "Input":
+        return replace(layer.settings, shape=shapes)
+    return replace(layer.settings, num=tuple(shape[0] for shape in shapes))
+
+
+def _time_and_batch(layers: Sequence[Layer]) -> Shape | None:
+    """(T, N) of the sequences that the net's recurrent layers read, or None without any.
+
+    Their second bottom marks where sequences begin; its shape is (T, N).
+    """
+    markers = {layer.bottoms[1] for layer in _recurrent(layers) if len(layer.bottoms) > 1}
+    for layer in layers:
+        if layer.type in SHAPED_TYPES:
+            shapes = literal_shapes(layer)
+            for j, top in enumerate(layer.tops):
+                if top in markers and shapes:
+                    return shapes[j if len(shapes) > 1 else 0][:2]
+    return None
+
+
+def _recurrent(layers: Iterable[Layer]) -> list[Layer]:
+    return [layer for layer in layers if layer.type in RECURRENT_TYPES]

@@ -1,0 +1,114 @@
+"""Protobuf layers become plain :class:`~caffe_batch.layers.base.Layer` data, in this one place.
+
+A rule names the message with its settings and a frozen dataclass; a field of the dataclass takes
+the value of the message's field of that name. A field that may be None tells "not set" apart from
+the default; enums become their names, BlobShapes tuples of ints, FillerParameters their type, other
+messages True (where it only matters whether one is there), and repeated fields tuples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from caffe_batch.layers.base import Layer, Param, Rule, Shape
+from caffe_batch.schema import caffe_pb2
+
+_LAYER_FIELDS = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
+
+
+def convert(
+    layer: caffe_pb2.LayerParameter,
+    rule: Rule | None,
+    records: tuple[Shape, ...] | None = None,
+) -> Layer:
+    """One layer as plain data.
+
+    Args:
+        layer: The message, in current syntax.
+        rule: The rule of its type; None for an unknown type (its settings are then not read).
+        records: For data layers: shapes of one record, one a top, without the batch axis.
+    """
+    return Layer(
+        name=layer.name,
+        type=layer.type,
+        bottoms=tuple(layer.bottom),
+        tops=tuple(layer.top),
+        settings=read_settings(layer, rule) if rule and rule.settings else None,
+        params=tuple(_param(spec) for spec in layer.param),
+        loss_weights=tuple(layer.loss_weight),
+        propagate_down=tuple(layer.propagate_down),
+        records=records,
+    )
+
+
+def read_settings(layer: caffe_pb2.LayerParameter, rule: Rule) -> Any:
+    """The rule's settings dataclass, filled from the layer's messages."""
+    settings = rule.settings
+    if settings is None:
+        return None
+    values: dict[str, Any] = {}
+    for message_name, readers in _reading_plan(settings, rule.message):
+        if message_name and not layer.HasField(message_name):  # type: ignore[arg-type]
+            continue  # the dataclass has caffe.proto's defaults
+        message = getattr(layer, message_name) if message_name else layer
+        for name, optional, read in readers:
+            if optional and not message.HasField(name):
+                continue
+            values[name] = read(getattr(message, name))
+    return settings(**values)
+
+
+Reader = tuple[str, bool, Callable[[Any], Any]]
+
+
+@lru_cache(maxsize=None)
+def _reading_plan(settings: type, own_message: str) -> tuple[tuple[str, tuple[Reader, ...]], ...]:
+    """For each message: (field name, whether None means "not set", how to read its value)."""
+    hints = get_type_hints(settings)
+    plan: dict[str, list[Reader]] = {}
+    for field in dataclasses.fields(settings):
+        message = field.metadata.get("message", own_message)
+        fields = _LAYER_FIELDS[message].message_type.fields_by_name if message else _LAYER_FIELDS
+        optional = type(None) in getattr(hints[field.name], "__args__", ())
+        plan.setdefault(message, []).append((field.name, optional, _reader(fields[field.name])))
+    return tuple((message, tuple(readers)) for message, readers in plan.items())
+
+
+def _reader(field: FieldDescriptor) -> Callable[[Any], Any]:
+    read = _scalar_reader(field)
+    # `label` is gone in protobuf 7, `is_repeated` isn't there before 6.
+    repeated = (
+        field.is_repeated
+        if hasattr(field, "is_repeated")
+        else field.label == FieldDescriptor.LABEL_REPEATED
+    )
+    if repeated:
+        return lambda values: tuple(read(value) for value in values)
+    return read
+
+
+def _scalar_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
+    if field.enum_type is not None:
+        names: Mapping[int, str] = {v.number: v.name for v in field.enum_type.values}
+        return names.__getitem__
+    if field.message_type is not None and field.message_type.name == "BlobShape":
+        return lambda shape: tuple(shape.dim)
+    if field.message_type is not None and field.message_type.name == "FillerParameter":
+        return lambda filler: filler.type
+    if field.message_type is not None:
+        return lambda _: True
+    return lambda value: value
+
+
+def _param(spec: caffe_pb2.ParamSpec) -> Param:
+    return Param(
+        name=spec.name,
+        lr_mult=spec.lr_mult,
+        decay_mult=spec.decay_mult,
+        permissive=spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE,
+    )

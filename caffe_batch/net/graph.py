@@ -1,0 +1,355 @@
+"""From layers to a net: blobs, shapes, parameters, and who needs a gradient.
+
+Source: net.cpp (Init, AppendTop, AppendBottom, AppendParam). Everything here is plain data; a
+layer's own share comes from its rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from caffe_batch.errors import NetError, ShapeError, UnknownLayerError, did_you_mean
+from caffe_batch.layers import RULES
+from caffe_batch.layers.base import MAX_COUNT, Layer, Param, Phase, Rule, Shape, Site, count
+from caffe_batch.layers.unknown import UNKNOWN
+from caffe_batch.net.splits import insert_splits
+
+#: Caffe refuses blobs of more axes (blob.hpp, kMaxBlobAxes).
+MAX_AXES = 32
+#: The name that Caffe gives the top of a loss without a named one.
+AUTOMATIC = "(automatic)"
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """An activation: its name and shape. In-place layers share one."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A learnable blob, owned by the first layer that names it.
+
+    Attributes:
+        layer: Name of the owning layer.
+        index: Which of that layer's parameters (0: weights, 1: bias, ...).
+        shape: As the owner has it.
+        lr_mult, decay_mult: The owner's.
+    """
+
+    layer: str
+    index: int
+    name: str
+    shape: Shape
+    lr_mult: float
+    decay_mult: float
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One layer in its net.
+
+    Attributes:
+        layer: The plain layer (blob names after Split insertion).
+        rule: What its type does.
+        site: The shapes and needs it stands in, as its rule sees them.
+        bottoms, tops: Indices into ``Net.blobs``.
+        params: Indices into ``Net.params`` (shared ones point to the owner's).
+        param_shapes: As this layer has them (PERMISSIVE sharing may differ from the owner).
+        loss: Loss weight of each top, defaults of loss layers included.
+    """
+
+    layer: Layer
+    rule: Rule
+    site: Site
+    bottoms: tuple[int, ...]
+    tops: tuple[int, ...]
+    params: tuple[int, ...]
+    param_shapes: tuple[Shape, ...]
+    loss: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net as Caffe would build it: layers in order, blobs and parameters counted once."""
+
+    name: str
+    phase: Phase
+    nodes: tuple[Node, ...]
+    blobs: tuple[Blob, ...]
+    params: tuple[Parameter, ...]
+    force_backward: bool = False
+
+    @cached_property
+    def blob_shapes(self) -> dict[str, Shape]:
+        """Shape by blob name, Split copies and all, as pycaffe's ``net.blobs`` has them."""
+        return {blob.name: blob.shape for blob in self.blobs}
+
+    @cached_property
+    def param_shapes(self) -> dict[str, tuple[Shape, ...]]:
+        """Parameter shapes by layer name, as pycaffe's ``net.params`` has them."""
+        return {node.layer.name: node.param_shapes for node in self.nodes if node.param_shapes}
+
+    @property
+    def log_memory_required_for_data(self) -> int:
+        """The last "Memory required for data" of Caffe's log, in bytes.
+
+        It counts every top of every layer once a producer: in-place tops again, Split and Reshape
+        tops although their memory is shared. It leaves out gradients, parameters and buffers, so
+        it checks shapes but predicts no memory.
+        """
+        return 4 * sum(count(self.blobs[top].shape) for node in self.nodes for top in node.tops)
+
+    @property
+    def unknown_layers(self) -> tuple[str, ...]:
+        """Names of layers whose type has no rule (only with ``allow_unknown``)."""
+        return tuple(node.layer.name for node in self.nodes if node.rule is UNKNOWN)
+
+
+def rule_for(layer_type: str, name: str, *, allow_unknown: bool = False) -> Rule:
+    """The rule of a layer type.
+
+    Raises:
+        UnknownLayerError: There is none, and ``allow_unknown`` is off.
+    """
+    rule = RULES.get(layer_type)
+    if rule is not None:
+        return rule
+    if allow_unknown:
+        return UNKNOWN
+    near = did_you_mean(layer_type, list(RULES))
+    raise UnknownLayerError(
+        f"type {layer_type!r} is no layer type of Caffe 1.0",
+        layer=name,
+        hint=f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, --allow-unknown "
+        "leaves its own memory out and marks the total as a lower bound.",
+    )
+
+
+def build(
+    layers: Sequence[Layer],
+    *,
+    phase: Phase,
+    name: str = "",
+    force_backward: bool = False,
+    allow_unknown: bool = False,
+) -> Net:
+    """Builds the net that Caffe would build from these (already filtered) layers.
+
+    Raises:
+        NetError: Unknown or doubly produced blobs, wrong numbers of bottoms, tops, params.
+        ShapeError: Shapes that a layer of Caffe refuses.
+        UnknownLayerError: A type without a rule.
+    """
+    builder = _Builder(phase, allow_unknown)
+    for layer in insert_splits(layers):
+        builder.add(layer)
+    nodes = _mark_backward(builder.nodes, builder.blobs, builder.blob_need, force_backward)
+    return Net(name, phase, tuple(nodes), tuple(builder.blobs), tuple(builder.params),
+               force_backward)  # fmt: skip
+
+
+class _Builder:
+    """Grows the lists of nodes, blobs and parameters layer by layer, as Net::Init does."""
+
+    def __init__(self, phase: Phase, allow_unknown: bool) -> None:
+        self.phase = phase
+        self.allow_unknown = allow_unknown
+        self.nodes: list[Node] = []
+        self.blobs: list[Blob] = []
+        self.blob_need: list[bool] = []
+        self.params: list[Parameter] = []
+        self._blob_index: dict[str, int] = {}
+        self._param_index: dict[str, int] = {}
+
+    def add(self, layer: Layer) -> None:
+        rule = rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown)
+        if layer.propagate_down and len(layer.propagate_down) != len(layer.bottoms):
+            raise NetError(
+                f"propagate_down has {len(layer.propagate_down)} values for "
+                f"{len(layer.bottoms)} bottoms",
+                layer=layer.name,
+                hint="Give one value a bottom, or none at all.",
+            )
+        bottoms = tuple(self._blob_index[blob] for blob in layer.bottoms)
+        names = list(layer.tops)
+        if rule.automatic_top:
+            names += [AUTOMATIC] * (rule.tops[0] - len(names))
+        _check_number(layer, "bottom", len(bottoms), rule.bottoms)
+        _check_number(layer, "top", len(names), rule.tops)
+        site = Site(
+            phase=self.phase,
+            settings=layer.settings,
+            bottoms=tuple([self.blobs[i].shape for i in bottoms]),
+            tops=len(names),
+            in_place=tuple(
+                [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
+            ),
+            records=layer.records,
+            loss_weights=layer.loss_weights,
+        )
+        shapes, param_shapes = _apply_rule(layer, rule, site)
+        tops = self._tops(layer, names, shapes, site.in_place)
+        loss = _loss_weights(layer, rule, len(names))
+        if len(layer.params) > len(param_shapes):
+            raise NetError(
+                f"{len(layer.params)} param blocks for {len(param_shapes)} parameters",
+                layer=layer.name,
+                hint="Remove the blocks that are too many.",
+            )
+        specs = [layer.params[i] if i < len(layer.params) else Param()
+                 for i in range(len(param_shapes))]  # fmt: skip
+        params = tuple(
+            [self._parameter(layer, i, spec, param_shapes[i]) for i, spec in enumerate(specs)]
+        )
+        param_need = tuple([spec.lr_mult != 0 for spec in specs])
+        backward = any(param_need) or any([self.blob_need[i] for i in bottoms])
+        bottom_need = layer.propagate_down or tuple([self.blob_need[i] for i in bottoms])
+        if backward:
+            for top in tops:
+                self.blob_need[top] = True
+        site = replace(site, backward=backward, bottom_need=bottom_need, param_need=param_need)
+        self.nodes.append(Node(layer, rule, site, bottoms, tops, params, param_shapes, loss))
+
+    def _tops(
+        self, layer: Layer, names: list[str], shapes: tuple[Shape, ...], in_place: tuple[bool, ...]
+    ) -> tuple[int, ...]:
+        tops = []
+        for i, (blob, shape) in enumerate(zip(names, shapes, strict=True)):
+            _check_limits(layer, blob, shape)
+            if in_place[i]:
+                index = self._blob_index[blob]
+                self.blobs[index] = Blob(blob, shape)
+            elif blob in self._blob_index and i < len(layer.tops):
+                raise NetError(
+                    f"top {blob!r} is already produced by a layer before it",
+                    layer=layer.name,
+                    hint="Give it another name, or make it in place: the same name as the bottom "
+                    "at the same position, read by this layer alone.",
+                )
+            else:
+                index = len(self.blobs)
+                self.blobs.append(Blob(blob, shape))
+                self.blob_need.append(False)
+                if i < len(layer.tops):
+                    self._blob_index[blob] = index
+            tops.append(index)
+        return tuple(tops)
+
+    def _parameter(self, layer: Layer, index: int, spec: Param, shape: Shape) -> int:
+        owner = self._param_index.get(spec.name) if spec.name else None
+        if owner is None:
+            _check_limits(layer, f"parameter {index}", shape)
+            self.params.append(
+                Parameter(layer.name, index, spec.name, shape, spec.lr_mult, spec.decay_mult)
+            )
+            owner = len(self.params) - 1
+            if spec.name:
+                self._param_index[spec.name] = owner
+            return owner
+        shared = self.params[owner]
+        same = count(shape) == count(shared.shape) if spec.permissive else shape == shared.shape
+        if not same:
+            raise ShapeError(
+                f"can't share parameter {spec.name!r} of layer {shared.layer!r}: {shape} here, "
+                f"{shared.shape} there",
+                layer=layer.name,
+                hint="share_mode: PERMISSIVE allows different shapes of equal count.",
+            )
+        return owner
+
+
+def _apply_rule(
+    layer: Layer, rule: Rule, site: Site
+) -> tuple[tuple[Shape, ...], tuple[Shape, ...]]:
+    try:
+        return rule.shape(site), rule.parameters(site)
+    except NetError as error:
+        if error.layer is not None:
+            raise
+        raise type(error)(error.message, layer=layer.name, hint=error.hint) from None
+
+
+def _check_number(layer: Layer, what: str, number: int, limits: tuple[int, int | None]) -> None:
+    least, most = limits
+    if number < least or (most is not None and number > most):
+        wanted = (
+            f"{least}" if least == most
+            else f"at least {least}" if most is None
+            else f"{least} to {most}"
+        )  # fmt: skip
+        raise NetError(
+            f"a {layer.type} layer takes {wanted} {what}(s), here are {number}", layer=layer.name
+        )
+
+
+def _check_limits(layer: Layer, blob: str, shape: Shape) -> None:
+    if count(shape) > MAX_COUNT:
+        raise ShapeError(
+            f"{blob} {shape} has {count(shape)} elements; Caffe's limit is {MAX_COUNT}",
+            layer=layer.name,
+            hint="A smaller batch_size (and a larger iter_size) stays below it.",
+        )
+    if len(shape) > MAX_AXES or min(shape, default=0) < 0:
+        raise ShapeError(f"{blob} {shape} is a shape that no blob can have", layer=layer.name)
+
+
+def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:
+    weights = layer.loss_weights or ((1.0,) if rule.is_loss else ())
+    if not weights:
+        return (0.0,) * tops
+    if len(weights) != tops:
+        raise NetError(
+            f"{len(weights)} loss_weight value(s) for {tops} tops",
+            layer=layer.name,
+            hint="Give one loss_weight a top (0 for tops that are no loss).",
+        )
+    return weights
+
+
+def _mark_backward(
+    nodes: list[Node], blobs: list[Blob], blob_need: list[bool], force_backward: bool
+) -> list[Node]:
+    """Second pass of Net::Init: no gradient where none leads to a loss or none is wanted.
+
+    Caffe keeps its two sets by blob *name*, so several anonymous tops count as one.
+    """
+    under_loss: set[str] = set()
+    skipped: set[str] = set()
+    out: list[Node] = []
+    for node in reversed(nodes):
+        site = node.site
+        contributes, skips = False, True
+        for top, weight in zip(node.tops, node.loss, strict=True):
+            blob = blobs[top].name
+            contributes = contributes or bool(weight) or blob in under_loss
+            skips = skips and blob in skipped
+            if contributes and not skips:
+                break
+        backward, need = site.backward, site.bottom_need
+        if backward and skips:
+            backward, need = False, (False,) * len(need)
+        if not contributes:
+            backward, need = False, (False,) * len(need)
+        for bottom, needed in zip(node.bottoms, need, strict=True):
+            if contributes:
+                under_loss.add(blobs[bottom].name)
+            if not needed:
+                skipped.add(blobs[bottom].name)
+        if force_backward:
+            backward = True
+            forced = node.rule.forced_bottoms
+            need = tuple([
+                needed or i >= len(forced) or forced[i] for i, needed in enumerate(need)
+            ])  # fmt: skip
+        if backward != site.backward or need != site.bottom_need or force_backward:
+            param_need = (True,) * len(site.param_need) if force_backward else site.param_need
+            site = replace(site, backward=backward, bottom_need=need, param_need=param_need)
+            node = replace(node, site=site)
+        out.append(node)
+    out.reverse()
+    return out

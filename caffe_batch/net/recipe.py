@@ -1,0 +1,255 @@
+"""What the user starts from: a solver with its train net and test nets, or a net alone.
+
+Source: solver.cpp (InitTrainNet, InitTestNets): which net comes from which field, and the order
+of the test nets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from caffe_batch import prototxt
+from caffe_batch.errors import InputError, NetError
+from caffe_batch.layers.base import Layer, Phase
+from caffe_batch.net.batch import BATCHED_TYPES, SHAPED_TYPES
+from caffe_batch.net.convert import convert
+from caffe_batch.net.filtering import net_state, select
+from caffe_batch.net.graph import Net, build, rule_for
+from caffe_batch.net.sources import Sources
+from caffe_batch.schema import caffe_pb2
+
+#: The solver fields that give the train net; exactly one of them may be set.
+TRAIN_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+@dataclass(frozen=True)
+class NetFile:
+    """A net as it was written.
+
+    Attributes:
+        message: The net in current syntax.
+        path: Its file, or None if it stands inside the solver.
+        state: The state it is built for: phase, level, stages.
+    """
+
+    message: caffe_pb2.NetParameter
+    path: Path | None
+    state: caffe_pb2.NetState
+
+    @property
+    def phase(self) -> Phase:
+        """The phase it is built for."""
+        return "TRAIN" if self.state.phase == caffe_pb2.TRAIN else "TEST"
+
+    def selected(self) -> list[tuple[int, caffe_pb2.LayerParameter]]:
+        """The layers of this state, each with its index in ``message.layer``."""
+        return select(self.message.layer, self.state)
+
+    def layers(self, sources: Sources, *, allow_unknown: bool = False) -> tuple[Layer, ...]:
+        """The layers of this state as plain data, with the shapes of their sources' records."""
+        out = []
+        for _, message in self.selected():
+            rule = rule_for(message.type, message.name, allow_unknown=allow_unknown)
+            layer = convert(message, rule, sources.record_shapes(message))
+            if message.type == "Input":
+                layer = _with_given_shapes(layer, sources)
+            out.append(layer)
+        return tuple(out)
+
+    def build(self, layers: Sequence[Layer], *, allow_unknown: bool = False) -> Net:
+        """The net of these layers (see :meth:`layers`)."""
+        return build(
+            layers,
+            phase=self.phase,
+            name=self.message.name,
+            force_backward=self.message.force_backward,
+            allow_unknown=allow_unknown,
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A solver and its nets, as the user gave them.
+
+    Attributes:
+        solver: The solver; an empty message where the user gave a net alone.
+        solver_path: Its file, or None.
+        train: The train net.
+        tests: The test nets, in Caffe's order.
+        notes: What the user should know about how the files were found.
+    """
+
+    solver: caffe_pb2.SolverParameter
+    solver_path: Path | None
+    train: NetFile
+    tests: tuple[NetFile, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where relative paths are looked up: where Caffe does, then beside the files."""
+        paths = [path.parent for path in (self.train.path, self.solver_path) if path is not None]
+        return tuple(dict.fromkeys([Path(), *paths]))
+
+    def shares_data_layer(self, test: NetFile) -> bool:
+        """Whether a data layer of the train net belongs to this test net as well."""
+        if test.message is not self.train.message:
+            return False
+        makers = {*BATCHED_TYPES, *SHAPED_TYPES}
+        here = {index for index, layer in self.train.selected() if layer.type in makers}
+        return any(index in here for index, _ in test.selected())
+
+
+def read_recipe(
+    net: str | Path,
+    solver: str | Path | None = None,
+    *,
+    allow_unknown_fields: bool = False,
+) -> Recipe:
+    """Reads a net, or a solver with its nets.
+
+    Args:
+        net: A net file, or a solver file (then its nets are followed).
+        solver: The solver to train ``net`` with; its own train net is then not read.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a warning.
+
+    Raises:
+        InputError: A file is missing, unreadable, or contradicts itself.
+    """
+    path = Path(net)
+    if solver is None and is_solver(path):
+        return _from_solver(path, allow_unknown_fields=allow_unknown_fields)
+    message = prototxt.read_net(path, allow_unknown_fields=allow_unknown_fields)
+    settings = caffe_pb2.SolverParameter()
+    solver_path = None
+    if solver is not None:
+        solver_path = Path(solver)
+        settings = prototxt.read_solver(solver_path, allow_unknown_fields=allow_unknown_fields)
+    train = NetFile(message, path, net_state("TRAIN", message, settings.train_state))
+    _check_trainable(train)
+    number = len(settings.test_iter)
+    states = _test_states(settings, number)
+    tests = tuple(NetFile(message, path, net_state("TEST", message, state)) for state in states)
+    return Recipe(settings, solver_path, train, tests)
+
+
+def is_solver(path: Path) -> bool:
+    """Whether a text file reads as a solver: it has a solver's fields and no layers.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path}: there is no such file", hint="Give a net or solver prototxt, or a template."
+        )
+    return prototxt.kind_of(path) == "solver"
+
+
+def _from_solver(path: Path, *, allow_unknown_fields: bool) -> Recipe:
+    solver = prototxt.read_solver(path, allow_unknown_fields=allow_unknown_fields)
+    given = [field for field in TRAIN_NET_FIELDS if solver.HasField(field)]  # type: ignore[arg-type]
+    if len(given) != 1:
+        has = f"has {' and '.join(given)}" if given else "has none"
+        raise InputError(
+            f"{path}: a solver names its train net in one of {', '.join(TRAIN_NET_FIELDS)}; "
+            f"this one {has}",
+            hint=f"Keep one of them, or call with the net first: NET --solver {path}.",
+        )
+    notes: list[str] = []
+
+    def read(name: str) -> tuple[caffe_pb2.NetParameter, Path]:
+        found, note = _find_net(name, path)
+        if note and note not in notes:
+            notes.append(note)
+        return prototxt.read_net(found, allow_unknown_fields=allow_unknown_fields), found
+
+    if solver.HasField("train_net_param"):
+        train, train_path = solver.train_net_param, None
+    elif solver.HasField("net_param"):
+        train, train_path = solver.net_param, None
+    else:
+        train, train_path = read(solver.train_net or solver.net)
+    named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
+        (message, None) for message in solver.test_net_param
+    ]
+    named += [read(name) for name in solver.test_net]
+    missing = len(solver.test_iter) - len(named)
+    generic = solver.HasField("net") or solver.HasField("net_param")
+    if missing < 0 or (missing > 0 and not generic):
+        raise InputError(
+            f"{path}: {len(solver.test_iter)} test_iter for {len(named)} test nets",
+            hint="Give one test_iter for each test net.",
+        )
+    named += [(train, train_path)] * missing
+    states = _test_states(solver, len(named))
+    tests = tuple(
+        NetFile(message, where, net_state("TEST", message, state))
+        for (message, where), state in zip(named, states, strict=True)
+    )
+    if tests and solver.test_interval <= 0:
+        raise InputError(
+            f"{path}: test nets need a test_interval above 0, here is {solver.test_interval}",
+            hint="Set test_interval to the number of updates between tests.",
+        )
+    recipe_train = NetFile(train, train_path, net_state("TRAIN", train, solver.train_state))
+    _check_trainable(recipe_train)
+    return Recipe(solver, path, recipe_train, tests, tuple(notes))
+
+
+def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:
+    """A net that a solver names: from the working directory as Caffe does, else beside it."""
+    if Path(name).exists():
+        return Path(name), None
+    beside = solver.parent / name
+    if not beside.exists():
+        beside = solver.parent / Path(name).name
+    if beside.exists():
+        return beside, f"net {name!r} was found beside the solver, as {beside}"
+    raise InputError(
+        f"{solver}: its net {name!r} is neither in {Path.cwd()} nor in {solver.parent.resolve()}",
+        hint=f"Call from the directory that the path starts from, or give the net: "
+        f"NET --solver {solver}.",
+    )
+
+
+def _test_states(solver: caffe_pb2.SolverParameter, number: int) -> list[caffe_pb2.NetState | None]:
+    if not solver.test_state:
+        return [None] * number
+    if len(solver.test_state) != number:
+        raise InputError(
+            f"{len(solver.test_state)} test_state for {number} test nets",
+            hint="Give one test_state for each test net, or none at all.",
+        )
+    return list(solver.test_state)
+
+
+def _check_trainable(train: NetFile) -> None:
+    where = f"{train.path}: " if train.path else ""
+    if not train.message.layer:
+        raise NetError(
+            f"{where}the net has no layers", hint="A net needs at least a data layer and a loss."
+        )
+    if not train.selected():
+        raise NetError(
+            f"{where}no layer belongs to the TRAIN phase",
+            hint="Every layer has an include rule for another phase, level or stage. Set "
+            "train_state in the solver, or give a net with a TRAIN phase.",
+        )
+
+
+def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:
+    """An Input layer with the shapes that the user gave; their batch axis is kept, or 1."""
+    given = sources.input_shapes or {}
+    if not any(top in given for top in layer.tops):
+        return layer
+    shapes = layer.settings.shape
+    if len(shapes) <= 1:
+        shapes = (shapes or ((),)) * len(layer.tops)
+    shapes = tuple(
+        (*(shape[:1] or (1,)), *given[top]) if top in given else shape
+        for top, shape in zip(layer.tops, shapes, strict=True)
+    )
+    return replace(layer, settings=replace(layer.settings, shape=shapes))

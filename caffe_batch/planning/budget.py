@@ -1,0 +1,94 @@
+"""The memory a run may use: a size, what the GPU has free, or a share of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from caffe_batch.errors import InputError
+from caffe_batch.sizes import format_size, parse_size
+
+#: What the CUDA context and the library handles take out of the budget unless --reserve says
+#: otherwise: an assumption, larger than the contexts people report, until measured on a GPU.
+DEFAULT_RESERVE_BYTES = 512 * 2**20
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The memory a run may use on each GPU, in bytes.
+
+    Attributes:
+        budget_bytes: What the user allows.
+        reserve_bytes: What of it Caffe's own requests can't have (context, library handles).
+    """
+
+    budget_bytes: int
+    reserve_bytes: int
+
+    @property
+    def usable_bytes(self) -> int:
+        """What Caffe's requests may take."""
+        return self.budget_bytes - self.reserve_bytes
+
+
+def parse_budget(memory: str, reserve: str | None, *, gpu: int = 0) -> Budget:
+    """The budget from ``--gpu-memory`` and ``--reserve``.
+
+    Args:
+        memory: A size (``8GiB``), ``auto`` (all that NVML says is free), or a share (``80%``).
+        reserve: A size, ``0``, or None for the default.
+        gpu: Which GPU ``auto`` and shares ask.
+
+    Raises:
+        InputError: No size, no GPU to ask, or a reserve that leaves nothing.
+    """
+    share = _SHARE.fullmatch(memory)
+    if memory.strip().lower() == "auto":
+        budget = free_gpu_bytes(gpu)
+    elif share:
+        percent = float(share[1])
+        if not 0 < percent <= 100:
+            raise InputError(
+                f"{memory} is no share of the GPU's memory", hint="Give 1% to 100%, or a size."
+            )
+        budget = int(free_gpu_bytes(gpu) * percent / 100)
+    else:
+        budget = parse_size(memory)
+    if reserve is None:
+        kept = DEFAULT_RESERVE_BYTES
+    else:
+        kept = 0 if reserve.strip() == "0" else parse_size(reserve)
+    if kept >= budget:
+        raise InputError(
+            f"the reserve of {format_size(kept)} leaves nothing of {format_size(budget)}",
+            hint="The reserve is for the CUDA context and library handles; --reserve 0 plans "
+            "Caffe's own requests alone.",
+        )
+    return Budget(budget, kept)
+
+
+def free_gpu_bytes(gpu: int) -> int:
+    """Free memory of a GPU as NVML tells it, in bytes.
+
+    Raises:
+        InputError: No NVML, no driver, or no such GPU.
+    """
+    hint = "Give the memory as a size instead, for instance --gpu-memory 8GiB."
+    try:
+        import pynvml
+    except ImportError as error:
+        raise InputError(
+            "asking the GPU for its memory needs the extra 'gpu'",
+            hint=f"pip install 'caffe-batch[gpu]'. {hint}",
+        ) from error
+    try:
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
+            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise InputError(f"no GPU {gpu} answers on this machine ({error})", hint=hint) from error

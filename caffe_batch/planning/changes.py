@@ -1,0 +1,124 @@
+"""What a plan changes in the user's files, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from caffe_batch.layers.base import Layer
+from caffe_batch.net.batch import batch_sites, literal_shapes
+from caffe_batch.net.recipe import Recipe
+from caffe_batch.schema import caffe_pb2
+
+#: The message in which each data layer type has its batch_size.
+BATCH_MESSAGES = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "WindowData": "window_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "MemoryData": "memory_data_param",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that a plan sets.
+
+    Attributes:
+        file: Which file it stands in.
+        layer: Index of the layer in the net (current syntax), None for solver fields.
+        path: The field: names, and numbers for repeated fields.
+        before: Its value in the user's file; None if it wasn't set.
+        after: Its value in the plan; None if it is removed.
+        reason: Why, in a sentence.
+        layer_name: For people.
+    """
+
+    file: Literal["net", "solver"]
+    path: tuple[str | int, ...]
+    before: Any
+    after: Any
+    reason: str
+    layer: int | None = None
+    layer_name: str = ""
+
+    @property
+    def field(self) -> str:
+        """The field as people write it: ``layer "data" data_param.batch_size``."""
+        text = ""
+        for step in self.path:
+            text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        return f'layer "{self.layer_name}" {text}' if self.layer is not None else text
+
+    def json(self) -> dict[str, Any]:
+        """As in plan.json."""
+        return {
+            "file": f"{self.file}.prototxt",
+            "field": self.field,
+            "from": self.before,
+            "to": self.after,
+            "reason": self.reason,
+        }
+
+
+def batch_changes(recipe: Recipe, layers: Sequence[Layer], size: int) -> list[Change]:
+    """The changes that give the train net another batch size; none where it has it already.
+
+    Args:
+        recipe: Where the layers come from.
+        layers: The TRAIN layers, as ``recipe.train.layers`` gave them.
+        size: The batch size wanted.
+    """
+    indices = [index for index, _ in recipe.train.selected()]
+    changes = []
+    for site in batch_sites(layers):
+        layer = layers[site.layer]
+        if site.shape is None:
+            path: tuple[str | int, ...] = (BATCH_MESSAGES[layer.type], "batch_size")
+            before = layer.settings.batch_size
+        else:
+            message = "input_param" if layer.type == "Input" else "dummy_data_param"
+            before = literal_shapes(layer)[site.shape][site.axis]
+            if layer.settings.shape:
+                path = (message, "shape", site.shape, "dim", site.axis)
+            else:
+                path = (message, "num", site.shape)
+        if before != size:
+            changes.append(
+                Change(
+                    "net",
+                    path,
+                    before,
+                    size,
+                    "the micro-batch that fits the budget",
+                    layer=indices[site.layer],
+                    layer_name=layer.name,
+                )  # fmt: skip
+            )
+    return changes
+
+
+def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[Change]:
+    """The change of iter_size, or none."""
+    if solver.iter_size == iter_size:
+        return []
+    before = solver.iter_size if solver.HasField("iter_size") else None
+    reason = "micro-batches whose gradients add up to one update"
+    return [Change("solver", ("iter_size",), before, iter_size, reason)]
+
+
+def test_iter_changes(recipe: Recipe, before_size: int, size: int) -> list[Change]:
+    """test_iter of test nets whose data layer is the train net's, so that a test sees as much.
+
+    Their batch shrinks with the train net's; test_iter grows by the same factor, rounded up.
+    """
+    changes = []
+    for number, test in enumerate(recipe.tests):
+        if size == before_size or not recipe.shares_data_layer(test):
+            continue
+        before = recipe.solver.test_iter[number]
+        after = -(-before * before_size // size)
+        reason = "the test net reads through the same data layer: a test sees as many samples"
+        changes.append(Change("solver", ("test_iter", number), before, after, reason))
+    return changes

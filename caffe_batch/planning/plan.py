@@ -1,0 +1,208 @@
+"""The plan: which batch_size and iter_size, what they cost, and what changes for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from caffe_batch.errors import DoesNotFitError, NetError, ShapeError
+from caffe_batch.layers.base import Layer
+from caffe_batch.memory.model import LayerBytes
+from caffe_batch.memory.predict import Model
+from caffe_batch.net.graph import Net
+from caffe_batch.net.recipe import Recipe
+from caffe_batch.planning.budget import Budget
+from caffe_batch.planning.changes import (
+    Change,
+    batch_changes,
+    iter_size_change,
+    test_iter_changes,
+)
+from caffe_batch.planning.split import Candidate, choose, exact_candidates
+from caffe_batch.sizes import format_size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A split of the effective batch that fits, and everything that changes for it.
+
+    Attributes:
+        requested_effective_batch: Samples per update that were asked for.
+        chosen: The split; its effective_batch is the plan's.
+        gpus: GPUs that share each update.
+        budget: The memory allowed on each GPU.
+        mode: ``"gpu"`` or ``"cpu"``: whose memory the prediction counts.
+        candidates: Every exact split, largest batch_size first.
+        changes: The fields that the plan sets in the user's files.
+        train_records: Records of the train source, or None if unknown.
+        lower_bound: Whether the prediction leaves unknown layers out.
+    """
+
+    requested_effective_batch: int
+    chosen: Candidate
+    gpus: int
+    budget: Budget
+    mode: str
+    candidates: tuple[Candidate, ...]
+    changes: tuple[Change, ...]
+    train_records: int | None
+    lower_bound: bool
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one forward/backward pass on one GPU."""
+        return self.chosen.batch_size
+
+    @property
+    def iter_size(self) -> int:
+        """Passes accumulated into one update."""
+        return self.chosen.iter_size
+
+    @property
+    def effective_batch(self) -> int:
+        """Samples per update."""
+        return self.chosen.effective_batch
+
+    @property
+    def predicted_peak_bytes(self) -> int:
+        """What Caffe will ask for on each GPU."""
+        return self.chosen.predicted_peak_bytes or 0
+
+    def summary(self) -> str:
+        """The plan in one line."""
+        gpus = f" x {self.gpus} GPUs" if self.gpus > 1 else ""
+        least = "at least " if self.lower_bound else ""
+        return (
+            f"effective batch {self.effective_batch} = batch_size {self.batch_size} x iter_size "
+            f"{self.iter_size}{gpus}, {least}{format_size(self.predicted_peak_bytes)} of "
+            f"{format_size(self.budget.usable_bytes)} usable"
+        )
+
+    def json(self) -> dict[str, Any]:
+        """The JSON of ``caffe-batch plan`` and plan.json (keys as in the design)."""
+        return {
+            "effective_batch": self.effective_batch,
+            "requested_effective_batch": self.requested_effective_batch,
+            "batch_size": self.batch_size,
+            "iter_size": self.iter_size,
+            "gpus": self.gpus,
+            "mode": self.mode,
+            "budget_bytes": self.budget.budget_bytes,
+            "reserve_bytes": self.budget.reserve_bytes,
+            "predicted_peak_bytes": self.predicted_peak_bytes,
+            "lower_bound": self.lower_bound,
+            "train_records": self.train_records,
+            "candidates": [
+                {
+                    "batch_size": candidate.batch_size,
+                    "iter_size": candidate.iter_size,
+                    "effective_batch": candidate.effective_batch,
+                    "predicted_peak_bytes": candidate.predicted_peak_bytes,
+                    "fits": candidate.fits,
+                    **({"refused": candidate.refused} if candidate.refused else {}),
+                }
+                for candidate in self.candidates
+            ],
+            "changes": [change.json() for change in self.changes],
+        }
+
+
+def make_plan(
+    model: Model,
+    budget: Budget,
+    *,
+    effective_batch: int | None = None,
+    gpus: int = 1,
+    train_records: int | None = None,
+) -> Plan:
+    """The largest batch_size that fits and divides the effective batch exactly over the GPUs.
+
+    Args:
+        model: The memory model of the recipe.
+        budget: The memory allowed on each GPU.
+        effective_batch: Samples per update; the files' own batch_size x iter_size x GPUs if None.
+        gpus: GPUs that share each update.
+        train_records: Records of the train source, where known.
+
+    Raises:
+        DoesNotFitError: Not even batch_size 1 fits.
+        InputError: The effective batch can't be shared by the GPUs, or the net has no loss.
+    """
+    recipe, layers = model.recipe, model.train_layers
+    own_size, own_iter = model.batch_size, recipe.solver.iter_size
+    wanted = own_size * own_iter * gpus if effective_batch is None else effective_batch
+    candidates = exact_candidates(
+        wanted, gpus, budget.usable_bytes, lambda size: _peak_or_refusal(model, size)
+    )
+    smallest = candidates[-1].batch_size
+    train = model.train_net(smallest)
+    check_has_loss(train)
+    chosen = choose(candidates)
+    if chosen is None:
+        raise does_not_fit(model, budget, smallest)
+    return Plan(
+        requested_effective_batch=wanted,
+        chosen=chosen,
+        gpus=gpus,
+        budget=budget,
+        mode=model.mode,
+        candidates=tuple(candidates),
+        changes=plan_changes(recipe, layers, own_size, chosen),
+        train_records=train_records,
+        lower_bound=bool(train.unknown_layers),
+    )
+
+
+def plan_changes(
+    recipe: Recipe, layers: Sequence[Layer], own_size: int, chosen: Candidate
+) -> tuple[Change, ...]:
+    """Everything that a split changes in the files of the recipe."""
+    return (
+        *batch_changes(recipe, layers, chosen.batch_size),
+        *iter_size_change(recipe.solver, chosen.iter_size),
+        *test_iter_changes(recipe, own_size, chosen.batch_size),
+    )
+
+
+def check_has_loss(net: Net) -> None:
+    """Raises a NetError if nothing in the train net is a loss: there is nothing to train."""
+    if not any(weight for node in net.nodes for weight in node.loss):
+        raise NetError(
+            "the TRAIN net has no loss, so there is nothing to train",
+            hint="Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy "
+            "file? Training needs the train_val one.",
+        )
+
+
+def does_not_fit(model: Model, budget: Budget, size: int) -> DoesNotFitError:
+    """The error for a budget that not even the smallest batch fits, with the costliest layers."""
+    prediction = model.at(size)
+    missing = prediction.peak_bytes - budget.usable_bytes
+    costly = sorted(prediction.layers, key=lambda layer: layer.bytes, reverse=True)[:5]
+    lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
+    return DoesNotFitError(
+        f"batch_size {size} needs {format_size(prediction.peak_bytes)}, "
+        f"{format_size(missing)} ({missing:,} bytes) more than the "
+        f"{format_size(budget.usable_bytes)} that the budget of "
+        f"{format_size(budget.budget_bytes)} leaves for Caffe. "
+        f"The layers that cost most:{lines}",
+        missing_bytes=missing,
+        hint="Try more memory, smaller input images, a smaller TEST batch_size, or "
+        "`caffe-batch memory` for the whole table.",
+    )
+
+
+def _cost(layer: LayerBytes, total: int) -> str:
+    where = "" if layer.net == "train" else f", {layer.net} net"
+    share = layer.bytes / total if total else 0.0
+    return f"{layer.name} ({layer.type}{where}): {format_size(layer.bytes)}, {share:.0%}"
+
+
+def _peak_or_refusal(model: Model, size: int) -> int | str:
+    try:
+        return model.at(size).peak_bytes
+    except ShapeError as error:
+        # A limit of Caffe's that this size passes, or a literal batch in a Reshape; what Caffe
+        # refuses at every size is raised for the smallest.
+        return str(error)

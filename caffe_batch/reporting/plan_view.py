@@ -1,0 +1,71 @@
+"""A plan as people read it on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from caffe_batch.planning.plan import Plan
+from caffe_batch.planning.split import Candidate
+from caffe_batch.sizes import format_size
+
+#: How many candidates are shown on each side of the chosen one.
+NEIGHBOURS = 3
+BAR_WIDTH = 24
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """The summary, the candidates around the chosen one, and every change."""
+    parts: list[RenderableType] = [Text(plan.summary(), style="bold"), ""]
+    parts.append(_candidates(plan))
+    if plan.changes:
+        parts += ["", Text("What changes"), _changes(plan)]
+    else:
+        parts += ["", Text("Nothing changes: the files have this split already.")]
+    return Group(*parts)
+
+
+def _candidates(plan: Plan) -> Table:
+    place = plan.candidates.index(plan.chosen)
+    first = max(0, place - NEIGHBOURS)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for header in ("", "batch_size", "iter_size", "predicted peak"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column(f"of {format_size(plan.budget.usable_bytes)} usable", no_wrap=True)
+    for candidate in plan.candidates[first : place + NEIGHBOURS + 1]:
+        chosen = candidate is plan.chosen
+        peak = candidate.predicted_peak_bytes
+        table.add_row(
+            "->" if chosen else "",
+            str(candidate.batch_size),
+            str(candidate.iter_size),
+            "-" if peak is None else format_size(peak),
+            _bar(candidate, plan.budget.usable_bytes),
+            style="bold" if chosen else "" if candidate.fits else "dim",
+        )
+    return table
+
+
+def _bar(candidate: Candidate, usable_bytes: int) -> Text:
+    if candidate.predicted_peak_bytes is None:
+        return Text(candidate.refused, style="red")
+    share = candidate.predicted_peak_bytes / usable_bytes
+    filled = min(BAR_WIDTH, round(share * BAR_WIDTH))
+    bar = "#" * filled + "." * (BAR_WIDTH - filled)
+    return Text(f"{bar} {share:.0%}", style="green" if candidate.fits else "red")
+
+
+def _changes(plan: Plan) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for header in ("file", "field", "from", "to", "why"):
+        table.add_column(header, overflow="fold")
+    for change in plan.changes:
+        table.add_row(
+            change.file,
+            change.field,
+            "-" if change.before is None else str(change.before),
+            "removed" if change.after is None else str(change.after),
+            change.reason,
+        )
+    return table

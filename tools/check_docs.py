@@ -1,0 +1,94 @@
+"""Checks the documentation against the program (part of `make check`).
+
+- docs/cli.md is what `--help` prints (write it again with `--write`);
+- every command of the program is in the README;
+- relative links in the Markdown files lead somewhere;
+- the doctests in the package's docstrings pass.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+import caffe_batch
+from caffe_batch.cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "cli.md"
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+def cli_reference() -> str:
+    """The help of every command and subcommand, as Markdown."""
+    parts = [
+        "# Command line reference\n\nWhat `--help` prints; `tools/check_docs.py --write` makes it."
+    ]
+
+    def add(command: click.Command, context: click.Context, depth: int) -> None:
+        text = command.get_help(context).rstrip()
+        parts.append(f"{'#' * depth} {context.command_path}\n\n```text\n{text}\n```")
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                if child is not None:
+                    add(child, click.Context(child, info_name=name, parent=context), depth + 1)
+
+    add(cli, click.Context(cli, info_name="caffe-batch", terminal_width=96), 2)
+    return "\n\n".join(parts) + "\n"
+
+
+def broken_links() -> list[str]:
+    """Relative links in the project's Markdown files that lead nowhere."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.md"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    broken = []
+    for name in listed.stdout.split():
+        page = ROOT / name
+        for target in LINK.findall(page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{name}: link to {target} leads nowhere")
+    return broken
+
+
+def failed_doctests() -> list[str]:
+    """Modules of the package whose doctests fail."""
+    failed = []
+    for module in pkgutil.walk_packages(caffe_batch.__path__, "caffe_batch."):
+        if module.name.rpartition(".")[2] in ("worker", "probe"):
+            continue  # scripts of the runtime's own Python
+        if doctest.testmod(importlib.import_module(module.name)).failed:
+            failed.append(f"{module.name}: a doctest fails")
+    return failed
+
+
+def main() -> int:
+    reference = cli_reference()
+    if "--write" in sys.argv[1:]:
+        REFERENCE.parent.mkdir(exist_ok=True)
+        REFERENCE.write_text(reference, encoding="utf-8")
+    problems = broken_links() + failed_doctests()
+    if not REFERENCE.exists() or REFERENCE.read_text(encoding="utf-8") != reference:
+        problems.append("docs/cli.md is not what --help prints: tools/check_docs.py --write")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    problems += [
+        f"README.md doesn't mention `caffe-batch {name}`"
+        for name in COMMANDS
+        if f"caffe-batch {name}" not in readme
+    ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
