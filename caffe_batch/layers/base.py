@@ -36,11 +36,17 @@ FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "ms
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """What a prototxt says of one parameter blob of a layer (Caffe's ParamSpec)."""
+    """What a prototxt says of one parameter blob of a layer (Caffe's ParamSpec).
+
+    Attributes:
+        name: Layers that give the same name share the blob; empty for none.
+        lr_mult, decay_mult: None where the prototxt doesn't set them; they then count as 1.
+        permissive: Whether the shapes of a shared blob may differ (counts may not).
+    """
 
     name: str = ""
-    lr_mult: float = 1.0
-    decay_mult: float = 1.0
+    lr_mult: float | None = None
+    decay_mult: float | None = None
     permissive: bool = False
 
 
@@ -269,6 +275,17 @@ def four_axes(shape: Shape) -> Shape:
     return (*shape, *(1,) * (4 - len(shape)))
 
 
+def not_empty(shape: Shape) -> Shape:
+    """The shape of a blob whose memory is touched or shared while the net is built.
+
+    Raises:
+        ShapeError: It has no elements: Caffe gives it no memory and aborts at the first touch.
+    """
+    if count(shape) == 0:
+        raise ShapeError(f"a blob of shape {shape} has no elements")
+    return shape
+
+
 def filled(shape: Shape, filler: str = "constant") -> Shape:
     """The shape of a blob that a filler sets, once it is known that the filler takes it.
 
@@ -278,8 +295,7 @@ def filled(shape: Shape, filler: str = "constant") -> Shape:
     if filler not in FILLERS:
         hint = did_you_mean(filler, FILLERS) or f"Caffe has {', '.join(FILLERS)}."
         raise ShapeError(f"there is no filler {filler!r}", hint=hint)
-    if count(shape) == 0:
-        raise ShapeError(f"a blob of shape {shape} has no elements to fill")
+    not_empty(shape)
     if filler == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise ShapeError(f"the bilinear filler needs a square kernel and 4 axes, not {shape}")
     if filler in ("positive_unitball", "xavier", "msra") and not shape:

@@ -18,6 +18,7 @@ from caffe_batch.layers.base import (
     Site,
     axis_index,
     count,
+    not_empty,
     refuse_gradient,
     sides,
 )
@@ -59,7 +60,7 @@ class Filter(Rule):
                 f"{site.tops} top(s) for {len(data)} filtered bottom(s)",
                 hint="The last bottom is the selector; each other bottom has one top.",
             )
-        axis_index(0, selector)
+        axis_index(0, not_empty(selector))
         if count(selector[1:]) != 1:
             raise ShapeError(f"the selector {selector} must have ones behind its first axis")
         for i, bottom in enumerate(data):

@@ -19,6 +19,7 @@ from caffe_batch.layers.base import (
     Site,
     axis_index,
     needed_diffs,
+    not_empty,
     sides,
 )
 
@@ -39,7 +40,7 @@ class Concat(Rule):
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: ConcatSettings = site.settings
-        first = site.bottoms[0]
+        first = site.bottoms[0] if len(site.bottoms) > 1 else not_empty(site.bottoms[0])
         axis = _axis(s.axis, s.concat_dim, first, old_name="concat_dim")
         before, after = first[:axis], first[axis + 1 :]
         for i, bottom in enumerate(site.bottoms):
@@ -75,7 +76,7 @@ class Slice(Rule):
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: SliceSettings = site.settings
-        bottom = site.bottoms[0]
+        bottom = site.bottoms[0] if site.tops > 1 else not_empty(site.bottoms[0])
         axis = _axis(s.axis, s.slice_dim, bottom, old_name="slice_dim")
         before, after = bottom[:axis], bottom[axis + 1 :]
         sizes = _slice_sizes(s.slice_point, bottom[axis], site.tops)

@@ -70,8 +70,9 @@ class Convolution(Rule):
         for i in range(site.tops):
             forward += [f"bottom{i}.data", f"top{i}.data"]
             backward.append(f"top{i}.diff")
-            # Fetched whether or not it is written; on the GPU only where anything is computed.
-            if mode == "cpu" or site.param_need[0] or site.bottom_need[i]:
+            # Fetched whether or not it is written; only conv_layer.cu asks first.
+            asks = mode == "gpu" and not self.reverse
+            if not asks or site.param_need[0] or site.bottom_need[i]:
                 backward.append(f"bottom{i}.diff")
         if s.bias_term:
             forward += ["param1.data", "bias_multiplier_.data"]
@@ -120,7 +121,7 @@ class Deconvolution(Convolution):
                 )
             ]
         )
-        if min(sizes, default=0) < 0:
+        if min(sizes, default=1) < 1:
             raise ShapeError(
                 f"the padding {win.pad} is larger than what the kernel adds: the output would be "
                 f"{sizes}",

@@ -14,6 +14,7 @@ from caffe_batch.layers.base import (
     Site,
     count,
     filled,
+    not_empty,
     refuse_gradient,
 )
 
@@ -36,6 +37,8 @@ class Embed(Rule):
         s: EmbedSettings = site.settings
         if not s.num_output or not s.input_dim:
             raise ShapeError("embed_param needs num_output and input_dim, both at least 1")
+        if s.bias_term:
+            not_empty(site.bottoms[0])
         return ((*site.bottoms[0], s.num_output),)
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:

@@ -15,6 +15,7 @@ from caffe_batch.layers.base import (
     axis_index,
     count,
     filled,
+    not_empty,
 )
 
 
@@ -38,7 +39,10 @@ class InnerProduct(Rule):
         bottom = site.bottoms[0]
         if not s.num_output:
             raise ShapeError("inner_product_param needs num_output, at least 1")
-        return ((*bottom[: axis_index(s.axis, bottom)], s.num_output),)
+        rows = bottom[: axis_index(s.axis, bottom)]
+        if s.bias_term:
+            not_empty(rows)
+        return ((*rows, s.num_output),)
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
         s: InnerProductSettings = site.settings

@@ -103,7 +103,7 @@ def _pooled_size(
     pooled = (-(-room // stride) if round_mode == "CEIL" else room // stride) + 1
     if clip and (pooled - 1) * stride >= size + pad:
         pooled -= 1  # the last window would lie in the padding
-    if pooled < 0 or (clip and (pooled - 1) * stride >= size + pad):
+    if pooled < 1 or (clip and (pooled - 1) * stride >= size + pad):
         raise ShapeError(
             f"a kernel of {kernel} with stride {stride} doesn't fit an input of {size} with "
             f"padding {pad} on each side",

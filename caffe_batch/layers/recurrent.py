@@ -28,6 +28,7 @@ from caffe_batch.layers.base import (
     Site,
     count,
     filled,
+    not_empty,
     refuse_gradient,
 )
 from caffe_batch.layers.concat import ConcatSettings, SliceSettings
@@ -80,6 +81,7 @@ class Recurrent(Rule):
                 f"bottom 0 of {self.type} is (time steps, streams, ...), at least one step and "
                 f"three axes, not {x}"
             )
+        not_empty(cont)
         if cont != x[:2]:
             raise ShapeError(f"bottom 1, cont, must be {x[:2]} like bottom 0 {x}, not {cont}")
         if s.num_output < 1:

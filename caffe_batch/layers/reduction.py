@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index, count
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    not_empty,
+)
+
+_LINEAR = ("SUM", "MEAN")  # these multiply by a vector of ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +37,18 @@ class Reduction(Rule):
     settings = ReductionSettings
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
+        s: ReductionSettings = site.settings
         bottom = site.bottoms[0]
-        return (bottom[: axis_index(site.settings.axis, bottom)],)
+        axis = axis_index(s.axis, bottom)
+        if s.operation in _LINEAR:
+            not_empty(bottom[axis:])
+        return (bottom[:axis],)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ReductionSettings = site.settings
         bottom = site.bottoms[0]
         reduced = count(bottom[axis_index(s.axis, bottom) :])
-        linear = s.operation in ("SUM", "MEAN")
+        linear = s.operation in _LINEAR
         ones = ("sum_multiplier_.data",) if linear else ()
         forward = ["bottom0.data", *ones]
         scaled = s.coeff != (reduced if s.operation == "MEAN" else 1)

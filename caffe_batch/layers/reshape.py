@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index, count
+from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index, count, not_empty
 from caffe_batch.layers.split import refuse_in_place
 
 
@@ -66,7 +66,7 @@ class Reshape(Rule):
     def shape(self, site: Site) -> tuple[Shape, ...]:
         refuse_in_place(site, self.type)
         s: ReshapeSettings = site.settings
-        bottom = site.bottoms[0]
+        bottom = not_empty(site.bottoms[0])
         start, end = _replaced_axes(s, bottom)
         new = [
             _copied_axis(bottom, start + i) if size == 0 else size for i, size in enumerate(s.shape)

@@ -10,7 +10,16 @@ reaches it, and then the diff of its output holds that weight.
 from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Shape, Site, count, refuse_gradient
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Shape,
+    Site,
+    count,
+    not_empty,
+    refuse_gradient,
+)
 from caffe_batch.layers.labels import Loss, LossSettings, check_batch
 
 
@@ -23,6 +32,8 @@ class SigmoidCrossEntropyLoss(Loss):
         check_batch(data, targets)
         if count(data) != count(targets):
             raise ShapeError(f"predictions {data} and targets {targets} must have equal counts")
+        if any(site.loss_weights):
+            not_empty(data)
         return ((),)
 
     def memory(self, site: Site, mode: Mode) -> Memory:

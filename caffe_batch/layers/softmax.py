@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index, count
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    not_empty,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,8 @@ class Softmax(Rule):
     settings = SoftmaxSettings
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
-        axis_index(site.settings.axis, site.bottoms[0])
+        bottom = site.bottoms[0]
+        not_empty((bottom[axis_index(site.settings.axis, bottom)],))
         return site.bottoms
 
     def memory(self, site: Site, mode: Mode) -> Memory:

@@ -24,6 +24,7 @@ from caffe_batch.layers.base import (
     Site,
     axis_index,
     count,
+    not_empty,
     refuse_gradient,
     setting,
 )
@@ -52,6 +53,9 @@ class SoftmaxWithLoss(Loss):
                 "Caffe refuses a SoftmaxWithLoss with two tops",
                 hint="For the probabilities as well, add a Softmax layer beside it.",
             )
+        not_empty((data[axis_index(site.settings.axis, data)],))
+        if _weighted(site):
+            not_empty(data)
         return ((),)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -67,13 +71,17 @@ class SoftmaxWithLoss(Loss):
                 # The kernel is handed the top's data, which it doesn't read.
                 backward=("bottom0.diff", "top0.data") if need else (),
             )
-        weighted = not site.loss_weights or site.loss_weights[0] != 0
         return Memory(
             buffers=buffers,
-            build=("sum_multiplier_.data", *(("prob_.diff",) if weighted else ())),
+            build=("sum_multiplier_.data", *(("prob_.diff",) if _weighted(site) else ())),
             forward=(*forward, "top0.data"),
             backward=("bottom0.diff", "top0.diff") if need else (),
         )
+
+
+def _weighted(site: Site) -> bool:
+    """Whether the Softmax inside has a loss weight: the default 1, or what is written."""
+    return not site.loss_weights or site.loss_weights[0] != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ class InfogainLoss(Loss):
         data, labels = site.bottoms[:2]
         check_batch(data, labels)
         check_labels(data, labels, s.axis)
-        classes = data[axis_index(s.axis, data)]
+        classes = data[axis_index(s.axis, not_empty(data))]
         if s.normalize is not None:
             raise ShapeError(
                 "InfogainLoss takes no loss_param.normalize", hint="Use normalization: VALID."

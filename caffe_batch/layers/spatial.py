@@ -69,7 +69,8 @@ class Window:
         """How often the window fits on each axis of an input of this spatial shape.
 
         Raises:
-            ShapeError: The kernel is larger than the padded input.
+            ShapeError: The kernel is larger than the padded input. (Where that leaves 0 positions,
+                Caffe builds the net, and stops when it touches the empty blob.)
         """
         sizes = []
         for size, pad, extent, stride in zip(
@@ -78,7 +79,7 @@ class Window:
             room = size + 2 * pad - extent
             # C++ divides towards zero: a kernel that sticks out by less than a stride fits once.
             fits = room // stride + 1 if room >= 0 else 1 - -room // stride
-            if fits < 0:
+            if fits < 1:
                 raise ShapeError(
                     f"a kernel that reaches over {extent} doesn't fit into an input of {size} "
                     f"with padding {pad} on each side",

@@ -53,11 +53,11 @@ class SolverSettings:
                 or f"The types are {', '.join(STATE_BLOBS)}.",
             )
 
-    def decays(self, decay_mult: float) -> bool:
-        """Whether a parameter of this decay_mult is regularised at all."""
-        return self.weight_decay * decay_mult != 0
+    def decays(self, decay_mult: float | None) -> bool:
+        """Whether a parameter of this decay_mult (None: 1) is regularised at all."""
+        return self.weight_decay != 0 and decay_mult != 0
 
-    def state_count(self, count: int, decay_mult: float, mode: Mode) -> int:
+    def state_count(self, count: int, decay_mult: float | None, mode: Mode) -> int:
         """Elements of solver state for one parameter of ``count`` elements."""
         blobs = STATE_BLOBS[self.type][mode]
         # L1 decay needs the sign of the weights, in temp_.

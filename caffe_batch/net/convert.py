@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, get_type_hints
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -52,12 +52,13 @@ def read_settings(layer: caffe_pb2.LayerParameter, rule: Rule) -> Any:
     if settings is None:
         return None
     values: dict[str, Any] = {}
-    for message_name, readers in _reading_plan(settings, rule.message):
-        if message_name and not layer.HasField(message_name):  # type: ignore[arg-type]
+    plan = _reading_plan(settings, rule.message)  # type: ignore[arg-type]  # a class is hashable
+    for message_name, readers in plan:
+        if message_name and not _has(layer, message_name):
             continue  # the dataclass has caffe.proto's defaults
         message = getattr(layer, message_name) if message_name else layer
         for name, optional, read in readers:
-            if optional and not message.HasField(name):
+            if optional and not _has(message, name):
                 continue
             values[name] = read(getattr(message, name))
     return settings(**values)
@@ -66,28 +67,34 @@ def read_settings(layer: caffe_pb2.LayerParameter, rule: Rule) -> Any:
 Reader = tuple[str, bool, Callable[[Any], Any]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reading_plan(settings: type, own_message: str) -> tuple[tuple[str, tuple[Reader, ...]], ...]:
     """For each message: (field name, whether None means "not set", how to read its value)."""
     hints = get_type_hints(settings)
     plan: dict[str, list[Reader]] = {}
     for field in dataclasses.fields(settings):
         message = field.metadata.get("message", own_message)
-        fields = _LAYER_FIELDS[message].message_type.fields_by_name if message else _LAYER_FIELDS
+        fields = _fields(message)
         optional = type(None) in getattr(hints[field.name], "__args__", ())
         plan.setdefault(message, []).append((field.name, optional, _reader(fields[field.name])))
     return tuple((message, tuple(readers)) for message, readers in plan.items())
 
 
+def _has(message: Any, name: str) -> bool:
+    """HasField for a name that comes from a rule (the stubs list every literal one)."""
+    return bool(message.HasField(name))
+
+
+def _fields(message: str) -> Mapping[str, FieldDescriptor]:
+    inner = _LAYER_FIELDS[message].message_type if message else None
+    return _LAYER_FIELDS if inner is None else inner.fields_by_name
+
+
 def _reader(field: FieldDescriptor) -> Callable[[Any], Any]:
     read = _scalar_reader(field)
-    # `label` is gone in protobuf 7, `is_repeated` isn't there before 6.
-    repeated = (
-        field.is_repeated
-        if hasattr(field, "is_repeated")
-        else field.label == FieldDescriptor.LABEL_REPEATED
-    )
-    if repeated:
+    # protobuf 7 has no `label`, protobuf below 6 no `is_repeated`; the stubs know one of them.
+    known: Any = field
+    if known.is_repeated if hasattr(known, "is_repeated") else known.label == known.LABEL_REPEATED:
         return lambda values: tuple(read(value) for value in values)
     return read
 
@@ -108,7 +115,7 @@ def _scalar_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
 def _param(spec: caffe_pb2.ParamSpec) -> Param:
     return Param(
         name=spec.name,
-        lr_mult=spec.lr_mult,
-        decay_mult=spec.decay_mult,
+        lr_mult=spec.lr_mult if spec.HasField("lr_mult") else None,
+        decay_mult=spec.decay_mult if spec.HasField("decay_mult") else None,
         permissive=spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE,
     )

@@ -38,15 +38,15 @@ class Parameter:
         layer: Name of the owning layer.
         index: Which of that layer's parameters (0: weights, 1: bias, ...).
         shape: As the owner has it.
-        lr_mult, decay_mult: The owner's.
+        lr_mult, decay_mult: As the first layer that sets them has it, else None (which means 1).
     """
 
     layer: str
     index: int
     name: str
     shape: Shape
-    lr_mult: float
-    decay_mult: float
+    lr_mult: float | None
+    decay_mult: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class _Builder:
             [self._parameter(layer, i, spec, param_shapes[i]) for i, spec in enumerate(specs)]
         )
         param_need = tuple([spec.lr_mult != 0 for spec in specs])
-        backward = any(param_need) or any([self.blob_need[i] for i in bottoms])
+        backward = any(param_need) or any(self.blob_need[i] for i in bottoms)
         bottom_need = layer.propagate_down or tuple([self.blob_need[i] for i in bottoms])
         if backward:
             for top in tops:
@@ -260,7 +260,26 @@ class _Builder:
                 layer=layer.name,
                 hint="share_mode: PERMISSIVE allows different shapes of equal count.",
             )
+        self.params[owner] = replace(
+            shared,
+            lr_mult=_agreed("lr_mult", shared.lr_mult, spec.lr_mult, layer, spec),
+            decay_mult=_agreed("decay_mult", shared.decay_mult, spec.decay_mult, layer, spec),
+        )
         return owner
+
+
+def _agreed(
+    what: str, theirs: float | None, mine: float | None, layer: Layer, spec: Param
+) -> float | None:
+    if mine is None or theirs is None:
+        return theirs if mine is None else mine
+    if mine != theirs:
+        raise NetError(
+            f"shared parameter {spec.name!r} has {what} {mine:g} here and {theirs:g} elsewhere",
+            layer=layer.name,
+            hint="Give it the same value everywhere, or set it in one layer only.",
+        )
+    return mine
 
 
 def _apply_rule(

@@ -119,9 +119,12 @@ def read_recipe(
         InputError: A file is missing, unreadable, or contradicts itself.
     """
     path = Path(net)
-    if solver is None and is_solver(path):
-        return _from_solver(path, allow_unknown_fields=allow_unknown_fields)
-    message = prototxt.read_net(path, allow_unknown_fields=allow_unknown_fields)
+    if solver is None:
+        message = prototxt.read(path, allow_unknown_fields=allow_unknown_fields)
+        if isinstance(message, caffe_pb2.SolverParameter):
+            return _from_solver(message, path, allow_unknown_fields=allow_unknown_fields)
+    else:
+        message = prototxt.read_net(path, allow_unknown_fields=allow_unknown_fields)
     settings = caffe_pb2.SolverParameter()
     solver_path = None
     if solver is not None:
@@ -135,22 +138,10 @@ def read_recipe(
     return Recipe(settings, solver_path, train, tests)
 
 
-def is_solver(path: Path) -> bool:
-    """Whether a text file reads as a solver: it has a solver's fields and no layers.
-
-    Raises:
-        InputError: There is no such file.
-    """
-    if not path.exists():
-        raise InputError(
-            f"{path}: there is no such file", hint="Give a net or solver prototxt, or a template."
-        )
-    return prototxt.kind_of(path) == "solver"
-
-
-def _from_solver(path: Path, *, allow_unknown_fields: bool) -> Recipe:
-    solver = prototxt.read_solver(path, allow_unknown_fields=allow_unknown_fields)
-    given = [field for field in TRAIN_NET_FIELDS if solver.HasField(field)]  # type: ignore[arg-type]
+def _from_solver(
+    solver: caffe_pb2.SolverParameter, path: Path, *, allow_unknown_fields: bool
+) -> Recipe:
+    given = [field.name for field, _ in solver.ListFields() if field.name in TRAIN_NET_FIELDS]
     if len(given) != 1:
         has = f"has {' and '.join(given)}" if given else "has none"
         raise InputError(

@@ -1,0 +1,98 @@
+"""The bytes of a file, and what they are: text, a binary message, or neither."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from caffe_batch.errors import PrototxtError, did_you_mean
+
+#: Caffe's own limit for a file (kProtoReadBytesLimit in util/io.cpp).
+MAX_BYTES = 2**31 - 1
+
+#: What a text holds at most: its tree takes some fifty times as much.
+MAX_TEXT_BYTES = 64 * 2**20
+
+# Control characters that no text editor writes; every binary net has some (tags, lengths).
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+_FOREIGN = {
+    b"\xff\xfe": "It looks like UTF-16 text: save it as UTF-8.",
+    b"\xfe\xff": "It looks like UTF-16 text: save it as UTF-8.",
+    b"\x89HDF": "It is HDF5: give the .prototxt of the net, not its weights or data.",
+    b"\x89PNG": "It is a picture.",
+    b"\xff\xd8\xff": "It is a picture.",
+    b"PK\x03\x04": "It is a zip archive: unpack it first.",
+    b"\x1f\x8b": "It is gzip: unpack it first.",
+}
+
+
+def read_bytes(path: str) -> bytes:
+    """What is in a file.
+
+    Raises:
+        PrototxtError: There is no such file, it is a directory, can't be read or is too large.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PrototxtError("there is no such file", path=path, hint=_neighbours(path)) from None
+    except IsADirectoryError:
+        raise PrototxtError(
+            "this is a directory, not a file", path=path, hint=_contents(path)
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PrototxtError(f"the file can't be read: {reason}", path=path) from error
+    if len(data) > MAX_BYTES:
+        raise PrototxtError(f"the file is larger than {MAX_BYTES} bytes", path=path)
+    return data
+
+
+def is_binary(data: bytes) -> bool:
+    """Whether the bytes may be a binary message: they hold what no text editor writes."""
+    return _CONTROL.search(data) is not None
+
+
+def decode(data: bytes, path: str) -> str:
+    """The text of a file. Bytes that are not UTF-8 become lone surrogates (PEP 383).
+
+    They may stand in comments, as in Caffe; :func:`encode` gives the very bytes back.
+
+    Raises:
+        PrototxtError: It is no text, or too much of it.
+    """
+    try:
+        text, binary = data.decode(), b"\0" in data
+    except UnicodeDecodeError:
+        text, binary = data.decode(errors="surrogateescape"), is_binary(data)
+    if binary:
+        hint = next((hint for magic, hint in _FOREIGN.items() if data.startswith(magic)), None)
+        raise PrototxtError(
+            "the file is neither text nor a binary net",
+            path=path,
+            hint=hint or "Give a .prototxt, or a .caffemodel that Caffe wrote.",
+        )
+    if len(data) > MAX_TEXT_BYTES:
+        raise PrototxtError(f"the text is larger than {MAX_TEXT_BYTES} bytes", path=path)
+    return text
+
+
+def encode(text: str) -> bytes:
+    """The bytes of a text that :func:`decode` gave, edited or not."""
+    return text.encode(errors="surrogateescape")
+
+
+def _neighbours(path: str) -> str | None:
+    """A hint that names what the path may have been meant to say."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        return f"There is no directory {str(folder)!r} either."
+    return did_you_mean(Path(path).name, sorted(os.listdir(folder)))
+
+
+def _contents(path: str) -> str | None:
+    found = sorted(Path(path).glob("*.prototxt"))[:3]
+    return f"Give a file in it, such as {found[0]}." if found else None

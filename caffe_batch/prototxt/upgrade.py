@@ -1,0 +1,151 @@
+"""Old syntax of nets and solvers turned into the current one, as Caffe does when it reads a file.
+
+Each step is that of Caffe's util/upgrade_proto.cpp, in the same order. A net knows afterwards where
+each of its layers came from, so that an edit finds the old field (:mod:`.editing`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from caffe_batch.errors import PrototxtError
+from caffe_batch.prototxt.upgrade_v0 import upgrade_v0
+from caffe_batch.prototxt.upgrade_v1 import move_transforms, upgrade_v1
+from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
+
+_SOLVER_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a layer of an upgraded net stands in its file.
+
+    Attributes:
+        syntax: "current" (``layer``), "v1" (``layers``), "v0" (``layers { layer }``) or "input"
+            (the net's own ``input`` fields, which become a layer).
+        index: Which ``layer`` or ``layers`` of the file, from 0; 0 for "input".
+    """
+
+    syntax: Literal["current", "v1", "v0", "input"]
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradedNet:
+    """A net in current syntax. ``origins``: one a layer."""
+
+    net: NetParameter
+    origins: tuple[Origin, ...]
+
+
+def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
+    """The net in current syntax; the given one stays as it is.
+
+    Raises:
+        PrototxtError: ``layer`` and ``layers`` in one net, inputs without a size each, an unknown
+            V0 type, V0 padding that can't be folded.
+
+    Warns:
+        PrototxtWarning: V0 settings that mean nothing for the type of their layer.
+    """
+    upgraded = NetParameter()
+    upgraded.CopyFrom(net)
+    origins = [Origin("current", index) for index in range(len(net.layer))]
+    if any(layer.HasField("layer") for layer in net.layers):
+        upgraded, indices = upgrade_v0(net, path)
+        origins = [Origin("v0", index) for index in indices]
+    elif net.layers and net.layer:
+        raise PrototxtError(
+            "the net has both 'layer' and 'layers', which Caffe refuses to read",
+            path=path,
+            hint="Write all of them as layer { ... }, with types in quotes.",
+        )
+    elif net.layers:
+        origins = [Origin("v1", index) for index in range(len(net.layers))]
+    move_transforms(upgraded)
+    upgrade_v1(upgraded)
+    if _upgrade_inputs(upgraded, path):
+        origins.insert(0, Origin("input", 0))
+    _freeze_batch_norm(upgraded)
+    return UpgradedNet(upgraded, tuple(origins))
+
+
+def _upgrade_inputs(net: NetParameter, path: str | None) -> bool:
+    """Replaces the net's ``input`` fields by an Input layer put first; False if it needs none.
+
+    Inputs without any size are dropped, as in the .caffemodel files of old.
+    """
+    names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
+    if not names:
+        return False
+    if (shapes and len(shapes) < len(names)) or (not shapes and 0 < len(dims) < 4 * len(names)):
+        given = f"{len(shapes)} input_shape" if shapes else f"{len(dims)} input_dim"
+        raise PrototxtError(
+            f"the net has {len(names)} input but {given}",
+            path=path,
+            hint="Every input needs one input_shape, or four input_dim (N, C, H, W).",
+        )
+    layers = list(net.layer)
+    for name in ("input", "input_shape", "input_dim", "layer"):
+        net.ClearField(name)
+    if shapes or dims:
+        layer = net.layer.add(name="input", type="Input", top=names)
+        for position in range(len(names)):
+            shape = layer.input_param.shape.add()
+            if shapes:
+                shape.CopyFrom(shapes[position])
+            else:
+                shape.dim.extend(dims[4 * position : 4 * position + 4])
+    net.layer.extend(layers)
+    return bool(shapes or dims)
+
+
+def _freeze_batch_norm(net: NetParameter) -> None:
+    """Keeps the solver off the statistics of BatchNorm layers that spell out three params."""
+    for layer in net.layer:
+        if layer.type == "BatchNorm" and len(layer.param) == 3:
+            for param in layer.param:
+                param.lr_mult = param.decay_mult = 0
+
+
+def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> SolverParameter:
+    """The solver in current syntax; the given one stays as it is.
+
+    Raises:
+        PrototxtError: ``type`` and ``solver_type`` both given, or a net of old syntax inside the
+            solver: Caffe upgrades only nets in files of their own, and would build an empty one.
+    """
+    upgraded = SolverParameter()
+    upgraded.CopyFrom(solver)
+    if solver.HasField("solver_type"):
+        if solver.HasField("type"):
+            raise PrototxtError(
+                "the solver has both 'type' and the older 'solver_type'",
+                path=path,
+                hint="Keep type.",
+            )
+        upgraded.type = _SOLVER_TYPES[SolverParameter.SolverType.Name(solver.solver_type)]
+        upgraded.ClearField("solver_type")
+    for field, value in solver.ListFields():
+        if field.message_type is not None and field.message_type.name == "NetParameter":
+            for net in [value] if field.name != "test_net_param" else value:
+                _check_current(net, field.name, path)
+    return upgraded
+
+
+def _check_current(net: NetParameter, where: str, path: str | None) -> None:
+    old = next((name for name in ("layers", "input") if getattr(net, name)), None)
+    if old:
+        raise PrototxtError(
+            f"{where} uses {old!r} of the old syntax, which Caffe ignores inside a solver",
+            path=path,
+            hint='Put the net into a file of its own and name the file with net: "...".',
+        )

@@ -1,0 +1,208 @@
+"""The syntax of 2013, ``layers { layer { type: "conv" } }``, turned into that of 2014.
+
+As Caffe does it (util/upgrade_proto.cpp: UpgradeV0PaddingLayers, UpgradeV0LayerParameter).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from caffe_batch.errors import PrototxtError, did_you_mean
+from caffe_batch.prototxt.messages import PrototxtWarning
+from caffe_batch.prototxt.values import rules
+from caffe_batch.schema.caffe_pb2 import NetParameter, V1LayerParameter
+
+#: V0 type -> V1 type. "padding" has none: it is folded into the layer that follows.
+TYPES = {
+    "accuracy": "ACCURACY",
+    "bnll": "BNLL",
+    "concat": "CONCAT",
+    "conv": "CONVOLUTION",
+    "data": "DATA",
+    "dropout": "DROPOUT",
+    "euclidean_loss": "EUCLIDEAN_LOSS",
+    "flatten": "FLATTEN",
+    "hdf5_data": "HDF5_DATA",
+    "hdf5_output": "HDF5_OUTPUT",
+    "im2col": "IM2COL",
+    "images": "IMAGE_DATA",
+    "infogain_loss": "INFOGAIN_LOSS",
+    "innerproduct": "INNER_PRODUCT",
+    "lrn": "LRN",
+    "multinomial_logistic_loss": "MULTINOMIAL_LOGISTIC_LOSS",
+    "pool": "POOLING",
+    "relu": "RELU",
+    "sigmoid": "SIGMOID",
+    "softmax": "SOFTMAX",
+    "softmax_loss": "SOFTMAX_LOSS",
+    "split": "SPLIT",
+    "tanh": "TANH",
+    "window_data": "WINDOW_DATA",
+}
+
+_GROUPS = {
+    "concat": "concat_param",
+    "conv": "convolution_param",
+    "data": "data_param",
+    "dropout": "dropout_param",
+    "hdf5_data": "hdf5_data_param",
+    "images": "image_data_param",
+    "infogain_loss": "infogain_loss_param",
+    "innerproduct": "inner_product_param",
+    "lrn": "lrn_param",
+    "pool": "pooling_param",
+    "window_data": "window_data_param",
+}
+
+# V0 field -> its name in the groups of these types. Other types lose it, with a warning.
+_SETTINGS = {
+    "num_output": ("num_output", ("conv", "innerproduct")),
+    "biasterm": ("bias_term", ("conv", "innerproduct")),
+    "weight_filler": ("weight_filler", ("conv", "innerproduct")),
+    "bias_filler": ("bias_filler", ("conv", "innerproduct")),
+    "pad": ("pad", ("conv", "pool")),
+    "kernelsize": ("kernel_size", ("conv", "pool")),
+    "group": ("group", ("conv",)),
+    "stride": ("stride", ("conv", "pool")),
+    "pool": ("pool", ("pool",)),
+    "dropout_ratio": ("dropout_ratio", ("dropout",)),
+    "local_size": ("local_size", ("lrn",)),
+    "alpha": ("alpha", ("lrn",)),
+    "beta": ("beta", ("lrn",)),
+    "k": ("k", ("lrn",)),
+    "source": ("source", ("data", "hdf5_data", "images", "window_data", "infogain_loss")),
+    "batchsize": ("batch_size", ("data", "hdf5_data", "images", "window_data")),
+    "rand_skip": ("rand_skip", ("data", "images")),
+    "shuffle_images": ("shuffle", ("images",)),
+    "new_height": ("new_height", ("images",)),
+    "new_width": ("new_width", ("images",)),
+    "concat_dim": ("concat_dim", ("concat",)),
+    "det_fg_threshold": ("fg_threshold", ("window_data",)),
+    "det_bg_threshold": ("bg_threshold", ("window_data",)),
+    "det_fg_fraction": ("fg_fraction", ("window_data",)),
+    "det_context_pad": ("context_pad", ("window_data",)),
+    "det_crop_mode": ("crop_mode", ("window_data",)),
+}
+
+# These go to transform_param, whatever the type.
+_TRANSFORMS = {
+    "scale": "scale",
+    "meanfile": "mean_file",
+    "cropsize": "crop_size",
+    "mirror": "mirror",
+}
+
+_KEPT = ("name", "blobs", "blobs_lr", "weight_decay")
+
+
+def targets(type_name: str) -> dict[str, tuple[str, ...]]:
+    """For a V0 type: V0 field -> path of the V1 field that it becomes."""
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name in _KEPT}
+    found |= {old: ("transform_param", new) for old, new in _TRANSFORMS.items()}
+    found |= {
+        old: (_GROUPS[type_name], new)
+        for old, (new, types) in _SETTINGS.items()
+        if type_name in types
+    }
+    if type_name == "hdf5_output":
+        found["hdf5_output_param"] = ("hdf5_output_param",)
+    return found
+
+
+def upgrade_v0(net: NetParameter, path: str | None) -> tuple[NetParameter, list[int]]:
+    """The net in V1 syntax, and which of the old ``layers`` each of its ``layers`` was.
+
+    As in Caffe only the name, the inputs and force_backward of the net survive beside the layers.
+
+    Raises:
+        PrototxtError: An unknown layer type, or padding that can't be folded.
+
+    Warns:
+        PrototxtWarning: A setting that means nothing for the type of its layer.
+    """
+    upgraded = NetParameter()
+    for name in ("name", "force_backward"):
+        if net.HasField(name):
+            setattr(upgraded, name, getattr(net, name))
+    upgraded.input.extend(net.input)
+    upgraded.input_dim.extend(net.input_dim)
+    origins = []
+    for index, layer in _without_padding(net, path):
+        origins.append(index)
+        _upgrade_layer(layer, upgraded.layers.add(), path)
+    return upgraded, origins
+
+
+def _without_padding(net: NetParameter, path: str | None) -> list[tuple[int, V1LayerParameter]]:
+    """The layers but those of type "padding", whose pad moves into the layer after them."""
+    kept = []
+    producer: dict[str, V1LayerParameter | None] = dict.fromkeys(net.input)
+    for index, connection in enumerate(net.layers):
+        layer = V1LayerParameter()
+        layer.CopyFrom(connection)
+        what = f"layer {layer.layer.name!r}"
+        for position, bottom in enumerate(connection.bottom):
+            if bottom not in producer:
+                raise PrototxtError(
+                    f"{what} reads {bottom!r}, which no layer above it makes", path=path
+                )
+            source = producer[bottom]
+            if source is None or source.layer.type != "padding":
+                continue
+            if layer.layer.type not in ("conv", "pool") or len(connection.bottom) != 1:
+                raise PrototxtError(
+                    f"{what} takes a padding layer, which only conv and pool with one bottom can",
+                    path=path,
+                )
+            if len(source.bottom) != 1 or len(source.top) != 1:
+                raise PrototxtError(
+                    f"the padding layer {source.layer.name!r} needs one bottom and one top",
+                    path=path,
+                )
+            layer.layer.pad = source.layer.pad
+            layer.bottom[position] = source.bottom[0]
+        if connection.layer.type != "padding":
+            kept.append((index, layer))
+        producer.update(dict.fromkeys(connection.top, connection))
+    return kept
+
+
+def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | None) -> None:
+    new.bottom.extend(old.bottom)
+    new.top.extend(old.top)
+    if not old.HasField("layer"):
+        return
+    kind = old.layer.type
+    if old.layer.HasField("type"):
+        if kind not in TYPES:
+            raise PrototxtError(
+                f"layer {old.layer.name!r}: there is no type {kind!r} in the syntax of 2013",
+                path=path,
+                hint=did_you_mean(kind, list(TYPES)),
+            )
+        new.type = V1LayerParameter.LayerType.Value(TYPES[kind])
+    known, repeated = targets(kind), rules(old.layer.DESCRIPTOR)
+    for field, value in old.layer.ListFields():
+        if field.name in known:
+            values = value if repeated[field.name].repeated else [value]
+            _assign(new, known[field.name], values)
+        elif field.name in _SETTINGS or field.name == "hdf5_output_param":
+            text = f"layer {old.layer.name!r} of type {kind!r}: {field.name} means nothing to it"
+            warnings.warn(PrototxtWarning(text, path=path), stacklevel=2)
+
+
+def _assign(message: Any, path: tuple[str, ...], values: Iterable[Any]) -> None:
+    """Sets the field at a path of names: all values where it is repeated, else the only one."""
+    for name in path[:-1]:
+        message = getattr(message, name)
+    rule = rules(message.DESCRIPTOR)[path[-1]]
+    if rule.repeated:
+        getattr(message, rule.name).extend(values)
+        return
+    (value,) = values
+    if rule.message is None:
+        setattr(message, rule.name, value)
+    else:
+        getattr(message, rule.name).CopyFrom(value)
