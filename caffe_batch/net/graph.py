@@ -21,6 +21,8 @@ MAX_AXES = 32
 #: The name that Caffe gives the top of a loss without a named one.
 AUTOMATIC = "(automatic)"
 
+_NO_SPEC = Param()
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
@@ -181,17 +183,12 @@ class _Builder:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
         _check_number(layer, "bottom", len(bottoms), rule.bottoms)
         _check_number(layer, "top", len(names), rule.tops)
-        site = Site(
-            phase=self.phase,
-            settings=layer.settings,
-            bottoms=tuple([self.blobs[i].shape for i in bottoms]),
-            tops=len(names),
-            in_place=tuple(
-                [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
-            ),
-            records=layer.records,
-            loss_weights=layer.loss_weights,
+        shapes_in = tuple([self.blobs[i].shape for i in bottoms])
+        in_place = tuple(
+            [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
         )
+        common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records)
+        site = Site(*common)
         shapes, param_shapes = _apply_rule(layer, rule, site)
         tops = self._tops(layer, names, shapes, site.in_place)
         loss = _loss_weights(layer, rule, len(names))
@@ -201,8 +198,7 @@ class _Builder:
                 layer=layer.name,
                 hint="Remove the blocks that are too many.",
             )
-        specs = [layer.params[i] if i < len(layer.params) else Param()
-                 for i in range(len(param_shapes))]  # fmt: skip
+        specs = layer.params + (_NO_SPEC,) * (len(param_shapes) - len(layer.params))
         params = tuple(
             [self._parameter(layer, i, spec, param_shapes[i]) for i, spec in enumerate(specs)]
         )
@@ -212,7 +208,7 @@ class _Builder:
         if backward:
             for top in tops:
                 self.blob_need[top] = True
-        site = replace(site, backward=backward, bottom_need=bottom_need, param_need=param_need)
+        site = Site(*common, backward, bottom_need, param_need)
         self.nodes.append(Node(layer, rule, site, bottoms, tops, params, param_shapes, loss))
 
     def _tops(

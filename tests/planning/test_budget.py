@@ -1,0 +1,74 @@
+"""Budgets: sizes, shares, reserves, and what happens without a GPU."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from caffe_batch.errors import InputError
+from caffe_batch.planning.budget import DEFAULT_RESERVE_BYTES, parse_budget
+from caffe_batch.sizes import format_size, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8GiB", 8 * 2**30),
+        ("8GB", 8 * 10**9),
+        ("8G", 8 * 2**30),
+        ("8192MiB", 8192 * 2**20),
+        (" 1.5 kib ", 1536),
+        ("11000000000", 11 * 10**9),
+        ("1b", 1),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "8 elephants", "GiB", "-3GiB", "1e9", "8GiB8", "nan", "0x10"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InputError, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0GiB", "0.1b"])
+def test_a_size_of_nothing(text: str) -> None:
+    with pytest.raises(InputError, match="leaves no memory at all"):
+        parse_size(text)
+
+
+def test_sizes_for_people_stay_short() -> None:
+    for size in (0, 1, 999, 1023, 1024, 123_456_789, 2**40, -5 * 2**20):
+        assert len(format_size(size)) <= 9
+
+
+def test_reserve() -> None:
+    assert parse_budget("8GiB", None).usable_bytes == 8 * 2**30 - DEFAULT_RESERVE_BYTES
+    assert parse_budget("8GiB", "0").usable_bytes == 8 * 2**30
+    assert parse_budget("8GiB", "1GiB").usable_bytes == 7 * 2**30
+
+
+def test_a_reserve_that_leaves_nothing() -> None:
+    with pytest.raises(InputError, match="the reserve of 512 MiB leaves nothing of 256 MiB"):
+        parse_budget("256MiB", None)
+
+
+@pytest.mark.parametrize("share", ["0%", "101%", "1000%"])
+def test_shares_that_are_none(share: str) -> None:
+    with pytest.raises(InputError, match="no share of the GPU's memory"):
+        parse_budget(share, "0")
+
+
+@pytest.mark.parametrize("memory", ["auto", "80%"])
+def test_asking_a_gpu_needs_nvml(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it weren't installed
+    with pytest.raises(InputError, match="needs the extra 'gpu'"):
+        parse_budget(memory, "0")
+
+
+def test_asking_a_gpu_that_isnt_there() -> None:
+    # No machine has a GPU of this number, so NVML's refusal is real with and without a driver.
+    with pytest.raises(InputError, match="no GPU 999 answers"):
+        parse_budget("auto", "0", gpu=999)
