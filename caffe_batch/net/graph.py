@@ -187,7 +187,8 @@ class _Builder:
         in_place = tuple(
             [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
         )
-        common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records)
+        common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records,
+                  layer.loss_weights)  # fmt: skip
         site = Site(*common)
         shapes, param_shapes = _apply_rule(layer, rule, site)
         tops = self._tops(layer, names, shapes, site.in_place)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from caffe_batch.errors import InputError, InputShapeError
 from caffe_batch.layers.base import Shape
 from caffe_batch.schema import caffe_pb2
@@ -114,7 +116,7 @@ def _read_data(layer: caffe_pb2.LayerParameter, find: Find) -> Contents:
     datum = caffe_pb2.Datum()
     try:
         datum.ParseFromString(value)
-    except ValueError as error:
+    except DecodeError as error:
         raise InputError(f"the first record of {path} is no Datum ({error})") from error
     if datum.encoded:
         return Contents((_encoded_shape(datum, layer.transform_param, path),), records)

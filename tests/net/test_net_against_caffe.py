@@ -23,7 +23,6 @@ from caffe_batch.schema import caffe_pb2
 #: Builds each net in a forked child (Caffe aborts on a bad one) and prints what became of it.
 CHILD = """
 import json, os, resource, sys
-os.environ["GLOG_minloglevel"] = "0"
 import caffe
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 phase, folder, number = getattr(caffe, sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -1,0 +1,101 @@
+"""Fixtures that any test may use: a real pycaffe, and what the tests of the runtimes need."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from caffe_batch import runtimes
+from caffe_batch.errors import RuntimeMissingError
+from caffe_batch.runtimes.apt import Archive
+from caffe_batch.runtimes.installation import this_architecture
+
+
+@pytest.fixture(scope="session")
+def runtime() -> runtimes.Runtime:
+    """The runtime that a training would use. A machine without one fails the test."""
+    try:
+        return runtimes.find()
+    except RuntimeMissingError as error:
+        pytest.fail(
+            f"this test runs real Caffe (`make runtime` installs it): {error}", pytrace=False
+        )
+
+
+@pytest.fixture(scope="session")
+def pycaffe(
+    runtime: runtimes.Runtime, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., str]]:
+    """A function that runs Python code in the runtime and returns what it prints.
+
+    ``pycaffe(code, *args, cwd=None)``: ``args`` are the code's ``sys.argv[1:]``. Caffe is imported
+    already (tests/caffe_server.py) and its BLAS uses one thread. A failure shows the end of what
+    was on stderr.
+    """
+    folder = tmp_path_factory.mktemp("pycaffe")
+    server = subprocess.Popen(
+        runtime.command([str(Path(__file__).parent / "caffe_server.py")]),
+        env={**runtime.environment(), "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    requests, answers = server.stdin, server.stdout
+    if requests is None or answers is None:
+        pytest.fail("no pipes to the runtime")
+
+    def run(code: str, *args: str, cwd: Path | str | None = None) -> str:
+        request = {
+            "code": code,
+            "args": args,
+            "cwd": str(cwd or Path.cwd()),
+            "stdout": str(folder / "stdout"),
+            "stderr": str(folder / "stderr"),
+        }
+        requests.write(json.dumps(request) + "\n")
+        requests.flush()
+        status = int(answers.readline() or "255")
+        if status:
+            errors = (folder / "stderr").read_text(errors="replace").splitlines()[-40:]
+            raise RuntimeError("\n".join([f"pycaffe ended with {status}:", *errors]))
+        return (folder / "stdout").read_text()
+
+    yield run
+    with server:
+        requests.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new data directory, with a name that is hard on shells and configuration files."""
+    path = tmp_path / "dätä % dir, x=1"
+    monkeypatch.setenv("CAFFE_BATCH_HOME", str(path))
+    monkeypatch.delenv(runtimes.VARIABLE, raising=False)
+    return path
+
+
+@pytest.fixture
+def archive() -> Archive:
+    """A signed archive of small stubs (tests/runtimes/make_archive.py), with its key."""
+    folder = Path(__file__).parent / "runtimes" / "archive"
+    debian = this_architecture().debian
+    return Archive(f"file:{folder}", "bullseye", debian, folder / "key.asc")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str, str], Path]:
+    """A function that makes an executable ``tmp_path/bin/NAME`` of a shell script's lines."""
+
+    def make(name: str, script: str) -> Path:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    return make

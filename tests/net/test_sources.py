@@ -1,0 +1,190 @@
+"""Record shapes read from real LMDBs, LevelDBs, HDF5 files and images, judged by real Caffe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import h5py
+import lmdb
+import numpy as np
+import plyvel
+import pytest
+from PIL import Image
+
+from caffe_batch import prototxt
+from caffe_batch.errors import InputError, InputShapeError
+from caffe_batch.net import Sources
+from caffe_batch.net.filtering import net_state
+from caffe_batch.net.recipe import NetFile
+from caffe_batch.schema import caffe_pb2
+
+Pycaffe = Callable[..., str]
+
+SHAPES = """
+import json, sys
+import caffe
+net = caffe.Net(sys.argv[1], caffe.TRAIN)
+print(json.dumps({name: list(blob.shape) for name, blob in net.blobs.items()}))
+"""
+
+
+def raw(channels: int, height: int, width: int) -> caffe_pb2.Datum:
+    data = bytes(channels * height * width)
+    return caffe_pb2.Datum(channels=channels, height=height, width=width, data=data, label=1)
+
+
+def encoded(mode: str) -> caffe_pb2.Datum:
+    stream = BytesIO()
+    Image.new(mode, (17, 11)).save(stream, "PNG")
+    return caffe_pb2.Datum(encoded=True, data=stream.getvalue(), label=1)
+
+
+def write_lmdb(path: Path, *datums: caffe_pb2.Datum) -> None:
+    with lmdb.open(str(path), map_size=2**22) as env, env.begin(write=True) as transaction:
+        for i, datum in enumerate(datums):
+            transaction.put(f"{i:08}".encode(), datum.SerializeToString())
+
+
+def write_leveldb(path: Path, *datums: caffe_pb2.Datum) -> None:
+    database = plyvel.DB(str(path), create_if_missing=True)
+    for i, datum in enumerate(datums):
+        database.put(f"{i:08}".encode(), datum.SerializeToString())
+    database.close()
+
+
+def data_net(source: str, backend: str = "LMDB", transform: str = "") -> str:
+    return (
+        f'layer {{ name: "data" type: "Data" top: "data" top: "label" {transform} '
+        f'data_param {{ source: "{source}" backend: {backend} batch_size: 2 }} }}'
+    )
+
+
+def our_shapes(text: str, sources: Sources) -> dict[str, list[int]]:
+    message = prototxt.parse_net(text)
+    file = NetFile(message, None, net_state("TRAIN", message))
+    net = file.build(file.layers(sources))
+    return {name: list(shape) for name, shape in net.blob_shapes.items()}
+
+
+def assert_as_caffe(pycaffe: Pycaffe, folder: Path, text: str) -> dict[str, list[int]]:
+    (folder / "net.prototxt").write_text(text)
+    theirs = json.loads(pycaffe(SHAPES, "net.prototxt", cwd=folder))
+    ours = our_shapes(text, Sources((folder,)))
+    assert ours == theirs
+    return ours
+
+
+@pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
+@pytest.mark.parametrize("transform", ["", "transform_param { crop_size: 5 }"])
+def test_databases(pycaffe: Pycaffe, tmp_path: Path, backend: str, transform: str) -> None:
+    writer = write_lmdb if backend == "LMDB" else write_leveldb
+    writer(tmp_path / "db", raw(3, 7, 11), raw(3, 7, 11), raw(3, 7, 11))
+    text = data_net("db", backend, transform)
+    shapes = assert_as_caffe(pycaffe, tmp_path, text)
+    assert shapes["data"] == ([2, 3, 5, 5] if transform else [2, 3, 7, 11])
+    layer = prototxt.parse_net(text).layer[0]
+    assert Sources((tmp_path,)).contents(layer).records == 3
+
+
+@pytest.mark.parametrize("transform", ["", "force_color: true", "force_gray: true"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_encoded_records(pycaffe: Pycaffe, tmp_path: Path, mode: str, transform: str) -> None:
+    write_lmdb(tmp_path / "db", encoded(mode), encoded(mode))
+    text = data_net("db", transform=f"transform_param {{ {transform} }}")
+    assert_as_caffe(pycaffe, tmp_path, text)
+
+
+@pytest.mark.parametrize("color", ["", "is_color: false"])
+@pytest.mark.parametrize("size", ["", "new_height: 6 new_width: 9"])
+def test_images(pycaffe: Pycaffe, tmp_path: Path, color: str, size: str) -> None:
+    Image.new("RGB", (17, 11)).save(tmp_path / "a b.png")
+    (tmp_path / "list.txt").write_text("a b.png 3\na b.png 4\n")
+    text = (
+        'layer { name: "data" type: "ImageData" top: "data" top: "label" image_data_param { '
+        f'source: "list.txt" batch_size: 2 {color} {size} }} }}'
+    )
+    assert_as_caffe(pycaffe, tmp_path, text)
+
+
+def test_an_image_that_lies_on_its_side(pycaffe: Pycaffe, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # OpenCV turns it upright, and so swaps its sides
+    Image.new("RGB", (17, 11)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "list.txt").write_text("a.jpg 3\n")
+    text = (
+        'layer { name: "data" type: "ImageData" top: "data" top: "label" image_data_param { '
+        'source: "list.txt" batch_size: 2 } }'
+    )
+    assert assert_as_caffe(pycaffe, tmp_path, text)["data"] == [2, 3, 17, 11]
+
+
+def test_hdf5(pycaffe: Pycaffe, tmp_path: Path) -> None:
+    for name, records in (("a.h5", 5), ("b.h5", 3)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = np.zeros((records, 3, 7, 11), np.float32)
+            file["label"] = np.zeros((records,), np.float32)
+    (tmp_path / "list.txt").write_text("a.h5\nb.h5\n")
+    text = (
+        'layer { name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { '
+        'source: "list.txt" batch_size: 2 } }'
+    )
+    shapes = assert_as_caffe(pycaffe, tmp_path, text)
+    assert shapes == {"data": [2, 3, 7, 11], "label": [2]}
+    layer = prototxt.parse_net(text).layer[0]
+    assert Sources((tmp_path,)).contents(layer).records == 8
+
+
+def test_a_given_shape_wins_over_a_missing_source() -> None:
+    sources = Sources(input_shapes={"data": (3, 256, 227)})
+    assert our_shapes(data_net("nowhere"), sources)["data"] == [2, 3, 256, 227]
+
+
+def test_a_missing_source_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(InputShapeError, match=r"--input-shape data=CxHxW") as caught:
+        our_shapes(data_net("nowhere"), Sources((tmp_path,)))
+    assert caught.value.layer == "data"
+    assert "source 'nowhere' is not in" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "backend", "message"),
+    [
+        (lambda path: path.mkdir(), "LMDB", "no readable LMDB"),
+        (lambda path: path.write_text("no database"), "LMDB", "no readable LMDB"),
+        (lambda path: path.mkdir(), "LEVELDB", "no readable LevelDB"),
+        (lambda path: write_lmdb(path), "LMDB", "is empty"),
+        (lambda path: write_leveldb(path), "LEVELDB", "is empty"),
+        (lambda path: write_leveldb(path, raw(1, 2, 3)), "LMDB", "needs `backend: LEVELDB`"),
+        (lambda path: write_lmdb(path, raw(1, 2, 3)), "LEVELDB", "needs `backend: LMDB`"),
+    ],
+    ids=["empty dir", "text", "empty dir leveldb", "empty", "empty leveldb", "other", "other way"],
+)
+def test_databases_that_are_none(
+    tmp_path: Path, prepare: Callable[[Path], None], backend: str, message: str
+) -> None:
+    prepare(tmp_path / "db")
+    layer = prototxt.parse_net(data_net("db", backend)).layer[0]
+    with pytest.raises(InputError, match=message) as caught:
+        Sources((tmp_path,)).contents(layer)
+    assert str(tmp_path / "db") in str(caught.value)
+
+
+def test_a_record_that_is_no_datum(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path / "db"), map_size=2**20) as env, env.begin(write=True) as txn:
+        txn.put(b"0", b"\xff\xff\xff")
+    layer = prototxt.parse_net(data_net("db")).layer[0]
+    with pytest.raises(InputError, match=r"the first record of .* is no Datum"):
+        Sources((tmp_path,)).contents(layer)
+
+
+def test_hdf5_without_the_data_set(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = np.zeros((2, 3), np.float32)
+    (tmp_path / "list.txt").write_text("a.h5")
+    layer = caffe_pb2.LayerParameter(name="d", type="HDF5Data", top=["data"])
+    layer.hdf5_data_param.source = "list.txt"
+    with pytest.raises(InputError, match="has no data set 'data'; it has image"):
+        Sources((tmp_path,)).contents(layer)
