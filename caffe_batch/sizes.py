@@ -38,13 +38,13 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """A size for people, in binary units with four significant digits.
+    """A size for people, in binary units with three significant digits.
 
-    >>> format_size(8589934592), format_size(123548), format_size(-1536)
-    ('8 GiB', '120.7 KiB', '-1.5 KiB')
+    >>> format_size(8589934592), format_size(123548), format_size(-1536), format_size(1046000)
+    ('8 GiB', '121 KiB', '-1.5 KiB', '1021 KiB')
     """
     value, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
     while abs(value) >= 1024 and len(units) > 1:
         value /= 1024
         units.pop(0)
-    return f"{value:.4g} {units[0]}"
+    return f"{value:.3g} {units[0]}" if abs(value) < 1000 else f"{value:.0f} {units[0]}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_batch.cli.options import json_option
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine has, and what is missing for what.
 
@@ -55,7 +56,7 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
     if others:
         yield "", f"also installed: {', '.join(others)}"
     if not found.gpus.devices:
-        yield "GPU", found.gpus.problem or f"none (says {found.gpus.source})"
+        yield "GPU", f"none found ({found.gpus.problem or f'says {found.gpus.source}'})"
     for number, gpu in enumerate(found.gpus.devices):
         memory = "memory not told"
         if gpu.total_bytes is not None and gpu.free_bytes is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_batch.cli.options import json_option, load_recipe, net_options, print_json
+from caffe_batch.cli.options import console, json_option, load_recipe, net_options, print_json
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
@@ -58,23 +58,18 @@ def memory(
 
 
 def _print_table(prediction: Any, top: int | None) -> None:
-    from rich.console import Console
-
     from caffe_batch.reporting.memory_table import memory_table
     from caffe_batch.sizes import format_size
 
-    console = Console(soft_wrap=True)
-    console.print(memory_table(prediction, top=top))
+    out = console()
+    out.print(memory_table(prediction, top=top))
     place = "device" if prediction.mode == "gpu" else "host"
-    bound = " at least" if prediction.unknown_layers else ""
-    console.print(
-        f"\nCaffe asks for{bound} {format_size(prediction.peak_bytes)} of {place} memory "
+    bound = "at least " if prediction.unknown_layers else ""
+    out.print(
+        f"\nCaffe asks for {bound}{format_size(prediction.peak_bytes)} of {place} memory "
         f"({prediction.peak_bytes:,} bytes), {format_size(prediction.after_build_bytes)} of it "
         "while it builds the nets.",
-        highlight=False,
     )
     if prediction.unknown_layers:
-        console.print(
-            f"A lower bound: nothing is known of {', '.join(prediction.unknown_layers)}.",
-            highlight=False,
-        )
+        names = ", ".join(prediction.unknown_layers)
+        out.print(f"A lower bound: nothing is known of {names}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,13 @@ import click
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from caffe_batch.layers.base import Shape
     from caffe_batch.net import Recipe, Sources
+
+#: Columns of output that goes to a file or a pipe.
+PIPE_WIDTH = 140
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -99,6 +105,13 @@ def warnings_on_stderr() -> Iterator[None]:
         finally:
             for warning in caught:
                 click.echo(f"warning: {warning.message}", err=True)
+
+
+def console() -> Console:
+    """Where tables go: stdout, as wide as the terminal, or wide enough where there is none."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_json(data: Any) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_batch.cli.options import Command, json_option, load_recipe, net_options, print_json
+from caffe_batch.cli.options import (
+    Command,
+    console,
+    json_option,
+    load_recipe,
+    net_options,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
@@ -90,7 +97,7 @@ class PlanRequest:
             self.net, self.solver, self.input_shapes,
             allow_unknown_fields=self.allow_unknown_fields,
         )  # fmt: skip
-        recipe, solver_text = with_solver(recipe, sources)
+        recipe, solver_text = with_solver(recipe, sources, self.effective_batch)
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
@@ -124,15 +131,12 @@ def plan(out: Path | None, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({**found.json(), "files": files.json() if files else {}})
         return
-    from rich.console import Console
-
     from caffe_batch.reporting.plan_view import plan_view
 
-    console = Console(highlight=False)
-    console.print(plan_view(found))
-    if files is not None:
-        console.print(
-            f"\nWritten to {files.directory}; run it: caffe-batch train {files.directory}"
-        )
+    terminal = console()
+    terminal.print(plan_view(found))
+    if files is None:
+        terminal.print("\nNothing is written without --out DIR.")
     else:
-        console.print("\nNothing is written without --out DIR.")
+        where = files.directory
+        terminal.print(f"\nWritten to {where}\nRun it: caffe-batch train {where}", soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_batch.cli.options import json_option
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def install(name: str | None, mirror: str | None, force: bool) -> None:
 
 
 @runtime.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_(as_json: bool) -> None:
     """List the installed runtimes."""
     from caffe_batch import runtimes
@@ -76,7 +77,7 @@ def list_(as_json: bool) -> None:
 
 @runtime.command()
 @click.argument("spec", metavar="[RUNTIME]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(spec: str | None, as_json: bool) -> None:
     """Say what a runtime is, by running it.
 
@@ -131,8 +132,8 @@ def _line(each: Installed) -> str:
 def _progress() -> Iterator[Progress]:
     """Bars on a terminal, else a line for each stage; on stderr."""
     from rich.console import Console
-    from rich.progress import Progress as Bars
     from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:

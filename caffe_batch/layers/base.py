@@ -83,10 +83,10 @@ class Site:
         bottoms: Shapes that come in.
         tops: How many tops it has (automatic ones counted).
         in_place: Whether top i is the very blob of bottom i; one a top.
+        loss_weights: As written, empty or one a top; the 1 that losses get by default isn't there.
         backward: Whether the layer's Backward runs in training.
         bottom_need: Which bottoms get a gradient; one a bottom.
         param_need: Which parameters get a gradient (lr_mult is not 0); one a parameter.
-        loss_weights: As written, empty or one a top; the 1 that losses get by default isn't there.
     """
 
     phase: Phase
@@ -95,10 +95,10 @@ class Site:
     tops: int
     in_place: tuple[bool, ...] = ()
     records: tuple[Shape, ...] | None = None
+    loss_weights: tuple[float, ...] = ()
     backward: bool = False
     bottom_need: tuple[bool, ...] = ()
     param_need: tuple[bool, ...] = ()
-    loss_weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

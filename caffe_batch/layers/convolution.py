@@ -1,7 +1,8 @@
 """Convolution and Deconvolution. Source: base_conv_layer.cpp, conv_layer.*, deconv_layer.*.
 
 Both work image by image through one column buffer, whose size doesn't depend on the batch.
-Deconvolution runs the same code with input and output exchanged.
+Deconvolution runs the same code with input and output exchanged. Its GPU code fetches the gradient
+of its input whoever needs it, as the CPU code of both does; only conv_layer.cu asks first.
 """
 
 from __future__ import annotations
@@ -70,9 +71,8 @@ class Convolution(Rule):
         for i in range(site.tops):
             forward += [f"bottom{i}.data", f"top{i}.data"]
             backward.append(f"top{i}.diff")
-            # Fetched whether or not it is written; only conv_layer.cu asks first.
-            asks = mode == "gpu" and not self.reverse
-            if not asks or site.param_need[0] or site.bottom_need[i]:
+            asks_first = mode == "gpu" and not self.reverse
+            if not asks_first or site.param_need[0] or site.bottom_need[i]:
                 backward.append(f"bottom{i}.diff")
         if s.bias_term:
             forward += ["param1.data", "bias_multiplier_.data"]

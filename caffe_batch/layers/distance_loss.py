@@ -15,7 +15,6 @@ from caffe_batch.layers.base import (
     count,
     four_axes,
     needed_diffs,
-    not_empty,
 )
 from caffe_batch.layers.labels import Loss, check_batch
 
@@ -59,7 +58,6 @@ class ContrastiveLoss(Loss):
                 "the bottoms of a ContrastiveLoss are (N, C), (N, C) and (N), here "
                 f"{', '.join(str(bottom) for bottom in site.bottoms)}"
             )
-        not_empty(first[1:])
         return ((),)
 
     def memory(self, site: Site, mode: Mode) -> Memory:

@@ -58,7 +58,10 @@ class HDF5Data(Rule):
 
 
 class HDF5Output(Rule):
-    """Writes its two bottoms to a file, by way of a copy on the host."""
+    """Writes its two bottoms to a file, by way of a copy on the host.
+
+    A second Forward aborts: the file has the datasets already.
+    """
 
     type = "HDF5Output"
     bottoms = (2, 2)

@@ -94,7 +94,7 @@ def batch_changes(recipe: Recipe, layers: Sequence[Layer], size: int) -> list[Ch
                     "the micro-batch that fits the budget",
                     layer=indices[site.layer],
                     layer_name=layer.name,
-                )  # fmt: skip
+                )
             )
     return changes
 

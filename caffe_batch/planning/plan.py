@@ -8,7 +8,7 @@ from typing import Any
 
 from caffe_batch.errors import DoesNotFitError, NetError, ShapeError
 from caffe_batch.layers.base import Layer
-from caffe_batch.memory.model import LayerBytes
+from caffe_batch.memory.ledger import LayerBytes
 from caffe_batch.memory.predict import Model
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import Recipe

@@ -2,86 +2,57 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import Message
 
 from caffe_batch.errors import did_you_mean
-from caffe_batch.prototxt.syntax import Block, Field, Listing, Scalar, Source, brief
+from caffe_batch.prototxt.syntax import Block, Listing, Scalar, Source, brief
 from caffe_batch.prototxt.values import BadValueError, Rule, rules
 
-AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A field that its message type lacks. ``owner`` is the name of the type."""
+
+    owner: str
+    name: str
+    offset: int
 
 
-class PrototxtWarning(UserWarning):
-    """Something in a file that is left out, as Caffe does or as the caller asked.
-
-    Attributes:
-        path: The file as the user named it, or None.
-        line: 1-based, or None where the place is not known.
-    """
-
-    def __init__(self, message: str, *, path: str | None = None, line: int | None = None) -> None:
-        self.path, self.line = path, line
-        where = ":".join(str(part) for part in (path, line) if part is not None)
-        super().__init__(f"{where}: {message}" if where else message)
-
-
-def fill_message(
+def fill(
     message: Message, tree: Block, source: Source, *, allow_unknown_fields: bool = False
-) -> None:
+) -> list[Skipped]:
     """Puts what a text says into an empty message.
 
+    Returns:
+        The unknown fields that were skipped, in the order of the text.
+
     Raises:
-        PrototxtError: A field that the message lacks, a value that a field can't hold, a field
-            given twice, a required field not given. Names line and column.
-
-    Warns:
-        PrototxtWarning: One for each name of skipped fields, given ``allow_unknown_fields``.
+        PrototxtError: A field that the message lacks (unless allowed), a value that a field can't
+            hold, a field given twice, a required field not given. Names line and column.
     """
-    unknown = _Unknown(allowed=allow_unknown_fields)
-    _fill(message, tree, source, unknown)
-    for (owner, name), offsets in unknown.offsets.items():
-        times = f" ({len(offsets)} times)" if len(offsets) > 1 else ""
-        line, _ = source.position(offsets[0])
-        text = f"skipped {brief(name)}{times}: {owner} of Caffe 1.0 has no such field"
-        warnings.warn(PrototxtWarning(text, path=source.path, line=line), stacklevel=4)
+    skipped: list[Skipped] | None = [] if allow_unknown_fields else None
+    _fill(message, tree, source, skipped)
+    return skipped or []
 
 
-@dataclass(slots=True)
-class _Unknown:
-    """What to do with fields that a message lacks, and where they were.
-
-    Attributes:
-        offsets: (message type, field name) -> where each of them starts.
-    """
-
-    allowed: bool
-    offsets: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-
-    def meet(self, stranger: Field, message: Message, source: Source) -> None:
-        """Notes an unknown field, or refuses it."""
-        owner = message.DESCRIPTOR
-        if not self.allowed:
-            raise source.error(
-                f"{owner.name} has no field {brief(stranger.name)!r}",
-                stranger.start,
-                hint=f"{_unknown_hint(stranger.name, message)} "
-                "With --allow-unknown-fields it is skipped.",
-            )
-        self.offsets.setdefault((owner.name, stranger.name), []).append(stranger.start)
-
-
-def _fill(message: Message, block: Block, source: Source, unknown: _Unknown) -> None:
+def _fill(message: Message, block: Block, source: Source, skipped: list[Skipped] | None) -> None:
     known = rules(message.DESCRIPTOR)
     seen = set()
     for entry in block.fields:
         rule = known.get(entry.name)
         if rule is None:
-            unknown.meet(entry, message, source)
+            if skipped is None:
+                raise source.error(
+                    f"{message.DESCRIPTOR.name} has no field {brief(entry.name)!r}",
+                    entry.start,
+                    hint=f"{_unknown_hint(entry.name, message)} "
+                    "With --allow-unknown-fields it is skipped.",
+                )
+            skipped.append(Skipped(message.DESCRIPTOR.name, entry.name, entry.start))
             continue
         value = entry.value
         if rule.repeated:
@@ -91,7 +62,7 @@ def _fill(message: Message, block: Block, source: Source, unknown: _Unknown) -> 
                 target.extend([_scalar(rule, item, source) for item in items])
             else:
                 for item in items:
-                    _fill(target.add(), _block(rule, item, source), source, unknown)
+                    _fill(target.add(), _block(rule, item, source), source, skipped)
             continue
         if rule.name in seen:
             raise source.error(f"{rule.name} is given twice", entry.start, hint="Keep one of them.")
@@ -101,7 +72,7 @@ def _fill(message: Message, block: Block, source: Source, unknown: _Unknown) -> 
         else:
             target = getattr(message, rule.name)
             target.SetInParent()
-            _fill(target, _block(rule, value, source), source, unknown)
+            _fill(target, _block(rule, value, source), source, skipped)
     for rule in known.values():
         if rule.required and rule.name not in seen:
             raise source.error(f"{message.DESCRIPTOR.name} needs {rule.name}", block.start)

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterable
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from caffe_batch.errors import PrototxtError
 from caffe_batch.prototxt import files
-from caffe_batch.prototxt.messages import AnyMessage, fill_message
-from caffe_batch.prototxt.syntax import Source, parse
+from caffe_batch.prototxt.messages import Skipped, fill
+from caffe_batch.prototxt.syntax import Source, brief, parse
 from caffe_batch.prototxt.upgrade import upgrade_net, upgrade_solver
 from caffe_batch.prototxt.values import rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
 
 AnyPath = str | os.PathLike[str]
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+class PrototxtWarning(UserWarning):
+    """Something in a file that is left out, as Caffe does or as the caller asked.
+
+    Attributes:
+        path: The file as the user named it, or None.
+        line: 1-based, or None where the place is not known.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None, line: int | None = None) -> None:
+        self.path, self.line = path, line
+        where = ":".join(str(part) for part in (path, line) if part is not None)
+        super().__init__(f"{where}: {message}" if where else message)
 
 
 def read(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParameter | SolverParameter:
@@ -23,7 +41,7 @@ def read(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParameter |
     kinds: tuple[type[NetParameter | SolverParameter], ...] = (NetParameter, SolverParameter)
     message = _read(name, kinds, allow_unknown_fields)
     if isinstance(message, SolverParameter):
-        return upgrade_solver(message, path=name)
+        return _current_solver(message, name)
     return _current_net(message, name)
 
 
@@ -47,7 +65,7 @@ def read_net(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParamet
 def read_solver(path: AnyPath, *, allow_unknown_fields: bool = False) -> SolverParameter:
     """The solver in a file, in current syntax. Arguments and errors as :func:`read_net`."""
     name = os.fspath(path)
-    return upgrade_solver(_read(name, (SolverParameter,), allow_unknown_fields), path=name)
+    return _current_solver(_read(name, (SolverParameter,), allow_unknown_fields), name)
 
 
 def parse_net(
@@ -63,7 +81,7 @@ def parse_solver(
 ) -> SolverParameter:
     """The solver in a text, as :func:`read_net`. ``path`` is what messages call the text."""
     solver = _parse(Source(text, path), (SolverParameter,), allow_unknown_fields)
-    return upgrade_solver(solver, path=path)
+    return _current_solver(solver, path)
 
 
 def _read(path: str, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool) -> AnyMessage:
@@ -84,8 +102,20 @@ def _parse(
     known = [rules(kind.DESCRIPTOR) for kind in kinds]
     counts = [sum(field.name in names for field in tree.fields) for names in known]
     message = kinds[counts.index(max(counts))]()
-    fill_message(message, tree, source, allow_unknown_fields=allow_unknown_fields)
+    _warn_skipped(fill(message, tree, source, allow_unknown_fields=allow_unknown_fields), source)
     return message
+
+
+def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
+    """Warns once for each name, at the first place."""
+    offsets: dict[tuple[str, str], list[int]] = {}
+    for field in skipped:
+        offsets.setdefault((field.owner, field.name), []).append(field.offset)
+    for (owner, name), places in offsets.items():
+        times = f" ({len(places)} times)" if len(places) > 1 else ""
+        text = f"skipped {brief(name)}{times}: {owner} of Caffe 1.0 has no such field"
+        line, _ = source.position(places[0])
+        warnings.warn(PrototxtWarning(text, path=source.path, line=line), stacklevel=4)
 
 
 def _from_binary(data: bytes, kind: type[AnyMessage]) -> AnyMessage | None:
@@ -104,9 +134,21 @@ def _from_binary(data: bytes, kind: type[AnyMessage]) -> AnyMessage | None:
 
 
 def _current_net(net: NetParameter, path: str | None) -> NetParameter:
-    upgraded = upgrade_net(net, path=path).net
-    if not upgraded.layer:
+    upgraded = upgrade_net(net, path=path)
+    if not upgraded.net.layer:
         raise PrototxtError(
             "the net has no layers", path=path, hint="Give a net with layer { ... } in it."
         )
-    return upgraded
+    _warn(upgraded.remarks, path)
+    return upgraded.net
+
+
+def _current_solver(solver: SolverParameter, path: str | None) -> SolverParameter:
+    upgraded = upgrade_solver(solver, path=path)
+    _warn(upgraded.remarks, path)
+    return upgraded.solver
+
+
+def _warn(remarks: Iterable[str], path: str | None) -> None:
+    for remark in remarks:
+        warnings.warn(PrototxtWarning(remark, path=path), stacklevel=4)

@@ -40,10 +40,24 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class UpgradedNet:
-    """A net in current syntax. ``origins``: one a layer."""
+    """A net in current syntax.
+
+    Attributes:
+        origins: Where each layer came from.
+        remarks: What was dropped on the way, as Caffe drops it.
+    """
 
     net: NetParameter
     origins: tuple[Origin, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradedSolver:
+    """A solver in current syntax. ``remarks``: what Caffe would drop, or drops."""
+
+    solver: SolverParameter
+    remarks: tuple[str, ...] = ()
 
 
 def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
@@ -52,15 +66,13 @@ def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
     Raises:
         PrototxtError: ``layer`` and ``layers`` in one net, inputs without a size each, an unknown
             V0 type, V0 padding that can't be folded.
-
-    Warns:
-        PrototxtWarning: V0 settings that mean nothing for the type of their layer.
     """
     upgraded = NetParameter()
     upgraded.CopyFrom(net)
     origins = [Origin("current", index) for index in range(len(net.layer))]
+    remarks: list[str] = []
     if any(layer.HasField("layer") for layer in net.layers):
-        upgraded, indices = upgrade_v0(net, path)
+        upgraded, indices, remarks = upgrade_v0(net, path)
         origins = [Origin("v0", index) for index in indices]
     elif net.layers and net.layer:
         raise PrototxtError(
@@ -75,7 +87,7 @@ def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
     if _upgrade_inputs(upgraded, path):
         origins.insert(0, Origin("input", 0))
     _freeze_batch_norm(upgraded)
-    return UpgradedNet(upgraded, tuple(origins))
+    return UpgradedNet(upgraded, tuple(origins), tuple(remarks))
 
 
 def _upgrade_inputs(net: NetParameter, path: str | None) -> bool:
@@ -116,14 +128,16 @@ def _freeze_batch_norm(net: NetParameter) -> None:
                 param.lr_mult = param.decay_mult = 0
 
 
-def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> SolverParameter:
+def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> UpgradedSolver:
     """The solver in current syntax; the given one stays as it is.
 
+    Nets inside it are upgraded as if they stood in files of their own. Caffe itself ignores old
+    syntax there (``layers``, ``input``) and builds what is left, hence a remark.
+
     Raises:
-        PrototxtError: ``type`` and ``solver_type`` both given, or a net of old syntax inside the
-            solver: Caffe upgrades only nets in files of their own, and would build an empty one.
+        PrototxtError: ``type`` and ``solver_type`` both given, or as :func:`upgrade_net`.
     """
-    upgraded = SolverParameter()
+    upgraded, remarks = SolverParameter(), []
     upgraded.CopyFrom(solver)
     if solver.HasField("solver_type"):
         if solver.HasField("type"):
@@ -134,18 +148,16 @@ def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> Solve
             )
         upgraded.type = _SOLVER_TYPES[SolverParameter.SolverType.Name(solver.solver_type)]
         upgraded.ClearField("solver_type")
-    for field, value in solver.ListFields():
-        if field.message_type is not None and field.message_type.name == "NetParameter":
-            for net in [value] if field.name != "test_net_param" else value:
-                _check_current(net, field.name, path)
-    return upgraded
-
-
-def _check_current(net: NetParameter, where: str, path: str | None) -> None:
-    old = next((name for name in ("layers", "input") if getattr(net, name)), None)
-    if old:
-        raise PrototxtError(
-            f"{where} uses {old!r} of the old syntax, which Caffe ignores inside a solver",
-            path=path,
-            hint='Put the net into a file of its own and name the file with net: "...".',
-        )
+    for field, value in upgraded.ListFields():
+        if field.message_type is None or field.message_type.name != "NetParameter":
+            continue
+        for net in value if field.name == "test_net_param" else [value]:
+            if net.layers or net.input:
+                remarks.append(
+                    f"{field.name} is in old syntax, which Caffe ignores inside a solver; "
+                    "it is read as if it stood in a file of its own"
+                )
+            inner = upgrade_net(net, path=path)
+            remarks += inner.remarks
+            net.CopyFrom(inner.net)
+    return UpgradedSolver(upgraded, tuple(remarks))

@@ -5,12 +5,10 @@ As Caffe does it (util/upgrade_proto.cpp: UpgradeV0PaddingLayers, UpgradeV0Layer
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from caffe_batch.errors import PrototxtError, did_you_mean
-from caffe_batch.prototxt.messages import PrototxtWarning
 from caffe_batch.prototxt.values import rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, V1LayerParameter
 
@@ -111,16 +109,15 @@ def targets(type_name: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def upgrade_v0(net: NetParameter, path: str | None) -> tuple[NetParameter, list[int]]:
-    """The net in V1 syntax, and which of the old ``layers`` each of its ``layers`` was.
+def upgrade_v0(net: NetParameter, path: str | None) -> tuple[NetParameter, list[int], list[str]]:
+    """The net in V1 syntax, which of the old ``layers`` each of its ``layers`` was, and remarks
+    on settings that mean nothing for the type of their layer and are dropped.
 
     As in Caffe only the name, the inputs and force_backward of the net survive beside the layers.
 
     Raises:
         PrototxtError: An unknown layer type, or padding that can't be folded.
 
-    Warns:
-        PrototxtWarning: A setting that means nothing for the type of its layer.
     """
     upgraded = NetParameter()
     for name in ("name", "force_backward"):
@@ -128,11 +125,11 @@ def upgrade_v0(net: NetParameter, path: str | None) -> tuple[NetParameter, list[
             setattr(upgraded, name, getattr(net, name))
     upgraded.input.extend(net.input)
     upgraded.input_dim.extend(net.input_dim)
-    origins = []
+    origins, remarks = [], []
     for index, layer in _without_padding(net, path):
         origins.append(index)
-        _upgrade_layer(layer, upgraded.layers.add(), path)
-    return upgraded, origins
+        remarks += _upgrade_layer(layer, upgraded.layers.add(), path)
+    return upgraded, origins, remarks
 
 
 def _without_padding(net: NetParameter, path: str | None) -> list[tuple[int, V1LayerParameter]]:
@@ -169,11 +166,11 @@ def _without_padding(net: NetParameter, path: str | None) -> list[tuple[int, V1L
     return kept
 
 
-def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | None) -> None:
+def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | None) -> list[str]:
     new.bottom.extend(old.bottom)
     new.top.extend(old.top)
     if not old.HasField("layer"):
-        return
+        return []
     kind = old.layer.type
     if old.layer.HasField("type"):
         if kind not in TYPES:
@@ -184,13 +181,17 @@ def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | Non
             )
         new.type = V1LayerParameter.LayerType.Value(TYPES[kind])
     known, repeated = targets(kind), rules(old.layer.DESCRIPTOR)
+    remarks = []
     for field, value in old.layer.ListFields():
         if field.name in known:
             values = value if repeated[field.name].repeated else [value]
             _assign(new, known[field.name], values)
         elif field.name in _SETTINGS or field.name == "hdf5_output_param":
-            text = f"layer {old.layer.name!r} of type {kind!r}: {field.name} means nothing to it"
-            warnings.warn(PrototxtWarning(text, path=path), stacklevel=2)
+            remarks.append(
+                f"layer {old.layer.name!r}: {field.name} means nothing to a layer of type "
+                f"{kind!r} and is dropped, as Caffe does"
+            )
+    return remarks
 
 
 def _assign(message: Any, path: tuple[str, ...], values: Iterable[Any]) -> None:

@@ -7,17 +7,18 @@ from typing import Any
 
 from rich.table import Table
 
-from caffe_batch.memory.model import LayerBytes, Part, Prediction
+from caffe_batch.memory.ledger import LayerBytes, Part
+from caffe_batch.memory.model import Prediction
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.graph import Net
 from caffe_batch.sizes import format_size
 
 #: The columns of the table, in order.
 COLUMNS = {
-    Part.ACTIVATIONS: "activations",
-    Part.GRADIENTS: "gradients",
-    Part.PARAMETERS: "parameters",
-    Part.SOLVER_STATE: "solver state",
+    Part.ACTIVATIONS: "activ.",
+    Part.GRADIENTS: "grad.",
+    Part.PARAMETERS: "params",
+    Part.SOLVER_STATE: "state",
     Part.LAYER_BUFFERS: "buffers",
     Part.DATA_PREFETCH: "prefetch",
 }
@@ -71,8 +72,8 @@ def memory_table(prediction: Prediction, *, top: int | None = None) -> Table:
     shown = rows if top is None else largest(rows, top)
     used = [part for part in COLUMNS if any(layer.parts.get(part) for layer in rows)]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("layer", overflow="fold", footer="total")
-    table.add_column("type", overflow="fold")
+    table.add_column("layer", overflow="ellipsis", min_width=10)
+    table.add_column("type", overflow="ellipsis", min_width=6)
     for part in used:
         table.add_column(COLUMNS[part], justify="right", no_wrap=True)
     table.add_column("sum", justify="right", no_wrap=True)

@@ -1,0 +1,36 @@
+"""Finds, installs and describes a pycaffe: the Python with caffe that the training runs on.
+
+>>> from caffe_batch import runtimes
+>>> runtimes.find("/no/such/python")  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+caffe_batch.errors.RuntimeMissingError: the runtime /no/such/python is not an executable file
+...
+"""
+
+from caffe_batch.runtimes.base import InstallError, Progress, Runtime, RuntimeInfo
+from caffe_batch.runtimes.discovery import VARIABLE, find
+from caffe_batch.runtimes.inspection import inspect
+from caffe_batch.runtimes.installation import install
+from caffe_batch.runtimes.store import (
+    DEFAULT_NAME,
+    Installed,
+    data_directory,
+    installed,
+    remove,
+)
+
+__all__ = [
+    "DEFAULT_NAME",
+    "VARIABLE",
+    "InstallError",
+    "Installed",
+    "Progress",
+    "Runtime",
+    "RuntimeInfo",
+    "data_directory",
+    "find",
+    "inspect",
+    "install",
+    "installed",
+    "remove",
+]

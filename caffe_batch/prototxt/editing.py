@@ -1,0 +1,161 @@
+"""Edits a net's file by the layers of the net, whatever syntax the file is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from caffe_batch.errors import PrototxtError
+from caffe_batch.prototxt import upgrade_v0, upgrade_v1
+from caffe_batch.prototxt.document import Document, Path, path_text
+from caffe_batch.prototxt.messages import fill
+from caffe_batch.prototxt.syntax import Source, parse
+from caffe_batch.prototxt.upgrade import UpgradedNet, upgrade_net
+from caffe_batch.prototxt.values import rules
+from caffe_batch.schema.caffe_pb2 import (
+    LayerParameter,
+    NetParameter,
+    V0LayerParameter,
+    V1LayerParameter,
+)
+
+# Fields that V1 and current layers both have, under one name.
+_UNCHANGED = rules(V1LayerParameter.DESCRIPTOR).keys() & rules(LayerParameter.DESCRIPTOR).keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One value to set in a net.
+
+    Attributes:
+        layer: Which layer of the net in current syntax, from 0; None for a field of the net.
+        path: From that layer on: ``("data_param", "batch_size")``, ``("loss_weight", 0)``,
+            ``("input_param", "shape", 0, "dim", 0)``.
+        value: Number, string, bool, or name of an enum value.
+    """
+
+    layer: int | None
+    path: Path
+    value: Any
+
+
+def edit_net(text: str, edits: Iterable[Edit], *, path: str | None = None) -> str:
+    """The text of a net with some values changed and everything else as it was.
+
+    The file stays in its own syntax: the batch size of a layer is written to ``batch_size`` or to
+    ``batchsize``, an Input layer that stands for ``input_dim`` is edited there.
+
+    Args:
+        text: The net, in any syntax.
+        edits: What to change; layers count as in the upgraded net.
+        path: What error messages call the file.
+
+    Raises:
+        PrototxtError: The text is no net, an edit names nothing, its field can't hold the value,
+            or the syntax of the file has no place for it.
+    """
+    document = Document(text, NetParameter, path)
+    net, edits = _net(text, path), list(edits)
+    upgraded = upgrade_net(net, path=path)
+    document.update((_source_path(edit, net, upgraded, path), edit.value) for edit in edits)
+    after = upgrade_net(_net(document.text, path), path=path).net
+    for edit in {(edit.layer, edit.path): edit for edit in edits}.values():
+        if not _holds(after, edit):
+            raise _no_place(edit, upgraded, path)
+    return document.text
+
+
+def _net(text: str, path: str | None) -> NetParameter:
+    """The net as it is in the file."""
+    net, source = NetParameter(), Source(text, path)
+    fill(net, parse(source), source, allow_unknown_fields=True)
+    return net
+
+
+def _holds(net: NetParameter, edit: Edit) -> bool:
+    """Whether the value arrived where the edit wants it, after the upgrade of the new text."""
+    here: Any = net if edit.layer is None else net.layer[edit.layer]
+    for step in edit.path:
+        if isinstance(step, str):
+            rule = rules(here.DESCRIPTOR)[step]
+            here = getattr(here, step)
+        elif step < len(here):
+            here = here[step]
+        else:
+            return False
+    return rule.write(here) == rule.write(edit.value)
+
+
+def _source_path(edit: Edit, net: NetParameter, upgraded: UpgradedNet, path: str | None) -> Path:
+    """Where the value of an edit stands in the file."""
+    if edit.layer is None:
+        return edit.path
+    if not 0 <= edit.layer < len(upgraded.origins):
+        raise PrototxtError(
+            f"there is no layer {edit.layer}: the net has {len(upgraded.origins)}", path=path
+        )
+    origin = upgraded.origins[edit.layer]
+    if origin.syntax == "current":
+        return ("layer", origin.index, *edit.path)
+    if origin.syntax == "input":
+        found = _input_path(edit.path, net)
+    else:
+        layer = net.layers[origin.index]
+        found = _v1_path(edit.path, layer)
+        if found and origin.syntax == "v0":
+            found = _v0_path(found, layer.layer.type)
+        found = found and ("layers", origin.index, *found)
+    if not found:
+        raise _no_place(edit, upgraded, path)
+    return found
+
+
+def _input_path(path: Path, net: NetParameter) -> Path | None:
+    """Where the file says what the Input layer says that stands for the net's inputs."""
+    match path:
+        case ("top", int(which)):
+            return ("input", which)
+        case ("input_param", "shape", int(which), "dim", int(axis)):
+            if net.input_shape:
+                return ("input_shape", which, "dim", axis)
+            return ("input_dim", 4 * which + axis) if 0 <= axis < 4 else None
+    return None
+
+
+def _v1_path(path: Path, layer: V1LayerParameter) -> Path | None:
+    """A path from a current layer on, as one from a V1 layer on."""
+    group = upgrade_v1.TRANSFORMED.get(V1LayerParameter.LayerType.Name(layer.type))
+    match path:
+        case ("param", int(which), str(name)) if name in upgrade_v1.PARAM_FIELDS:
+            return (upgrade_v1.PARAM_FIELDS[name], which)
+        case ("transform_param", str(name)) if group and name in upgrade_v1.TRANSFORMS:
+            return (group, name) if getattr(layer, group).HasField(name) else path
+        case ("param" | "type", *_):
+            return None
+        case (str(name), *_) if name in _UNCHANGED:
+            return path
+    return None
+
+
+def _v0_path(path: Path, kind: str) -> Path | None:
+    """A path from a V1 layer on, as one from a V0 layer of that type on."""
+    if path[0] in ("bottom", "top"):
+        return path
+    for name, target in upgrade_v0.targets(kind).items():
+        rest = path[len(target) :]
+        if path[: len(target)] == target:
+            rule = rules(V0LayerParameter.DESCRIPTOR)[name]
+            if rule.repeated or rule.message:
+                return ("layer", name, *rest)
+            return ("layer", name) if rest in ((), (0,)) else None
+    return None
+
+
+def _no_place(edit: Edit, upgraded: UpgradedNet, path: str | None) -> PrototxtError:
+    layer = "" if edit.layer is None else f" of layer {upgraded.net.layer[edit.layer].name!r}"
+    return PrototxtError(
+        f"{path_text(edit.path)}{layer} has no place in the old syntax of this file",
+        path=path,
+        hint="Rewrite the net in current syntax first, as Caffe's upgrade_net_proto_text does.",
+    )

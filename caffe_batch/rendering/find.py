@@ -1,0 +1,87 @@
+"""Where templates are found: the user's own folder first, then the package's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caffe_batch import resources
+from caffe_batch.errors import InputError, did_you_mean
+from caffe_batch.rendering.environment import make_environment
+from caffe_batch.rendering.template import SUFFIXES, Template, describe, name_of
+
+
+def available(templates_dir: Path | None = None) -> list[Template]:
+    """The templates of the user's folder and of the package, by name.
+
+    Files whose names begin with ``_`` are parts of templates and are left out.
+
+    Raises:
+        InputError: There is no such folder, or a template can't be read.
+    """
+    environment = make_environment(folders(templates_dir))
+    return [describe(environment, path) for _, path in sorted(_files(templates_dir).items())]
+
+
+def find(template: str, templates_dir: Path | None = None) -> Template:
+    """The template of that name, or in that file.
+
+    Raises:
+        InputError: There is none (names the nearest), or it can't be read.
+    """
+    path = find_path(template, templates_dir)
+    return describe(make_environment([path.parent, *folders(templates_dir)]), path)
+
+
+def find_path(template: str, templates_dir: Path | None = None) -> Path:
+    """The file of a template.
+
+    Args:
+        template: A path (it has a ``/``, or ends in ``.j2`` and is a file), else a name with or
+            without its suffix.
+        templates_dir: The user's own templates, looked in before the package's.
+
+    Raises:
+        InputError: There is none; names the nearest ones.
+    """
+    path = Path(template)
+    if "/" in template or (path.suffix == ".j2" and path.is_file()):
+        if path.is_file():
+            return path
+        raise InputError(
+            f"{template}: there is no such template file",
+            hint="Give the path of a file, or a name from `caffe-batch render --list`.",
+        )
+    files = _files(templates_dir)
+    name = name_of(path).removesuffix(".prototxt")
+    if name not in files:
+        raise InputError(
+            f"there is no template {template!r}",
+            hint=did_you_mean(name, list(files))
+            or f"The templates are {', '.join(sorted(files))}.",
+        )
+    return files[name]
+
+
+def folders(templates_dir: Path | None) -> list[Path]:
+    """The folders with templates, the first to be looked in first.
+
+    Raises:
+        InputError: The user's is no folder.
+    """
+    if templates_dir is None:
+        return [resources.folder("templates")]
+    if not templates_dir.is_dir():
+        raise InputError(
+            f"{templates_dir}: there is no such folder",
+            hint=f"--templates takes a folder with files that end in {' or '.join(SUFFIXES)}.",
+        )
+    return [templates_dir, resources.folder("templates")]
+
+
+def _files(templates_dir: Path | None) -> dict[str, Path]:
+    """The files of all templates by name."""
+    files: dict[str, Path] = {}
+    for folder in folders(templates_dir):
+        for path in sorted(folder.glob("[!_.]*.j2")):
+            files.setdefault(name_of(path), path)
+    return files

@@ -1,0 +1,279 @@
+"""A plan becomes files: solver.prototxt, net.prototxt and plan.json in a job directory.
+
+The user's own files are edited: comments and layout stay, and what changes is a line of the plan.
+Paths inside them (data sources, mean files) stay as they are; plan.json remembers the directory
+that they start from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from caffe_batch import __version__, prototxt
+from caffe_batch.errors import InputError
+from caffe_batch.layers.base import Layer
+from caffe_batch.net.batch import batch_size
+from caffe_batch.net.filtering import net_state
+from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
+from caffe_batch.net.sources import READERS, Sources
+from caffe_batch.planning.changes import Change
+from caffe_batch.planning.plan import Plan
+from caffe_batch.planning.records import count_records
+from caffe_batch.rendering.files import write_text
+from caffe_batch.rendering.render import render_solver
+from caffe_batch.schema import caffe_pb2
+
+#: For a solver from the template, where nothing is known of the data.
+DEFAULT_TEST_ITER = 100
+DEFAULT_EPOCHS = 10
+DEFAULT_MAX_ITER = 10000
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of a planned job, by name.
+
+    Attributes:
+        directory: The job directory, absolute.
+    """
+
+    directory: Path
+
+    @property
+    def solver(self) -> Path:
+        """The solver that Caffe trains with."""
+        return self.directory / "solver.prototxt"
+
+    @property
+    def net(self) -> Path:
+        """The train net, and the test nets that stand in the same file."""
+        return self.directory / "net.prototxt"
+
+    @property
+    def plan(self) -> Path:
+        """The plan as JSON."""
+        return self.directory / "plan.json"
+
+    def test_net(self, number: int) -> Path:
+        """A test net with a file of its own."""
+        return self.directory / f"test_net_{number}.prototxt"
+
+    @property
+    def snapshot_prefix(self) -> Path:
+        """Where Caffe puts its snapshots: this, and ``_iter_N.caffemodel``."""
+        return self.directory / "snapshots" / "snapshot"
+
+    def json(self) -> dict[str, str]:
+        """Paths by role, for the JSON of ``plan``."""
+        return {"solver": str(self.solver), "net": str(self.net), "plan": str(self.plan)}
+
+
+def with_solver(
+    recipe: Recipe, sources: Sources, effective_batch: int | None = None
+) -> tuple[Recipe, str | None]:
+    """The recipe with a solver from the template, if the user gave none, and that solver's text.
+
+    It tests once an epoch over the whole test set, where the record counts are known.
+
+    Args:
+        recipe: What the user gave.
+        sources: Where its data is.
+        effective_batch: Samples per update; the net's batch size if None.
+    """
+    if recipe.solver_path is not None:
+        return recipe, None
+    message = recipe.train.message
+    test = NetFile(message, recipe.train.path, net_state("TEST", message))
+    has_test = test.selected() != recipe.train.selected()
+    records = count_records(recipe.train, sources)
+    settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
+    if records is not None:
+        size = effective_batch or batch_size(recipe.train.layers(sources))
+        updates = ceil(records / size)
+        settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
+    if has_test:
+        settings["test_iter"] = [_batches(test, sources)]
+    text = render_solver(comment="From caffe-batch's solver template.", **settings)
+    solver = prototxt.parse_solver(text)
+    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
+
+
+def _batches(test: NetFile, sources: Sources) -> int:
+    records = count_records(test, sources)
+    layers: Sequence[Layer] = test.layers(sources)
+    return DEFAULT_TEST_ITER if records is None else ceil(records / batch_size(layers))
+
+
+def write_job(
+    plan: Plan, recipe: Recipe, solver_text: str | None, sources: Sources, directory: Path
+) -> JobFiles:
+    """Writes a job directory.
+
+    Each file appears whole or not at all, plan.json last: a directory with a plan.json is ready.
+
+    Args:
+        plan: What to write.
+        recipe: The files that it changes.
+        solver_text: The solver from the template, or None to edit the user's own.
+        sources: Where the data was found.
+        directory: Created if it isn't there.
+
+    Raises:
+        InputError: The directory holds a job already, or can't be written.
+    """
+    files = JobFiles(directory.resolve())
+    if files.plan.exists():
+        raise InputError(
+            f"{directory} holds a job already",
+            hint=f"Run it with `caffe-batch train {directory}`, remove it, or give another "
+            "--out DIR.",
+        )
+    texts, wiring = job_texts(plan, recipe, solver_text, files)
+    content = {
+        **plan.json(),
+        "changes": [change.json() for change in (*plan.changes, *wiring)],
+        "files": files.json(),
+        "working_directory": str(working_directory(recipe, sources).resolve()),
+        "caffe_batch_version": __version__,
+    }
+    texts[files.plan] = json.dumps(content, indent=2) + "\n"
+    made = _make_directories(files.snapshot_prefix.parent)
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            write_text(path, text)
+            written.append(path)
+    except OSError:
+        for path in written:
+            path.unlink()
+        for folder in reversed(made):
+            folder.rmdir()
+        raise
+    return files
+
+
+def job_texts(
+    plan: Plan, recipe: Recipe, solver_text: str | None, files: JobFiles
+) -> tuple[dict[Path, str], list[Change]]:
+    """The text of each prototxt of the job, and the changes that tie them together."""
+    wiring = _wiring(recipe, files)
+    texts = {files.net: _edited_net(recipe.train, plan.changes)}
+    for number, test in _other_test_files(recipe).items():
+        texts[files.test_net(number)] = _edited_net(test, ())
+    solver_changes = [change for change in (*plan.changes, *wiring) if change.file == "solver"]
+    if solver_text is None:
+        solver_text = _read(recipe.solver_path)
+    path = None if recipe.solver_path is None else str(recipe.solver_path)
+    document = prototxt.Document(solver_text, caffe_pb2.SolverParameter, path)
+    document.update((c.path, c.after) for c in solver_changes if c.after is not None)
+    for change in solver_changes:
+        if change.after is None:
+            document.remove(change.path)
+    texts[files.solver] = document.text
+    return texts, wiring
+
+
+def _edited_net(file: NetFile, changes: Sequence[Change]) -> str:
+    edits = [
+        prototxt.Edit(change.layer, change.path, change.after)
+        for change in changes
+        if change.file == "net"
+    ]
+    text = prototxt.write(file.message) if file.path is None else _read(file.path)
+    return prototxt.edit_net(text, edits, path=None if file.path is None else str(file.path))
+
+
+def _read(path: Path | None) -> str:
+    return "" if path is None else prototxt.decode(path.read_bytes(), str(path))
+
+
+def _wiring(recipe: Recipe, files: JobFiles) -> list[Change]:
+    """The solver fields that name other files of the job."""
+    reason = "the job directory holds the net and the snapshots"
+    solver = recipe.solver
+    given = {field.name for field, _ in solver.ListFields()}
+    changes = []
+    net_field = "train_net" if recipe_has_own_test_files(recipe) else "net"
+    for field in TRAIN_NET_FIELDS:
+        if field != net_field and field in given:
+            inline = field.endswith("_param")
+            before: Any = "(inline)" if inline else getattr(solver, field)
+            changes.append(Change("solver", (field,), before, None, reason))
+    before = getattr(solver, net_field) if net_field in given else None
+    changes.append(Change("solver", (net_field,), before, str(files.net), reason))
+    for number in _other_test_files(recipe):
+        index = number - len(solver.test_net_param)
+        before = solver.test_net[index]
+        after = str(files.test_net(number))
+        changes.append(Change("solver", ("test_net", index), before, after, reason))
+    before = solver.snapshot_prefix if "snapshot_prefix" in given else None
+    changes.append(
+        Change("solver", ("snapshot_prefix",), before, str(files.snapshot_prefix), reason)
+    )
+    return changes
+
+
+def recipe_has_own_test_files(recipe: Recipe) -> bool:
+    """Whether the train net stands in a file (or message) that no test net uses."""
+    return bool(recipe.tests) and all(
+        test.message is not recipe.train.message for test in recipe.tests
+    )
+
+
+def _other_test_files(recipe: Recipe) -> dict[int, NetFile]:
+    """Test nets that a solver names in test_net, by their number among all test nets."""
+    first = len(recipe.solver.test_net_param)
+    number = len(recipe.solver.test_net)
+    return {i: recipe.tests[i] for i in range(first, first + number)}
+
+
+def working_directory(recipe: Recipe, sources: Sources) -> Path:
+    """The directory from which every relative source of the nets is found.
+
+    The current one where that works, as with Caffe itself; else the net's or the solver's own.
+    """
+    wanted = [
+        source
+        for file in (recipe.train, *recipe.tests)
+        for _, layer in file.selected()
+        if layer.type in READERS
+        for source in [_source(layer)]
+        if source
+    ]
+    for directory in sources.directories:
+        if all((directory / source).exists() for source in wanted):
+            return directory
+    return sources.directories[0]
+
+
+def _source(layer: Any) -> str:
+    message = {
+        "Data": "data_param",
+        "ImageData": "image_data_param",
+        "HDF5Data": "hdf5_data_param",
+    }[layer.type]
+    return str(getattr(layer, message).source)
+
+
+def _make_directories(path: Path) -> list[Path]:
+    """Creates a directory and its parents. Returns those that weren't there, outermost first."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            os.mkdir(folder)
+            made.append(folder)
+    except OSError:
+        for folder in reversed(made):
+            folder.rmdir()
+        raise
+    return made

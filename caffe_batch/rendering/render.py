@@ -1,0 +1,107 @@
+"""Rendering a template to the text of a net or solver."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
+
+from jinja2 import TemplateError, UndefinedError
+
+from caffe_batch import resources
+from caffe_batch.errors import InputError, PrototxtError
+from caffe_batch.prototxt import parse_net, parse_solver
+from caffe_batch.rendering.environment import make_environment
+from caffe_batch.rendering.find import find_path, folders
+from caffe_batch.rendering.template import Template, describe
+from caffe_batch.rendering.values import Value
+
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
+
+#: What an expression in a template may raise, beside Jinja2's own errors.
+_EXPRESSION_ERRORS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def render(
+    template: str, settings: Mapping[str, object], *, templates_dir: Path | None = None
+) -> str:
+    """The text of a net or solver, checked by reading it back as Caffe would.
+
+    Args:
+        template: Name or path, see :func:`caffe_batch.rendering.find_path`.
+        settings: Values by variable: of Python, or text that is read as the variable's type.
+        templates_dir: The user's own templates, looked in before the package's.
+
+    Raises:
+        InputError: An unknown or missing variable, a wrong value, an error in the template (all
+            with the template's name), or a text that is no net and no solver.
+    """
+    path = find_path(template, templates_dir)
+    environment = make_environment([path.parent, *folders(templates_dir)])
+    found = describe(environment, path)
+    values = found.read_settings(settings)
+    try:
+        text = environment.get_template(path.name).render(values)
+    except UndefinedError as error:
+        raise InputError(
+            f"{_place(error, found)}: {error.message}", hint=_missing(error, found, values)
+        ) from error
+    except (TemplateError, *_EXPRESSION_ERRORS) as error:
+        raise InputError(f"{_place(error, found)}: {error}") from error
+    _check(text, found)
+    return text
+
+
+def render_solver(**settings: object) -> str:
+    """The text of a solver; the settings are the variables of ``templates/solver.prototxt.j2``.
+
+    >>> "iter_size: 4" in render_solver(net="net.prototxt", iter_size=4, max_iter=400)
+    True
+
+    Raises:
+        InputError: As for :func:`render`.
+    """
+    return render(str(resources.folder("templates") / "solver.prototxt.j2"), settings)
+
+
+def _place(error: BaseException, template: Template) -> str:
+    """The template's name, and file and line of the error where it has one."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.endswith(".py")  # Jinja2 gives its frames the template's file name
+    ]
+    if not frames:
+        return f"template {template.name}"
+    return f"template {template.name} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def _missing(error: UndefinedError, template: Template, values: Mapping[str, Value]) -> str | None:
+    """How to give the variable that is missing, and what it means."""
+    match = _UNDEFINED.search(error.message or "")
+    for variable in template.variables:
+        if match and variable.name == match[1] and variable.name not in values:
+            about = f" ({variable.description})" if variable.description else ""
+            return f"Give it with -D {variable.name}=VALUE{about}."
+    return None
+
+
+def _check(text: str, template: Template) -> None:
+    """Read the text as a net, else as a solver; the reading that got further says what is wrong."""
+    errors: list[PrototxtError] = []
+    for parse in (parse_net, parse_solver):
+        try:
+            parse(text)
+        except PrototxtError as error:
+            errors.append(error)
+        else:
+            return
+    furthest = max(errors, key=lambda error: (error.line or inf, error.column or inf))
+    line = text.splitlines()[furthest.line - 1].strip() if furthest.line else ""
+    raise InputError(
+        f"template {template.name} makes a text that Caffe can't read: "
+        f"{furthest.message}: {line!r}",
+        hint=furthest.hint,
+    ) from furthest

@@ -1,0 +1,153 @@
+"""A picture of a run: the loss, and what the test nets measured, against updates."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caffe_batch.errors import InputError
+from caffe_batch.training.metrics import Metrics, NetTestMetrics, UpdateMetrics, read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: The smoothed curve is a mean over this share of the records.
+_SMOOTHING = 0.02
+
+#: Above this ratio of largest to smallest loss its axis is logarithmic.
+_LOG_RATIO = 30.0
+
+_COLOURS = ("#c1440e", "#3a7d44", "#7b4fa3", "#946b00")
+
+
+def write_loss_plot(metrics: Path, picture: Path, *, title: str) -> None:
+    """Draw metrics.jsonl into a PNG file.
+
+    Args:
+        metrics: The file that training wrote.
+        picture: The PNG to write; it is replaced as a whole.
+        title: Put above the picture.
+
+    Raises:
+        ImportError: matplotlib is not installed (the extra ``plot``).
+        InputError: There is nothing to draw.
+    """
+    figure = draw(list(read_metrics(metrics)), title=title)
+    temporary = picture.with_name(f".{picture.name}.new")
+    try:
+        figure.savefig(temporary, format="png", dpi=120)
+        temporary.replace(picture)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def draw(metrics: Sequence[Metrics], *, title: str) -> Figure:
+    """The figure: losses above, other test outputs (accuracy) below if there are any.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        InputError: There is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    updates = [line for line in metrics if isinstance(line, UpdateMetrics)]
+    if not updates:
+        raise InputError("no update has been measured yet, so there is no loss to draw")
+    tests = _test_curves(metrics)
+    losses = {name: lines for name, lines in tests.items() if lines[0].is_loss}
+    others = {name: lines for name, lines in tests.items() if not lines[0].is_loss}
+
+    figure = Figure(figsize=(8, 6 if others else 4.2), layout="constrained")
+    panels = figure.subplots(
+        2 if others else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if others else [1]
+    )[:, 0]
+    _draw_losses(panels[0], updates, losses)
+    if others:
+        _draw_others(panels[1], others)
+    for panel in panels:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.margins(x=0.01)
+    panels[-1].set_xlabel("update")
+    panels[0].set_title(title, loc="left")
+    return figure
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """A centred moving mean over ``window`` values, fewer at both ends; nan counts as missing.
+
+    >>> smooth([1, 2, 6, 7], 3)
+    [1.5, 3.0, 5.0, 6.5]
+    """
+    half = window // 2
+    means = []
+    for place in range(len(values)):
+        near = values[max(0, place - half) : place + half + 1]
+        known = [value for value in near if not math.isnan(value)]
+        means.append(sum(known) / len(known) if known else math.nan)
+    return means
+
+
+def _draw_losses(
+    panel: Axes, updates: Sequence[UpdateMetrics], tests: dict[str, list[NetTestMetrics]]
+) -> None:
+    numbers = [line.update for line in updates]
+    losses = [_or_nan(line.loss) for line in updates]
+    window = round(len(losses) * _SMOOTHING)
+    if window > 1:
+        panel.plot(numbers, losses, color="#9db8d6", linewidth=0.7, label="training, each record")
+        panel.plot(
+            numbers, smooth(losses, window), color="#1f5a96", linewidth=1.6, label="training, mean"
+        )
+    else:
+        panel.plot(numbers, losses, color="#1f5a96", linewidth=1.4, label="training")
+    for colour, (name, lines) in zip(_COLOURS, tests.items(), strict=False):
+        _draw_test(panel, f"test: {name}", lines, colour)
+    shown = [*losses, *(_or_nan(line.value) for lines in tests.values() for line in lines)]
+    finite = [value for value in shown if not math.isnan(value)]
+    if finite and min(finite) > 0 and max(finite) / min(finite) > _LOG_RATIO:
+        panel.set_yscale("log")
+    panel.set_ylabel("loss")
+    panel.legend(frameon=False)
+
+
+def _draw_others(panel: Axes, tests: dict[str, list[NetTestMetrics]]) -> None:
+    for colour, (name, lines) in zip(_COLOURS[1:] + _COLOURS[:1], tests.items(), strict=False):
+        _draw_test(panel, f"test: {name} (last {lines[-1].value:.4g})", lines, colour)
+    panel.set_ylabel("accuracy" if list(tests) == ["accuracy"] else "test output")
+    panel.legend(frameon=False)
+
+
+def _draw_test(panel: Axes, label: str, lines: Sequence[NetTestMetrics], colour: str) -> None:
+    panel.plot(
+        [line.update for line in lines],
+        [_or_nan(line.value) for line in lines],
+        color=colour,
+        marker="o",
+        markersize=3.5,
+        linewidth=1.2,
+        label=label,
+    )
+
+
+def _test_curves(metrics: Sequence[Metrics]) -> dict[str, list[NetTestMetrics]]:
+    """The lines of each test output, by a name that is its own."""
+    lines: dict[tuple[int, int], list[NetTestMetrics]] = defaultdict(list)
+    for line in metrics:
+        if isinstance(line, NetTestMetrics):
+            lines[line.test_net, line.index].append(line)
+    names: dict[str, list[NetTestMetrics]] = {}
+    for (net, index), curve in sorted(lines.items()):
+        name = curve[0].output
+        if name in names:
+            name = f"{name} (net {net}, output {index})"
+        names[name] = curve
+    return names
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,174 @@
+"""A run while it goes on: a live display for a terminal, plain lines for anything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import pairwise
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from caffe_batch.training.metrics import NetTestMetrics
+from caffe_batch.training.progress import Progress
+
+#: Seconds between two plain lines.
+LINE_INTERVAL_S = 10.0
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_SPARKLINE_WIDTH = 32
+
+
+def sparkline(values: Sequence[float], width: int = _SPARKLINE_WIDTH) -> str:
+    """The course of some values as a row of blocks, at most ``width`` of them.
+
+    Each block is the mean of its share of the values; the lowest block is the smallest mean.
+    Values that are not finite are left out.
+
+    >>> sparkline([8, 4, 2, 1, 1])
+    '█▄▂▁▁'
+    """
+    finite = [value for value in values if abs(value) < float("inf")]
+    columns = min(width, len(finite))
+    edges = [len(finite) * column // columns for column in range(columns + 1)] if columns else []
+    means = [sum(finite[start:end]) / (end - start) for start, end in pairwise(edges)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    step = (high - low) / len(_BLOCKS) or 1.0
+    return "".join(_BLOCKS[min(int((mean - low) / step), len(_BLOCKS) - 1)] for mean in means)
+
+
+def format_scores(scores: Sequence[NetTestMetrics]) -> str:
+    """The outputs of a test in one line: ``accuracy 0.981, loss 0.0612``.
+
+    Several test nets are told apart by ``[1]`` behind the name, elements of one output by their
+    order.
+    """
+    several = len({score.test_net for score in scores}) > 1
+    return ", ".join(
+        f"{score.output}{f'[{score.test_net}]' if several else ''} {_number(score.value)}"
+        for score in scores
+    )
+
+
+def progress_line(progress: Progress) -> str:
+    """The progress in one plain line."""
+    parts = [f"update {progress.update:,} of {progress.updates:,}"]
+    if progress.loss is not None:
+        parts.append(f"loss {_number(progress.loss)}")
+    parts += _numbers(progress)
+    if progress.left_s:
+        parts.append(f"{_duration(progress.left_s)} left")
+    return ", ".join(parts)
+
+
+def progress_view(progress: Progress) -> RenderableType:
+    """The progress as a few lines that are redrawn in place."""
+    if not progress.training:
+        return Text("Starting Caffe and building the nets ...", style="dim")
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(
+        Text(f"update {progress.update:,} / {progress.updates:,}", style="bold"),
+        ProgressBar(total=progress.updates, completed=progress.update, width=32),
+        f"{progress.update / progress.updates:.0%}",
+        "" if progress.left_s is None else f"{_duration(progress.left_s)} left",
+    )
+    loss = Table.grid(padding=(0, 2))
+    loss.add_row(
+        f"loss {'-' if progress.loss is None else _number(progress.loss)}",
+        Text(sparkline(progress.losses), style="cyan", no_wrap=True),
+    )
+    lines: list[RenderableType] = [bar, loss, Text(", ".join(_numbers(progress)))]
+    if progress.scores:
+        update = progress.scores[-1].update
+        lines.append(Text(f"test after update {update:,}: {format_scores(progress.scores)}"))
+    return Group(*lines)
+
+
+class TrainingView:
+    """Shows progress; a context manager, and an observer for ``train``.
+
+    Notes are printed once. On a terminal the rest is redrawn in place; elsewhere there is a line
+    every ten seconds, one for each test, and one at the end. When what it writes to goes away
+    (the terminal was closed) it falls silent: the training goes on.
+
+    Args:
+        console: Where to show it.
+        quiet: Show notes only.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+        self._live = Live(console=console, auto_refresh=False) if self._is_live() else None
+        self._notes_shown = 0
+        self._tested = self._printed = -1
+        self._line_at = time.monotonic() + LINE_INTERVAL_S
+        self._gone = False
+
+    def __enter__(self) -> TrainingView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live and not self._gone:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show it."""
+        if self._gone:
+            return
+        try:
+            for note in progress.notes[self._notes_shown :]:
+                self._print(note)
+            self._notes_shown = len(progress.notes)
+            if self._live:
+                self._live.update(progress_view(progress), refresh=True)
+            elif not self._quiet and progress.training:
+                self._print_lines(progress)
+        except OSError:
+            self._gone = True
+
+    def _is_live(self) -> bool:
+        return self._console.is_terminal and not self._quiet
+
+    def _print_lines(self, progress: Progress) -> None:
+        tested = progress.scores[-1].update if progress.scores else -1
+        if tested != self._tested:
+            self._tested = tested
+            self._print(f"test after update {tested:,}: {format_scores(progress.scores)}")
+        now = time.monotonic()
+        last = progress.update == progress.updates and self._printed != progress.update
+        if now >= self._line_at or last:
+            self._line_at, self._printed = now + LINE_INTERVAL_S, progress.update
+            self._print(progress_line(progress))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _numbers(progress: Progress) -> list[str]:
+    parts = []
+    if progress.samples_per_s is not None:
+        parts.append(f"{progress.samples_per_s:,.0f} samples/s")
+    parts.append(f"learning rate {_number(progress.learning_rate)}")
+    if progress.epoch is not None:
+        parts.append(f"epoch {progress.epoch:,.2f}")
+    return parts
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,99 @@
+"""A runtime that is an unpacked Debian: files in one folder, run without changing the host.
+
+Its python is started through the folder's own dynamic loader and finds all its libraries there,
+so the host's C library may be older or newer than the folder's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_batch.runtimes.base import Runtime
+
+#: The release, and what of it to install: pycaffe, and the BLAS that is fastest on a CPU.
+SUITE = "bullseye"
+PACKAGES = ("python3-caffe", "libopenblas0-pthread")
+PYTHON = "usr/bin/python3.9"
+
+#: Variables about the host's Python and libraries, which would break this one's.
+_HOSTS_OWN = {
+    "LD_AUDIT",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PYTHONEXECUTABLE",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONPLATLIBDIR",
+    "PYTHONSTARTUP",
+}
+
+#: Carries the user's PYTHONPATH to the line of code in PTH_FILE.
+_EXTRA_PATH = "CAFFE_BATCH_PYTHONPATH"
+PTH_FILE = "usr/lib/python3/dist-packages/caffe_batch.pth"
+PTH_LINE = (
+    "import os, sys; sys.path.extend(os.path.abspath(p) for p in "
+    f"os.environ.get({_EXTRA_PATH!r}, '').split(os.pathsep) if p)\n"
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of processor, in the words of the kernel, of Debian and of the C library.
+
+    Attributes:
+        machine: As ``platform.machine()`` has it.
+        debian: As dpkg has it.
+        triplet: The name of the library folders.
+        loader: The dynamic loader, relative to the root folder.
+    """
+
+    machine: str
+    debian: str
+    triplet: str
+    loader: str
+
+
+ARCHITECTURES = {
+    arch.machine: arch
+    for arch in (
+        Architecture("x86_64", "amd64", "x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2"),
+        Architecture("aarch64", "arm64", "aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class DebianRuntime(Runtime):
+    """An unpacked Debian with ``python3-caffe``.
+
+    The host's LD_PRELOAD, LD_LIBRARY_PATH and Python variables don't reach it, and neither do
+    the packages of the user's site folder. The modules of the user's PYTHONPATH (Python layers)
+    are found, but after the runtime's own, so that a numpy of the host's Python can't get in
+    the way.
+
+    Attributes:
+        root: The folder that holds ``usr/``, ``lib/`` and so on.
+        architecture: The processor that its programs are for.
+    """
+
+    root: Path
+    architecture: Architecture
+
+    def library_folders(self) -> list[str]:
+        """Where its loader looks, the threaded OpenBLAS before any other BLAS."""
+        triplet = self.architecture.triplet
+        folders = [f"usr/lib/{triplet}/openblas-pthread", f"usr/lib/{triplet}", f"lib/{triplet}"]
+        return [str(self.root / folder) for folder in (*folders, "usr/lib")]
+
+    def command(self, args: Sequence[str]) -> list[str]:
+        loader = str(self.root / self.architecture.loader)
+        libraries = ":".join(self.library_folders())
+        return [loader, "--library-path", libraries, str(self.root / PYTHON), *args]
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in _HOSTS_OWN}
+        own = {"PYTHONHOME": str(self.root / "usr"), "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1"}
+        return {**kept, **own, _EXTRA_PATH: os.environ.get("PYTHONPATH", "")}

@@ -1,0 +1,24 @@
+"""A runtime that is a Python interpreter of this machine which can import caffe by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from caffe_batch.runtimes.base import Runtime
+
+
+@dataclass(frozen=True)
+class Interpreter(Runtime):
+    """An executable that behaves as ``python``; its path is the runtime's name.
+
+    It is started with the environment as it is: a Caffe built by hand is usually found through
+    the user's own PYTHONPATH and LD_LIBRARY_PATH.
+    """
+
+    def command(self, args: Sequence[str]) -> list[str]:
+        return [self.name, *args]
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)

@@ -1,0 +1,165 @@
+"""What this machine has: GPUs, disk space, optional Python packages."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU; the sizes are None where the driver doesn't tell (a GPU cut up by MIG)."""
+
+    name: str
+    total_bytes: int | None
+    free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs of this machine, and who told.
+
+    Attributes:
+        source: ``NVML``, ``nvidia-smi``, or None if neither is there.
+        driver: Version of the NVIDIA driver.
+        devices: In the driver's order.
+        problem: Why there is no answer.
+    """
+
+    source: str | None = None
+    driver: str | None = None
+    devices: tuple[Gpu, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional Python package.
+
+    Attributes:
+        package: Its name for pip.
+        needed_for: What doesn't work without it.
+        extra: The extra of caffe-batch that installs it.
+        version: None if it isn't there or doesn't import.
+        problem: Why it doesn't import.
+    """
+
+    package: str
+    needed_for: str
+    extra: str
+    version: str | None = None
+    problem: str | None = None
+
+
+_EXTRAS = (
+    ("h5py", "h5py", "hdf5", "reading the input sizes of HDF5Data layers"),
+    ("pillow", "PIL.Image", "images", "reading the input sizes of ImageData layers"),
+    ("plyvel", "plyvel", "leveldb", "reading the input sizes of LevelDB databases"),
+    ("matplotlib", "matplotlib", "plot", "pictures of the loss"),
+    ("nvidia-ml-py", "pynvml", "gpu", "--gpu-memory auto and --gpu-memory 80%"),
+)
+
+_MIB = 1024**2
+
+
+def gpus() -> Gpus:
+    """Asks NVML, and without nvidia-ml-py the program nvidia-smi."""
+    try:
+        return _ask_nvml()
+    except ImportError:
+        pass
+    if shutil.which("nvidia-smi") is None:
+        return Gpus(problem="there is neither nvidia-ml-py nor nvidia-smi to ask")
+    done = subprocess.run(
+        [
+            "nvidia-smi",
+            "--query-gpu=driver_version,name,memory.total,memory.free",
+            "--format=csv,noheader,nounits",
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        return Gpus("nvidia-smi", problem=said[0] if said else f"exit status {done.returncode}")
+    return read_nvidia_smi(done.stdout)
+
+
+def read_nvidia_smi(csv: str) -> Gpus:
+    r"""The GPUs in nvidia-smi's answer: a line each of driver, name, total and free MiB.
+
+    >>> read_nvidia_smi("550.54, Some GPU, 8192, 8000\n").devices
+    (Gpu(name='Some GPU', total_bytes=8589934592, free_bytes=8388608000),)
+    """
+    rows = [[cell.strip() for cell in line.split(",")] for line in csv.splitlines() if line.strip()]
+    devices = tuple(Gpu(name, _mib(total), _mib(free)) for _, name, total, free in rows)
+    return Gpus("nvidia-smi", rows[0][0] if rows else None, devices)
+
+
+def extras() -> list[Extra]:
+    """The optional packages, each tried by importing it."""
+    return [_try(*row) for row in _EXTRAS]
+
+
+def free_space(path: Path) -> int:
+    """Free bytes of the disk that ``path`` is on, or will be on when it is made."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def protobuf() -> str:
+    """Version and kind of the protobuf package; ``upb`` is the fast kind."""
+    from google.protobuf.internal import api_implementation
+
+    return f"{importlib.metadata.version('protobuf')} ({api_implementation.Type()})"
+
+
+def _try(package: str, module: str, extra: str, needed_for: str) -> Extra:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError:
+        return Extra(package, needed_for, extra)
+    except ImportError as error:  # it is there, and a library that it needs isn't
+        return Extra(package, needed_for, extra, problem=str(error))
+    try:
+        return Extra(package, needed_for, extra, importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:  # not installed by pip
+        return Extra(package, needed_for, extra, "unknown version")
+
+
+def _ask_nvml() -> Gpus:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            driver = pynvml.nvmlSystemGetDriverVersion()
+            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+            return Gpus("NVML", driver, tuple(_nvml_gpu(handle) for handle in handles))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        return Gpus("NVML", problem=str(error))
+
+
+def _nvml_gpu(handle: object) -> Gpu:
+    import pynvml
+
+    name = pynvml.nvmlDeviceGetName(handle)
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError:
+        return Gpu(name, None, None)
+    return Gpu(name, memory.total, memory.free)
+
+
+def _mib(cell: str) -> int | None:
+    """Bytes of a number of MiB; None for ``[N/A]`` and the like."""
+    return int(cell) * _MIB if cell.isdecimal() else None
