@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,10 +90,34 @@ def load_recipe(
 
     shapes = parse_input_shapes(input_shapes)
     with warnings_on_stderr():
-        recipe = read_recipe(net, solver, allow_unknown_fields=allow_unknown_fields)
+        path = _net_file(net)
+        recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields)
     for note in recipe.notes:
         click.echo(f"note: {note}", err=True)
     return recipe, Sources(recipe.directories, shapes)
+
+
+def _net_file(net: str) -> str:
+    """NET itself, or, if it is no file but the name of a template, what that renders to."""
+    from pathlib import Path
+
+    from caffe_batch.rendering import available, render
+
+    names = [] if Path(net).exists() else [template.name for template in available()]
+    if net not in names:
+        near = did_you_mean(net, names)
+        if near and "." not in net:
+            raise InputError(f"{net}: there is no such file, and no such template", hint=near)
+        return net
+    folder = click.get_current_context().with_resource(TemporaryDirectory(prefix="caffe-batch-"))
+    path = Path(folder) / f"{net}.prototxt"
+    path.write_text(render(net, {}), encoding="utf-8")
+    click.echo(
+        f"note: template {net} with its defaults; `caffe-batch render {net} --variables` lists "
+        "them",
+        err=True,
+    )
+    return str(path)
 
 
 @contextmanager

@@ -85,6 +85,7 @@ class PlanRequest:
         from caffe_batch.planning import make_plan, parse_budget
         from caffe_batch.planning.records import count_records
         from caffe_batch.rendering.job_files import with_solver, write_job
+        from caffe_batch.runtimes.machine import free_gpu_bytes
 
         if self.gpu_memory is None:
             raise InputError(
@@ -92,7 +93,7 @@ class PlanRequest:
                 hint="Give --gpu-memory 8GiB, or --gpu-memory auto to ask the GPU.",
             )
         reserve = "0" if self.reserve is None and self.mode == "cpu" else self.reserve
-        budget = parse_budget(self.gpu_memory, reserve)
+        budget = parse_budget(self.gpu_memory, reserve, free_gpu_bytes)
         recipe, sources = load_recipe(
             self.net, self.solver, self.input_shapes,
             allow_unknown_fields=self.allow_unknown_fields,

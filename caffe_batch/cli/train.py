@@ -60,10 +60,8 @@ def train(
 
     Ctrl-C finishes the update, takes a snapshot and exits with 130; a second one stops at once.
     """
-    from rich.console import Console
-
     from caffe_batch import runtimes
-    from caffe_batch.reporting.training_view import TrainingView
+    from caffe_batch.reporting.training_view import LastingConsole, TrainingView
     from caffe_batch.training.job import JobDirectory, JobState
     from caffe_batch.training.supervisor import Device, Options
     from caffe_batch.training.supervisor import train as run
@@ -78,7 +76,7 @@ def train(
         job = _plan_first(target, plan, out)
     device = Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
     options = Options(device=device, gpu=gpu, threads=threads, restart=restart)
-    with warnings_on_stderr(), TrainingView(Console(stderr=True), quiet=quiet) as view:
+    with warnings_on_stderr(), TrainingView(LastingConsole(stderr=True), quiet=quiet) as view:
         outcome = run(job, runtime, options, view)
     if outcome.ran:
         _draw_loss(job)
@@ -107,11 +105,6 @@ def _plan_first(target: str, plan: dict[str, Any], out: Path | None) -> JobDirec
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
     job = JobDirectory(out or f"{Path(target).stem}.job")
-    if job.is_planned():
-        raise InputError(
-            f"{job.path} is a job directory already",
-            hint=f"Train it with `caffe-batch train {job.path}`, or give another --out.",
-        )
     made, _ = PlanRequest(net=target, **plan).run(job.path)
     click.echo(made.summary(), err=True)
     return job

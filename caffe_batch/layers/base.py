@@ -195,6 +195,7 @@ class Rule:
         is_loss: The first top has loss weight 1 unless the prototxt says otherwise.
         forced_bottoms: Whether ``force_backward`` may ask for the gradient of each bottom
             (Layer::AllowForceBackward); bottoms past the end: True.
+        fixed_parameters: Whether Caffe refuses an lr_mult other than 0 (BatchNorm's statistics).
     """
 
     type: str = ""
@@ -205,6 +206,7 @@ class Rule:
     automatic_top: bool = False
     is_loss: bool = False
     forced_bottoms: tuple[bool, ...] = ()
+    fixed_parameters: bool = False
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         """Shapes of the tops, one a top.

@@ -12,6 +12,7 @@ from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, cou
 
 class BatchNorm(Rule):
     type = "BatchNorm"
+    fixed_parameters = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         bottom = site.bottoms[0]

@@ -123,6 +123,13 @@ def rule_for(layer_type: str, name: str, *, allow_unknown: bool = False) -> Rule
         return rule
     if allow_unknown:
         return UNKNOWN
+    if layer_type == "Python":
+        raise UnknownLayerError(
+            "a Python layer's shapes and memory depend on its code",
+            layer=name,
+            hint="--allow-unknown leaves its own memory out and marks the total as a lower bound; "
+            "--input-shape TOP=CxHxW says what its tops look like.",
+        )
     near = did_you_mean(layer_type, list(RULES))
     raise UnknownLayerError(
         f"type {layer_type!r} is no layer type of Caffe 1.0",
@@ -198,6 +205,12 @@ class _Builder:
                 f"{len(layer.params)} param blocks for {len(param_shapes)} parameters",
                 layer=layer.name,
                 hint="Remove the blocks that are too many.",
+            )
+        if rule.fixed_parameters and any(spec.lr_mult != 0 for spec in layer.params):
+            raise NetError(
+                f"a {layer.type} layer updates its own parameters; their lr_mult must be 0",
+                layer=layer.name,
+                hint="Write param { lr_mult: 0 } for each of the three, or no param at all.",
             )
         specs = layer.params + (_NO_SPEC,) * (len(param_shapes) - len(layer.params))
         params = tuple(

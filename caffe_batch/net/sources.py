@@ -186,6 +186,9 @@ def _read_images(layer: caffe_pb2.LayerParameter, find: Find) -> Contents:
     lines = [line for line in listing.read_text(errors="replace").splitlines() if line.strip()]
     if not lines:
         raise InputError(f"image list {listing} is empty")
+    if settings.new_height and settings.new_width:
+        channels = 3 if settings.is_color else 1
+        return Contents(((channels, settings.new_height, settings.new_width),), len(lines))
     # Each line is "PATH LABEL"; the path may hold blanks, the label is after the last one.
     name = settings.root_folder + lines[0].rpartition(" ")[0]
     images = _extra("PIL.Image", "images", f"the images of {listing}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from caffe_batch.errors import InputError
@@ -33,27 +34,27 @@ class Budget:
         return self.budget_bytes - self.reserve_bytes
 
 
-def parse_budget(memory: str, reserve: str | None, *, gpu: int = 0) -> Budget:
+def parse_budget(memory: str, reserve: str | None, free_bytes: Callable[[], int]) -> Budget:
     """The budget from ``--gpu-memory`` and ``--reserve``.
 
     Args:
-        memory: A size (``8GiB``), ``auto`` (all that NVML says is free), or a share (``80%``).
+        memory: A size (``8GiB``), ``auto`` (all that is free), or a share of it (``80%``).
         reserve: A size, ``0``, or None for the default.
-        gpu: Which GPU ``auto`` and shares ask.
+        free_bytes: Tells the free memory of the GPU; asked for ``auto`` and shares only.
 
     Raises:
         InputError: No size, no GPU to ask, or a reserve that leaves nothing.
     """
     share = _SHARE.fullmatch(memory)
     if memory.strip().lower() == "auto":
-        budget = free_gpu_bytes(gpu)
+        budget = free_bytes()
     elif share:
         percent = float(share[1])
         if not 0 < percent <= 100:
             raise InputError(
                 f"{memory} is no share of the GPU's memory", hint="Give 1% to 100%, or a size."
             )
-        budget = int(free_gpu_bytes(gpu) * percent / 100)
+        budget = int(free_bytes() * percent / 100)
     else:
         budget = parse_size(memory)
     if reserve is None:
@@ -67,28 +68,3 @@ def parse_budget(memory: str, reserve: str | None, *, gpu: int = 0) -> Budget:
             "Caffe's own requests alone.",
         )
     return Budget(budget, kept)
-
-
-def free_gpu_bytes(gpu: int) -> int:
-    """Free memory of a GPU as NVML tells it, in bytes.
-
-    Raises:
-        InputError: No NVML, no driver, or no such GPU.
-    """
-    hint = "Give the memory as a size instead, for instance --gpu-memory 8GiB."
-    try:
-        import pynvml
-    except ImportError as error:
-        raise InputError(
-            "asking the GPU for its memory needs the extra 'gpu'",
-            hint=f"pip install 'caffe-batch[gpu]'. {hint}",
-        ) from error
-    try:
-        pynvml.nvmlInit()
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
-            return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise InputError(f"no GPU {gpu} answers on this machine ({error})", hint=hint) from error

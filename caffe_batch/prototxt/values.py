@@ -182,7 +182,7 @@ def format_float(value: float, *, single: bool) -> str:
         return f"{value:.0f}"
     if not single or not math.isfinite(value):
         return repr(value)
-    texts = (f"{value:.{digits}g}" for digits in range(6, 10))
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
     return next(text for text in texts if _as_single(float(text)) == value)
 
 

@@ -89,6 +89,14 @@ def progress_view(progress: Progress) -> RenderableType:
     return Group(*lines)
 
 
+class LastingConsole(Console):
+    """A console that falls silent when its reader is gone; rich's own ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing more."""
+        self.quiet = True
+
+
 class TrainingView:
     """Shows progress; a context manager, and an observer for ``train``.
 
@@ -97,7 +105,7 @@ class TrainingView:
     (the terminal was closed) it falls silent: the training goes on.
 
     Args:
-        console: Where to show it.
+        console: Where to show it; a :class:`LastingConsole` where the reader may go away.
         quiet: Show notes only.
     """
 

@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_batch.errors import InputError
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -89,6 +91,23 @@ def gpus() -> Gpus:
         said = (done.stdout + done.stderr).strip().splitlines()
         return Gpus("nvidia-smi", problem=said[0] if said else f"exit status {done.returncode}")
     return read_nvidia_smi(done.stdout)
+
+
+def free_gpu_bytes(number: int = 0) -> int:
+    """Free memory of a GPU, in bytes.
+
+    Raises:
+        InputError: No GPU of that number, or nobody who could tell.
+    """
+    found = gpus()
+    device = found.devices[number] if number < len(found.devices) else None
+    if device is None or device.free_bytes is None:
+        problem = found.problem or f"this machine has {len(found.devices)} that tell their memory"
+        raise InputError(
+            f"GPU {number} can't be asked for its free memory: {problem}",
+            hint="Give the memory as a size instead, for instance --gpu-memory 8GiB.",
+        )
+    return device.free_bytes
 
 
 def read_nvidia_smi(csv: str) -> Gpus:

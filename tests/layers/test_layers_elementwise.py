@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from caffe_judge import disagreements, layer_text, one_layer_net, we_build
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caffe_batch.layers.base import Shape
+from tests.layers.caffe_judge import disagreements, layer_text, one_layer_net, we_build
 
 IMAGE = (5, 3, 13, 17)
 CLIP = "clip_param { min: 0 max: 6 }"

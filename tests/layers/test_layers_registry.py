@@ -24,6 +24,6 @@ def test_a_type_has_one_rule() -> None:
 
 def test_every_rule_is_compared_with_caffe() -> None:
     """The nets in the ACCEPTED tables of this folder use every type."""
-    modules = [path.stem for path in Path(__file__).parent.glob("test_layers_*.py")]
-    tables = [getattr(importlib.import_module(name), "ACCEPTED", ()) for name in modules]
+    names = [f"tests.layers.{path.stem}" for path in Path(__file__).parent.glob("test_layers_*.py")]
+    tables = [getattr(importlib.import_module(name), "ACCEPTED", ()) for name in names]
     assert set(RULES) <= set(re.findall(r'type: "(\w+)"', str(tables)))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from caffe_judge import disagreements, layer_text, one_layer_net, we_build
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from caffe_batch.layers.base import Shape, Site
 from caffe_batch.layers.lrn import LRNSettings
 from caffe_batch.layers.pooling import PoolingSettings, SPPSettings
 from caffe_batch.layers.spatial import ConvolutionSettings
+from tests.layers.caffe_judge import disagreements, layer_text, one_layer_net, we_build
 
 IMAGE = (5, 6, 13, 17)
 VOLUME = (2, 3, 7, 11, 13)

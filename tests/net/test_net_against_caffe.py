@@ -155,6 +155,15 @@ NETS = {
     "top twice": DATA + conv("a", "data") + conv("a", "data") + LOSS % "a",
     "batch norm on data": DATA
     + 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" }' + LOSS % "bn",
+    "batch norm with one param": DATA
+    + 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" param { decay_mult: 0 } }'
+    + LOSS % "bn",
+    "batch norm with params of 0": DATA
+    + 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" '
+    "param { lr_mult: 0 } param { lr_mult: 0 } }" + LOSS % "bn",
+    "batch norm with three params": DATA
+    + 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" '
+    "param { lr_mult: 1 } param { lr_mult: 2 } param {} }" + LOSS % "bn",
     "phases": DATA + conv("a", "data", "include { phase: TRAIN }")
     + conv("b", "data", "include { phase: TEST }").replace('top: "b"', 'top: "a"') + LOSS % "a",
     "include and exclude": DATA

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.budget import DEFAULT_RESERVE_BYTES, parse_budget
+from caffe_batch.planning.budget import DEFAULT_RESERVE_BYTES
+from caffe_batch.planning.budget import parse_budget as parse
+from caffe_batch.runtimes.machine import free_gpu_bytes
 from caffe_batch.sizes import format_size, parse_size
+
+
+def no_gpu() -> int:
+    pytest.fail("a plain size needs no GPU")
 
 
 @pytest.mark.parametrize(
@@ -45,30 +49,28 @@ def test_sizes_for_people_stay_short() -> None:
 
 
 def test_reserve() -> None:
-    assert parse_budget("8GiB", None).usable_bytes == 8 * 2**30 - DEFAULT_RESERVE_BYTES
-    assert parse_budget("8GiB", "0").usable_bytes == 8 * 2**30
-    assert parse_budget("8GiB", "1GiB").usable_bytes == 7 * 2**30
+    assert parse("8GiB", None, no_gpu).usable_bytes == 8 * 2**30 - DEFAULT_RESERVE_BYTES
+    assert parse("8GiB", "0", no_gpu).usable_bytes == 8 * 2**30
+    assert parse("8GiB", "1GiB", no_gpu).usable_bytes == 7 * 2**30
 
 
 def test_a_reserve_that_leaves_nothing() -> None:
     with pytest.raises(InputError, match="the reserve of 512 MiB leaves nothing of 256 MiB"):
-        parse_budget("256MiB", None)
+        parse("256MiB", None, no_gpu)
 
 
 @pytest.mark.parametrize("share", ["0%", "101%", "1000%"])
 def test_shares_that_are_none(share: str) -> None:
     with pytest.raises(InputError, match="no share of the GPU's memory"):
-        parse_budget(share, "0")
+        parse(share, "0", no_gpu)
 
 
-@pytest.mark.parametrize("memory", ["auto", "80%"])
-def test_asking_a_gpu_needs_nvml(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it weren't installed
-    with pytest.raises(InputError, match="needs the extra 'gpu'"):
-        parse_budget(memory, "0")
+@pytest.mark.parametrize(("memory", "budget"), [("auto", 1000), ("80%", 800), (" 12.5 % ", 125)])
+def test_what_the_gpu_has_free(memory: str, budget: int) -> None:
+    assert parse(memory, "0", lambda: 1000).budget_bytes == budget
 
 
 def test_asking_a_gpu_that_isnt_there() -> None:
-    # No machine has a GPU of this number, so NVML's refusal is real with and without a driver.
-    with pytest.raises(InputError, match="no GPU 999 answers"):
-        parse_budget("auto", "0", gpu=999)
+    # No machine has a GPU of this number, so the refusal is real with and without a driver.
+    with pytest.raises(InputError, match="GPU 999 can't be asked for its free memory"):
+        free_gpu_bytes(999)

@@ -1,0 +1,255 @@
+"""The job directory: every file of one training run, named in one place, and its record.
+
+Files are the protocol: another program may read any of them while the run goes on. JSON files are
+replaced as a whole (written under a temporary name, then renamed), so a reader never sees half.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.rendering.files import write_text
+from caffe_batch.rendering.job_files import JobFiles
+
+
+class JobBusyError(CaffeBatchError, RuntimeError):
+    """Another ``train`` runs in the directory. Exit code 1."""
+
+
+class JobState(str, Enum):
+    """Where a job stands; the value is what job.json has."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One worker process of a job.
+
+    Attributes:
+        number: 1 for the first.
+        started, ended: ISO 8601 in UTC; ``ended`` is None while it runs.
+        runtime: Name of the runtime.
+        pid: Process id of the worker, which is also its process group.
+        threads: CPU threads that OpenBLAS was given.
+        working_directory: Where relative paths of the net were looked up.
+        resumed_from: The solverstate it went on from, or None from update 0.
+        first_update: Updates done when it began.
+        last_update: Updates done when it was last heard of.
+        caffe_version, python_version, device: What the worker said of itself; device is ``CPU``
+            or ``GPU 0``. None before it said so.
+        choices: What was decided for this run and why, one sentence each.
+        ending: Why it ended (a value of ``EndReason``), or None while it runs.
+        detail: The same in words, with Caffe's own message.
+    """
+
+    number: int
+    started: str
+    runtime: str
+    pid: int
+    threads: int
+    working_directory: str
+    resumed_from: str | None
+    first_update: int
+    last_update: int
+    caffe_version: str | None = None
+    python_version: str | None = None
+    device: str | None = None
+    choices: tuple[str, ...] = ()
+    ended: str | None = None
+    ending: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What job.json holds.
+
+    Attributes:
+        state: Where the job stands. ``running`` without a living process: it was killed.
+        updates: The solver's max_iter.
+        updates_done: Updates done by the last attempt.
+        host: Name of the machine.
+        caffe_batch_version: The version that ran it.
+        seed: The solver's random_seed, or None if Caffe drew one.
+        attempts: Every worker process, first to last.
+    """
+
+    state: JobState
+    updates: int
+    updates_done: int
+    host: str
+    caffe_batch_version: str
+    seed: int | None
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanFacts:
+    """What training needs to know of plan.json.
+
+    Attributes:
+        effective_batch: Samples per update.
+        batch_size, iter_size, gpus: Its factors.
+        cpu_mode: Whether the plan counts on Caffe's CPU mode.
+        train_records: Records of the training set, or None if the plan doesn't know.
+        working_directory: Where the plan was made; relative paths in the net start there.
+        summary: The plan in one line.
+    """
+
+    effective_batch: int
+    batch_size: int
+    iter_size: int
+    gpus: int
+    cpu_mode: bool
+    train_records: int | None
+    working_directory: Path
+    summary: str
+
+
+class JobDirectory:
+    """A directory written by ``plan``, and the names of all that ``train`` adds to it.
+
+    Args:
+        path: The directory; it need not exist yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
+        planned = JobFiles(self.path)
+        self.solver, self.net, self.plan = planned.solver, planned.net, planned.plan
+        self.snapshots = planned.snapshot_prefix.parent
+        self.record = self.path / "job.json"
+        self.log = self.path / "caffe.log"
+        self.metrics = self.path / "metrics.jsonl"
+        self.loss_plot = self.path / "loss.png"
+        self.worker_folder = self.path / ".worker"
+        self.worker_solver = self.worker_folder / "solver.prototxt"
+        self.worker_state = self.worker_folder / "resume.solverstate"
+        self.lock_file = self.worker_folder / "lock"
+
+    def is_planned(self) -> bool:
+        """Whether ``plan`` has written here."""
+        return self.plan.is_file()
+
+    def read_plan(self) -> PlanFacts:
+        """The facts of plan.json.
+
+        Raises:
+            InputError: A file that ``plan`` writes is missing, or plan.json is not a plan.
+        """
+        for file in (self.plan, self.solver, self.net):
+            if not file.is_file():
+                raise InputError(
+                    f"{self.path}: there is no {file.name}",
+                    hint="Write the directory with `caffe-batch plan NET ... --out DIR`.",
+                )
+        content = _read_json(self.plan)
+        try:
+            directory = content.get("working_directory")
+            records = content.get("train_records")
+            batch_size, iter_size = int(content["batch_size"]), int(content["iter_size"])
+            effective = int(content["effective_batch"])
+            split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
+            return PlanFacts(
+                effective_batch=effective,
+                batch_size=batch_size,
+                iter_size=iter_size,
+                gpus=int(content["gpus"]),
+                cpu_mode=content.get("mode") == "cpu",
+                train_records=None if records is None else int(records),
+                working_directory=self.path if directory is None else Path(directory),
+                summary=str(content.get("summary", split)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.plan}: not a plan ({type(error).__name__}: {error})",
+                hint="Plan again with `caffe-batch plan NET ... --out DIR`.",
+            ) from error
+
+    def read_record(self) -> JobRecord | None:
+        """What job.json says, or None before the first ``train``.
+
+        Raises:
+            InputError: The file is not a job record.
+        """
+        if not self.record.is_file():
+            return None
+        content = _read_json(self.record)
+        try:
+            attempts = tuple(
+                Attempt(**{**attempt, "choices": tuple(attempt["choices"])})
+                for attempt in content.pop("attempts")
+            )
+            return JobRecord(
+                **{**content, "state": JobState(content["state"]), "attempts": attempts}
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.record}: not a job record ({type(error).__name__}: {error})",
+                hint="`caffe-batch train DIR --restart` starts again from update 0.",
+            ) from error
+
+    def write_record(self, record: JobRecord) -> None:
+        """Replace job.json."""
+        write_json(self.record, asdict(record))
+
+    @contextmanager
+    def lock(self) -> Iterator[int]:
+        """Hold the directory for one ``train``.
+
+        The worker inherits the yielded file descriptor, so that a worker which outlives its
+        supervisor for a moment still holds the lock; a dead process can't hold it.
+
+        Raises:
+            JobBusyError: Another ``train``, or the worker of one that was killed, runs here.
+        """
+        self.worker_folder.mkdir(exist_ok=True)
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise JobBusyError(
+                    f"{self.path}: another `caffe-batch train` runs here",
+                    hint="Wait for it or stop it. A worker whose supervisor was killed takes a "
+                    "snapshot after its current update, then goes.",
+                ) from error
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def clear_results(self) -> None:
+        """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
+        for file in (self.record, self.log, self.metrics, self.loss_plot, self.worker_state):
+            file.unlink(missing_ok=True)
+        if self.snapshots.is_dir():
+            shutil.rmtree(self.snapshots)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file as a whole: readers see the old or the new one, never a part."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

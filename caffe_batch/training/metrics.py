@@ -1,0 +1,127 @@
+"""metrics.jsonl: what was measured while training, one JSON object a line.
+
+Two kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of the
+updates before it:
+
+``{"update", "loss", "learning_rate", "samples", "epoch", "seconds"}``
+    ``loss`` is the mean over all micro-batches since the line before, null if it is not finite;
+    ``learning_rate`` that of this update; ``epoch`` null if the records are not known.
+``{"update", "test_net", "index", "output", "value", "is_loss", "seconds"}``
+    One output of a test net after ``update`` updates, the mean over its batches; an output of
+    several elements has a line for each, told apart by ``index``. ``is_loss``: it has a
+    loss_weight, which is not applied to the value.
+
+``seconds`` are those spent training, over all attempts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """The loss since the record before, see the module's text."""
+
+    update: int
+    loss: float | None
+    learning_rate: float
+    samples: int
+    epoch: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NetTestMetrics:
+    """One output of one test, see the module's text."""
+
+    update: int
+    test_net: int
+    index: int
+    output: str
+    value: float | None
+    is_loss: bool
+    seconds: float
+
+
+Metrics = UpdateMetrics | NetTestMetrics
+
+
+class MetricsFile:
+    """Appends to metrics.jsonl; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, metrics: Metrics) -> None:
+        """Add a line; :meth:`flush` makes it visible to other programs."""
+        self._file.write(json.dumps(asdict(metrics), separators=(", ", ": ")) + "\n")
+
+    def flush(self) -> None:
+        """Hand the lines to the system."""
+        self._file.flush()
+
+
+def finite(value: float) -> float | None:
+    """The value, as precise as a float of Caffe's, or None where JSON has no number for it."""
+    return float(f"{value:.8g}") if math.isfinite(value) else None
+
+
+def read_metrics(path: Path) -> Iterator[Metrics]:
+    """The lines of metrics.jsonl, first to last.
+
+    A last line that a crash cut short is left out.
+    """
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            content = json.loads(line)
+            yield NetTestMetrics(**content) if "output" in content else UpdateMetrics(**content)
+
+
+def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
+    """Every output of the last test in metrics.jsonl; empty if there was none."""
+    scores: dict[tuple[int, int], NetTestMetrics] = {}
+    if path.is_file():
+        for metrics in read_metrics(path):
+            if isinstance(metrics, NetTestMetrics):
+                scores[metrics.test_net, metrics.index] = metrics
+    return tuple(scores[key] for key in sorted(scores))
+
+
+def rewind(path: Path, update: int) -> float:
+    """Drop what came after a snapshot, since the run goes on from there.
+
+    Caffe repeats a test that is due at the snapshot's update, so those test lines go as well.
+
+    Args:
+        path: metrics.jsonl; it may be missing.
+        update: Updates done in the snapshot.
+
+    Returns:
+        Seconds spent training up to there.
+    """
+    if not path.is_file():
+        return 0.0
+    seconds = 0.0
+    temporary = path.with_name(f"{path.name}.new")
+    with MetricsFile(temporary) as kept:
+        for metrics in read_metrics(path):
+            last = update if isinstance(metrics, UpdateMetrics) else update - 1
+            if metrics.update <= last:
+                kept.append(metrics)
+                seconds = max(seconds, metrics.seconds)
+    temporary.replace(path)
+    return seconds

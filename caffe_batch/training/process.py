@@ -1,0 +1,206 @@
+"""A worker process: start it, hear it, signal it, and say why it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training.ending import Ending, classify
+from caffe_batch.training.events import (
+    LogEvent,
+    WorkerEvent,
+    read_log_line,
+    read_worker_line,
+)
+
+#: Runs under the runtime's Python.
+WORKER = Path(__file__).with_name("worker.py")
+
+#: Log lines kept for the failure text; a stack trace of Caffe's has about 30.
+_TAIL_LINES = 200
+
+#: How long a worker may take to end once it was asked to and nobody listens any more.
+_GRACE_S = 10.0
+
+
+class LogFollower:
+    """Reads what is added to a log file, line by line.
+
+    Attributes:
+        tail: The last lines, oldest first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._file = path.open("rb")
+        self._file.seek(0, os.SEEK_END)
+        self._part = b""
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def read(self) -> Iterator[LogEvent]:
+        """The events of the lines that were completed since the last call."""
+        *lines, self._part = (self._part + self._file.read()).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", errors="replace")
+            self.tail.append(text)
+            event = read_log_line(text)
+            if event is not None:
+                yield event
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class WorkerProcess:
+    """One worker, in a session and process group of its own.
+
+    Its stdout and stderr go straight to the log, so that the log is complete whatever happens to
+    this process. Its events come through a pipe; when this end closes, by whatever death, the
+    worker takes a snapshot and stops.
+
+    Args:
+        runtime: Whose Python runs it.
+        settings: For the worker, without ``events``; see its docstring.
+        log: Caffe's log; it is appended to.
+        working_directory: Where relative paths of the net start.
+        environment: Variables on top of the runtime's own.
+        keep_open: File descriptors that the worker inherits.
+        script: The worker.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Mapping[str, Any],
+        *,
+        log: Path,
+        working_directory: Path,
+        environment: Mapping[str, str],
+        keep_open: Sequence[int] = (),
+        script: Path = WORKER,
+    ) -> None:
+        self._stop_requests = 0
+        self._part = b""
+        self._last_word: WorkerEvent | None = None
+        self._log = LogFollower(log)
+        self._events, write_end = os.pipe()
+        argument = json.dumps({**settings, "events": write_end})
+        try:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    runtime.command([str(script), argument]),
+                    env={**runtime.environment(), **environment},
+                    cwd=working_directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(write_end, *keep_open),
+                    start_new_session=True,
+                )
+        except OSError:
+            self._close()
+            raise
+        finally:
+            os.close(write_end)
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the number of its process group."""
+        return self._process.pid
+
+    @property
+    def log_tail(self) -> Sequence[str]:
+        """The last lines of the log, oldest first."""
+        return tuple(self._log.tail)
+
+    @property
+    def killed_on_request(self) -> bool:
+        """Whether a second stop request ended it without a snapshot."""
+        return self._stop_requests > 1
+
+    def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
+        """Everything new within the next ``timeout_s``, or until it closes its pipe."""
+        deadline = time.monotonic() + timeout_s
+        while select.select([self._events], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            chunk = os.read(self._events, 1 << 16)
+            if not chunk:
+                # Closed: it is about to end, and select would return at once from now on.
+                self._wait(timeout_s)
+                break
+            *lines, self._part = (self._part + chunk).split(b"\n")
+            for line in lines:
+                self._last_word = read_worker_line(line.decode("utf-8", errors="replace"))
+                yield self._last_word
+        yield from self._log.read()
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the worker's process group, if it still runs."""
+        if self.running():
+            os.killpg(self.pid, number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ask it to take a snapshot and stop; asked a second time, kill it at once."""
+        self._stop_requests += 1
+        self.send_signal(signal.SIGKILL if self._stop_requests > 1 else number)
+
+    def ending(self) -> Ending:
+        """Why it ended. Call it when it has, and when everything was listened to."""
+        return classify(self._process.wait(), self._last_word, self._log.tail)
+
+    def end(self) -> None:
+        """Make sure that it has ended and give back what it held."""
+        self.send_signal(signal.SIGTERM)
+        if not self._wait(_GRACE_S):
+            self.send_signal(signal.SIGKILL)
+            self._process.wait()
+        self._close()
+
+    def _wait(self, timeout_s: float) -> bool:
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _close(self) -> None:
+        os.close(self._events)
+        self._log.close()
+
+
+@contextmanager
+def forwarded_signals(worker: WorkerProcess) -> Iterator[None]:
+    """Hand the signals that this process gets to the worker's group, and to nothing else."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may have handlers
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        worker.stop(number)
+
+    def snapshot(number: int, frame: FrameType | None) -> None:
+        worker.send_signal(number)
+
+    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: snapshot}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

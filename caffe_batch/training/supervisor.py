@@ -1,0 +1,310 @@
+"""Trains a job directory: decides where to begin, runs a worker, keeps the record."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from caffe_batch import __version__
+from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.prototxt import read_solver
+from caffe_batch.runtimes.base import Runtime
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
+from caffe_batch.training.events import SnapshotTaken, Started
+from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
+from caffe_batch.training.learning_rate import learning_rate
+from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, last_scores, rewind
+from caffe_batch.training.process import WORKER, WorkerProcess, forwarded_signals
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.snapshots import list_snapshots
+from caffe_batch.training.tracker import Tracker
+
+#: How often the log is read and the observer is called, in seconds.
+TICK_S = 0.2
+
+#: metrics.jsonl gets about so many loss records, however long the run is.
+_RECORDS = 10_000
+
+#: Whichever BLAS Caffe was built with, one of these limits its threads.
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+Observer = Callable[[Progress], None]
+
+
+class Device(str, Enum):
+    """Where to train; AUTO takes the GPU where the runtime and the machine have one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    Attributes:
+        device: Where.
+        gpu: Number of the GPU, or None for the solver's device_id.
+        threads: CPU threads of the BLAS. One is the fastest for small nets (LeNet on two cores
+            takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
+            nets in CPU mode gain from more.
+        restart: Throw away an earlier run and start from update 0.
+    """
+
+    device: Device = Device.AUTO
+    gpu: int | None = None
+    threads: int = 1
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How ``train`` ended; failures are raised instead.
+
+    Attributes:
+        state: FINISHED or INTERRUPTED.
+        update, updates: Updates done, and to do in all.
+        scores: Outputs of the last test.
+        ran: False if the job had been finished before.
+    """
+
+    state: JobState
+    update: int
+    updates: int
+    scores: tuple[NetTestMetrics, ...]
+    ran: bool = True
+
+
+def train(
+    job: JobDirectory,
+    runtime: Runtime,
+    options: Options | None = None,
+    observer: Observer = lambda progress: None,
+    *,
+    script: Path = WORKER,
+) -> Outcome:
+    """Train a planned directory to its end, from its newest snapshot if there is one.
+
+    In the main thread, SIGINT and SIGTERM make the worker take a snapshot and stop, a second one
+    kills it; SIGHUP makes it take a snapshot and go on.
+
+    Args:
+        job: A directory that ``plan`` has written.
+        runtime: The Python with caffe to train on.
+        options: How to train.
+        observer: Called about five times a second with the progress.
+        script: The worker.
+
+    Raises:
+        InputError: The directory or the options are no base for training.
+        JobBusyError: Another ``train`` runs in the directory.
+        TrainingError: Caffe ended before the last update; the message has its reason, the last
+            lines of its log and where the log is.
+    """
+    options = options or Options()
+    plan = job.read_plan()
+    solver = _read_solver(job, plan)
+    with job.lock() as lock:
+        if options.restart:
+            job.clear_results()
+        before = job.read_record()
+        if before and before.state is JobState.FINISHED and before.updates_done >= solver.max_iter:
+            scores = last_scores(job.metrics)
+            return Outcome(JobState.FINISHED, before.updates_done, solver.max_iter, scores, False)
+        job.snapshots.mkdir(exist_ok=True)
+        run = _Run(job, plan, solver, before, runtime, options)
+        ending = run.carry_out(observer, script, lock)
+    return run.outcome(ending)
+
+
+class _Run:
+    """One call of ``train`` on a job that isn't finished."""
+
+    def __init__(
+        self,
+        job: JobDirectory,
+        plan: PlanFacts,
+        solver: caffe_pb2.SolverParameter,
+        before: JobRecord | None,
+        runtime: Runtime,
+        options: Options,
+    ) -> None:
+        self._job, self._plan, self._solver = job, plan, solver
+        self._runtime, self._options = runtime, options
+        self._earlier = before.attempts if before else ()
+        self._log_tail: Sequence[str] = ()
+        usable = [s for s in list_snapshots(job.snapshots) if s.update <= solver.max_iter]
+        self._resume = str(usable[-1].state) if usable else None
+        self._first_update = usable[-1].update if usable else 0
+        self._device = options.device
+        self._directory = plan.working_directory
+        self._notes = []
+        if self._resume:
+            self._notes.append(
+                f"Going on from update {self._first_update} ({Path(self._resume).name}); "
+                "Caffe reads its data from the first record again."
+            )
+        elif before:
+            self._notes.append("The run before left no snapshot: starting from update 0 again.")
+        if not self._directory.is_dir():
+            self._notes.append(
+                f"{self._directory}, where the plan was made, is gone: relative paths in the "
+                f"net start at {job.path}."
+            )
+            self._directory = job.path
+
+        if options.device is Device.AUTO and plan.cpu_mode:
+            self._device = Device.CPU
+            self._notes.append("Training on the CPU: the plan is for Caffe's CPU mode.")
+
+    def carry_out(self, observer: Observer, script: Path, lock: int) -> Ending:
+        """Run a worker to its end; job.json tells how far it is."""
+        seconds_before = rewind(self._job.metrics, self._first_update)
+        with MetricsFile(self._job.metrics) as metrics:
+            tracker = Tracker(
+                self._solver,
+                self._plan,
+                first_update=self._first_update,
+                seconds_before=seconds_before,
+                metrics=metrics,
+                notes=self._notes,
+            )
+            worker = WorkerProcess(
+                self._runtime,
+                self._worker_settings(),
+                log=self._job.log,
+                working_directory=self._directory,
+                environment=dict.fromkeys(_THREAD_VARIABLES, str(self._options.threads)),
+                keep_open=(lock,),
+                script=script,
+            )
+            try:
+                with forwarded_signals(worker):
+                    self._attempt = self._new_attempt(worker.pid)
+                    self._write(JobState.RUNNING)
+                    ending = self._follow(worker, tracker, observer)
+            finally:
+                worker.end()
+        self._log_tail = worker.log_tail
+        self._attempt = replace(
+            self._attempt, ended=_now(), ending=ending.reason.value, detail=ending.detail
+        )
+        self._write(_STATES.get(ending.reason, JobState.FAILED))
+        return ending
+
+    def outcome(self, ending: Ending) -> Outcome:
+        """The outcome of a run that is over.
+
+        Raises:
+            InputError: What was asked for is not possible.
+            TrainingError: It failed.
+        """
+        state = _STATES.get(ending.reason)
+        update, updates = self._attempt.last_update, self._solver.max_iter
+        if state is not None:
+            return Outcome(state, update, updates, last_scores(self._job.metrics))
+        if ending.reason is EndReason.REFUSED:
+            raise InputError(ending.detail, hint="--cpu trains on the CPU.")
+        lines = "".join(f"\n  {line}" for line in last_lines(self._log_tail))
+        raise TrainingError(
+            f"Caffe stopped at update {update} of {updates}: {ending.reason.value}: "
+            f"{ending.detail}\nThe last lines of {self._job.log}:{lines}",
+            hint=HINTS.get(ending.reason),
+        )
+
+    def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
+        running = True
+        while running:
+            running = worker.running()  # asked first, so that its last words are still heard
+            for event in worker.listen(TICK_S if running else 0):
+                tracker.handle(event)
+                self._attempt = replace(self._attempt, last_update=tracker.update)
+                if isinstance(event, Started):
+                    self._attempt = replace(
+                        self._attempt,
+                        caffe_version=event.caffe_version,
+                        python_version=event.python_version,
+                        device=event.device,
+                        choices=tracker.notes,
+                    )
+                if isinstance(event, (Started, SnapshotTaken)):
+                    self._write(JobState.RUNNING)
+            observer(tracker.progress())
+        if worker.killed_on_request:
+            return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
+        return worker.ending()
+
+    def _worker_settings(self) -> dict[str, Any]:
+        return {
+            "solver": str(self._job.solver),
+            "worker_solver": str(self._job.worker_solver),
+            "job": str(self._job.path),
+            "snapshots": str(self._job.snapshots),
+            "resume": self._resume,
+            "resume_copy": str(self._job.worker_state),
+            "device": self._device.value,
+            "gpu": self._options.gpu,
+            "record_every": -(-self._solver.max_iter // _RECORDS),
+        }
+
+    def _new_attempt(self, pid: int) -> Attempt:
+        return Attempt(
+            number=len(self._earlier) + 1,
+            started=_now(),
+            runtime=self._runtime.name,
+            pid=pid,
+            threads=self._options.threads,
+            working_directory=str(self._directory),
+            resumed_from=self._resume,
+            first_update=self._first_update,
+            last_update=self._first_update,
+            choices=tuple(self._notes),
+        )
+
+    def _write(self, state: JobState) -> None:
+        seed = self._solver.random_seed
+        self._job.write_record(
+            JobRecord(
+                state=state,
+                updates=self._solver.max_iter,
+                updates_done=self._attempt.last_update,
+                host=platform.node(),
+                caffe_batch_version=__version__,
+                seed=seed if seed >= 0 else None,
+                attempts=(*self._earlier, self._attempt),
+            )
+        )
+
+
+_STATES = {
+    EndReason.FINISHED: JobState.FINISHED,
+    EndReason.INTERRUPTED: JobState.INTERRUPTED,
+}
+
+
+def _read_solver(job: JobDirectory, plan: PlanFacts) -> caffe_pb2.SolverParameter:
+    """The solver of a job, checked for what training counts on."""
+    solver = read_solver(job.solver, allow_unknown_fields=True)
+    if solver.max_iter < 1:
+        raise InputError(
+            f"{job.solver}: max_iter is {solver.max_iter}, so there is no update to do",
+            hint="Set max_iter to the updates that the recipe trains for.",
+        )
+    learning_rate(solver, 0)
+    if plan.gpus > 1:
+        raise InputError(
+            f"{job.plan}: the plan is for {plan.gpus} GPUs, and train uses one",
+            hint="Plan with --gpus 1: the effective batch stays, iter_size grows.",
+        )
+    return solver
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

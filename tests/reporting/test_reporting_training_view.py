@@ -1,0 +1,148 @@
+"""The live display and the plain lines of a run."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from caffe_batch.reporting.training_view import (
+    TrainingView,
+    format_scores,
+    progress_line,
+    progress_view,
+    sparkline,
+)
+from caffe_batch.training.metrics import NetTestMetrics
+from caffe_batch.training.progress import Progress
+
+
+def score(output: str, value: float | None, *, net: int = 0, update: int = 500) -> NetTestMetrics:
+    return NetTestMetrics(update, net, 0, output, value, output == "loss", 1.0)
+
+
+PROGRESS = Progress(
+    update=1234,
+    updates=10_000,
+    samples=1234 * 256,
+    epoch=175.8012,
+    samples_per_s=15321.7,
+    loss=0.0612345,
+    losses=tuple(1 / n for n in range(1, 100)),
+    learning_rate=0.005,
+    scores=(score("accuracy", 0.98123), score("loss", 0.07)),
+    elapsed_s=20.0,
+    left_s=3725.4,
+    notes=("Training on the CPU: so there.",),
+    training=True,
+)
+
+STARTING = replace(
+    PROGRESS, update=0, epoch=0.0, samples_per_s=None, loss=None, losses=(), scores=(),
+    left_s=None, training=False,
+)  # fmt: skip
+
+
+def shown(progress: Progress, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(progress_view(progress))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def text_of(view_of: list[Progress], *, terminal: bool, quiet: bool = False) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=terminal, _environ={"TERM": "xterm"})
+    with TrainingView(console, quiet=quiet) as view:
+        for progress in view_of:
+            view(progress)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], ""),
+        ([3.0], "▁"),
+        ([5.0, 5.0], "▁▁"),
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "▁▂▃▄▅▆▇█"),
+        ([1.0, math.nan, math.inf, 0.0, -math.inf], "█▁"),
+        ([float(n) for n in range(64)], "▁▁▁▁▂▂▂▂▃▃▃▃▄▄▄▄▅▅▅▅▆▆▆▆▇▇▇▇████"),
+    ],
+)
+def test_sparkline(values: list[float], expected: str) -> None:
+    assert sparkline(values) == expected
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
+def test_sparkline_is_never_wider_than_asked(count: int) -> None:
+    assert len(sparkline([float(n) for n in range(count)])) == min(count, 32)
+
+
+def test_live_view_fits_80_columns() -> None:
+    assert shown(PROGRESS) == [
+        f"update 1,234 / 10,000  {'━━━╸':32}  12%  1:02:05 left",
+        f"loss 0.06123  {sparkline(PROGRESS.losses)}",
+        "15,322 samples/s, learning rate 0.005, epoch 175.80",
+        "test after update 500: accuracy 0.9812, loss 0.07",
+    ]
+
+
+def test_live_view_before_the_first_update() -> None:
+    assert shown(STARTING) == ["Starting Caffe and building the nets ..."]
+    assert shown(replace(STARTING, training=True))[1] == "loss -"
+
+
+def test_plain_line() -> None:
+    assert progress_line(PROGRESS) == (
+        "update 1,234 of 10,000, loss 0.06123, 15,322 samples/s, learning rate 0.005, "
+        "epoch 175.80, 1:02:05 left"
+    )
+    bare = replace(STARTING, epoch=None)
+    assert progress_line(bare) == "update 0 of 10,000, learning rate 0.005"
+
+
+def test_scores_of_several_nets_and_of_no_number() -> None:
+    scores = [score("accuracy", 0.5), score("loss", None), score("accuracy", 0.25, net=1)]
+    assert format_scores(scores) == "accuracy[0] 0.5, loss[0] not finite, accuracy[1] 0.25"
+
+
+def test_plain_lines_tell_each_thing_once() -> None:
+    end = replace(PROGRESS, update=10_000, left_s=0.0)
+    later = replace(PROGRESS, scores=(score("accuracy", 0.99, update=1000),))
+    said = text_of([STARTING, PROGRESS, PROGRESS, later, end, end], terminal=False)
+    assert said.splitlines() == [
+        "Training on the CPU: so there.",
+        "test after update 500: accuracy 0.9812, loss 0.07",
+        "test after update 1,000: accuracy 0.99",
+        "test after update 500: accuracy 0.9812, loss 0.07",
+        "update 10,000 of 10,000, loss 0.06123, 15,322 samples/s, learning rate 0.005, "
+        "epoch 175.80",
+    ]
+
+
+def test_quiet_tells_notes_only() -> None:
+    assert text_of([STARTING, PROGRESS], terminal=True, quiet=True) == (
+        "Training on the CPU: so there.\n"
+    )
+
+
+def test_a_terminal_is_redrawn_in_place() -> None:
+    said = text_of([STARTING, PROGRESS, PROGRESS], terminal=True)
+    assert said.count("Training on the CPU") == 1
+    assert "Starting Caffe" in said
+    assert "\x1b[1A" in said  # the cursor goes up to draw over the lines before
+    assert said.rstrip().endswith("\x1b[?25h")  # and is visible again at the end
+
+
+def test_a_writer_that_fails_is_left_alone() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    with TrainingView(Console(file=Gone(), force_terminal=False)) as view:
+        view(PROGRESS)
+        view(PROGRESS)
