@@ -102,7 +102,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
     """A hint naming the known words nearest to ``word``, or None if none is near.
 
     >>> did_you_mean("Convoluton", ["Convolution", "Deconvolution", "Pooling"])
-    'Did you mean Convolution?'
+    'Did you mean Convolution or Deconvolution?'
     """
     near = get_close_matches(word, known, n=3, cutoff=0.75)
     return f"Did you mean {' or '.join(near)}?" if near else None

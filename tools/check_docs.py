@@ -41,7 +41,11 @@ def cli_reference() -> str:
                 if child is not None:
                     add(child, click.Context(child, info_name=name, parent=context), depth + 1)
 
-    add(cli, click.Context(cli, info_name="caffe-batch", terminal_width=96), 2)
+    add(
+        cli,
+        click.Context(cli, info_name="caffe-batch", terminal_width=96, **cli.context_settings),
+        2,
+    )
     return "\n\n".join(parts) + "\n"
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
-from grpc_tools import protoc  # type: ignore[import-untyped]  # no stubs
+from grpc_tools import protoc
 
 SCHEMA = Path(__file__).resolve().parent.parent / "caffe_batch" / "schema"
 

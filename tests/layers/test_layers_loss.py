@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from caffe_judge import Built, caffe_builds, disagreements, layer_text, one_layer_net, we_build
+from tests.layers.caffe_judge import Built, caffe_builds, disagreements, layer_text, one_layer_net, we_build
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from caffe_judge import Built, caffe_builds, layer_text, one_layer_net, we_build
+from tests.layers.caffe_judge import Built, caffe_builds, layer_text, one_layer_net, we_build
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers import RULES
