@@ -11,6 +11,7 @@ from caffe_batch.prototxt.reader import (
     read,
     read_net,
     read_solver,
+    read_text,
 )
 from caffe_batch.prototxt.upgrade import (
     Origin,
@@ -37,6 +38,7 @@ __all__ = [
     "read",
     "read_net",
     "read_solver",
+    "read_text",
     "upgrade_net",
     "upgrade_solver",
     "write",

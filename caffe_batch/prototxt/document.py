@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from caffe_batch.errors import PrototxtError, did_you_mean
 from caffe_batch.prototxt import layout
+from caffe_batch.prototxt.messages import fill
 from caffe_batch.prototxt.syntax import Block, Field, Listing, Scalar, Source, parse
-from caffe_batch.prototxt.values import BadValueError, Rule, rules
+from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
 
 #: Names of fields, each repeated one followed by which of its entries, from 0:
 #: ``("layer", 3, "data_param", "batch_size")``, ``("test_iter", 0)``.
 Path = tuple[str | int, ...]
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def path_text(path: Path) -> str:
@@ -27,7 +30,7 @@ def path_text(path: Path) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)[1:]
 
 
-class Document:
+class Document(Generic[AnyMessage]):
     """The text of a net or solver, read and edited by the paths of its message.
 
     Comments, order, layout, line endings and a byte-order mark stay as they are. Fields that the
@@ -38,7 +41,7 @@ class Document:
         path: What messages call the file, or None.
     """
 
-    def __init__(self, text: str, message_type: type[Message], path: str | None = None) -> None:
+    def __init__(self, text: str, message_type: type[AnyMessage], path: str | None = None) -> None:
         """Parses a text.
 
         Raises:
@@ -52,6 +55,16 @@ class Document:
     @property
     def text(self) -> str:
         return self._source.text
+
+    def message(self) -> AnyMessage:
+        """The message that the text stands for, in its own syntax; fields of a fork are left out.
+
+        Raises:
+            PrototxtError: A field takes no such value, is given twice or is missing.
+        """
+        message = self._type()
+        fill(message, self._tree, self._source, allow_unknown_fields=True)
+        return message
 
     def has(self, path: Path) -> bool:
         """Whether the field is given; of a repeated one without an index, whether it has any."""
@@ -175,10 +188,10 @@ class Document:
                 raise self._source.error(f"{rule.name} takes a message", inner.start)
             block, message = inner, rule.message
 
-    def _step(self, message: Any, steps: Path, path: Path) -> tuple[Rule, int | None, Path]:
+    def _step(self, message: Any, steps: Path, path: Path) -> tuple[FieldRule, int | None, Path]:
         """The rule of the field that the steps begin with, its index, and the steps after it."""
         name, rest = steps[0] if steps else "", steps[1:]
-        known = rules(message)
+        known = field_rules(message)
         if name not in known:
             raise self._error(
                 f"{path_text(path)}: {message.name} has no field {name!r}",
@@ -195,7 +208,7 @@ class Document:
             raise self._error(f"{path_text(path)}: {name} is a single value, without fields")
         return rule, index, rest
 
-    def _leaf(self, place: _Place) -> tuple[list[str], Rule]:
+    def _leaf(self, place: _Place) -> tuple[list[str], FieldRule]:
         """The fields to make below a place, and the rule of the last."""
         names, rule, steps = [], place.rule, place.rest
         while steps:
@@ -212,7 +225,7 @@ class Document:
             raise self._error(f"there is no {path_text(path)}")
         return place.given[number]
 
-    def _read(self, rule: Rule, node: Scalar | Block) -> Any:
+    def _read(self, rule: FieldRule, node: Scalar | Block) -> Any:
         if isinstance(node, Block):
             raise self._source.error(f"{rule.name} is a message, not a single value", node.start)
         try:
@@ -237,7 +250,7 @@ class _Place:
     """
 
     block: Block
-    rule: Rule
+    rule: FieldRule
     index: int | None
     given: list[tuple[Field, Scalar | Block]]
     rest: Path

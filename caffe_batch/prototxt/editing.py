@@ -9,10 +9,8 @@ from typing import Any
 from caffe_batch.errors import PrototxtError
 from caffe_batch.prototxt import upgrade_v0, upgrade_v1
 from caffe_batch.prototxt.document import Document, Path, path_text
-from caffe_batch.prototxt.messages import fill
-from caffe_batch.prototxt.syntax import Source, parse
 from caffe_batch.prototxt.upgrade import UpgradedNet, upgrade_net
-from caffe_batch.prototxt.values import rules
+from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import (
     LayerParameter,
     NetParameter,
@@ -21,7 +19,9 @@ from caffe_batch.schema.caffe_pb2 import (
 )
 
 # Fields that V1 and current layers both have, under one name.
-_UNCHANGED = rules(V1LayerParameter.DESCRIPTOR).keys() & rules(LayerParameter.DESCRIPTOR).keys()
+_UNCHANGED = (
+    field_rules(V1LayerParameter.DESCRIPTOR).keys() & field_rules(LayerParameter.DESCRIPTOR).keys()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +56,14 @@ def edit_net(text: str, edits: Iterable[Edit], *, path: str | None = None) -> st
             or the syntax of the file has no place for it.
     """
     document = Document(text, NetParameter, path)
-    net, edits = _net(text, path), list(edits)
+    net, edits = document.message(), list(edits)
     upgraded = upgrade_net(net, path=path)
     document.update((_source_path(edit, net, upgraded, path), edit.value) for edit in edits)
-    after = upgrade_net(_net(document.text, path), path=path).net
+    after = upgrade_net(document.message(), path=path).net
     for edit in {(edit.layer, edit.path): edit for edit in edits}.values():
         if not _holds(after, edit):
             raise _no_place(edit, upgraded, path)
     return document.text
-
-
-def _net(text: str, path: str | None) -> NetParameter:
-    """The net as it is in the file."""
-    net, source = NetParameter(), Source(text, path)
-    fill(net, parse(source), source, allow_unknown_fields=True)
-    return net
 
 
 def _holds(net: NetParameter, edit: Edit) -> bool:
@@ -78,7 +71,7 @@ def _holds(net: NetParameter, edit: Edit) -> bool:
     here: Any = net if edit.layer is None else net.layer[edit.layer]
     for step in edit.path:
         if isinstance(step, str):
-            rule = rules(here.DESCRIPTOR)[step]
+            rule = field_rules(here.DESCRIPTOR)[step]
             here = getattr(here, step)
         elif step < len(here):
             here = here[step]
@@ -145,7 +138,7 @@ def _v0_path(path: Path, kind: str) -> Path | None:
     for name, target in upgrade_v0.targets(kind).items():
         rest = path[len(target) :]
         if path[: len(target)] == target:
-            rule = rules(V0LayerParameter.DESCRIPTOR)[name]
+            rule = field_rules(V0LayerParameter.DESCRIPTOR)[name]
             if rule.repeated or rule.message:
                 return ("layer", name, *rest)
             return ("layer", name) if rest in ((), (0,)) else None

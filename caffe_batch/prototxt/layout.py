@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from caffe_batch.prototxt.syntax import Block, Field, Listing, Scalar
 
-_INDENTED_LINE = re.compile(r"^[ \t]+(?=\S)", re.MULTILINE)
+_INDENTED_LINE = re.compile(r"^[ \t]+(?=[A-Za-z_])", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

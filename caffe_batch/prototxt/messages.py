@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from caffe_batch.errors import did_you_mean
 from caffe_batch.prototxt.syntax import Block, Listing, Scalar, Source, brief
-from caffe_batch.prototxt.values import BadValueError, Rule, rules
+from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def fill(
 
 
 def _fill(message: Message, block: Block, source: Source, skipped: list[Skipped] | None) -> None:
-    known = rules(message.DESCRIPTOR)
+    known = field_rules(message.DESCRIPTOR)
     seen = set()
     for entry in block.fields:
         rule = known.get(entry.name)
@@ -79,7 +79,7 @@ def _fill(message: Message, block: Block, source: Source, skipped: list[Skipped]
 
 
 def _items(
-    rule: Rule, value: Scalar | Block | Listing, source: Source
+    rule: FieldRule, value: Scalar | Block | Listing, source: Source
 ) -> list[Scalar | Block] | tuple[Scalar | Block]:
     if not isinstance(value, Listing):
         return (value,)
@@ -88,7 +88,7 @@ def _items(
     return value.items
 
 
-def _scalar(rule: Rule, value: Scalar | Block | Listing, source: Source) -> Any:
+def _scalar(rule: FieldRule, value: Scalar | Block | Listing, source: Source) -> Any:
     if type(value) is not Scalar:
         found = "a message" if isinstance(value, Block) else "a list"
         raise source.error(f"{rule.name} takes a single value, found {found}", value.start)
@@ -98,7 +98,7 @@ def _scalar(rule: Rule, value: Scalar | Block | Listing, source: Source) -> Any:
         raise source.error(error.message, value.start, hint=error.hint) from None
 
 
-def _block(rule: Rule, value: Scalar | Block | Listing, source: Source) -> Block:
+def _block(rule: FieldRule, value: Scalar | Block | Listing, source: Source) -> Block:
     if not isinstance(value, Block):
         raise source.error(
             f"{rule.name} takes a message",
@@ -113,7 +113,7 @@ def _unknown_hint(name: str, message: Message) -> str:
     owner = message.DESCRIPTOR
 
     def has(kind: str) -> bool:
-        return name in rules(owner.file.message_types_by_name[kind])
+        return name in field_rules(owner.file.message_types_by_name[kind])
 
     files = ("NetParameter", "SolverParameter")
     if owner.name in files and any(map(has, files)):
@@ -123,11 +123,11 @@ def _unknown_hint(name: str, message: Message) -> str:
     outside = [kind for kind in ("LayerParameter", "NetParameter") if has(kind)]
     if outside and owner.name not in files:
         return f"It is a field of {outside[0]}: is a '}}' missing above?"
-    groups = [rule for rule in rules(owner).values() if rule.message]
-    inside = [rule.name for rule in groups if name in rules(rule.message)]
+    groups = [rule for rule in field_rules(owner).values() if rule.message]
+    inside = [rule.name for rule in groups if name in field_rules(rule.message)]
     if inside:
         return f"It belongs inside {' or '.join(inside)}."
-    return did_you_mean(name, list(rules(owner))) or "It may be a field of a fork of Caffe."
+    return did_you_mean(name, list(field_rules(owner))) or "It may be a field of a fork of Caffe."
 
 
 def write(message: Message) -> str:
@@ -139,7 +139,7 @@ def write(message: Message) -> str:
 
 
 def _lines(message: Message, indent: str) -> Iterator[str]:
-    known = rules(message.DESCRIPTOR)
+    known = field_rules(message.DESCRIPTOR)
     for descriptor, value in message.ListFields():
         rule = known[descriptor.name]
         for item in value if rule.repeated else (value,):

@@ -11,10 +11,10 @@ from google.protobuf.message import DecodeError, Message
 
 from caffe_batch.errors import PrototxtError
 from caffe_batch.prototxt import files
-from caffe_batch.prototxt.messages import Skipped, fill
-from caffe_batch.prototxt.syntax import Source, brief, parse
+from caffe_batch.prototxt.messages import Skipped, fill, write
+from caffe_batch.prototxt.syntax import BYTE_ORDER_MARK, Source, brief, parse
 from caffe_batch.prototxt.upgrade import upgrade_net, upgrade_solver
-from caffe_batch.prototxt.values import rules
+from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
 
 AnyPath = str | os.PathLike[str]
@@ -84,13 +84,32 @@ def parse_solver(
     return _current_solver(solver, path)
 
 
+def read_text(path: AnyPath) -> str:
+    """The text of a net or solver to edit and to give to Caffe.
+
+    Byte for byte (:func:`caffe_batch.prototxt.encode` gives the bytes back), but without a
+    byte-order mark, which Caffe's own parser refuses. A binary file comes as the text that Caffe
+    would write, without weights.
+
+    Raises:
+        PrototxtError: The file can't be read, or is neither text nor a binary message.
+    """
+    name = os.fspath(path)
+    data = files.read_bytes(name)
+    message = _binary_message(data, (NetParameter, SolverParameter))
+    if message is None:
+        return files.decode(data, name).removeprefix(BYTE_ORDER_MARK)
+    if isinstance(message, NetParameter):
+        for layer in (*message.layer, *message.layers):
+            layer.ClearField("blobs")
+    return write(message)
+
+
 def _read(path: str, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool) -> AnyMessage:
     data = files.read_bytes(path)
-    if files.is_binary(data):
-        for kind in kinds:
-            message = _from_binary(data, kind)
-            if message is not None:
-                return message
+    message = _binary_message(data, kinds)
+    if message is not None:
+        return message
     return _parse(Source(files.decode(data, path), path), kinds, allow_unknown_fields)
 
 
@@ -99,7 +118,7 @@ def _parse(
 ) -> AnyMessage:
     """The message in a text, of the kind that knows most of its fields."""
     tree = parse(source)
-    known = [rules(kind.DESCRIPTOR) for kind in kinds]
+    known = [field_rules(kind.DESCRIPTOR) for kind in kinds]
     counts = [sum(field.name in names for field in tree.fields) for names in known]
     message = kinds[counts.index(max(counts))]()
     _warn_skipped(fill(message, tree, source, allow_unknown_fields=allow_unknown_fields), source)
@@ -118,19 +137,21 @@ def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
         warnings.warn(PrototxtWarning(text, path=source.path, line=line), stacklevel=4)
 
 
-def _from_binary(data: bytes, kind: type[AnyMessage]) -> AnyMessage | None:
-    """The message in binary data, or None if it isn't of that kind.
+def _binary_message(data: bytes, kinds: Iterable[type[AnyMessage]]) -> AnyMessage | None:
+    """The binary message of one of these kinds in the data, or None.
 
     Nearly any bytes may be read as a message of unknown fields, so known ones have to be there.
     """
-    message = kind()
-    try:
-        message.ParseFromString(data)
-    except DecodeError:
-        return None
-    telling = {"layer", "layers"} if kind is NetParameter else set(rules(kind.DESCRIPTOR))
-    given = {field.name for field, _ in message.ListFields()}
-    return message if telling & given else None
+    for kind in kinds if files.is_binary(data) else ():
+        message = kind()
+        try:
+            message.ParseFromString(data)
+        except DecodeError:
+            continue
+        telling = {"layer", "layers"} if kind is NetParameter else field_rules(kind.DESCRIPTOR)
+        if any(field.name in telling for field, _ in message.ListFields()):
+            return message
+    return None
 
 
 def _current_net(net: NetParameter, path: str | None) -> NetParameter:

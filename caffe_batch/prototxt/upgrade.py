@@ -12,7 +12,7 @@ from typing import Literal
 from caffe_batch.errors import PrototxtError
 from caffe_batch.prototxt.upgrade_v0 import upgrade_v0
 from caffe_batch.prototxt.upgrade_v1 import move_transforms, upgrade_v1
-from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
+from caffe_batch.schema.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 
 _SOLVER_TYPES = {
     "SGD": "SGD",
@@ -61,15 +61,17 @@ class UpgradedSolver:
 
 
 def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
-    """The net in current syntax; the given one stays as it is.
+    """The net in current syntax. The given one stays as it is, and comes back if it is current.
 
     Raises:
         PrototxtError: ``layer`` and ``layers`` in one net, inputs without a size each, an unknown
             V0 type, V0 padding that can't be folded.
     """
+    origins = [Origin("current", index) for index in range(len(net.layer))]
+    if not (net.layers or net.input or any(map(_spells_out_statistics, net.layer))):
+        return UpgradedNet(net, tuple(origins))  # not copied: a .caffemodel may be large
     upgraded = NetParameter()
     upgraded.CopyFrom(net)
-    origins = [Origin("current", index) for index in range(len(net.layer))]
     remarks: list[str] = []
     if any(layer.HasField("layer") for layer in net.layers):
         upgraded, indices, remarks = upgrade_v0(net, path)
@@ -120,12 +122,16 @@ def _upgrade_inputs(net: NetParameter, path: str | None) -> bool:
     return bool(shapes or dims)
 
 
+def _spells_out_statistics(layer: LayerParameter) -> bool:
+    """Whether it is a BatchNorm layer of the old kind, with params for its three statistics."""
+    return layer.type == "BatchNorm" and len(layer.param) == 3
+
+
 def _freeze_batch_norm(net: NetParameter) -> None:
-    """Keeps the solver off the statistics of BatchNorm layers that spell out three params."""
-    for layer in net.layer:
-        if layer.type == "BatchNorm" and len(layer.param) == 3:
-            for param in layer.param:
-                param.lr_mult = param.decay_mult = 0
+    """Keeps the solver off the statistics of BatchNorm layers that spell out their params."""
+    for layer in filter(_spells_out_statistics, net.layer):
+        for param in layer.param:
+            param.lr_mult = param.decay_mult = 0
 
 
 def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> UpgradedSolver:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from caffe_batch.errors import PrototxtError, did_you_mean
-from caffe_batch.prototxt.values import rules
+from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, V1LayerParameter
 
 #: V0 type -> V1 type. "padding" has none: it is folded into the layer that follows.
@@ -180,7 +180,7 @@ def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | Non
                 hint=did_you_mean(kind, list(TYPES)),
             )
         new.type = V1LayerParameter.LayerType.Value(TYPES[kind])
-    known, repeated = targets(kind), rules(old.layer.DESCRIPTOR)
+    known, repeated = targets(kind), field_rules(old.layer.DESCRIPTOR)
     remarks = []
     for field, value in old.layer.ListFields():
         if field.name in known:
@@ -198,7 +198,7 @@ def _assign(message: Any, path: tuple[str, ...], values: Iterable[Any]) -> None:
     """Sets the field at a path of names: all values where it is repeated, else the only one."""
     for name in path[:-1]:
         message = getattr(message, name)
-    rule = rules(message.DESCRIPTOR)[path[-1]]
+    rule = field_rules(message.DESCRIPTOR)[path[-1]]
     if rule.repeated:
         getattr(message, rule.name).extend(values)
         return

@@ -5,7 +5,7 @@ As Caffe does it (util/upgrade_proto.cpp: UpgradeNetDataTransformation, UpgradeV
 
 from __future__ import annotations
 
-from caffe_batch.prototxt.values import rules
+from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 
 #: V1 type -> current type.
@@ -97,7 +97,7 @@ def upgrade_v1(net: NetParameter) -> None:
 
 def _upgrade_layer(old: V1LayerParameter, new: LayerParameter) -> None:
     special = {*PARAM_FIELDS.values(), "type", "layer"}
-    known = rules(old.DESCRIPTOR)
+    known = field_rules(old.DESCRIPTOR)
     for field, value in old.ListFields():
         if field.name in special:
             continue

@@ -1,6 +1,6 @@
 """Single values: from the text of a prototxt to what a message holds, and back.
 
-Each field gets one :class:`Rule`, made from its descriptor: how a
+Each field gets one :class:`FieldRule`, made from its descriptor: how a
 :class:`~caffe_batch.prototxt.syntax.Scalar` is read (types, ranges and spellings as in the C++
 parser) and how a value is written.
 """
@@ -48,7 +48,7 @@ class BadValueError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FieldRule:
     """How one field is read and written.
 
     Attributes:
@@ -68,12 +68,12 @@ class Rule:
 
 
 @cache
-def rules(descriptor: Descriptor) -> dict[str, Rule]:
+def field_rules(descriptor: Descriptor) -> dict[str, FieldRule]:
     """The rules of a message type, by field name."""
     return {field.name: _rule(field) for field in descriptor.fields}
 
 
-def _rule(field: FieldDescriptor) -> Rule:
+def _rule(field: FieldDescriptor) -> FieldRule:
     read, write = _codec(field)
     if hasattr(field, "is_repeated"):  # protobuf 6.31 and later
         repeated, required = field.is_repeated, field.is_required
@@ -81,7 +81,7 @@ def _rule(field: FieldDescriptor) -> Rule:
         label = field.label  # type: ignore[attr-defined]  # no longer in the stubs
         repeated = label == FieldDescriptor.LABEL_REPEATED
         required = label == FieldDescriptor.LABEL_REQUIRED
-    return Rule(
+    return FieldRule(
         name=field.name,
         repeated=repeated,
         required=required,

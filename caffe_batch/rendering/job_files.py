@@ -8,8 +8,8 @@ that they start from.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -116,6 +116,7 @@ def write_job(
     """Writes a job directory.
 
     Each file appears whole or not at all, plan.json last: a directory with a plan.json is ready.
+    Whatever stops the writing, what it made is taken away again.
 
     Args:
         plan: What to write.
@@ -125,37 +126,57 @@ def write_job(
         directory: Created if it isn't there.
 
     Raises:
-        InputError: The directory holds a job already, or can't be written.
+        InputError: The directory holds a job already, or other files of these names, or its path
+            can't stand in a prototxt.
+        OSError: It can't be written.
     """
     files = JobFiles(directory.resolve())
-    if files.plan.exists():
-        raise InputError(
-            f"{directory} holds a job already",
-            hint=f"Run it with `caffe-batch train {directory}`, remove it, or give another "
-            "--out DIR.",
-        )
+    _check_nameable(files)
     texts, wiring = job_texts(plan, recipe, solver_text, files)
+    _check_free(files, directory, texts)
     content = {
         **plan.json(),
+        "summary": plan.summary(),
         "changes": [change.json() for change in (*plan.changes, *wiring)],
         "files": files.json(),
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
     }
     texts[files.plan] = json.dumps(content, indent=2) + "\n"
-    made = _make_directories(files.snapshot_prefix.parent)
-    written: list[Path] = []
-    try:
+    with ExitStack() as undo:
+        for folder in _missing_directories(files.snapshot_prefix.parent):
+            folder.mkdir()
+            undo.callback(folder.rmdir)
         for path, text in texts.items():
+            undo.callback(path.unlink, missing_ok=True)
             write_text(path, text)
-            written.append(path)
-    except OSError:
-        for path in written:
-            path.unlink()
-        for folder in reversed(made):
-            folder.rmdir()
-        raise
+        undo.pop_all()
     return files
+
+
+def _check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
+    """Raises an InputError if a job in this directory would overwrite anything."""
+    if files.plan.exists():
+        raise InputError(
+            f"{directory} holds a job already",
+            hint=f"Run it with `caffe-batch train {directory}`, remove it, or give another "
+            "--out DIR.",
+        )
+    there = next((path.name for path in names if path.exists()), None)
+    if there:
+        raise InputError(
+            f"{directory} holds a {there}, which the job would overwrite",
+            hint="Give a new directory: --out DIR is created if it isn't there.",
+        )
+
+
+def _check_nameable(files: JobFiles) -> None:
+    """Raises an InputError if no prototxt can name the directory."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(files.directory)):
+        raise InputError(
+            f"{str(files.directory)!r} is not UTF-8, so no prototxt can name it",
+            hint="Give another --out DIR.",
+        )
 
 
 def job_texts(
@@ -168,7 +189,7 @@ def job_texts(
         texts[files.test_net(number)] = _edited_net(test, ())
     solver_changes = [change for change in (*plan.changes, *wiring) if change.file == "solver"]
     if solver_text is None:
-        solver_text = _read(recipe.solver_path)
+        solver_text = prototxt.read_text(recipe.solver_path) if recipe.solver_path else ""
     path = None if recipe.solver_path is None else str(recipe.solver_path)
     document = prototxt.Document(solver_text, caffe_pb2.SolverParameter, path)
     document.update((c.path, c.after) for c in solver_changes if c.after is not None)
@@ -185,12 +206,8 @@ def _edited_net(file: NetFile, changes: Sequence[Change]) -> str:
         for change in changes
         if change.file == "net"
     ]
-    text = prototxt.write(file.message) if file.path is None else _read(file.path)
+    text = prototxt.write(file.message) if file.path is None else prototxt.read_text(file.path)
     return prototxt.edit_net(text, edits, path=None if file.path is None else str(file.path))
-
-
-def _read(path: Path | None) -> str:
-    return "" if path is None else prototxt.decode(path.read_bytes(), str(path))
 
 
 def _wiring(recipe: Recipe, files: JobFiles) -> list[Change]:
@@ -261,19 +278,10 @@ def _source(layer: Any) -> str:
     return str(getattr(layer, message).source)
 
 
-def _make_directories(path: Path) -> list[Path]:
-    """Creates a directory and its parents. Returns those that weren't there, outermost first."""
+def _missing_directories(path: Path) -> list[Path]:
+    """The directories to make for this one to be there, outermost first."""
     missing = []
     while not path.exists():
-        missing.append(path)
+        missing.insert(0, path)
         path = path.parent
-    made: list[Path] = []
-    try:
-        for folder in reversed(missing):
-            os.mkdir(folder)
-            made.append(folder)
-    except OSError:
-        for folder in reversed(made):
-            folder.rmdir()
-        raise
-    return made
+    return missing
