@@ -14,12 +14,11 @@ from caffe_batch.cli.plan import PlanRequest, plan_options
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
-    from caffe_batch.training.job import JobDirectory
-    from caffe_batch.training.supervisor import Outcome
+    from caffe_batch.training import JobDirectory, Outcome
 
 
 @click.command()
-@click.argument("target", metavar="DIR|NET")
+@click.argument("target", type=click.Path(), metavar="DIR|NET")
 @plan_options
 @click.option(
     "--out",
@@ -62,9 +61,8 @@ def train(
     """
     from caffe_batch import runtimes
     from caffe_batch.reporting.training_view import LastingConsole, TrainingView
-    from caffe_batch.training.job import JobDirectory, JobState
-    from caffe_batch.training.supervisor import Device, Options
-    from caffe_batch.training.supervisor import train as run
+    from caffe_batch.training import Device, JobDirectory, JobState, Options
+    from caffe_batch.training import train as run
 
     if cpu and gpu is not None:
         raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
@@ -97,7 +95,7 @@ def _refuse_plan_options(ctx: click.Context, job: JobDirectory, names: list[str]
 
 
 def _plan_first(target: str, plan: dict[str, Any], out: Path | None) -> JobDirectory:
-    from caffe_batch.training.job import JobDirectory
+    from caffe_batch.training import JobDirectory
 
     if Path(target).is_dir():
         raise InputError(

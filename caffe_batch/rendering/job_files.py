@@ -172,11 +172,13 @@ def _check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None
 
 def _check_nameable(files: JobFiles) -> None:
     """Raises an InputError if no prototxt can name the directory."""
-    if any("\ud800" <= letter <= "\udfff" for letter in str(files.directory)):
+    try:
+        str(files.directory).encode()
+    except UnicodeEncodeError as error:
         raise InputError(
             f"{str(files.directory)!r} is not UTF-8, so no prototxt can name it",
             hint="Give another --out DIR.",
-        )
+        ) from error
 
 
 def job_texts(

@@ -1,0 +1,24 @@
+"""Runs a planned job directory on real Caffe, in a process of its own, and keeps its record.
+
+``train(JobDirectory(path), runtimes.find())`` is the whole of it; the command line adds a display.
+"""
+
+from caffe_batch.training.job import JobBusyError, JobDirectory, JobRecord, JobState
+from caffe_batch.training.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.supervisor import Device, Options, Outcome, train
+
+__all__ = [
+    "Device",
+    "JobBusyError",
+    "JobDirectory",
+    "JobRecord",
+    "JobState",
+    "NetTestMetrics",
+    "Options",
+    "Outcome",
+    "Progress",
+    "UpdateMetrics",
+    "read_metrics",
+    "train",
+]

@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -53,24 +54,39 @@ Metrics = UpdateMetrics | NetTestMetrics
 
 
 class MetricsFile:
-    """Appends to metrics.jsonl; a context manager."""
+    """Appends to metrics.jsonl; a context manager.
+
+    Raises:
+        OSError: Naming the file, from every method: the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> MetricsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with self._named_errors():
+            self._file.close()
 
     def append(self, metrics: Metrics) -> None:
         """Add a line; :meth:`flush` makes it visible to other programs."""
-        self._file.write(json.dumps(asdict(metrics), separators=(", ", ": ")) + "\n")
+        with self._named_errors():
+            self._file.write(json.dumps(vars(metrics)) + "\n")
 
     def flush(self) -> None:
         """Hand the lines to the system."""
-        self._file.flush()
+        with self._named_errors():
+            self._file.flush()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def finite(value: float) -> float | None:

@@ -89,6 +89,10 @@ class Training:
     def __init__(self, solver, message, events, requests, record_every, first_update):
         self.solver = weakref.proxy(solver)
         self.message = message
+        self.iter_size = message.iter_size
+        self.snapshot_every = message.snapshot
+        self.test_every = message.test_interval
+        self.last_update = message.max_iter
         self.events = events
         self.requests = requests
         self.record_every = record_every
@@ -100,9 +104,11 @@ class Training:
         self.started = self.flushed = time.monotonic()
         net = solver.net
         self.last_layer = len(net.layers) - 1
-        self.losses = [
+        weighted = [
             (weight, net.blobs[name]) for name, weight in net.blob_loss_weights.items() if weight
         ]
+        self.scalars = [(weight, blob) for weight, blob in weighted if blob.count == 1]
+        self.others = [(weight, blob) for weight, blob in weighted if blob.count != 1]
         net.after_forward(self.after_layer)
         solver.add_callback(self.before_update, self.after_gradients)
         for test_net in solver.test_nets:
@@ -128,7 +134,7 @@ class Training:
 
     def before_update(self):
         """Caffe's on_start: the update before is applied and its snapshot written."""
-        every = self.message.snapshot
+        every = self.snapshot_every
         if every and self.solver.iter % every == 0 and self.snapshot_at != self.solver.iter:
             self.announce_snapshot()
         if self.requests.snapshot:
@@ -140,17 +146,20 @@ class Training:
     def after_layer(self, layer):
         """Called after each layer's forward pass; the last one ends a micro-batch."""
         if layer == self.last_layer:
-            for weight, blob in self.losses:
+            for weight, blob in self.scalars:
+                self.loss += weight * float(blob.data)
+            for weight, blob in self.others:
                 self.loss += weight * float(blob.data.sum())
 
     def after_gradients(self):
         """Caffe's on_gradients_ready: all micro-batches of the update are done."""
         update = self.solver.iter + 1
-        self.total += self.loss / self.message.iter_size
+        self.total += self.loss / self.iter_size
         self.count += 1
-        intervals = (self.message.snapshot, self.message.test_interval)
-        pause = any(every and update % every == 0 for every in intervals)
-        if pause or update % self.record_every == 0 or update == self.message.max_iter:
+        pause = (self.snapshot_every and update % self.snapshot_every == 0) or (
+            self.test_every and update % self.test_every == 0
+        )
+        if pause or update % self.record_every == 0 or update == self.last_update:
             self.record(update)
         if pause or time.monotonic() - self.flushed > FLUSH_S:
             self.flush(update)

@@ -130,6 +130,16 @@ def test_caffe_that_fails(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_full_disk(tmp_path: Path) -> None:
+    job = endless_job(tmp_path)
+    job.metrics.symlink_to("/dev/full")
+    done = train(job.path)
+    assert done.returncode == 1
+    assert f"caffe-batch: {job.metrics}: No space left on device\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list_snapshots(job.snapshots)  # which had space
+
+
 def test_two_trains_on_one_directory(tmp_path: Path) -> None:
     job = endless_job(tmp_path)
     with subprocess.Popen([PROGRAM, "train", job.path, "-q"], stderr=subprocess.DEVNULL) as first:

@@ -1,0 +1,346 @@
+"""The supervisor with real workers, real signals and real deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.runtimes import Runtime
+from caffe_batch.runtimes.interpreter import Interpreter
+from caffe_batch.training.job import JobBusyError, JobDirectory, JobRecord, JobState
+from caffe_batch.training.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.snapshots import list_snapshots
+from caffe_batch.training.supervisor import Options, train
+from tests.planned_jobs import RECORDS, FinishedJob, write_job
+
+FAKE = Path(__file__).with_name("fake_worker.py")
+ENDLESS = 10_000_000
+
+
+def record_of(job: JobDirectory) -> JobRecord:
+    record = job.read_record()
+    assert record is not None
+    return record
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class SignalAtUpdate:
+    """An observer that sends this process a signal, as a person's Ctrl-C would, at an update."""
+
+    def __init__(self, update: int, *numbers: signal.Signals) -> None:
+        self.update, self.numbers = update, list(numbers)
+        self.last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self.last = progress
+        if self.numbers and progress.update >= self.update:
+            os.kill(os.getpid(), self.numbers.pop(0))
+
+
+def test_a_job_from_begin_to_end(finished: FinishedJob) -> None:
+    job, outcome = finished.job, finished.outcome
+    assert (outcome.state, outcome.update, outcome.updates) == (JobState.FINISHED, 60, 60)
+    assert [(score.update, score.output) for score in outcome.scores] == [
+        (60, "accuracy"),
+        (60, "loss"),
+    ]
+    assert outcome.scores[0].value == 1.0
+    record = record_of(job)
+    assert (record.state, record.updates_done, record.updates) == (JobState.FINISHED, 60, 60)
+    assert record.seed == 1
+    (attempt,) = record.attempts
+    assert (attempt.first_update, attempt.last_update, attempt.ending) == (0, 60, "finished")
+    assert attempt.caffe_version == "1.0.0"
+    assert attempt.resumed_from is None
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [25, 50, 60]
+
+
+def test_metrics_of_every_update_and_test(finished: FinishedJob) -> None:
+    lines = list(read_metrics(finished.job.metrics))
+    updates = [line for line in lines if isinstance(line, UpdateMetrics)]
+    assert [line.update for line in updates] == list(range(1, 61))
+    assert [line.samples for line in updates] == list(range(18, 61 * 18, 18))
+    assert updates[34].epoch == pytest.approx(35 * 18 / RECORDS)
+    # The step policy: 50 updates at 0.1, then half of it.
+    assert [line.learning_rate for line in updates] == 50 * [0.1] + 10 * [0.05]
+    assert [line.seconds for line in updates] == sorted(line.seconds for line in updates)
+    tests = [line for line in lines if isinstance(line, NetTestMetrics)]
+    assert [(line.update, line.output) for line in tests] == [
+        (update, output) for update in (0, 20, 40, 60) for output in ("accuracy", "loss")
+    ]
+
+
+def test_what_an_observer_sees(finished: FinishedJob) -> None:
+    first, last = finished.seen[0], finished.seen[-1]
+    assert not first.training
+    assert (first.update, first.updates, first.loss, first.samples_per_s) == (0, 60, None, None)
+    assert last.training
+    assert (last.update, last.samples, last.left_s) == (60, 60 * 18, 0)
+    assert last.samples_per_s
+    assert last.loss == last.losses[-1]
+    assert len(last.losses) == 60
+    assert last.scores == finished.outcome.scores
+
+
+def test_a_finished_job_is_not_trained_again(finished: FinishedJob, runtime: Runtime) -> None:
+    log = finished.job.log.read_bytes()
+    outcome = train(finished.job, runtime)
+    assert (outcome.ran, outcome.state, outcome.update) == (False, JobState.FINISHED, 60)
+    assert outcome.scores == finished.outcome.scores
+    assert finished.job.log.read_bytes() == log
+
+
+def test_restart_throws_the_earlier_run_away(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=20)
+    train(job, runtime)
+    first = job.metrics.read_text()
+    outcome = train(job, runtime, Options(restart=True))
+    assert outcome.ran
+    assert len(record_of(job).attempts) == 1
+    assert len(job.metrics.read_text().splitlines()) == len(first.splitlines())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on(
+    number: signal.Signals, runtime: Runtime, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, max_iter=ENDLESS, width=300, test_interval=1000)
+    handler = signal.getsignal(number)
+    outcome = train(job, runtime, observer=SignalAtUpdate(50, number))
+    assert signal.getsignal(number) is handler
+    assert outcome.state is JobState.INTERRUPTED
+    stopped = outcome.update
+    assert 50 <= stopped < ENDLESS
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [stopped]
+    record = record_of(job)
+    assert (record.state, record.updates_done) == (JobState.INTERRUPTED, stopped)
+    assert not is_alive(record.attempts[0].pid)
+
+    end = stopped + 30
+    text = job.solver.read_text().replace(f"max_iter: {ENDLESS}", f"max_iter: {end}")
+    job.solver.write_text(text)
+    seen: list[Progress] = []
+    outcome = train(job, runtime, observer=seen.append)
+    assert (outcome.state, outcome.update) == (JobState.FINISHED, end)
+    assert seen[0].notes[0].startswith(f"Going on from update {stopped} (tiny_iter_{stopped}.")
+    first, second = record_of(job).attempts
+    assert (first.ending, first.first_update, first.last_update) == ("interrupted", 0, stopped)
+    assert (second.ending, second.first_update, second.last_update) == ("finished", stopped, end)
+    assert second.resumed_from == str(job.snapshots / f"tiny_iter_{stopped}.solverstate")
+    updates = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    numbers = [line.update for line in updates]
+    assert numbers == sorted(set(numbers))  # none twice
+    assert stopped in numbers
+    assert numbers[-1] == end
+    seconds = [line.seconds for line in updates]
+    assert seconds == sorted(seconds)
+
+
+def test_hangup_takes_a_snapshot_and_goes_on(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=ENDLESS, width=300, test_interval=1000)
+    observer = SignalAtUpdate(20, signal.SIGHUP, signal.SIGINT)
+
+    def later(progress: Progress) -> None:
+        if len(observer.numbers) == 1 and not list_snapshots(job.snapshots):
+            return  # the first one is on its way
+        observer(progress)
+
+    outcome = train(job, runtime, observer=later)
+    first, last = list_snapshots(job.snapshots)
+    assert 20 <= first.update < last.update == outcome.update
+
+
+def test_a_stop_during_a_long_test(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, test_iter=100_000_000)  # hours
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+
+    def when_testing(progress: Progress) -> None:
+        testing = job.log.exists() and "Testing net" in job.log.read_text()
+        if testing and not timer.is_alive() and not timer.finished.is_set():
+            timer.start()
+
+    outcome = train(job, runtime, observer=when_testing)
+    assert (outcome.state, outcome.update) == (JobState.INTERRUPTED, 0)
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [0]
+
+
+def test_a_second_request_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_WORKER", "hang")
+    job = write_job(tmp_path)
+    started = time.monotonic()
+    outcome = train(
+        job,
+        Interpreter(sys.executable),
+        observer=SignalAtUpdate(3, signal.SIGINT, signal.SIGINT),
+        script=FAKE,
+    )
+    assert time.monotonic() - started < 5
+    assert outcome.state is JobState.INTERRUPTED
+    (attempt,) = record_of(job).attempts
+    assert attempt.detail == "killed at once, on a second request"
+    assert not is_alive(attempt.pid)
+
+
+def test_only_the_worker_group_gets_the_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_WORKER", "hang")
+    job = write_job(tmp_path)
+    groups: list[int] = []
+
+    def note_group(progress: Progress) -> None:
+        if progress.training and not groups:
+            pid = record_of(job).attempts[0].pid
+            groups.extend([os.getpgid(pid), os.getsid(pid), pid])
+        interrupt(progress)
+
+    interrupt = SignalAtUpdate(3, signal.SIGINT, signal.SIGINT)
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        train(job, Interpreter(sys.executable), observer=note_group, script=FAKE)
+        assert bystander.poll() is None
+        bystander.kill()
+    assert groups == 3 * [groups[2]]
+    assert groups[0] != os.getpgrp()
+
+
+def test_in_a_thread_signals_are_left_to_the_program(tmp_path: Path, runtime: Runtime) -> None:
+    job = write_job(tmp_path, max_iter=20)
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(train(job, runtime)))
+    thread.start()
+    thread.join(60)
+    assert outcomes[0].state is JobState.FINISHED
+
+
+def test_an_observer_that_fails_leaves_no_worker_behind(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=ENDLESS, width=300, test_interval=1000)
+
+    def fail(progress: Progress) -> None:
+        if progress.update:
+            raise RuntimeError("the display broke")
+
+    with pytest.raises(RuntimeError, match="the display broke"):
+        train(job, runtime, observer=fail)
+    assert not is_alive(record_of(job).attempts[0].pid)
+    assert list_snapshots(job.snapshots)
+
+
+def test_a_killed_supervisor_takes_its_worker_along(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=ENDLESS, width=300, test_interval=1000)
+    code = (
+        "import sys; from caffe_batch import runtimes; "
+        "from caffe_batch.training.job import JobDirectory; "
+        "from caffe_batch.training.supervisor import train; "
+        "train(JobDirectory(sys.argv[1]), runtimes.find(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(job.path), runtime.name]
+    with subprocess.Popen(command) as supervisor:
+        wait_for(lambda: job.metrics.exists() and job.metrics.stat().st_size)
+        record = record_of(job)
+        with pytest.raises(JobBusyError, match="another `caffe-batch train` runs here"):
+            train(job, runtime)
+        supervisor.kill()
+    pid = record.attempts[0].pid
+    wait_for(lambda: not is_alive(pid))
+    assert record_of(job).state is JobState.RUNNING  # nobody was there to write it
+    (snapshot,) = list_snapshots(job.snapshots)
+    text = job.solver.read_text().replace(str(ENDLESS), str(snapshot.update + 1))
+    job.solver.write_text(text)
+    outcome = train(job, runtime)
+    assert (outcome.state, outcome.update) == (JobState.FINISHED, snapshot.update + 1)
+
+
+def test_the_last_words_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_WORKER", "burst")
+    job = write_job(tmp_path, max_iter=10_000)
+    outcome = train(job, Interpreter(sys.executable), script=FAKE)
+    assert (outcome.state, outcome.update) == (JobState.FINISHED, 10_000)
+    assert sum(1 for _ in read_metrics(job.metrics)) == 9998
+
+
+def test_words_that_are_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_WORKER", "garble")
+    job = write_job(tmp_path)
+    with pytest.raises(TrainingError, match=r"no event: 'loss = 0\.5'"):
+        train(job, Interpreter(sys.executable), script=FAKE)
+    assert not is_alive(record_of(job).attempts[0].pid)
+
+
+def test_a_diverged_loss_is_null_in_the_metrics(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=40, base_lr=1e30)
+    outcome = train(job, runtime)
+    lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    assert lines[0].loss is not None
+    assert lines[-1].loss is None
+    assert {score.output for score in outcome.scores} == {"accuracy", "loss"}
+
+
+def test_paths_in_the_net_start_where_the_plan_was_made(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=5)
+    job.net.write_text(job.net.read_text().replace(str(tmp_path / "data"), "data"))
+    assert train(job, runtime).update == 5
+    assert record_of(job).attempts[0].working_directory == str(tmp_path)
+
+
+def test_a_working_directory_that_is_gone_is_told(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=5)
+    job.plan.write_text(job.plan.read_text().replace(f'"{tmp_path}"', '"/no/such"'))
+    seen: list[Progress] = []
+    train(job, runtime, observer=seen.append)
+    assert seen[0].notes[0].startswith("/no/such, where the plan was made, is gone")
+
+
+def test_a_plan_for_cpu_mode_trains_on_the_cpu(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=5)
+    job.plan.write_text(job.plan.read_text().replace("{", '{"mode": "cpu", ', 1))
+    train(job, runtime)
+    (attempt,) = record_of(job).attempts
+    assert attempt.choices == ("Training on the CPU: the plan is for Caffe's CPU mode.",)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("max_iter: 60", "max_iter: 0", "max_iter is 0, so there is no update to do"),
+        ('"step"', '"stepp"', "lr_policy 'stepp' is none of Caffe's"),
+    ],
+)
+def test_solvers_that_cannot_train(
+    before: str, after: str, message: str, runtime: Runtime, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path)
+    job.solver.write_text(job.solver.read_text().replace(before, after))
+    with pytest.raises(InputError, match=message):
+        train(job, runtime)
+    assert not job.record.exists()
+
+
+def test_a_plan_for_several_gpus_is_refused(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    job.plan.write_text(job.plan.read_text().replace('"gpus": 1', '"gpus": 2'))
+    with pytest.raises(InputError, match=r"for 2 GPUs, and train uses one\nPlan with --gpus 1"):
+        train(job, runtime)
