@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index, count
+from caffe_batch.layers.base import (
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    refuse_backward,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +46,5 @@ class ArgMax(Rule):
         return (top,)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        if site.phase == "TRAIN" and site.backward:
-            raise ShapeError(
-                "an ArgMax layer has no gradient, but the loss needs one through it",
-                hint="Take it out of the path to the loss.",
-            )
+        refuse_backward(site, self.type)
         return Memory() if mode == "gpu" else Memory(forward=("bottom0.data", "top0.data"))

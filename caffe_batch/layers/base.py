@@ -16,7 +16,7 @@ member name), or ``"inner/c_0.diff"`` for blob ``c_0`` of the net inside a recur
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -62,6 +62,7 @@ class Layer:
         propagate_down: As written, empty or one a bottom.
         records: Data layers only: what one record of the source looks like, one shape a top,
             without the batch axis; None if unknown.
+        file_rows: HDF5Data only: rows of the largest file of its list; None if unknown.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Layer:
     loss_weights: tuple[float, ...] = ()
     propagate_down: tuple[bool, ...] = ()
     records: tuple[Shape, ...] | None = None
+    file_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Site:
     tops: int
     in_place: tuple[bool, ...] = ()
     records: tuple[Shape, ...] | None = None
+    file_rows: int | None = None
     loss_weights: tuple[float, ...] = ()
     backward: bool = False
     bottom_need: tuple[bool, ...] = ()
@@ -137,6 +140,9 @@ class Memory:
             share replaces an earlier one: X -Reshape-> Y -Flatten-> Z shares the diff of Y with X
             going forward and with Z going back, and ends with two memories (and no gradient for X).
         transient: Elements allocated within a pass and freed again.
+        partial: Whether the layer takes more than is known; a total with it is a lower bound.
+        workspace: Bytes that a library's algorithms take from SetUp on, in one request: the least
+            and the most that it can be.
     """
 
     buffers: tuple[Buffer, ...] = ()
@@ -146,6 +152,8 @@ class Memory:
     shares: tuple[tuple[str, str], ...] = ()
     backward_shares: tuple[tuple[str, str], ...] = ()
     transient: int = 0
+    partial: bool = False
+    workspace: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,7 @@ class Rule:
         forced_bottoms: Whether ``force_backward`` may ask for the gradient of each bottom
             (Layer::AllowForceBackward); bottoms past the end: True.
         fixed_parameters: Whether Caffe refuses an lr_mult other than 0 (BatchNorm's statistics).
+        fills_parameters: Whether SetUp gives its parameters values, and so memory on the host.
     """
 
     type: str = ""
@@ -207,6 +216,7 @@ class Rule:
     is_loss: bool = False
     forced_bottoms: tuple[bool, ...] = ()
     fixed_parameters: bool = False
+    fills_parameters: bool = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         """Shapes of the tops, one a top.
@@ -223,6 +233,18 @@ class Rule:
     def memory(self, site: Site, mode: Mode) -> Memory:
         """Which memory the layer touches."""
         raise NotImplementedError
+
+    def any_batch(self, settings: Any) -> bool:
+        """Whether the layer takes any batch size; False if one may stand in its settings."""
+        return True
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        """What becomes of the layer's GPU memory in a build with cuDNN; unchanged for most types.
+
+        Raises:
+            ShapeError: Where such a build refuses the layer.
+        """
+        return memory
 
     def inner(self, site: Site) -> Inner | None:
         """The net that a recurrent layer unrolls inside itself; None for all other types."""
@@ -251,6 +273,34 @@ def sides(blob: str, number: int, side: str) -> tuple[str, ...]:
 def needed_diffs(site: Site) -> tuple[str, ...]:
     """The diffs of the bottoms that get a gradient."""
     return tuple([f"bottom{i}.diff" for i, need in enumerate(site.bottom_need) if need])
+
+
+def without_buffers(memory: Memory, *names: str) -> Memory:
+    """The memory of a layer that has these buffers too, but never touches them."""
+
+    def kept(touched: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple([side for side in touched if side.rpartition(".")[0] not in names])
+
+    return replace(
+        memory,
+        buffers=tuple([buffer for buffer in memory.buffers if buffer.name not in names]),
+        build=kept(memory.build),
+        forward=kept(memory.forward),
+        backward=kept(memory.backward),
+    )
+
+
+def refuse_backward(site: Site, layer_type: str) -> None:
+    """For layers without a Backward: Caffe builds the net, but training it aborts.
+
+    Raises:
+        ShapeError: The layer lies on the way from the loss to something that learns.
+    """
+    if site.phase == "TRAIN" and site.backward:
+        raise ShapeError(
+            f"{layer_type} has no gradient, but the loss needs one through it",
+            hint="Take it off the path to the loss, or give its reader propagate_down: false.",
+        )
 
 
 def refuse_gradient(site: Site, bottom: int, what: str) -> None:

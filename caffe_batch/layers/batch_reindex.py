@@ -37,6 +37,7 @@ class BatchReindex(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the indices")
         data, indices = site.bottoms
+        axis_index(0, data)  # a scalar passes the build, but not Forward
         need = site.bottom_need[0]
         # top_indexes, counts and begins: blobs that live as long as one Backward (GPU only; the
         # device sees the indices in Forward alone).

@@ -3,9 +3,13 @@
 Both work image by image through one column buffer, whose size doesn't depend on the batch.
 Deconvolution runs the same code with input and output exchanged. Its GPU code fetches the gradient
 of its input whoever needs it, as the CPU code of both does; only conv_layer.cu asks first.
+
+With cuDNN there are no columns but a workspace (cudnn_conv_layer.*, cudnn_deconv_layer.*).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
@@ -18,8 +22,15 @@ from caffe_batch.layers.base import (
     Site,
     count,
     filled,
+    needed_diffs,
+    without_buffers,
 )
 from caffe_batch.layers.spatial import ConvolutionSettings, Window, window
+
+#: The most that Caffe lets each of cuDNN's algorithms have as workspace (cudnn_conv_layer.cpp).
+WORKSPACE_LIMIT_BYTES = 8 * 2**20
+#: Each group has one workspace for each of forward, weight gradient and input gradient.
+WORKSPACES_PER_GROUP = 3
 
 
 class Convolution(Rule):
@@ -97,6 +108,31 @@ class Convolution(Rule):
             build=tuple(build) if mode == "cpu" else (),
             forward=tuple(forward),
             backward=tuple(backward),
+        )
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        s: ConvolutionSettings = site.settings
+        dilated = any(hole > 1 for hole in s.dilation)
+        if s.engine == "CAFFE" or (s.engine == "DEFAULT" and dilated):
+            return memory
+        if dilated:
+            raise ShapeError(
+                f"Caffe doesn't dilate with cuDNN: dilation {s.dilation}, engine: CUDNN",
+                hint="Leave the engine out; Caffe then takes its own.",
+            )
+        axes = len(window(s, site.bottoms[0]).kernel)
+        if axes != 2:
+            raise ShapeError(
+                f"cuDNN's engine needs 2 spatial axes, the input has {axes}",
+                hint="Write engine: CAFFE.",
+            )
+        backward = [f"top{i}.diff" for i in range(site.tops)]
+        backward += [f"param{i}.diff" for i, need in enumerate(site.param_need) if need]
+        plain = without_buffers(memory, *[buffer.name for buffer in memory.buffers])
+        return replace(
+            plain,
+            backward=(*backward, *needed_diffs(site)),
+            workspace=(0, WORKSPACE_LIMIT_BYTES * WORKSPACES_PER_GROUP * s.group),
         )
 
     def _spatial(self, win: Window, spatial: Shape) -> Shape:

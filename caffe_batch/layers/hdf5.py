@@ -2,8 +2,8 @@
 
 ``Site.records`` of HDF5Data holds the shape of one row of each top's dataset, without axis 0.
 
-Caffe keeps the whole current file in host memory, every dataset of it. How many rows that is, is
-not known here; in CPU mode that memory is left out.
+Caffe keeps the whole current file in host memory, every dataset that is a top, as floats: most of
+it while the largest file of the list is current (``Site.file_rows``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import InputShapeError, ShapeError
 from caffe_batch.layers.base import (
+    MAX_COUNT,
     Buffer,
     Memory,
     Mode,
@@ -51,10 +52,26 @@ class HDF5Data(Rule):
                 "the size of its datasets is not known",
                 hint="Give one option --input-shape TOP=DIMxDIM... for each top.",
             )
+        if (site.file_rows or 0) * max(map(count, site.records)) > MAX_COUNT:
+            raise ShapeError(
+                f"a dataset of the largest file has more than {MAX_COUNT} elements, Caffe's limit",
+                hint="Spread its rows over more files: they are read one after the other.",
+            )
         return tuple((s.batch_size, *record) for record in site.records)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        return Memory(forward=tuple(f"top{i}.data" for i in range(site.tops)))
+        forward = tuple(f"top{i}.data" for i in range(site.tops))
+        if mode == "gpu":
+            return Memory(forward=forward)
+        if site.file_rows is None:
+            return Memory(forward=forward, partial=True)
+        file = tuple(
+            Buffer(f"hdf_blobs_{i}", site.file_rows * count(record))
+            for i, record in enumerate(site.records or ())
+        )
+        return Memory(
+            buffers=file, build=tuple(f"{blob.name}.data" for blob in file), forward=forward
+        )
 
 
 class HDF5Output(Rule):

@@ -1,18 +1,24 @@
 """LRN: local response normalisation. Source: lrn_layer.cpp, .cu.
 
-Within a channel it is a small net of Split, Power, Pooling, Power and Eltwise layers.
+Within a channel it is a small net of Split, Power, Pooling, Power and Eltwise layers; with cuDNN
+one call and two buffers (cudnn_lcn_layer.*). Across channels it has no buffer with cuDNN
+(cudnn_lrn_layer.*).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, without_buffers
+
+#: The largest local_size across channels that cuDNN takes (cudnn.h, CUDNN_LRN_MAX_N).
+CUDNN_LRN_MAX_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class LRNSettings:
+    engine: str = "DEFAULT"
     local_size: int = 5
     norm_region: str = "ACROSS_CHANNELS"
 
@@ -45,6 +51,22 @@ class LRN(Rule):
             forward=("bottom0.data", "top0.data", "scale_.data"),
             backward=("top0.diff", "bottom0.diff"),
             transient=transient,
+        )
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        s: LRNSettings = site.settings
+        within = s.norm_region == "WITHIN_CHANNEL"
+        if s.engine == "CAFFE" or (not within and s.local_size > CUDNN_LRN_MAX_SIZE):
+            return memory
+        plain = without_buffers(memory, *[buffer.name for buffer in memory.buffers])
+        if not within:
+            return plain
+        temporary = ("tempData1", "tempData2")
+        return replace(
+            plain,
+            buffers=tuple([Buffer(name, count(site.bottoms[0])) for name in temporary]),
+            build=tuple([f"{name}.data" for name in temporary]),
+            backward=("top0.diff", "bottom0.diff"),
         )
 
 

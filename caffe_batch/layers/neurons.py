@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from math import isinf, log
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Settings, Shape, Site, count
+from caffe_batch.layers.base import (
+    Buffer,
+    Memory,
+    Mode,
+    Rule,
+    Settings,
+    Shape,
+    Site,
+    count,
+    refuse_backward,
+)
 
 
 class Neuron(Rule):
@@ -31,6 +41,26 @@ class Neuron(Rule):
             forward=("bottom0.data", "top0.data"),
             backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    engine: str = "DEFAULT"
+
+
+class EngineNeuron(Neuron):
+    """ReLU, Sigmoid and TanH: cuDNN touches the same sides, but takes at most four axes."""
+
+    settings = EngineSettings
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        s: EngineSettings | None = site.settings  # None inside an RNN
+        if (s is None or s.engine != "CAFFE") and len(site.bottoms[0]) > 4:
+            raise ShapeError(
+                f"{self.type} with cuDNN takes at most 4 axes, the input is {site.bottoms[0]}",
+                hint="Write engine: CAFFE.",
+            )
+        return memory
 
 
 class AbsVal(Neuron):
@@ -52,6 +82,7 @@ class Threshold(Neuron):
     type = "Threshold"
 
     def memory(self, site: Site, mode: Mode) -> Memory:
+        refuse_backward(site, self.type)
         return Memory(forward=("bottom0.data", "top0.data"))
 
 
@@ -109,21 +140,33 @@ class Dropout(Neuron):
 
 
 class Swish(Neuron):
-    """Runs a Sigmoid layer on a scaled copy of its input."""
+    """Runs a Sigmoid layer on a scaled copy of its input.
+
+    That layer gets the Swish layer's own message: a loss weight written there fills the diff of the
+    Sigmoid's output as well.
+    """
 
     type = "Swish"
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         size = count(site.bottoms[0])
+        weight = ("sigmoid_output_.diff",) if any(site.loss_weights) else ()
         return Memory(
             buffers=(Buffer("sigmoid_input_", size), Buffer("sigmoid_output_", size)),
-            forward=("bottom0.data", "sigmoid_input_.data", "sigmoid_output_.data", "top0.data"),
+            build=weight if mode == "cpu" else (),
+            forward=(
+                *("bottom0.data", "sigmoid_input_.data", "sigmoid_output_.data", "top0.data"),
+                *weight,
+            ),
             backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
         )
 
 
 NEURONS: tuple[Neuron, ...] = (
-    *(Neuron(name) for name in ("ReLU", "Sigmoid", "TanH", "BNLL", "ELU", "Clip")),
+    EngineNeuron("ReLU", "relu_param"),
+    EngineNeuron("Sigmoid", "sigmoid_param"),
+    EngineNeuron("TanH", "tanh_param"),
+    *(Neuron(name) for name in ("BNLL", "ELU", "Clip")),
     Exponential("Exp", "exp_param", BaseSettings),
     Exponential("Log", "log_param", BaseSettings),
     AbsVal(),

@@ -17,6 +17,7 @@ class Parameter(Rule):
     message = "parameter_param"
     settings = ParameterSettings
     bottoms = (0, 0)
+    fills_parameters = False
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: ParameterSettings = site.settings

@@ -25,6 +25,7 @@ class PoolingSettings:
     stride_w: int | None = None
     global_pooling: bool = False
     round_mode: str = "CEIL"
+    engine: str = "DEFAULT"
 
 
 class Pooling(Rule):
@@ -55,6 +56,15 @@ class Pooling(Rule):
             forward=tuple(forward),
             backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
         )
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        """MAX pooling stays Caffe's own, and average pooling has no buffer with either."""
+        s: PoolingSettings = site.settings
+        if s.pool == "STOCHASTIC" and s.engine != "CAFFE":
+            raise ShapeError(
+                "Caffe has no stochastic pooling with cuDNN", hint="Write engine: CAFFE."
+            )
+        return memory
 
 
 def index_buffer(pool: str, site: Site, mode: Mode) -> str:

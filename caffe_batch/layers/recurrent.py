@@ -6,9 +6,10 @@ Bottoms: x (T, N, ...) with time on axis 0 and the batch of streams on axis 1, c
 a static input (N, ...), and with ``expose_hidden`` the first hidden states, each (1, N, D). Tops:
 (T, N, D), and with ``expose_hidden`` the last hidden states.
 
-What no rule shows: Forward in a TEST net, and only there, joins the inner parameters again. In a
-TRAIN net that shares its weights with another layer, the first time step uses the shared weights
-and the others the layer's own, now stale, copy of the recurrent ones.
+Weights shared with an earlier layer reach only the first time step of a TRAIN net: the layers of
+the later ones have joined the memory that this layer's weights had before, and only Forward in a
+TEST net joins them again. So the weights of the later steps are a copy of their own that no update
+changes.
 """
 
 from __future__ import annotations

@@ -86,6 +86,10 @@ class Reshape(Rule):
             )
         return (tuple(top),)
 
+    def any_batch(self, settings: ReshapeSettings) -> bool:
+        """Axis 0 stays as it is: it is copied, or lies before the axes that are replaced."""
+        return settings.axis > 0 or not settings.shape or settings.shape[0] == 0
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(shares=(("top0.data", "bottom0.data"), ("top0.diff", "bottom0.diff")))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_batch.layers.base import (
     Buffer,
@@ -13,7 +13,9 @@ from caffe_batch.layers.base import (
     Site,
     axis_index,
     count,
+    needed_diffs,
     not_empty,
+    without_buffers,
 )
 
 
@@ -41,6 +43,14 @@ class Softmax(Rule):
             build=("sum_multiplier_.data",) if mode == "cpu" else (),
             forward=("bottom0.data", "top0.data", "scale_.data"),
             backward=("top0.diff", "top0.data", "bottom0.diff", "scale_.data"),
+        )
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        if site.settings.engine == "CAFFE":
+            return memory
+        diffs = needed_diffs(site)  # none: Backward returns at once
+        return replace(
+            without_buffers(memory, "scale_"), backward=("top0.diff", *diffs) if diffs else ()
         )
 
 

@@ -27,6 +27,7 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
     setting,
+    without_buffers,
 )
 from caffe_batch.layers.labels import Loss, LossSettings, check_batch, check_labels
 from caffe_batch.layers.softmax import softmax_buffers
@@ -34,6 +35,7 @@ from caffe_batch.layers.softmax import softmax_buffers
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxWithLossSettings(LossSettings):
+    engine: str = setting("DEFAULT", message="softmax_param")
     axis: int = setting(1, message="softmax_param")
 
 
@@ -78,6 +80,14 @@ class SoftmaxWithLoss(Loss):
             backward=("bottom0.diff", "top0.diff") if need else (),
         )
 
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        return _softmax_by_cudnn(site, memory)
+
+
+def _softmax_by_cudnn(site: Site, memory: Memory) -> Memory:
+    """The memory with cuDNN's Softmax inside, unless softmax_param says otherwise."""
+    return memory if site.settings.engine == "CAFFE" else without_buffers(memory, "scale_")
+
 
 def _weighted(site: Site) -> bool:
     """Whether the Softmax inside has a loss weight: the default 1, or what is written."""
@@ -86,6 +96,7 @@ def _weighted(site: Site) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class InfogainLossSettings(LossSettings):
+    engine: str = setting("DEFAULT", message="softmax_param")
     source: str | None = None
     axis: int = 1
 
@@ -145,3 +156,6 @@ class InfogainLoss(Loss):
             backward=("bottom0.diff", "top0.diff", *rows) if site.bottom_need[0] else (),
             shares=shares,
         )
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        return _softmax_by_cudnn(site, memory)

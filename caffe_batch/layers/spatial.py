@@ -31,6 +31,7 @@ class ConvolutionSettings:
     group: int = 1
     axis: int = 1
     force_nd_im2col: bool = False
+    engine: str = "DEFAULT"
     weight_filler: str = "constant"
     bias_filler: str = "constant"
 

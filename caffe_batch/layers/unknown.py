@@ -1,8 +1,8 @@
 """Layers that have no rule: types of forks and Python layers, let in by ``--allow-unknown``.
 
 Their tops take the shape that the user gave (``--input-shape TOP=CxHxW``); a top without one
-that no layer reads counts as a scalar. Their own buffers and parameters are not known, so any
-total is a lower bound.
+in place keeps its shape, and one that no layer reads counts as a scalar. Their own buffers and
+parameters are not known, so any total is a lower bound.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Unknown(Rule):
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         if site.records is None:
-            return ((),) * site.tops
+            return tuple(site.bottoms[i] if same else () for i, same in enumerate(site.in_place))
         batch = site.bottoms[0][:1] if site.bottoms else (1,)
         return tuple((*batch, *record) for record in site.records)
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.layers.caffe_judge import Built, caffe_builds, disagreements, layer_text, one_layer_net, we_build
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Shape, Site
+from tests.layers.caffe_judge import (
+    Built,
+    caffe_builds,
+    disagreements,
+    layer_text,
+    one_layer_net,
+    we_build,
+)
 
 DATA, LABELS = (2, 3, 5, 7), (2, 5, 7)
 TWO_WEIGHTS = "loss_weight: 1 loss_weight: 0"

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from tests.layers.caffe_judge import Built, caffe_builds, layer_text, one_layer_net, we_build
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Inner, Shape, Site
 from caffe_batch.layers.recurrent import RecurrentSettings
 from caffe_batch.net.graph import Net, build
+from tests.layers.caffe_judge import Built, caffe_builds, layer_text, one_layer_net, we_build
 
 X, CONT, STATIC = (3, 2, 5, 7), (3, 2), (2, 13)
 STATE = (1, 2, 11)

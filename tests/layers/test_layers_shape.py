@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.layers.caffe_judge import Built, caffe_builds, disagreements, layer_text, one_layer_net, we_build
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from caffe_batch.layers.base import Shape
+from tests.layers.caffe_judge import (
+    Built,
+    caffe_builds,
+    disagreements,
+    layer_text,
+    one_layer_net,
+    we_build,
+)
 
 DATA = (2, 3, 5, 7)
 

@@ -1,0 +1,110 @@
+"""How long a prediction takes, beside real pycaffe building the same net; and how exact it is.
+
+    python benchmarks/prediction_speed.py [--json FILE]
+
+ResNet-152 from templates/: graph, shapes and bytes at one batch size; the search over all divisors
+of 4096; `caffe-batch memory` as a whole process; and pycaffe's `caffe.Net` on the same net at batch
+size 1 (its import not counted). The ratios hold on any machine; the seconds are this one's. Then
+the measured cases of tests/data, predicted beside measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from caffe_batch import runtimes
+from caffe_batch.memory import Model
+from caffe_batch.net import Sources, read_recipe
+from caffe_batch.planning import Budget, make_plan
+from caffe_batch.rendering import render
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET = Budget(16 * 2**30, 0)
+BUILD = """
+import sys, time
+import caffe
+start = time.perf_counter()
+net = caffe.Net(sys.argv[1], caffe.TRAIN)
+print(time.perf_counter() - start, len(net.layers))
+"""
+
+
+def timed(call: Callable[[], object], repeats: int = 7) -> float:
+    """Median seconds of a call."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def speeds(folder: Path) -> dict[str, float]:
+    """Seconds of each step, and how many layers the net has."""
+    path = folder / "resnet152.prototxt"
+    path.write_text(render("resnet152", {"data": "dummy", "batch_size": 1}))
+    recipe = read_recipe(path)
+    model = Model(recipe, Sources())
+    model.at(1)  # what is read once is read
+    command = [sys.executable, "-m", "caffe_batch", "memory", str(path), "--json"]
+    found = {
+        "prediction_s": timed(lambda: model.at(8)),
+        "search_s": timed(lambda: make_plan(model, BUDGET, effective_batch=4096), 3),
+        "process_s": timed(lambda: subprocess.run(command, check=True, capture_output=True), 5),
+    }
+    runtime = runtimes.find()
+    done = subprocess.run(
+        runtime.command(["-c", BUILD, str(path)]),
+        env={**runtime.environment(), "GLOG_minloglevel": "2", "OPENBLAS_NUM_THREADS": "1"},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    seconds, layers = done.stdout.split()
+    return {**found, "pycaffe_build_s": float(seconds), "layers": int(layers)}
+
+
+def exactness(folder: Path) -> list[tuple[str, int, int, int]]:
+    """(name, batch, predicted peak, measured peak) of each measured case."""
+    data = json.loads((ROOT / "tests" / "data" / "gpu_memory.json").read_text())
+    rows = []
+    for case in data["cases"]:
+        (folder / "net.prototxt").write_text(case["net"])
+        (folder / "solver.prototxt").write_text(case["solver"])
+        recipe = read_recipe(folder / "net.prototxt", folder / "solver.prototxt")
+        model = Model(recipe, Sources(input_shapes={"data": (3, 19, 23)}))
+        measured = case["device_bytes"]["after_two_updates"]
+        rows.append((case["name"], case["batch"], model.at().after_two_updates_bytes, measured))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = speeds(Path(scratch))
+        rows = exactness(Path(scratch))
+    print(f"ResNet-152, {found['layers']:.0f} layers with its Splits:")
+    for step in ("prediction_s", "search_s", "process_s"):
+        ratio = found["pycaffe_build_s"] / found[step]
+        print(f"  {step:14} {found[step] * 1e3:8.1f} ms   pycaffe's build takes {ratio:.1f} x that")
+    print(f"  pycaffe_build_s {found['pycaffe_build_s'] * 1e3:7.1f} ms")
+    print(f"\n{'case':28} {'batch':>5} {'predicted':>12} {'measured':>12} ratio")
+    for name, batch, predicted, measured in rows:
+        print(f"{name:28} {batch:5} {predicted:12} {measured:12} {predicted / measured:.6f}")
+    exact = sum(predicted == measured for _, _, predicted, measured in rows)
+    print(f"{exact} of {len(rows)} exact to the byte")
+    if options.json:
+        options.json.write_text(json.dumps({**found, "exact": exact, "cases": len(rows)}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
