@@ -40,6 +40,9 @@ from caffe_batch.layers.reduction import ReductionSettings
 from caffe_batch.layers.reshape import ReshapeSettings
 from caffe_batch.layers.scale import ScaleSettings
 
+#: Time steps that are followed. Caffe has no limit, but builds some ten layers for each step too.
+MAX_STEPS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class RecurrentSettings:
@@ -81,6 +84,12 @@ class Recurrent(Rule):
             raise ShapeError(
                 f"bottom 0 of {self.type} is (time steps, streams, ...), at least one step and "
                 f"three axes, not {x}"
+            )
+        if x[0] > MAX_STEPS:
+            raise ShapeError(
+                f"{x[0]} time steps become a net of {x[0]} steps inside the layer; caffe-batch "
+                f"follows {MAX_STEPS} at most",
+                hint="Cut the sequences into shorter pieces; the state is carried on between them.",
             )
         not_empty(cont)
         if cont != x[:2]:

@@ -180,3 +180,9 @@ def test_sequence_indicators_that_ask_for_a_gradient_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"continuation indicators \(bottom 1\)"):
         RULES["LSTM"].memory(site, "gpu")
     assert RULES["LSTM"].memory(replace(site, phase="TEST"), "gpu").shares
+
+
+def test_more_time_steps_than_are_followed() -> None:
+    site = Site("TRAIN", RecurrentSettings(num_output=2), ((10_001, 1, 3), (10_001, 1)), 1)
+    with pytest.raises(ShapeError, match="caffe-batch follows 10000 at most"):
+        RULES["LSTM"].shape(site)
