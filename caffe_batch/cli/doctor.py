@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def doctor(as_json: bool) -> None:
     """Say what this machine has, and what is missing for what.
 
-    Looks at the runtime (by running it), GPUs, disk space and optional Python packages. Changes
-    nothing.
+    Looks at the runtime (by running it), GPUs, disk space and optional Python packages. On a GPU
+    that Caffe can use it measures what the CUDA context takes, and remembers it for --reserve.
+    Changes nothing else.
     """
     from caffe_batch.runtimes.doctor import examine, lacks
 
@@ -64,5 +65,8 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
         yield f"GPU {number}", f"{gpu.name}, {memory}"
     if found.gpus.driver:
         yield "Driver", f"{found.gpus.driver} (says {found.gpus.source})"
+    how = "measured on GPU 0" if found.reserve.measured else "assumed"
+    why = f"; not measured now: {found.reserve.problem}" if found.reserve.problem else ""
+    yield "Reserve", f"{format_size(found.reserve.bytes)} for the CUDA context ({how}{why})"
     present = [f"{extra.package} {extra.version}" for extra in found.extras if extra.version]
     yield "Packages", ", ".join(present) or "no optional ones"

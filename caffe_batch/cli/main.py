@@ -5,7 +5,9 @@ Commands are imported only when they are called, so that ``--help`` answers at o
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -81,6 +83,7 @@ def exit_code(error: BaseException) -> int:
 
 def main(argv: list[str] | None = None) -> Any:
     """Entry point. Errors raised on purpose become one message on stderr and an exit code."""
+    _prepare_streams()
     try:
         cli.main(args=argv, prog_name="caffe-batch", standalone_mode=False)
     except click.ClickException as error:
@@ -92,11 +95,18 @@ def main(argv: list[str] | None = None) -> Any:
     except errors.CaffeBatchError as error:
         click.echo(f"caffe-batch: {error}", err=True)
         sys.exit(exit_code(error))
-    except BrokenPipeError:
-        # The reader went away (`| head`): nothing more to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"caffe-batch: {where}{error.strerror or error}", err=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            click.echo("Free some space there, then run the command again.", err=True)
         sys.exit(1)
+
+
+def _prepare_streams() -> None:
+    """Streams that the caller closed lead nowhere; what stdout can't encode is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # open until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_batch.cli.options import console, json_option, load_recipe, net_options, print_json
+from caffe_batch.cli.options import (
+    console,
+    engine_options,
+    json_option,
+    load_recipe,
+    net_argument,
+    net_options,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
 
 
 @click.command()
-@click.argument("net")
+@net_argument
 @net_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="TRAIN batch size, not the file's.")
 @click.option(
@@ -21,7 +29,15 @@ if TYPE_CHECKING:
     type=click.Choice(["gpu", "cpu"]),
     default="gpu",
     show_default=True,
-    help="Device memory of a GPU build without cuDNN, or host memory in CPU mode.",
+    help="Device memory of a GPU, or host memory in CPU mode.",
+)
+@engine_options
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs that train together; the memory is that of each of them.",
 )
 @click.option("--top", type=click.IntRange(min=1), help="Show only the N largest layers.")
 @json_option
@@ -33,6 +49,9 @@ def memory(
     allow_unknown_fields: bool,
     batch_size: int | None,
     mode: Mode,
+    engine: str,
+    half: bool,
+    gpus: int,
     top: int | None,
     as_json: bool,
 ) -> None:
@@ -41,13 +60,13 @@ def memory(
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
     Without a solver, plain SGD without a test net is assumed.
     """
-    from caffe_batch.memory import Model
+    from caffe_batch.memory import Engine, Model
     from caffe_batch.reporting.memory_table import memory_json
 
     recipe, sources = load_recipe(
         net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
     )
-    model = Model(recipe, sources, mode, allow_unknown)
+    model = Model(recipe, sources, mode, allow_unknown, Engine(engine), gpus, half)
     train = model.train_net(batch_size)
     tests = model.test_nets(batch_size)
     prediction = model.of(train, tests)
@@ -58,18 +77,33 @@ def memory(
 
 
 def _print_table(prediction: Any, top: int | None) -> None:
+    from caffe_batch.memory import Engine
     from caffe_batch.reporting.memory_table import memory_table
     from caffe_batch.sizes import format_size
 
     out = console()
-    out.print(memory_table(prediction, top=top))
+    out.print(memory_table(prediction, top=top, width=out.width))
     place = "device" if prediction.mode == "gpu" else "host"
     bound = "at least " if prediction.unknown_layers else ""
+    if prediction.uncertain_bytes:
+        bound = f"{format_size(prediction.lower_peak_bytes)} to "
     out.print(
         f"\nCaffe asks for {bound}{format_size(prediction.peak_bytes)} of {place} memory "
         f"({prediction.peak_bytes:,} bytes), {format_size(prediction.after_build_bytes)} of it "
         "while it builds the nets.",
     )
+    if prediction.rounding_bytes:
+        out.print(
+            f"cudaMalloc rounds that up by {format_size(prediction.rounding_bytes)} "
+            f"({prediction.rounding_bytes:,} bytes)."
+        )
+    if prediction.engine is Engine.CUDNN and prediction.uncertain_bytes:
+        out.print("Counted is the most that cuDNN's workspaces can take: Caffe's limit.")
+    if prediction.engine is Engine.NVCAFFE:
+        out.print(
+            "For NVCaffe all figures are estimates; the workspace that its convolutions share "
+            "isn't counted: it takes what is free, up to half of the GPU's memory."
+        )
     if prediction.unknown_layers:
         names = ", ".join(prediction.unknown_layers)
-        out.print(f"A lower bound: nothing is known of {names}.")
+        out.print(f"A lower bound: not all memory of {names} is known.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,8 +27,10 @@ PIPE_WIDTH = 140
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+net_argument = click.argument("net", type=click.Path(readable=False))  # for shell completion
 solver_option = click.option(
     "--solver",
+    type=click.Path(readable=False),
     metavar="SOLVER",
     help="Solver prototxt to train NET with; its own net is then not read.",
 )
@@ -61,6 +65,28 @@ def net_options(command: Command) -> Command:
     return command
 
 
+def engine_options(command: Command) -> Command:
+    """The options that say which build of Caffe is meant; ``engine`` comes as its name."""
+    for option in (
+        click.option(
+            "--half",
+            is_flag=True,
+            help="NVCaffe in half precision: FLOAT16 as default_forward_type and "
+            "default_backward_type.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["caffe", "cudnn", "nvcaffe"]),
+            default="caffe",
+            show_default=True,
+            help="The GPU build: Caffe without cuDNN (exact), with cuDNN (bounds), or NVIDIA's "
+            "fork (an estimate).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def parse_input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
     """Shapes by top name from ``data=3x256x256``; ``label=`` is a scalar.
 
@@ -71,7 +97,7 @@ def parse_input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
     for text in texts:
         top, equals, sizes = text.partition("=")
         numbers = sizes.lower().split("x") if sizes else []
-        if not top or not equals or not all(n.isdecimal() and int(n) > 0 for n in numbers):
+        if not top or not equals or not all(map(_is_size, numbers)):
             raise InputError(
                 f"--input-shape {text!r} is not of the form TOP=CxHxW",
                 hint="For instance --input-shape data=3x256x256: channels, height, width.",
@@ -82,6 +108,11 @@ def parse_input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
     return shapes
 
 
+def _is_size(text: str) -> bool:
+    """Whether a text is a size of an axis, in digits that any Blob's axis needs at most."""
+    return text.isdecimal() and len(text) <= 19 and int(text) > 0
+
+
 def load_recipe(
     net: str, solver: str | None, input_shapes: Sequence[str], *, allow_unknown_fields: bool
 ) -> tuple[Recipe, Sources]:
@@ -90,25 +121,46 @@ def load_recipe(
 
     shapes = parse_input_shapes(input_shapes)
     with warnings_on_stderr():
-        path = _net_file(net)
+        template = _is_template(net)
+        path = _render_template(net) if template else net
         recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields)
     for note in recipe.notes:
         click.echo(f"note: {note}", err=True)
-    return recipe, Sources(recipe.directories, shapes)
+    _check_tops(shapes, recipe)
+    beside = Path(path).parent if template else None  # a temporary folder: no data is there
+    return recipe, Sources(tuple(d for d in recipe.directories if d != beside), shapes)
 
 
-def _net_file(net: str) -> str:
-    """NET itself, or, if it is no file but the name of a template, what that renders to."""
-    from pathlib import Path
+def _check_tops(shapes: Iterable[str], recipe: Recipe) -> None:
+    """Raises an InputError for a top that no shape can be given for."""
+    known = list(dict.fromkeys(recipe.open_tops()))
+    for top in shapes:
+        if top not in known:
+            raise InputError(
+                f"--input-shape names top {top!r}, which no data layer of the net has",
+                hint=did_you_mean(top, known) or f"It can give the size of {', '.join(known)}.",
+            )
 
-    from caffe_batch.rendering import available, render
 
-    names = [] if Path(net).exists() else [template.name for template in available()]
-    if net not in names:
-        near = did_you_mean(net, names)
-        if near and "." not in net:
-            raise InputError(f"{net}: there is no such file, and no such template", hint=near)
-        return net
+def _is_template(net: str) -> bool:
+    """Whether NET is no file but the name of a template.
+
+    Raises:
+        InputError: It is neither, but looks like a template's name.
+    """
+    from caffe_batch.rendering import available
+
+    names = [] if os.path.exists(net) else [template.name for template in available()]
+    near = None if net in names or "." in net else did_you_mean(net, names)
+    if near:
+        raise InputError(f"{net}: there is no such file, and no such template", hint=near)
+    return net in names
+
+
+def _render_template(net: str) -> str:
+    """A temporary file with what the template NET renders to."""
+    from caffe_batch.rendering import render
+
     folder = click.get_current_context().with_resource(TemporaryDirectory(prefix="caffe-batch-"))
     path = Path(folder) / f"{net}.prototxt"
     path.write_text(render(net, {}), encoding="utf-8")
@@ -133,10 +185,14 @@ def warnings_on_stderr() -> Iterator[None]:
 
 
 def console() -> Console:
-    """Where tables go: stdout, as wide as the terminal, or wide enough where there is none."""
+    """Where tables go: stdout, as wide as the terminal, or wide enough where there is none.
+
+    Text is printed as it is: layers may be called ``[/conv]`` or ``:fire:``.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def print_json(data: Any) -> None:

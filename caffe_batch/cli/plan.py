@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,17 @@ import click
 from caffe_batch.cli.options import (
     Command,
     console,
+    engine_options,
     json_option,
     load_recipe,
+    net_argument,
     net_options,
     print_json,
 )
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
+    from caffe_batch.net import Recipe
     from caffe_batch.planning import Plan
     from caffe_batch.rendering.job_files import JobFiles
 
@@ -34,7 +38,8 @@ def plan_options(command: Command) -> Command:
         click.option(
             "--reserve",
             metavar="SIZE",
-            help="What the CUDA context takes out of the budget.  [default: 512MiB; 0 in CPU mode]",
+            help="What the CUDA context takes out of the budget.  [default: what `doctor` measured "
+            "on this GPU, else 512MiB; 0 in CPU mode]",
         ),
         click.option(
             "--mode",
@@ -59,7 +64,7 @@ def plan_options(command: Command) -> Command:
         ),
     ):
         command = option(command)
-    return net_options(command)
+    return net_options(engine_options(command))
 
 
 @dataclass(frozen=True)
@@ -75,50 +80,78 @@ class PlanRequest:
     gpu_memory: str | None
     gpus: int
     mode: Mode
+    engine: str
+    half: bool
     reserve: str | None
     train_records: int | None
 
     def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
         """Plans, and writes the job directory if ``out`` is given."""
         from caffe_batch.errors import InputError
-        from caffe_batch.memory import Model
+        from caffe_batch.memory import Engine, Model
         from caffe_batch.planning import make_plan, parse_budget
         from caffe_batch.planning.records import count_records
         from caffe_batch.rendering.job_files import with_solver, write_job
         from caffe_batch.runtimes.machine import free_gpu_bytes
+        from caffe_batch.runtimes.reserve import default_reserve
 
+        recipe, sources = load_recipe(
+            self.net, self.solver, self.input_shapes,
+            allow_unknown_fields=self.allow_unknown_fields,
+        )  # fmt: skip
         if self.gpu_memory is None:
             raise InputError(
                 "how much memory may the run use?",
                 hint="Give --gpu-memory 8GiB, or --gpu-memory auto to ask the GPU.",
             )
-        reserve = "0" if self.reserve is None and self.mode == "cpu" else self.reserve
-        budget = parse_budget(self.gpu_memory, reserve, free_gpu_bytes)
-        recipe, sources = load_recipe(
-            self.net, self.solver, self.input_shapes,
-            allow_unknown_fields=self.allow_unknown_fields,
-        )  # fmt: skip
-        recipe, solver_text = with_solver(recipe, sources, self.effective_batch)
+        if self.reserve is None:
+            kept = 0 if self.mode == "cpu" else default_reserve().bytes
+            budget = parse_budget(self.gpu_memory, None, free_gpu_bytes, kept)
+        else:
+            budget = parse_budget(self.gpu_memory, self.reserve, free_gpu_bytes)
+        recipe, solver_text = with_solver(
+            recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
+        )
+        _check_learning_rate(recipe)
+        engine = Engine(self.engine)
+        model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
+        plan = make_plan(
+            model,
+            budget,
+            effective_batch=self.effective_batch,
+            train_records=self.train_records or count_records(recipe.train, sources),
+        )
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
             )
-        plan = make_plan(
-            Model(recipe, sources, self.mode, self.allow_unknown),
-            budget,
-            effective_batch=self.effective_batch,
-            gpus=self.gpus,
-            train_records=self.train_records or count_records(recipe.train, sources),
-        )
         if out is None:
             return plan, None
         return plan, write_job(plan, recipe, solver_text, sources, out)
 
 
+def _check_learning_rate(recipe: Recipe) -> None:
+    """Raises an InputError for a solver whose first update Caffe can't make, or makes useless."""
+    from caffe_batch.errors import InputError
+    from caffe_batch.training.learning_rate import learning_rate
+
+    rate = learning_rate(recipe.solver, 0)
+    if not math.isfinite(rate):
+        raise InputError(
+            f"{recipe.solver_path}: the learning rate of the first update is {rate}",
+            hint="Correct base_lr, gamma and power.",
+        )
+
+
 @click.command()
-@click.argument("net")
+@net_argument
 @plan_options
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write the job there.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the job there.",
+)
 @json_option
 def plan(out: Path | None, as_json: bool, **options: Any) -> None:
     """Find the batch_size x iter_size that fits a memory budget.

@@ -6,11 +6,16 @@ blob points to it any more (syncedmem.cpp, blob.cpp).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from caffe_batch.layers.base import Mode
+
+#: cudaMalloc rounds each request up to a multiple of this many bytes. That is what the allocator is
+#: seen to do; NVIDIA promises only that addresses are multiples of 256. That it carves requests out
+#: of larger blocks of the driver's is not modelled.
+CUDA_MALLOC_BYTES = 512
 
 
 class Part(IntEnum):
@@ -59,74 +64,112 @@ class Step:
 
 
 class Ledger:
-    """All sides and the memory behind each: how large, whose, and whether it is there yet."""
+    """All sides and the memory behind each: how large, whose, and from when to when it is there.
+
+    Attributes:
+        peak: The most that was ever there at once, in bytes.
+    """
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
         self.rows: list[tuple[str, str, str]] = []  # net, layer name, layer type
         self.peak = 0
         self._live = 0
+        self._now = 0  # number of the step, from 1
+        self._peak_at = 0
+        self._peak_step: Step | None = None
         self._memory_of: list[int] = []  # by side
         self._bytes: list[int] = []  # by memory, as all below
         self._part: list[Part] = []
         self._row: list[int] = []
         self._holders: list[int] = []
-        self._there: list[bool] = []
-        self._passing: dict[int, int] = {}  # by row: what was there and is freed again
+        self._since: list[int] = []  # the step that touched it first; 0: none did
+        self._freed: list[int] = []  # the step that took its last holder away; 0: none did
+        self._requests: dict[int, int] = {}  # in how many equal requests, where it isn't one
+        self._adjoining: list[set[int]] = []  # memories that are one request together
 
-    def side(self, size_bytes: int, part: Part, row: int) -> int:
+    def side(self, size_bytes: int, part: Part, row: int, *, requests: int = 1) -> int:
         """A new side, with memory of its own that isn't there yet."""
+        if requests != 1:
+            self._requests[len(self._bytes)] = requests
         self._bytes.append(size_bytes)
         self._part.append(part)
         self._row.append(row)
         self._holders.append(1)
-        self._there.append(False)
+        self._since.append(0)
+        self._freed.append(0)
         self._memory_of.append(len(self._bytes) - 1)
         return len(self._memory_of) - 1
 
+    def join(self, sides: Iterable[int]) -> None:
+        """The memory of these sides is asked for in one request; only rounding knows."""
+        self._adjoining.append({self._memory_of[side] for side in sides})
+
     def run(self, steps: Iterable[Step]) -> None:
         """Goes through the steps in order."""
-        memory_of, there, sizes = self._memory_of, self._there, self._bytes
+        memory_of, since, sizes = self._memory_of, self._since, self._bytes
         for step in steps:
+            self._now += 1
             for side, other in step.shares:
-                self._share(side, other, step.row)
+                self._share(side, other)
             for side in step.touches:
                 memory = memory_of[side]
-                if not there[memory]:
-                    there[memory] = True
+                if not since[memory]:
+                    since[memory] = self._now
                     self._live += sizes[memory]
-            if step.transient_bytes:
-                self._passing[step.row] = step.transient_bytes
-            self.peak = max(self.peak, self._live + step.transient_bytes)
+            if self._live + step.transient_bytes > self.peak:
+                self.peak = self._live + step.transient_bytes
+                self._peak_at, self._peak_step = self._now, step
 
-    def _share(self, side: int, other: int, row: int) -> None:
+    def _share(self, side: int, other: int) -> None:
         old, new = self._memory_of[side], self._memory_of[other]
         if old == new:
             return
         self._memory_of[side] = new
         self._holders[new] += 1
         self._holders[old] -= 1
-        if not self._holders[old] and self._there[old]:
-            self._there[old] = False
+        if not self._holders[old] and self._since[old]:
+            self._freed[old] = self._now
             self._live -= self._bytes[old]
-            self._passing[row] = self._passing.get(row, 0) + self._bytes[old]
 
-    def by_layer(self) -> tuple[LayerBytes, ...]:
-        """The peak by layer.
+    def at_peak(self) -> list[int]:
+        """The memories that are there at the peak."""
+        peak_at = self._peak_at
+        return [
+            memory
+            for memory, (since, freed) in enumerate(zip(self._since, self._freed, strict=True))
+            if 0 < since <= peak_at and not 0 < freed <= peak_at
+        ]
 
-        What was there at the peak and is freed again counts as buffers of the layer that has most
-        of it: the peak is reached while that layer runs.
-        """
+    def by_layer(self, there: Sequence[int]) -> tuple[LayerBytes, ...]:
+        """What is there at the peak, by layer; the memories as from :meth:`at_peak`."""
         parts: list[dict[Part, int]] = [{} for _ in self.rows]
-        for memory, there in enumerate(self._there):
-            if there:
-                mine, part = parts[self._row[memory]], self._part[memory]
-                mine[part] = mine.get(part, 0) + self._bytes[memory]
-        freed = self.peak - self._live
-        if freed:
-            mine = parts[max(self._passing, key=self._passing.__getitem__)]
-            mine[Part.LAYER_BUFFERS] = mine.get(Part.LAYER_BUFFERS, 0) + freed
+
+        def add(row: int, part: Part, size: int) -> None:
+            parts[row][part] = parts[row].get(part, 0) + size
+
+        for memory in there:
+            add(self._row[memory], self._part[memory], self._bytes[memory])
+        if self._peak_step is not None and self._peak_step.transient_bytes:
+            add(self._peak_step.row, Part.LAYER_BUFFERS, self._peak_step.transient_bytes)
         return tuple(
             LayerBytes(*names, bytes=sum(mine.values()), parts=mine)
             for names, mine in zip(self.rows, parts, strict=True)
         )
+
+    def rounding_bytes(self, there: Sequence[int]) -> int:
+        """What cudaMalloc adds at the peak, by rounding each request up; 0 in CPU mode.
+
+        Memory that lives within one pass counts as one request.
+        """
+        if self.mode == "cpu":
+            return 0
+        sizes, unit = self._bytes, CUDA_MALLOC_BYTES
+        apart = self._requests.keys() | set().union(*self._adjoining)
+        added = sum([-sizes[memory] % unit for memory in there if memory not in apart])
+        for memory in self._requests.keys() & there:
+            requests = self._requests[memory]
+            added += requests * (-sizes[memory] // requests % unit)
+        for group in self._adjoining:
+            added += -sum([sizes[memory] for memory in group]) % unit
+        return added + (-self._peak_step.transient_bytes % unit if self._peak_step else 0)

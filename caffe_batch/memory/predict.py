@@ -8,10 +8,17 @@ from functools import cached_property
 from pathlib import Path
 
 from caffe_batch.layers.base import Layer, Mode
+from caffe_batch.memory.curve import Peak, peak_curve
+from caffe_batch.memory.engine import Engine, check_build
 from caffe_batch.memory.model import Prediction, predict_nets
 from caffe_batch.memory.solver_state import SolverSettings
-from caffe_batch.net.batch import batch_size, with_batch_size
-from caffe_batch.net.graph import Net
+from caffe_batch.net.batch import (
+    batch_size,
+    reads_batches,
+    with_batch_size,
+    with_divided_batches,
+)
+from caffe_batch.net.graph import Net, rule_for
 from caffe_batch.net.recipe import Recipe, read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
@@ -26,12 +33,21 @@ class Model:
         sources: Where data is found, and the shapes that the user gave.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
         allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
+        engine: The build of Caffe.
+        gpus: GPUs that train together; the memory is that of each of them.
+        half: Whether NVCaffe works in half precision.
     """
 
     recipe: Recipe
     sources: Sources
     mode: Mode = "gpu"
     allow_unknown: bool = False
+    engine: Engine = Engine.CAFFE
+    gpus: int = 1
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        check_build(self.mode, self.engine, self.gpus, half=self.half)
 
     @cached_property
     def train_layers(self) -> tuple[Layer, ...]:
@@ -51,10 +67,18 @@ class Model:
         """The TRAIN batch size of the file."""
         return batch_size(self.train_layers)
 
+    @property
+    def divides_batch(self) -> bool:
+        """Whether the batch size is for all GPUs together, not for each.
+
+        NVCaffe divides the batches that data layers read, not those of literal shapes.
+        """
+        return self.engine is Engine.NVCAFFE and reads_batches(self.train_layers)
+
     def train_net(self, size: int | None = None) -> Net:
-        """The train net at a batch size (the file's own, if None)."""
+        """The train net at a batch size (the file's own, if None), as each GPU has it."""
         layers = self.train_layers if size is None else with_batch_size(self.train_layers, size)
-        return self.recipe.train.build(layers, allow_unknown=self.allow_unknown)
+        return self.recipe.train.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown)
 
     def test_nets(self, size: int | None = None) -> tuple[Net, ...]:
         """The test nets when the TRAIN batch size is ``size``.
@@ -65,16 +89,40 @@ class Model:
         for file, layers in zip(self.recipe.tests, self.test_layers, strict=True):
             if size is not None and self.recipe.shares_data_layer(file):
                 layers = with_batch_size(layers, size)
-            nets.append(file.build(layers, allow_unknown=self.allow_unknown))
+            nets.append(file.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown))
         return tuple(nets)
+
+    def _on_each_gpu(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        divided = self.engine is Engine.NVCAFFE and self.gpus > 1
+        return with_divided_batches(layers, self.gpus) if divided else layers
 
     def at(self, size: int | None = None) -> Prediction:
         """The memory at a TRAIN batch size (the file's own, if None)."""
         return self.of(self.train_net(size), self.test_nets(size))
 
+    def peaks(self, sizes: Sequence[int]) -> dict[int, Peak]:
+        """The predicted peak at each of these TRAIN batch sizes (see :func:`peak_curve`)."""
+        rules = [(rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown), layer)
+                 for layer in self.train_layers]  # fmt: skip
+        if all(rule.any_batch(layer.settings) for rule, layer in rules):
+            return peak_curve(self._peak, sizes)
+        # Caffe may refuse any size there, so each is asked for.
+        return {size: peak_curve(self._peak, [size])[size] for size in sizes}
+
+    def _peak(self, size: int) -> int:
+        return self.at(size).peak_bytes
+
     def of(self, train: Net, tests: Sequence[Net]) -> Prediction:
         """The memory of training these very nets with the recipe's solver."""
-        return predict_nets(train, tests, solver_settings(self.recipe.solver), self.mode)
+        return predict_nets(
+            train,
+            tests,
+            solver_settings(self.recipe.solver),
+            self.mode,
+            engine=self.engine,
+            gpus=self.gpus,
+            half=self.half,
+        )
 
 
 def predict(
@@ -85,6 +133,9 @@ def predict(
     mode: Mode = "gpu",
     sources: Sources | None = None,
     allow_unknown: bool = False,
+    engine: Engine = Engine.CAFFE,
+    gpus: int = 1,
+    half: bool = False,
 ) -> Prediction:
     """The memory of a net in training, in bytes of Caffe's own requests.
 
@@ -92,15 +143,20 @@ def predict(
         net: A net file, or a solver file whose nets are followed.
         solver: The solver to train ``net`` with; plain SGD without a test net if None.
         batch_size: TRAIN batch size; the file's own if None.
-        mode: ``"gpu"`` for device memory (built without cuDNN), ``"cpu"`` for host memory.
+        mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
         sources: Where data is found; the working directory and beside the files if None.
         allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
+        engine: The build of Caffe; with ``Engine.CUDNN`` the peak is an upper bound, with
+            ``Engine.NVCAFFE`` an estimate.
+        gpus: GPUs that train together; the memory is that of each of them.
+        half: Whether NVCaffe works in half precision.
 
     Raises:
         InputError: A file can't be read, or Caffe would refuse the net.
     """
     recipe = read_recipe(net, solver)
-    model = Model(recipe, sources or Sources(recipe.directories), mode, allow_unknown)
+    sources = sources or Sources(recipe.directories)
+    model = Model(recipe, sources, mode, allow_unknown, engine, gpus, half)
     return model.at(batch_size)
 
 

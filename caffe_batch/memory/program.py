@@ -10,34 +10,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from caffe_batch.layers.base import Inner, count
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Inner, Memory, count
+from caffe_batch.memory.engine import NVCAFFE_BATCHES, Engine
 from caffe_batch.memory.ledger import Ledger, Part, Step
 from caffe_batch.net.graph import Net, Node, build
 
 FLOAT_BYTES = 4
+HALF_BYTES = 2
+
+Slot = tuple[int, int]  # the data side and the diff side of a parameter
 
 
 @dataclass(frozen=True)
 class Params:
-    """Sides of a net's parameters, and where each layer's are."""
+    """Sides of a net's parameters.
 
-    data: list[int]
-    diff: list[int]
-    of_layer: dict[str, tuple[int, ...]]
+    Every layer is built with parameters of its own. Those that share an earlier layer's are pointed
+    to its memory when all layers stand (Net::ShareWeights), and then their own is freed.
+
+    Attributes:
+        owners: One slot a parameter of the net.
+        rows: The row of each owner.
+        of_layer: Name and slots of each layer.
+        shares: Pointers that sharing sets.
+    """
+
+    owners: list[Slot]
     rows: list[int]
+    of_layer: list[tuple[str, list[Slot]]]
+    shares: list[tuple[int, int]]
 
 
 class Program:
     """The steps of one or more nets: what building, Forward and Backward do to memory.
 
     ``backward`` is in the order of the layers; Caffe runs it from the last to the first.
+
+    Args:
+        ledger: Where the memory is accounted for.
+        engine: The build of Caffe.
+        half: Whether NVCaffe keeps activations and gradients in half precision; it then keeps a
+            copy of the weights in half precision too.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(
+        self, ledger: Ledger, engine: Engine = Engine.CAFFE, *, half: bool = False
+    ) -> None:
         self.ledger = ledger
+        self.engine = engine
+        self.half = half
+        self.uncertain_bytes = 0  # of what is added: what may turn out not to be taken
         self.build: list[Step] = []
         self.forward: list[Step] = []
         self.backward: list[Step] = []
+        self.partial: list[str] = []  # layers that take more than their rules say
 
     def add_net(
         self, net: Net, label: str, *, backward: bool = True, trained: Params | None = None
@@ -54,21 +81,42 @@ class Program:
         ledger = self.ledger
         first_row = len(ledger.rows)
         ledger.rows += [(label, node.layer.name, node.layer.type) for node in net.nodes]
-        rows = list(range(first_row, len(ledger.rows)))
-        row_of = {node.layer.name: row for node, row in zip(net.nodes, rows, strict=True)}
-        params = Params(
-            [], [], {node.layer.name: node.params for node in net.nodes},
-            [row_of[parameter.layer] for parameter in net.params],
-        )  # fmt: skip
-        for parameter, row in zip(net.params, params.rows, strict=True):
-            size = FLOAT_BYTES * count(parameter.shape)
-            params.data.append(ledger.side(size, Part.PARAMETERS, row))
-            params.diff.append(ledger.side(size, Part.PARAMETERS, row))
-        if ledger.mode == "cpu":
-            self.build.append(Step(first_row, [], params.data))  # the fillers write on the host
+        rows = range(first_row, len(ledger.rows))
+        params = self._add_params(net, rows)
         if trained is not None:
-            self.forward.append(Step(first_row, _shared_params(params, trained), []))
+            self.forward.append(Step(first_row, _trained_shares(params, trained), []))
         self._add_layers(net, params, rows, backward=backward)
+        return params
+
+    def _add_params(self, net: Net, rows: Sequence[int], given: Sequence[Slot] = ()) -> Params:
+        """Adds the parameters of a net's layers.
+
+        Args:
+            net: The net.
+            rows: The row that each layer counts for.
+            given: For a net inside a recurrent layer: the owners' slots. All others are buffers.
+        """
+        params = Params([], [], [], [])
+        part = Part.LAYER_BUFFERS if given else Part.PARAMETERS
+        side = self.ledger.side
+        for node, row in zip(net.nodes, rows, strict=True):
+            slots: list[Slot] = []
+            for index in node.params:
+                elements = count(net.params[index].shape)
+                size = FLOAT_BYTES * elements
+                owns = index == len(params.owners)  # the first layer with a parameter does
+                if owns and given:
+                    slot = given[index]
+                else:
+                    copy = HALF_BYTES * elements if self.half else 0
+                    slot = (side(size + copy, part, row), side(size, part, row))
+                if owns:
+                    params.owners.append(slot)
+                    params.rows.append(row)
+                else:
+                    params.shares.extend(zip(slot, params.owners[index], strict=True))
+                slots.append(slot)
+            params.of_layer.append((node.layer.name, slots))
         return params
 
     def _add_layers(
@@ -96,15 +144,18 @@ class Program:
                 producer.setdefault(top, row)
         side = self.ledger.side
         data, diff = [], []
+        itemsize = HALF_BYTES if self.half else FLOAT_BYTES
         for index, blob in enumerate(net.blobs):
-            size, row = FLOAT_BYTES * count(blob.shape), producer[index]
+            size, row = itemsize * count(blob.shape), producer[index]
             data.append(side(size, data_part, row))
             diff.append(side(size, diff_part, row))
         last = len(net.nodes) - idle
         for i, node in enumerate(net.nodes):
-            sides = _NodeSides(node, data, diff, params)
+            sides = _NodeSides(node, data, diff, params.of_layer[i][1])
             runs = i < last
             self._add_layer(node, rows[i], sides, runs=runs, backward=backward and runs)
+        if params.shares:
+            self.build.append(Step(rows[0], params.shares, []))
         named = {f"{blob.name}.data": data[i] for i, blob in enumerate(net.blobs)} if inner else {}
         named.update({f"{blob.name}.diff": diff[i] for i, blob in enumerate(net.blobs)})
         return named
@@ -113,18 +164,29 @@ class Program:
         self, node: Node, row: int, sides: _NodeSides, *, runs: bool, backward: bool
     ) -> None:
         backward = backward and node.site.backward
-        memory = node.rule.memory(node.site, self.ledger.mode)
+        memory = self._memory(node)
         for buffer in memory.buffers:
-            part = Part.DATA_PREFETCH if buffer.prefetch else Part.LAYER_BUFFERS
-            size = buffer.copies * buffer.itemsize * buffer.count
-            sides.own[f"{buffer.name}.data"] = self.ledger.side(size, part, row)
-            sides.own[f"{buffer.name}.diff"] = self.ledger.side(size, part, row)
+            part, copies = Part.LAYER_BUFFERS, buffer.copies
+            if buffer.prefetch:
+                part = Part.DATA_PREFETCH
+                copies = NVCAFFE_BATCHES if self.engine is Engine.NVCAFFE else copies
+            size = copies * buffer.itemsize * buffer.count
+            sides.own[f"{buffer.name}.data"] = self.ledger.side(size, part, row, requests=copies)
+            sides.own[f"{buffer.name}.diff"] = self.ledger.side(size, part, row, requests=copies)
+        if memory.partial:
+            self.partial.append(node.layer.name)
         unrolled = node.rule.inner(node.site)
-        inside = Program(self.ledger)
+        inside = Program(self.ledger, self.engine, half=self.half)
         if unrolled is not None:
             inside.add_inner(node, unrolled, row, sides, backward=backward)
         shares = [(sides[side], sides[other]) for side, other in memory.shares]
         built = [sides[side] for side in memory.build]
+        least, most = memory.workspace
+        if most and self.engine is Engine.CUDNN:  # NVCaffe's convolutions share one
+            built.append(self.ledger.side(most, Part.LAYER_BUFFERS, row))
+            self.uncertain_bytes += most - least
+        if self.ledger.mode == "cpu" and node.rule.fills_parameters:
+            built += [data for data, _ in sides.params]
         forward = [sides[side] for side in memory.forward]
         for i, weight in enumerate(node.loss):
             if weight:  # kept in the top's diff; Forward multiplies data and diff
@@ -140,20 +202,26 @@ class Program:
             touches = [sides[side] for side in memory.backward]
             self.backward += [Step(row, shares, touches), *inside.backward]
 
+    def _memory(self, node: Node) -> Memory:
+        try:
+            memory = node.rule.memory(node.site, self.ledger.mode)
+            return node.rule.cudnn(node.site, memory) if self.engine.uses_cudnn else memory
+        except ShapeError as error:
+            if error.layer is not None:
+                raise
+            raise ShapeError(error.message, layer=node.layer.name, hint=error.hint) from None
+
     def add_inner(
         self, node: Node, unrolled: Inner, row: int, sides: _NodeSides, *, backward: bool
     ) -> None:
         """Adds the net inside a recurrent layer; its blobs get names ``inner/NAME.SIDE``."""
         net = build(unrolled.layers, phase="TEST", name=node.layer.name)
         outer = {name: i for i, name in enumerate(unrolled.parameters)}
-        order = [outer[parameter.name] for parameter in net.params]
-        params = Params(
-            [sides[f"param{i}.data"] for i in order],
-            [sides[f"param{i}.diff"] for i in order],
-            {},
-            [],
-        )
         rows = [row] * len(net.nodes)
+        given = [sides.params[outer[parameter.name]] for parameter in net.params]
+        params = self._add_params(net, rows, given)
+        if node.site.phase == "TEST":  # RecurrentLayer::Forward joins them again, in TEST alone
+            self.forward.append(Step(row, params.shares, []))
         named = self._add_layers(
             net, params, rows, backward=backward, inner=True, idle=unrolled.idle
         )
@@ -165,7 +233,7 @@ class _NodeSides:
 
     __slots__ = ("data", "diff", "node", "own", "params")
 
-    def __init__(self, node: Node, data: list[int], diff: list[int], params: Params) -> None:
+    def __init__(self, node: Node, data: list[int], diff: list[int], params: list[Slot]) -> None:
         self.node, self.data, self.diff, self.params = node, data, diff, params
         self.own: dict[str, int] = {}
 
@@ -175,8 +243,7 @@ class _NodeSides:
             return own
         kind, index, is_data = _parse_side(side)
         if kind == "param":
-            params = self.params
-            return (params.data if is_data else params.diff)[self.node.params[index]]
+            return self.params[index][0 if is_data else 1]
         blob = (self.node.bottoms if kind == "bottom" else self.node.tops)[index]
         return (self.data if is_data else self.diff)[blob]
 
@@ -188,9 +255,11 @@ def _parse_side(side: str) -> tuple[str, int, bool]:
     return kind, int(blob[len(kind) :]), which == "data"
 
 
-def _shared_params(mine: Params, trained: Params) -> list[tuple[int, int]]:
+def _trained_shares(mine: Params, trained: Params) -> list[tuple[int, int]]:
+    """Pointers that Net::ShareTrainedLayersWith sets: data, by the names of the layers."""
+    sources = dict(trained.of_layer)
     return [
-        (mine.data[a], trained.data[b])
-        for layer, indices in mine.of_layer.items()
-        for a, b in zip(indices, trained.of_layer.get(layer, ()), strict=False)
+        (data, source)
+        for layer, slots in mine.of_layer
+        for (data, _), (source, _) in zip(slots, sources.get(layer, ()), strict=False)
     ]

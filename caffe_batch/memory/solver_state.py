@@ -57,10 +57,10 @@ class SolverSettings:
         """Whether a parameter of this decay_mult (None: 1) is regularised at all."""
         return self.weight_decay != 0 and decay_mult != 0
 
-    def state_count(self, count: int, decay_mult: float | None, mode: Mode) -> int:
-        """Elements of solver state for one parameter of ``count`` elements."""
+    def state_blobs(self, decay_mult: float | None, mode: Mode) -> int:
+        """Blobs of solver state for one parameter, each as large as the parameter."""
         blobs = STATE_BLOBS[self.type][mode]
         # L1 decay needs the sign of the weights, in temp_.
         if self.regularization_type == "L1" and self.decays(decay_mult):
             blobs += not (mode == "cpu" and self.type in _CPU_TEMP)
-        return blobs * count
+        return blobs

@@ -79,6 +79,21 @@ def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
     return tuple(out)
 
 
+def reads_batches(layers: Sequence[Layer]) -> bool:
+    """Whether a data layer reads the batches, so that they have no literal shapes."""
+    return any(layer.type in BATCHED_TYPES for layer in layers)
+
+
+def with_divided_batches(layers: Sequence[Layer], parts: int) -> tuple[Layer, ...]:
+    """The layers with the batches of data layers divided, rounding up; the others as they were."""
+    return tuple(
+        replace(layer, settings=replace(settings, batch_size=-(-settings.batch_size // parts)))
+        if layer.type in BATCHED_TYPES
+        else layer
+        for layer, settings in ((layer, layer.settings) for layer in layers)
+    )
+
+
 def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     """Every number of the net that is its batch size.
 
@@ -132,8 +147,9 @@ def _time_and_batch(layers: Sequence[Layer]) -> Shape | None:
         if layer.type in SHAPED_TYPES:
             shapes = literal_shapes(layer)
             for j, top in enumerate(layer.tops):
-                if top in markers and shapes:
-                    return shapes[j if len(shapes) > 1 else 0][:2]
+                shape = shapes[min(j, len(shapes) - 1)] if shapes else ()
+                if top in markers and len(shape) > 1:
+                    return shape[:2]
     return None
 
 

@@ -25,6 +25,7 @@ def convert(
     layer: caffe_pb2.LayerParameter,
     rule: Rule | None,
     records: tuple[Shape, ...] | None = None,
+    file_rows: int | None = None,
 ) -> Layer:
     """One layer as plain data.
 
@@ -32,6 +33,7 @@ def convert(
         layer: The message, in current syntax.
         rule: The rule of its type; None for an unknown type (its settings are then not read).
         records: For data layers: shapes of one record, one a top, without the batch axis.
+        file_rows: For HDF5Data: rows of the largest file.
     """
     return Layer(
         name=layer.name,
@@ -43,6 +45,7 @@ def convert(
         loss_weights=tuple(layer.loss_weight),
         propagate_down=tuple(layer.propagate_down),
         records=records,
+        file_rows=file_rows,
     )
 
 

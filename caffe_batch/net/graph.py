@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from caffe_batch.errors import NetError, ShapeError, UnknownLayerError, did_you_mean
+from caffe_batch.errors import (
+    InputShapeError,
+    NetError,
+    ShapeError,
+    UnknownLayerError,
+    did_you_mean,
+)
 from caffe_batch.layers import RULES
 from caffe_batch.layers.base import MAX_COUNT, Layer, Param, Phase, Rule, Shape, Site, count
 from caffe_batch.layers.unknown import UNKNOWN
@@ -173,6 +179,7 @@ class _Builder:
         self.blob_need: list[bool] = []
         self.params: list[Parameter] = []
         self._blob_index: dict[str, int] = {}
+        self._shapeless: dict[int, str] = {}  # blobs of layers without a rule, and which layer's
         self._param_index: dict[str, int] = {}
 
     def add(self, layer: Layer) -> None:
@@ -190,15 +197,21 @@ class _Builder:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
         _check_number(layer, "bottom", len(bottoms), rule.bottoms)
         _check_number(layer, "top", len(names), rule.tops)
+        shapeless = rule is UNKNOWN and layer.records is None
+        if not shapeless:
+            self._check_known(bottoms)
         shapes_in = tuple([self.blobs[i].shape for i in bottoms])
         in_place = tuple(
             [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
         )
         common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records,
-                  layer.loss_weights)  # fmt: skip
+                  layer.file_rows, layer.loss_weights)  # fmt: skip
         site = Site(*common)
         shapes, param_shapes = _apply_rule(layer, rule, site)
         tops = self._tops(layer, names, shapes, site.in_place)
+        if shapeless:
+            new = [top for top, same in zip(tops, in_place, strict=True) if not same]
+            self._shapeless |= dict.fromkeys(new, layer.name)
         loss = _loss_weights(layer, rule, len(names))
         if len(layer.params) > len(param_shapes):
             raise NetError(
@@ -224,6 +237,17 @@ class _Builder:
                 self.blob_need[top] = True
         site = Site(*common, backward, bottom_need, param_need)
         self.nodes.append(Node(layer, rule, site, bottoms, tops, params, param_shapes, loss))
+
+    def _check_known(self, bottoms: tuple[int, ...]) -> None:
+        """Raises an InputShapeError for a bottom that a layer without a rule makes."""
+        for i in bottoms:
+            if i in self._shapeless:
+                name = self.blobs[i].name
+                raise InputShapeError(
+                    f"the shape of its top {name!r} is not known, and other layers read it",
+                    layer=self._shapeless[i],
+                    hint=f"Give it without the batch: --input-shape {name}=CxHxW.",
+                )
 
     def _tops(
         self, layer: Layer, names: list[str], shapes: tuple[Shape, ...], in_place: tuple[bool, ...]

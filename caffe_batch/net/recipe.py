@@ -6,12 +6,14 @@ of the test nets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError, NetError
+from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Layer, Phase
 from caffe_batch.net.batch import BATCHED_TYPES, SHAPED_TYPES
 from caffe_batch.net.convert import convert
@@ -52,7 +54,7 @@ class NetFile:
         out = []
         for _, message in self.selected():
             rule = rule_for(message.type, message.name, allow_unknown=allow_unknown)
-            layer = convert(message, rule, sources.record_shapes(message))
+            layer = convert(message, rule, *sources.records(message))
             if message.type == "Input":
                 layer = _with_given_shapes(layer, sources)
             out.append(layer)
@@ -92,6 +94,13 @@ class Recipe:
         """Where relative paths are looked up: where Caffe does, then beside the files."""
         paths = [path.parent for path in (self.train.path, self.solver_path) if path is not None]
         return tuple(dict.fromkeys([Path(), *paths]))
+
+    def open_tops(self) -> Iterator[str]:
+        """The tops whose sizes a user may give: of layers without bottoms or without a rule."""
+        for file in (self.train, *self.tests):
+            for layer in file.message.layer:
+                if not layer.bottom or layer.type not in RULES:
+                    yield from layer.top
 
     def shares_data_layer(self, test: NetFile) -> bool:
         """Whether a data layer of the train net belongs to this test net as well."""
@@ -144,10 +153,11 @@ def _from_solver(
     given = [field.name for field, _ in solver.ListFields() if field.name in TRAIN_NET_FIELDS]
     if len(given) != 1:
         has = f"has {' and '.join(given)}" if given else "has none"
+        do = "Keep one of them" if given else 'Add net: "FILE"'
         raise InputError(
             f"{path}: a solver names its train net in one of {', '.join(TRAIN_NET_FIELDS)}; "
             f"this one {has}",
-            hint=f"Keep one of them, or call with the net first: NET --solver {path}.",
+            hint=f"{do}, or call with the net first: NET --solver {path}.",
         )
     notes: list[str] = []
 
@@ -192,15 +202,16 @@ def _from_solver(
 
 def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:
     """A net that a solver names: from the working directory as Caffe does, else beside it."""
-    if Path(name).exists():
+    if os.path.exists(name):
         return Path(name), None
     beside = solver.parent / name
-    if not beside.exists():
+    if not os.path.exists(beside):
         beside = solver.parent / Path(name).name
-    if beside.exists():
+    if os.path.exists(beside):
         return beside, f"net {name!r} was found beside the solver, as {beside}"
+    folders = dict.fromkeys([Path.cwd(), solver.parent.resolve()])
     raise InputError(
-        f"{solver}: its net {name!r} is neither in {Path.cwd()} nor in {solver.parent.resolve()}",
+        f"{solver}: its net {name!r} is not in {' or '.join(map(str, folders))}",
         hint=f"Call from the directory that the path starts from, or give the net: "
         f"NET --solver {solver}.",
     )
@@ -229,6 +240,12 @@ def _check_trainable(train: NetFile) -> None:
             hint="Every layer has an include rule for another phase, level or stage. Set "
             "train_state in the solver, or give a net with a TRAIN phase.",
         )
+    makers = [layer for layer in train.message.layer if not layer.bottom]
+    if makers and all(layer.bottom for _, layer in train.selected()):
+        raise NetError(
+            f"{where}no layer of the TRAIN phase reads or makes data",
+            hint=f"Layer {makers[0].name!r} does, but its include or exclude rules keep it out.",
+        )
 
 
 def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:
@@ -239,6 +256,8 @@ def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:
     shapes = layer.settings.shape
     if len(shapes) <= 1:
         shapes = (shapes or ((),)) * len(layer.tops)
+    if len(shapes) != len(layer.tops):
+        return layer  # the layer's rule refuses it
     shapes = tuple(
         (*(shape[:1] or (1,)), *given[top]) if top in given else shape
         for top, shape in zip(layer.tops, shapes, strict=True)

@@ -6,6 +6,7 @@ need a library which isn't always there say which extra installs it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,12 @@ class Contents:
     Attributes:
         shapes: Shape of one record for each top that the source decides, without the batch axis.
         records: How many records there are.
+        file_rows: HDF5 alone: how many of them are in the largest file.
     """
 
     shapes: tuple[Shape, ...]
     records: int
+    file_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,14 @@ class Sources:
     directories: tuple[Path, ...] = (Path(),)
     input_shapes: Mapping[str, Shape] | None = None
 
-    def record_shapes(self, layer: caffe_pb2.LayerParameter) -> tuple[Shape, ...] | None:
-        """Shape of one record, one a top that the source decides; None if it has no source.
+    def records(
+        self, layer: caffe_pb2.LayerParameter
+    ) -> tuple[tuple[Shape, ...] | None, int | None]:
+        """What a layer's rule has to know of its source.
+
+        Returns:
+            Shape of one record, one a top that the source decides, or None if it has no source;
+            and rows of the largest HDF5 file, if there are such files and they were read.
 
         Raises:
             InputShapeError: The source can't be read and no shape was given; says which option
@@ -56,11 +65,11 @@ class Sources:
         """
         given = self._given(layer)
         if given is not None:
-            return given
+            return given, None
         if layer.type not in READERS:
-            return None
+            return None, None
         try:
-            return self.contents(layer).shapes
+            contents = self.contents(layer)
         except InputError as error:
             tops = [f"--input-shape {top}=CxHxW" for top in _decided_tops(layer)]
             raise InputShapeError(
@@ -69,6 +78,7 @@ class Sources:
                 layer=layer.name,
                 hint=" ".join(filter(None, [error.hint, f"Or give the size: {' '.join(tops)}."])),
             ) from error
+        return contents.shapes, contents.file_rows
 
     def contents(self, layer: caffe_pb2.LayerParameter) -> Contents:
         """Shapes and number of records of a data layer's source.
@@ -86,7 +96,7 @@ class Sources:
         """
         for directory in self.directories:
             path = directory / source
-            if source and path.exists():
+            if source and os.path.exists(path):
                 return path
         tried = " or ".join(str(directory.resolve()) for directory in self.directories)
         raise InputError(f"source {source!r} is not in {tried}")
@@ -130,9 +140,17 @@ def _first_of_lmdb(path: Path) -> tuple[bytes, int]:
         with lmdb.open(
             str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir()
         ) as env, env.begin() as transaction, transaction.cursor() as cursor:  # fmt: skip
+            stat = env.stat()
+            whole = (env.info()["last_pgno"] + 1) * stat["psize"]
+            size = (path / "data.mdb" if path.is_dir() else path).stat().st_size
+            if size < whole:  # reading beyond its end would kill this program, and Caffe later
+                raise InputError(
+                    f"LMDB {path} is cut short: it has {size:,} of {whole:,} bytes",
+                    hint="Copy or make it again.",
+                )
             if not cursor.first():
                 raise InputError(f"LMDB {path} is empty")
-            return cursor.value(), env.stat()["entries"]
+            return cursor.value(), stat["entries"]
     except lmdb.Error as error:
         raise InputError(
             f"{path} is no readable LMDB ({error})",
@@ -168,8 +186,8 @@ def _encoded_shape(
     try:
         with images.open(BytesIO(datum.data)) as image:
             bands, height, width = image.getbands(), image.height, image.width
-    except OSError as error:
-        raise InputError(f"the first record of {path} is no readable image ({error})") from error
+    except (OSError, images.DecompressionBombError) as error:
+        raise InputError(f"the first record of {path} is no readable image") from error
     if transform.force_color:
         channels = 3
     elif transform.force_gray:
@@ -183,34 +201,36 @@ def _encoded_shape(
 def _read_images(layer: caffe_pb2.LayerParameter, find: Find) -> Contents:
     settings = layer.image_data_param
     listing = find(settings.source)
-    lines = [line for line in listing.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in _read_listing(listing).splitlines() if line.strip()]
     if not lines:
         raise InputError(f"image list {listing} is empty")
     if settings.new_height and settings.new_width:
         channels = 3 if settings.is_color else 1
         return Contents(((channels, settings.new_height, settings.new_width),), len(lines))
     # Each line is "PATH LABEL"; the path may hold blanks, the label is after the last one.
-    name = settings.root_folder + lines[0].rpartition(" ")[0]
+    name = lines[0].rpartition(" ")[0]
+    if not name:
+        raise InputError(f"the first line of image list {listing} is not PATH LABEL")
     images = _extra("PIL.Image", "images", f"the images of {listing}")
-    path = find(name)
+    path = find(settings.root_folder + name)
     try:
         with images.open(path) as image:
             height, width = image.height, image.width
             if image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 height, width = width, height
-    except OSError as error:
+    except (OSError, images.DecompressionBombError) as error:
         raise InputError(f"{path} is no readable image ({error})") from error
     return Contents(((3 if settings.is_color else 1, height, width),), len(lines))
 
 
 def _read_hdf5(layer: caffe_pb2.LayerParameter, find: Find) -> Contents:
     listing = find(layer.hdf5_data_param.source)
-    names = listing.read_text(errors="replace").split()
+    names = _read_listing(listing).split()
     if not names:
         raise InputError(f"HDF5 file list {listing} is empty")
     h5py = _extra("h5py", "hdf5", f"HDF5 file {names[0]}")
     shapes: list[Shape] = []
-    records = 0
+    rows: list[int] = []
     for number, name in enumerate(names):
         path = find(name)
         try:
@@ -221,12 +241,27 @@ def _read_hdf5(layer: caffe_pb2.LayerParameter, find: Find) -> Contents:
                         f"HDF5 file {path} has no data set {missing[0]!r}; "
                         f"it has {', '.join(sorted(file)) or 'none'}"
                     )
-                records += file[layer.top[0]].shape[0]
+                found = [_hdf5_shape(file, top, path) for top in layer.top]
+                rows.append(found[0][0])
                 if number == 0:
-                    shapes = [tuple(file[top].shape[1:]) for top in layer.top]
+                    shapes = [shape[1:] for shape in found]
         except OSError as error:
             raise InputError(f"{path} is no readable HDF5 file ({error})") from error
-    return Contents(tuple(shapes), records)
+    return Contents(tuple(shapes), sum(rows), max(rows))
+
+
+def _hdf5_shape(file: Any, top: str, path: Path) -> Shape:
+    shape: Shape = getattr(file[top], "shape", ())  # a group has none
+    if not shape:
+        raise InputError(f"{top!r} of HDF5 file {path} is no array with a row for each record")
+    return shape
+
+
+def _read_listing(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} is no readable list of files ({error.strerror})") from error
 
 
 def _extra(module: str, extra: str, what: str) -> Any:

@@ -64,7 +64,7 @@ def _count_readers(
                 raise NetError(
                     f"bottom {blob!r} is produced by no layer before it",
                     layer=layer.name,
-                    hint=did_you_mean(blob, list(last)),
+                    hint=_missing_hint(blob, list(last), layers[i + 1 :]),
                 )
             source_of[i, j] = place
             readers[place] = readers.get(place, 0) + 1
@@ -76,6 +76,16 @@ def _count_readers(
             if weight:
                 readers[place] = readers.get(place, 0) + 1
     return source_of, readers, loss_weight
+
+
+def _missing_hint(blob: str, known: Sequence[str], after: Sequence[Layer]) -> str | None:
+    for layer in after:
+        if blob in layer.tops:
+            return (
+                f"Layer {layer.name!r} makes it, but comes later: Caffe builds the layers in the "
+                "order of the file."
+            )
+    return did_you_mean(blob, known)
 
 
 def _split_name(layers: Sequence[Layer], place: Place, blob: str) -> str:

@@ -34,13 +34,19 @@ class Budget:
         return self.budget_bytes - self.reserve_bytes
 
 
-def parse_budget(memory: str, reserve: str | None, free_bytes: Callable[[], int]) -> Budget:
+def parse_budget(
+    memory: str,
+    reserve: str | None,
+    free_bytes: Callable[[], int],
+    default_reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+) -> Budget:
     """The budget from ``--gpu-memory`` and ``--reserve``.
 
     Args:
         memory: A size (``8GiB``), ``auto`` (all that is free), or a share of it (``80%``).
         reserve: A size, ``0``, or None for the default.
         free_bytes: Tells the free memory of the GPU; asked for ``auto`` and shares only.
+        default_reserve_bytes: The reserve where none is given.
 
     Raises:
         InputError: No size, no GPU to ask, or a reserve that leaves nothing.
@@ -58,7 +64,7 @@ def parse_budget(memory: str, reserve: str | None, free_bytes: Callable[[], int]
     else:
         budget = parse_size(memory)
     if reserve is None:
-        kept = DEFAULT_RESERVE_BYTES
+        kept = default_reserve_bytes
     else:
         kept = 0 if reserve.strip() == "0" else parse_size(reserve)
     if kept >= budget:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caffe_batch.errors import DoesNotFitError, NetError, ShapeError
+from caffe_batch.errors import DoesNotFitError, InputError, NetError
 from caffe_batch.layers.base import Layer
+from caffe_batch.memory.engine import Engine
 from caffe_batch.memory.ledger import LayerBytes
 from caffe_batch.memory.predict import Model
 from caffe_batch.net.graph import Net
@@ -19,7 +20,7 @@ from caffe_batch.planning.changes import (
     iter_size_change,
     test_iter_changes,
 )
-from caffe_batch.planning.split import Candidate, choose, exact_candidates
+from caffe_batch.planning.split import Candidate, choose, count_rounding, exact_candidates
 from caffe_batch.sizes import format_size
 
 
@@ -33,6 +34,10 @@ class Plan:
         gpus: GPUs that share each update.
         budget: The memory allowed on each GPU.
         mode: ``"gpu"`` or ``"cpu"``: whose memory the prediction counts.
+        engine: The build of Caffe that the prediction is for.
+        divides_batch: Whether a batch_size is for all GPUs together, as NVCaffe has it.
+        rounding_bytes: What cudaMalloc adds to the predicted peak.
+        uncertain_bytes: How much of the predicted peak may turn out not to be taken.
         candidates: Every exact split, largest batch_size first.
         changes: The fields that the plan sets in the user's files.
         train_records: Records of the train source, or None if unknown.
@@ -44,6 +49,10 @@ class Plan:
     gpus: int
     budget: Budget
     mode: str
+    engine: Engine
+    divides_batch: bool
+    rounding_bytes: int
+    uncertain_bytes: int
     candidates: tuple[Candidate, ...]
     changes: tuple[Change, ...]
     train_records: int | None
@@ -51,8 +60,13 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Samples of one forward/backward pass on one GPU."""
+        """As the files have it: samples of one pass on each GPU, or on all if it is divided."""
         return self.chosen.batch_size
+
+    @property
+    def batch_size_per_gpu(self) -> int:
+        """Samples of one forward/backward pass on one GPU."""
+        return self.batch_size // self.gpus if self.divides_batch else self.batch_size
 
     @property
     def iter_size(self) -> int:
@@ -71,13 +85,50 @@ class Plan:
 
     def summary(self) -> str:
         """The plan in one line."""
-        gpus = f" x {self.gpus} GPUs" if self.gpus > 1 else ""
-        least = "at least " if self.lower_bound else ""
+        each = f" x {self.gpus} GPUs" if self.gpus > 1 and not self.divides_batch else ""
+        together = f" (over {self.gpus} GPUs)" if self.gpus > 1 and self.divides_batch else ""
         return (
-            f"effective batch {self.effective_batch} = batch_size {self.batch_size} x iter_size "
-            f"{self.iter_size}{gpus}, {least}{format_size(self.predicted_peak_bytes)} of "
+            f"effective batch {self.effective_batch} = batch_size {self.batch_size}{together} x "
+            f"iter_size {self.iter_size}{each}, {self._bound}"
+            f"{format_size(self.predicted_peak_bytes)} of "
             f"{format_size(self.budget.usable_bytes)} usable"
         )
+
+    @property
+    def _bound(self) -> str:
+        if self.engine is Engine.NVCAFFE:
+            return "about "
+        if self.lower_bound:
+            return "at least "
+        return "at most " if self.uncertain_bytes else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about the figures, a sentence or two each."""
+        notes = []
+        larger = [each.predicted_peak_bytes or 0 for each in self.candidates if not each.fits]
+        if any(0 < peak <= self.budget.usable_bytes for peak in larger):
+            notes.append(
+                f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
+                "all; without that a larger batch_size would fit."
+            )
+        if self.engine is Engine.CUDNN and self.uncertain_bytes:
+            least = self.predicted_peak_bytes - self.uncertain_bytes
+            notes.append(
+                f"The peak is at least {format_size(least)}: cuDNN's workspaces depend on the "
+                "algorithms it chooses, and are counted at Caffe's limit."
+            )
+        if self.engine is Engine.NVCAFFE:
+            notes.append(
+                "For NVCaffe the peak is an estimate. Its convolutions share one workspace, which "
+                "isn't counted: it takes what is free, up to half of the GPU's memory."
+            )
+            meaning = (
+                "is for all GPUs together" if self.divides_batch else "is for each GPU"
+                " (it stands in literal shapes, which NVCaffe doesn't divide)"
+            )  # fmt: skip
+            notes.append(f"batch_size {meaning}.")
+        return tuple(notes)
 
     def json(self) -> dict[str, Any]:
         """The JSON of ``caffe-batch plan`` and plan.json (keys as in the design)."""
@@ -87,11 +138,16 @@ class Plan:
             "batch_size": self.batch_size,
             "iter_size": self.iter_size,
             "gpus": self.gpus,
+            "batch_size_per_gpu": self.batch_size_per_gpu,
             "mode": self.mode,
+            "engine": self.engine.value,
             "budget_bytes": self.budget.budget_bytes,
             "reserve_bytes": self.budget.reserve_bytes,
             "predicted_peak_bytes": self.predicted_peak_bytes,
+            "predicted_peak_lower_bytes": self.predicted_peak_bytes - self.uncertain_bytes,
+            "rounding_bytes": self.rounding_bytes,
             "lower_bound": self.lower_bound,
+            "notes": list(self.notes),
             "train_records": self.train_records,
             "candidates": [
                 {
@@ -113,7 +169,6 @@ def make_plan(
     budget: Budget,
     *,
     effective_batch: int | None = None,
-    gpus: int = 1,
     train_records: int | None = None,
 ) -> Plan:
     """The largest batch_size that fits and divides the effective batch exactly over the GPUs.
@@ -121,25 +176,33 @@ def make_plan(
     Args:
         model: The memory model of the recipe.
         budget: The memory allowed on each GPU.
-        effective_batch: Samples per update; the files' own batch_size x iter_size x GPUs if None.
-        gpus: GPUs that share each update.
+        effective_batch: Samples per update; the files' own batch_size x iter_size x GPUs if None
+            (for NVCaffe without the GPUs).
         train_records: Records of the train source, where known.
 
     Raises:
         DoesNotFitError: Not even batch_size 1 fits.
         InputError: The effective batch can't be shared by the GPUs, or the net has no loss.
     """
-    recipe, layers = model.recipe, model.train_layers
+    recipe, layers, gpus = model.recipe, model.train_layers, model.gpus
     own_size, own_iter = model.batch_size, recipe.solver.iter_size
-    wanted = own_size * own_iter * gpus if effective_batch is None else effective_batch
+    own_batch = own_size * own_iter * (1 if model.divides_batch else gpus)
+    wanted = own_batch if effective_batch is None else effective_batch
+    if effective_batch is None and own_iter < 1:
+        raise InputError(
+            f"the solver has iter_size {own_iter}, and an update takes at least one pass",
+            hint="Correct it, or give --effective-batch N: the plan sets iter_size.",
+        )
     candidates = exact_candidates(
-        wanted, gpus, budget.usable_bytes, lambda size: _peak_or_refusal(model, size)
+        wanted, gpus, budget.usable_bytes, model.peaks, divided=model.divides_batch
     )
-    smallest = candidates[-1].batch_size
+    built = [candidate for candidate in candidates if candidate.predicted_peak_bytes is not None]
+    smallest = (built or candidates)[-1].batch_size
     train = model.train_net(smallest)
     check_has_loss(train)
+    candidates, prediction = count_rounding(candidates, budget.usable_bytes, model.at)
     chosen = choose(candidates)
-    if chosen is None:
+    if chosen is None or prediction is None:
         raise does_not_fit(model, budget, smallest)
     return Plan(
         requested_effective_batch=wanted,
@@ -147,6 +210,10 @@ def make_plan(
         gpus=gpus,
         budget=budget,
         mode=model.mode,
+        engine=model.engine,
+        divides_batch=model.divides_batch,
+        rounding_bytes=prediction.rounding_bytes,
+        uncertain_bytes=prediction.uncertain_bytes,
         candidates=tuple(candidates),
         changes=plan_changes(recipe, layers, own_size, chosen),
         train_records=train_records,
@@ -178,18 +245,19 @@ def check_has_loss(net: Net) -> None:
 def does_not_fit(model: Model, budget: Budget, size: int) -> DoesNotFitError:
     """The error for a budget that not even the smallest batch fits, with the costliest layers."""
     prediction = model.at(size)
-    missing = prediction.peak_bytes - budget.usable_bytes
+    missing = prediction.allocated_bytes - budget.usable_bytes
     costly = sorted(prediction.layers, key=lambda layer: layer.bytes, reverse=True)[:5]
+    test = ", a smaller TEST batch_size" if model.recipe.tests else ""
     lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
     return DoesNotFitError(
-        f"batch_size {size} needs {format_size(prediction.peak_bytes)}, "
+        f"batch_size {size} needs {format_size(prediction.allocated_bytes)}, "
         f"{format_size(missing)} ({missing:,} bytes) more than the "
         f"{format_size(budget.usable_bytes)} that the budget of "
         f"{format_size(budget.budget_bytes)} leaves for Caffe. "
         f"The layers that cost most:{lines}",
         missing_bytes=missing,
-        hint="Try more memory, smaller input images, a smaller TEST batch_size, or "
-        "`caffe-batch memory` for the whole table.",
+        hint=f"Try more memory, smaller input images{test}, or see all layers with "
+        "`caffe-batch memory`.",
     )
 
 
@@ -197,12 +265,3 @@ def _cost(layer: LayerBytes, total: int) -> str:
     where = "" if layer.net == "train" else f", {layer.net} net"
     share = layer.bytes / total if total else 0.0
     return f"{layer.name} ({layer.type}{where}): {format_size(layer.bytes)}, {share:.0%}"
-
-
-def _peak_or_refusal(model: Model, size: int) -> int | str:
-    try:
-        return model.at(size).peak_bytes
-    except ShapeError as error:
-        # A limit of Caffe's that this size passes, or a literal batch in a Reshape; what Caffe
-        # refuses at every size is raised for the smallest.
-        return str(error)

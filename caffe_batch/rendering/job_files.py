@@ -17,7 +17,6 @@ from typing import Any
 
 from caffe_batch import __version__, prototxt
 from caffe_batch.errors import InputError
-from caffe_batch.layers.base import Layer
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
@@ -75,7 +74,11 @@ class JobFiles:
 
 
 def with_solver(
-    recipe: Recipe, sources: Sources, effective_batch: int | None = None
+    recipe: Recipe,
+    sources: Sources,
+    effective_batch: int | None = None,
+    *,
+    allow_unknown: bool = False,
 ) -> tuple[Recipe, str | None]:
     """The recipe with a solver from the template, if the user gave none, and that solver's text.
 
@@ -85,29 +88,28 @@ def with_solver(
         recipe: What the user gave.
         sources: Where its data is.
         effective_batch: Samples per update; the net's batch size if None.
+        allow_unknown: Let layer types without a rule pass.
     """
     if recipe.solver_path is not None:
         return recipe, None
     message = recipe.train.message
     test = NetFile(message, recipe.train.path, net_state("TEST", message))
     has_test = test.selected() != recipe.train.selected()
+    own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
     records = count_records(recipe.train, sources)
     settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
     if records is not None:
-        size = effective_batch or batch_size(recipe.train.layers(sources))
+        size = effective_batch or own_size
         updates = ceil(records / size)
         settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
     if has_test:
-        settings["test_iter"] = [_batches(test, sources)]
+        size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
+        test_records = count_records(test, sources)
+        batches = DEFAULT_TEST_ITER if test_records is None else ceil(test_records / size)
+        settings["test_iter"] = [batches]
     text = render_solver(comment="From caffe-batch's solver template.", **settings)
     solver = prototxt.parse_solver(text)
     return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
-
-
-def _batches(test: NetFile, sources: Sources) -> int:
-    records = count_records(test, sources)
-    layers: Sequence[Layer] = test.layers(sources)
-    return DEFAULT_TEST_ITER if records is None else ceil(records / batch_size(layers))
 
 
 def write_job(
@@ -191,7 +193,7 @@ def job_texts(
         texts[files.test_net(number)] = _edited_net(test, ())
     solver_changes = [change for change in (*plan.changes, *wiring) if change.file == "solver"]
     if solver_text is None:
-        solver_text = prototxt.read_text(recipe.solver_path) if recipe.solver_path else ""
+        solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
     path = None if recipe.solver_path is None else str(recipe.solver_path)
     document = prototxt.Document(solver_text, caffe_pb2.SolverParameter, path)
     document.update((c.path, c.after) for c in solver_changes if c.after is not None)
@@ -208,8 +210,18 @@ def _edited_net(file: NetFile, changes: Sequence[Change]) -> str:
         for change in changes
         if change.file == "net"
     ]
-    text = prototxt.write(file.message) if file.path is None else prototxt.read_text(file.path)
+    text = prototxt.write(file.message) if file.path is None else _read(file.path)
     return prototxt.edit_net(text, edits, path=None if file.path is None else str(file.path))
+
+
+def _read(path: Path) -> str:
+    """The text of one of the user's files, which the recipe was read from before."""
+    if not path.is_file():
+        raise InputError(
+            f"{path} is a pipe, and can't be read a second time to copy it into the job",
+            hint="Save it as a file, and plan that.",
+        )
+    return prototxt.read_text(path)
 
 
 def _wiring(recipe: Recipe, files: JobFiles) -> list[Change]:
@@ -282,7 +294,7 @@ def _source(layer: Any) -> str:
 
 def _missing_directories(path: Path) -> list[Path]:
     """The directories to make for this one to be there, outermost first."""
-    missing = []
+    missing: list[Path] = []
     while not path.exists():
         missing.insert(0, path)
         path = path.parent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -24,15 +24,22 @@ COLUMNS = {
 }
 
 
+#: Characters of the columns that are always there, at their narrowest, and of one part's column.
+_FIXED_WIDTH, _PART_WIDTH = 36, 10
+
+
 def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dict[str, Any]:
     """The JSON of ``caffe-batch memory`` (keys as in the design)."""
     return {
         "mode": prediction.mode,
+        "engine": prediction.engine.value,
         "batch_size": batch_size([node.layer for node in train.nodes]),
         "device_bytes": {
             "after_build": prediction.after_build_bytes,
             "peak": prediction.after_two_updates_bytes,
             "peak_with_tests": prediction.peak_bytes,
+            "peak_lower": prediction.after_two_updates_bytes - prediction.uncertain_bytes,
+            "rounding": prediction.rounding_bytes,
         },
         "log_memory_required_for_data": train.log_memory_required_for_data,
         "log_memory_required_for_data_tests": [net.log_memory_required_for_data for net in tests],
@@ -56,32 +63,33 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
     }
 
 
-def largest(layers: Iterable[LayerBytes], number: int) -> list[LayerBytes]:
-    """The layers that cost most, largest first."""
-    return sorted(layers, key=lambda layer: layer.bytes, reverse=True)[:number]
-
-
-def memory_table(prediction: Prediction, *, top: int | None = None) -> Table:
+def memory_table(prediction: Prediction, *, top: int | None = None, width: int) -> Table:
     """One row a layer with its bytes by part and its share; the last row is the total.
 
     Args:
         prediction: What to show.
         top: Show only so many layers, the largest first; the others add up in one row.
+        width: Characters of a line; where they are few, the smallest parts add up in one column.
     """
     rows = list(prediction.layers)
-    shown = rows if top is None else largest(rows, top)
-    used = [part for part in COLUMNS if any(layer.parts.get(part) for layer in rows)]
+    if top is not None:
+        rows.sort(key=lambda layer: layer.bytes, reverse=True)
+    shown, others = rows[:top], rows[len(rows) if top is None else top :]
+    columns = _columns(prediction, (width - _FIXED_WIDTH) // _PART_WIDTH)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="ellipsis", min_width=10)
     table.add_column("type", overflow="ellipsis", min_width=6)
-    for part in used:
-        table.add_column(COLUMNS[part], justify="right", no_wrap=True)
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("sum", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
 
     def add(name: str, kind: str, layers: list[LayerBytes], **style: str) -> None:
         size = sum(layer.bytes for layer in layers)
-        cells = [sum(layer.parts.get(part, 0) for layer in layers) for part in used]
+        cells = [
+            sum(layer.parts.get(part, 0) for layer in layers for part in parts)
+            for parts in columns.values()
+        ]
         share = size / prediction.peak_bytes if prediction.peak_bytes else 0.0
         table.add_row(
             name,
@@ -95,8 +103,20 @@ def memory_table(prediction: Prediction, *, top: int | None = None) -> Table:
     for layer in shown:
         label = layer.name if layer.net == "train" else f"{layer.name} ({layer.net})"
         add(label, layer.type, [layer])
-    others = [layer for layer in rows if layer not in shown]
     if others:
-        add(f"{len(others)} more layers", "", others)
+        add(f"{len(others)} more", "layers", others)
     add("total", "", rows, style="bold")
     return table
+
+
+def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
+    """The parts in each column: one for each that any layer uses, or, without the room, fewer."""
+    used = [part for part in COLUMNS if any(layer.parts.get(part) for layer in prediction.layers)]
+    if len(used) <= room:
+        return {COLUMNS[part]: [part] for part in used}
+    if room < 1:
+        return {}
+    totals = {part: sum(layer.parts.get(part, 0) for layer in prediction.layers) for part in used}
+    kept = sorted(used, key=totals.__getitem__, reverse=True)[: room - 1]
+    columns = {COLUMNS[part]: [part] for part in used if part in kept}
+    return {**columns, "others": [part for part in used if part not in kept]}

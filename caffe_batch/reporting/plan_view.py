@@ -19,6 +19,8 @@ def plan_view(plan: Plan) -> RenderableType:
     """The summary, the candidates around the chosen one, and every change."""
     parts: list[RenderableType] = [Text(plan.summary(), style="bold"), ""]
     parts.append(_candidates(plan))
+    for note in plan.notes:
+        parts += ["", Text(note)]
     if plan.changes:
         parts += ["", Text("What changes"), _changes(plan)]
     else:

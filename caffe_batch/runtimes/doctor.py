@@ -13,6 +13,7 @@ from caffe_batch.runtimes.discovery import find
 from caffe_batch.runtimes.host import missing_tools
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.installation import NEEDED_BYTES
+from caffe_batch.runtimes.reserve import Reserve, default_reserve, measure_reserve
 from caffe_batch.runtimes.store import data_directory, installed
 from caffe_batch.sizes import format_size
 
@@ -32,6 +33,7 @@ class Examination:
         runtime_problem: Why there is none.
         installed: Caffe's version for each installed runtime.
         gpus: The GPUs.
+        reserve: What the first of them gives to a process before Caffe asks for anything.
         extras: The optional packages.
     """
 
@@ -46,6 +48,7 @@ class Examination:
     runtime_problem: str | None
     installed: dict[str, str]
     gpus: machine.Gpus
+    reserve: Reserve
     extras: tuple[machine.Extra, ...]
 
 
@@ -59,8 +62,11 @@ class Lack:
 
 
 def examine() -> Examination:
-    """Looks at everything. Takes seconds, because it runs the runtime."""
-    name = info = problem = None
+    """Looks at everything. Takes seconds, because it runs the runtime.
+
+    Where Caffe can use a GPU, its reserve is measured and remembered.
+    """
+    runtime = name = info = problem = None
     there: dict[str, str] = {}
     try:
         there = {each.name: each.record.caffe_version for each in installed().values()}
@@ -69,6 +75,11 @@ def examine() -> Examination:
     except RuntimeMissingError as error:
         problem = error.message
     home: Path = data_directory()
+    gpus = machine.gpus()
+    if runtime and info and info.gpu and not info.gpu_problem and gpus.devices:
+        reserve = measure_reserve(runtime, gpus)
+    else:
+        reserve = default_reserve()
     return Examination(
         system=f"{platform.system()} {platform.release()} on {platform.machine()}",
         python=platform.python_version(),
@@ -80,7 +91,8 @@ def examine() -> Examination:
         runtime_info=info,
         runtime_problem=problem,
         installed=there,
-        gpus=machine.gpus(),
+        gpus=gpus,
+        reserve=reserve,
         extras=tuple(machine.extras()),
     )
 

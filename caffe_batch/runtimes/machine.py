@@ -110,6 +110,28 @@ def free_gpu_bytes(number: int = 0) -> int:
     return device.free_bytes
 
 
+def process_gpu_bytes(number: int, pid: int) -> int | None:
+    """Memory that a process has of a GPU, in bytes; None if NVML doesn't say.
+
+    Inside a container NVML may know the process by another number.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    used = [process.usedGpuMemory for process in processes if process.pid == pid]
+    return int(used[0]) if used and used[0] is not None else None
+
+
 def read_nvidia_smi(csv: str) -> Gpus:
     r"""The GPUs in nvidia-smi's answer: a line each of driver, name, total and free MiB.
 

@@ -99,7 +99,7 @@ def test_a_net_beside_the_solver_is_found_with_a_note(
     [
         ("", "this one has none"),
         ("net: 'net.prototxt' train_net: 'net.prototxt'", "this one has train_net and net"),
-        ("net: 'missing.prototxt'", r"its net 'missing.prototxt' is neither in .* nor in"),
+        ("net: 'missing.prototxt'", r"its net 'missing.prototxt' is not in"),
         ("train_net: 'net.prototxt' test_iter: 1 test_interval: 5", "1 test_iter for 0 test nets"),
         ("net: 'net.prototxt' test_net: 'net.prototxt'", "0 test_iter for 1 test nets"),
         ("net: 'net.prototxt' test_iter: 1", "test nets need a test_interval above 0"),

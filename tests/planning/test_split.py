@@ -26,7 +26,9 @@ def test_chosen_split_is_exact_and_the_largest_that_fits(
     share: int, gpus: int, fixed: int, slope: int, usable: int
 ) -> None:
     effective = share * gpus
-    candidates = exact_candidates(effective, gpus, usable, lambda b: fixed + slope * b)
+    candidates = exact_candidates(
+        effective, gpus, usable, lambda sizes: {b: fixed + slope * b for b in sizes}
+    )
     assert all(c.batch_size * c.iter_size * gpus == effective for c in candidates)
     assert [c.batch_size for c in candidates] == sorted(divisors(share), reverse=True)
     chosen = choose(candidates)
@@ -39,7 +41,9 @@ def test_chosen_split_is_exact_and_the_largest_that_fits(
 
 
 def test_a_refused_size_is_no_candidate_to_choose() -> None:
-    candidates = exact_candidates(6, 1, 100, lambda b: "too large for Caffe" if b > 2 else b)
+    candidates = exact_candidates(
+        6, 1, 100, lambda sizes: {b: "too large for Caffe" if b > 2 else b for b in sizes}
+    )
     chosen = choose(candidates)
     assert chosen is not None
     assert chosen.batch_size == 2

@@ -66,7 +66,7 @@ def plan_into(out: Path, *files: str) -> tuple[Plan, JobFiles]:
     sources = Sources(recipe.directories)
     recipe, text = with_solver(recipe, sources)
     model = Model(recipe, sources)
-    plan = make_plan(model, Budget(model.at(SMALL).peak_bytes, 0))
+    plan = make_plan(model, Budget(model.at(SMALL).allocated_bytes, 0))
     assert plan.batch_size == SMALL
     return plan, write_job(plan, recipe, text, sources, out)
 

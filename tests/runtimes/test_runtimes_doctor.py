@@ -9,6 +9,7 @@ import pytest
 from caffe_batch.runtimes.base import RuntimeInfo
 from caffe_batch.runtimes.doctor import Examination, lacks
 from caffe_batch.runtimes.machine import Extra, Gpu, Gpus
+from caffe_batch.runtimes.reserve import Reserve
 
 INFO = RuntimeInfo(
     caffe_version="1.0.0",
@@ -34,6 +35,7 @@ HEALTHY = Examination(
     runtime_problem=None,
     installed={"debian-11": "1.0.0"},
     gpus=Gpus("NVML", "550.54", (Gpu("GPU A", 8 * 1024**3, 7 * 1024**3),)),
+    reserve=Reserve(300 * 2**20, measured=True),
     extras=(Extra("h5py", "reading HDF5", "hdf5", "3.8"),),
 )
 

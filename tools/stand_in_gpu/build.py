@@ -1,6 +1,6 @@
 """Prepares Caffe's sources for a build that counts device memory without a GPU. See README.md.
 
-python build.py CAFFE_SOURCE OUT && make -C OUT
+python build.py CAFFE_SOURCE OUT && make -C OUT measure measure_cudnn
 """
 
 from __future__ import annotations
@@ -45,18 +45,25 @@ PATCHES = (
 )
 
 #: Files that need libraries which this build does without.
-LEFT_OUT = ("hdf5", "cudnn", "parallel.cpp")
+LEFT_OUT = ("hdf5",)
 
 STUBS = ("cuda.h", "cublas_v2.h", "curand.h", "driver_types.h", "math_functions.h",
          "thrust/device_vector.h", "thrust/functional.h", "thrust/reduce.h")  # fmt: skip
 
 MAKEFILE = """\
-CXXFLAGS += -std=c++14 -O0 -w -fpermissive -pthread -DUSE_LMDB
+CXXFLAGS += -std=c++14 -O0 -w -fpermissive -pthread -DUSE_LMDB -DUSE_NCCL
 override CPPFLAGS += -Istubs -Iinclude
 LDLIBS = -lboost_thread -lboost_system -lboost_filesystem -lprotobuf -lglog -lgflags -llmdb -lcblas
 SOURCES := $(shell find src -name '*.cpp') include/caffe/proto/caffe.pb.cc measure.cpp
-measure: $(addsuffix .o,$(SOURCES))
+# Only these know of cuDNN.
+CUDNN := $(filter %/layer_factory.cpp,$(SOURCES)) $(foreach s,$(SOURCES),$(if $(findstring cudnn,$s),$s))
+COMMON := $(filter-out $(CUDNN),$(SOURCES))
+measure: $(addsuffix .o,$(COMMON) $(filter %/layer_factory.cpp,$(SOURCES)))
 \t$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -pthread
+measure_cudnn: $(addsuffix .o,$(COMMON)) $(addsuffix .cudnn.o,$(CUDNN))
+\t$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -pthread
+%.cudnn.o: %
+\t$(CXX) $(CPPFLAGS) $(CXXFLAGS) -DUSE_CUDNN -c $< -o $@
 %.o: %
 \t$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 """
@@ -81,6 +88,8 @@ def main(source: Path, out: Path) -> None:
         stub.parent.mkdir(parents=True, exist_ok=True)
         stub.write_text('#include "cuda_runtime.h"\n')
     shutil.copy(HERE / "cuda_stand_in.h", out / "stubs" / "cuda_runtime.h")
+    shutil.copy(HERE / "cudnn_stand_in.h", out / "stubs" / "cudnn.h")
+    shutil.copy(HERE / "nccl_stand_in.h", out / "stubs" / "nccl.h")
     shutil.copy(HERE / "measure.cpp", out)
     (out / "Makefile").write_text(MAKEFILE)
     proto = out / "include/caffe/proto"

@@ -1,0 +1,64 @@
+"""Which Caffe trains: BVLC's with its own kernels or with cuDNN's, or NVIDIA's fork.
+
+The prediction for Caffe's own kernels is exact. With cuDNN all is exact but the workspaces of
+convolutions, which have bounds. For NVCaffe it is an estimate between two bounds: its memory was
+read off its sources, never measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from caffe_batch.errors import InputError
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory.ledger import LayerBytes, Part
+
+
+class Engine(Enum):
+    """A build of Caffe, as ``--engine`` names it."""
+
+    CAFFE = "caffe"
+    CUDNN = "cudnn"
+    NVCAFFE = "nvcaffe"
+
+    @property
+    def uses_cudnn(self) -> bool:
+        """Whether layers that leave their engine to Caffe run cuDNN's code."""
+        return self is not Engine.CAFFE
+
+
+#: Batches that an NVCaffe data layer queues at most: 3 parsers x 4 transformers, and the one in
+#: use. It chooses the numbers itself and ignores ``prefetch``.
+NVCAFFE_BATCHES = 13
+
+
+def check_build(mode: Mode, engine: Engine, gpus: int, *, half: bool) -> None:
+    """Raises an InputError for a combination that doesn't exist."""
+    if mode == "cpu" and engine is not Engine.CAFFE:
+        raise InputError(
+            f"engine {engine.value} is for GPUs, and this is CPU mode",
+            hint="Leave the engine out: in CPU mode every build runs Caffe's own code.",
+        )
+    if mode == "cpu" and gpus > 1:
+        raise InputError(
+            f"{gpus} GPUs in CPU mode", hint="Caffe trains in CPU mode without any: leave them out."
+        )
+    if half and engine is not Engine.NVCAFFE:
+        raise InputError(
+            "Caffe 1.0 has no half precision", hint="It is for the engine nvcaffe alone."
+        )
+
+
+def nvcaffe_uncertain_bytes(layers: Iterable[LayerBytes]) -> int:
+    """What of a prediction NVCaffe may do without, in bytes.
+
+    The buffers of its layers are others; it queues fewer batches where one thread suffices; a
+    Split's first gradient is its input's; Eltwise may share its memory with its inputs.
+    """
+    uncertain = 0
+    for layer in layers:
+        uncertain += layer.parts.get(Part.LAYER_BUFFERS, 0) + layer.parts.get(Part.DATA_PREFETCH, 0)
+        if layer.type in ("Split", "Eltwise"):
+            uncertain += layer.parts.get(Part.ACTIVATIONS, 0) + layer.parts.get(Part.GRADIENTS, 0)
+    return uncertain
