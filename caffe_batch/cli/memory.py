@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +16,12 @@ from caffe_batch.cli.options import (
     net_options,
     print_json,
 )
+from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
+    from caffe_batch.memory import Model, Prediction
+    from caffe_batch.net import Net
 
 
 @click.command()
@@ -39,7 +43,23 @@ if TYPE_CHECKING:
     show_default=True,
     help="GPUs that train together; the memory is that of each of them.",
 )
-@click.option("--top", type=click.IntRange(min=1), help="Show only the N largest layers.")
+@click.option(
+    "--by",
+    type=click.Choice(["layer", "type"]),
+    default="layer",
+    show_default=True,
+    help="One row a layer, or one a layer type, the largest first.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="Show only the N largest rows.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png|svg",
+    help="Draw the memory along the net and against the batch size.",
+)
+@click.option(
+    "--budget", metavar="SIZE", help="A budget to draw as a line in the picture, such as 8GiB."
+)
 @json_option
 def memory(
     net: str,
@@ -52,7 +72,10 @@ def memory(
     engine: str,
     half: bool,
     gpus: int,
+    by: str,
     top: int | None,
+    plot: Path | None,
+    budget: str | None,
     as_json: bool,
 ) -> None:
     """Predict the memory that NET takes when Caffe trains it.
@@ -70,19 +93,45 @@ def memory(
     train = model.train_net(batch_size)
     tests = model.test_nets(batch_size)
     prediction = model.of(train, tests)
+    described = memory_json(train, tests, prediction)  # refuses a net without one batch size
     if as_json:
-        print_json(memory_json(train, tests, prediction))
+        print_json(described)
     else:
-        _print_table(prediction, top)
+        _print_table(prediction, by_type=by == "type", top=top)
+    if plot is not None:
+        _draw(model, train, prediction, plot, budget)
 
 
-def _print_table(prediction: Any, top: int | None) -> None:
+def _draw(model: Model, train: Net, prediction: Prediction, plot: Path, budget: str | None) -> None:
+    from caffe_batch.net import batch_size
+    from caffe_batch.reporting.memory_plot import write_memory_plot
+    from caffe_batch.sizes import parse_size
+
+    size = batch_size([node.layer for node in train.nodes])
+    around = {size} | {2**power for power in range((4 * size).bit_length())}
+    try:
+        write_memory_plot(
+            prediction,
+            plot,
+            title=f"{model.recipe.train.message.name or plot.stem}, batch_size {size}",
+            batch_size=size,
+            curve=model.peaks(sorted(around)),
+            budget_bytes=None if budget is None else parse_size(budget),
+        )
+    except ImportError as error:
+        raise InputError(
+            "--plot needs matplotlib", hint="pip install 'caffe-batch[plot]'"
+        ) from error
+    click.echo(f"drawn: {plot}", err=True)
+
+
+def _print_table(prediction: Prediction, *, by_type: bool, top: int | None) -> None:
     from caffe_batch.memory import Engine
     from caffe_batch.reporting.memory_table import memory_table
     from caffe_batch.sizes import format_size
 
     out = console()
-    out.print(memory_table(prediction, top=top, width=out.width))
+    out.print(memory_table(prediction, by_type=by_type, top=top, width=out.width))
     place = "device" if prediction.mode == "gpu" else "host"
     bound = "at least " if prediction.unknown_layers else ""
     if prediction.uncertain_bytes:

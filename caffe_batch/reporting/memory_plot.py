@@ -43,7 +43,7 @@ def write_memory_plot(
     *,
     title: str,
     batch_size: int,
-    curve: Mapping[int, int],
+    curve: Mapping[int, int | str],
     budget_bytes: int | None = None,
 ) -> None:
     """Draws a prediction into a PNG or SVG file.
@@ -53,7 +53,7 @@ def write_memory_plot(
         picture: The file to write; its ending decides the format. It is replaced as a whole.
         title: Put above the picture.
         batch_size: The batch size of the prediction; marked on the curve.
-        curve: Predicted peak in bytes by batch size.
+        curve: Predicted peak in bytes by batch size; words where Caffe refuses the size.
         budget_bytes: Drawn as a line across the curve, if given.
 
     Raises:
@@ -77,7 +77,7 @@ def draw(
     prediction: Prediction,
     title: str,
     batch_size: int,
-    curve: Mapping[int, int],
+    curve: Mapping[int, int | str],
     budget_bytes: int | None,
 ) -> Figure:
     """The figure of :func:`write_memory_plot`."""
@@ -139,18 +139,16 @@ def _draw_layers(panel: Axes, prediction: Prediction) -> None:
 
 
 def _draw_curve(
-    panel: Axes, batch_size: int, curve: Mapping[int, int], budget_bytes: int | None
+    panel: Axes, batch_size: int, curve: Mapping[int, int | str], budget_bytes: int | None
 ) -> None:
-    sizes = sorted(curve)
-    panel.plot(
-        sizes, [curve[size] for size in sizes], ".-", color="#0072b2", label="predicted peak"
-    )
-    here = curve[batch_size]
+    known = {size: peak for size, peak in sorted(curve.items()) if isinstance(peak, int)}
+    sizes, here = list(known), known[batch_size]
+    panel.plot(sizes, list(known.values()), ".-", color="#0072b2", label="predicted peak")
     panel.plot([batch_size], [here], "o", color="#d55e00", markersize=9,
                label=f"batch_size {batch_size}: {format_size(here)}")  # fmt: skip
     if budget_bytes is not None:
         panel.axhline(budget_bytes, color="0.2", linestyle="--", linewidth=1,
-                      label=f"usable: {format_size(budget_bytes)}")  # fmt: skip
+                      label=f"budget: {format_size(budget_bytes)}")  # fmt: skip
     panel.set_xscale("log", base=2)
     panel.set_xticks(sizes, [str(size) for size in sizes])
     panel.minorticks_off()

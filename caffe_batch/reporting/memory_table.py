@@ -9,7 +9,7 @@ from rich.table import Table
 
 from caffe_batch.memory.ledger import LayerBytes, Part
 from caffe_batch.memory.model import Prediction
-from caffe_batch.net.batch import batch_size
+from caffe_batch.net.batch import batch_size, unknown_source
 from caffe_batch.net.graph import Net
 from caffe_batch.sizes import format_size
 
@@ -29,11 +29,18 @@ _FIXED_WIDTH, _PART_WIDTH = 36, 10
 
 
 def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dict[str, Any]:
-    """The JSON of ``caffe-batch memory`` (keys as in the design)."""
+    """The JSON of ``caffe-batch memory`` (keys as in the design).
+
+    ``batch_size`` is None where a layer without a rule makes the data.
+
+    Raises:
+        NetError: The data layers disagree on the batch size, or there are none.
+    """
+    layers = [node.layer for node in train.nodes]
     return {
         "mode": prediction.mode,
         "engine": prediction.engine.value,
-        "batch_size": batch_size([node.layer for node in train.nodes]),
+        "batch_size": None if unknown_source(layers) else batch_size(layers),
         "device_bytes": {
             "after_build": prediction.after_build_bytes,
             "peak": prediction.after_two_updates_bytes,
@@ -63,17 +70,20 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
     }
 
 
-def memory_table(prediction: Prediction, *, top: int | None = None, width: int) -> Table:
+def memory_table(
+    prediction: Prediction, *, by_type: bool = False, top: int | None = None, width: int
+) -> Table:
     """One row a layer with its bytes by part and its share; the last row is the total.
 
     Args:
         prediction: What to show.
-        top: Show only so many layers, the largest first; the others add up in one row.
+        by_type: One row a layer type instead, the largest first.
+        top: Show only so many rows, the largest first; the others add up in one row.
         width: Characters of a line; where they are few, the smallest parts add up in one column.
     """
-    rows = list(prediction.layers)
-    if top is not None:
-        rows.sort(key=lambda layer: layer.bytes, reverse=True)
+    rows = _rows_by_type(prediction) if by_type else _rows_by_layer(prediction)
+    if by_type or top is not None:
+        rows.sort(key=lambda row: sum(layer.bytes for layer in row[2]), reverse=True)
     shown, others = rows[:top], rows[len(rows) if top is None else top :]
     columns = _columns(prediction, (width - _FIXED_WIDTH) // _PART_WIDTH)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -100,13 +110,31 @@ def memory_table(prediction: Prediction, *, top: int | None = None, width: int) 
             **style,  # type: ignore[arg-type]  # rich types its keywords one by one
         )
 
-    for layer in shown:
-        label = layer.name if layer.net == "train" else f"{layer.name} ({layer.net})"
-        add(label, layer.type, [layer])
+    for row in shown:
+        add(*row)
     if others:
-        add(f"{len(others)} more", "layers", others)
-    add("total", "", rows, style="bold")
+        rest = [layer for _, _, layers in others for layer in layers]
+        add(f"{len(others)} more", "types" if by_type else "layers", rest)
+    add("total", "", list(prediction.layers), style="bold")
     return table
+
+
+Row = tuple[str, str, list[LayerBytes]]
+"""Two labels, and the layers whose bytes add up in the row."""
+
+
+def _rows_by_layer(prediction: Prediction) -> list[Row]:
+    return [
+        (layer.name if layer.net == "train" else f"{layer.name} ({layer.net})", layer.type, [layer])
+        for layer in prediction.layers
+    ]
+
+
+def _rows_by_type(prediction: Prediction) -> list[Row]:
+    groups: dict[str, list[LayerBytes]] = {}
+    for layer in prediction.layers:
+        groups.setdefault(layer.type, []).append(layer)
+    return [(f"{len(layers)} layers", kind, layers) for kind, layers in groups.items()]
 
 
 def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
