@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from caffe_batch.errors import InputError
@@ -66,7 +68,7 @@ def test_types_are_each_there_once(prediction: Prediction) -> None:
 
 
 def bar_total(panel: Axes) -> float:
-    return sum(bar.get_height() for bars in panel.containers for bar in bars)
+    return sum(bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle))
 
 
 def test_the_picture_holds_every_byte(model: Model, prediction: Prediction) -> None:
@@ -74,7 +76,7 @@ def test_the_picture_holds_every_byte(model: Model, prediction: Prediction) -> N
     figure = draw(prediction, "LeNet", 8, {**curve, 32: "refused"}, 10**6)
     along, against = figure.axes
     assert bar_total(along) == prediction.peak_bytes
-    peaks, chosen, budget = (line.get_xydata().tolist() for line in against.lines)
+    peaks, chosen, budget = (np.asarray(line.get_xydata()).tolist() for line in against.lines)
     assert peaks == [[size, peak] for size, peak in curve.items()]
     assert chosen == [[8, prediction.peak_bytes]]
     assert {height for _, height in budget} == {10**6}
