@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from caffe_batch.errors import ShapeError
+from caffe_batch.errors import NetError, ShapeError
 from caffe_batch.layers.base import Inner, Memory, count
 from caffe_batch.memory.engine import NVCAFFE_BATCHES, Engine
 from caffe_batch.memory.ledger import Ledger, Part, Step
@@ -203,6 +203,12 @@ class Program:
             self.backward += [Step(row, shares, touches), *inside.backward]
 
     def _memory(self, node: Node) -> Memory:
+        if not self.engine.uses_cudnn and getattr(node.site.settings, "engine", "") == "CUDNN":
+            raise NetError(
+                "engine: CUDNN is unknown to a Caffe that was built without cuDNN",
+                layer=node.layer.name,
+                hint="Leave the engine out; or, if yours is built with cuDNN, give --engine cudnn.",
+            )
         try:
             memory = node.rule.memory(node.site, self.ledger.mode)
             return node.rule.cudnn(node.site, memory) if self.engine.uses_cudnn else memory

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from caffe_batch.errors import NetError
+from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Layer, Shape
 
 #: Types that read batches from a source and have a batch_size of their own.
@@ -52,6 +53,13 @@ def batch_size(layers: Sequence[Layer]) -> int:
                 )
         return int(first.settings.batch_size)
     sites = shaped_sites(layers)
+    unknown = unknown_source(layers)
+    if unknown is not None:
+        raise NetError(
+            f"makes the data, and how a {unknown.type} layer sets its batch size is not known",
+            layer=unknown.name,
+            hint="To plan, put an Input layer with its shapes in its place.",
+        )
     if not sites:
         raise NetError(
             "no layer that reads or makes data, so there is no batch size",
@@ -60,6 +68,13 @@ def batch_size(layers: Sequence[Layer]) -> int:
         )
     site = sites[0]
     return literal_shapes(layers[site.layer])[site.shape or 0][site.axis]
+
+
+def unknown_source(layers: Sequence[Layer]) -> Layer | None:
+    """The layer without a rule that makes the data, where no other layer has a batch size."""
+    if batch_sites(layers):
+        return None
+    return next((layer for layer in layers if not layer.bottoms and layer.type not in RULES), None)
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:

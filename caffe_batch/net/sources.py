@@ -92,11 +92,13 @@ class Sources:
         """The first existing path of a source.
 
         Raises:
-            InputError: It is nowhere.
+            InputError: It has no name, or is nowhere.
         """
+        if not source:
+            raise InputError("the layer names no source")
         for directory in self.directories:
             path = directory / source
-            if source and os.path.exists(path):
+            if os.path.exists(path):
                 return path
         tried = " or ".join(str(directory.resolve()) for directory in self.directories)
         raise InputError(f"source {source!r} is not in {tried}")
