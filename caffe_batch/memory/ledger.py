@@ -82,9 +82,9 @@ class Ledger:
         self._bytes: list[int] = []  # by memory, as all below
         self._part: list[Part] = []
         self._row: list[int] = []
-        self._holders: list[int] = []
         self._since: list[int] = []  # the step that touched it first; 0: none did
-        self._freed: list[int] = []  # the step that took its last holder away; 0: none did
+        self._holders: dict[int, int] = {}  # sides that point to it, where it isn't one
+        self._freed: dict[int, int] = {}  # the step that took its last holder away
         self._requests: dict[int, int] = {}  # in how many equal requests, where it isn't one
         self._adjoining: list[set[int]] = []  # memories that are one request together
 
@@ -95,9 +95,6 @@ class Ledger:
         self._bytes.append(size_bytes)
         self._part.append(part)
         self._row.append(row)
-        self._holders.append(1)
-        self._since.append(0)
-        self._freed.append(0)
         self._memory_of.append(len(self._bytes) - 1)
         return len(self._memory_of) - 1
 
@@ -107,6 +104,7 @@ class Ledger:
 
     def run(self, steps: Iterable[Step]) -> None:
         """Goes through the steps in order."""
+        self._since += [0] * (len(self._bytes) - len(self._since))
         memory_of, since, sizes = self._memory_of, self._since, self._bytes
         for step in steps:
             self._now += 1
@@ -126,8 +124,8 @@ class Ledger:
         if old == new:
             return
         self._memory_of[side] = new
-        self._holders[new] += 1
-        self._holders[old] -= 1
+        self._holders[new] = self._holders.get(new, 1) + 1
+        self._holders[old] = self._holders.get(old, 1) - 1
         if not self._holders[old] and self._since[old]:
             self._freed[old] = self._now
             self._live -= self._bytes[old]
@@ -135,23 +133,25 @@ class Ledger:
     def at_peak(self) -> list[int]:
         """The memories that are there at the peak."""
         peak_at = self._peak_at
+        freed = {memory for memory, step in self._freed.items() if step <= peak_at}
         return [
             memory
-            for memory, (since, freed) in enumerate(zip(self._since, self._freed, strict=True))
-            if 0 < since <= peak_at and not 0 < freed <= peak_at
+            for memory, since in enumerate(self._since)
+            if 0 < since <= peak_at and memory not in freed
         ]
 
     def by_layer(self, there: Sequence[int]) -> tuple[LayerBytes, ...]:
         """What is there at the peak, by layer; the memories as from :meth:`at_peak`."""
         parts: list[dict[Part, int]] = [{} for _ in self.rows]
 
-        def add(row: int, part: Part, size: int) -> None:
-            parts[row][part] = parts[row].get(part, 0) + size
-
+        rows, kinds, sizes = self._row, self._part, self._bytes
         for memory in there:
-            add(self._row[memory], self._part[memory], self._bytes[memory])
+            mine, part = parts[rows[memory]], kinds[memory]
+            mine[part] = mine.get(part, 0) + sizes[memory]
         if self._peak_step is not None and self._peak_step.transient_bytes:
-            add(self._peak_step.row, Part.LAYER_BUFFERS, self._peak_step.transient_bytes)
+            mine = parts[self._peak_step.row]
+            passing = self._peak_step.transient_bytes
+            mine[Part.LAYER_BUFFERS] = mine.get(Part.LAYER_BUFFERS, 0) + passing
         return tuple(
             LayerBytes(*names, bytes=sum(mine.values()), parts=mine)
             for names, mine in zip(self.rows, parts, strict=True)

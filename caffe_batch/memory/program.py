@@ -134,7 +134,7 @@ class Program:
             idle: How many layers at its end are built but never run.
 
         Returns:
-            Side of each blob by name: ``"NAME.data"``, ``"NAME.diff"``.
+            Side of each blob of an inner net by name: ``"NAME.data"``, ``"NAME.diff"``.
         """
         data_part = Part.LAYER_BUFFERS if inner else Part.ACTIVATIONS
         diff_part = Part.LAYER_BUFFERS if inner else Part.GRADIENTS
@@ -151,12 +151,14 @@ class Program:
             diff.append(side(size, diff_part, row))
         last = len(net.nodes) - idle
         for i, node in enumerate(net.nodes):
-            sides = _NodeSides(node, data, diff, params.of_layer[i][1])
+            sides = _NodeSides(self.ledger, node, data, diff, params.of_layer[i][1])
             runs = i < last
             self._add_layer(node, rows[i], sides, runs=runs, backward=backward and runs)
         if params.shares:
             self.build.append(Step(rows[0], params.shares, []))
-        named = {f"{blob.name}.data": data[i] for i, blob in enumerate(net.blobs)} if inner else {}
+        if not inner:
+            return {}
+        named = {f"{blob.name}.data": data[i] for i, blob in enumerate(net.blobs)}
         named.update({f"{blob.name}.diff": diff[i] for i, blob in enumerate(net.blobs)})
         return named
 
@@ -171,13 +173,12 @@ class Program:
                 part = Part.DATA_PREFETCH
                 copies = NVCAFFE_BATCHES if self.engine is Engine.NVCAFFE else copies
             size = copies * buffer.itemsize * buffer.count
-            sides.own[f"{buffer.name}.data"] = self.ledger.side(size, part, row, requests=copies)
-            sides.own[f"{buffer.name}.diff"] = self.ledger.side(size, part, row, requests=copies)
+            sides.buffers[buffer.name] = (size, part, row, copies)
         if memory.partial:
             self.partial.append(node.layer.name)
         unrolled = node.rule.inner(node.site)
-        inside = Program(self.ledger, self.engine, half=self.half)
         if unrolled is not None:
+            inside = Program(self.ledger, self.engine, half=self.half)
             inside.add_inner(node, unrolled, row, sides, backward=backward)
         shares = [(sides[side], sides[other]) for side, other in memory.shares]
         built = [sides[side] for side in memory.build]
@@ -193,14 +194,17 @@ class Program:
                 forward += (sides[f"top{i}.data"], sides[f"top{i}.diff"])
                 if self.ledger.mode == "cpu":
                     built.append(sides[f"top{i}.diff"])
-        self.build += [*inside.build, Step(row, shares, built)]
+        if unrolled is not None:
+            self.build += inside.build
+        self.build.append(Step(row, shares, built))
         if runs:
-            transient = FLOAT_BYTES * memory.transient
-            self.forward += [Step(row, shares, forward, transient), *inside.forward]
+            self.forward.append(Step(row, shares, forward, FLOAT_BYTES * memory.transient))
         if backward:
             shares = [(sides[side], sides[other]) for side, other in memory.backward_shares]
-            touches = [sides[side] for side in memory.backward]
-            self.backward += [Step(row, shares, touches), *inside.backward]
+            self.backward.append(Step(row, shares, [sides[side] for side in memory.backward]))
+        if unrolled is not None:
+            self.forward += inside.forward if runs else ()
+            self.backward += inside.backward if backward else ()
 
     def _memory(self, node: Node) -> Memory:
         if not self.engine.uses_cudnn and getattr(node.site.settings, "engine", "") == "CUDNN":
@@ -235,19 +239,32 @@ class Program:
 
 
 class _NodeSides:
-    """Finds the side that a rule writes as ``"bottom0.data"`` or ``"prob_.diff"``."""
+    """Finds the side that a rule writes as ``"bottom0.data"`` or ``"prob_.diff"``.
 
-    __slots__ = ("data", "diff", "node", "own", "params")
+    Attributes:
+        own: Sides that are the layer's own, by that name.
+        buffers: Size, part, row and requests of each buffer: its sides come with the first use.
+    """
 
-    def __init__(self, node: Node, data: list[int], diff: list[int], params: list[Slot]) -> None:
-        self.node, self.data, self.diff, self.params = node, data, diff, params
+    __slots__ = ("buffers", "data", "diff", "ledger", "node", "own", "params")
+
+    def __init__(
+        self, ledger: Ledger, node: Node, data: list[int], diff: list[int], params: list[Slot]
+    ) -> None:
+        self.ledger, self.node = ledger, node
+        self.data, self.diff, self.params = data, diff, params
         self.own: dict[str, int] = {}
+        self.buffers: dict[str, tuple[int, Part, int, int]] = {}
 
     def __getitem__(self, side: str) -> int:
         own = self.own.get(side)
         if own is not None:
             return own
-        kind, index, is_data = _parse_side(side)
+        name, kind, index, is_data = _parse_side(side)
+        if name in self.buffers:
+            size, part, row, requests = self.buffers[name]
+            own = self.own[side] = self.ledger.side(size, part, row, requests=requests)
+            return own
         if kind == "param":
             return self.params[index][0 if is_data else 1]
         blob = (self.node.bottoms if kind == "bottom" else self.node.tops)[index]
@@ -255,10 +272,11 @@ class _NodeSides:
 
 
 @cache
-def _parse_side(side: str) -> tuple[str, int, bool]:
-    blob, _, which = side.rpartition(".")
-    kind = blob.rstrip("0123456789")
-    return kind, int(blob[len(kind) :]), which == "data"
+def _parse_side(side: str) -> tuple[str, str, int, bool]:
+    """Name, kind, number and whether it is data: ``("top1", "top", 1, True)`` of "top1.data"."""
+    name, _, which = side.rpartition(".")
+    kind = name.rstrip("0123456789")
+    return name, kind, int(name[len(kind) :] or 0), which == "data"
 
 
 def _trained_shares(mine: Params, trained: Params) -> list[tuple[int, int]]:
