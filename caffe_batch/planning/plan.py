@@ -160,6 +160,7 @@ class Plan:
                 }
                 for candidate in self.candidates
             ],
+            "audit": None,  # of what accumulation changes: not made yet
             "changes": [change.json() for change in self.changes],
         }
 
