@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -147,8 +147,8 @@ def write_job(
     texts[files.plan] = json.dumps(content, indent=2) + "\n"
     with ExitStack() as undo:
         for folder in _missing_directories(files.snapshot_prefix.parent):
+            undo.callback(_remove_empty, folder)
             folder.mkdir()
-            undo.callback(folder.rmdir)
         for path, text in texts.items():
             undo.callback(path.unlink, missing_ok=True)
             write_text(path, text)
@@ -290,6 +290,11 @@ def _source(layer: Any) -> str:
         "HDF5Data": "hdf5_data_param",
     }[layer.type]
     return str(getattr(layer, message).source)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it wasn't made, or somebody else put something there
+        folder.rmdir()
 
 
 def _missing_directories(path: Path) -> list[Path]:

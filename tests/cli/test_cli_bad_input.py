@@ -153,6 +153,11 @@ CASES: dict[str, Bad] = {
         plan(*SHAPES),
         net=LMDB + LAYERS + LOSS + SECOND,
     ),
+    "two batch sizes in memory": Bad(
+        ("data layers 'data' and 'more'", "batch_size 4 and 6"),
+        ("memory", "net.prototxt", *SHAPES),
+        net=LMDB + LAYERS + LOSS + SECOND,
+    ),
     "batch of 0": Bad(
         ("an effective batch of 0 has no samples",), net=NET.replace("dim: 4", "dim: 0")
     ),
@@ -206,6 +211,10 @@ CASES: dict[str, Bad] = {
     "no source": Bad(
         ("the size of 'data' is not known: source 'lmdb' is not in", "--input-shape data=CxHxW"),
         net=LMDB + LAYERS + LOSS,
+    ),
+    "an empty source": Bad(
+        ("the size of 'data' is not known: the layer names no source", "--input-shape"),
+        net=LMDB.replace('"lmdb"', '""') + LAYERS + LOSS,
     ),
     "no LMDB": Bad(
         ("lmdb is no readable LMDB", "LEVELDB", "--input-shape data=CxHxW"),
@@ -515,9 +524,9 @@ def namespaces() -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("size", ["size=4k", "size=8k", "nr_inodes=2", "nr_inodes=4"])
+@pytest.mark.parametrize("size", ["size=4k", "size=8k", "nr_inodes=2"])
 def test_full_disk(planned: Path, size: str) -> None:
-    """A disk without room for the second file, the third, a folder, a file."""
+    """A disk without room for the second file, the third, a folder."""
     if not namespaces():
         pytest.skip("no tmpfs can be mounted; test_files_that_may_not_grow does the like")
     (planned / "disk").mkdir()
@@ -563,18 +572,16 @@ def without_privileges(*command: object) -> tuple[object, ...]:
     ("closed", "code", "says"),
     [
         ("net.prototxt", 2, "net.prototxt: the file can't be read: Permission denied"),
-        ("solver.prototxt", 2, "solver.prototxt: the file can't be read: Permission denied"),
         ("models", 2, "models/net.prototxt: the file can't be read: Permission denied"),
         ("out", 1, "Permission denied"),
     ],
 )
 def test_no_permission(planned: Path, closed: str, code: int, says: str) -> None:
-    (planned / "solver.prototxt").write_text(SOLVER)
     for name in ("models", "out"):
         (planned / name).mkdir()
     (planned / "models" / "net.prototxt").write_text(NET)
     before = tree(planned)
-    net = {"solver.prototxt": closed, "models": "models/net.prototxt"}.get(closed, "net.prototxt")
+    net = "models/net.prototxt" if closed == "models" else "net.prototxt"
     command = ("plan", net, "--gpu-memory", "1GiB", "--out", "out/job")
     (planned / closed).chmod(0)
     done = spawn(*without_privileges(PROGRAM, *command), cwd=planned)
@@ -628,19 +635,22 @@ def test_interrupted_while_writing(
     assert tree(planned) == before
 
 
-@pytest.mark.parametrize("options", ["", "--json"])
-def test_a_reader_that_goes_away(planned: Path, options: str) -> None:
+def test_a_reader_that_goes_away(planned: Path) -> None:
     """The reader is gone before the first byte: writing fails for sure, and nobody listens."""
-    script = (
-        f'(sleep 1; exec "$0" memory net.prototxt {options}) 2>err | :; echo ${{PIPESTATUS[0]}}'
-    )
-    done = spawn("bash", "-c", script, PROGRAM, cwd=planned)
-    assert (done.out, done.err) == ("1\n", "")
+    script = """
+        { sleep 1; for option in "" --json; do
+            "$0" memory net.prototxt $option
+            echo $? >>codes
+        done } 2>err | :
+    """
+    done = spawn("sh", "-c", script, PROGRAM, cwd=planned)
+    assert (done.out, done.err) == ("", "")
+    assert (planned / "codes").read_text() == "1\n1\n"
     assert (planned / "err").read_text() == ""
 
 
 @pytest.mark.parametrize(
-    ("closed", "options"), [("<&-", ""), (">&-", ""), (">&-", "--json"), ("<&- >&- 2>&-", "")]
+    ("closed", "options"), [(">&-", ""), (">&-", "--json"), ("<&- >&- 2>&-", "")]
 )
 def test_closed_streams(planned: Path, closed: str, options: str) -> None:
     script = f'"$0" plan net.prototxt --gpu-memory 1GiB --out job {options} {closed}'
@@ -699,7 +709,7 @@ Change = tuple[int, str, str]
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -205,6 +205,19 @@ def test_what_reads_an_unknown_layer_needs_its_shape(folder: Path) -> None:
     assert found["params"]["ip"] == [[5, 12], [5]]
 
 
+def test_an_unknown_layer_that_makes_the_data(folder: Path) -> None:
+    data = 'layer { name: "data" type: "Python" top: "data" top: "label" }\n'
+    (folder / "net.prototxt").write_text(data + NET[NET.index('layer { name: "conv"') :])
+    options = ("net.prototxt", "--allow-unknown", "--input-shape", "data=3x7x11",
+               "--input-shape", "label=")  # fmt: skip
+    found = memory_json(*options)
+    assert (found["batch_size"], found["lower_bound"]) == (None, True)
+    assert "Caffe asks for at least " in call("memory", *options).out
+    done = call("plan", *options, "--gpu-memory", "1GiB")
+    assert done.code == 2
+    assert "layer 'data': makes the data, and how a Python layer sets its batch size" in done.err
+
+
 def test_unknown_fields_are_warnings_on_request(folder: Path) -> None:
     (folder / "net.prototxt").write_text(NET.replace("num_output: 5", "num_output: 5 fancy: 1"))
     assert call("memory", "net.prototxt").code == 2

@@ -172,13 +172,11 @@ def test_the_completion_script(shell: str) -> None:
         ("caffe-batch pl", ["plain,plan"]),
         ("caffe-batch ", [f"plain,{name}" for name in COMMANDS]),
         ("caffe-batch plan --gpu", ["plain,--gpu-memory", "plain,--gpus"]),
-        ("caffe-batch plan --mode ", ["plain,gpu", "plain,cpu"]),
         ("caffe-batch plan mod", ["file,mod"]),
         ("caffe-batch plan net.prototxt --solver so", ["file,so"]),
         ("caffe-batch plan net.prototxt --out jo", ["dir,jo"]),
         ("caffe-batch memory mod", ["file,mod"]),
         ("caffe-batch train jo", ["file,jo"]),
-        ("caffe-batch runtime in", ["plain,install"]),
     ],
 )
 def test_completion(line: str, offered: list[str]) -> None:

@@ -56,9 +56,10 @@ override CPPFLAGS += -Istubs -Iinclude
 LDLIBS = -lboost_thread -lboost_system -lboost_filesystem -lprotobuf -lglog -lgflags -llmdb -lcblas
 SOURCES := $(shell find src -name '*.cpp') include/caffe/proto/caffe.pb.cc measure.cpp
 # Only these know of cuDNN.
-CUDNN := $(filter %/layer_factory.cpp,$(SOURCES)) $(foreach s,$(SOURCES),$(if $(findstring cudnn,$s),$s))
+FACTORY := src/caffe/layer_factory.cpp
+CUDNN := $(FACTORY) $(foreach s,$(SOURCES),$(if $(findstring cudnn,$s),$s))
 COMMON := $(filter-out $(CUDNN),$(SOURCES))
-measure: $(addsuffix .o,$(COMMON) $(filter %/layer_factory.cpp,$(SOURCES)))
+measure: $(addsuffix .o,$(COMMON) $(FACTORY))
 \t$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -pthread
 measure_cudnn: $(addsuffix .o,$(COMMON)) $(addsuffix .cudnn.o,$(CUDNN))
 \t$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -pthread
