@@ -105,4 +105,5 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
     'Did you mean Convolution or Deconvolution?'
     """
     near = get_close_matches(word, known, n=3, cutoff=0.75)
+    near = near or get_close_matches(word, known, n=1, cutoff=0.6)  # short words: tpo, top
     return f"Did you mean {' or '.join(near)}?" if near else None

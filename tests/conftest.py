@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +15,14 @@ from caffe_batch import runtimes
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes.apt import Archive
 from caffe_batch.runtimes.installation import this_architecture
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Children can be interrupted, also where a shell started the tests with SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

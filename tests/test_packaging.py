@@ -63,7 +63,9 @@ def test_the_shared_folders_are_complete(installed: Path, tmp_path: Path, name: 
 def test_the_package_is_complete(installed: Path) -> None:
     here = {name for name in files_below(CHECKOUT / "caffe_batch") if "__pycache__" not in name}
     there = {
-        name for name in files_below(installed / "caffe_batch") if not name.startswith("share/")
+        name
+        for name in files_below(installed / "caffe_batch")
+        if not name.startswith("share/") and "__pycache__" not in name
     }
     assert there == here
 

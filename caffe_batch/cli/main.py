@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> Any:
     _prepare_streams()
     try:
         cli.main(args=argv, prog_name="caffe-batch", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -96,11 +97,29 @@ def main(argv: list[str] | None = None) -> Any:
         click.echo(f"caffe-batch: {error}", err=True)
         sys.exit(exit_code(error))
     except OSError as error:
+        if _went_away(error):
+            return
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"caffe-batch: {where}{error.strerror or error}", err=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             click.echo("Free some space there, then run the command again.", err=True)
         sys.exit(1)
+    finally:
+        _drop_what_nobody_takes()
+
+
+def _went_away(error: OSError) -> bool:
+    """Whether the terminal that stdout led to is gone; what was done is done all the same."""
+    return error.errno == errno.EIO and error.filename is None
+
+
+def _drop_what_nobody_takes() -> None:
+    """Leads a stream that can't be written to nowhere: Python's own try at exit would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _prepare_streams() -> None:

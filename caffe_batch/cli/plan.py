@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from caffe_batch.cli.options import (
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
-    from caffe_batch.net import Recipe
     from caffe_batch.planning import Plan
     from caffe_batch.rendering.job_files import JobFiles
 
@@ -94,6 +92,7 @@ class PlanRequest:
         from caffe_batch.rendering.job_files import with_solver, write_job
         from caffe_batch.runtimes.machine import free_gpu_bytes
         from caffe_batch.runtimes.reserve import default_reserve
+        from caffe_batch.training.checks import check_solver
 
         recipe, sources = load_recipe(
             self.net, self.solver, self.input_shapes,
@@ -112,7 +111,7 @@ class PlanRequest:
         recipe, solver_text = with_solver(
             recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
         )
-        _check_learning_rate(recipe)
+        check_solver(recipe.solver, recipe.solver_path)
         engine = Engine(self.engine)
         model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
         plan = make_plan(
@@ -128,19 +127,6 @@ class PlanRequest:
         if out is None:
             return plan, None
         return plan, write_job(plan, recipe, solver_text, sources, out)
-
-
-def _check_learning_rate(recipe: Recipe) -> None:
-    """Raises an InputError for a solver whose first update Caffe can't make, or makes useless."""
-    from caffe_batch.errors import InputError
-    from caffe_batch.training.learning_rate import learning_rate
-
-    rate = learning_rate(recipe.solver, 0)
-    if not math.isfinite(rate):
-        raise InputError(
-            f"{recipe.solver_path}: the learning rate of the first update is {rate}",
-            hint="Correct base_lr, gamma and power.",
-        )
 
 
 @click.command()

@@ -336,7 +336,7 @@ def _check_number(layer: Layer, what: str, number: int, limits: tuple[int, int |
             else f"{least} to {most}"
         )  # fmt: skip
         raise NetError(
-            f"a {layer.type} layer takes {wanted} {what}(s), here are {number}", layer=layer.name
+            f"the type {layer.type} takes {wanted} {what}(s), here are {number}", layer=layer.name
         )
 
 

@@ -15,10 +15,10 @@ from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.prototxt import read_solver
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.training.checks import check_solver
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
 from caffe_batch.training.events import SnapshotTaken, Started
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
-from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, last_scores, rewind
 from caffe_batch.training.process import WORKER, WorkerProcess, forwarded_signals
 from caffe_batch.training.progress import Progress
@@ -292,12 +292,7 @@ _STATES = {
 def _read_solver(job: JobDirectory, plan: PlanFacts) -> caffe_pb2.SolverParameter:
     """The solver of a job, checked for what training counts on."""
     solver = read_solver(job.solver, allow_unknown_fields=True)
-    if solver.max_iter < 1:
-        raise InputError(
-            f"{job.solver}: max_iter is {solver.max_iter}, so there is no update to do",
-            hint="Set max_iter to the updates that the recipe trains for.",
-        )
-    learning_rate(solver, 0)
+    check_solver(solver, job.solver)
     if plan.gpus > 1:
         raise InputError(
             f"{job.plan}: the plan is for {plan.gpus} GPUs, and train uses one",

@@ -179,4 +179,4 @@ def test_caffe_agrees_on_mutated_texts(judge: Judge) -> None:
     }
     assert ours == theirs
     refused = sum(data is None for data in ours.values())
-    assert 50 < refused < len(ours) - 50  # some of both
+    assert 10 < refused < len(ours) - 10  # some of both; how many is chance
