@@ -113,6 +113,7 @@ class Buffer:
         itemsize: Bytes of an element (4: Caffe's float and int).
         copies: How many equal ones there are, each allocated by itself.
         prefetch: Whether it holds batches that a data layer reads ahead.
+        either: The two counts of which ``count`` is the larger one, where it is chosen so.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Buffer:
     itemsize: int = 4
     copies: int = 1
     prefetch: bool = False
+    either: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class Scale(Rule):
             buffers=(
                 Buffer("temp_", count(site.bottoms[0])),
                 Buffer("sum_result_", outer * size),
-                Buffer("sum_multiplier_", max(outer, inner)),
+                Buffer("sum_multiplier_", max(outer, inner), either=(outer, inner)),
                 Buffer("bias_multiplier_", inner),
             ),
             build=tuple(build) if mode == "cpu" else (),

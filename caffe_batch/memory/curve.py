@@ -1,61 +1,75 @@
-"""The predicted peak at many batch sizes, from a few predictions.
+"""The predicted peak at many batch sizes, from four predictions.
 
-A side's bytes are a constant plus a multiple of the batch size, or the larger one of two such sums
-(Scale's multiplier). So the peak, as a function of the batch size, is convex; where its value at a
-point between two others lies on the straight line through them, it is that line all the way.
+Where nothing is ever freed again, the peak is the sum of all that is ever touched. Each piece of it
+is a constant plus a multiple of the batch size, or (Scale's multiplier) the larger one of two such
+sums. So each term that is known at two batch sizes is known between them; a third one checks it.
 One sample alone is apart: some layers take a shorter way then, and leave a buffer out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from caffe_batch.errors import ShapeError
+from caffe_batch.memory.ledger import Terms
 
 Peak = int | str
 """Bytes, or in words why Caffe refuses the net at this batch size."""
 
 
-def peak_curve(at: Callable[[int], int], sizes: Sequence[int]) -> dict[int, Peak]:
+def peak_curve(at: Callable[[int], Terms | int], sizes: Sequence[int]) -> dict[int, Peak]:
     """The peak at each of these batch sizes.
 
     Args:
-        at: Bytes at a batch size; raises a ShapeError where Caffe refuses it.
+        at: The peak at a batch size: its terms, or just the bytes where it is no plain sum; raises
+            a ShapeError where Caffe refuses the size.
         sizes: Batch sizes, in any order.
 
     Returns:
         Peak by batch size, in the order of ``sizes``.
     """
-    known: dict[int, Peak] = {}
+    asked: dict[int, Terms | int | str] = {}
 
-    def peak(size: int) -> Peak:
-        if size not in known:
+    def ask(size: int) -> Terms | int | str:
+        if size not in asked:
             try:
-                known[size] = at(size)
+                asked[size] = at(size)
             except ShapeError as error:
-                known[size] = error.message
-        return known[size]
+                asked[size] = error.message
+        return asked[size]
 
     rising = sorted(set(sizes))
     # What Caffe refuses for its size it refuses at every larger one, and says so early.
-    while rising and isinstance(peak(rising[-1]), str):
+    while rising and isinstance(ask(rising[-1]), str):
         rising.pop()
     rising = [size for size in rising if size > 1]
-    _fill(peak, known, rising)
-    return {size: peak(size) for size in sizes}
+    between = {}
+    if len(rising) > 3:
+        points = (rising[0], rising[len(rising) // 2], rising[-1])
+        between = _between({size: ask(size) for size in points}, rising)
+    return {size: between.get(size) or _bytes(ask(size)) for size in sizes}
 
 
-def _fill(peak: Callable[[int], Peak], known: dict[int, Peak], sizes: Sequence[int]) -> None:
-    """Writes the sizes between the first and the last into ``known`` where they are on a line."""
-    if len(sizes) <= 3:
-        return
-    low, middle, high = sizes[0], sizes[len(sizes) // 2], sizes[-1]
-    ends = peak(low), peak(high)
-    centre = peak(middle)
-    if not (isinstance(ends[0], int) and isinstance(ends[1], int) and isinstance(centre, int)):
-        return
-    rise, remainder = divmod(ends[1] - ends[0], high - low)
-    if remainder or centre != ends[0] + rise * (middle - low):
-        return
-    for size in sizes:
-        known[size] = ends[0] + rise * (size - low)
+def _bytes(peak: Terms | int | str) -> Peak:
+    return peak.total if isinstance(peak, Terms) else peak
+
+
+def _between(points: Mapping[int, Terms | int | str], sizes: Sequence[int]) -> dict[int, int]:
+    """The peak at sizes between three known ones; empty where they don't lie on lines."""
+    (low, first), (middle, second), (high, third) = points.items()
+    if not (isinstance(first, Terms) and isinstance(second, Terms) and isinstance(third, Terms)):
+        return {}
+
+    def line(size: int) -> Terms:
+        def between(start: int, end: int) -> int:
+            return start + (end - start) * (size - low) // (high - low)
+
+        pairs = zip(first.either, third.either, strict=True)
+        return Terms(
+            between(first.straight, third.straight),
+            tuple([(between(a, c), between(b, d)) for (a, b), (c, d) in pairs]),
+        )
+
+    if len(first.either) != len(third.either) or line(middle) != second:
+        return {}
+    return {size: line(size).total for size in sizes}

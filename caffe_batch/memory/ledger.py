@@ -63,6 +63,24 @@ class Step:
     transient_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A peak as a sum, in bytes.
+
+    Attributes:
+        straight: What is a constant plus a multiple of the batch size.
+        either: Pairs of such sums, of which the larger one counts.
+    """
+
+    straight: int
+    either: tuple[tuple[int, int], ...]
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.straight + sum(map(max, self.either))
+
+
 class Ledger:
     """All sides and the memory behind each: how large, whose, and from when to when it is there.
 
@@ -85,11 +103,23 @@ class Ledger:
         self._since: list[int] = []  # the step that touched it first; 0: none did
         self._holders: dict[int, int] = {}  # sides that point to it, where it isn't one
         self._freed: dict[int, int] = {}  # the step that took its last holder away
+        self._either: dict[int, tuple[int, int]] = {}  # two sizes, where the larger one counts
+        self._passing = False  # whether anything lives within one pass alone
         self._requests: dict[int, int] = {}  # in how many equal requests, where it isn't one
         self._adjoining: list[set[int]] = []  # memories that are one request together
 
-    def side(self, size_bytes: int, part: Part, row: int, *, requests: int = 1) -> int:
+    def side(
+        self,
+        size_bytes: int,
+        part: Part,
+        row: int,
+        *,
+        requests: int = 1,
+        either: tuple[int, int] | None = None,
+    ) -> int:
         """A new side, with memory of its own that isn't there yet."""
+        if either is not None:
+            self._either[len(self._bytes)] = either
         if requests != 1:
             self._requests[len(self._bytes)] = requests
         self._bytes.append(size_bytes)
@@ -115,6 +145,7 @@ class Ledger:
                 if not since[memory]:
                     since[memory] = self._now
                     self._live += sizes[memory]
+            self._passing = self._passing or step.transient_bytes > 0
             if self._live + step.transient_bytes > self.peak:
                 self.peak = self._live + step.transient_bytes
                 self._peak_at, self._peak_step = self._now, step
@@ -139,6 +170,13 @@ class Ledger:
             for memory, since in enumerate(self._since)
             if 0 < since <= peak_at and memory not in freed
         ]
+
+    def terms(self, there: Sequence[int]) -> Terms | None:
+        """The peak as a sum; None where memory is freed again, and the moment matters."""
+        if self._freed or self._passing:
+            return None
+        either = tuple([self._either[memory] for memory in there if memory in self._either])
+        return Terms(self.peak - sum(map(max, either)), either)
 
     def by_layer(self, there: Sequence[int]) -> tuple[LayerBytes, ...]:
         """What is there at the peak, by layer; the memories as from :meth:`at_peak`."""

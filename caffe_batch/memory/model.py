@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from caffe_batch.layers.base import Mode, count
 from caffe_batch.memory.engine import Engine, nvcaffe_uncertain_bytes
-from caffe_batch.memory.ledger import LayerBytes, Ledger, Part, Step
+from caffe_batch.memory.ledger import LayerBytes, Ledger, Part, Step, Terms
 from caffe_batch.memory.program import FLOAT_BYTES, Params, Program
 from caffe_batch.memory.solver_state import SolverSettings
 from caffe_batch.net.graph import Net
@@ -37,6 +37,7 @@ class Prediction:
         uncertain_bytes: How much of the totals may turn out not to be taken: with cuDNN the
             workspaces, with NVCaffe whatever it may do otherwise. 0 for Caffe's own kernels.
         engine: The build of Caffe; for NVCaffe all figures are estimates.
+        terms: The peak as a sum whose terms follow the batch size; None where it is no plain sum.
     """
 
     mode: Mode
@@ -49,6 +50,7 @@ class Prediction:
     rounding_bytes: int = 0
     uncertain_bytes: int = 0
     engine: Engine = Engine.CAFFE
+    terms: Terms | None = None
 
     @property
     def lower_peak_bytes(self) -> int:
@@ -124,6 +126,7 @@ def predict_nets(
         rounding_bytes=ledger.rounding_bytes(there),
         uncertain_bytes=uncertain,
         engine=engine,
+        terms=ledger.terms(there),
     )
 
 

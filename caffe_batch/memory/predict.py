@@ -10,6 +10,7 @@ from pathlib import Path
 from caffe_batch.layers.base import Layer, Mode
 from caffe_batch.memory.curve import Peak, peak_curve
 from caffe_batch.memory.engine import Engine, check_build
+from caffe_batch.memory.ledger import Terms
 from caffe_batch.memory.model import Prediction, predict_nets
 from caffe_batch.memory.solver_state import SolverSettings
 from caffe_batch.net.batch import (
@@ -19,7 +20,7 @@ from caffe_batch.net.batch import (
     with_divided_batches,
 )
 from caffe_batch.net.graph import Net, rule_for
-from caffe_batch.net.recipe import Recipe, read_recipe
+from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
 
@@ -85,12 +86,22 @@ class Model:
 
         Their batch sizes are their own, but for data layers that both phases share.
         """
-        nets = []
-        for file, layers in zip(self.recipe.tests, self.test_layers, strict=True):
-            if size is not None and self.recipe.shares_data_layer(file):
-                layers = with_batch_size(layers, size)
-            nets.append(file.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown))
-        return tuple(nets)
+        return tuple(
+            own
+            if size is None or not self.recipe.shares_data_layer(file)
+            else self._test_net(file, with_batch_size(layers, size))
+            for own, file, layers in zip(
+                self._own_test_nets, self.recipe.tests, self.test_layers, strict=True
+            )
+        )
+
+    @cached_property
+    def _own_test_nets(self) -> tuple[Net, ...]:
+        pairs = zip(self.recipe.tests, self.test_layers, strict=True)
+        return tuple(self._test_net(file, layers) for file, layers in pairs)
+
+    def _test_net(self, file: NetFile, layers: tuple[Layer, ...]) -> Net:
+        return file.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown)
 
     def _on_each_gpu(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         divided = self.engine is Engine.NVCAFFE and self.gpus > 1
@@ -109,8 +120,9 @@ class Model:
         # Caffe may refuse any size there, so each is asked for.
         return {size: peak_curve(self._peak, [size])[size] for size in sizes}
 
-    def _peak(self, size: int) -> int:
-        return self.at(size).peak_bytes
+    def _peak(self, size: int) -> Terms | int:
+        prediction = self.at(size)
+        return prediction.peak_bytes if prediction.terms is None else prediction.terms
 
     def of(self, train: Net, tests: Sequence[Net]) -> Prediction:
         """The memory of training these very nets with the recipe's solver."""

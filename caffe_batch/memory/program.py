@@ -172,8 +172,9 @@ class Program:
             if buffer.prefetch:
                 part = Part.DATA_PREFETCH
                 copies = NVCAFFE_BATCHES if self.engine is Engine.NVCAFFE else copies
-            size = copies * buffer.itemsize * buffer.count
-            sides.buffers[buffer.name] = (size, part, row, copies)
+            itemsize = copies * buffer.itemsize
+            either = buffer.either and (itemsize * buffer.either[0], itemsize * buffer.either[1])
+            sides.buffers[buffer.name] = (itemsize * buffer.count, part, row, copies, either)
         if memory.partial:
             self.partial.append(node.layer.name)
         unrolled = node.rule.inner(node.site)
@@ -238,12 +239,16 @@ class Program:
         sides.own.update({f"inner/{name}": side for name, side in named.items()})
 
 
+_BufferSide = tuple[int, Part, int, int, tuple[int, int] | None]
+"""Bytes, part, row, requests, and the two sizes of which the larger one counts."""
+
+
 class _NodeSides:
     """Finds the side that a rule writes as ``"bottom0.data"`` or ``"prob_.diff"``.
 
     Attributes:
         own: Sides that are the layer's own, by that name.
-        buffers: Size, part, row and requests of each buffer: its sides come with the first use.
+        buffers: What the ledger wants to know of each buffer: its sides come with the first use.
     """
 
     __slots__ = ("buffers", "data", "diff", "ledger", "node", "own", "params")
@@ -254,7 +259,7 @@ class _NodeSides:
         self.ledger, self.node = ledger, node
         self.data, self.diff, self.params = data, diff, params
         self.own: dict[str, int] = {}
-        self.buffers: dict[str, tuple[int, Part, int, int]] = {}
+        self.buffers: dict[str, _BufferSide] = {}
 
     def __getitem__(self, side: str) -> int:
         own = self.own.get(side)
@@ -262,8 +267,9 @@ class _NodeSides:
             return own
         name, kind, index, is_data = _parse_side(side)
         if name in self.buffers:
-            size, part, row, requests = self.buffers[name]
-            own = self.own[side] = self.ledger.side(size, part, row, requests=requests)
+            size, part, row, requests, either = self.buffers[name]
+            own = self.ledger.side(size, part, row, requests=requests, either=either)
+            self.own[side] = own
             return own
         if kind == "param":
             return self.params[index][0 if is_data else 1]

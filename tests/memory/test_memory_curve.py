@@ -10,40 +10,63 @@ from hypothesis import strategies as st
 from caffe_batch.errors import ShapeError
 from caffe_batch.memory import Model
 from caffe_batch.memory.curve import peak_curve
+from caffe_batch.memory.ledger import Terms
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.split import divisors
 from caffe_batch.rendering import render
 
-LINES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=4)
+LINES = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))
 
 
-@given(sums=st.lists(LINES, max_size=4), one=st.integers(0, 10**6), limit=st.integers(1, 400))
-def test_any_sum_of_largest_lines(sums: list[list[tuple[int, int]]], one: int, limit: int) -> None:
-    """A sum of maxima of lines, another value at 1, refused above a limit."""
+@given(
+    straight=LINES,
+    either=st.lists(st.tuples(LINES, LINES), max_size=4),
+    one=st.integers(1, 10**6),
+    limit=st.integers(1, 400),
+)
+def test_any_sum_of_lines_and_larger_lines(
+    straight: tuple[int, int],
+    either: list[tuple[tuple[int, int], tuple[int, int]]],
+    one: int,
+    limit: int,
+) -> None:
+    """Another value at 1, refused above a limit."""
 
-    def at(size: int) -> int:
+    def at(size: int) -> Terms | int:
         if size > limit:
             raise ShapeError("too large")
         if size == 1:
             return one
-        return sum(max(fixed + slope * size for fixed, slope in lines) for lines in sums)
+        pairs = [(a + b * size, c + d * size) for (a, b), (c, d) in either]
+        return Terms(straight[0] + straight[1] * size, tuple(pairs))
 
     sizes = list(reversed(divisors(360)))
     curve = peak_curve(at, sizes)
     assert list(curve) == sizes
     for size in sizes:
-        assert curve[size] == (at(size) if size <= limit else "too large")
+        if size > limit:
+            assert curve[size] == "too large"
+        else:
+            expected = at(size)
+            assert curve[size] == (expected if isinstance(expected, int) else expected.total)
 
 
-def test_few_questions_for_a_straight_line() -> None:
+@given(squares=st.integers(1, 100), slope=st.integers(0, 100))
+def test_what_is_no_line_is_asked_for(squares: int, slope: int) -> None:
+    sizes = divisors(720)
+    curve = peak_curve(lambda size: Terms(squares * size**2 + slope * size, ()), sizes)
+    assert curve == {size: squares * size**2 + slope * size for size in sizes}
+
+
+def test_few_questions() -> None:
     asked: list[int] = []
 
-    def at(size: int) -> int:
+    def at(size: int) -> Terms | int:
         asked.append(size)
-        return 7 + 3 * size
+        return Terms(7 + 3 * size, ((size, 100),))
 
     peak_curve(at, divisors(4096))
-    assert sorted(asked) == [1, 2, 64 * 2, 4096]
+    assert sorted(asked) == [1, 2, 128, 4096]
 
 
 def test_real_nets(tmp_path: Path) -> None:
