@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from caffe_batch.net.batch import (
 from caffe_batch.net.graph import Net, rule_for
 from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources
+from caffe_batch.net.splits import insert_splits
 from caffe_batch.schema import caffe_pb2
 
 
@@ -69,6 +70,16 @@ class Model:
         return batch_size(self.train_layers)
 
     @property
+    def has_loss(self) -> bool:
+        """Whether any TRAIN layer is a loss: by its type, or by a loss_weight."""
+        return any(
+            any(layer.loss_weights)
+            if layer.loss_weights
+            else rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown).is_loss
+            for layer in self.train_layers
+        )
+
+    @property
     def divides_batch(self) -> bool:
         """Whether the batch size is for all GPUs together, not for each.
 
@@ -79,7 +90,20 @@ class Model:
     def train_net(self, size: int | None = None) -> Net:
         """The train net at a batch size (the file's own, if None), as each GPU has it."""
         layers = self.train_layers if size is None else with_batch_size(self.train_layers, size)
-        return self.recipe.train.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown)
+        pairs = zip(self.train_layers, self._on_each_gpu(layers), strict=True)
+        resized = {id(old.settings): new.settings for old, new in pairs if new is not old}
+        split = [
+            replace(layer, settings=resized[id(layer.settings)])
+            if id(layer.settings) in resized
+            else layer
+            for layer in self._split_layers
+        ]
+        return self.recipe.train.build(split, allow_unknown=self.allow_unknown, has_splits=True)
+
+    @cached_property
+    def _split_layers(self) -> list[Layer]:
+        """The TRAIN layers and their Splits; the settings are the very same objects."""
+        return insert_splits(self.train_layers)
 
     def test_nets(self, size: int | None = None) -> tuple[Net, ...]:
         """The test nets when the TRAIN batch size is ``size``.
@@ -109,7 +133,13 @@ class Model:
 
     def at(self, size: int | None = None) -> Prediction:
         """The memory at a TRAIN batch size (the file's own, if None)."""
-        return self.of(self.train_net(size), self.test_nets(size))
+        if size not in self._predictions:
+            self._predictions[size] = self.of(self.train_net(size), self.test_nets(size))
+        return self._predictions[size]
+
+    @cached_property
+    def _predictions(self) -> dict[int | None, Prediction]:
+        return {}
 
     def peaks(self, sizes: Sequence[int]) -> dict[int, Peak]:
         """The predicted peak at each of these TRAIN batch sizes (see :func:`peak_curve`)."""

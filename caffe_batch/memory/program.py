@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from caffe_batch.errors import NetError, ShapeError
-from caffe_batch.layers.base import Inner, Memory, count
+from caffe_batch.layers.base import Inner, Memory, Rule, Site, count
 from caffe_batch.memory.engine import NVCAFFE_BATCHES, Engine
 from caffe_batch.memory.ledger import Ledger, Part, Step
 from caffe_batch.net.graph import Net, Node, build
@@ -65,6 +65,8 @@ class Program:
         self.forward: list[Step] = []
         self.backward: list[Step] = []
         self.partial: list[str] = []  # layers that take more than their rules say
+        # What equal layers in equal places touch (deep nets repeat themselves).
+        self._memories: dict[tuple[Rule, Site], Memory] = {}
 
     def add_net(
         self, net: Net, label: str, *, backward: bool = True, trained: Params | None = None
@@ -214,9 +216,14 @@ class Program:
                 layer=node.layer.name,
                 hint="Leave the engine out; or, if yours is built with cuDNN, give --engine cudnn.",
             )
+        known = self._memories.get((node.rule, node.site))
+        if known is not None:
+            return known
         try:
             memory = node.rule.memory(node.site, self.ledger.mode)
-            return node.rule.cudnn(node.site, memory) if self.engine.uses_cudnn else memory
+            memory = node.rule.cudnn(node.site, memory) if self.engine.uses_cudnn else memory
+            self._memories[node.rule, node.site] = memory
+            return memory
         except ShapeError as error:
             if error.layer is not None:
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from caffe_batch.errors import (
     InputShapeError,
@@ -152,8 +153,17 @@ def build(
     name: str = "",
     force_backward: bool = False,
     allow_unknown: bool = False,
+    has_splits: bool = False,
 ) -> Net:
     """Builds the net that Caffe would build from these (already filtered) layers.
+
+    Args:
+        layers: The layers, in order.
+        phase: TRAIN or TEST.
+        name: The net's own.
+        force_backward: As written in the net.
+        allow_unknown: Let layer types without a rule pass.
+        has_splits: Whether :func:`insert_splits` has been through the layers already.
 
     Raises:
         NetError: Unknown or doubly produced blobs, wrong numbers of bottoms, tops, params.
@@ -161,7 +171,7 @@ def build(
         UnknownLayerError: A type without a rule.
     """
     builder = _Builder(phase, allow_unknown)
-    for layer in insert_splits(layers):
+    for layer in layers if has_splits else insert_splits(layers):
         builder.add(layer)
     nodes = _mark_backward(builder.nodes, builder.blobs, builder.blob_need, force_backward)
     return Net(name, phase, tuple(nodes), tuple(builder.blobs), tuple(builder.params),
@@ -181,6 +191,8 @@ class _Builder:
         self._blob_index: dict[str, int] = {}
         self._shapeless: dict[int, str] = {}  # blobs of layers without a rule, and which layer's
         self._param_index: dict[str, int] = {}
+        # What equal layers in equal places come to (deep nets repeat themselves).
+        self._applied: dict[tuple[Rule, Any], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {}
 
     def add(self, layer: Layer) -> None:
         rule = rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown)
@@ -206,9 +218,11 @@ class _Builder:
         )
         common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records,
                   layer.file_rows, layer.loss_weights)  # fmt: skip
-        site = Site(*common)
-        shapes, param_shapes = _apply_rule(layer, rule, site)
-        tops = self._tops(layer, names, shapes, site.in_place)
+        applied = self._applied.get((rule, common))
+        if applied is None:
+            applied = self._applied[rule, common] = _apply_rule(layer, rule, Site(*common))
+        shapes, param_shapes = applied
+        tops = self._tops(layer, names, shapes, in_place)
         if shapeless:
             new = [top for top, same in zip(tops, in_place, strict=True) if not same]
             self._shapeless |= dict.fromkeys(new, layer.name)

@@ -60,7 +60,9 @@ class NetFile:
             out.append(layer)
         return tuple(out)
 
-    def build(self, layers: Sequence[Layer], *, allow_unknown: bool = False) -> Net:
+    def build(
+        self, layers: Sequence[Layer], *, allow_unknown: bool = False, has_splits: bool = False
+    ) -> Net:
         """The net of these layers (see :meth:`layers`)."""
         return build(
             layers,
@@ -68,6 +70,7 @@ class NetFile:
             name=self.message.name,
             force_backward=self.message.force_backward,
             allow_unknown=allow_unknown,
+            has_splits=has_splits,
         )
 
 

@@ -11,7 +11,6 @@ from caffe_batch.layers.base import Layer
 from caffe_batch.memory.engine import Engine
 from caffe_batch.memory.ledger import LayerBytes
 from caffe_batch.memory.predict import Model
-from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.changes import (
@@ -199,8 +198,9 @@ def make_plan(
     )
     built = [candidate for candidate in candidates if candidate.predicted_peak_bytes is not None]
     smallest = (built or candidates)[-1].batch_size
-    train = model.train_net(smallest)
-    check_has_loss(train)
+    if not built:
+        model.at(smallest)  # raises what Caffe refuses at every size
+    check_has_loss(model)
     candidates, prediction = count_rounding(candidates, budget.usable_bytes, model.at)
     chosen = choose(candidates)
     if chosen is None or prediction is None:
@@ -218,7 +218,7 @@ def make_plan(
         candidates=tuple(candidates),
         changes=plan_changes(recipe, layers, own_size, chosen),
         train_records=train_records,
-        lower_bound=bool(train.unknown_layers),
+        lower_bound=bool(prediction.unknown_layers),
     )
 
 
@@ -233,9 +233,9 @@ def plan_changes(
     )
 
 
-def check_has_loss(net: Net) -> None:
+def check_has_loss(model: Model) -> None:
     """Raises a NetError if nothing in the train net is a loss: there is nothing to train."""
-    if not any(weight for node in net.nodes for weight in node.loss):
+    if not model.has_loss:
         raise NetError(
             "the TRAIN net has no loss, so there is nothing to train",
             hint="Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy "

@@ -78,3 +78,18 @@ def test_real_nets(tmp_path: Path) -> None:
         sizes = [1, 2, 3, 4, 6, 8, 12, 24]
         expected = {size: model.at(size).peak_bytes for size in sizes}
         assert model.peaks(sizes) == expected
+
+
+def test_the_batch_of_a_data_layer_that_is_a_loss_too(tmp_path: Path) -> None:
+    """Its Split takes the loss weight over; the batch size must still arrive."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "data" type: "DummyData" top: "a" loss_weight: 1 '
+        "dummy_data_param { shape { dim: 6 dim: 5 } } }"
+        'layer { name: "ip" type: "InnerProduct" bottom: "a" top: "b" '
+        "inner_product_param { num_output: 3 } }"
+    )
+    model = Model(read_recipe(path), Sources())
+    assert model.train_net(2).blob_shapes == {
+        "a": (2, 5), "a_data_0_split_0": (2, 5), "a_data_0_split_1": (2, 5), "b": (2, 3),
+    }  # fmt: skip
