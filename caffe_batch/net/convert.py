@@ -21,11 +21,16 @@ from caffe_batch.schema import caffe_pb2
 _LAYER_FIELDS = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
 
 
+Reader = tuple[str, bool, Callable[[Any], Any]]
+"""A field: its name, whether None means "not set", and how its value is read."""
+
+
 def convert(
     layer: caffe_pb2.LayerParameter,
     rule: Rule | None,
     records: tuple[Shape, ...] | None = None,
     file_rows: int | None = None,
+    known: dict[Any, Any] | None = None,
 ) -> Layer:
     """One layer as plain data.
 
@@ -34,13 +39,14 @@ def convert(
         rule: The rule of its type; None for an unknown type (its settings are then not read).
         records: For data layers: shapes of one record, one a top, without the batch axis.
         file_rows: For HDF5Data: rows of the largest file.
+        known: Settings met before, which equal layers share; it grows. None shares nothing.
     """
     return Layer(
         name=layer.name,
         type=layer.type,
         bottoms=tuple(layer.bottom),
         tops=tuple(layer.top),
-        settings=read_settings(layer, rule) if rule and rule.settings else None,
+        settings=read_settings(layer, rule, {} if known is None else known) if rule else None,
         params=tuple(_param(spec) for spec in layer.param),
         loss_weights=tuple(layer.loss_weight),
         propagate_down=tuple(layer.propagate_down),
@@ -49,25 +55,31 @@ def convert(
     )
 
 
-def read_settings(layer: caffe_pb2.LayerParameter, rule: Rule) -> Any:
+def read_settings(layer: caffe_pb2.LayerParameter, rule: Rule, known: dict[Any, Any]) -> Any:
     """The rule's settings dataclass, filled from the layer's messages."""
     settings = rule.settings
     if settings is None:
         return None
-    values: dict[str, Any] = {}
     plan = _reading_plan(settings, rule.message)  # type: ignore[arg-type]  # a class is hashable
-    for message_name, readers in plan:
-        if message_name and not _has(layer, message_name):
-            continue  # the dataclass has caffe.proto's defaults
-        message = getattr(layer, message_name) if message_name else layer
+    given = [  # for messages that aren't there the dataclass has caffe.proto's defaults
+        (getattr(layer, name) if name else layer, readers)
+        for name, readers in plan
+        if not name or _has(layer, name)
+    ]
+    key = (rule, *((readers, message.SerializeToString()) for message, readers in given))
+    if key not in known:
+        known[key] = settings(**_values(given))
+    return known[key]
+
+
+def _values(given: list[tuple[Any, tuple[Reader, ...]]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for message, readers in given:
         for name, optional, read in readers:
             if optional and not _has(message, name):
                 continue
             values[name] = read(getattr(message, name))
-    return settings(**values)
-
-
-Reader = tuple[str, bool, Callable[[Any], Any]]
+    return values
 
 
 @cache

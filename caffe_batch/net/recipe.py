@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError, NetError
@@ -51,10 +52,11 @@ class NetFile:
 
     def layers(self, sources: Sources, *, allow_unknown: bool = False) -> tuple[Layer, ...]:
         """The layers of this state as plain data, with the shapes of their sources' records."""
-        out = []
+        out: list[Layer] = []
+        known: dict[Any, Any] = {}
         for _, message in self.selected():
             rule = rule_for(message.type, message.name, allow_unknown=allow_unknown)
-            layer = convert(message, rule, *sources.records(message))
+            layer = convert(message, rule, *sources.records(message), known)
             if message.type == "Input":
                 layer = _with_given_shapes(layer, sources)
             out.append(layer)
