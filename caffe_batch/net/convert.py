@@ -39,15 +39,16 @@ def convert(
         rule: The rule of its type; None for an unknown type (its settings are then not read).
         records: For data layers: shapes of one record, one a top, without the batch axis.
         file_rows: For HDF5Data: rows of the largest file.
-        known: Settings met before, which equal layers share; it grows. None shares nothing.
+        known: Settings and params met before, which equal layers share; it grows.
     """
+    known = {} if known is None else known
     return Layer(
         name=layer.name,
         type=layer.type,
         bottoms=tuple(layer.bottom),
         tops=tuple(layer.top),
-        settings=read_settings(layer, rule, {} if known is None else known) if rule else None,
-        params=tuple(_param(spec) for spec in layer.param),
+        settings=read_settings(layer, rule, known) if rule else None,
+        params=tuple([_param(spec, known) for spec in layer.param]),
         loss_weights=tuple(layer.loss_weight),
         propagate_down=tuple(layer.propagate_down),
         records=records,
@@ -127,10 +128,14 @@ def _scalar_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
     return lambda value: value
 
 
-def _param(spec: caffe_pb2.ParamSpec) -> Param:
-    return Param(
-        name=spec.name,
-        lr_mult=spec.lr_mult if spec.HasField("lr_mult") else None,
-        decay_mult=spec.decay_mult if spec.HasField("decay_mult") else None,
-        permissive=spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE,
-    )
+def _param(spec: caffe_pb2.ParamSpec, known: dict[Any, Any]) -> Param:
+    key = spec.SerializeToString()
+    if key not in known:
+        known[key] = Param(
+            name=spec.name,
+            lr_mult=spec.lr_mult if spec.HasField("lr_mult") else None,
+            decay_mult=spec.decay_mult if spec.HasField("decay_mult") else None,
+            permissive=spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE,
+        )
+    param: Param = known[key]
+    return param
