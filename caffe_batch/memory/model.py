@@ -99,7 +99,12 @@ def predict_nets(
     update = _update_step(ledger, train, params, solver)
     # Tests run before the first update, or else at update test_interval.
     early = solver.test_initialization or solver.test_interval == 1
-    for _ in range(2):
+    # The second update touches what the first one did, but for pointers that Backward set; and
+    # what lives within one pass then comes on top of all that the first one left.
+    steps = (*training.backward, *training.forward, *testing.forward)
+    passing = any(step.transient_bytes for step in steps)
+    updates = 2 if passing or any(step.shares for step in training.backward) else 1
+    for _ in range(updates):
         if early and solver.test_interval:
             ledger.run(testing.forward)
         ledger.run(training.forward)

@@ -269,19 +269,17 @@ class _NodeSides:
         self.buffers: dict[str, _BufferSide] = {}
 
     def __getitem__(self, side: str) -> int:
-        own = self.own.get(side)
-        if own is not None:
-            return own
         name, kind, index, is_data = _parse_side(side)
-        if name in self.buffers:
-            size, part, row, requests, either = self.buffers[name]
-            own = self.ledger.side(size, part, row, requests=requests, either=either)
-            self.own[side] = own
-            return own
+        if kind == "bottom":
+            return (self.data if is_data else self.diff)[self.node.bottoms[index]]
+        if kind == "top":
+            return (self.data if is_data else self.diff)[self.node.tops[index]]
         if kind == "param":
             return self.params[index][0 if is_data else 1]
-        blob = (self.node.bottoms if kind == "bottom" else self.node.tops)[index]
-        return (self.data if is_data else self.diff)[blob]
+        if side not in self.own:
+            size, part, row, requests, either = self.buffers[name]
+            self.own[side] = self.ledger.side(size, part, row, requests=requests, either=either)
+        return self.own[side]
 
 
 @cache

@@ -104,7 +104,9 @@ class Sources:
         raise InputError(f"source {source!r} is not in {tried}")
 
     def _given(self, layer: caffe_pb2.LayerParameter) -> tuple[Shape, ...] | None:
-        shapes = self.input_shapes or {}
+        shapes = self.input_shapes
+        if not shapes:
+            return None
         tops = _decided_tops(layer)
         if not tops or any(top not in shapes for top in tops):
             return None
