@@ -15,6 +15,7 @@ member name), or ``"inner/c_0.diff"`` for blob ``c_0`` of the net inside a recur
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -191,7 +192,7 @@ class Inner:
     idle: int
 
 
-class Rule:
+class Rule(ABC):
     """What one layer type does. Subclasses override what differs from the plain case.
 
     Class attributes:
@@ -220,21 +221,21 @@ class Rule:
     fixed_parameters: bool = False
     fills_parameters: bool = True
 
+    @abstractmethod
     def shape(self, site: Site) -> tuple[Shape, ...]:
         """Shapes of the tops, one a top.
 
         Raises:
             ShapeError: Where Caffe's own check would abort, with its reason in plain words.
         """
-        raise NotImplementedError
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
         """Shapes of the learnable blobs, in Caffe's order (weights, then bias)."""
         return ()
 
+    @abstractmethod
     def memory(self, site: Site, mode: Mode) -> Memory:
         """Which memory the layer touches."""
-        raise NotImplementedError
 
     def any_batch(self, settings: Any) -> bool:
         """Whether the layer takes any batch size; False if one may stand in its settings."""

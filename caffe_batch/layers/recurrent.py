@@ -14,6 +14,7 @@ changes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -68,13 +69,13 @@ class Recurrent(Rule):
     hidden: tuple[str, ...]
     gates: int
 
+    @abstractmethod
     def steps(self, outputs: int, steps: int, *, static: bool) -> Iterator[Layer]:
         """The inner layers behind the inputs: num_output outputs, so many time steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_hidden(self, steps: int) -> tuple[str, ...]:
         """Names of the last hidden states, in the order of ``hidden``."""
-        raise NotImplementedError
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: RecurrentSettings = site.settings
