@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -48,6 +49,15 @@ class Accuracy(Rule):
         if s.top_k > classes:
             raise ShapeError(f"top_k {s.top_k} is more than the {classes} classes")
         return ((), (predictions[axis_index(s.axis, predictions)],))[: site.tops]
+
+    def coupling(self, site: Site) -> Coupling:
+        s: AccuracySettings = site.settings
+        predictions, labels = site.bottoms
+        return Coupling(
+            joint=(axis_index(s.axis, predictions),),
+            divisor=count(labels),
+            by_labels=s.ignore_label is not None,
+        )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
+    Coupling,
     Memory,
     Mode,
     Rule,
     Shape,
     Site,
+    all_but_first,
     axis_index,
     count,
     refuse_backward,
@@ -44,6 +46,11 @@ class ArgMax(Rule):
         if not 1 <= s.top_k <= choices:
             raise ShapeError(f"top_k {s.top_k} must lie between 1 and the {choices} values")
         return (top,)
+
+    def coupling(self, site: Site) -> Coupling:
+        axis = site.settings.axis
+        joint = all_but_first(site) if axis is None else (axis_index(axis, site.bottoms[0]),)
+        return Coupling(joint=joint)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_backward(site, self.type)

@@ -1,7 +1,8 @@
 """The plain data that layer rules take and return.
 
 A rule answers, for one layer of one net: which shapes leave it (:meth:`Rule.shape`), which
-parameters it owns (:meth:`Rule.parameters`), and which memory it touches (:meth:`Rule.memory`).
+parameters it owns (:meth:`Rule.parameters`), which memory it touches (:meth:`Rule.memory`), and how
+it couples the samples of a batch (:meth:`Rule.coupling`).
 Rules are pure: they read a :class:`Site` and return tuples. They never see protobuf or files.
 
 Shapes are tuples in Caffe's order, batch axis first. Counts are elements, not bytes.
@@ -192,6 +193,46 @@ class Inner:
     idle: int
 
 
+@dataclass(frozen=True, slots=True)
+class Coupling:
+    """How a layer couples the samples of a batch in training.
+
+    The plain case: it treats each sample on its own, whatever axis the samples lie on, and draws
+    nothing at random.
+
+    Attributes:
+        joint: Axes of bottom 0 whose positions are worked on together, or each in its own way.
+            Samples that lie on such an axis influence each other.
+        along: The axis along which blobs are put together or taken apart (Concat, Slice, Tile).
+        relabels: Whether the same elements only get another shape (Reshape, Flatten).
+        divisor: A loss, score or mean sums over the elements and divides by this; None for layers
+            that don't, and 1 for a plain sum.
+        by_labels: Whether the divisor is really the number of labels that aren't ignored.
+        linear: Whether a multiple of the bottoms gives the same multiple of the top.
+        affine: Whether a mean of bottoms gives the mean of the tops.
+        draws: Whether it draws random numbers in each pass.
+        statistics: Whether it normalises with the statistics of the batch.
+        decay: What is left of its moving averages after a pass; None without any.
+        carries: Whether a pass goes on from where the pass before ended.
+        selects: Whether it picks samples by where they stand in the batch.
+        quota: Samples of one kind that each batch has to have (WindowData's foreground).
+    """
+
+    joint: tuple[int, ...] = ()
+    along: int | None = None
+    relabels: bool = False
+    divisor: int | None = None
+    by_labels: bool = False
+    linear: bool = False
+    affine: bool = False
+    draws: bool = False
+    statistics: bool = False
+    decay: float | None = None
+    carries: bool = False
+    selects: bool = False
+    quota: int | None = None
+
+
 class Rule(ABC):
     """What one layer type does. Subclasses override what differs from the plain case.
 
@@ -249,6 +290,10 @@ class Rule(ABC):
         """
         return memory
 
+    def coupling(self, site: Site) -> Coupling:
+        """How it couples samples: unless overridden, it works on all but the first axis at once."""
+        return Coupling(joint=all_but_first(site))
+
     def inner(self, site: Site) -> Inner | None:
         """The net that a recurrent layer unrolls inside itself; None for all other types."""
         return None
@@ -271,6 +316,16 @@ def sides(blob: str, number: int, side: str) -> tuple[str, ...]:
     ('bottom0.data', 'bottom1.data')
     """
     return tuple([f"{blob}{i}.{side}" for i in range(number)])
+
+
+def all_but_first(site: Site) -> tuple[int, ...]:
+    """The axes of bottom 0 behind the first one; none for a layer without bottoms."""
+    return tuple(range(1, len(site.bottoms[0]))) if site.bottoms else ()
+
+
+def axes_from(axis: int, shape: Shape) -> tuple[int, ...]:
+    """The axes of a shape from one on."""
+    return tuple(range(axis_index(axis, shape), len(shape)))
 
 
 def needed_diffs(site: Site) -> tuple[str, ...]:

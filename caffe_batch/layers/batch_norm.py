@@ -6,12 +6,22 @@ lr_mult to 0 itself. The third is read and written on the host only.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormSettings:
+    use_global_stats: bool | None = None
+    moving_average_fraction: float = 0.999
 
 
 class BatchNorm(Rule):
     type = "BatchNorm"
+    message = "batch_norm_param"
+    settings = BatchNormSettings
     fixed_parameters = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -23,6 +33,13 @@ class BatchNorm(Rule):
     def parameters(self, site: Site) -> tuple[Shape, ...]:
         channels = site.bottoms[0][1]
         return ((channels,), (channels,), (1,))
+
+    def coupling(self, site: Site) -> Coupling:
+        s: BatchNormSettings = site.settings
+        others = tuple(axis for axis in range(len(site.bottoms[0])) if axis != 1)
+        if site.phase == "TEST" if s.use_global_stats is None else s.use_global_stats:
+            return Coupling(joint=(1,))  # one mean and variance for each channel, known beforehand
+        return Coupling(joint=others, statistics=True, decay=s.moving_average_fraction)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         bottom = site.bottoms[0]

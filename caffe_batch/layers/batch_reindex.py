@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -33,6 +34,9 @@ class BatchReindex(Rule):
         if len(indices) != 1:
             raise ShapeError(f"bottom 1 holds the indices; it needs one axis, not {indices}")
         return ((*indices, *data[1:]),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(selects=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the indices")
@@ -70,6 +74,9 @@ class Filter(Rule):
                     f"bottom {i} {bottom} and the selector {selector} differ in the first axis"
                 )
         return tuple(data)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(selects=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         selector = len(site.bottoms) - 1

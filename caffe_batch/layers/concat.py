@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -52,6 +53,11 @@ class Concat(Rule):
                 )
         return ((*before, sum([bottom[axis] for bottom in site.bottoms]), *after),)
 
+    def coupling(self, site: Site) -> Coupling:
+        s: ConcatSettings = site.settings
+        axis = _axis(s.axis, s.concat_dim, site.bottoms[0], old_name="concat_dim")
+        return Coupling(along=axis, linear=True, affine=True)
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         if len(site.bottoms) == 1:
             return _SHARED
@@ -81,6 +87,11 @@ class Slice(Rule):
         before, after = bottom[:axis], bottom[axis + 1 :]
         sizes = _slice_sizes(s.slice_point, bottom[axis], site.tops)
         return tuple([(*before, size, *after) for size in sizes])
+
+    def coupling(self, site: Site) -> Coupling:
+        s: SliceSettings = site.settings
+        axis = _axis(s.axis, s.slice_dim, site.bottoms[0], old_name="slice_dim")
+        return Coupling(along=axis, linear=True, affine=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         if site.tops == 1:

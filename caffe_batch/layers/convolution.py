@@ -15,11 +15,13 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     MAX_COUNT,
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
     Shape,
     Site,
+    axes_from,
     count,
     filled,
     needed_diffs,
@@ -65,6 +67,11 @@ class Convolution(Rule):
             inputs, outputs = outputs, inputs
         weights = filled((outputs, inputs // s.group, *win.kernel), s.weight_filler)
         return (weights, filled((s.num_output,), s.bias_filler)) if s.bias_term else (weights,)
+
+    def coupling(self, site: Site) -> Coupling:
+        s: ConvolutionSettings = site.settings
+        joint = axes_from(s.axis, site.bottoms[0])
+        return Coupling(joint=joint, linear=not s.bias_term, affine=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ConvolutionSettings = site.settings

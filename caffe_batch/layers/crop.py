@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, axis_index
+from caffe_batch.layers.base import (
+    Buffer,
+    Coupling,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axes_from,
+    axis_index,
+)
 
 _TABLES = ("offsets", "src_strides_", "dest_strides_")  # one int an axis
 
@@ -40,6 +50,9 @@ class Crop(Rule):
                     f"can't cut {reference[i]} from axis {i} of {data} at offset {offset}"
                 )
         return ((*data[:axis], *reference[axis : len(data)]),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(joint=axes_from(site.settings.axis, site.bottoms[0]))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         tables = tuple([f"{name}.data" for name in _TABLES])

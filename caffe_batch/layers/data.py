@@ -22,7 +22,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import InputShapeError, ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, setting
+from caffe_batch.layers.base import (
+    Buffer,
+    Coupling,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    count,
+    setting,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,11 @@ class ImageDataSettings(DataSettings):
     new_height: int = 0
     new_width: int = 0
     is_color: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDataSettings(DataSettings):
+    fg_fraction: float = 0.25
 
 
 class Data(Rule):
@@ -110,6 +125,7 @@ class ImageData(Data):
 class WindowData(Data):
     type = "WindowData"
     message = "window_data_param"
+    settings = WindowDataSettings
     tops = (2, 2)
 
     def record(self, site: Site) -> Shape:
@@ -117,6 +133,10 @@ class WindowData(Data):
         if s.crop_size == 0:
             raise ShapeError("WindowData needs transform_param.crop_size, at least 1")
         return site.records[0][0] if site.records else 3, s.crop_size, s.crop_size
+
+    def coupling(self, site: Site) -> Coupling:
+        s: WindowDataSettings = site.settings
+        return Coupling(draws=True, quota=int(s.batch_size * s.fg_fraction))
 
 
 def _known_record(site: Site) -> Shape:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Shape,
     Site,
+    all_but_first,
     count,
     four_axes,
     needed_diffs,
@@ -29,6 +31,9 @@ class EuclideanLoss(Loss):
         if count(first[1:]) != count(second[1:]):
             raise ShapeError(f"bottom 0 {first} and bottom 1 {second} differ in size per sample")
         return ((),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(divisor=site.bottoms[0][0])
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
@@ -59,6 +64,9 @@ class ContrastiveLoss(Loss):
                 f"{', '.join(str(bottom) for bottom in site.bottoms)}"
             )
         return ((),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(joint=all_but_first(site), divisor=site.bottoms[0][0])
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         samples, channels = four_axes(site.bottoms[0])[:2]

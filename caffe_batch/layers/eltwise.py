@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import (
-    Buffer,
-    Memory,
-    Mode,
-    Rule,
-    Shape,
-    Site,
-    count,
-    sides,
-)
+from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count, sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +33,10 @@ class Eltwise(Rule):
                     f"bottom 0 {site.bottoms[0]} and bottom {i} {bottom} must have one shape"
                 )
         return site.bottoms[:1]
+
+    def coupling(self, site: Site) -> Coupling:
+        summed = site.settings.operation == "SUM"
+        return Coupling(linear=summed, affine=summed)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EltwiseSettings = site.settings

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -46,6 +47,9 @@ class Embed(Rule):
         outputs = s.num_output or 0
         weights = filled((s.input_dim or 0, outputs), s.weight_filler)
         return (weights, filled((outputs,), s.bias_filler)) if s.bias_term else (weights,)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling()
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EmbedSettings = site.settings

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.base import (
+    Buffer,
+    Coupling,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axes_from,
+    count,
+)
 from caffe_batch.layers.spatial import ConvolutionSettings, window
 
 
@@ -19,6 +29,9 @@ class Im2col(Rule):
             raise ShapeError(f"Im2col needs a spatial axis behind axis {win.axis} of {bottom}")
         channels = bottom[win.axis] * count(win.kernel)
         return ((*bottom[: win.axis], channels, *win.positions(bottom[win.axis + 1 :])),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(joint=axes_from(site.settings.axis, site.bottoms[0]))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ConvolutionSettings = site.settings

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
     Shape,
     Site,
+    axes_from,
     axis_index,
     count,
     filled,
@@ -50,6 +52,11 @@ class InnerProduct(Rule):
         inputs = count(bottom[axis_index(s.axis, bottom) :])
         weights = filled((inputs, outputs) if s.transpose else (outputs, inputs), s.weight_filler)
         return (weights, filled((outputs,), s.bias_filler)) if s.bias_term else (weights,)
+
+    def coupling(self, site: Site) -> Coupling:
+        s: InnerProductSettings = site.settings
+        joint = axes_from(s.axis, site.bottoms[0])
+        return Coupling(joint=joint, linear=not s.bias_term, affine=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: InnerProductSettings = site.settings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from caffe_batch.errors import InputShapeError, ShapeError
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, filled
+from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, filled
 
 T = TypeVar("T")
 
@@ -72,6 +72,9 @@ class DummyData(Rule):
             shapes = _one_a_top("shape", s.shape, site.tops)
         fillers = _fillers(site)
         return tuple(filled(shape, filler) for shape, filler in zip(shapes, fillers, strict=True))
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(draws=any(filler != "constant" for filler in _fillers(site)))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         if mode == "gpu":

@@ -6,7 +6,16 @@ Source: hinge_loss_layer.cpp, multinomial_logistic_loss_layer.cpp, loss_layer.cp
 from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Memory, Mode, Shape, Site, four_axes, refuse_gradient
+from caffe_batch.layers.base import (
+    Coupling,
+    Memory,
+    Mode,
+    Shape,
+    Site,
+    all_but_first,
+    four_axes,
+    refuse_gradient,
+)
 from caffe_batch.layers.labels import Loss, check_batch
 
 
@@ -18,6 +27,9 @@ class HingeLoss(Loss):
     def shape(self, site: Site) -> tuple[Shape, ...]:
         check_batch(*site.bottoms)
         return ((),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return _mean_over_samples(site)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return _on_the_host(site, mode, scratch=("bottom0.diff",))
@@ -32,8 +44,15 @@ class MultinomialLogisticLoss(Loss):
             raise ShapeError(f"the labels must be (N), one a sample, not {site.bottoms[1]}")
         return ((),)
 
+    def coupling(self, site: Site) -> Coupling:
+        return _mean_over_samples(site)
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         return _on_the_host(site, mode, scratch=())
+
+
+def _mean_over_samples(site: Site) -> Coupling:
+    return Coupling(joint=all_but_first(site), divisor=site.bottoms[0][0])
 
 
 def _on_the_host(site: Site, mode: Mode, scratch: tuple[str, ...]) -> Memory:

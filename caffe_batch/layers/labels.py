@@ -30,6 +30,25 @@ class Loss(Rule):
     forced_bottoms: tuple[bool, ...] = (True, False)
 
 
+def normalizer(s: LossSettings, *, default: str, outer: int, inner: int) -> tuple[int, bool]:
+    """What a loss with a choice divides by, and whether ignored labels are left out of it.
+
+    The older ``normalize`` counts only where ``normalization`` is not given
+    (softmax_loss_layer.cpp, LayerSetUp and get_normalizer).
+
+    Args:
+        s: The loss's settings.
+        default: The mode where the prototxt gives none.
+        outer: Elements before the axis of the classes; the samples, as a rule.
+        inner: Elements behind it.
+    """
+    mode = s.normalization
+    if mode is None:
+        mode = default if s.normalize is None else "VALID" if s.normalize else "BATCH_SIZE"
+    divisor = {"NONE": 1, "BATCH_SIZE": outer}.get(mode, outer * inner)
+    return max(1, divisor), mode == "VALID" and s.ignore_label is not None
+
+
 def check_batch(data: Shape, labels: Shape) -> None:
     """A loss needs as many rows of labels as of predictions.
 

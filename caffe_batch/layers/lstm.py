@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Layer,
     Memory,
     Mode,
@@ -88,6 +89,9 @@ class LSTMUnit(Rule):
                 f"{cell}, {gates}, {cont}"
             )
         return (cell, cell)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(joint=(0, *range(2, len(site.bottoms[0]))))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 2, "the sequence continuation indicators")

@@ -14,6 +14,7 @@ from math import isinf, log
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -35,6 +36,9 @@ class Neuron(Rule):
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         return site.bottoms
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling()
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(
@@ -108,12 +112,18 @@ class Exponential(Neuron):
 class PowerSettings:
     power: float = 1.0
     scale: float = 1.0
+    shift: float = 0.0
 
 
 class Power(Neuron):
     type = "Power"
     message = "power_param"
     settings = PowerSettings
+
+    def coupling(self, site: Site) -> Coupling:
+        s: PowerSettings = site.settings
+        affine = s.power == 1
+        return Coupling(linear=affine and s.shift == 0, affine=affine)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: PowerSettings = site.settings
@@ -126,6 +136,9 @@ class Power(Neuron):
 
 class Dropout(Neuron):
     type = "Dropout"
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(draws=site.phase == "TRAIN")
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         forward: tuple[str, ...] = ("bottom0.data", "top0.data")

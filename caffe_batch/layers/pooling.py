@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,12 @@ class Pooling(Rule):
                 f"{s.pool} pooling has 1 top; only MAX pooling has a second one (the mask)"
             )
         return (pooled_shape(s, site.bottoms[0]),) * site.tops
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(
+            joint=tuple(range(2, len(site.bottoms[0]))),
+            draws=site.phase == "TRAIN" and site.settings.pool == "STOCHASTIC",
+        )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: PoolingSettings = site.settings

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -38,6 +39,9 @@ class PReLU(Rule):
     def parameters(self, site: Site) -> tuple[Shape, ...]:
         s: PReLUSettings = site.settings
         return (filled(() if s.channel_shared else (site.bottoms[0][1],), s.filler),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(joint=() if site.settings.channel_shared else (1,))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         bottom = site.bottoms[0]

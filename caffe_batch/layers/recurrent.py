@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
+    Coupling,
     Inner,
     Layer,
     Memory,
@@ -120,6 +121,13 @@ class Recurrent(Rule):
         weights += [(outputs, s.num_output)]
         first, *others = [filled(shape, s.weight_filler) for shape in weights]
         return (first, filled((outputs,), s.bias_filler), *others)
+
+    def coupling(self, site: Site) -> Coupling:
+        every = range(len(site.bottoms[0]))
+        return Coupling(
+            joint=tuple(axis for axis in every if axis != 1),
+            carries=not site.settings.expose_hidden,
+        )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the sequence continuation indicators")

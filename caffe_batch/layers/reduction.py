@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -43,6 +44,13 @@ class Reduction(Rule):
         if s.operation in _LINEAR:
             not_empty(bottom[axis:])
         return (bottom[:axis],)
+
+    def coupling(self, site: Site) -> Coupling:
+        s: ReductionSettings = site.settings
+        mean = s.operation == "MEAN"
+        reduced = count(site.bottoms[0][axis_index(s.axis, site.bottoms[0]) :])
+        linear = s.operation in _LINEAR
+        return Coupling(divisor=reduced if mean else 1, linear=linear, affine=linear)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ReductionSettings = site.settings

@@ -11,7 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index, count, not_empty
+from caffe_batch.layers.base import (
+    Coupling,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    axis_index,
+    count,
+    not_empty,
+)
 from caffe_batch.layers.split import refuse_in_place
 
 
@@ -37,6 +47,9 @@ class Flatten(Rule):
                 hint="end_axis is the last axis to flatten; it lies at or behind axis.",
             )
         return ((*bottom[:start], count(bottom[start:end]), *bottom[end:]),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(relabels=True, linear=True, affine=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(
@@ -85,6 +98,9 @@ class Reshape(Rule):
                 hint="Where the batch_size is written out, write 0 (copy the axis) or -1 instead.",
             )
         return (tuple(top),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(relabels=True, linear=True, affine=True)
 
     def any_batch(self, settings: ReshapeSettings) -> bool:
         """Axis 0 stays as it is: it is copied, or lies before the axes that are replaced."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -52,6 +53,9 @@ class Bias(Rule):
             return ()
         return (filled(_operand(site), site.settings.filler),)
 
+    def coupling(self, site: Site) -> Coupling:
+        return _coupling(site, bias=True)
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         _, _, inner = _parts(site)
         learned = len(site.bottoms) == 1
@@ -91,6 +95,9 @@ class Scale(Rule):
         scale = (filled(_operand(site), s.filler),) if len(site.bottoms) == 1 else ()
         return (*scale, filled(_operand(site), s.bias_filler)) if s.bias_term else scale
 
+    def coupling(self, site: Site) -> Coupling:
+        return _coupling(site, bias=site.settings.bias_term)
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ScaleSettings = site.settings
         outer, size, inner = _parts(site)
@@ -122,6 +129,15 @@ class Scale(Rule):
             forward=tuple(forward),
             backward=tuple(backward),
         )
+
+
+def _coupling(site: Site, *, bias: bool) -> Coupling:
+    """Each position along the axes of a learned operand has its own number; else element-wise."""
+    if len(site.bottoms) > 1:
+        return Coupling()
+    size, axes = len(_operand(site)), site.bottoms[0]
+    first = axis_index(site.settings.axis, axes) if size else 0
+    return Coupling(joint=tuple(range(first, first + size)), linear=not bias, affine=True)
 
 
 def _scale_gradient(

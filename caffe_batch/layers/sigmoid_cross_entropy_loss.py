@@ -12,6 +12,7 @@ from __future__ import annotations
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Shape,
@@ -20,7 +21,7 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
 )
-from caffe_batch.layers.labels import Loss, LossSettings, check_batch
+from caffe_batch.layers.labels import Loss, LossSettings, check_batch, normalizer
 
 
 class SigmoidCrossEntropyLoss(Loss):
@@ -35,6 +36,13 @@ class SigmoidCrossEntropyLoss(Loss):
         if any(site.loss_weights):
             not_empty(data)
         return ((),)
+
+    def coupling(self, site: Site) -> Coupling:
+        data = site.bottoms[0]
+        divisor, by_labels = normalizer(
+            site.settings, default="BATCH_SIZE", outer=data[0], inner=count(data[1:])
+        )
+        return Coupling(divisor=divisor, by_labels=by_labels)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the targets")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -34,6 +35,9 @@ class Softmax(Rule):
         bottom = site.bottoms[0]
         not_empty((bottom[axis_index(site.settings.axis, bottom)],))
         return site.bottoms
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(joint=(axis_index(site.settings.axis, site.bottoms[0]),))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         buffers = softmax_buffers(site.bottoms[0], site.settings.axis)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Shape,
@@ -29,7 +30,7 @@ from caffe_batch.layers.base import (
     setting,
     without_buffers,
 )
-from caffe_batch.layers.labels import Loss, LossSettings, check_batch, check_labels
+from caffe_batch.layers.labels import Loss, LossSettings, check_batch, check_labels, normalizer
 from caffe_batch.layers.softmax import softmax_buffers
 
 
@@ -60,6 +61,9 @@ class SoftmaxWithLoss(Loss):
             not_empty(data)
         return ((),)
 
+    def coupling(self, site: Site) -> Coupling:
+        return _coupling(site)
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")
         data = site.bottoms[0]
@@ -82,6 +86,16 @@ class SoftmaxWithLoss(Loss):
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
         return _softmax_by_cudnn(site, memory)
+
+
+def _coupling(site: Site) -> Coupling:
+    """A mean over all labels, unless ``normalization`` says otherwise."""
+    data = site.bottoms[0]
+    axis = axis_index(site.settings.axis, data)
+    divisor, by_labels = normalizer(
+        site.settings, default="VALID", outer=count(data[:axis]), inner=count(data[axis + 1 :])
+    )
+    return Coupling(joint=(axis,), divisor=divisor, by_labels=by_labels)
 
 
 def _softmax_by_cudnn(site: Site, memory: Memory) -> Memory:
@@ -128,6 +142,9 @@ class InfogainLoss(Loss):
         if len(site.bottoms) == 3 and count(site.bottoms[2]) != classes**2:
             raise ShapeError(f"the infogain matrix {site.bottoms[2]} must be {classes} x {classes}")
         return ((), data)[: site.tops]
+
+    def coupling(self, site: Site) -> Coupling:
+        return _coupling(site)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")

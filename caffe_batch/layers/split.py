@@ -6,7 +6,7 @@ Source: split_layer.cpp, .cu; silence_layer.cpp, .cu.
 from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, needed_diffs, sides
+from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, needed_diffs, sides
 
 
 class Split(Rule):
@@ -18,6 +18,9 @@ class Split(Rule):
     def shape(self, site: Site) -> tuple[Shape, ...]:
         refuse_in_place(site, self.type)
         return site.bottoms * site.tops
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(linear=True, affine=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         backward = (*sides("top", site.tops, "diff"), "bottom0.diff")
@@ -36,6 +39,9 @@ class Silence(Rule):
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         return ()
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling()
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(backward=needed_diffs(site))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site, axis_index
+from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, axis_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,11 @@ class Tile(Rule):
         if s.tiles is None or s.tiles < 1:
             raise ShapeError("tile_param needs tiles, at least 1")
         return ((*bottom[:axis], bottom[axis] * s.tiles, *bottom[axis + 1 :]),)
+
+    def coupling(self, site: Site) -> Coupling:
+        return Coupling(
+            along=axis_index(site.settings.axis, site.bottoms[0]), linear=True, affine=True
+        )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(

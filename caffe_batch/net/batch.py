@@ -1,7 +1,8 @@
 """The batch size of a net: reading it off the layers, and asking for another one.
 
 Data layers have a ``batch_size``. Input and DummyData layers have whole shapes, whose batch axis
-is the first one, or the second where the blob feeds a recurrent layer (time comes first there).
+is the first one, or the second where the blob feeds a recurrent layer (time comes first there). A
+Reshape may have the batch written out as the first number of its shape.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from caffe_batch.layers.base import Layer, Shape
 BATCHED_TYPES = ("Data", "ImageData", "WindowData", "HDF5Data", "MemoryData")
 #: Types whose shapes stand in the prototxt.
 SHAPED_TYPES = ("Input", "DummyData")
+#: What a Reshape takes instead of a batch size: a 0 copies the axis (reshape_layer.cpp).
+COPIED = 0
 RECURRENT_TYPES = ("LSTM", "RNN")
 
 
@@ -66,8 +69,15 @@ def batch_size(layers: Sequence[Layer]) -> int:
             hint="A net needs a Data, ImageData, HDF5Data, WindowData, MemoryData, DummyData or "
             "Input layer in this phase.",
         )
-    site = sites[0]
-    return literal_shapes(layers[site.layer])[site.shape or 0][site.axis]
+    return site_size(layers, sites[0])
+
+
+def site_size(layers: Sequence[Layer], site: BatchSite) -> int:
+    """The number that stands there."""
+    layer = layers[site.layer]
+    if site.shape is None:
+        return int(layer.settings.batch_size)
+    return literal_shapes(layer)[site.shape][site.axis]
 
 
 def unknown_source(layers: Sequence[Layer]) -> Layer | None:
@@ -78,7 +88,10 @@ def unknown_source(layers: Sequence[Layer]) -> Layer | None:
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
-    """The layers with another batch size; everything else as it was."""
+    """The layers with another batch size; everything else as it was.
+
+    A Reshape with the batch written out copies it from then on, whatever it is.
+    """
     out = list(layers)
     for site in batch_sites(layers):
         layer = out[site.layer]
@@ -87,7 +100,7 @@ def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
         else:
             shapes = list(literal_shapes(layer))
             shape = list(shapes[site.shape])
-            shape[site.axis] = size
+            shape[site.axis] = COPIED if layer.type == "Reshape" else size
             shapes[site.shape] = tuple(shape)
             settings = _with_shapes(layer, tuple(shapes))
         out[site.layer] = replace(layer, settings=settings)
@@ -116,7 +129,24 @@ def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     input, say) stay as they are.
     """
     batched = [BatchSite(i) for i, layer in enumerate(layers) if layer.type in BATCHED_TYPES]
-    return batched or shaped_sites(layers)
+    sites = batched or shaped_sites(layers)
+    return [*sites, *reshape_sites(layers, sites)]
+
+
+def reshape_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[BatchSite]:
+    """The Reshape layers whose shape begins with the batch size, written out as a number.
+
+    A 1 isn't taken for a batch size: there it is as likely a time step or a channel.
+    """
+    size = site_size(layers, sites[0]) if sites else 1
+    return [
+        BatchSite(i, 0)
+        for i, layer in enumerate(layers)
+        if layer.type == "Reshape"
+        and layer.settings.axis == 0
+        and layer.settings.shape[:1] == (size,)
+        and size > 1
+    ]
 
 
 def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
@@ -137,8 +167,10 @@ def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
 
 
 def literal_shapes(layer: Layer) -> tuple[Shape, ...]:
-    """The shapes that stand in an Input or DummyData layer, in current or old syntax."""
+    """The shapes that stand in an Input, DummyData or Reshape, in current or old syntax."""
     settings = layer.settings
+    if layer.type == "Reshape":
+        return (settings.shape,)
     if settings.shape or layer.type == "Input":
         shapes: tuple[Shape, ...] = settings.shape
         return shapes
@@ -147,6 +179,8 @@ def literal_shapes(layer: Layer) -> tuple[Shape, ...]:
 
 
 def _with_shapes(layer: Layer, shapes: tuple[Shape, ...]) -> object:
+    if layer.type == "Reshape":
+        return replace(layer.settings, shape=shapes[0])
     if layer.settings.shape or layer.type == "Input":
         return replace(layer.settings, shape=shapes)
     return replace(layer.settings, num=tuple(shape[0] for shape in shapes))

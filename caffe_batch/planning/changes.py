@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from caffe_batch.layers.base import Layer
-from caffe_batch.net.batch import batch_sites, literal_shapes
+from caffe_batch.net.batch import COPIED, batch_sites, site_size
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.schema import caffe_pb2
 
@@ -26,7 +26,8 @@ class Change:
     """One field that a plan sets.
 
     Attributes:
-        file: Which file it stands in.
+        file: Which file it stands in: ``"net"``, ``"solver"``, or ``"test_net_0"`` for a test net
+            with a file of its own.
         layer: Index of the layer in the net (current syntax), None for solver fields.
         path: The field: names, and numbers for repeated fields.
         before: Its value in the user's file; None if it wasn't set.
@@ -35,7 +36,7 @@ class Change:
         layer_name: For people.
     """
 
-    file: Literal["net", "solver"]
+    file: str
     path: tuple[str | int, ...]
     before: Any
     after: Any
@@ -70,32 +71,43 @@ def batch_changes(recipe: Recipe, layers: Sequence[Layer], size: int) -> list[Ch
         layers: The TRAIN layers, as ``recipe.train.layers`` gave them.
         size: The batch size wanted.
     """
-    indices = [index for index, _ in recipe.train.selected()]
+    return layer_changes(
+        layers,
+        [index for index, _ in recipe.train.selected()],
+        size,
+        "the micro-batch that fits the budget",
+    )
+
+
+def layer_changes(
+    layers: Sequence[Layer], indices: Sequence[int], size: int, reason: str, file: str = "net"
+) -> list[Change]:
+    """The changes that give some layers of a file another batch size.
+
+    Args:
+        layers: The layers of one phase.
+        indices: Where each stands in the file.
+        size: The batch size wanted.
+        reason: Why, in a sentence.
+        file: Which file it is.
+    """
     changes = []
     for site in batch_sites(layers):
         layer = layers[site.layer]
+        before, after, why = site_size(layers, site), size, reason
+        path: tuple[str | int, ...]
         if site.shape is None:
-            path: tuple[str | int, ...] = (BATCH_MESSAGES[layer.type], "batch_size")
-            before = layer.settings.batch_size
-        else:
+            path = (BATCH_MESSAGES[layer.type], "batch_size")
+        elif layer.type == "Reshape":
+            path = ("reshape_param", "shape", "dim", site.axis)
+            after, why = COPIED, "the batch size is written out there; a 0 copies it"
+        elif layer.settings.shape:
             message = "input_param" if layer.type == "Input" else "dummy_data_param"
-            before = literal_shapes(layer)[site.shape][site.axis]
-            if layer.settings.shape:
-                path = (message, "shape", site.shape, "dim", site.axis)
-            else:
-                path = (message, "num", site.shape)
+            path = (message, "shape", site.shape, "dim", site.axis)
+        else:
+            path = ("dummy_data_param", "num", site.shape)
         if before != size:
-            changes.append(
-                Change(
-                    "net",
-                    path,
-                    before,
-                    size,
-                    "the micro-batch that fits the budget",
-                    layer=indices[site.layer],
-                    layer_name=layer.name,
-                )
-            )
+            changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
     return changes
 
 

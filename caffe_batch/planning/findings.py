@@ -34,6 +34,7 @@ class Cause(str, Enum):
     CLIP_GRADIENTS = "clip_gradients"
     WEIGHT_DECAY = "weight_decay"
     LOSS_NORMALIZATION = "loss_normalization"
+    LOSS_SUM = "loss_sum"
     IGNORE_LABEL = "ignore_label"
     BATCH_NORM_STATISTICS = "batch_norm_statistics"
     BATCH_NORM_AVERAGE = "batch_norm_average"
@@ -93,6 +94,14 @@ class Finding:
             "scope": self.scope.value,
         }
 
+
+#: What the plan changes something for, and ``--no-compensate`` refuses.
+COMPENSATED = (
+    Cause.CLIP_GRADIENTS,
+    Cause.LOSS_NORMALIZATION,
+    Cause.LOSS_SUM,
+    Cause.BATCH_NORM_AVERAGE,
+)
 
 #: Verdicts that ``caffe-batch verify`` holds to 1e-5.
 SAME = (Verdict.EXACT, Verdict.COMPENSATED)

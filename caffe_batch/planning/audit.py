@@ -1,0 +1,388 @@
+"""Is training at (b, k) the training at (b*k, 1)? Every cause that says otherwise, by layer.
+
+The net is followed at both sizes (:mod:`caffe_batch.net.samples`); what its layers, its losses and
+its solver do with k passes instead of one becomes a finding each. ``caffe-batch verify`` measures
+the same on real Caffe.
+
+Sources: solver.cpp (Step), sgd_solver.cpp (ApplyUpdate, ClipGradients, Normalize, Regularize),
+parallel.cpp, batch_norm_layer.cpp, the data layers and the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.unknown import UNKNOWN
+from caffe_batch.memory.predict import Model
+from caffe_batch.net.graph import Net, Node
+from caffe_batch.net.samples import Rows, Station, Summed, follow
+from caffe_batch.planning.changes import Change, batch_changes
+from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
+from caffe_batch.planning.numbers import as_float32
+
+
+def audit(
+    model: Model,
+    *,
+    batch_size: int,
+    iter_size: int,
+    gpus: int = 1,
+    refused: Collection[Cause] = (),
+) -> tuple[Finding, ...]:
+    """Every cause that makes, or could make, the split training another one than the whole.
+
+    Args:
+        model: The recipe's model, with the recipe's own batch size.
+        batch_size: As the files are to have it (NVCaffe: for all GPUs together).
+        iter_size: Passes accumulated into one update.
+        gpus: GPUs that share each update.
+        refused: Causes that are not to be compensated.
+
+    Returns:
+        The findings: the solver's first, then by layer in the net's order. Empty for one pass on
+        one GPU, which is the whole batch.
+    """
+    if iter_size * gpus == 1:
+        return ()
+    split = Split(model, batch_size, iter_size, gpus)
+    findings = list(_of_solver(split))
+    for station in split.stations:
+        for judge in _JUDGES:
+            findings += judge(split, station)
+    findings += _of_log(split)
+    return tuple(_refuse(finding, refused) for finding in findings)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of the effective batch, with the net at both sizes."""
+
+    model: Model
+    batch_size: int
+    iter_size: int
+    gpus: int
+
+    @property
+    def parts(self) -> int:
+        """Passes, on all GPUs, that make one update."""
+        return self.iter_size * self.gpus
+
+    @property
+    def per_gpu(self) -> int:
+        """Samples of one pass on one GPU."""
+        return self.batch_size // self.gpus if self.model.divides_batch else self.batch_size
+
+    @cached_property
+    def small(self) -> Net:
+        """The net of one pass on one GPU."""
+        return self._alone.train_net(self.per_gpu)
+
+    @cached_property
+    def stations(self) -> tuple[Station, ...]:
+        """What becomes of the samples, layer by layer."""
+        return follow(self.small, self._whole[0], self._whole[1])
+
+    def factor(self, summed: Summed) -> Fraction | None:
+        """What a sum over the whole batch is to the mean of the passes' sums."""
+        measured = self._whole[1]
+        return Fraction(self.parts) if summed.factor == measured else summed.factor
+
+    def change(
+        self, node: Node, path: tuple[str | int, ...], before: Any, after: Any, reason: str
+    ) -> Change:
+        """A change in a layer of the file."""
+        index = self._places[node.layer.name, node.layer.type]
+        return Change("net", path, before, after, reason, index, node.layer.name)
+
+    def written(self, node: Node) -> Node:
+        """The layer as the file has it: for an inserted Split, the one whose top it splits."""
+        if (node.layer.name, node.layer.type) in self._places:
+            return node
+        return next(
+            maker for maker in reversed(self.small.nodes)
+            if maker is not node and node.bottoms[0] in maker.tops
+        )  # fmt: skip
+
+    @cached_property
+    def _alone(self) -> Model:
+        return self.model if self.gpus == 1 else replace(self.model, gpus=1)
+
+    @cached_property
+    def _whole(self) -> tuple[Net, int]:
+        """The net of the whole batch, and how many passes it stands for.
+
+        Where Caffe can't build that one (a blob over its limit), two passes show the same.
+        """
+        try:
+            return self._alone.train_net(self.per_gpu * self.parts), self.parts
+        except ShapeError:
+            return self._alone.train_net(self.per_gpu * 2), 2
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], int]:
+        """Index in the file of each layer, by name and type."""
+        return {
+            (layer.name, layer.type): index for index, layer in self.model.recipe.train.selected()
+        }
+
+
+Judge = Callable[[Split, Station], Iterator[Finding]]
+
+
+def _of_solver(split: Split) -> Iterator[Finding]:
+    solver, k = split.model.recipe.solver, split.iter_size
+    if solver.clip_gradients >= 0 and k > 1:
+        before = as_float32(solver.clip_gradients)
+        after = as_float32(before * k)
+        change = Change(
+            "solver", ("clip_gradients",), before, after,
+            f"the norm is taken of the sum of {k} gradients, before it is divided by iter_size",
+        )  # fmt: skip
+        yield Finding(
+            Cause.CLIP_GRADIENTS, None, Verdict.COMPENSATED,
+            f"Caffe compares the threshold with the norm of the summed gradient, {k} times the "
+            f"mean's; {k} times the threshold clips the same.",
+            (change,),
+        )  # fmt: skip
+    if solver.weight_decay:
+        yield Finding(
+            Cause.WEIGHT_DECAY, None, Verdict.EXACT,
+            "Weight decay is added once an update, after the gradient is divided by iter_size.",
+        )  # fmt: skip
+    if split.gpus > 1:
+        shared = any(param.name for param in split.small.params)
+        yield Finding(
+            Cause.LAYER_WISE_REDUCE, None, Verdict.EXACT,
+            f"Gradients are averaged over the {split.gpus} GPUs"
+            + (f"; with layer_wise_reduce after each of the {k} passes, which changes nothing but "
+               "the traffic." if solver.layer_wise_reduce and k > 1 else "."),
+            offer="layer_wise_reduce: false "
+            + ("is needed with shared parameters." if shared else "sends them once an update.")
+            if solver.layer_wise_reduce else "",
+        )  # fmt: skip
+
+
+def _of_data(split: Split, station: Station) -> Iterator[Finding]:
+    layer = station.small.layer
+    if layer.bottoms or not station.trains or station.small.rule is UNKNOWN:
+        return
+    if layer.type == "WindowData":
+        yield _windows(split, station)
+    elif layer.type == "DummyData":
+        if station.coupling.draws:
+            yield _draws(station, "its random numbers")
+    elif layer.type == "ImageData" and split.gpus > 1:
+        yield Finding(
+            Cause.DATA_ORDER, layer.name, Verdict.DIFFERENT,
+            "Each GPU reads the whole list for itself, so an update sees the same images on all "
+            "GPUs unless they are shuffled.",
+            offer="shuffle: true, or an LMDB, of which each GPU reads its share.",
+        )  # fmt: skip
+    elif layer.type in _ORDER:
+        yield Finding(Cause.DATA_ORDER, layer.name, Verdict.EXACT, _ORDER[layer.type])
+
+
+_SAME_RECORDS = (
+    "An update reads the same records in the same order, and with random_seed set they are "
+    "cropped and mirrored alike."
+)
+_ORDER = {
+    "Data": _SAME_RECORDS,
+    "ImageData": _SAME_RECORDS,
+    "HDF5Data": "An update reads the same rows in the same order, shuffled or not.",
+    "MemoryData": "An update reads the same rows; the arrays must hold a multiple of batch_size.",
+    "Input": "Exact if the program that fills it gives the samples of an update in turn.",
+}
+
+
+def _windows(split: Split, station: Station) -> Finding:
+    """WindowData takes floor(batch_size x fg_fraction) windows with an object in each batch."""
+    name = station.small.layer.name
+    here, whole = (station.coupling.quota or 0) * split.parts, station.whole.quota or 0
+    if here == whole:
+        return Finding(
+            Cause.WINDOW_DATA, name, Verdict.APPROXIMATE,
+            f"The windows are drawn at random; {whole} of an update's are foreground either way.",
+        )  # fmt: skip
+    return Finding(
+        Cause.WINDOW_DATA, name, Verdict.DIFFERENT,
+        f"Foreground windows are rounded down in each batch: {split.parts} x "
+        f"{station.coupling.quota} = {here} of an update's windows, instead of {whole}.",
+        offer="A batch_size whose share fg_fraction is whole.",
+    )  # fmt: skip
+
+
+def _of_layer(split: Split, station: Station) -> Iterator[Finding]:
+    """What a layer does between its bottoms and its tops."""
+    layer, coupling = station.small.layer, station.coupling
+    if not station.trains:
+        return
+    if station.small.rule is UNKNOWN:
+        yield Finding(
+            Cause.UNKNOWN_LAYER, layer.name, Verdict.UNKNOWN,
+            f"What a {layer.type} layer does with a batch depends on its code.",
+            offer="`caffe-batch verify` measures it.",
+        )  # fmt: skip
+    elif station.problem:
+        yield Finding(
+            Cause.MIXED_SAMPLES, layer.name, Verdict.DIFFERENT,
+            f"It mixes the samples of a batch: {station.problem}.",
+        )  # fmt: skip
+    if coupling.draws and layer.bottoms:
+        yield _draws(station, "its draws")
+    if layer.type == "BatchNorm":
+        yield from _batch_norm(split, station)
+    if coupling.carries:
+        yield Finding(
+            Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
+            f"Its state runs on from pass to pass: stream n of a pass goes on where stream n of "
+            f"the pass before ended, which in the whole batch is {split.per_gpu} streams away. "
+            "Exact where every sequence begins in its own batch (cont 0 at its first step).",
+            offer="Cut the data so that each batch begins its sequences, or lay the streams out "
+            "for the smaller batch.",
+        )  # fmt: skip
+
+
+def _draws(station: Station, what: str) -> Finding:
+    return Finding(
+        Cause.RANDOM_DRAWS, station.small.layer.name, Verdict.APPROXIMATE,
+        f"The same distribution, but {what} come in another order.",
+    )  # fmt: skip
+
+
+def _batch_norm(split: Split, station: Station) -> Iterator[Finding]:
+    name, decay, k = station.small.layer.name, station.coupling.decay, split.iter_size
+    if not station.coupling.statistics or decay is None:
+        yield Finding(
+            Cause.BATCH_NORM_STATISTICS, name, Verdict.EXACT,
+            "use_global_stats: mean and variance are known beforehand.",
+        )  # fmt: skip
+        return
+    yield Finding(
+        Cause.BATCH_NORM_STATISTICS, name, Verdict.DIFFERENT,
+        f"Mean and variance are those of {split.per_gpu} samples instead of "
+        f"{split.per_gpu * split.parts}, in the forward pass and in the gradient.",
+        offer="use_global_stats: true when fine-tuning; else as large a batch_size as fits.",
+    )  # fmt: skip
+    if k == 1:
+        return
+    before = as_float32(decay)
+    after = as_float32(before ** (1 / k))
+    if after == before:  # 0 or 1
+        return
+    change = split.change(
+        station.small, ("batch_norm_param", "moving_average_fraction"), before, after,
+        f"{k} passes of an update then forget as much as one did: {before:g}^(1/{k})",
+    )  # fmt: skip
+    yield Finding(
+        Cause.BATCH_NORM_AVERAGE, name, Verdict.COMPENSATED,
+        f"The moving averages decay in each pass, {k} times an update; the {k}th root of the "
+        "fraction keeps their window.",
+        (change,),
+    )  # fmt: skip
+
+
+def _of_loss(split: Split, station: Station) -> Iterator[Finding]:
+    """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
+    weighted = [i for i, weight in enumerate(station.small.loss) if weight]
+    if not weighted:
+        return
+    node = split.written(station.small)
+    factors: dict[int, Fraction | None] = {}
+    for i in weighted:
+        top = station.tops[i]
+        if isinstance(top, Rows):  # every element counts, as a plain sum
+            factors[i] = Fraction(split.parts)
+        elif isinstance(top, Summed):
+            factors[i] = split.factor(top)
+    cause = Cause.LOSS_NORMALIZATION if node.rule.is_loss else Cause.LOSS_SUM
+    if None in factors.values():
+        yield Finding(
+            Cause.IGNORE_LABEL, node.layer.name, Verdict.APPROXIMATE,
+            "It divides by the labels that aren't ignored, counted in each pass: every pass "
+            "weighs the same, however many labels count in it.",
+            offer="normalization: FULL or BATCH_SIZE divide by a number that is always the same.",
+        )  # fmt: skip
+    changed = {i: factor for i, factor in factors.items() if factor not in (None, 1)}
+    if changed:
+        yield _weigh(split, station, cause, changed)
+    elif factors and None not in factors.values():
+        yield Finding(
+            cause, node.layer.name, Verdict.EXACT,
+            "It is a mean over the batch, and the mean of the passes is the same mean.",
+        )  # fmt: skip
+
+
+def _weigh(split: Split, station: Station, cause: Cause, factors: dict[int, Fraction]) -> Finding:
+    """The finding and the change for a loss that is a sum over the batch."""
+    node = split.written(station.small)
+    times = " or ".join(sorted({f"{float(factor):g}" for factor in factors.values()}))
+    reason = f"a sum over the batch: the mean of {split.parts} passes is {times} times too small"
+    if node is station.small:
+        weights, written = node.loss, bool(node.layer.loss_weights)
+    else:  # a Split has taken the weight of its bottom over, and has it on its first top
+        top, written = node.tops.index(station.small.bottoms[0]), True
+        weights, factors = (0.0,) * top + station.small.loss[:1], {top: factors[0]}
+    changes = [
+        split.change(
+            node, ("loss_weight", i),
+            as_float32(weight) if written else None,
+            as_float32(weight * float(factors.get(i, 1))), reason,
+        )
+        for i, weight in enumerate(weights)
+        if i in factors or not written
+    ]  # fmt: skip
+    return Finding(
+        cause, node.layer.name, Verdict.COMPENSATED,
+        f"It doesn't divide by the batch size, so that the mean over {split.parts} passes is "
+        f"{times} times too small; {times} times the loss_weight makes up for it.",
+        tuple(changes),
+    )  # fmt: skip
+
+
+def _of_literal(split: Split, station: Station) -> Iterator[Finding]:
+    """Batch sizes written out where no data is made."""
+    if station.small.layer.type != "Reshape":
+        return
+    name = station.small.layer.name
+    model = split.model
+    changes = batch_changes(model.recipe, model.train_layers, split.batch_size)
+    own = tuple(change for change in changes if change.layer_name == name)
+    if own:
+        yield Finding(
+            Cause.LITERAL_BATCH, name, Verdict.COMPENSATED,
+            "The batch size stands in its shape; a 0 copies whatever it is.", own,
+        )  # fmt: skip
+
+
+def _of_log(split: Split) -> Iterator[Finding]:
+    """What Caffe's log prints of the train net."""
+    used = {i for node in split.small.nodes for i in node.bottoms}
+    tops = {i for node in split.small.nodes for i in node.tops}
+    names = [split.small.blobs[i].name for i in sorted(tops - used)]
+    if names and split.iter_size > 1:
+        yield Finding(
+            Cause.LOG_OUTPUTS, None, Verdict.DIFFERENT,
+            f"Caffe's log prints the train net's outputs ({', '.join(names)}) of the last pass of "
+            "an update only. Its `loss` line, and caffe-batch's, is the mean of all passes.",
+            scope=Scope.LOG,
+        )  # fmt: skip
+
+
+#: What each layer is asked.
+_JUDGES: tuple[Judge, ...] = (_of_data, _of_literal, _of_layer, _of_loss)
+
+
+def _refuse(finding: Finding, refused: Collection[Cause]) -> Finding:
+    """A finding whose compensation the user doesn't want."""
+    if finding.cause not in refused or not finding.changes:
+        return finding
+    offer = "; ".join(f"{c.field}: {c.before} -> {c.after}" for c in finding.changes)
+    return replace(
+        finding, verdict=Verdict.DIFFERENT, changes=(), offer=f"Refused, would be: {offer}"
+    )
