@@ -2,131 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from caffe_batch.cli.options import (
-    Command,
-    console,
-    engine_options,
-    json_option,
-    load_recipe,
-    net_argument,
-    net_options,
-    print_json,
-)
-
-if TYPE_CHECKING:
-    from caffe_batch.layers.base import Mode
-    from caffe_batch.planning import Plan
-    from caffe_batch.rendering.job_files import JobFiles
-
-
-def plan_options(command: Command) -> Command:
-    """The options that describe a plan, for ``plan`` and ``train``."""
-    for option in (
-        click.option(
-            "--train-records",
-            type=click.IntRange(min=1),
-            help="Records of the training data, where the source can't be counted.",
-        ),
-        click.option(
-            "--reserve",
-            metavar="SIZE",
-            help="What the CUDA context takes out of the budget.  [default: what `doctor` measured "
-            "on this GPU, else 512MiB; 0 in CPU mode]",
-        ),
-        click.option(
-            "--mode",
-            type=click.Choice(["gpu", "cpu"]),
-            default="gpu",
-            show_default=True,
-            help="Whose memory the budget is: the GPU's, or the host's in CPU mode.",
-        ),
-        click.option(
-            "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
-        ),
-        click.option(
-            "--gpu-memory",
-            metavar="SIZE|auto|P%",
-            help="The memory that a run may use: 8GiB, 11000MiB, auto (all that is free), 80%.",
-        ),
-        click.option(
-            "--effective-batch",
-            type=int,
-            metavar="N",
-            help="Samples per update that the recipe means.  [default: the files' own]",
-        ),
-    ):
-        command = option(command)
-    return net_options(engine_options(command))
-
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """What the user asked ``plan`` for, as the options came in."""
-
-    net: str
-    solver: str | None
-    input_shapes: tuple[str, ...]
-    allow_unknown: bool
-    allow_unknown_fields: bool
-    effective_batch: int | None
-    gpu_memory: str | None
-    gpus: int
-    mode: Mode
-    engine: str
-    half: bool
-    reserve: str | None
-    train_records: int | None
-
-    def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
-        """Plans, and writes the job directory if ``out`` is given."""
-        from caffe_batch.errors import InputError
-        from caffe_batch.memory import Engine, Model
-        from caffe_batch.planning import make_plan, parse_budget
-        from caffe_batch.planning.records import count_records
-        from caffe_batch.rendering.job_files import with_solver, write_job
-        from caffe_batch.runtimes.machine import free_gpu_bytes
-        from caffe_batch.runtimes.reserve import default_reserve
-        from caffe_batch.training.checks import check_solver
-
-        recipe, sources = load_recipe(
-            self.net, self.solver, self.input_shapes,
-            allow_unknown_fields=self.allow_unknown_fields,
-        )  # fmt: skip
-        if self.gpu_memory is None:
-            raise InputError(
-                "how much memory may the run use?",
-                hint="Give --gpu-memory 8GiB, or --gpu-memory auto to ask the GPU.",
-            )
-        if self.reserve is None:
-            kept = 0 if self.mode == "cpu" else default_reserve().bytes
-            budget = parse_budget(self.gpu_memory, None, free_gpu_bytes, kept)
-        else:
-            budget = parse_budget(self.gpu_memory, self.reserve, free_gpu_bytes)
-        recipe, solver_text = with_solver(
-            recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
-        )
-        check_solver(recipe.solver, recipe.solver_path)
-        engine = Engine(self.engine)
-        model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
-        plan = make_plan(
-            model,
-            budget,
-            effective_batch=self.effective_batch,
-            train_records=self.train_records or count_records(recipe.train, sources),
-        )
-        if recipe.solver_path is None:
-            click.echo(
-                "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
-            )
-        if out is None:
-            return plan, None
-        return plan, write_job(plan, recipe, solver_text, sources, out)
+from caffe_batch.cli.options import console, json_option, net_argument, print_json
+from caffe_batch.cli.plan_request import PlanRequest, plan_options
 
 
 @click.command()

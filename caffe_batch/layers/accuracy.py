@@ -56,7 +56,7 @@ class Accuracy(Rule):
         return Coupling(
             joint=(axis_index(s.axis, predictions),),
             divisor=count(labels),
-            by_labels=s.ignore_label is not None,
+            by_labels=(0, 1) if s.ignore_label is not None else (1,),
         )
 
     def memory(self, site: Site, mode: Mode) -> Memory:

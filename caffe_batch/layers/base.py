@@ -207,7 +207,8 @@ class Coupling:
         relabels: Whether the same elements only get another shape (Reshape, Flatten).
         divisor: A loss, score or mean sums over the elements and divides by this; None for layers
             that don't, and 1 for a plain sum.
-        by_labels: Whether the divisor is really the number of labels that aren't ignored.
+        by_labels: Tops whose divisor is really the number of some of the labels: of those that
+            aren't ignored, or of those of a class.
         linear: Whether a multiple of the bottoms gives the same multiple of the top.
         affine: Whether a mean of bottoms gives the mean of the tops.
         draws: Whether it draws random numbers in each pass.
@@ -222,7 +223,7 @@ class Coupling:
     along: int | None = None
     relabels: bool = False
     divisor: int | None = None
-    by_labels: bool = False
+    by_labels: tuple[int, ...] = ()
     linear: bool = False
     affine: bool = False
     draws: bool = False

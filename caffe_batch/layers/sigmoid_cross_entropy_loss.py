@@ -42,7 +42,7 @@ class SigmoidCrossEntropyLoss(Loss):
         divisor, by_labels = normalizer(
             site.settings, default="BATCH_SIZE", outer=data[0], inner=count(data[1:])
         )
-        return Coupling(divisor=divisor, by_labels=by_labels)
+        return Coupling(divisor=divisor, by_labels=(0,) if by_labels else ())
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the targets")

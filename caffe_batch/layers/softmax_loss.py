@@ -95,7 +95,7 @@ def _coupling(site: Site) -> Coupling:
     divisor, by_labels = normalizer(
         site.settings, default="VALID", outer=count(data[:axis]), inner=count(data[axis + 1 :])
     )
-    return Coupling(joint=(axis,), divisor=divisor, by_labels=by_labels)
+    return Coupling(joint=(axis,), divisor=divisor, by_labels=(0,) if by_labels else ())
 
 
 def _softmax_by_cudnn(site: Site, memory: Memory) -> Memory:

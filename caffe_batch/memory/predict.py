@@ -38,6 +38,7 @@ class Model:
         engine: The build of Caffe.
         gpus: GPUs that train together; the memory is that of each of them.
         half: Whether NVCaffe works in half precision.
+        test_batches: Batch size of each test net; None, or none at all, for the file's own.
     """
 
     recipe: Recipe
@@ -47,6 +48,7 @@ class Model:
     engine: Engine = Engine.CAFFE
     gpus: int = 1
     half: bool = False
+    test_batches: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         check_build(self.mode, self.engine, self.gpus, half=self.half)
@@ -58,16 +60,28 @@ class Model:
 
     @cached_property
     def test_layers(self) -> tuple[tuple[Layer, ...], ...]:
-        """The layers of each test net with the batch sizes of the file."""
-        return tuple(
+        """The layers of each test net, with the batch sizes of the file or those asked for."""
+        sizes = self.test_batches or (None,) * len(self.recipe.tests)
+        read = [
             file.layers(self.sources, allow_unknown=self.allow_unknown)
             for file in self.recipe.tests
+        ]
+        return tuple(
+            layers if size is None else with_batch_size(layers, size)
+            for layers, size in zip(read, sizes, strict=True)
         )
 
     @property
     def batch_size(self) -> int:
         """The TRAIN batch size of the file."""
         return batch_size(self.train_layers)
+
+    def with_test_batches(self, sizes: tuple[int | None, ...]) -> Model:
+        """The same model with other batch sizes of the test nets."""
+        other = replace(self, test_batches=sizes)
+        shared = {name: getattr(self, name) for name in ("train_layers", "_split_layers")}
+        vars(other).update(shared)  # what doesn't depend on them need not be read again
+        return other
 
     @property
     def has_loss(self) -> bool:

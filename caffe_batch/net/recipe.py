@@ -100,6 +100,12 @@ class Recipe:
         paths = [path.parent for path in (self.train.path, self.solver_path) if path is not None]
         return tuple(dict.fromkeys([Path(), *paths]))
 
+    def file_of_test(self, number: int) -> str:
+        """Where a test net stands: ``net``, ``solver`` (inline), or ``test_net_N`` (its own)."""
+        if self.tests[number].message is self.train.message:
+            return "net"
+        return "solver" if number < len(self.solver.test_net_param) else f"test_net_{number}"
+
     def open_tops(self) -> Iterator[str]:
         """The tops whose sizes a user may give: of layers without bottoms or without a rule."""
         for file in (self.train, *self.tests):

@@ -145,7 +145,7 @@ class _Step:
         problem = self._problem(rows)
         if problem:
             return self._mixed(problem)
-        tops = tuple(self._top(rows, *pair) for pair in self.shapes)
+        tops = tuple(self._top(i, rows, *pair) for i, pair in enumerate(self.shapes))
         if any(isinstance(top, Mixed) for top in tops):
             return self._mixed("what leaves it doesn't follow the batch size")
         return tops, ""
@@ -179,14 +179,14 @@ class _Step:
             return "its bottoms have their samples in different orders"
         return ""
 
-    def _top(self, rows: Sequence[Rows], small: Shape, large: Shape) -> Samples:
+    def _top(self, number: int, rows: Sequence[Rows], small: Shape, large: Shape) -> Samples:
         axis = longer_axis(small, large, self.parts)
         if axis is None:
             if self.coupling.divisor is None or small != large:
                 return Mixed()
-            by_labels = self.coupling.by_labels
-            ratio = Fraction(self.coupling.divisor, self.whole.divisor or 1)
-            return Summed(None if by_labels else self.parts * ratio)
+            if number in self.coupling.by_labels:
+                return Summed(None)
+            return Summed(self.parts * Fraction(self.coupling.divisor, self.whole.divisor or 1))
         state = rows[0]
         if self.coupling.relabels:
             turns = state.blocks * count(self.node.site.bottoms[0][: state.axis])

@@ -51,7 +51,12 @@ def audit(
         return ()
     split = Split(model, batch_size, iter_size, gpus)
     findings = list(_of_solver(split))
-    for station in split.stations:
+    try:
+        stations = split.stations
+    except ShapeError as error:  # at any size but this one
+        findings.append(_one_size(split, error))
+        stations = ()
+    for station in stations:
         for judge in _JUDGES:
             findings += judge(split, station)
     findings += _of_log(split)
@@ -96,12 +101,12 @@ class Split:
         self, node: Node, path: tuple[str | int, ...], before: Any, after: Any, reason: str
     ) -> Change:
         """A change in a layer of the file."""
-        index = self._places[node.layer.name, node.layer.type]
+        index = self._written[node.layer.name, node.layer.type][0]
         return Change("net", path, before, after, reason, index, node.layer.name)
 
     def written(self, node: Node) -> Node:
         """The layer as the file has it: for an inserted Split, the one whose top it splits."""
-        if (node.layer.name, node.layer.type) in self._places:
+        if (node.layer.name, node.layer.type) in self._written:
             return node
         return next(
             maker for maker in reversed(self.small.nodes)
@@ -123,11 +128,20 @@ class Split:
         except ShapeError:
             return self._alone.train_net(self.per_gpu * 2), 2
 
+    def hands_weight_on(self, node: Node) -> bool:
+        """Whether a Split has taken its loss_weight over (insert_splits.cpp).
+
+        A loss then seems to weigh the default 1, but the Split writes its top's diff anew.
+        """
+        known = self._written.get((node.layer.name, node.layer.type))
+        return known is not None and known[1] != node.layer.loss_weights
+
     @cached_property
-    def _places(self) -> dict[tuple[str, str], int]:
-        """Index in the file of each layer, by name and type."""
+    def _written(self) -> dict[tuple[str, str], tuple[int, tuple[float, ...]]]:
+        """Index in the file and loss weights of each layer, by name and type."""
         return {
-            (layer.name, layer.type): index for index, layer in self.model.recipe.train.selected()
+            (layer.name, layer.type): (index, tuple(layer.loss_weight))
+            for index, layer in self.model.recipe.train.selected()
         }
 
 
@@ -290,7 +304,7 @@ def _batch_norm(split: Split, station: Station) -> Iterator[Finding]:
 def _of_loss(split: Split, station: Station) -> Iterator[Finding]:
     """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
     weighted = [i for i, weight in enumerate(station.small.loss) if weight]
-    if not weighted:
+    if not weighted or split.hands_weight_on(station.small):
         return
     node = split.written(station.small)
     factors: dict[int, Fraction | None] = {}
@@ -332,7 +346,7 @@ def _weigh(split: Split, station: Station, cause: Cause, factors: dict[int, Frac
         split.change(
             node, ("loss_weight", i),
             as_float32(weight) if written else None,
-            as_float32(weight * float(factors.get(i, 1))), reason,
+            as_float32(as_float32(weight) * float(factors.get(i, 1))), reason,
         )
         for i, weight in enumerate(weights)
         if i in factors or not written
@@ -358,6 +372,14 @@ def _of_literal(split: Split, station: Station) -> Iterator[Finding]:
             Cause.LITERAL_BATCH, name, Verdict.COMPENSATED,
             "The batch size stands in its shape; a 0 copies whatever it is.", own,
         )  # fmt: skip
+
+
+def _one_size(split: Split, error: ShapeError) -> Finding:
+    return Finding(
+        Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
+        f"Caffe builds the net with {split.per_gpu} samples a pass only, so there is no whole "
+        f"batch to compare with: {error.message}.",
+    )  # fmt: skip
 
 
 def _of_log(split: Split) -> Iterator[Finding]:

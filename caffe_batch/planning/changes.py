@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe_batch.layers.base import Layer
@@ -120,17 +120,35 @@ def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[
     return [Change("solver", ("iter_size",), before, iter_size, reason)]
 
 
-def test_iter_changes(recipe: Recipe, before_size: int, size: int) -> list[Change]:
-    """test_iter of test nets whose data layer is the train net's, so that a test sees as much.
+def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
+    """The recipe as it is once its files are changed; the messages given stay as they were."""
+    solver = caffe_pb2.SolverParameter()
+    solver.CopyFrom(recipe.solver)
+    copies: dict[int, caffe_pb2.NetParameter] = {}
+    for file in (recipe.train, *recipe.tests):
+        if id(file.message) not in copies:
+            copy = copies[id(file.message)] = caffe_pb2.NetParameter()
+            copy.CopyFrom(file.message)
+    train = replace(recipe.train, message=copies[id(recipe.train.message)])
+    tests = tuple(replace(file, message=copies[id(file.message)]) for file in recipe.tests)
+    files = {"net": train.message, "solver": solver}
+    files |= {f"test_net_{number}": file.message for number, file in enumerate(tests)}
+    for change in changes:
+        inside = () if change.layer is None else ("layer", change.layer)
+        _set(files[change.file], (*inside, *change.path), change.after)
+    return replace(recipe, solver=solver, train=train, tests=tests)
 
-    Their batch shrinks with the train net's; test_iter grows by the same factor, rounded up.
-    """
-    changes = []
-    for number, test in enumerate(recipe.tests):
-        if size == before_size or not recipe.shares_data_layer(test):
-            continue
-        before = recipe.solver.test_iter[number]
-        after = -(-before * before_size // size)
-        reason = "the test net reads through the same data layer: a test sees as many samples"
-        changes.append(Change("solver", ("test_iter", number), before, after, reason))
-    return changes
+
+def _set(message: Any, path: tuple[str | int, ...], value: Any) -> None:
+    """Sets, appends or (None) takes out what a path names."""
+    *steps, last = path
+    for step in steps:
+        message = message[step] if isinstance(step, int) else getattr(message, step)
+    if isinstance(last, str):
+        message.ClearField(last) if value is None else setattr(message, last, value)
+    elif value is None:
+        del message[last]
+    elif last < len(message):
+        message[last] = value
+    else:
+        message.append(value)

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caffe_batch.errors import DoesNotFitError, InputError, NetError
-from caffe_batch.layers.base import Layer
 from caffe_batch.memory.engine import Engine
-from caffe_batch.memory.ledger import LayerBytes
-from caffe_batch.memory.predict import Model
-from caffe_batch.net.recipe import Recipe
 from caffe_batch.planning.budget import Budget
-from caffe_batch.planning.changes import (
-    Change,
-    batch_changes,
-    iter_size_change,
-    test_iter_changes,
-)
-from caffe_batch.planning.split import Candidate, choose, count_rounding, exact_candidates
+from caffe_batch.planning.changes import Change
+from caffe_batch.planning.findings import Finding, Scope, Verdict
+from caffe_batch.planning.split import Candidate
 from caffe_batch.sizes import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class TestSplit:
+    """The batches of one test net in the plan.
+
+    Attributes:
+        number: Which test net, in Caffe's order.
+        batch_size: Samples of one batch.
+        test_iter: Batches of one test.
+        records: Records of the test set, or None if they can't be counted.
+    """
+
+    __test__ = False  # for pytest: no test
+
+    number: int
+    batch_size: int
+    test_iter: int
+    records: int | None
+
+    def json(self) -> dict[str, Any]:
+        """As in plan.json."""
+        return {
+            "number": self.number,
+            "batch_size": self.batch_size,
+            "test_iter": self.test_iter,
+            "records": self.records,
+        }
 
 
 @dataclass(frozen=True)
@@ -37,8 +55,12 @@ class Plan:
         divides_batch: Whether a batch_size is for all GPUs together, as NVCaffe has it.
         rounding_bytes: What cudaMalloc adds to the predicted peak.
         uncertain_bytes: How much of the predicted peak may turn out not to be taken.
-        candidates: Every exact split, largest batch_size first.
+        candidates: Every split that may be taken, largest batch_size first; the peaks of those that
+            aren't chosen are with the smallest test batches.
+        findings: What accumulation changes in this training; empty for one pass an update.
+        tests: The batches of the test nets.
         changes: The fields that the plan sets in the user's files.
+        remarks: What else there is to know, a sentence or two each.
         train_records: Records of the train source, or None if unknown.
         lower_bound: Whether the prediction leaves unknown layers out.
     """
@@ -53,7 +75,10 @@ class Plan:
     rounding_bytes: int
     uncertain_bytes: int
     candidates: tuple[Candidate, ...]
+    findings: tuple[Finding, ...]
+    tests: tuple[TestSplit, ...]
     changes: tuple[Change, ...]
+    remarks: tuple[str, ...]
     train_records: int | None
     lower_bound: bool
 
@@ -101,10 +126,19 @@ class Plan:
             return "at least "
         return "at most " if self.uncertain_bytes else ""
 
+    def verdict(self) -> str:
+        """Whether this is the recipe's training, in a sentence."""
+        of_training = [each for each in self.findings if each.scope is Scope.TRAINING]
+        if not of_training:
+            return "One pass an update: nothing is accumulated."
+        worst = max((each.verdict for each in of_training), key=_ORDER.index)
+        causes = sorted({each.cause.value for each in of_training if each.verdict is worst})
+        return f"{_SENTENCES[worst]}{'' if worst in _SAME else ': ' + ', '.join(causes)}."
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know about the figures, a sentence or two each."""
-        notes = []
+        notes = list(self.remarks)
         larger = [each.predicted_peak_bytes or 0 for each in self.candidates if not each.fits]
         if any(0 < peak <= self.budget.usable_bytes for peak in larger):
             notes.append(
@@ -159,110 +193,26 @@ class Plan:
                 }
                 for candidate in self.candidates
             ],
-            "audit": None,  # of what accumulation changes: not made yet
+            "verdict": self.verdict(),
+            "audit": [finding.json() for finding in self.findings],
+            "tests": [test.json() for test in self.tests],
             "changes": [change.json() for change in self.changes],
         }
 
 
-def make_plan(
-    model: Model,
-    budget: Budget,
-    *,
-    effective_batch: int | None = None,
-    train_records: int | None = None,
-) -> Plan:
-    """The largest batch_size that fits and divides the effective batch exactly over the GPUs.
-
-    Args:
-        model: The memory model of the recipe.
-        budget: The memory allowed on each GPU.
-        effective_batch: Samples per update; the files' own batch_size x iter_size x GPUs if None
-            (for NVCaffe without the GPUs).
-        train_records: Records of the train source, where known.
-
-    Raises:
-        DoesNotFitError: Not even batch_size 1 fits.
-        InputError: The effective batch can't be shared by the GPUs, or the net has no loss.
-    """
-    recipe, layers, gpus = model.recipe, model.train_layers, model.gpus
-    own_size, own_iter = model.batch_size, recipe.solver.iter_size
-    own_batch = own_size * own_iter * (1 if model.divides_batch else gpus)
-    wanted = own_batch if effective_batch is None else effective_batch
-    if effective_batch is None and own_iter < 1:
-        raise InputError(
-            f"the solver has iter_size {own_iter}, and an update takes at least one pass",
-            hint="Correct it, or give --effective-batch N: the plan sets iter_size.",
-        )
-    candidates = exact_candidates(
-        wanted, gpus, budget.usable_bytes, model.peaks, divided=model.divides_batch
-    )
-    built = [candidate for candidate in candidates if candidate.predicted_peak_bytes is not None]
-    smallest = (built or candidates)[-1].batch_size
-    if not built:
-        model.at(smallest)  # raises what Caffe refuses at every size
-    check_has_loss(model)
-    candidates, prediction = count_rounding(candidates, budget.usable_bytes, model.at)
-    chosen = choose(candidates)
-    if chosen is None or prediction is None:
-        raise does_not_fit(model, budget, smallest)
-    return Plan(
-        requested_effective_batch=wanted,
-        chosen=chosen,
-        gpus=gpus,
-        budget=budget,
-        mode=model.mode,
-        engine=model.engine,
-        divides_batch=model.divides_batch,
-        rounding_bytes=prediction.rounding_bytes,
-        uncertain_bytes=prediction.uncertain_bytes,
-        candidates=tuple(candidates),
-        changes=plan_changes(recipe, layers, own_size, chosen),
-        train_records=train_records,
-        lower_bound=bool(prediction.unknown_layers),
-    )
-
-
-def plan_changes(
-    recipe: Recipe, layers: Sequence[Layer], own_size: int, chosen: Candidate
-) -> tuple[Change, ...]:
-    """Everything that a split changes in the files of the recipe."""
-    return (
-        *batch_changes(recipe, layers, chosen.batch_size),
-        *iter_size_change(recipe.solver, chosen.iter_size),
-        *test_iter_changes(recipe, own_size, chosen.batch_size),
-    )
-
-
-def check_has_loss(model: Model) -> None:
-    """Raises a NetError if nothing in the train net is a loss: there is nothing to train."""
-    if not model.has_loss:
-        raise NetError(
-            "the TRAIN net has no loss, so there is nothing to train",
-            hint="Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy "
-            "file? Training needs the train_val one.",
-        )
-
-
-def does_not_fit(model: Model, budget: Budget, size: int) -> DoesNotFitError:
-    """The error for a budget that not even the smallest batch fits, with the costliest layers."""
-    prediction = model.at(size)
-    missing = prediction.allocated_bytes - budget.usable_bytes
-    costly = sorted(prediction.layers, key=lambda layer: layer.bytes, reverse=True)[:5]
-    test = ", a smaller TEST batch_size" if model.recipe.tests else ""
-    lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
-    return DoesNotFitError(
-        f"batch_size {size} needs {format_size(prediction.allocated_bytes)}, "
-        f"{format_size(missing)} ({missing:,} bytes) more than the "
-        f"{format_size(budget.usable_bytes)} that the budget of "
-        f"{format_size(budget.budget_bytes)} leaves for Caffe. "
-        f"The layers that cost most:{lines}",
-        missing_bytes=missing,
-        hint=f"Try more memory, smaller input images{test}, or see all layers with "
-        "`caffe-batch memory`.",
-    )
-
-
-def _cost(layer: LayerBytes, total: int) -> str:
-    where = "" if layer.net == "train" else f", {layer.net} net"
-    share = layer.bytes / total if total else 0.0
-    return f"{layer.name} ({layer.type}{where}): {format_size(layer.bytes)}, {share:.0%}"
+#: From the best verdict to the worst.
+_ORDER = (
+    Verdict.EXACT,
+    Verdict.COMPENSATED,
+    Verdict.APPROXIMATE,
+    Verdict.UNKNOWN,
+    Verdict.DIFFERENT,
+)
+_SENTENCES = {
+    Verdict.EXACT: "The same training as with the whole batch in one pass",
+    Verdict.COMPENSATED: "The same training as with the whole batch in one pass, with the changes",
+    Verdict.APPROXIMATE: "The same training but for chance or small weights",
+    Verdict.UNKNOWN: "The same training, as far as can be known",
+    Verdict.DIFFERENT: "Not quite the training of the whole batch in one pass",
+}
+_SAME = (Verdict.EXACT, Verdict.COMPENSATED)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import isqrt
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, isqrt
 
 from caffe_batch.errors import InputError
-from caffe_batch.memory.model import Prediction
 
 #: The largest iter_size (an int32 in caffe.proto): up to here batch_size 1 is a candidate.
 MAX_EFFECTIVE_BATCH = 2**31 - 1
+
+
+#: How far away a better split is looked for, as a share of the effective batch.
+NEIGHBOURHOOD = Fraction(1, 10)
+
+
+#: How many small batch sizes, and how many small iter_sizes, a tolerance looks at.
+MOST_NEIGHBOURS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,51 @@ class Candidate:
     refused: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SplitWishes:
+    """What the user wants of a split, beside its product.
+
+    Attributes:
+        tolerance: How far the product may be from the effective batch asked for, as a share of it.
+        batch_size: This one and no other; None for any.
+        iter_size: This one and no other; None for any.
+        prefer_multiple_of: Batch sizes that are multiples of it go first.
+    """
+
+    tolerance: Fraction = Fraction(0)
+    batch_size: int | None = None
+    iter_size: int | None = None
+    prefer_multiple_of: int = 1
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the user has chosen a factor."""
+        return self.batch_size is not None or self.iter_size is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How GPUs share an update, and so what a split's numbers mean.
+
+    Attributes:
+        gpus: GPUs that share each update.
+        divided: Whether a batch_size is for all of them together (NVCaffe), not for each.
+    """
+
+    gpus: int = 1
+    divided: bool = False
+
+    @property
+    def unit(self) -> int:
+        """Every batch_size is a multiple of this."""
+        return self.gpus if self.divided else 1
+
+    @property
+    def each(self) -> int:
+        """Samples of an update for each sample of batch_size x iter_size."""
+        return 1 if self.divided else self.gpus
+
+
 def divisors(number: int) -> list[int]:
     """All divisors, smallest first.
 
@@ -46,12 +99,11 @@ def divisors(number: int) -> list[int]:
     return small + large
 
 
-def samples_per_gpu(effective_batch: int, gpus: int) -> int:
-    """Samples that each GPU sees in one update (Caffe multiplies batch_size by the GPUs).
+def check_effective_batch(effective_batch: int, gpus: int) -> None:
+    """Refuses what no split can make.
 
     Raises:
-        InputError: The effective batch is below 1, below the GPUs, not a multiple of them, or
-            beyond what Caffe can count.
+        InputError: The effective batch is below 1, below the GPUs, or beyond what Caffe can count.
     """
     if gpus < 1:
         raise InputError(f"{gpus} GPUs can't train", hint="Give --gpus 1 or more.")
@@ -72,6 +124,15 @@ def samples_per_gpu(effective_batch: int, gpus: int) -> int:
             hint=f"Each GPU takes at least one sample: give --effective-batch {gpus} or more, or "
             f"--gpus {effective_batch} or fewer.",
         )
+
+
+def samples_per_gpu(effective_batch: int, gpus: int) -> int:
+    """Samples that each GPU sees in one update (Caffe multiplies batch_size by the GPUs).
+
+    Raises:
+        InputError: The effective batch can't be split at all, or not by the GPUs.
+    """
+    check_effective_batch(effective_batch, gpus)
     if effective_batch % gpus:
         below = effective_batch - effective_batch % gpus
         raise InputError(
@@ -81,70 +142,209 @@ def samples_per_gpu(effective_batch: int, gpus: int) -> int:
     return effective_batch // gpus
 
 
-def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The largest batch_size that fits, or None."""
+def choose(
+    candidates: Sequence[Candidate], wanted: int = 0, prefer_multiple_of: int = 1
+) -> Candidate | None:
+    """The candidate to take, or None if none fits.
+
+    Multiples of ``prefer_multiple_of`` go first; then the fewest passes (of exact splits that is
+    the largest batch_size), the effective batch nearest to the one wanted, the largest batch_size.
+    """
     fitting = [candidate for candidate in candidates if candidate.fits]
-    return max(fitting, key=lambda candidate: candidate.batch_size, default=None)
+    preferred = [each for each in fitting if each.batch_size % prefer_multiple_of == 0]
+    return min(
+        preferred or fitting,
+        key=lambda each: (
+            each.iter_size,
+            abs(each.effective_batch - wanted),
+            -each.batch_size,
+        ),
+        default=None,
+    )
 
 
-def exact_candidates(
-    effective_batch: int,
-    gpus: int,
-    usable_bytes: int,
-    peaks: Callable[[Sequence[int]], Mapping[int, int | str]],
-    *,
-    divided: bool = False,
-) -> list[Candidate]:
-    """Every split whose product is the effective batch exactly, largest batch_size first.
+def splits(
+    effective_batch: int, sharing: Sharing, wishes: SplitWishes, largest: int
+) -> list[tuple[int, int]]:
+    """Every (batch_size, iter_size) that may be taken, largest batch_size first.
+
+    Exact ones first of all. With a tolerance also the nearest for each small iter_size and for
+    each small batch_size: of a few thousand possible ones, a few dozen.
 
     Args:
         effective_batch: Samples per update.
-        gpus: GPUs that share it.
+        sharing: GPUs, and what a batch_size means.
+        wishes: What the user wants of it.
+        largest: No neighbour has a larger batch_size: it wouldn't fit.
+
+    Raises:
+        InputError: There is none; says which ones would do.
+    """
+    if wishes.tolerance:
+        check_effective_batch(effective_batch, sharing.gpus)
+    else:
+        samples_per_gpu(effective_batch, sharing.gpus)
+    found = {
+        pair
+        for pair in _near(effective_batch, sharing, wishes, largest)
+        if wishes.batch_size in (None, pair[0]) and wishes.iter_size in (None, pair[1])
+    }
+    if not found:
+        raise _no_split(effective_batch, sharing, wishes)
+    return sorted(found, key=lambda pair: (-pair[0], pair[1]))
+
+
+def _near(
+    wanted: int, sharing: Sharing, wishes: SplitWishes, largest: int
+) -> Iterator[tuple[int, int]]:
+    """The exact splits, and those within the tolerance."""
+    if wanted % sharing.gpus == 0:
+        share = wanted // sharing.each
+        for size in divisors(share // sharing.unit):
+            yield size * sharing.unit, share // (size * sharing.unit)
+    if not wishes.tolerance:
+        return
+    small = range(1, min(isqrt(wanted), MOST_NEIGHBOURS) + 1)
+    sizes = [sharing.unit * n for n in (*small, largest // sharing.unit) if n]
+    sizes += [n for n in [wishes.batch_size] if n]
+    counts = [*small] + [n for n in [wishes.iter_size] if n]
+    pairs = [(size, _times(wanted, size * sharing.each)) for size in sizes]
+    for count in counts:
+        nearest = _times(wanted, count * sharing.each * sharing.unit)
+        fits = max(1, min(nearest, largest // sharing.unit))
+        pairs.append((fits * sharing.unit, count))
+    for size, count in pairs:
+        if abs(size * count * sharing.each - wanted) <= wishes.tolerance * wanted:
+            yield size, count
+
+
+def _times(wanted: int, unit: int) -> int:
+    """How often a unit goes into a number, to the nearest, at least once."""
+    return max(1, round(Fraction(wanted, unit)))
+
+
+def _no_split(wanted: int, sharing: Sharing, wishes: SplitWishes) -> InputError:
+    pinned = [
+        f"{name} {value}"
+        for name, value in (("batch_size", wishes.batch_size), ("iter_size", wishes.iter_size))
+        if value is not None
+    ]
+    if not pinned:
+        below = wanted - wanted % sharing.gpus
+        return InputError(
+            f"no effective batch within {float(wishes.tolerance):.3g} of {wanted} can be shared "
+            f"by {sharing.gpus} GPUs exactly",
+            hint=f"The nearest that can are {below} and {below + sharing.gpus}.",
+        )
+    unit = sharing.each * (wishes.batch_size or 1) * (wishes.iter_size or 1)
+    if wishes.batch_size is None:
+        unit *= sharing.unit
+    near = sorted({max(1, wanted // unit) * unit, -(-wanted // unit) * unit})
+    each = f" on {sharing.gpus} GPUs" if sharing.gpus > 1 else ""
+    return InputError(
+        f"an effective batch of {wanted} can't be made with {' and '.join(pinned)}{each}",
+        hint=f"Give --effective-batch {' or '.join(map(str, near))}, another split, or "
+        "--tolerance 5%.",
+    )
+
+
+def make_candidates(
+    effective_batch: int,
+    sharing: Sharing,
+    wishes: SplitWishes,
+    usable_bytes: int,
+    peaks: Callable[[Sequence[int]], Mapping[int, int | str]],
+) -> list[Candidate]:
+    """Every split that may be taken with its predicted peak, largest batch_size first.
+
+    Args:
+        effective_batch: Samples per update.
+        sharing: GPUs, and what a batch_size means.
+        wishes: What the user wants of it.
         usable_bytes: The budget less the reserve.
         peaks: The predicted peak at each of some batch sizes, in bytes, or in words why Caffe
             refuses it.
-        divided: Whether a batch_size is for all GPUs together.
     """
-    share = samples_per_gpu(effective_batch, gpus)
-    together = gpus if divided else 1
-    sizes = [size * together for size in reversed(divisors(share))]
+    upper = ceil(effective_batch * (1 + wishes.tolerance) / sharing.each)
+    largest = largest_that_fits(upper, usable_bytes, peaks) if wishes.tolerance else upper
+    pairs = splits(effective_batch, sharing, wishes, largest)
+    known = peaks(list(dict.fromkeys(size for size, _ in pairs)))
     candidates = []
-    for size, peak in peaks(sizes).items():
-        known = peak if isinstance(peak, int) else None
+    for size, count in pairs:
+        peak = known[size]
+        bytes_ = peak if isinstance(peak, int) else None
         candidates.append(
             Candidate(
                 batch_size=size,
-                iter_size=share * together // size,
-                effective_batch=effective_batch,
-                predicted_peak_bytes=known,
-                fits=known is not None and known <= usable_bytes,
+                iter_size=count,
+                effective_batch=size * count * sharing.each,
+                predicted_peak_bytes=bytes_,
+                fits=bytes_ is not None and bytes_ <= usable_bytes,
                 refused=peak if isinstance(peak, str) else "",
             )
         )
     return candidates
 
 
-def count_rounding(
-    candidates: Sequence[Candidate], usable_bytes: int, at: Callable[[int], Prediction]
-) -> tuple[list[Candidate], Prediction | None]:
-    """The candidates when what cudaMalloc adds to Caffe's requests counts too.
-
-    It is asked for from the largest candidate that fits downwards until one still fits; smaller
-    ones then count as fitting.
+def largest_that_fits(
+    upper: int, usable_bytes: int, peaks: Callable[[Sequence[int]], Mapping[int, int | str]]
+) -> int:
+    """The largest batch_size up to ``upper`` that fits; 0 if none does.
 
     Args:
-        candidates: As :func:`exact_candidates` gave them.
+        upper: The largest one wanted.
         usable_bytes: The budget less the reserve.
-        at: The prediction at a batch_size.
-
-    Returns:
-        The candidates, and the prediction for the largest that fits; None if none does.
+        peaks: As :func:`make_candidates` takes it.
     """
-    settled = list(candidates)
-    for place, candidate in enumerate(settled):
-        if candidate.fits:
-            prediction = at(candidate.batch_size)
-            if prediction.allocated_bytes <= usable_bytes:
-                return settled, prediction
-            settled[place] = replace(candidate, fits=False)
-    return settled, None
+    low, high = 0, upper
+    while low < high:  # low fits, and nothing above high does
+        step = max(1, (high - low) // 64)
+        sizes = [*range(low + step, high, step), high]
+        found = peaks(sizes)
+        low = max((size for size in sizes if _fits(found[size], usable_bytes)), default=low)
+        high = min((size for size in sizes if size > low), default=high + 1) - 1
+    return low
+
+
+def good_neighbours(
+    effective_batch: int,
+    sharing: Sharing,
+    chosen: Candidate,
+    usable_bytes: int,
+    peaks: Callable[[Sequence[int]], Mapping[int, int | str]],
+) -> list[Candidate]:
+    """The nearest effective batches below and above that take half the passes, or fewer.
+
+    Empty where the chosen split is no poor one: where the memory wouldn't hold twice its batch.
+
+    Args:
+        effective_batch: Samples per update.
+        sharing: GPUs, and what a batch_size means.
+        chosen: The exact split.
+        usable_bytes: The budget less the reserve.
+        peaks: As :func:`make_candidates` takes it.
+    """
+    twice = 2 * chosen.batch_size
+    if chosen.iter_size < 2 or not _fits(peaks([twice])[twice], usable_bytes):
+        return []
+    wishes = SplitWishes(tolerance=NEIGHBOURHOOD)
+    near = [
+        each
+        for each in make_candidates(effective_batch, sharing, wishes, usable_bytes, peaks)
+        if each.fits and 2 * each.iter_size <= chosen.iter_size
+    ]
+    fewest = min((each.iter_size for each in near), default=0)
+    good = [each for each in near if 2 * each.iter_size <= 3 * fewest]
+
+    def nearest(side: Iterable[Candidate]) -> list[Candidate]:
+        ranked = sorted(side, key=lambda c: (abs(c.effective_batch - effective_batch), c.iter_size))
+        return ranked[:1]
+
+    return [
+        *nearest(each for each in good if each.effective_batch < effective_batch),
+        *nearest(each for each in good if each.effective_batch > effective_batch),
+    ]
+
+
+def _fits(peak: int | str, usable_bytes: int) -> bool:
+    return isinstance(peak, int) and peak <= usable_bytes

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from caffe_batch.planning.findings import Finding, Verdict
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.split import Candidate
 from caffe_batch.sizes import format_size
@@ -16,11 +20,14 @@ BAR_WIDTH = 24
 
 
 def plan_view(plan: Plan) -> RenderableType:
-    """The summary, the candidates around the chosen one, and every change."""
+    """The summary, the candidates around the chosen one, the audit, and every change."""
     parts: list[RenderableType] = [Text(plan.summary(), style="bold"), ""]
     parts.append(_candidates(plan))
     for note in plan.notes:
         parts += ["", Text(note)]
+    parts += ["", Text(plan.verdict(), style="bold")]
+    if plan.findings:
+        parts.append(_audit(plan.findings))
     if plan.changes:
         parts += ["", Text("What changes"), _changes(plan)]
     else:
@@ -56,6 +63,36 @@ def _bar(candidate: Candidate, usable_bytes: int) -> Text:
     filled = min(BAR_WIDTH, round(share * BAR_WIDTH))
     bar = "#" * filled + "." * (BAR_WIDTH - filled)
     return Text(f"{bar} {share:.0%}", style="green" if candidate.fits else "red")
+
+
+def _audit(findings: Sequence[Finding]) -> Table:
+    """The findings, equal ones of several layers in one row; worst verdicts stand out."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for header in ("verdict", "cause", "layer", "why"):
+        table.add_column(header, overflow="fold")
+    rows: dict[tuple[Any, ...], list[Finding]] = {}
+    for finding in findings:
+        key = (finding.verdict, finding.cause, finding.explanation, finding.offer)
+        rows.setdefault(key, []).append(finding)
+    for (verdict, cause, explanation, offer), equal in rows.items():
+        layers = [finding.layer for finding in equal if finding.layer is not None]
+        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+        table.add_row(
+            Text(verdict.value, style=_STYLES[verdict]),
+            cause.value,
+            f"{layers[0]}{more}" if layers else "-",
+            f"{explanation} {offer}".strip(),
+        )
+    return table
+
+
+_STYLES = {
+    Verdict.EXACT: "green",
+    Verdict.COMPENSATED: "green",
+    Verdict.APPROXIMATE: "yellow",
+    Verdict.UNKNOWN: "magenta",
+    Verdict.DIFFERENT: "red",
+}
 
 
 def _changes(plan: Plan) -> Table:

@@ -77,7 +77,7 @@ def peak(batch_size: int, mode: str = "cpu") -> int:
 
 def budget(batch_size: int) -> tuple[object, ...]:
     """Options for which solver.prototxt is planned at this batch size (host memory: exact)."""
-    return ("--mode", "cpu", "--gpu-memory", peak(batch_size))
+    return ("--mode", "cpu", "--gpu-memory", peak(batch_size), "--keep-tests")
 
 
 def plan_json(net: str = "solver.prototxt", *options: object) -> dict[str, Any]:
@@ -281,8 +281,32 @@ def test_binary_files(folder: Path) -> None:
 
 
 def test_a_batch_that_the_net_fixes(folder: Path) -> None:
-    """Where a Reshape names the batch, only that size is possible; the table says why."""
+    """Where the shapes fix the batch, only that size is possible; the table says why."""
     (folder / "fixed.prototxt").write_text("""
+      layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 dim: 5 } } }
+      layer { name: "target" type: "DummyData" top: "target"
+        dummy_data_param { shape { dim: 2 dim: 2 } } }
+      layer { name: "flat" type: "Reshape" bottom: "data" top: "flat"
+        reshape_param { shape { dim: 2 dim: 30 } } }
+      layer { name: "ip" type: "InnerProduct" bottom: "flat" top: "ip"
+        inner_product_param { num_output: 2 } }
+      layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "target" top: "loss" }
+    """)
+    options = ("--effective-batch", 8, "--gpu-memory", "1GiB")
+    plan = plan_json("fixed.prototxt", *options)
+    assert (plan["batch_size"], plan["iter_size"]) == (4, 2)
+    refused = {c["batch_size"] for c in plan["candidates"] if c["predicted_peak_bytes"] is None}
+    assert refused == {8, 2, 1}
+    table = call("plan", "fixed.prototxt", *options).out
+    assert "layer 'flat': can't reshape (8, 3, 5), 120 elements, into (2, 30)" in table
+    done = call("plan", "fixed.prototxt", "--effective-batch", 8, "--gpu-memory", 100,
+                "--reserve", 0)  # fmt: skip
+    assert done.code == 3
+    assert "batch_size 4 needs" in done.err
+
+
+def test_a_batch_written_out_in_a_reshape_is_copied_instead(folder: Path) -> None:
+    (folder / "literal.prototxt").write_text("""
       layer { name: "in" type: "Input" top: "data" top: "label"
         input_param { shape { dim: 4 dim: 3 dim: 5 } shape { dim: 4 } } }
       layer { name: "flat" type: "Reshape" bottom: "data" top: "flat"
@@ -291,17 +315,12 @@ def test_a_batch_that_the_net_fixes(folder: Path) -> None:
         inner_product_param { num_output: 2 } }
       layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
     """)
-    options = ("--effective-batch", 8, "--gpu-memory", "1GiB")
-    plan = plan_json("fixed.prototxt", *options)
-    assert (plan["batch_size"], plan["iter_size"]) == (4, 2)
-    refused = {c["batch_size"] for c in plan["candidates"] if c["predicted_peak_bytes"] is None}
-    assert refused == {8, 2, 1}
-    table = call("plan", "fixed.prototxt", *options).out
-    assert "layer 'flat': can't reshape (8, 3, 5), 120 elements, into (4, 15)" in table
-    done = call("plan", "fixed.prototxt", "--effective-batch", 8, "--gpu-memory", 100,
-                "--reserve", 0)  # fmt: skip
-    assert done.code == 3
-    assert "batch_size 4 needs" in done.err
+    options = ("--gpu-memory", "1GiB", "--batch-size", 2)
+    plan = plan_json("literal.prototxt", *options)
+    fields = {change["field"]: (change["from"], change["to"]) for change in plan["changes"]}
+    assert fields['layer "flat" reshape_param.shape.dim[0]'] == (4, 0)
+    (literal,) = [each for each in plan["audit"] if each["cause"] == "literal_batch"]
+    assert (literal["layer"], literal["verdict"]) == ("flat", "compensated")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from caffe_batch.errors import DoesNotFitError, InputError
 from caffe_batch.memory import Engine, Model
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, make_plan
+from caffe_batch.planning import Budget, Wishes, make_plan
 
 NET = """
 layer { name: "data" type: "Data" top: "data" top: "label"
@@ -36,12 +36,12 @@ def test_caffe_multiplies_by_the_gpus(tmp_path: Path) -> None:
     assert plan.effective_batch == 12 * 2 * 4
     assert (plan.batch_size, plan.batch_size_per_gpu, plan.iter_size) == (24, 24, 1)
     assert "batch_size 24 x iter_size 1 x 4 GPUs, " in plan.summary()
-    assert plan.notes == ()
+    assert "batch_size 24 is for each of the 4 GPUs" in plan.notes[0]
 
 
 def test_several_gpus_are_planned_with_their_buffers(tmp_path: Path) -> None:
     asked = model(tmp_path, gpus=2)
-    plan = make_plan(asked, AMPLE, effective_batch=48)
+    plan = make_plan(asked, AMPLE, Wishes(effective_batch=48))
     assert plan.predicted_peak_bytes == asked.at(24).peak_bytes
     assert plan.rounding_bytes == asked.at(24).rounding_bytes
 

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.split import choose, divisors, exact_candidates, samples_per_gpu
+from caffe_batch.planning.split import (
+    Candidate,
+    Sharing,
+    SplitWishes,
+    choose,
+    divisors,
+    good_neighbours,
+    largest_that_fits,
+    make_candidates,
+    samples_per_gpu,
+)
+
+ALONE = Sharing()
+EXACT = SplitWishes()
+
+
+def peaks(sizes: Sequence[int]) -> dict[int, int | str]:
+    """A byte a sample."""
+    return {size: size for size in sizes}
+
+
+def chosen(effective: int, wishes: SplitWishes, usable: int, gpus: int = 1) -> Candidate:
+    candidates = make_candidates(effective, Sharing(gpus), wishes, usable, peaks)
+    best = choose(candidates, effective, wishes.prefer_multiple_of)
+    assert best is not None
+    return best
 
 
 @given(st.integers(1, 5000))
@@ -26,8 +54,8 @@ def test_chosen_split_is_exact_and_the_largest_that_fits(
     share: int, gpus: int, fixed: int, slope: int, usable: int
 ) -> None:
     effective = share * gpus
-    candidates = exact_candidates(
-        effective, gpus, usable, lambda sizes: {b: fixed + slope * b for b in sizes}
+    candidates = make_candidates(
+        effective, Sharing(gpus), EXACT, usable, lambda sizes: {b: fixed + slope * b for b in sizes}
     )
     assert all(c.batch_size * c.iter_size * gpus == effective for c in candidates)
     assert [c.batch_size for c in candidates] == sorted(divisors(share), reverse=True)
@@ -41,13 +69,17 @@ def test_chosen_split_is_exact_and_the_largest_that_fits(
 
 
 def test_a_refused_size_is_no_candidate_to_choose() -> None:
-    candidates = exact_candidates(
-        6, 1, 100, lambda sizes: {b: "too large for Caffe" if b > 2 else b for b in sizes}
+    candidates = make_candidates(
+        6,
+        ALONE,
+        EXACT,
+        100,
+        lambda sizes: {b: "too large" if b > 2 else b for b in sizes},
     )
     chosen = choose(candidates)
     assert chosen is not None
     assert chosen.batch_size == 2
-    assert candidates[0].refused == "too large for Caffe"
+    assert candidates[0].refused == "too large"
     assert not candidates[0].fits
 
 
@@ -69,3 +101,102 @@ def test_impossible_shares(effective: int, gpus: int, message: str) -> None:
 def test_the_nearest_shares_are_named() -> None:
     with pytest.raises(InputError, match="nearest that can are 8 and 12"):
         samples_per_gpu(10, 4)
+
+
+@given(
+    effective=st.integers(1, 3000),
+    gpus=st.integers(1, 4),
+    percent=st.integers(1, 30),
+    usable=st.integers(1, 200),
+)
+def test_a_tolerance_never_takes_more_passes_and_stays_within(
+    effective: int, gpus: int, percent: int, usable: int
+) -> None:
+    wishes = SplitWishes(Fraction(percent, 100))
+    try:
+        best = chosen(effective, wishes, usable, gpus)
+    except InputError:
+        assert effective < gpus or effective % gpus
+        return
+    assert best.effective_batch == best.batch_size * best.iter_size * gpus
+    assert abs(best.effective_batch - effective) * 100 <= percent * effective
+    # Nothing within the tolerance that fits takes fewer passes, or is nearer with as many; of one
+    # batch_size only the number of passes counts that comes nearest.
+    distance = abs(best.effective_batch - effective)
+    for size in range(1, usable + 1):
+        passes = max(1, round(Fraction(effective, size * gpus)))
+        off = abs(size * passes * gpus - effective)
+        if off * 100 <= percent * effective:
+            assert (passes, off) >= (best.iter_size, distance)
+
+
+def test_an_exact_split_is_taken_before_a_neighbour_of_as_many_passes() -> None:
+    best = chosen(256, SplitWishes(Fraction(1, 20)), usable=65)
+    assert (best.batch_size, best.iter_size) == (64, 4)
+    best = chosen(256, SplitWishes(Fraction(1, 20)), usable=62)
+    assert (best.batch_size, best.iter_size) == (62, 4)
+    best = chosen(257, SplitWishes(Fraction(1, 20)), usable=65)
+    assert (best.batch_size, best.iter_size, best.effective_batch) == (64, 4, 256)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "split"),
+    [
+        (SplitWishes(batch_size=8), (8, 12)),
+        (SplitWishes(iter_size=6), (16, 6)),
+        (SplitWishes(batch_size=8, iter_size=12), (8, 12)),
+        (SplitWishes(Fraction(1, 20), batch_size=7), (7, 14)),
+        (SplitWishes(prefer_multiple_of=12), (24, 4)),
+        (SplitWishes(prefer_multiple_of=5), (32, 3)),  # no divisor is: the largest then
+    ],
+)
+def test_pins_and_preferences(wishes: SplitWishes, split: tuple[int, int]) -> None:
+    best = chosen(96, wishes, usable=40)
+    assert (best.batch_size, best.iter_size) == split
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message", "hint"),
+    [
+        (SplitWishes(batch_size=7), "96 can't be made with batch_size 7", "batch 91 or 98"),
+        (SplitWishes(iter_size=7), "96 can't be made with iter_size 7", "batch 91 or 98"),
+        (
+            SplitWishes(batch_size=5, iter_size=7),
+            "96 can't be made with batch_size 5 and iter_size 7",
+            "batch 70 or 105",
+        ),
+    ],
+)
+def test_pins_that_dont_divide(wishes: SplitWishes, message: str, hint: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        chosen(96, wishes, usable=40)
+    assert caught.value.hint is not None
+    assert hint in caught.value.hint
+
+
+def test_a_poor_split_has_better_neighbours() -> None:
+    best = chosen(257, EXACT, usable=70)
+    assert (best.batch_size, best.iter_size) == (1, 257)
+    near = good_neighbours(257, ALONE, best, 70, peaks)
+    assert [(each.effective_batch, each.batch_size, each.iter_size) for each in near] == [
+        (256, 64, 4),
+        (258, 43, 6),
+    ]
+
+
+def test_a_good_split_has_none() -> None:
+    assert good_neighbours(256, ALONE, chosen(256, EXACT, usable=70), 70, peaks) == []
+    # A prime that fits whole.
+    assert good_neighbours(257, ALONE, chosen(257, EXACT, usable=300), 300, peaks) == []
+
+
+@given(st.integers(1, 5000), st.integers(0, 6000))
+def test_the_largest_that_fits_is_found_in_few_questions(upper: int, usable: int) -> None:
+    asked: list[int] = []
+
+    def count(sizes: Sequence[int]) -> dict[int, int | str]:
+        asked.append(len(sizes))
+        return peaks(sizes)
+
+    assert largest_that_fits(upper, usable, count) == min(upper, usable)
+    assert len(asked) <= 4

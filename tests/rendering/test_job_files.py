@@ -14,7 +14,7 @@ from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Plan, make_plan
+from caffe_batch.planning import Budget, Plan, Wishes, make_plan
 from caffe_batch.rendering.job_files import JobFiles, with_solver, write_job
 
 Pycaffe = Callable[..., str]
@@ -66,7 +66,7 @@ def plan_into(out: Path, *files: str) -> tuple[Plan, JobFiles]:
     sources = Sources(recipe.directories)
     recipe, text = with_solver(recipe, sources)
     model = Model(recipe, sources)
-    plan = make_plan(model, Budget(model.at(SMALL).allocated_bytes, 0))
+    plan = make_plan(model, Budget(model.at(SMALL).allocated_bytes, 0), Wishes(keep_tests=True))
     assert plan.batch_size == SMALL
     return plan, write_job(plan, recipe, text, sources, out)
 

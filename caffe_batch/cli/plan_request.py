@@ -1,0 +1,320 @@
+"""The options that describe a plan, for ``plan`` and ``train``, and what becomes of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from caffe_batch.cli.options import Command, engine_options, load_recipe, net_options
+from caffe_batch.errors import InputError
+
+if TYPE_CHECKING:
+    from caffe_batch.layers.base import Mode
+    from caffe_batch.net import Recipe, Sources
+    from caffe_batch.planning import Budget, Plan, Wishes
+    from caffe_batch.rendering.job_files import JobFiles
+
+
+class Share(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
+    """A share such as ``5%``, as a fraction of one."""
+
+    name = "P%"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        if isinstance(value, Fraction):
+            return value
+        text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(value))
+        if not text or Fraction(text[1]) >= 100:
+            self.fail(f"{value!r} is no share such as 5%, below 100%", param, ctx)
+        return Fraction(text[1]) / 100
+
+
+class Epochs(click.ParamType):  # type: ignore[type-arg]
+    """A positive number of epochs, as it was written."""
+
+    name = "EPOCHS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        try:
+            epochs = Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            epochs = Fraction(0)
+        if epochs <= 0:
+            self.fail(f"{value!r} is no number of epochs above 0", param, ctx)
+        return epochs
+
+
+#: Causes that the plan changes something for (planning.findings.COMPENSATED, by name).
+COMPENSATED = ("clip_gradients", "loss_normalization", "loss_sum", "batch_norm_average")
+
+POSITIVE = click.IntRange(min=1)
+
+
+def budget_options(command: Command) -> Command:
+    """The options that say how much memory there is, and whose."""
+    for option in (
+        click.option(
+            "--reserve",
+            metavar="SIZE",
+            help="What the CUDA context takes out of the budget.  [default: what `doctor` measured "
+            "on this GPU, else 512MiB; 0 in CPU mode]",
+        ),
+        click.option(
+            "--mode",
+            type=click.Choice(["gpu", "cpu"]),
+            default="gpu",
+            show_default=True,
+            help="Whose memory the budget is: the GPU's, or the host's in CPU mode.",
+        ),
+        click.option(
+            "--gpu-memory",
+            metavar="SIZE|auto|P%",
+            help="The memory that a run may use: 8GiB, 11000MiB, auto (all that is free), 80%.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def records_options(command: Command) -> Command:
+    """The options that say how much data there is."""
+    for option in (
+        click.option(
+            "--test-records",
+            type=POSITIVE,
+            multiple=True,
+            help="Records of the test data, where they can't be counted; once a test net.",
+        ),
+        click.option(
+            "--train-records",
+            type=POSITIVE,
+            help="Records of the training data, where the source can't be counted.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def split_options(command: Command) -> Command:
+    """The options of the split itself."""
+    for option in (
+        click.option(
+            "--prefer-multiple-of",
+            type=POSITIVE,
+            default=1,
+            metavar="M",
+            help="Take a batch_size that is a multiple of M where one fits.",
+        ),
+        click.option("--iter-size", type=POSITIVE, metavar="K", help="This iter_size, no other."),
+        click.option("--batch-size", type=POSITIVE, metavar="B", help="This batch_size, no other."),
+        click.option(
+            "--tolerance",
+            type=Share(),
+            default="0%",
+            metavar="P%",
+            help="How far the effective batch may be from N, for fewer passes an update.",
+        ),
+        click.option(
+            "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
+        ),
+        click.option(
+            "--effective-batch",
+            type=int,
+            metavar="N",
+            help="Samples per update that the recipe means.  [default: the files' own]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def schedule_options(command: Command) -> Command:
+    """The options of the schedule and of what is compensated."""
+    for option in (
+        click.option(
+            "--no-compensate",
+            type=click.Choice(COMPENSATED),
+            multiple=True,
+            help="Leave this effect of accumulation as it is; may be repeated.",
+        ),
+        click.option("--keep-tests", is_flag=True, help="Leave test batches and test_iter alone."),
+        click.option("--keep-schedule", is_flag=True, help="Leave all intervals as they are."),
+        click.option(
+            "--recipe-batch",
+            type=POSITIVE,
+            metavar="N",
+            help="Samples per update that the files' schedule was written for.  [default: the "
+            "files' own batch]",
+        ),
+        click.option(
+            "--lr-scaling",
+            type=click.Choice(["none", "linear", "sqrt"]),
+            default="none",
+            show_default=True,
+            help="How base_lr follows the effective batch.",
+        ),
+        click.option("--snapshot-every", type=Epochs(), help="Epochs between snapshots."),
+        click.option("--test-every", type=Epochs(), help="Epochs between tests."),
+        click.option(
+            "--epochs", type=Epochs(), help="Train for so many epochs.  [default: the recipe's]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def plan_options(command: Command) -> Command:
+    """All options that describe a plan."""
+    for options in (
+        engine_options,
+        records_options,
+        budget_options,
+        schedule_options,
+        split_options,
+        net_options,
+    ):
+        command = options(command)
+    return command
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetRequest:
+    """Which net, in which build of Caffe, within which memory: as the options came in."""
+
+    net: str
+    solver: str | None
+    input_shapes: tuple[str, ...]
+    allow_unknown: bool
+    allow_unknown_fields: bool
+    gpu_memory: str | None
+    mode: Mode
+    engine: str
+    half: bool
+    reserve: str | None
+
+    def budget(self) -> Budget:
+        """The memory that a run may use."""
+        from caffe_batch.planning import parse_budget
+        from caffe_batch.runtimes.machine import free_gpu_bytes
+        from caffe_batch.runtimes.reserve import default_reserve
+
+        if self.gpu_memory is None:
+            raise InputError(
+                "how much memory may the run use?",
+                hint="Give --gpu-memory 8GiB, or --gpu-memory auto to ask the GPU.",
+            )
+        if self.reserve is not None:
+            return parse_budget(self.gpu_memory, self.reserve, free_gpu_bytes)
+        kept = 0 if self.mode == "cpu" else default_reserve().bytes
+        return parse_budget(self.gpu_memory, None, free_gpu_bytes, kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest(NetRequest):
+    """What the user asked ``plan`` for, as the options came in."""
+
+    effective_batch: int | None
+    gpus: int
+    tolerance: Fraction
+    batch_size: int | None
+    iter_size: int | None
+    prefer_multiple_of: int
+    epochs: Fraction | None
+    test_every: Fraction | None
+    snapshot_every: Fraction | None
+    lr_scaling: str
+    recipe_batch: int | None
+    keep_schedule: bool
+    keep_tests: bool
+    no_compensate: tuple[str, ...]
+    train_records: int | None
+    test_records: tuple[int, ...]
+
+    def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
+        """Plans, and writes the job directory if ``out`` is given."""
+        from caffe_batch.memory import Engine, Model
+        from caffe_batch.planning import make_plan
+        from caffe_batch.rendering.job_files import with_solver, write_job
+        from caffe_batch.training.checks import check_solver
+
+        self._check()
+        recipe, sources = load_recipe(
+            self.net, self.solver, self.input_shapes,
+            allow_unknown_fields=self.allow_unknown_fields,
+        )  # fmt: skip
+        budget = self.budget()
+        recipe, solver_text = with_solver(
+            recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
+        )
+        check_solver(recipe.solver, recipe.solver_path)
+        engine = Engine(self.engine)
+        model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
+        plan = make_plan(model, budget, self._wishes(recipe, sources))
+        if recipe.solver_path is None:
+            click.echo(
+                "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
+            )
+        if out is None:
+            return plan, None
+        return plan, write_job(plan, recipe, solver_text, sources, out)
+
+    def _check(self) -> None:
+        """Refuses options that contradict each other."""
+        lengths = {
+            "--epochs": self.epochs,
+            "--test-every": self.test_every,
+            "--snapshot-every": self.snapshot_every,
+            "--lr-scaling": None if self.lr_scaling == "none" else self.lr_scaling,
+            "--recipe-batch": self.recipe_batch,
+        }
+        given = [name for name, value in lengths.items() if value is not None]
+        if self.keep_schedule and given:
+            raise InputError(
+                f"--keep-schedule and {given[0]} contradict each other", hint="Give one of them."
+            )
+        if self.keep_tests and self.test_records:
+            raise InputError(
+                "--keep-tests and --test-records contradict each other",
+                hint="Records of the test data only matter where its batches are planned.",
+            )
+
+    def _wishes(self, recipe: Recipe, sources: Sources) -> Wishes:
+        from caffe_batch.planning import Cause, LrScaling, ScheduleWishes, SplitWishes, Wishes
+        from caffe_batch.planning.records import count_records
+
+        tests = recipe.tests
+        if len(self.test_records) not in (0, len(tests)):
+            raise InputError(
+                f"--test-records is given {len(self.test_records)} times for {len(tests)} test "
+                "nets",
+                hint="Give it once for each test net, in the solver's order, or not at all.",
+            )
+        counted: tuple[int | None, ...] = self.test_records
+        counted = counted or tuple(count_records(test, sources) for test in tests)
+        return Wishes(
+            effective_batch=self.effective_batch,
+            split=SplitWishes(
+                self.tolerance, self.batch_size, self.iter_size, self.prefer_multiple_of
+            ),
+            schedule=ScheduleWishes(
+                epochs=self.epochs,
+                test_every=self.test_every,
+                snapshot_every=self.snapshot_every,
+                lr_scaling=LrScaling(self.lr_scaling),
+                keep=self.keep_schedule,
+                recipe_batch=self.recipe_batch,
+            ),
+            refused=frozenset(map(Cause, self.no_compensate)),
+            train_records=self.train_records or count_records(recipe.train, sources),
+            test_records=counted,
+            keep_tests=self.keep_tests,
+        )

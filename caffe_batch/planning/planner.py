@@ -1,0 +1,340 @@
+"""Makes a plan: the split, the test batches, the schedule and the compensations, and what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from caffe_batch.errors import DoesNotFitError, InputError, NetError
+from caffe_batch.memory.ledger import LayerBytes
+from caffe_batch.memory.model import Prediction
+from caffe_batch.memory.predict import Model
+from caffe_batch.planning.audit import audit
+from caffe_batch.planning.budget import Budget
+from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
+from caffe_batch.planning.findings import Cause, Finding
+from caffe_batch.planning.plan import Plan, TestSplit
+from caffe_batch.planning.schedule import (
+    Rescaling,
+    ScheduleWishes,
+    rate_advice,
+    schedule_changes,
+)
+from caffe_batch.planning.split import (
+    Candidate,
+    Sharing,
+    SplitWishes,
+    choose,
+    good_neighbours,
+    make_candidates,
+)
+from caffe_batch.planning.testing import (
+    changes_of_tests,
+    finding_of_test,
+    largest_that_fit,
+    planned_tests,
+    smallest,
+)
+from caffe_batch.sizes import format_size
+
+#: Test batches make room for the train net down to this size; below only if nothing fits else.
+SMALLEST_TEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a plan is to be.
+
+    Attributes:
+        effective_batch: Samples per update; None for the files' own batch_size x iter_size x GPUs
+            (for NVCaffe without the GPUs).
+        split: Of the split.
+        schedule: Of the schedule.
+        refused: What is not to be compensated.
+        train_records: Records of the train source, where known.
+        test_records: Records of each test net's source, None where unknown.
+        keep_tests: Leave the test nets' batches and test_iter as they are, where they don't read
+            through the train net's own data layer.
+    """
+
+    effective_batch: int | None = None
+    split: SplitWishes = field(default_factory=SplitWishes)
+    schedule: ScheduleWishes = field(default_factory=ScheduleWishes)
+    refused: frozenset[Cause] = frozenset()
+    train_records: int | None = None
+    test_records: tuple[int | None, ...] = ()
+    keep_tests: bool = False
+
+
+def make_plan(model: Model, budget: Budget, wishes: Wishes | None = None) -> Plan:
+    """The split with the fewest passes that fits, and everything that has to change for it.
+
+    Args:
+        model: The memory model of the recipe.
+        budget: The memory allowed on each GPU.
+        wishes: What the plan is to be; the defaults if None.
+
+    Raises:
+        DoesNotFitError: Not even the smallest split fits.
+        InputError: No split makes the effective batch, options contradict each other, or the net
+            has no loss.
+    """
+    wishes = wishes or Wishes()
+    check_has_loss(model)
+    planner = _Planner(model, budget, wishes, SMALLEST_TEST_BATCH)
+    found = planner.best() or _Planner(model, budget, wishes, 1).best()
+    if found is None:
+        raise does_not_fit(planner.lean, budget, planner.smallest_built())
+    return found
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A split with all that changes for it, and the memory that comes of it."""
+
+    prediction: Prediction
+    findings: tuple[Finding, ...]
+    tests: tuple[TestSplit, ...]
+    changes: tuple[Change, ...]
+
+
+class _Planner:
+    """What stays the same while splits are tried."""
+
+    def __init__(self, model: Model, budget: Budget, wishes: Wishes, floor: int) -> None:
+        self.model, self.budget, self.wishes, self.floor = model, budget, wishes, floor
+        self.sharing = Sharing(model.gpus, model.divides_batch)
+        self.wanted = self._wanted()
+        number = len(model.recipe.tests)
+        known = (*wishes.test_records, *(None,) * number)[:number]
+        known = (None,) * number if wishes.keep_tests else known
+        # Through a data layer that it shares with the train net a test gets that one's batch.
+        self.tests = [
+            test for test in planned_tests(model, known) if test.shared or not wishes.keep_tests
+        ]
+        self.smallest_tests = smallest(self.tests, number, floor)
+        #: With the smallest test batches: what fits at all fits with them.
+        self.lean = model.with_test_batches(self.smallest_tests)
+
+    def best(self) -> Plan | None:
+        """The plan of the best split that fits; None if none does."""
+        candidates = self._make_candidates(self.wishes.split)
+        if all(candidate.predicted_peak_bytes is None for candidate in candidates):
+            self.lean.at(candidates[-1].batch_size)  # raises what Caffe refuses
+        while True:
+            chosen = choose(candidates, self.wanted, self.wishes.split.prefer_multiple_of)
+            if chosen is None:
+                return None
+            draft = self.draft(chosen)
+            settled = replace(
+                chosen,
+                fits=draft.prediction.allocated_bytes <= self.budget.usable_bytes,
+                predicted_peak_bytes=draft.prediction.peak_bytes,
+            )
+            candidates[candidates.index(chosen)] = settled
+            if settled.fits:
+                return self.plan(candidates, settled, draft)
+
+    def smallest_built(self) -> int:
+        """The smallest batch_size that Caffe builds."""
+        built = [
+            each.batch_size
+            for each in self._make_candidates(self.wishes.split)
+            if each.predicted_peak_bytes is not None
+        ]
+        return built[-1]
+
+    def draft(self, chosen: Candidate) -> _Draft:
+        """Everything that a split changes, and what it then costs."""
+        model, recipe, size = self.model, self.model.recipe, chosen.batch_size
+        sizes = largest_that_fit(
+            self.tests, self.smallest_tests, self.floor, lambda s: self._fits(size, s)
+        )
+        test_sizes = [size if test.shared else sizes[test.number] or 0 for test in self.tests]
+        findings = self._findings(chosen, test_sizes)
+        changes = (
+            *batch_changes(recipe, model.train_layers, size),
+            *iter_size_change(recipe.solver, chosen.iter_size),
+            *changes_of_tests(recipe, model, self.tests, test_sizes),
+            *schedule_changes(recipe.solver, self.scale(chosen), self.wishes.schedule),
+            *(change for finding in findings for change in finding.changes),
+        )
+        changes = tuple(dict.fromkeys(changes))
+        changed = replace(model, recipe=applied(recipe, changes), test_batches=())
+        return _Draft(
+            changed.at(),
+            findings,
+            tuple(
+                TestSplit(test.number, each, test.iter_for(each), test.records)
+                for test, each in zip(self.tests, test_sizes, strict=True)
+            ),
+            changes,
+        )
+
+    def plan(self, candidates: Sequence[Candidate], chosen: Candidate, draft: _Draft) -> Plan:
+        """The plan of a draft that fits."""
+        model, records = self.model, self.wishes.train_records
+        if records is not None and chosen.effective_batch > records:
+            raise InputError(
+                f"an effective batch of {chosen.effective_batch} is more than the {records} "
+                "records of the training data",
+                hint="Give a smaller --effective-batch, or --train-records if they are more.",
+            )
+        return Plan(
+            requested_effective_batch=self.wanted,
+            chosen=chosen,
+            gpus=model.gpus,
+            budget=self.budget,
+            mode=model.mode,
+            engine=model.engine,
+            divides_batch=model.divides_batch,
+            rounding_bytes=draft.prediction.rounding_bytes,
+            uncertain_bytes=draft.prediction.uncertain_bytes,
+            candidates=tuple(candidates),
+            findings=draft.findings,
+            tests=draft.tests,
+            changes=draft.changes,
+            remarks=tuple(self._remarks(chosen)),
+            train_records=records,
+            lower_bound=bool(draft.prediction.unknown_layers),
+        )
+
+    def scale(self, chosen: Candidate) -> Rescaling:
+        """From the recipe's updates to those of a split."""
+        return Rescaling(
+            self._recipe_batch(chosen), chosen.effective_batch, self.wishes.train_records
+        )
+
+    def _wanted(self) -> int:
+        """The effective batch that is asked for."""
+        wishes, own_iter = self.wishes, self.model.recipe.solver.iter_size
+        if wishes.effective_batch is not None:
+            return wishes.effective_batch
+        split = wishes.split
+        if split.batch_size is not None and split.iter_size is not None:
+            return split.batch_size * split.iter_size * self.sharing.each
+        if wishes.schedule.recipe_batch is not None:
+            return wishes.schedule.recipe_batch
+        if own_iter < 1:
+            raise InputError(
+                f"the solver has iter_size {own_iter}, and an update takes at least one pass",
+                hint="Correct it, or give --effective-batch N: the plan sets iter_size.",
+            )
+        return self.model.batch_size * own_iter * self.sharing.each
+
+    def _recipe_batch(self, chosen: Candidate) -> int:
+        """Samples per update that the files' schedule was written for.
+
+        A recipe for several GPUs and one for a single GPU look alike: where the files, with the
+        GPUs or without, have the effective batch of the plan, nothing is rescaled.
+        """
+        model, given = self.model, self.wishes.schedule.recipe_batch
+        if given is not None:
+            return given
+        if model.recipe.solver_path is None:  # the template's solver is made for the plan's batch
+            return self.wanted
+        own = model.batch_size * max(1, model.recipe.solver.iter_size)
+        together = own * self.sharing.each
+        return together if together in (self.wanted, chosen.effective_batch) else own
+
+    def _make_candidates(self, wishes: SplitWishes) -> list[Candidate]:
+        return make_candidates(
+            self.wanted, self.sharing, wishes, self.budget.usable_bytes, self.lean.peaks
+        )
+
+    def _fits(self, size: int, test_sizes: tuple[int | None, ...]) -> bool:
+        sized = self.model.with_test_batches(test_sizes)
+        return sized.at(size).allocated_bytes <= self.budget.usable_bytes
+
+    def _findings(self, chosen: Candidate, test_sizes: Sequence[int]) -> tuple[Finding, ...]:
+        found = audit(
+            self.model,
+            batch_size=chosen.batch_size,
+            iter_size=chosen.iter_size,
+            gpus=self.model.gpus,
+            refused=self.wishes.refused,
+        )
+        tested = (
+            finding_of_test(self.model, test, size)
+            for test, size in zip(self.tests, test_sizes, strict=True)
+        )
+        return (*found, *filter(None, tested))
+
+    def _remarks(self, chosen: Candidate) -> list[str]:
+        wishes, remarks = self.wishes, []
+        if chosen.effective_batch != self.wanted:
+            share = chosen.effective_batch / self.wanted - 1
+            remarks.append(
+                f"The effective batch is {chosen.effective_batch} instead of {self.wanted} "
+                f"({share:+.2%}), within the tolerance."
+            )
+        if chosen.batch_size % wishes.split.prefer_multiple_of:
+            remarks.append(
+                f"No batch_size that fits is a multiple of {wishes.split.prefer_multiple_of}."
+            )
+        if not wishes.split.tolerance and not wishes.split.pinned:
+            near = good_neighbours(
+                self.wanted, self.sharing, chosen, self.budget.usable_bytes, self.lean.peaks
+            )
+            if near:
+                better = " or ".join(
+                    f"{each.effective_batch} = {each.batch_size} x {each.iter_size}"
+                    for each in near
+                )
+                remarks.append(
+                    f"{self.wanted} splits badly: {chosen.iter_size} passes of "
+                    f"{chosen.batch_size}. Nearby are {better} (--tolerance 10%)."
+                )
+        if self.model.gpus > 1 and not self.sharing.divided:
+            remarks.append(
+                f"Caffe multiplies: batch_size {chosen.batch_size} is for each of the "
+                f"{self.model.gpus} GPUs. (NVIDIA's fork divides it: --engine nvcaffe.)"
+            )
+        scale = self.scale(chosen)
+        if scale.ratio != 1:
+            if self.model.gpus > 1 and wishes.schedule.recipe_batch is None:
+                remarks.append(
+                    f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
+                    "on one GPU; --recipe-batch says otherwise."
+                )
+            remarks.append(
+                rate_advice(
+                    self.model.recipe.solver.type, 1 / scale.ratio, wishes.schedule.lr_scaling
+                )
+            )
+        return remarks
+
+
+def check_has_loss(model: Model) -> None:
+    """Raises a NetError if nothing in the train net is a loss: there is nothing to train."""
+    if not model.has_loss:
+        raise NetError(
+            "the TRAIN net has no loss, so there is nothing to train",
+            hint="Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy "
+            "file? Training needs the train_val one.",
+        )
+
+
+def does_not_fit(model: Model, budget: Budget, size: int) -> DoesNotFitError:
+    """The error for a budget that not even the smallest batch fits, with the costliest layers."""
+    prediction = model.at(size)
+    missing = prediction.allocated_bytes - budget.usable_bytes
+    costly = sorted(prediction.layers, key=lambda layer: layer.bytes, reverse=True)[:5]
+    test = ", a smaller TEST batch_size" if model.recipe.tests else ""
+    lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
+    return DoesNotFitError(
+        f"batch_size {size} needs {format_size(prediction.allocated_bytes)}, "
+        f"{format_size(missing)} ({missing:,} bytes) more than the "
+        f"{format_size(budget.usable_bytes)} that the budget of "
+        f"{format_size(budget.budget_bytes)} leaves for Caffe. "
+        f"The layers that cost most:{lines}",
+        missing_bytes=missing,
+        hint=f"Try more memory, smaller input images{test}, or see all layers with "
+        "`caffe-batch memory`.",
+    )
+
+
+def _cost(layer: LayerBytes, total: int) -> str:
+    where = "" if layer.net == "train" else f", {layer.net} net"
+    share = layer.bytes / total if total else 0.0
+    return f"{layer.name} ({layer.type}{where}): {format_size(layer.bytes)}, {share:.0%}"

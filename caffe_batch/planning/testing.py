@@ -1,0 +1,220 @@
+"""The batches of the test nets: small enough beside the train net, and the test set seen once.
+
+A test's batches cost memory but change no weight: the score is the mean over test_iter batches
+(solver.cpp, Test), so any batch size gives the same one as long as the batches are equal. They
+make room for the train net where that allows a larger micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from caffe_batch.errors import NetError
+from caffe_batch.memory.predict import Model
+from caffe_batch.net.batch import batch_size
+from caffe_batch.net.recipe import Recipe
+from caffe_batch.net.samples import Rows, Summed, follow
+from caffe_batch.planning.changes import Change, layer_changes
+from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
+from caffe_batch.planning.split import divisors
+
+
+@dataclass(frozen=True, slots=True)
+class NetTest:
+    """The batches of one test net.
+
+    Attributes:
+        number: Which test net, in Caffe's order.
+        own_size, own_iter: As in the files.
+        records: Records of the test set, or None if they can't be counted.
+        shared: Whether it reads through the train net's data layer, and so with its batch size.
+    """
+
+    number: int
+    own_size: int
+    own_iter: int
+    records: int | None
+    shared: bool
+
+    @property
+    def samples(self) -> int:
+        """What one test is to see: the test set once, or as much as in the files."""
+        return self.records or self.own_size * self.own_iter
+
+    def iter_for(self, size: int) -> int:
+        """test_iter for a batch size; the last batch may begin the set again."""
+        return -(-self.samples // size)
+
+    def sizes(self, floor: int) -> list[int]:
+        """The batch sizes to choose from, smallest first: from the floor to the files' own."""
+        least = min(floor, self.own_size)
+        exact = [size for size in divisors(self.samples) if least <= size <= self.own_size]
+        halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
+        return sorted({*exact, *(size for size in halves if size >= least)})
+
+
+def planned_tests(model: Model, records: Sequence[int | None]) -> list[NetTest]:
+    """The test nets whose batch size can be planned.
+
+    Args:
+        model: The recipe's model.
+        records: Records of each test set, None where unknown.
+    """
+    found = []
+    for number, file in enumerate(model.recipe.tests):
+        try:
+            size = batch_size(model.test_layers[number])
+        except NetError:
+            continue  # no layer has a batch size there: it stays as it is
+        own_iter = model.recipe.solver.test_iter[number]
+        shared = model.recipe.shares_data_layer(file)
+        found.append(NetTest(number, size, own_iter, records[number], shared))
+    return found
+
+
+def smallest(tests: Sequence[NetTest], number: int, floor: int) -> tuple[int | None, ...]:
+    """For a model of ``number`` test nets: each of these with the smallest batch it may have.
+
+    Args:
+        tests: The test nets to plan.
+        number: How many test nets the model has.
+        floor: No batch goes below this to make room, except that of the files.
+    """
+    sizes: list[int | None] = [None] * number
+    for test in tests:
+        if not test.shared:
+            sizes[test.number] = test.sizes(floor)[0]
+    return tuple(sizes)
+
+
+def largest_that_fit(
+    tests: Sequence[NetTest],
+    start: tuple[int | None, ...],
+    floor: int,
+    fits: Callable[[tuple[int | None, ...]], bool],
+) -> tuple[int | None, ...]:
+    """The largest batch of each test net, up to the file's own, that fits beside the train net.
+
+    A size that divides the test set is taken instead if it isn't below half of that.
+
+    Args:
+        tests: The test nets to plan.
+        start: Sizes that fit, one a test net of the model (see :func:`smallest`).
+        floor: As it was there.
+        fits: Whether these sizes fit together.
+    """
+    chosen = list(start)
+    for test in tests:
+        if test.shared:
+            continue
+        sizes = test.sizes(floor)
+        low, high = 0, len(sizes) - 1  # the first one fits
+
+        def fit(place: int, number: int = test.number, sizes: list[int] = sizes) -> bool:
+            return fits((*chosen[:number], sizes[place], *chosen[number + 1 :]))
+
+        if fit(high):
+            low = high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fit(middle) else (low, middle)
+        largest = sizes[low]
+        exact = max((size for size in sizes[: low + 1] if test.samples % size == 0), default=0)
+        chosen[test.number] = exact if 2 * exact >= largest else largest
+    return tuple(chosen)
+
+
+def changes_of_tests(
+    recipe: Recipe, model: Model, tests: Sequence[NetTest], sizes: Sequence[int]
+) -> list[Change]:
+    """What the test nets' batches change in the files.
+
+    Args:
+        recipe: The files.
+        model: Their model, with the files' own batch sizes.
+        tests: The test nets that were planned.
+        sizes: The batch size of each.
+    """
+    changes = []
+    for test, size in zip(tests, sizes, strict=True):
+        if not test.shared and size != test.own_size:
+            changes += [
+                _inside_solver(change, test.number) if change.file == "solver" else change
+                for change in layer_changes(
+                    model.test_layers[test.number],
+                    [index for index, _ in recipe.tests[test.number].selected()],
+                    size,
+                    "the test net's memory makes room for the train net's",
+                    recipe.file_of_test(test.number),
+                )
+            ]
+        after = test.iter_for(size)
+        if after != test.own_iter:
+            changes.append(
+                Change("solver", ("test_iter", test.number), test.own_iter, after,
+                       _why(test, size))
+            )  # fmt: skip
+    return changes
+
+
+def _inside_solver(change: Change, number: int) -> Change:
+    """A change in a test net that stands in the solver, as one of the solver's fields."""
+    path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
+    return replace(change, path=path, layer=None)
+
+
+def _why(test: NetTest, size: int) -> str:
+    if test.records is None:
+        return f"a test sees {test.samples:,} samples, as in the files"
+    again = test.iter_for(size) * size - test.records
+    extra = f" ({again} of them twice)" if again else ""
+    return f"one test covers the {test.records:,} records once{extra}"
+
+
+def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
+    """Whether the score of other test batches is the same score; None if the batches stay.
+
+    Args:
+        model: The recipe's model, with the files' own batch sizes.
+        test: The test net.
+        size: Its batch size in the plan.
+    """
+    if size == test.own_size:
+        return None
+    small, large = (
+        replace(model, test_batches=_only(model, test, each)).test_nets(each)[test.number]
+        for each in (size, 2 * size)
+    )
+    used = {i for node in small.nodes for i in node.bottoms}
+    uneven = []
+    for station in follow(small, large, 2):
+        for index, state in zip(station.small.tops, station.tops, strict=True):
+            fair = isinstance(state, Rows) or (isinstance(state, Summed) and state.factor == 1)
+            if index not in used and not fair:
+                uneven.append(small.blobs[index].name)
+    name = f"test net {test.number}"
+    if uneven:
+        return Finding(
+            Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
+            f"{name}: {', '.join(uneven)} isn't a mean over samples of each batch, so the mean "
+            f"over batches of {size} is not that over batches of {test.own_size}.",
+            scope=Scope.TEST,
+        )  # fmt: skip
+    if test.samples % size:
+        return Finding(
+            Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
+            f"{name}: batches of {size} don't divide {test.samples:,} records, so the first "
+            f"{test.iter_for(size) * size - test.samples} count twice.",
+            scope=Scope.TEST,
+        )  # fmt: skip
+    return Finding(
+        Cause.TEST_BATCHES, None, Verdict.EXACT,
+        f"{name}: the mean over {test.iter_for(size)} equal batches is the mean over the samples.",
+        scope=Scope.TEST,
+    )  # fmt: skip
+
+
+def _only(model: Model, test: NetTest, size: int) -> tuple[int | None, ...]:
+    number = len(model.recipe.tests)
+    return tuple(size if i == test.number else None for i in range(number))
