@@ -152,13 +152,15 @@ def reshape_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[B
 def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     """The batch sizes among literal shapes (see :func:`batch_sites`)."""
     time = _time_and_batch(layers)
+    hidden = {blob for layer in _recurrent(layers) for blob in layer.bottoms[2:]}
     sites: list[BatchSite] = []
     size: int | None = None if time is None else time[1]
     for i, layer in enumerate(layers):
         if layer.type not in SHAPED_TYPES:
             continue
         for j, shape in enumerate(literal_shapes(layer)):
-            if time is not None and shape[:2] == time:
+            first_state = j < len(layer.tops) and layer.tops[j] in hidden and shape[:1] == (1,)
+            if time is not None and (shape[:2] == time or (first_state and shape[1:2] == time[1:])):
                 sites.append(BatchSite(i, j, 1))
             elif shape and (size is None or shape[0] == size):
                 size = shape[0]

@@ -134,7 +134,7 @@ def schedule_changes(
         before, epochs = getattr(solver, field), lengths.get(field)
         if epochs is not None and (field == "snapshot" or solver.test_iter):
             exact = scale.updates(epochs)
-            reason = f"every {float(epochs):.4g} epochs{_rounded(exact)}"
+            reason = f"every {_epochs(epochs)}{_rounded(exact)}"
             changes += _set(solver, field, _whole(field, exact), reason)
         elif before > 0 and scale.ratio != 1:
             exact = before * scale.ratio
@@ -158,7 +158,7 @@ def _run_length(
     exact = solver.max_iter * run
     reason = scale.reason(solver.max_iter, exact)
     if epochs is not None:
-        reason = f"{float(epochs):.4g} epochs{_rounded(exact)}"
+        reason = f"{_epochs(epochs)}{_rounded(exact)}"
     yield from _set(solver, "max_iter", _whole("max_iter", exact), reason)
 
 
@@ -229,6 +229,10 @@ def _whole(field: str, exact: Fraction) -> int:
     return max(1, round(exact))
 
 
+def _epochs(epochs: Fraction) -> str:
+    return "epoch" if epochs == 1 else f"{float(epochs):.4g} epochs"
+
+
 def _rounded(exact: Fraction) -> str:
     return "" if exact.denominator == 1 else f" ({float(exact):.2f} updates, rounded once)"
 
@@ -244,7 +248,7 @@ def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:
         ratio: The new effective batch over the recipe's.
         scaling: What was asked for.
     """
-    grown = f"The effective batch is {float(ratio):.3g} times the recipe's"
+    grown = f"The effective batch is {float(ratio):.4g} times the recipe's"
     if scaling is not LrScaling.NONE:
         return f"{grown}; base_lr is scaled ({scaling.value})."
     if solver_type in ADAPTIVE:

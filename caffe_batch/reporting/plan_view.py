@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from caffe_batch.planning.changes import Change
 from caffe_batch.planning.findings import Finding, Verdict
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.split import Candidate
@@ -96,15 +97,21 @@ _STYLES = {
 
 
 def _changes(plan: Plan) -> Table:
+    """Every change; those that are the same in several layers in one row."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for header in ("file", "field", "from", "to", "why"):
         table.add_column(header, overflow="fold")
+    rows: dict[tuple[Any, ...], list[Change]] = {}
     for change in plan.changes:
+        alone = change.field if change.layer is None else ""
+        key = (change.file, change.path, alone, change.before, change.after, change.reason)
+        rows.setdefault(key, []).append(change)
+    for first, *others in rows.values():
         table.add_row(
-            change.file,
-            change.field,
-            "-" if change.before is None else str(change.before),
-            "removed" if change.after is None else str(change.after),
-            change.reason,
+            first.file,
+            f"{first.field} (and in {len(others)} more layers)" if others else first.field,
+            "-" if first.before is None else str(first.before),
+            "removed" if first.after is None else str(first.after),
+            first.reason,
         )
     return table

@@ -1,0 +1,360 @@
+"""The audit's findings on small nets, one cause each; real Caffe measures them in test_causes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caffe_batch.memory import Engine, Model
+from caffe_batch.net import Sources, read_recipe
+from caffe_batch.planning import Cause, Finding, Verdict, audit
+from caffe_batch.planning.findings import Scope
+
+DATA = """
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 24 dim: 3 dim: 5 dim: 7 } shape { dim: 24 } } }
+"""
+IP = """
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+"""
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" %s }'
+PLAIN = DATA + IP + LOSS % ""
+
+
+class Auditor:
+    """Writes a net into a folder and audits it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def model(self, net: str, solver: str = "", **build: Any) -> Model:
+        (self.folder / "net.prototxt").write_text(net)
+        (self.folder / "solver.prototxt").write_text(f'net: "net.prototxt" {solver}')
+        recipe = read_recipe(self.folder / "net.prototxt", self.folder / "solver.prototxt")
+        return Model(recipe, Sources((), {"d": (3, 5, 7)}), allow_unknown=True, **build)
+
+    def __call__(
+        self, net: str, solver: str = "", b: int = 8, k: int = 3, refused: Sequence[Cause] = ()
+    ) -> dict[tuple[Cause, str | None], Finding]:
+        found = audit(self.model(net, solver), batch_size=b, iter_size=k, refused=refused)
+        by_place = {(finding.cause, finding.layer): finding for finding in found}
+        assert len(by_place) == len(found), "two findings for one cause in one place"
+        return by_place
+
+
+@pytest.fixture
+def audited(tmp_path: Path) -> Auditor:
+    return Auditor(tmp_path)
+
+
+def training(found: dict[tuple[Cause, str | None], Finding]) -> dict[tuple[Cause, str | None], str]:
+    """The verdicts on the training itself, without those that are exact."""
+    return {
+        place: finding.verdict.value
+        for place, finding in found.items()
+        if finding.scope is Scope.TRAINING and finding.verdict is not Verdict.EXACT
+    }
+
+
+def values(finding: Finding) -> list[tuple[str, Any, Any]]:
+    return [(change.field, change.before, change.after) for change in finding.changes]
+
+
+def test_one_pass_is_the_whole_batch(audited: Auditor) -> None:
+    assert audited(PLAIN, "clip_gradients: 1", b=24, k=1) == {}
+
+
+def test_a_plain_net_is_exact(audited: Auditor) -> None:
+    found = audited(PLAIN, "weight_decay: 0.1 momentum: 0.9")
+    assert training(found) == {}
+    assert {cause for cause, _ in found} == {
+        Cause.WEIGHT_DECAY, Cause.DATA_ORDER, Cause.LOSS_NORMALIZATION, Cause.LOG_OUTPUTS
+    }  # fmt: skip
+    log = found[Cause.LOG_OUTPUTS, None]
+    assert log.scope is Scope.LOG
+    assert "(loss)" in log.explanation
+
+
+def test_clip_gradients_follow_the_sum(audited: Auditor) -> None:
+    found = audited(PLAIN, "clip_gradients: 0.1")[Cause.CLIP_GRADIENTS, None]
+    assert found.verdict is Verdict.COMPENSATED
+    assert values(found) == [("clip_gradients", 0.1, 0.3)]
+    assert (Cause.CLIP_GRADIENTS, None) not in audited(PLAIN)  # -1: no clipping
+    refused = audited(PLAIN, "clip_gradients: 0.1", refused=[Cause.CLIP_GRADIENTS])
+    refusal = refused[Cause.CLIP_GRADIENTS, None]
+    assert (refusal.verdict, refusal.changes) == (Verdict.DIFFERENT, ())
+    assert "0.1 -> 0.3" in refusal.offer
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "weight"),
+    [
+        ("loss_param { normalization: FULL }", Verdict.EXACT, None),
+        ("loss_param { normalization: BATCH_SIZE }", Verdict.EXACT, None),
+        ("loss_param { normalize: false }", Verdict.EXACT, None),
+        ("loss_param { normalization: VALID }", Verdict.EXACT, None),
+        ("loss_param { normalization: NONE }", Verdict.COMPENSATED, 3.0),
+        ("loss_weight: 0.5 loss_param { normalization: NONE }", Verdict.COMPENSATED, 1.5),
+        # normalization wins over the older normalize
+        ("loss_param { normalization: NONE normalize: true }", Verdict.COMPENSATED, 3.0),
+    ],
+)
+def test_normalization(
+    audited: Auditor, settings: str, verdict: Verdict, weight: float | None
+) -> None:
+    found = audited(DATA + IP + LOSS % settings)[Cause.LOSS_NORMALIZATION, "loss"]
+    assert found.verdict is verdict
+    assert [change.after for change in found.changes] == ([] if weight is None else [weight])
+
+
+@pytest.mark.parametrize("normalization", ["", "normalization: VALID", "normalize: true"])
+def test_ignored_labels(audited: Auditor, normalization: str) -> None:
+    loss = LOSS % f"loss_param {{ ignore_label: 2 {normalization} }}"
+    found = audited(DATA + IP + loss)
+    assert training(found) == {(Cause.IGNORE_LABEL, "loss"): "approximate"}
+    assert "BATCH_SIZE" in found[Cause.IGNORE_LABEL, "loss"].offer
+    full = LOSS % "loss_param { ignore_label: 2 normalization: FULL }"
+    assert training(audited(DATA + IP + full)) == {}
+
+
+def test_sigmoid_cross_entropy_divides_by_the_batch(audited: Auditor) -> None:
+    targets = DATA.replace("shape { dim: 24 } }", "shape { dim: 24 dim: 4 } }")
+    loss = 'layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "ip" bottom: "label" %s }'
+    assert training(audited(targets + IP + loss % "")) == {}
+    ignored = audited(targets + IP + loss % "loss_param { ignore_label: 2 }")
+    assert training(ignored) == {}  # BATCH_SIZE by default
+    valid = audited(targets + IP + loss % "loss_param { ignore_label: 2 normalization: VALID }")
+    assert training(valid) == {(Cause.IGNORE_LABEL, "loss"): "approximate"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight"),
+    [
+        ('type: "Power" bottom: "ip" power_param { power: 2 }', 0.6),
+        ('type: "Reduction" bottom: "ip" reduction_param { operation: SUMSQ }', 0.6),
+        ('type: "Reduction" bottom: "ip" reduction_param { operation: MEAN axis: 1 }', 0.6),
+        ('type: "Reduction" bottom: "ip" reduction_param { operation: MEAN }', None),
+    ],
+)
+def test_plain_tops_as_losses_are_sums(audited: Auditor, layer: str, weight: float | None) -> None:
+    found = audited(DATA + IP + f'layer {{ name: "sum" top: "sum" loss_weight: 0.2 {layer} }}')
+    finding = found[Cause.LOSS_SUM, "sum"]
+    assert finding.verdict is (Verdict.EXACT if weight is None else Verdict.COMPENSATED)
+    assert [change.after for change in finding.changes] == ([] if weight is None else [weight])
+
+
+def test_a_loss_that_is_read_by_others_keeps_its_weight_on_the_split(audited: Auditor) -> None:
+    net = (
+        DATA + IP + LOSS % "loss_weight: 0.1 loss_param { normalization: NONE }"
+        + 'layer { name: "more" type: "Power" bottom: "loss" top: "more" loss_weight: 2 }'
+    )  # fmt: skip
+    found = audited(net)
+    assert values(found[Cause.LOSS_NORMALIZATION, "loss"]) == [
+        ('layer "loss" loss_weight[0]', 0.1, 0.3)
+    ]
+    assert values(found[Cause.LOSS_SUM, "more"]) == [('layer "more" loss_weight[0]', 2.0, 6.0)]
+
+
+def test_behind_a_mean_multiples_are_exact_and_squares_are_not(audited: Auditor) -> None:
+    power = 'layer {{ name: "p" type: "Power" bottom: "loss" top: "p" loss_weight: 1 {} }}'
+    quiet = LOSS % "loss_weight: 0"
+    assert training(audited(DATA + IP + quiet + power.format("power_param { scale: 3 }"))) == {}
+    squared = audited(DATA + IP + quiet + power.format("power_param { power: 2 }"))
+    assert training(squared) == {(Cause.MIXED_SAMPLES, "p"): "different"}
+    assert "sums up the whole batch" in squared[Cause.MIXED_SAMPLES, "p"].explanation
+
+
+BN = 'layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "ip" batch_norm_param { %s } }'
+
+
+def test_batch_norm(audited: Auditor) -> None:
+    found = audited(DATA + IP + BN % "" + LOSS % "")
+    assert training(found) == {
+        (Cause.BATCH_NORM_STATISTICS, "bn"): "different",
+        (Cause.BATCH_NORM_AVERAGE, "bn"): "compensated",
+    }
+    assert "8 samples instead of 24" in found[Cause.BATCH_NORM_STATISTICS, "bn"].explanation
+    ((_, before, after),) = values(found[Cause.BATCH_NORM_AVERAGE, "bn"])
+    assert before == 0.999
+    assert after**3 == pytest.approx(0.999, abs=1e-6)
+
+
+def test_batch_norm_with_known_statistics_is_exact(audited: Auditor) -> None:
+    assert training(audited(DATA + IP + BN % "use_global_stats: true" + LOSS % "")) == {}
+
+
+def test_batch_norm_that_nothing_trains_is_no_cause(audited: Auditor) -> None:
+    aside = 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "aside" }'
+    assert training(audited(DATA + aside + IP + LOSS % "")) == {}
+
+
+def test_dropout_and_random_inputs(audited: Auditor) -> None:
+    drop = 'layer { name: "drop" type: "Dropout" bottom: "ip" top: "ip" }'
+    assert training(audited(DATA + IP + drop + LOSS % "")) == {
+        (Cause.RANDOM_DRAWS, "drop"): "approximate"
+    }
+    dummy = """layer { name: "in" type: "DummyData" top: "data" top: "label" dummy_data_param {
+      shape { dim: 24 dim: 3 dim: 5 dim: 7 } shape { dim: 24 }
+      data_filler { type: "%s" } data_filler { type: "constant" } } }"""
+    assert training(audited(dummy % "gaussian" + IP + LOSS % "")) == {
+        (Cause.RANDOM_DRAWS, "in"): "approximate"
+    }
+    assert training(audited(dummy % "constant" + IP + LOSS % "")) == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ('layer { name: "m" type: "Softmax" bottom: "ip" top: "m" softmax_param { axis: 0 } }',
+         "works along axis 0"),
+        ('layer { name: "m" type: "Filter" bottom: "ip" bottom: "label" top: "m" }',
+         "where they stand in the batch"),
+        ('layer { name: "m" type: "BatchReindex" bottom: "ip" bottom: "label" top: "m" }',
+         "where they stand in the batch"),
+        ('layer { name: "m" type: "Scale" bottom: "ip" top: "m" scale_param { axis: 0 } }',
+         "a value for each sample"),
+        ('layer { name: "m" type: "Slice" bottom: "ip" top: "m" top: "n" slice_param { axis: 0 } }',
+         "doesn't follow the batch size"),
+        ('layer { name: "m" type: "Crop" bottom: "data" bottom: "d2" top: "m" '
+         'crop_param { axis: 0 } }', "works along axis 0"),
+    ],
+)  # fmt: skip
+def test_layers_that_mix_samples(audited: Auditor, layers: str, why: str) -> None:
+    more = """layer { name: "d2" type: "DummyData" top: "d2"
+      dummy_data_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }"""
+    loss = 'layer { name: "end" type: "Reduction" bottom: "m" top: "end" loss_weight: 1 }'
+    found = audited(DATA + more + IP + layers + loss)
+    assert training(found) == {(Cause.MIXED_SAMPLES, "m"): "different"}
+    assert why in found[Cause.MIXED_SAMPLES, "m"].explanation
+
+
+def test_blobs_put_together_along_the_batch_and_taken_apart_again(audited: Auditor) -> None:
+    """Two branches through one layer: every sample of both is treated as in the whole batch."""
+    net = DATA + """
+      layer { name: "twice" type: "Power" bottom: "data" top: "other" power_param { scale: 2 } }
+      layer { name: "both" type: "Concat" bottom: "data" bottom: "other" top: "both"
+        concat_param { axis: 0 } }
+      layer { name: "ip" type: "InnerProduct" bottom: "both" top: "ips"
+        inner_product_param { num_output: 4 } }
+      layer { name: "apart" type: "Slice" bottom: "ips" top: "ip" top: "ip2"
+        slice_param { axis: 0 } }
+      layer { name: "near" type: "EuclideanLoss" bottom: "ip" bottom: "ip2" top: "near" }
+    """ + LOSS % ""  # fmt: skip
+    assert training(audited(net)) == {}
+
+
+SEQUENCES = """
+layer { name: "in" type: "Input" top: "x" top: "cont" top: "label" input_param {
+  shape { dim: 5 dim: 24 dim: 3 } shape { dim: 5 dim: 24 } shape { dim: 5 dim: 24 } } }
+layer { name: "rnn" type: "%s" bottom: "x" bottom: "cont" %s top: "h"
+  recurrent_param { num_output: 4 %s } }
+"""
+
+
+def test_recurrent_layers_carry_their_state_on(audited: Auditor) -> None:
+    loss = """layer { name: "loss" type: "SoftmaxWithLoss" bottom: "h" bottom: "label"
+      softmax_param { axis: 2 } }"""
+    found = audited(SEQUENCES % ("LSTM", "", "") + loss)
+    assert training(found) == {(Cause.RECURRENT_STATE, "rnn"): "different"}
+    # A mean over T of what lies on (T, N): the batch on axis 1 is not divided by.
+    euclid = """layer { name: "target" type: "Input" top: "t"
+      input_param { shape { dim: 5 dim: 24 dim: 4 } } }
+      layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "t" }"""
+    found = audited(SEQUENCES % ("RNN", "", "") + euclid)
+    assert values(found[Cause.LOSS_NORMALIZATION, "loss"]) == [
+        ('layer "loss" loss_weight[0]', None, 3.0)
+    ]
+
+
+def test_exposed_state_comes_from_outside(audited: Auditor) -> None:
+    net = """layer { name: "h0" type: "DummyData" top: "h0"
+      dummy_data_param { shape { dim: 1 dim: 24 dim: 4 } } }""" + SEQUENCES % (
+        "RNN", 'bottom: "h0"', "expose_hidden: true"
+    ) + """layer { name: "quiet" type: "Silence" bottom: "hT" }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "h" bottom: "label"
+      softmax_param { axis: 2 } }"""  # fmt: skip
+    assert training(audited(net.replace('top: "h"\n', 'top: "h" top: "hT"\n'))) == {}
+
+
+def test_time_merged_with_the_batch_is_followed(audited: Auditor) -> None:
+    net = (
+        SEQUENCES % ("RNN", "", "expose_hidden: false")
+        + """
+      layer { name: "flat" type: "Reshape" bottom: "h" top: "flat"
+        reshape_param { shape { dim: -1 dim: 4 } } }
+      layer { name: "flatl" type: "Reshape" bottom: "label" top: "flatl"
+        reshape_param { shape { dim: -1 } } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "flat" bottom: "flatl" }
+    """
+    )
+    assert training(audited(net)) == {(Cause.RECURRENT_STATE, "rnn"): "different"}
+
+
+def test_a_reshape_that_only_looks_like_a_transpose_mixes(audited: Auditor) -> None:
+    net = (
+        DATA
+        + """
+      layer { name: "look" type: "Reshape" bottom: "data" top: "look"
+        reshape_param { shape { dim: 5 dim: -1 dim: 21 } } }
+      layer { name: "end" type: "InnerProduct" bottom: "look" top: "end" loss_weight: 1
+        inner_product_param { num_output: 2 axis: 2 } }
+    """
+    )
+    assert training(audited(net, b=10, k=2)) == {(Cause.MIXED_SAMPLES, "look"): "different"}
+
+
+def test_windows(audited: Auditor) -> None:
+    net = (
+        """layer { name: "in" type: "WindowData" top: "data" top: "label"
+      transform_param { crop_size: 7 }
+      window_data_param { source: "w" batch_size: 24 fg_fraction: %s } }"""
+        + IP
+        + LOSS % ""
+    )
+    assert training(audited(net % "0.25")) == {(Cause.WINDOW_DATA, "in"): "approximate"}
+    found = audited(net % "0.3")  # 3 x floor(2.4) = 6, floor(7.2) = 7
+    assert training(found) == {(Cause.WINDOW_DATA, "in"): "different"}
+    assert "3 x 2 = 6 of an update's windows, instead of 7" in (
+        found[Cause.WINDOW_DATA, "in"].explanation
+    )
+
+
+def test_layers_without_a_rule_are_unknown(audited: Auditor) -> None:
+    python = 'layer { name: "py" type: "Python" bottom: "ip" top: "ip" python_param { module: "m" layer: "L" } }'  # noqa: E501
+    assert training(audited(DATA + IP + python + LOSS % "")) == {
+        (Cause.UNKNOWN_LAYER, "py"): "unknown"
+    }
+
+
+def test_a_whole_batch_too_large_for_caffe_is_judged_by_two_passes(audited: Auditor) -> None:
+    """2^31 elements are over the limit of a blob; the findings are those of any other size."""
+    big = DATA.replace("dim: 5 dim: 7", "dim: 4000 dim: 4000")
+    net = big + IP.replace("num_output: 4", "num_output: 1") + LOSS % (
+        "loss_param { normalization: NONE }"
+    )  # fmt: skip
+    found = audited(net, b=8, k=30)
+    assert values(found[Cause.LOSS_NORMALIZATION, "loss"])[0][2] == 30.0
+
+
+def test_several_gpus(tmp_path: Path) -> None:
+    model = Auditor(tmp_path).model(
+        DATA + IP + LOSS % "loss_param { normalization: NONE }", "clip_gradients: 2", gpus=2
+    )
+    found = {f.cause: f for f in audit(model, batch_size=4, iter_size=3, gpus=2)}
+    assert values(found[Cause.CLIP_GRADIENTS])[0][2] == 6.0  # averaged over GPUs before
+    assert values(found[Cause.LOSS_NORMALIZATION])[0][2] == 6.0  # and that mean counts as well
+    assert found[Cause.LAYER_WISE_REDUCE].verdict is Verdict.EXACT
+
+
+def test_nvcaffe_divides(tmp_path: Path) -> None:
+    net = """layer { name: "in" type: "Data" top: "d" top: "label"
+      data_param { source: "x" batch_size: 24 } }""" + IP.replace('"data"', '"d"') + BN % "" + (
+        LOSS % ""
+    )  # fmt: skip
+    model = Auditor(tmp_path).model(net, engine=Engine.NVCAFFE, gpus=2)
+    found = {f.cause: f for f in audit(model, batch_size=8, iter_size=3, gpus=2)}
+    assert "4 samples instead of 24" in found[Cause.BATCH_NORM_STATISTICS].explanation
