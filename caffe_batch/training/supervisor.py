@@ -235,8 +235,8 @@ class _Run:
             self._write(JobState.RUNNING)
             ending = self._follow(worker, tracker, observer)
         finally:
-            relay.attend(None)
             worker.end()
+            relay.attend(None)
         self._log_tail = worker.log_tail
         self._amend(ended=_now(), ending=ending.reason.value, detail=ending.detail)
         return ending
