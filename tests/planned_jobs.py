@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 
+from caffe_batch.rendering.job_files import JobFiles
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.progress import Progress
@@ -97,6 +99,7 @@ def write_job(
     snapshot: int = 0,
     width: int = 8,
     net: str | None = None,
+    later: Sequence[Mapping[str, object]] = (),
     **fields: object,
 ) -> JobDirectory:
     """A planned job in ``folder``/job, its data in ``folder``/data.
@@ -109,6 +112,8 @@ def write_job(
         snapshot: Updates between snapshots, 0 for the last one alone.
         width: Neurons of the hidden layer: how long an update takes.
         net: Text of another net.
+        later: For each phase after the first, the solver fields that differ from the first's;
+            max_iter and iter_size among them.
         fields: Other solver fields, as they are written.
     """
     job = JobDirectory(folder / "job")
@@ -116,8 +121,7 @@ def write_job(
     if net is None:
         data = write_lmdb(folder / "data")
         net = NET.format(data=data, batch_size=batch_size, width=width)
-    job.net.write_text(net)
-    solver = {
+    solver: dict[str, object] = {
         **SOLVER,
         "net": f'"{job.net}"',
         "iter_size": iter_size,
@@ -126,7 +130,14 @@ def write_job(
         "snapshot_prefix": f'"{job.snapshots / "tiny"}"',
         **fields,
     }
-    job.solver.write_text("".join(f"{name}: {value}\n" for name, value in solver.items()))
+    files = JobFiles(job.path)
+    solvers = [solver]
+    for number, own in enumerate(later, start=2):
+        solvers.append({**solver, "net": f'"{files.phase_net(number)}"', **own})
+    for number, values in enumerate(solvers, start=1):
+        text = "".join(f"{name}: {value}\n" for name, value in values.items())
+        files.phase_solver(number).write_text(text)
+        files.phase_net(number).write_text(net)
     plan = {
         "effective_batch": batch_size * iter_size,
         "batch_size": batch_size,
@@ -134,6 +145,14 @@ def write_job(
         "gpus": 1,
         "train_records": RECORDS,
         "working_directory": str(folder),
+        "phases": [
+            {
+                "effective_batch": batch_size * int(str(values["iter_size"])),
+                "solver": files.phase_solver(number).name,
+                "net": files.phase_net(number).name,
+            }
+            for number, values in enumerate(solvers, start=1)
+        ],
     }
     job.plan.write_text(json.dumps(plan))
     return job

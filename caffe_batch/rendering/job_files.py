@@ -22,6 +22,7 @@ from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
 from caffe_batch.net.sources import READERS, Sources
 from caffe_batch.planning.changes import Change
+from caffe_batch.planning.growth import PlannedPhase
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.records import count_records
 from caffe_batch.rendering.files import write_text
@@ -58,6 +59,14 @@ class JobFiles:
     def plan(self) -> Path:
         """The plan as JSON."""
         return self.directory / "plan.json"
+
+    def phase_solver(self, number: int) -> Path:
+        """The solver of a phase, counted from 1; the first is :attr:`solver`."""
+        return self.solver if number == 1 else self.directory / f"solver.phase{number}.prototxt"
+
+    def phase_net(self, number: int) -> Path:
+        """The net of a phase, counted from 1; the first is :attr:`net`."""
+        return self.net if number == 1 else self.directory / f"net.phase{number}.prototxt"
 
     def test_net(self, number: int) -> Path:
         """A test net with a file of its own."""
@@ -113,7 +122,12 @@ def with_solver(
 
 
 def write_job(
-    plan: Plan, recipe: Recipe, solver_text: str | None, sources: Sources, directory: Path
+    plan: Plan,
+    recipe: Recipe,
+    solver_text: str | None,
+    sources: Sources,
+    directory: Path,
+    phases: Sequence[PlannedPhase] = (),
 ) -> JobFiles:
     """Writes a job directory.
 
@@ -126,6 +140,8 @@ def write_job(
         solver_text: The solver from the template, or None to edit the user's own.
         sources: Where the data was found.
         directory: Created if it isn't there.
+        phases: The phases of the training, each with all its changes; none if there is one alone,
+            with the changes of the plan.
 
     Raises:
         InputError: The directory holds a job already, or other files of these names, or its path
@@ -134,12 +150,24 @@ def write_job(
     """
     files = JobFiles(directory.resolve())
     _check_nameable(files)
-    texts, wiring = job_texts(plan, recipe, solver_text, files)
+    changes = [each.changes for each in phases] or [plan.changes]
+    wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
+    texts = job_texts(wired, recipe, solver_text, files)
     _check_free(files, directory, texts)
     content = {
         **plan.json(),
         "summary": plan.summary(),
-        "changes": [change.json() for change in (*plan.changes, *wiring)],
+        "changes": [change.json() for change in wired[0]],
+        "phases": [
+            {
+                **planned.phase.json(),
+                "batch_size": plan.batch_size,
+                "solver": files.phase_solver(number).name,
+                "net": files.phase_net(number).name,
+                "changes": [change.json() for change in wired[number - 1]],
+            }
+            for number, planned in enumerate(phases, start=1)
+        ],
         "files": files.json(),
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
@@ -184,24 +212,36 @@ def _check_nameable(files: JobFiles) -> None:
 
 
 def job_texts(
-    plan: Plan, recipe: Recipe, solver_text: str | None, files: JobFiles
-) -> tuple[dict[Path, str], list[Change]]:
-    """The text of each prototxt of the job, and the changes that tie them together."""
-    wiring = _wiring(recipe, files)
-    texts = {files.net: _edited_net(recipe.train, plan.changes)}
-    for number, test in _other_test_files(recipe).items():
-        texts[files.test_net(number)] = _edited_net(test, ())
-    solver_changes = [change for change in (*plan.changes, *wiring) if change.file == "solver"]
+    changes: Sequence[Sequence[Change]], recipe: Recipe, solver_text: str | None, files: JobFiles
+) -> dict[Path, str]:
+    """The text of each prototxt of the job.
+
+    Args:
+        changes: What each phase changes, first to last.
+        recipe: The files that they change.
+        solver_text: The solver from the template, or None to edit the user's own.
+        files: The names of the texts.
+    """
     if solver_text is None:
         solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
+    texts = {}
+    for number, own in enumerate(changes, start=1):
+        texts[files.phase_net(number)] = _edited_net(recipe.train, own)
+        texts[files.phase_solver(number)] = _edited_solver(recipe, solver_text, own)
+    for number, test in _other_test_files(recipe).items():
+        texts[files.test_net(number)] = _edited_net(test, ())
+    return texts
+
+
+def _edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
     path = None if recipe.solver_path is None else str(recipe.solver_path)
-    document = prototxt.Document(solver_text, caffe_pb2.SolverParameter, path)
-    document.update((c.path, c.after) for c in solver_changes if c.after is not None)
-    for change in solver_changes:
+    document = prototxt.Document(text, caffe_pb2.SolverParameter, path)
+    own = [change for change in changes if change.file == "solver"]
+    document.update((change.path, change.after) for change in own if change.after is not None)
+    for change in own:
         if change.after is None:
             document.remove(change.path)
-    texts[files.solver] = document.text
-    return texts, wiring
+    return document.text
 
 
 def _edited_net(file: NetFile, changes: Sequence[Change]) -> str:
@@ -224,8 +264,8 @@ def _read(path: Path) -> str:
     return prototxt.read_text(path)
 
 
-def _wiring(recipe: Recipe, files: JobFiles) -> list[Change]:
-    """The solver fields that name other files of the job."""
+def _wiring(recipe: Recipe, files: JobFiles, phase: int) -> list[Change]:
+    """The fields of a phase's solver that name other files of the job."""
     reason = "the job directory holds the net and the snapshots"
     solver = recipe.solver
     given = {field.name for field, _ in solver.ListFields()}
@@ -237,7 +277,7 @@ def _wiring(recipe: Recipe, files: JobFiles) -> list[Change]:
             before: Any = "(inline)" if inline else getattr(solver, field)
             changes.append(Change("solver", (field,), before, None, reason))
     before = getattr(solver, net_field) if net_field in given else None
-    changes.append(Change("solver", (net_field,), before, str(files.net), reason))
+    changes.append(Change("solver", (net_field,), before, str(files.phase_net(phase)), reason))
     for number in _other_test_files(recipe):
         index = number - len(solver.test_net_param)
         before = solver.test_net[index]

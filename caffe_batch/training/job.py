@@ -54,6 +54,7 @@ class Attempt:
         choices: What was decided for this run and why, one sentence each.
         ending: Why it ended (a value of ``EndReason``), or None while it runs.
         detail: The same in words, with Caffe's own message.
+        phase: Which phase of the plan it ran, 1 for the first.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Attempt:
     ended: str | None = None
     ending: str | None = None
     detail: str | None = None
+    phase: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class JobRecord:
 
     Attributes:
         state: Where the job stands. ``running`` without a living process: it was killed.
-        updates: The solver's max_iter.
+        updates: Those to do in all: max_iter of the last phase's solver.
         updates_done: Updates done by the last attempt.
         host: Name of the machine.
         caffe_batch_version: The version that ran it.
@@ -98,16 +100,26 @@ class JobRecord:
 
 
 @dataclass(frozen=True)
+class PhaseFacts:
+    """What plan.json says of a phase: its files, and the samples of each of its updates."""
+
+    solver: Path
+    net: Path
+    effective_batch: int
+
+
+@dataclass(frozen=True)
 class PlanFacts:
     """What training needs to know of plan.json.
 
     Attributes:
-        effective_batch: Samples per update.
+        effective_batch: Samples per update, in the first phase.
         batch_size, iter_size, gpus: Its factors.
         cpu_mode: Whether the plan counts on Caffe's CPU mode.
         train_records: Records of the training set, or None if the plan doesn't know.
         working_directory: Where the plan was made; relative paths in the net start there.
         summary: The plan in one line.
+        phases: The solvers to run one after another, at least one.
     """
 
     effective_batch: int
@@ -118,6 +130,7 @@ class PlanFacts:
     train_records: int | None
     working_directory: Path
     summary: str
+    phases: tuple[PhaseFacts, ...]
 
 
 class JobDirectory:
@@ -151,12 +164,7 @@ class JobDirectory:
         Raises:
             InputError: A file that ``plan`` writes is missing, or plan.json is not a plan.
         """
-        for file in (self.plan, self.solver, self.net):
-            if not file.is_file():
-                raise InputError(
-                    f"{self.path}: there is no {file.name}",
-                    hint="Write the directory with `caffe-batch plan NET ... --out DIR`.",
-                )
+        self._check_there(self.plan)
         content = _read_json(self.plan)
         try:
             directory = content.get("working_directory")
@@ -164,7 +172,7 @@ class JobDirectory:
             batch_size, iter_size = int(content["batch_size"]), int(content["iter_size"])
             effective = int(content["effective_batch"])
             split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
-            return PlanFacts(
+            facts = PlanFacts(
                 effective_batch=effective,
                 batch_size=batch_size,
                 iter_size=iter_size,
@@ -173,12 +181,31 @@ class JobDirectory:
                 train_records=None if records is None else int(records),
                 working_directory=self.path if directory is None else Path(directory),
                 summary=str(content.get("summary", split)),
+                phases=tuple(
+                    PhaseFacts(
+                        self.path / phase["solver"],
+                        self.path / phase["net"],
+                        int(phase["effective_batch"]),
+                    )
+                    for phase in content.get("phases", ())
+                )
+                or (PhaseFacts(self.solver, self.net, effective),),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.plan}: not a plan ({type(error).__name__}: {error})",
                 hint="Plan again with `caffe-batch plan NET ... --out DIR`.",
             ) from error
+        self._check_there(*(file for phase in facts.phases for file in (phase.solver, phase.net)))
+        return facts
+
+    def _check_there(self, *files: Path) -> None:
+        for file in files:
+            if not file.is_file():
+                raise InputError(
+                    f"{self.path}: there is no {file.name}",
+                    hint="Write the directory with `caffe-batch plan NET ... --out DIR`.",
+                )
 
     def read_record(self) -> JobRecord | None:
         """What job.json says, or None before the first ``train``.

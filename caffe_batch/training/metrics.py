@@ -3,9 +3,10 @@
 Two kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of the
 updates before it:
 
-``{"update", "loss", "learning_rate", "samples", "epoch", "seconds"}``
+``{"update", "loss", "learning_rate", "samples", "epoch", "seconds", "effective_batch"}``
     ``loss`` is the mean over all micro-batches since the line before, null if it is not finite;
-    ``learning_rate`` that of this update; ``epoch`` null if the records are not known.
+    ``learning_rate`` and ``effective_batch`` (samples) are those of this update; ``samples`` are
+    all so far; ``epoch`` is null if the records are not known.
 ``{"update", "test_net", "index", "output", "value", "is_loss", "seconds"}``
     One output of a test net after ``update`` updates, the mean over its batches; an output of
     several elements has a line for each, told apart by ``index``. ``is_loss``: it has a
@@ -35,6 +36,7 @@ class UpdateMetrics:
     samples: int
     epoch: float | None
     seconds: float
+    effective_batch: int | None = None  # files of older versions don't have it
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,13 @@ def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
     return tuple(scores[key] for key in sorted(scores))
 
 
-def rewind(path: Path, update: int) -> float:
+def rewind(path: Path, update: int, *, tests_again: bool) -> float:
     """Drop what came after a snapshot, since the run goes on from there.
-
-    Caffe repeats a test that is due at the snapshot's update, so those test lines go as well.
 
     Args:
         path: metrics.jsonl; it may be missing.
         update: Updates done in the snapshot.
+        tests_again: Whether Caffe repeats the test at that update; then its lines go as well.
 
     Returns:
         Seconds spent training up to there.
@@ -135,8 +136,8 @@ def rewind(path: Path, update: int) -> float:
     temporary = path.with_name(f"{path.name}.new")
     with MetricsFile(temporary) as kept:
         for metrics in read_metrics(path):
-            last = update if isinstance(metrics, UpdateMetrics) else update - 1
-            if metrics.update <= last:
+            again = tests_again and isinstance(metrics, NetTestMetrics)
+            if metrics.update <= (update - 1 if again else update):
                 kept.append(metrics)
                 seconds = max(seconds, metrics.seconds)
     temporary.replace(path)

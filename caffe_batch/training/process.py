@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.training.ending import Ending, classify
+from caffe_batch.training.ending import Ending, EndReason, classify
 from caffe_batch.training.events import (
     LogEvent,
     WorkerEvent,
@@ -30,6 +30,9 @@ WORKER = Path(__file__).with_name("worker.py")
 
 #: Log lines kept for the failure text; a stack trace of Caffe's has about 30.
 _TAIL_LINES = 200
+
+#: What a stop is asked for with; a worker that doesn't listen yet dies of it.
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 #: How long a worker may take to end once it was asked to and nobody listens any more.
 _GRACE_S = 10.0
@@ -127,9 +130,9 @@ class WorkerProcess:
         return tuple(self._log.tail)
 
     @property
-    def killed_on_request(self) -> bool:
-        """Whether a second stop request ended it without a snapshot."""
-        return self._stop_requests > 1
+    def stop_requested(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop_requests > 0
 
     def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
         """Everything new within the next ``timeout_s``, or until it closes its pipe."""
@@ -162,7 +165,12 @@ class WorkerProcess:
 
     def ending(self) -> Ending:
         """Why it ended. Call it when it has, and when everything was listened to."""
-        return classify(self._process.wait(), self._last_word, self._log.tail)
+        status = self._process.wait()
+        if self._stop_requests > 1:
+            return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
+        if self.stop_requested and self._last_word is None and -status in _STOP_SIGNALS:
+            return Ending(EndReason.INTERRUPTED, "stopped before Caffe was there", status)
+        return classify(status, self._last_word, self._log.tail)
 
     def end(self) -> None:
         """Make sure that it has ended and give back what it held."""
@@ -184,18 +192,47 @@ class WorkerProcess:
         self._log.close()
 
 
+class SignalRelay:
+    """Hands what this process is asked for to the worker of the moment.
+
+    Attributes:
+        stop_requested: Whether a stop was asked for.
+    """
+
+    def __init__(self) -> None:
+        self._worker: WorkerProcess | None = None
+        self.stop_requested = False
+
+    def attend(self, worker: WorkerProcess | None) -> None:
+        """From now on there is this worker; a stop that was asked for before it reaches it."""
+        self._worker = worker
+        if worker and self.stop_requested and not worker.stop_requested:
+            worker.stop()
+
+    def stop(self, number: int) -> None:
+        """Ask the worker to stop, or the next one if there is none."""
+        self.stop_requested = True
+        if self._worker:
+            self._worker.stop(number)
+
+    def snapshot(self, number: int) -> None:
+        """Ask the worker for a snapshot; between two workers there is a new one."""
+        if self._worker:
+            self._worker.send_signal(number)
+
+
 @contextmanager
-def forwarded_signals(worker: WorkerProcess) -> Iterator[None]:
+def forwarded_signals(relay: SignalRelay) -> Iterator[None]:
     """Hand the signals that this process gets to the worker's group, and to nothing else."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may have handlers
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        worker.stop(number)
+        relay.stop(number)
 
     def snapshot(number: int, frame: FrameType | None) -> None:
-        worker.send_signal(number)
+        relay.snapshot(number)
 
     handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: snapshot}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -27,9 +27,10 @@ class Progress:
         loss: The last record: mean over its micro-batches. None before the first.
         losses: The loss so far, thinned out to at most 128 points.
         learning_rate: The rate of the next update.
+        phase, phases: The phase of the next update, counted from 1, and how many there are.
         scores: Outputs of the last test.
         elapsed_s: Seconds since this attempt's first update began.
-        left_s: Seconds to the last update at the rate so far, or None while it isn't known.
+        left_s: Seconds to the last sample at the rate so far, or None while it isn't known.
         notes: Everything a person should know of this run, oldest first.
         training: False while Caffe starts and builds the nets.
     """
@@ -42,6 +43,8 @@ class Progress:
     loss: float | None
     losses: tuple[float, ...]
     learning_rate: float
+    phase: int
+    phases: int
     scores: tuple[NetTestMetrics, ...]
     elapsed_s: float
     left_s: float | None
@@ -50,24 +53,24 @@ class Progress:
 
 
 class Rate:
-    """Updates per second, over a moving window and since the beginning."""
+    """Samples per second, over a moving window and since the beginning."""
 
-    def __init__(self, update: int, seconds: float) -> None:
-        self._first = (update, seconds)
+    def __init__(self, samples: int, seconds: float) -> None:
+        self._first = (samples, seconds)
         self._points = deque([self._first])
 
-    def add(self, update: int, seconds: float) -> None:
-        """Note that ``update`` updates were done ``seconds`` after the beginning."""
-        self._points.append((update, seconds))
+    def add(self, samples: int, seconds: float) -> None:
+        """Note that ``samples`` had been seen when ``seconds`` had been spent training."""
+        self._points.append((samples, seconds))
         while len(self._points) > 2 and self._points[1][1] < seconds - _RATE_WINDOW_S:
             self._points.popleft()
 
     def recent(self) -> float | None:
-        """Updates per second in the window, or None before there are two points."""
+        """Samples per second in the window, or None before there are two points."""
         return _slope(self._points[0], self._points[-1])
 
     def overall(self) -> float | None:
-        """Updates per second since the beginning, or None before there are two points."""
+        """Samples per second since the beginning, or None before there are two points."""
         return _slope(self._first, self._points[-1])
 
 
@@ -96,5 +99,5 @@ class LossCurve:
 
 
 def _slope(start: tuple[int, float], end: tuple[int, float]) -> float | None:
-    updates, seconds = end[0] - start[0], end[1] - start[1]
-    return updates / seconds if updates > 0 and seconds > 0 else None
+    samples, seconds = end[0] - start[0], end[1] - start[1]
+    return samples / seconds if samples > 0 and seconds > 0 else None

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
 from caffe_batch.errors import InputError, TrainingError
-from caffe_batch.prototxt import read_solver
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.checks import check_solver
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
 from caffe_batch.training.events import SnapshotTaken, Started
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
+from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, last_scores, rewind
-from caffe_batch.training.process import WORKER, WorkerProcess, forwarded_signals
+from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
+from caffe_batch.training.process import WORKER, SignalRelay, WorkerProcess, forwarded_signals
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.snapshots import list_snapshots
+from caffe_batch.training.snapshots import Snapshot, list_snapshots
 from caffe_batch.training.tracker import Tracker
 
 #: How often the log is read and the observer is called, in seconds.
@@ -92,6 +92,9 @@ def train(
 ) -> Outcome:
     """Train a planned directory to its end, from its newest snapshot if there is one.
 
+    A plan with several phases has a solver for each; their workers run one after another, each
+    from the snapshot that the one before has ended with.
+
     In the main thread, SIGINT and SIGTERM make the worker take a snapshot and stop, a second one
     kills it; SIGHUP makes it take a snapshot and go on.
 
@@ -110,16 +113,18 @@ def train(
     """
     options = options or Options()
     plan = job.read_plan()
-    solver = _read_solver(job, plan)
+    _check_gpus(job, plan)
+    phases = read_phases(plan)
+    updates = phases[-1].last_update
     with job.lock() as lock:
         if options.restart:
             job.clear_results()
         before = job.read_record()
-        if before and before.state is JobState.FINISHED and before.updates_done >= solver.max_iter:
+        if before and before.state is JobState.FINISHED and before.updates_done >= updates:
             scores = last_scores(job.metrics)
-            return Outcome(JobState.FINISHED, before.updates_done, solver.max_iter, scores, False)
+            return Outcome(JobState.FINISHED, before.updates_done, updates, scores, False)
         job.snapshots.mkdir(exist_ok=True)
-        run = _Run(job, plan, solver, before, runtime, options)
+        run = _Run(job, plan, phases, before, runtime, options)
         ending = run.carry_out(observer, script, lock)
     return run.outcome(ending)
 
@@ -131,26 +136,23 @@ class _Run:
         self,
         job: JobDirectory,
         plan: PlanFacts,
-        solver: caffe_pb2.SolverParameter,
+        phases: Sequence[TrainingPhase],
         before: JobRecord | None,
         runtime: Runtime,
         options: Options,
     ) -> None:
-        self._job, self._plan, self._solver = job, plan, solver
+        self._job, self._plan, self._phases = job, plan, phases
         self._runtime, self._options = runtime, options
-        self._earlier = before.attempts if before else ()
+        self._attempts = before.attempts if before else ()
         self._log_tail: Sequence[str] = ()
-        usable = [s for s in list_snapshots(job.snapshots) if s.update <= solver.max_iter]
-        self._resume = str(usable[-1].state) if usable else None
-        self._first_update = usable[-1].update if usable else 0
+        self._updates = phases[-1].last_update
+        usable = [s for s in list_snapshots(job.snapshots) if s.update <= self._updates]
+        self._resume = usable[-1] if usable else None
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = []
         if self._resume:
-            self._notes.append(
-                f"Going on from update {self._first_update} ({Path(self._resume).name}); "
-                "Caffe reads its data from the first record again."
-            )
+            self._notes.append(_resume_note(self._resume))
         elif before:
             self._notes.append("The run before left no snapshot: starting from update 0 again.")
         if not self._directory.is_dir():
@@ -165,38 +167,78 @@ class _Run:
             self._notes.append("Training on the CPU: the plan is for Caffe's CPU mode.")
 
     def carry_out(self, observer: Observer, script: Path, lock: int) -> Ending:
-        """Run a worker to its end; job.json tells how far it is."""
-        seconds_before = rewind(self._job.metrics, self._first_update)
-        with MetricsFile(self._job.metrics) as metrics:
-            tracker = Tracker(
-                self._solver,
-                self._plan,
-                first_update=self._first_update,
-                seconds_before=seconds_before,
-                metrics=metrics,
-                notes=self._notes,
-            )
-            worker = WorkerProcess(
-                self._runtime,
-                self._worker_settings(),
-                log=self._job.log,
-                working_directory=self._directory,
-                environment=dict.fromkeys(_THREAD_VARIABLES, str(self._options.threads)),
-                keep_open=(lock,),
-                script=script,
-            )
-            try:
-                with forwarded_signals(worker):
-                    self._attempt = self._new_attempt(worker.pid)
-                    self._write(JobState.RUNNING)
-                    ending = self._follow(worker, tracker, observer)
-            finally:
-                worker.end()
-        self._log_tail = worker.log_tail
-        self._attempt = replace(
-            self._attempt, ended=_now(), ending=ending.reason.value, detail=ending.detail
+        """Run the phases to the end, a worker each; job.json tells how far it is."""
+        done = self._resume.update if self._resume else 0
+        first = phase_at(self._phases, done)
+        seconds = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
+        start = partial(
+            WorkerProcess,
+            self._runtime,
+            log=self._job.log,
+            working_directory=self._directory,
+            environment=dict.fromkeys(_THREAD_VARIABLES, str(self._options.threads)),
+            keep_open=(lock,),
+            script=script,
         )
+        relay = SignalRelay()
+        with MetricsFile(self._job.metrics) as metrics, forwarded_signals(relay):
+            tracker = Tracker(
+                self._phases,
+                self._plan.train_records,
+                first_update=done,
+                seconds_before=seconds,
+                metrics=metrics,
+            )
+            ending = self._run_phase(first, start, relay, tracker, observer)
+            for phase in self._phases[first.number :]:
+                if ending.reason is not EndReason.FINISHED:
+                    break
+                ending = self._obstacle(phase, relay) or self._run_phase(
+                    phase, start, relay, tracker, observer
+                )
         self._write(_STATES.get(ending.reason, JobState.FAILED))
+        return ending
+
+    def _obstacle(self, phase: TrainingPhase, relay: SignalRelay) -> Ending | None:
+        """Why a phase doesn't follow the one that has finished; None if its snapshot is there."""
+        done = phase.first_update
+        if relay.stop_requested:
+            return Ending(EndReason.INTERRUPTED, f"stopped after update {done}", 0)
+        snapshots = {snapshot.update: snapshot for snapshot in list_snapshots(self._job.snapshots)}
+        self._resume = snapshots.get(done)
+        if self._resume is None:
+            return Ending(EndReason.UNKNOWN, f"phase {phase.number - 1} left no snapshot", 0)
+        self._notes.append(_resume_note(self._resume))
+        return None
+
+    def _run_phase(
+        self,
+        phase: TrainingPhase,
+        start: Callable[[Mapping[str, Any]], WorkerProcess],
+        relay: SignalRelay,
+        tracker: Tracker,
+        observer: Observer,
+    ) -> Ending:
+        """Run the worker of a phase to its end, whatever that is."""
+        if len(self._phases) > 1:
+            rate = learning_rate(phase.solver, phase.first_update)
+            self._notes.append(
+                f"Phase {phase.number} of {len(self._phases)}, up to update {phase.last_update}: "
+                f"effective batch {phase.effective_batch}, learning rate {rate:.4g}."
+            )
+        tracker.note(*self._notes)
+        worker = start(self._worker_settings(phase))
+        try:
+            relay.attend(worker)
+            self._attempts += (self._new_attempt(phase, worker.pid),)
+            self._notes = []
+            self._write(JobState.RUNNING)
+            ending = self._follow(worker, tracker, observer)
+        finally:
+            worker.end()
+            relay.attend(None)
+        self._log_tail = worker.log_tail
+        self._amend(ended=_now(), ending=ending.reason.value, detail=ending.detail)
         return ending
 
     def outcome(self, ending: Ending) -> Outcome:
@@ -207,7 +249,7 @@ class _Run:
             TrainingError: It failed.
         """
         state = _STATES.get(ending.reason)
-        update, updates = self._attempt.last_update, self._solver.max_iter
+        update, updates = self._attempts[-1].last_update, self._updates
         if state is not None:
             return Outcome(state, update, updates, last_scores(self._job.metrics))
         if ending.reason is EndReason.REFUSED:
@@ -225,60 +267,64 @@ class _Run:
             running = worker.running()  # asked first, so that its last words are still heard
             for event in worker.listen(TICK_S if running else 0):
                 tracker.handle(event)
-                self._attempt = replace(self._attempt, last_update=tracker.update)
+                self._amend(last_update=tracker.update)
                 if isinstance(event, Started):
-                    self._attempt = replace(
-                        self._attempt,
+                    self._amend(
                         caffe_version=event.caffe_version,
                         python_version=event.python_version,
                         device=event.device,
-                        choices=tracker.notes,
+                        choices=(*self._attempts[-1].choices, *event.choices),
                     )
                 if isinstance(event, (Started, SnapshotTaken)):
                     self._write(JobState.RUNNING)
             observer(tracker.progress())
-        if worker.killed_on_request:
-            return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
         return worker.ending()
 
-    def _worker_settings(self) -> dict[str, Any]:
+    def _worker_settings(self, phase: TrainingPhase) -> dict[str, Any]:
         return {
-            "solver": str(self._job.solver),
+            "solver": str(phase.path),
             "worker_solver": str(self._job.worker_solver),
             "job": str(self._job.path),
             "snapshots": str(self._job.snapshots),
-            "resume": self._resume,
+            "resume": str(self._resume.state) if self._resume else None,
             "resume_copy": str(self._job.worker_state),
             "device": self._device.value,
             "gpu": self._options.gpu,
-            "record_every": -(-self._solver.max_iter // _RECORDS),
+            "record_every": -(-self._updates // _RECORDS),
         }
 
-    def _new_attempt(self, pid: int) -> Attempt:
+    def _new_attempt(self, phase: TrainingPhase, pid: int) -> Attempt:
+        done = self._resume.update if self._resume else 0
         return Attempt(
-            number=len(self._earlier) + 1,
+            number=len(self._attempts) + 1,
             started=_now(),
             runtime=self._runtime.name,
             pid=pid,
             threads=self._options.threads,
             working_directory=str(self._directory),
-            resumed_from=self._resume,
-            first_update=self._first_update,
-            last_update=self._first_update,
+            resumed_from=str(self._resume.state) if self._resume else None,
+            first_update=done,
+            last_update=done,
             choices=tuple(self._notes),
+            phase=phase.number,
         )
 
+    def _amend(self, **changes: Any) -> None:
+        """Change what the record says of the last attempt."""
+        *earlier, last = self._attempts
+        self._attempts = (*earlier, replace(last, **changes))
+
     def _write(self, state: JobState) -> None:
-        seed = self._solver.random_seed
+        seed = self._phases[0].solver.random_seed
         self._job.write_record(
             JobRecord(
                 state=state,
-                updates=self._solver.max_iter,
-                updates_done=self._attempt.last_update,
+                updates=self._updates,
+                updates_done=self._attempts[-1].last_update,
                 host=platform.node(),
                 caffe_batch_version=__version__,
                 seed=seed if seed >= 0 else None,
-                attempts=(*self._earlier, self._attempt),
+                attempts=self._attempts,
             )
         )
 
@@ -289,16 +335,19 @@ _STATES = {
 }
 
 
-def _read_solver(job: JobDirectory, plan: PlanFacts) -> caffe_pb2.SolverParameter:
-    """The solver of a job, checked for what training counts on."""
-    solver = read_solver(job.solver, allow_unknown_fields=True)
-    check_solver(solver, job.solver)
+def _resume_note(snapshot: Snapshot) -> str:
+    return (
+        f"Going on from update {snapshot.update} ({snapshot.state.name}); Caffe reads its data "
+        "from the first record again."
+    )
+
+
+def _check_gpus(job: JobDirectory, plan: PlanFacts) -> None:
     if plan.gpus > 1:
         raise InputError(
             f"{job.plan}: the plan is for {plan.gpus} GPUs, and train uses one",
             hint="Plan with --gpus 1: the effective batch stays, iter_size grows.",
         )
-    return solver
 
 
 def _now() -> str:

@@ -1,11 +1,10 @@
-"""Follows one attempt: events become metrics lines, the record's numbers and progress."""
+"""Follows a run: events become metrics lines, the record's numbers and progress."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.events import (
     Built,
     LogEvent,
@@ -16,64 +15,66 @@ from caffe_batch.training.events import (
     Updated,
     WorkerEvent,
 )
-from caffe_batch.training.job import PlanFacts
 from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, UpdateMetrics, finite
+from caffe_batch.training.phases import TrainingPhase, phase_at
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
 
 class Tracker:
-    """What is known of a running attempt.
+    """What is known of a run: its attempts one after another.
 
     Args:
-        solver: The solver, in current syntax.
-        plan: The facts of the plan.
-        first_update: Updates done when the attempt begins.
-        seconds_before: Seconds spent training by earlier attempts.
+        phases: The phases of the job.
+        train_records: Records of the training set, or None if unknown.
+        first_update: Updates done when the run begins.
+        seconds_before: Seconds spent training by earlier runs.
         metrics: Where measurements go.
-        notes: What a person should know of this run already.
 
     Attributes:
         update: Updates done.
         started: What the worker said of itself, or None so far.
-        notes: With the worker's own choices once it has started.
+        notes: What a person should know of this run, the worker's own choices among it.
     """
 
     def __init__(
         self,
-        solver: caffe_pb2.SolverParameter,
-        plan: PlanFacts,
+        phases: Sequence[TrainingPhase],
+        train_records: int | None,
         *,
         first_update: int,
         seconds_before: float,
         metrics: MetricsFile,
-        notes: Sequence[str],
     ) -> None:
-        self._solver, self._plan, self._metrics = solver, plan, metrics
-        self._seconds_before = seconds_before
+        self._phases, self._train_records, self._metrics = phases, train_records, metrics
+        self._seconds_before = self._seconds = seconds_before
         self._began: float | None = None
-        self._rate = Rate(first_update, 0.0)
+        self._rate = Rate(self._samples(first_update), seconds_before)
         self._curve = LossCurve()
         self._loss: float | None = None
         self._test = NetTestStarted(first_update, 0)
         self._scores: dict[tuple[int, int], NetTestMetrics] = {}
         self.update = first_update
         self.started: Started | None = None
-        self.notes = tuple(notes)
+        self.notes: tuple[str, ...] = ()
 
     def handle(self, event: WorkerEvent | LogEvent) -> None:
         """Take note of one event."""
         if isinstance(event, Started):
             self.started = event
-            self.notes += event.choices
+            self.note(*event.choices)
         elif isinstance(event, Built):
-            self._began = time.monotonic()
+            self._began, self._seconds_before = time.monotonic(), self._seconds
         elif isinstance(event, Updated):
             self._note_updates(event)
         elif isinstance(event, NetTestStarted):
             self._test = event
         elif isinstance(event, NetTestOutput):
             self._note_score(event)
+
+    def note(self, *notes: str) -> None:
+        """Add what a person should know, unless it is known."""
+        self.notes = tuple(dict.fromkeys((*self.notes, *notes)))
 
     def scores(self) -> tuple[NetTestMetrics, ...]:
         """Outputs of the last test, in Caffe's order."""
@@ -82,18 +83,21 @@ class Tracker:
     def progress(self) -> Progress:
         """Everything a display needs, now; what was measured reaches the file."""
         self._metrics.flush()
-        per_update = self._plan.effective_batch
-        recent, overall = self._rate.recent(), self._rate.overall()
-        left = self._solver.max_iter - self.update
+        overall = self._rate.overall()
+        phase, last = phase_at(self._phases, self.update), self._phases[-1]
+        samples = phase.samples(self.update)
+        left = last.samples(last.last_update) - samples
         return Progress(
             update=self.update,
-            updates=self._solver.max_iter,
-            samples=self.update * per_update,
-            epoch=self._epoch(self.update),
-            samples_per_s=None if recent is None else recent * per_update,
+            updates=last.last_update,
+            samples=samples,
+            epoch=self._epoch(samples),
+            samples_per_s=self._rate.recent(),
             loss=self._loss,
             losses=self._curve.points(),
-            learning_rate=learning_rate(self._solver, self.update),
+            learning_rate=learning_rate(phase.solver, self.update),
+            phase=phase.number,
+            phases=len(self._phases),
             scores=self.scores(),
             elapsed_s=self._elapsed(),
             left_s=None if overall is None else left / overall,
@@ -103,23 +107,31 @@ class Tracker:
 
     def _note_updates(self, event: Updated) -> None:
         self.update = event.update
-        self._rate.add(event.update, event.seconds)
+        self._seconds = self._seconds_before + event.seconds
+        self._rate.add(self._samples(event.update), self._seconds)
         self._curve.add(event.records)
         for record in event.records:
             self._loss = record.loss
             self._metrics.append(self._update_metrics(record))
 
     def _update_metrics(self, record: LossRecord) -> UpdateMetrics:
+        phase = phase_at(self._phases, record.update - 1)
+        samples = phase.samples(record.update)
         return UpdateMetrics(
             update=record.update,
             loss=finite(record.loss),
-            learning_rate=float(f"{learning_rate(self._solver, record.update - 1):.7g}"),
-            samples=record.update * self._plan.effective_batch,
-            epoch=self._epoch(record.update),
+            learning_rate=float(f"{learning_rate(phase.solver, record.update - 1):.7g}"),
+            samples=samples,
+            epoch=self._epoch(samples),
             seconds=round(self._seconds_before + record.seconds, 4),
+            effective_batch=phase.effective_batch,
         )
 
     def _note_score(self, event: NetTestOutput) -> None:
+        known = self._scores.get((self._test.net, event.index))
+        if known and known.update == self._test.update:
+            return  # a phase begins with the test that the one before has ended with
+        self._seconds = self._seconds_before + self._elapsed()
         score = NetTestMetrics(
             update=self._test.update,
             test_net=self._test.net,
@@ -127,7 +139,7 @@ class Tracker:
             output=event.name,
             value=finite(event.value),
             is_loss=event.is_loss,
-            seconds=round(self._seconds_before + self._elapsed(), 4),
+            seconds=round(self._seconds, 4),
         )
         self._scores[score.test_net, score.index] = score
         self._metrics.append(score)
@@ -135,6 +147,8 @@ class Tracker:
     def _elapsed(self) -> float:
         return 0.0 if self._began is None else time.monotonic() - self._began
 
-    def _epoch(self, update: int) -> float | None:
-        records = self._plan.train_records
-        return round(update * self._plan.effective_batch / records, 4) if records else None
+    def _samples(self, update: int) -> int:
+        return phase_at(self._phases, update).samples(update)
+
+    def _epoch(self, samples: int) -> float | None:
+        return round(samples / self._train_records, 4) if self._train_records else None

@@ -98,6 +98,15 @@ def test_record_round_trip(job: JobDirectory) -> None:
     assert sorted(path.name for path in job.path.glob("*job.json*")) == ["job.json"]
 
 
+def test_a_record_of_an_older_version_has_one_phase(job: JobDirectory) -> None:
+    job.write_record(RECORD)
+    content = json.loads(job.record.read_text())
+    for attempt in content["attempts"]:
+        del attempt["phase"]
+    job.record.write_text(json.dumps(content))
+    assert job.read_record() == RECORD
+
+
 def test_a_record_of_another_kind_is_an_error(job: JobDirectory) -> None:
     job.record.write_text('{"state": "sleeping", "attempts": []}')
     with pytest.raises(InputError, match=r"not a job record .*'sleeping' is not a valid JobState"):

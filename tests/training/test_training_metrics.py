@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from caffe_batch.training.metrics import (
 
 
 def update(number: int) -> UpdateMetrics:
-    return UpdateMetrics(number, 2.0 / number, 0.01, 18 * number, None, 0.5 * number)
+    return UpdateMetrics(number, 2.0 / number, 0.01, 18 * number, None, 0.5 * number, 18)
 
 
 def after(number: int, index: int = 0, net: int = 0) -> NetTestMetrics:
@@ -46,10 +47,17 @@ def test_round_trip(path: Path) -> None:
 
 def test_keys_that_other_programs_read(path: Path) -> None:
     first, second = (json.loads(line) for line in path.read_text().splitlines()[:2])
-    assert list(first) == ["update", "loss", "learning_rate", "samples", "epoch", "seconds"]
+    assert list(first) == [
+        "update", "loss", "learning_rate", "samples", "epoch", "seconds", "effective_batch",
+    ]  # fmt: skip
     assert list(second) == [
         "update", "test_net", "index", "output", "value", "is_loss", "seconds",
     ]  # fmt: skip
+
+
+def test_lines_of_an_older_version_have_no_effective_batch(path: Path) -> None:
+    path.write_text(path.read_text().replace(', "effective_batch": 18', ""))
+    assert next(read_metrics(path)) == replace(update(1), effective_batch=None)
 
 
 def test_lines_are_visible_once_flushed(tmp_path: Path) -> None:
@@ -71,22 +79,25 @@ def test_numbers_have_the_precision_of_a_float() -> None:
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "kept", "seconds"),
+    ("snapshot", "again", "kept", "seconds"),
     [
-        (0, [], 0.0),
-        (2, [update(1), update(2)], 1.0),  # the test after update 2 will be repeated
-        (3, [update(1), after(2), update(2), update(3)], 1.5),
-        (9, LINES, 2.1),
+        (0, True, [], 0.0),
+        (2, True, [update(1), update(2)], 1.0),  # the test after update 2 will be repeated
+        (2, False, [update(1), after(2), update(2)], 1.1),
+        (3, False, [update(1), after(2), update(2), update(3)], 1.5),
+        (9, False, LINES, 2.1),
     ],
 )
-def test_rewind(path: Path, snapshot: int, kept: list[Metrics], seconds: float) -> None:
-    assert rewind(path, snapshot) == seconds
+def test_rewind(
+    path: Path, snapshot: int, again: bool, kept: list[Metrics], seconds: float
+) -> None:
+    assert rewind(path, snapshot, tests_again=again) == seconds
     assert list(read_metrics(path)) == kept
     assert [file.name for file in path.parent.iterdir()] == ["metrics.jsonl"]
 
 
 def test_rewind_without_a_file(tmp_path: Path) -> None:
-    assert rewind(tmp_path / "none", 5) == 0.0
+    assert rewind(tmp_path / "none", 5, tests_again=True) == 0.0
     assert not list(tmp_path.iterdir())
 
 

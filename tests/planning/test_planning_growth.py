@@ -1,0 +1,260 @@
+"""Schedules that grow the batch: the paper's counts, the invariants, what can't grow."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from caffe_batch.errors import InputError
+from caffe_batch.planning.decay import StepDecay, as_written, step_decay
+from caffe_batch.planning.growth import Phase, Schedule, grow, phase_changes
+from caffe_batch.schema import caffe_pb2
+
+RECORDS = 50_000
+
+
+def solver_of(**fields: Any) -> caffe_pb2.SolverParameter:
+    """The recipe of Smith et al. for CIFAR-10: 200 epochs of 391 updates, drops at 60, 120, 160."""
+    recipe = {
+        "base_lr": 0.1, "momentum": 0.9, "lr_policy": "multistep", "gamma": 0.2,
+        "stepvalue": [23460, 46920, 62560], "max_iter": 78200,
+    }  # fmt: skip
+    return caffe_pb2.SolverParameter(**{**recipe, **fields})
+
+
+PAPER = step_decay(solver_of(), RECORDS, 128)
+
+
+def updates(phases: tuple[Phase, ...]) -> list[int]:
+    return [phase.last_update - phase.first_update for phase in phases]
+
+
+def test_the_epochs_of_a_recipe() -> None:
+    assert (PAPER.updates_per_epoch, int(PAPER.epochs)) == (391, 200)
+    assert list(PAPER.drops) == [60, 120, 160]
+    assert (PAPER.gamma, PAPER.base_lr) == (Fraction(1, 5), Fraction(1, 10))
+    stepped = solver_of(lr_policy="step", stepvalue=[], stepsize=23460)
+    assert list(step_decay(stepped, RECORDS, 128).drops) == [60, 120, 180]
+
+
+def test_drops_at_the_end_and_beyond_do_not_count() -> None:
+    late = solver_of(stepvalue=[23460, 78200, 90000])
+    assert list(step_decay(late, RECORDS, 128).drops) == [60]
+    stepped = solver_of(lr_policy="step", stepvalue=[], stepsize=39100)
+    assert list(step_decay(stepped, RECORDS, 128).drops) == [100]
+
+
+def test_multistep_drops_once_an_update() -> None:
+    """As in sgd_solver.cpp: a stepvalue that is passed already waits for the next update."""
+    twice = solver_of(stepvalue=[391, 391, 100])
+    drops = step_decay(twice, RECORDS, 128).drops
+    assert [drop * 391 for drop in drops] == [391, 392, 393]
+
+
+@pytest.mark.parametrize(
+    ("text", "fraction"),
+    [(0.2, (1, 5)), (0.1, (1, 10)), (1 / 3, (1, 3)), (0.96, (24, 25)), (0.00015, (3, 20000))],
+)
+def test_a_float_means_the_simplest_fraction(text: float, fraction: tuple[int, int]) -> None:
+    assert as_written(caffe_pb2.SolverParameter(gamma=text).gamma) == Fraction(*fraction)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "batch", "counts"),
+    [
+        (Schedule.DECAY, 128, [23460, 23460, 15640, 15640]),  # 78200
+        (Schedule.GROW, 128, [23460, 4740, 640, 400]),  # 29240
+        (Schedule.GROW, 640, [4740, 960, 400, 400]),  # 6500
+        (Schedule.GROW, 3200, [960, 600, 400, 400]),  # 2360
+        (Schedule.HYBRID, 128, [23460, 4740, 3160, 3160]),  # 34520
+    ],
+)
+def test_the_update_counts_of_the_paper(schedule: Schedule, batch: int, counts: list[int]) -> None:
+    phases = grow(PAPER, effective_batch=batch, pass_samples=64, schedule=schedule, max_batch=5120)
+    assert updates(phases) == counts
+    total = {128: {"decay": 78200, "grow": 29240, "hybrid": 34520}, 640: {"grow": 6500},
+             3200: {"grow": 2360}}  # fmt: skip
+    assert phases[-1].last_update == total[batch][schedule.value]
+
+
+def test_batches_and_rates_of_the_paper() -> None:
+    phases = grow(PAPER, effective_batch=128, pass_samples=64, max_batch=5120)
+    assert [phase.effective_batch for phase in phases] == [128, 640, 3200, 5120]
+    assert [phase.iter_size for phase in phases] == [2, 10, 50, 80]
+    assert [phase.learning_rate for phase in phases] == [0.1, 0.1, 0.1, 0.032]
+    assert [phase.first_epoch for phase in phases] == [0, 60, 120, 160]
+    assert [phase.reason for phase in phases[1:]] == [
+        "epoch 60, where the recipe divides the rate by 5: the batch grows by 5 instead",
+        "epoch 120, where the recipe divides the rate by 5: the batch grows by 5 instead",
+        "epoch 160, where the recipe divides the rate by 5: the batch grows by 1.6, and the rate "
+        "is divided by 3.125 (5120 is the largest batch)",
+    ]
+    hybrid = grow(
+        PAPER, effective_batch=128, pass_samples=64, schedule=Schedule.HYBRID, max_batch=5120
+    )
+    assert [phase.effective_batch for phase in hybrid] == [128, 640, 640, 640]
+    assert [phase.learning_rate for phase in hybrid] == [0.1, 0.1, 0.02, 0.004]
+    assert hybrid[2].reason == (
+        "epoch 120, where the recipe divides the rate by 5: so does the schedule, at the same batch"
+    )
+
+
+def test_the_largest_batch_is_a_tenth_of_the_records() -> None:
+    phases = grow(PAPER, effective_batch=128, pass_samples=64)
+    assert phases[-1].effective_batch == 4992  # the multiple of 64 below 5000
+    assert phases[-1].learning_rate == pytest.approx(0.1 / 125 * 4992 / 128)
+
+
+def test_a_batch_that_is_no_multiple_of_a_pass_corrects_the_rate() -> None:
+    third = step_decay(solver_of(gamma=1 / 3, stepvalue=[39100]), RECORDS, 128)
+    first, second = grow(third, effective_batch=80, pass_samples=40)
+    assert (second.effective_batch, second.learning_rate) == (240, 0.1)
+    most = step_decay(solver_of(gamma=0.4, stepvalue=[39100]), RECORDS, 128)
+    first, second = grow(most, effective_batch=100, pass_samples=100)
+    assert (second.effective_batch, second.iter_size) == (200, 2)  # not 250
+    assert second.learning_rate == pytest.approx(0.08)
+    assert second.reason == (
+        "epoch 100, where the recipe divides the rate by 2.5: the batch grows by 2, and the rate "
+        "is divided by 1.25 (whole passes only)"
+    )
+    assert first.learning_rate == 0.1
+
+
+decays = st.builds(
+    lambda records, own, epochs, drops, gamma: StepDecay(
+        records=records,
+        updates_per_epoch=-(-records // own),
+        epochs=Fraction(epochs),
+        drops=tuple(sorted(drop * epochs for drop in drops)),
+        gamma=gamma,
+        base_lr=Fraction(1, 10),
+    ),
+    records=st.integers(1000, 10**6),
+    own=st.integers(1, 500),
+    epochs=st.integers(20, 300),
+    drops=st.sets(st.integers(1, 19).map(lambda part: Fraction(part, 20)), min_size=1, max_size=6),
+    gamma=st.sampled_from([Fraction(1, n) for n in (2, 3, 5, 10)] + [Fraction(19, 20)]),
+)
+
+
+@given(
+    decay=decays,
+    pass_samples=st.integers(1, 60),
+    iter_size=st.integers(1, 9),
+    limit=st.integers(2, 1000),
+    schedule=st.sampled_from(Schedule),
+)
+def test_what_every_schedule_keeps(
+    decay: StepDecay, pass_samples: int, iter_size: int, limit: int, schedule: Schedule
+) -> None:
+    batch = pass_samples * iter_size
+    assume(batch + pass_samples <= limit <= decay.records)
+    phases = grow(
+        decay, effective_batch=batch, pass_samples=pass_samples, schedule=schedule, max_batch=limit
+    )
+    assert phases[0].effective_batch == batch
+    assert phases[0].learning_rate == float(decay.base_lr)
+    batches = [phase.effective_batch for phase in phases]
+    assert batches == sorted(batches)
+    assert max(batches) <= (batch if schedule is Schedule.DECAY else limit)
+    assert all(phase.iter_size * pass_samples == phase.effective_batch for phase in phases)
+    # The noise scale, rate / batch, falls by gamma at each drop.
+    noise = [phase.learning_rate / phase.effective_batch for phase in phases]
+    for before, after in pairwise(noise):
+        assert after == pytest.approx(before * decay.gamma)
+    # The epochs are those of the recipe, one phase after the other.
+    assert [phase.first_epoch for phase in phases] == [0, *decay.drops]
+    assert sum(phase.epochs for phase in phases) == decay.epochs
+    assert phases[0].first_update == 0
+    assert all(after.first_update == before.last_update for before, after in pairwise(phases))
+    # Its updates see every record in each of its epochs, and less than a batch an epoch more.
+    for phase in phases:
+        samples = (phase.last_update - phase.first_update) * phase.effective_batch
+        wanted = phase.epochs * decay.records
+        assert samples >= wanted - phase.effective_batch / 2
+        assert samples < wanted + (phase.epochs + Fraction(1, 2)) * phase.effective_batch
+
+
+def test_a_phase_has_at_least_one_update() -> None:
+    close = step_decay(solver_of(stepvalue=[23460, 23461]), RECORDS, 128)
+    assert updates(grow(close, effective_batch=128, pass_samples=64))[1] == 1
+
+
+@pytest.mark.parametrize("policy", ["fixed", "exp", "inv", "poly", "sigmoid"])
+def test_policies_without_drops(policy: str) -> None:
+    why = "the rate never drops" if policy == "fixed" else "a little with every update"
+    with pytest.raises(InputError, match=f"lr_policy '{policy}': .*{why}.*\n.*step or multistep"):
+        step_decay(solver_of(lr_policy=policy), RECORDS, 128)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"gamma": 1.0}, r"gamma is 1, and only a rate that drops"),
+        ({"gamma": 0.0}, r"gamma is 0, and only a rate that drops"),
+        ({"gamma": 2.0}, r"gamma is 2, and only a rate that drops"),
+        ({"gamma": float("nan")}, r"gamma is nan, and only a rate that drops"),
+        ({"stepvalue": []}, r"doesn't drop before max_iter 78200"),
+        ({"stepvalue": [78200]}, r"doesn't drop before max_iter 78200"),
+        ({"stepvalue": [0, 10]}, r"stepvalue 0 drops the rate before the first update"),
+        ({"lr_policy": "step", "stepsize": 0}, r"needs a stepsize above 0, found 0"),
+        ({"lr_policy": "step", "stepsize": 1}, r"drops 78,199 times, and each phase"),
+        ({"lr_policy": "steps"}, r"lr_policy 'steps': Caffe has no such policy"),
+    ],
+)
+def test_recipes_whose_drops_cannot_be_used(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        step_decay(solver_of(**fields), RECORDS, 128)
+
+
+def test_a_schedule_needs_the_records() -> None:
+    with pytest.raises(InputError, match=r"records of the training data aren't known\n.*--train-r"):
+        step_decay(solver_of(), None, 128)
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "limit", "message"),
+    [
+        (60_000, 100, None, r"batch of 60000 is more than the 50000 records"),
+        (128, 64, 60_000, r"--max-batch is 60000, more than the 50000 records"),
+        (128, 64, 100, r"of 128 can't grow: --max-batch is 100, .*\n.*at least 192"),
+        (128, 64, 191, r"of 128 can't grow: --max-batch is 191, .*multiples of 64 samples"),
+        (5000, 50, None, r"of 5000 can't grow: a tenth of the 50000 records is 5000"),
+        (130, 64, None, r"of 130 is no multiple of the 64 samples of a pass"),
+    ],
+)
+def test_batches_that_cannot_grow(
+    batch: int, samples: int, limit: int | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        grow(PAPER, effective_batch=batch, pass_samples=samples, max_batch=limit)
+
+
+def test_what_a_phase_changes_in_the_solver() -> None:
+    solver = solver_of(
+        iter_size=1, display=100, test_interval=391, snapshot=0, snapshot_after_train=False
+    )
+    phases = grow(PAPER, effective_batch=128, pass_samples=64, max_batch=5120)
+    changes = phase_changes(solver, PAPER, phases[1], more_follow=True)
+    assert [(change.field, change.before, change.after) for change in changes] == [
+        ("iter_size", 1, 10),
+        ("lr_policy", "multistep", "fixed"),
+        ("gamma", 0.2, None),
+        ("stepvalue[2]", 62560, None),
+        ("stepvalue[1]", 46920, None),
+        ("stepvalue[0]", 23460, None),
+        ("max_iter", 78200, 28200),
+        ("display", 100, 20),  # an epoch takes 79 updates
+        ("test_interval", 391, 79),
+        ("snapshot_after_train", False, True),
+    ]
+    last = phase_changes(solver, PAPER, phases[3], more_follow=False)
+    fields = {change.field: change.after for change in last}
+    assert fields["base_lr"] == 0.032
+    assert (fields["max_iter"], fields["display"], fields["test_interval"]) == (29240, 3, 10)
+    assert "snapshot_after_train" not in fields
