@@ -130,8 +130,8 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
             copy = copies[id(file.message)] = caffe_pb2.NetParameter()
             copy.CopyFrom(file.message)
     train = replace(recipe.train, message=copies[id(recipe.train.message)])
-    for number, inside in enumerate(solver.test_net_param):
-        copies[id(recipe.tests[number].message)] = inside
+    for number, inline in enumerate(solver.test_net_param):
+        copies[id(recipe.tests[number].message)] = inline
     tests = tuple(replace(file, message=copies[id(file.message)]) for file in recipe.tests)
     files = {"net": train.message, "solver": solver}
     files |= {f"test_net_{number}": file.message for number, file in enumerate(tests)}
