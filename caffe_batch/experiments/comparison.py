@@ -15,8 +15,15 @@ from caffe_batch.planning.findings import SAME, Finding, Scope
 #: (6e-8), and the order of a sum of a few thousand of them makes some 1e-7 to 1e-6.
 TOLERANCE = 1e-5
 
-#: Share of the net's RMS below which an array is taken as zero (see :func:`relative_errors`).
-FLOOR = 1e-2
+#: The same for weights that a rule of ``ADAPTIVE`` updates. These rules divide each element by its
+#: own size, so the first steps of an element are as long whether its gradient is large or rounding
+#: noise. Of n elements about n * noise / RMS have a gradient that is noise, and each errs by a
+#: step: in all about the root of the noise (3e-7), relative to the steps.
+ADAPTIVE_TOLERANCE = 1e-2
+ADAPTIVE = ("AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
+#: An array counts as no smaller than with this share of the net's RMS (:func:`relative_errors`).
+FLOOR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class ParameterErrors:
         gradient: Of the first update, clipped, before momentum, decay and rate; None where there
             is none.
         weights: Of its values after the updates.
+        vanishing: Whether its gradient is so small that it may all be rounding (below
+            ``TOLERANCE`` of the net's RMS). What an adaptive rule makes of it is then chance.
     """
 
     layer: str
@@ -51,6 +60,7 @@ class ParameterErrors:
     shape: Shape
     gradient: Errors | None
     weights: Errors
+    vanishing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +118,8 @@ class Verification:
 
     @property
     def weights(self) -> Errors:
-        """The worst errors of any weights."""
-        return _worst([row.weights for row in self.parameters])
+        """The worst errors of any weights, without those whose gradient vanishes."""
+        return _worst([row.weights for row in self.parameters if not row.vanishing])
 
     @property
     def averages(self) -> Errors:
@@ -117,9 +127,19 @@ class Verification:
         return _worst([row.weights for row in self.statistics])
 
     @property
-    def worst(self) -> Errors:
-        """The worst errors of all."""
-        return _worst([self.gradient, self.weights, self.averages, self.losses.errors])
+    def weights_tolerance(self) -> float:
+        """The largest error of weights that the same training can have."""
+        return ADAPTIVE_TOLERANCE if self.solver_type in ADAPTIVE else TOLERANCE
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all errors are within the tolerances; an error that is no number is not."""
+        return (
+            self.gradient.compensated <= TOLERANCE
+            and self.losses.errors.compensated <= TOLERANCE
+            and self.weights.compensated <= self.weights_tolerance
+            and self.averages.compensated <= self.weights_tolerance
+        )
 
     def json(self) -> dict[str, Any]:
         """The JSON of ``caffe-batch verify``; numbers that are none are null."""
@@ -130,7 +150,7 @@ class Verification:
             "effective_batch": self.batch_size * self.iter_size,
             "updates": self.updates,
             "solver_type": self.solver_type,
-            "tolerance": TOLERANCE,
+            "tolerance": {"gradient": TOLERANCE, "weights": self.weights_tolerance},
             "promised": verdict.promised,
             "held": verdict.held,
             "verdict": verdict.sentence,
@@ -176,18 +196,14 @@ def judge(found: Verification) -> Judgement:
         f"loss {found.losses.errors.compensated:.1e}"
     )
     others = [f for f in found.findings if f.scope is Scope.TRAINING and f.verdict not in SAME]
-    agrees = found.worst.compensated <= TOLERANCE  # False if it is no number
-    if not others and agrees:
+    if not others and found.agrees:
         return Judgement(True, True, f"the same training: {pair} agree ({sizes})")
     if not others:
         return Judgement(
-            True,
-            False,
-            f"NOT the same training, though the audit says so: {pair} differ by more than "
-            f"{TOLERANCE:.0e} ({sizes})",
+            True, False, f"NOT the same training, though the audit says so: {pair} differ ({sizes})"
         )
     causes = ", ".join(dict.fromkeys(f"{f.cause.value} ({f.verdict.value})" for f in others))
-    if agrees:
+    if found.agrees:
         text = f"no difference here between {pair} ({sizes}); the audit expects one: {causes}"
     else:
         text = f"another training, as the audit says: {causes}; {pair} differ ({sizes})"
@@ -201,9 +217,10 @@ def relative_errors(
 
     Some gradients are zero in theory: the bias before a BatchNorm, weights that no sample of the
     batch reaches. Caffe computes rounding noise for them, of which any two runs have different
-    ones, so |x - ref| / |ref| would be about 1. Hence an array counts as no smaller than one of
-    its size with ``FLOOR`` of the RMS of all elements of the net. What that can hide is a
-    difference below ``FLOOR * TOLERANCE`` (1e-7) of that RMS: about the last bit of a float.
+    ones, so |x - ref| / |ref| would be about 1. That noise is as large as that of every other
+    gradient, some 3e-7 of the RMS of all elements of the net. Hence an array counts as no smaller
+    than one of its size with ``FLOOR`` of that RMS. What this can hide is a difference below
+    ``FLOOR * TOLERANCE`` (1e-6) of the RMS: a few last bits of a float.
 
     Args:
         shapes: Of the arrays.
@@ -213,12 +230,26 @@ def relative_errors(
     Returns:
         One error an array; 0 where both are equal, nan where one holds numbers that are none.
     """
-    counts = [count(shape) for shape in shapes]
-    rms = math.sqrt(sum(norm * norm for norm in norms) / max(sum(counts), 1))
+    floor = FLOOR * _rms(shapes, norms)
     return [
-        _ratio(difference, max(norm, FLOOR * rms * math.sqrt(elements)))
-        for elements, norm, difference in zip(counts, norms, differences, strict=True)
+        _ratio(difference, max(norm, floor * math.sqrt(count(shape))))
+        for shape, norm, difference in zip(shapes, norms, differences, strict=True)
     ]
+
+
+def vanishing(shapes: Sequence[Shape], norms: Sequence[float]) -> list[bool]:
+    """Which arrays are below ``TOLERANCE`` of the net's RMS, so that they may be all rounding."""
+    rms = _rms(shapes, norms)
+    return [
+        norm < TOLERANCE * rms * math.sqrt(count(shape))
+        for shape, norm in zip(shapes, norms, strict=True)
+    ]
+
+
+def _rms(shapes: Sequence[Shape], norms: Sequence[float]) -> float:
+    """Root mean square over all elements of all arrays."""
+    elements = sum(map(count, shapes))
+    return math.sqrt(sum(norm * norm for norm in norms) / elements) if elements else 0.0
 
 
 def _ratio(difference: float, norm: float) -> float:
@@ -246,6 +277,7 @@ def _row_json(row: ParameterErrors) -> dict[str, Any]:
         "shape": list(row.shape),
         "gradient": None if row.gradient is None else _json(row.gradient),
         "weights": _json(row.weights),
+        "vanishing": row.vanishing,
     }
 
 

@@ -96,9 +96,7 @@ def make_variant(
     solver = _edited(recipe.solver, [change for change in every if change.file == "solver"])
     train = replace(recipe.train, message=net, path=None)
     edited = replace(recipe, solver=solver, train=train, tests=())
-    return Variant(
-        Model(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size
-    )
+    return Variant(Model(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size)
 
 
 def _edited(message: Any, changes: Sequence[Change]) -> Any:

@@ -25,6 +25,7 @@ from caffe_batch.experiments.comparison import (
     ParameterErrors,
     Verification,
     relative_errors,
+    vanishing,
 )
 from caffe_batch.experiments.variants import (
     UPDATES,
@@ -34,6 +35,7 @@ from caffe_batch.experiments.variants import (
     make_variant,
     write_variant,
 )
+from caffe_batch.layers.base import Shape
 from caffe_batch.memory import Model
 from caffe_batch.planning.changes import Change
 from caffe_batch.planning.findings import Finding
@@ -110,8 +112,10 @@ def verify(
             folder.mkdir()
             write_variant(split.variants[each], uses, folder)
         settings = {
-            "variants": [str(folder) for folder in folders.values()],
-            "iter_sizes": [variant.iter_size for variant in split.variants.values()],
+            "variants": [
+                {"folder": str(folders[each]), "iter_size": variant.iter_size}
+                for each, variant in split.variants.items()
+            ],
             "updates": UPDATES,
             "average_loss": max(model.recipe.solver.average_loss, 1),
             "feeds": [feed.json() for feed in feeds(split.whole, split.compensated, uses)],
@@ -266,24 +270,29 @@ def _lines(log: Path) -> list[str]:
 
 def _parameters(found: Mapping[str, Any], whole: Variant) -> Iterator[ParameterErrors]:
     frozen = {(p.layer, p.index) for p in whole.net.params if p.lr_mult == 0}
-    gradients, weights = _errors(found["gradient"]), _errors(found["weights"])
-    for row, gradient, weight in zip(found["weights"], gradients, weights, strict=True):
+    gradients, weights = found["gradient"], found["weights"]
+    small = vanishing(_shapes(gradients), [row["norm"] for row in gradients])
+    columns = (weights, _errors(gradients), _errors(weights), small)
+    for row, gradient, weight, vanishes in zip(*columns, strict=True):
         layer, index = row["name"]
-        learned = (layer, index) not in frozen
-        yield ParameterErrors(
-            layer, index, tuple(row["shape"]), gradient if learned else None, weight
-        )
+        learned = gradient if (layer, index) not in frozen else None
+        yield ParameterErrors(layer, index, tuple(row["shape"]), learned, weight, vanishes)
 
 
 def _statistics(found: Mapping[str, Any]) -> Iterator[ParameterErrors]:
     rows = found["statistics"]
     for row, errors in zip(rows, _errors(rows), strict=True):
-        yield ParameterErrors(*row["name"], tuple(row["shape"]), None, errors)
+        layer, index = row["name"]
+        yield ParameterErrors(layer, index, tuple(row["shape"]), None, errors)
+
+
+def _shapes(rows: Sequence[Mapping[str, Any]]) -> list[Shape]:
+    return [tuple(row["shape"]) for row in rows]
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> list[Errors]:
     """The errors of each row of the worker's, with and without the changes."""
-    shapes, norms = [tuple(row["shape"]) for row in rows], [row["norm"] for row in rows]
+    shapes, norms = _shapes(rows), [row["norm"] for row in rows]
 
     def errors(variant: int) -> list[float]:
         return relative_errors(shapes, norms, [row["differences"][variant] for row in rows])

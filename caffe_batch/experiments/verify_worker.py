@@ -4,9 +4,8 @@
 
 SETTINGS is a JSON file:
 
-    variants       folders with gradient_solver.prototxt and solver.prototxt; the others are
-                   compared with the first
-    iter_sizes     passes of an update, one for each variant
+    variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt, and
+                   "iter_size"; the others are compared with the first
     updates        updates to train
     average_loss   updates that the smoothed loss is the mean of
     feeds          blobs to fill before each pass (see made_data.py)
@@ -110,55 +109,56 @@ class Run:
                 yield (name, 1), variance / (weight[0] or 1)
 
 
-def save(path, pairs):
+def save(variant, what, pairs):
     """Writes arrays under their numbers, and whose they are: (layer, index)."""
     pairs = list(pairs)
     arrays = {str(number): array for number, (_, array) in enumerate(pairs)}
+    path = os.path.join(variant["folder"], what + ".npz")
     np.savez(path, names=json.dumps([name for name, _ in pairs]), **arrays)
 
 
-def start(run, initial):
-    """Gives a run the weights that all variants start from; the first run decides them."""
+def start(caffe, solver_file, settings, variant):
+    """A run with the weights that all variants start from; the first run decides them."""
+    path = os.path.join(variant["folder"], solver_file)
+    run = Run(caffe, path, settings["feeds"], variant["iter_size"])
     blobs = [blob for _, _, blob in run.blobs()]
+    initial = os.path.join(settings["variants"][0]["folder"], "initial.npz")
     if not os.path.exists(initial):
         np.savez(initial, *(blob.data for blob in blobs))
     with np.load(initial) as arrays:
         for blob, name in zip(blobs, arrays.files):
             blob.data[...] = arrays[name]
+    return run
 
 
-def show_gradient(caffe, settings, folder, iter_size):
+def show_gradient(caffe, settings, variant):
     """One step of the solver whose update is the gradient; it stands in the diffs then."""
-    run = Run(caffe, os.path.join(folder, "gradient_solver.prototxt"), settings["feeds"], iter_size)
-    start(run, os.path.join(settings["variants"][0], "initial.npz"))
+    run = start(caffe, "gradient_solver.prototxt", settings, variant)
     run.solver.step(1)
-    gradients = [((n, i), blob.diff) for n, i, blob in run.learnable()]
-    save(os.path.join(folder, "gradient.npz"), gradients)
+    save(variant, "gradient", [((n, i), blob.diff) for n, i, blob in run.learnable()])
 
 
-def train(caffe, settings, folder, iter_size):
+def train(caffe, settings, variant):
     """Some steps of the recipe's own solver."""
-    run = Run(caffe, os.path.join(folder, "solver.prototxt"), settings["feeds"], iter_size)
-    start(run, os.path.join(settings["variants"][0], "initial.npz"))
+    run = start(caffe, "solver.prototxt", settings, variant)
     run.solver.step(settings["updates"])
-    weights = [((n, i), blob.data) for n, i, blob in run.learnable()]
-    save(os.path.join(folder, "weights.npz"), weights)
-    save(os.path.join(folder, "statistics.npz"), run.averages())
-    with open(os.path.join(folder, "loss.json"), "w") as file:
+    save(variant, "weights", [((n, i), blob.data) for n, i, blob in run.learnable()])
+    save(variant, "statistics", run.averages())
+    with open(os.path.join(variant["folder"], "loss.json"), "w") as file:
         json.dump(run.smoothed_loss(settings["average_loss"]), file)
 
 
-def in_child(work, caffe, settings, folder, iter_size):
+def in_child(work, caffe, settings, variant):
     """Exit status of a child that does one part of the work; minus the signal that ended it."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            log = os.path.join(folder, "caffe.log")
+            log = os.path.join(variant["folder"], "caffe.log")
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
-            work(caffe, settings, folder, iter_size)
+            work(caffe, settings, variant)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -174,28 +174,27 @@ def norm(values):
     return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
 
 
-def compared(settings, statuses, file):
+def compared(variants, ran, what):
     """Norms and differences of the arrays that the variants wrote."""
-    whole = np.load(os.path.join(settings["variants"][0], file))
-    others = [
-        None if status else np.load(os.path.join(folder, file))
-        for folder, status in zip(settings["variants"][1:], statuses[1:])
+    whole, *others = [
+        np.load(os.path.join(variant["folder"], what + ".npz")) if there else None
+        for variant, there in zip(variants, ran)
     ]
     rows = []
     for number, name in enumerate(json.loads(str(whole["names"]))):
         values = np.asarray(whole[str(number)], dtype=np.float64)
+        differences = [
+            None if other is None else norm(other[str(number)] - values) for other in others
+        ]
         rows.append(
-            {
-                "name": name,
-                "shape": values.shape,
-                "norm": norm(values),
-                "differences": [
-                    None if other is None else norm(other[str(number)] - values)
-                    for other in others
-                ],
-            }
+            {"name": name, "shape": values.shape, "norm": norm(values), "differences": differences}
         )
     return rows
+
+
+def loss(variant):
+    with open(os.path.join(variant["folder"], "loss.json")) as file:
+        return json.load(file)
 
 
 def main(settings):
@@ -207,23 +206,18 @@ def main(settings):
     caffe.set_mode_cpu()
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)
+    variants = settings["variants"]
     statuses = [
-        in_child(show_gradient, caffe, settings, folder, iter_size)
-        or in_child(train, caffe, settings, folder, iter_size)
-        for folder, iter_size in zip(settings["variants"], settings["iter_sizes"])
+        in_child(show_gradient, caffe, settings, variant)
+        or in_child(train, caffe, settings, variant)
+        for variant in variants
     ]
+    ran = [status == 0 for status in statuses]
     result = {"statuses": statuses}
-    if not statuses[0]:
-        losses = []
-        for folder, status in zip(settings["variants"], statuses):
-            if status:
-                losses.append(None)
-                continue
-            with open(os.path.join(folder, "loss.json")) as file:
-                losses.append(json.load(file))
-        result["losses"] = losses
+    if ran[0]:
+        result["losses"] = [loss(v) if there else None for v, there in zip(variants, ran)]
         for what in ("gradient", "weights", "statistics"):
-            result[what] = compared(settings, statuses, what + ".npz")
+            result[what] = compared(variants, ran, what)
     with open(settings["result"], "w") as file:
         json.dump(result, file)
 
