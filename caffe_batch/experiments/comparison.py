@@ -197,16 +197,16 @@ def judge(found: Verification) -> Judgement:
     )
     others = [f for f in found.findings if f.scope is Scope.TRAINING and f.verdict not in SAME]
     if not others and found.agrees:
-        return Judgement(True, True, f"the same training: {pair} agree ({sizes})")
+        return Judgement(True, True, f"The same training: {pair} agree ({sizes})")
     if not others:
         return Judgement(
             True, False, f"NOT the same training, though the audit says so: {pair} differ ({sizes})"
         )
     causes = ", ".join(dict.fromkeys(f"{f.cause.value} ({f.verdict.value})" for f in others))
     if found.agrees:
-        text = f"no difference here between {pair} ({sizes}); the audit expects one: {causes}"
+        text = f"No difference here between {pair} ({sizes}); the audit expects one: {causes}"
     else:
-        text = f"another training, as the audit says: {causes}; {pair} differ ({sizes})"
+        text = f"Another training, as the audit says: {causes}; {pair} differ ({sizes})"
     return Judgement(False, True, text)
 
 
