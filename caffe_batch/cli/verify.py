@@ -107,13 +107,13 @@ def _causes(names: Sequence[str]) -> list[Cause]:
     Raises:
         InputError: There is no such cause.
     """
-    from caffe_batch.planning.findings import Cause
+    from caffe_batch.planning.findings import COMPENSATED
 
-    known = [cause.value for cause in Cause]
+    known = {cause.value: cause for cause in COMPENSATED}
     for name in names:
         if name not in known:
             raise InputError(
-                f"--no-compensate {name!r} is no cause of a difference",
-                hint=did_you_mean(name, known) or f"The causes are {', '.join(known)}.",
+                f"--no-compensate {name!r} is no cause that anything is changed for",
+                hint=did_you_mean(name, list(known)) or f"There are {', '.join(known)}.",
             )
-    return [Cause(name) for name in names]
+    return [known[name] for name in names]

@@ -182,6 +182,10 @@ def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -
     """
     net = caffe_pb2.NetParameter()
     net.CopyFrom(variant.model.recipe.train.message)
+    for layer in net.layer:
+        if layer.type == "HDF5Output":  # it would overwrite the user's file
+            layer.type = "Silence"
+            layer.ClearField("hdf5_output_param")
     shapes = variant.net.blob_shapes
     for index, use in uses.items():
         if use.made:

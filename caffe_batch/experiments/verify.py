@@ -37,7 +37,7 @@ from caffe_batch.experiments.variants import (
 )
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import Model
-from caffe_batch.planning.changes import Change
+from caffe_batch.planning.changes import Change, batch_changes
 from caffe_batch.planning.findings import Finding
 from caffe_batch.planning.plan import check_has_loss
 from caffe_batch.rendering.job_files import working_directory
@@ -45,7 +45,7 @@ from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.sizes import format_size
 from caffe_batch.training.checks import check_solver
-from caffe_batch.training.ending import HINTS, classify, last_lines
+from caffe_batch.training.ending import EndReason, classify, last_lines
 from caffe_batch.training.supervisor import THREAD_VARIABLES
 
 #: Runs under the runtime's Python.
@@ -55,6 +55,15 @@ WORKER = Path(__file__).with_name("verify_worker.py")
 ITER_SIZE = 3
 #: Batch sizes to try, the first that the net and the memory allow; the net's own comes last.
 BATCH_SIZES = (4, 2, 6, 8, 3, 1)
+
+#: What to try where Caffe fails, by reason.
+_HINTS = {
+    EndReason.HOST_MEMORY: "Try a smaller --batch-size, or close other programs.",
+    EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Try a smaller "
+    "--batch-size, or close other programs.",
+    EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
+    "working directory.",
+}
 
 #: What the audit says of a batch_size and an iter_size.
 Audit = Callable[[int, int], Sequence[Finding]]
@@ -168,8 +177,8 @@ def _split(
     notes: tuple[str, ...],
 ) -> _Split:
     findings = tuple(audit(size, iter_size))
-    changes = _changes(findings)
-    whole_changes = _changes(audit(size * iter_size, 1))
+    changes = _changes(model, findings, size)
+    whole_changes = _changes(model, audit(size * iter_size, 1), size * iter_size)
     whole = make_variant(model, size * iter_size, 1, whole_changes)
     compensated = make_variant(model, size, iter_size, changes)
     if whole.net.params != compensated.net.params:
@@ -197,8 +206,11 @@ def _split(
     return _Split(findings, whole, compensated, plain, refused, notes)
 
 
-def _changes(findings: Sequence[Finding]) -> list[Change]:
-    return [change for finding in findings for change in finding.changes]
+def _changes(model: Model, findings: Sequence[Finding], size: int) -> list[Change]:
+    """What the audit changes beyond what any variant of that batch size has to."""
+    own = batch_changes(model.recipe, model.train_layers, size)
+    every = [change for finding in findings for change in finding.changes]
+    return [change for change in every if change not in own]
 
 
 def _run_worker(
@@ -260,7 +272,7 @@ def _failure(what: str, status: int, log: Path) -> TrainingError:
     shown = "".join(f"\n  {line}" for line in last_lines(lines))
     return TrainingError(
         f"{what}: {ending.reason.value}: {ending.detail}\nThe last lines of its log:{shown}",
-        hint=HINTS.get(ending.reason),
+        hint=_HINTS.get(ending.reason),
     )
 
 
