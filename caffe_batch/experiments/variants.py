@@ -7,7 +7,7 @@ samples made up where the recipe's own data can't be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from caffe_batch.net.batch import BATCHED_TYPES, batch_sites
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS
 from caffe_batch.net.sources import READERS, Sources
-from caffe_batch.planning.changes import Change, batch_changes, iter_size_change
+from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.schema import caffe_pb2
 
 #: How many updates each variant trains for.
@@ -82,9 +82,6 @@ def make_variant(
         batch_size: Samples of a pass.
         iter_size: Passes of an update.
         changes: What else to set.
-
-    Raises:
-        PrototxtError: A change names nothing, or a value that its field can't hold.
     """
     recipe = model.recipe
     every = (
@@ -92,25 +89,8 @@ def make_variant(
         *iter_size_change(recipe.solver, iter_size),
         *changes,
     )
-    net = _edited(recipe.train.message, [change for change in every if change.file == "net"])
-    solver = _edited(recipe.solver, [change for change in every if change.file == "solver"])
-    train = replace(recipe.train, message=net, path=None)
-    edited = replace(recipe, solver=solver, train=train, tests=())
+    edited = replace(applied(recipe, every), tests=())
     return Variant(Model(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size)
-
-
-def _edited(message: Any, changes: Sequence[Change]) -> Any:
-    """A copy of a net or solver with some fields set or removed."""
-    document = prototxt.Document(prototxt.write(message), type(message))
-    document.update((_path(c), c.after) for c in changes if c.after is not None)
-    for change in changes:
-        if change.after is None:
-            document.remove(_path(change))
-    return document.message()
-
-
-def _path(change: Change) -> prototxt.Path:
-    return change.path if change.layer is None else ("layer", change.layer, *change.path)
 
 
 def data_use(model: Model, directory: Path) -> dict[int, DataUse]:

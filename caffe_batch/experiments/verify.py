@@ -39,7 +39,7 @@ from caffe_batch.layers.base import Shape
 from caffe_batch.memory import Model
 from caffe_batch.planning.changes import Change, batch_changes
 from caffe_batch.planning.findings import Finding
-from caffe_batch.planning.plan import check_has_loss
+from caffe_batch.planning.planner import check_has_loss
 from caffe_batch.rendering.job_files import working_directory
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import free_host_bytes

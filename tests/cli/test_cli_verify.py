@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 
 from caffe_batch.experiments import verify
-from caffe_batch.planning import audit
 from tests.command import call
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, forked, inner_product
 
@@ -67,7 +67,8 @@ def test_a_compensation_can_be_refused() -> None:
 
 
 def test_a_broken_promise_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "audit", lambda model, **split: ())  # it overlooks the clipping
+    module = importlib.import_module("caffe_batch.planning.audit")
+    monkeypatch.setattr(module, "audit", lambda model, **split: ())  # it overlooks the clipping
     done = call("verify", "clip.prototxt")
     assert done.code == 1
     assert done.out.startswith("NOT the same training, though the audit says so: ")

@@ -168,6 +168,14 @@ def test_samples_are_made_up_where_there_are_none(bench: Bench) -> None:
     assert "source 'none' is not in" in use.why
 
 
+def test_inputs_take_the_sizes_that_are_given(bench: Bench) -> None:
+    net = 'layer { name: "in" type: "Input" top: "data" top: "label" }'
+    shapes: dict[str, tuple[int, ...]] = {"data": (2, 7), "label": ()}
+    found = bench.measure(net + inner_product() + LOSS, SOLVER, nothing, shapes=shapes)
+    assert found.agrees
+    assert found.parameters[0].shape == (4, 2 * 7)
+
+
 def test_memory_data_is_fed(bench: Bench) -> None:
     memory = """
     layer { name: "m" type: "MemoryData" top: "data" top: "label"
