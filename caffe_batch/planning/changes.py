@@ -145,7 +145,10 @@ def _set(message: Any, path: tuple[str | int, ...], value: Any) -> None:
     """Sets, appends or (None) takes out what a path names."""
     *steps, last = path
     for step in steps:
-        message = message[step] if isinstance(step, int) else getattr(message, step)
+        if isinstance(step, str):
+            message = getattr(message, step)
+        else:
+            message = message[step] if step < len(message) else message.add()
     if isinstance(last, str):
         message.ClearField(last) if value is None else setattr(message, last, value)
     elif value is None:
