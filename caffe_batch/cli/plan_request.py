@@ -192,9 +192,9 @@ def plan_options(command: Command) -> Command:
     for options in (
         engine_options,
         records_options,
-        budget_options,
         schedule_options,
         split_options,
+        budget_options,
         net_options,
     ):
         command = options(command)
