@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffe_batch.cli.options import Command, engine_options, load_recipe, net_options
+from caffe_batch.cli.options import (
+    Command,
+    engine_options,
+    load_recipe,
+    net_options,
+    no_compensate_option,
+)
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,9 +58,6 @@ class Epochs(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no number of epochs above 0", param, ctx)
         return epochs
 
-
-#: Causes that the plan changes something for (planning.findings.COMPENSATED, by name).
-COMPENSATED = ("clip_gradients", "loss_normalization", "loss_sum", "batch_norm_average")
 
 POSITIVE = click.IntRange(min=1)
 
@@ -140,12 +143,7 @@ def split_options(command: Command) -> Command:
 def schedule_options(command: Command) -> Command:
     """The options of the schedule and of what is compensated."""
     for option in (
-        click.option(
-            "--no-compensate",
-            type=click.Choice(COMPENSATED),
-            multiple=True,
-            help="Leave this effect of accumulation as it is; may be repeated.",
-        ),
+        no_compensate_option,
         click.option(
             "--max-batch",
             type=POSITIVE,

@@ -12,14 +12,15 @@ from caffe_batch.cli.options import (
     load_recipe,
     net_argument,
     net_options,
+    no_compensate_option,
     print_json,
 )
-from caffe_batch.errors import CaffeBatchError, InputError, did_you_mean
+from caffe_batch.errors import CaffeBatchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from caffe_batch.planning.findings import Cause, Finding
+    from caffe_batch.planning.findings import Finding
 
 
 @click.command()
@@ -40,13 +41,7 @@ if TYPE_CHECKING:
     metavar="K",
     help="Micro-batches of an update.",
 )
-@click.option(
-    "--no-compensate",
-    "refused",
-    multiple=True,
-    metavar="CAUSE",
-    help="Don't change anything for this cause of a difference; may be repeated.",
-)
+@no_compensate_option
 @click.option("--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to run on.")
 @json_option
 def verify(
@@ -57,7 +52,7 @@ def verify(
     allow_unknown_fields: bool,
     batch_size: int | None,
     iter_size: int,
-    refused: tuple[str, ...],
+    no_compensate: tuple[str, ...],
     spec: str | None,
     as_json: bool,
 ) -> None:
@@ -73,10 +68,11 @@ def verify(
     from caffe_batch.experiments.verify import verify as measure
     from caffe_batch.memory import Model
     from caffe_batch.planning.audit import audit
+    from caffe_batch.planning.findings import Cause
     from caffe_batch.rendering.job_files import with_solver
     from caffe_batch.reporting.verify_view import verify_view
 
-    causes = frozenset(_causes(refused))
+    refused = frozenset(map(Cause, no_compensate))
     recipe, sources = load_recipe(
         net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
     )
@@ -84,7 +80,7 @@ def verify(
     model = Model(recipe, sources, "cpu", allow_unknown)
 
     def audited(size: int, passes: int) -> Sequence[Finding]:
-        return audit(model, batch_size=size, iter_size=passes, refused=causes)
+        return audit(model, batch_size=size, iter_size=passes, refused=refused)
 
     runtime = runtimes.find(spec)
     found = measure(model, runtime, audited, batch_size=batch_size, iter_size=iter_size)
@@ -99,21 +95,3 @@ def verify(
             hint="The audit is wrong about this net: please report it with the net. Don't trust "
             "its verdict here.",
         )
-
-
-def _causes(names: Sequence[str]) -> list[Cause]:
-    """The causes of these names.
-
-    Raises:
-        InputError: There is no such cause.
-    """
-    from caffe_batch.planning.findings import COMPENSATED
-
-    known = {cause.value: cause for cause in COMPENSATED}
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"--no-compensate {name!r} is no cause that anything is changed for",
-                hint=did_you_mean(name, list(known)) or f"There are {', '.join(known)}.",
-            )
-    return [known[name] for name in names]

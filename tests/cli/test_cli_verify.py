@@ -62,7 +62,6 @@ def test_a_compensation_can_be_refused() -> None:
     assert done.out.startswith("Another training, as the audit says: clip_gradients (different)")
     unknown = call("verify", "clip.prototxt", "--no-compensate", "clip")
     assert unknown.code == 2
-    assert "'clip' is no cause that anything is changed for" in unknown.err
     assert "clip_gradients" in unknown.err
 
 

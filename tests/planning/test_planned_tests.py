@@ -145,7 +145,7 @@ def test_the_largest_batch_that_fits_or_a_divisor_close_to_it(
     start = smallest([test], 1, floor)
     least = start[0]
     assert least is not None
-    assert least >= min(own, floor)
+    assert least >= min(own, floor, -(-own // 2))
     room = max(room, least)
     (size,) = largest_that_fit([test], start, floor, lambda sizes: (sizes[0] or 0) <= room)
     assert size is not None
