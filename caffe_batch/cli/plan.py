@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,10 @@ class PlanRequest:
     reserve: str | None
     train_records: int | None
 
-    def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
-        """Plans, and writes the job directory if ``out`` is given."""
+    def run(
+        self, out: Path | None, check: Callable[[Plan], None] = lambda plan: None
+    ) -> tuple[Plan, JobFiles | None]:
+        """Plans, and writes the job directory if ``out`` is given and ``check`` doesn't raise."""
         from caffe_batch.errors import InputError
         from caffe_batch.memory import Engine, Model
         from caffe_batch.planning import make_plan, parse_budget
@@ -120,6 +123,7 @@ class PlanRequest:
             effective_batch=self.effective_batch,
             train_records=self.train_records or count_records(recipe.train, sources),
         )
+        check(plan)
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True

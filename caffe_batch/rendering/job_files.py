@@ -188,9 +188,9 @@ def job_texts(
 ) -> tuple[dict[Path, str], list[Change]]:
     """The text of each prototxt of the job, and the changes that tie them together."""
     wiring = _wiring(recipe, files)
-    texts = {files.net: _edited_net(recipe.train, plan.changes)}
+    texts = {files.net: edited_net(recipe.train, plan.changes)}
     for number, test in _other_test_files(recipe).items():
-        texts[files.test_net(number)] = _edited_net(test, ())
+        texts[files.test_net(number)] = edited_net(test, ())
     solver_changes = [change for change in (*plan.changes, *wiring) if change.file == "solver"]
     if solver_text is None:
         solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
@@ -204,7 +204,8 @@ def job_texts(
     return texts, wiring
 
 
-def _edited_net(file: NetFile, changes: Sequence[Change]) -> str:
+def edited_net(file: NetFile, changes: Sequence[Change]) -> str:
+    """The text of a net with the changes of its layers made; comments and layout stay."""
     edits = [
         prototxt.Edit(change.layer, change.path, change.after)
         for change in changes

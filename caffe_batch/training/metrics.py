@@ -1,7 +1,7 @@
 """metrics.jsonl: what was measured while training, one JSON object a line.
 
-Two kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of the
-updates before it:
+Three kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of
+the updates before it:
 
 ``{"update", "loss", "learning_rate", "samples", "epoch", "seconds"}``
     ``loss`` is the mean over all micro-batches since the line before, null if it is not finite;
@@ -10,6 +10,10 @@ updates before it:
     One output of a test net after ``update`` updates, the mean over its batches; an output of
     several elements has a line for each, told apart by ``index``. ``is_loss``: it has a
     loss_weight, which is not applied to the value.
+``{"update", "batch_size", "passes", "micro_norm_squared", "mean_norm_squared", "seconds"}``
+    With ``train --noise-scale``: the gradients of the ``passes`` micro-batches of this update, of
+    ``batch_size`` samples each: the mean of their squared norms, and the squared norm of their
+    mean. Not all updates have such a line.
 
 ``seconds`` are those spent training, over all attempts.
 """
@@ -23,6 +27,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from caffe_batch.planning.noise import Observation
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,26 @@ class NetTestMetrics:
     seconds: float
 
 
-Metrics = UpdateMetrics | NetTestMetrics
+@dataclass(frozen=True)
+class GradientMetrics:
+    """The gradients of the micro-batches of one update, see the module's text."""
+
+    update: int
+    batch_size: int
+    passes: int
+    micro_norm_squared: float
+    mean_norm_squared: float
+    seconds: float
+
+    @property
+    def observation(self) -> Observation:
+        """What it says of the gradient noise scale."""
+        return Observation(
+            self.batch_size, self.passes, self.micro_norm_squared, self.mean_norm_squared
+        )
+
+
+Metrics = UpdateMetrics | NetTestMetrics | GradientMetrics
 
 
 class MetricsFile:
@@ -104,7 +129,12 @@ def read_metrics(path: Path) -> Iterator[Metrics]:
             if not line.endswith("\n"):
                 return
             content = json.loads(line)
-            yield NetTestMetrics(**content) if "output" in content else UpdateMetrics(**content)
+            if "output" in content:
+                yield NetTestMetrics(**content)
+            elif "passes" in content:
+                yield GradientMetrics(**content)
+            else:
+                yield UpdateMetrics(**content)
 
 
 def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
@@ -115,6 +145,13 @@ def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
             if isinstance(metrics, NetTestMetrics):
                 scores[metrics.test_net, metrics.index] = metrics
     return tuple(scores[key] for key in sorted(scores))
+
+
+def gradient_metrics(path: Path) -> list[GradientMetrics]:
+    """The lines of metrics.jsonl that ``train --noise-scale`` adds, first to last."""
+    if not path.is_file():
+        return []
+    return [metrics for metrics in read_metrics(path) if isinstance(metrics, GradientMetrics)]
 
 
 def rewind(path: Path, update: int) -> float:
@@ -135,7 +172,7 @@ def rewind(path: Path, update: int) -> float:
     temporary = path.with_name(f"{path.name}.new")
     with MetricsFile(temporary) as kept:
         for metrics in read_metrics(path):
-            last = update if isinstance(metrics, UpdateMetrics) else update - 1
+            last = update - 1 if isinstance(metrics, NetTestMetrics) else update
             if metrics.update <= last:
                 kept.append(metrics)
                 seconds = max(seconds, metrics.seconds)

@@ -12,10 +12,12 @@ from typing import Any
 
 from caffe_batch import __version__
 from caffe_batch.errors import InputError, TrainingError
-from caffe_batch.prototxt import read_solver
+from caffe_batch.net.filtering import net_state
+from caffe_batch.net.recipe import NetFile
+from caffe_batch.prototxt import read_net, read_solver
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.checks import check_solver
+from caffe_batch.training.checks import check_accumulates, check_solver
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
 from caffe_batch.training.events import SnapshotTaken, Started
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
@@ -32,7 +34,7 @@ TICK_S = 0.2
 _RECORDS = 10_000
 
 #: Whichever BLAS Caffe was built with, one of these limits its threads.
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 Observer = Callable[[Progress], None]
 
@@ -56,12 +58,15 @@ class Options:
             takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
             nets in CPU mode gain from more.
         restart: Throw away an earlier run and start from update 0.
+        noise_scale: Measure the gradients of the micro-batches on the way, for the noise scale:
+            lines of metrics.jsonl. It takes about 2 % of the time.
     """
 
     device: Device = Device.AUTO
     gpu: int | None = None
     threads: int = 1
     restart: bool = False
+    noise_scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ def train(
     options = options or Options()
     plan = job.read_plan()
     solver = _read_solver(job, plan)
+    if options.noise_scale:
+        check_accumulates(solver.iter_size)
     with job.lock() as lock:
         if options.restart:
             job.clear_results()
@@ -181,7 +188,7 @@ class _Run:
                 self._worker_settings(),
                 log=self._job.log,
                 working_directory=self._directory,
-                environment=dict.fromkeys(_THREAD_VARIABLES, str(self._options.threads)),
+                environment=dict.fromkeys(THREAD_VARIABLES, str(self._options.threads)),
                 keep_open=(lock,),
                 script=script,
             )
@@ -252,7 +259,13 @@ class _Run:
             "device": self._device.value,
             "gpu": self._options.gpu,
             "record_every": -(-self._solver.max_iter // _RECORDS),
+            "frozen": self._frozen() if self._options.noise_scale else None,
         }
+
+    def _frozen(self) -> list[tuple[str, int]]:
+        net = read_net(self._job.net, allow_unknown_fields=True)
+        state = net_state("TRAIN", net, self._solver.train_state)
+        return NetFile(net, self._job.net, state).frozen_parameters()
 
     def _new_attempt(self, pid: int) -> Attempt:
         return Attempt(

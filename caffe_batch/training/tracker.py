@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.events import (
     Built,
+    GradientNorms,
     LogEvent,
     LossRecord,
     NetTestOutput,
@@ -18,7 +20,13 @@ from caffe_batch.training.events import (
 )
 from caffe_batch.training.job import PlanFacts
 from caffe_batch.training.learning_rate import learning_rate
-from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, UpdateMetrics, finite
+from caffe_batch.training.metrics import (
+    GradientMetrics,
+    MetricsFile,
+    NetTestMetrics,
+    UpdateMetrics,
+    finite,
+)
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
 
@@ -70,6 +78,8 @@ class Tracker:
             self._began = time.monotonic()
         elif isinstance(event, Updated):
             self._note_updates(event)
+        elif isinstance(event, GradientNorms):
+            self._note_gradients(event)
         elif isinstance(event, NetTestStarted):
             self._test = event
         elif isinstance(event, NetTestOutput):
@@ -118,6 +128,20 @@ class Tracker:
             epoch=self._epoch(record.update),
             seconds=round(self._seconds_before + record.seconds, 4),
         )
+
+    def _note_gradients(self, event: GradientNorms) -> None:
+        """Those of a diverged update say nothing, and JSON has no number for them."""
+        if math.isfinite(event.micro_norm_squared):
+            self._metrics.append(
+                GradientMetrics(
+                    update=event.update,
+                    batch_size=self._plan.batch_size,
+                    passes=event.passes,
+                    micro_norm_squared=event.micro_norm_squared,
+                    mean_norm_squared=event.mean_norm_squared,
+                    seconds=round(self._seconds_before + self._elapsed(), 4),
+                )
+            )
 
     def _note_score(self, event: NetTestOutput) -> None:
         score = NetTestMetrics(

@@ -1,0 +1,206 @@
+"""Measures the gradient noise scale of a recipe on real Caffe, at given weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.memory import Model
+from caffe_batch.planning.changes import batch_changes
+from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
+from caffe_batch.planning.plan import check_has_loss
+from caffe_batch.rendering.files import write_text
+from caffe_batch.rendering.job_files import edited_net, working_directory
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training import Device
+from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
+from caffe_batch.training.events import Built, GradientNorms, Started
+from caffe_batch.training.process import WorkerProcess
+from caffe_batch.training.supervisor import THREAD_VARIABLES
+
+#: Runs under the runtime's Python.
+WORKER = Path(__file__).with_name("noise_worker.py")
+
+#: How often Caffe's log is read, in seconds.
+_TICK_S = 0.2
+
+#: Layers whose data comes from the program that runs the net.
+_FED_TYPES = ("Input", "MemoryData")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Ten groups of ten micro-batches: many passes a group separate the gradient from its noise best,
+    and ten groups are enough to tell the spread.
+
+    Attributes:
+        batch_size: Samples of a micro-batch, or None for the file's own.
+        groups: Groups of micro-batches; their spread gives the interval.
+        passes: Micro-batches of a group; at least 2.
+        weights: .caffemodel files, loaded one after the other; none leaves the fillers' values.
+        device, gpu, threads: As in :class:`caffe_batch.training.Options`.
+    """
+
+    batch_size: int | None = None
+    groups: int = 10
+    passes: int = 10
+    weights: tuple[Path, ...] = ()
+    device: Device = Device.AUTO
+    gpu: int | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A noise scale, and how it was measured.
+
+    Attributes:
+        noise: The estimate.
+        batch_size: Samples of a micro-batch.
+        settings: What was asked for.
+        device: ``CPU`` or ``GPU 0``.
+    """
+
+    noise: NoiseScale
+    batch_size: int
+    settings: Settings
+    device: str
+
+    def json(self) -> dict[str, Any]:
+        """The measurement for other programs."""
+        return {
+            **self.noise.json(),
+            "batch_size": self.batch_size,
+            "passes": self.settings.passes,
+            "groups": self.settings.groups,
+            "weights": [str(path) for path in self.settings.weights],
+            "device": self.device,
+        }
+
+
+def measure_noise(
+    model: Model,
+    runtime: Runtime,
+    settings: Settings | None = None,
+    observer: Callable[[int], None] = lambda group: None,
+) -> Measurement:
+    """Measure the noise scale on a recipe's own TRAIN data; nothing is trained or written.
+
+    Args:
+        model: The recipe, and where its data is.
+        runtime: The Python with caffe to run on.
+        settings: How to measure.
+        observer: Called with the number of each group that is done.
+
+    Raises:
+        InputError: The recipe, the weights or the settings are no base for a measurement.
+        TrainingError: Caffe ended while it measured.
+    """
+    settings = settings or Settings()
+    check_has_loss(model)
+    _check_reads_data(model)
+    for path in settings.weights:
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file", hint="--weights takes .caffemodel.")
+    size = settings.batch_size or model.batch_size
+    changes = batch_changes(model.recipe, model.train_layers, size)
+    with TemporaryDirectory(prefix="caffe-batch-") as folder:
+        net, log = Path(folder, "net.prototxt"), Path(folder, "caffe.log")
+        write_text(net, edited_net(model.recipe.train, changes))
+        worker = WorkerProcess(
+            runtime,
+            _worker_settings(model, settings, net),
+            log=log,
+            working_directory=working_directory(model.recipe, model.sources).resolve(),
+            environment=dict.fromkeys(THREAD_VARIABLES, str(settings.threads)),
+            script=WORKER,
+        )
+        try:
+            device, observations = _follow(worker, size, settings, observer)
+        finally:
+            worker.end()
+    return Measurement(estimate_noise_scale(observations), size, settings, device)
+
+
+def _check_reads_data(model: Model) -> None:
+    for layer in model.train_layers:
+        if layer.type in _FED_TYPES:
+            raise InputError(
+                f"layer {layer.name!r}: a {layer.type} layer waits for a program to give it data, "
+                "so there is nothing to measure with",
+                hint="Give the net that reads the training data (Data, ImageData, HDF5Data, ...).",
+            )
+
+
+def _worker_settings(model: Model, settings: Settings, net: Path) -> dict[str, Any]:
+    solver, train = model.recipe.solver, model.recipe.train
+    cpu_mode = solver.HasField("solver_mode") and solver.solver_mode == solver.CPU
+    device = Device.CPU if settings.device is Device.AUTO and cpu_mode else settings.device
+    return {
+        "net": str(net),
+        "level": train.state.level,
+        "stages": list(train.state.stage),
+        "weights": [str(path.resolve()) for path in settings.weights],
+        "frozen": train.frozen_parameters(),
+        "seed": solver.random_seed,
+        "device": device.value,
+        "gpu": solver.device_id if settings.gpu is None else settings.gpu,
+        "groups": settings.groups,
+        "passes": settings.passes,
+    }
+
+
+def _follow(
+    worker: WorkerProcess, batch_size: int, settings: Settings, observer: Callable[[int], None]
+) -> tuple[str, list[Observation]]:
+    """The device that the worker took, and what it measured."""
+    device, built = "", False
+    observations: list[Observation] = []
+    running = True
+    while running:
+        running = worker.running()  # asked first, so that its last words are still heard
+        for event in worker.listen(_TICK_S if running else 0):
+            if isinstance(event, Started):
+                device = event.device
+            elif isinstance(event, Built):
+                built = True
+            elif isinstance(event, GradientNorms):
+                observations.append(
+                    Observation(
+                        batch_size,
+                        event.passes,
+                        event.micro_norm_squared,
+                        event.mean_norm_squared,
+                    )
+                )
+                observer(event.update)
+    ending = worker.ending()
+    if ending.reason is not EndReason.FINISHED:
+        raise _failure(ending, worker, settings, built=built)
+    return device, observations
+
+
+def _failure(
+    ending: Ending, worker: WorkerProcess, settings: Settings, *, built: bool
+) -> InputError | TrainingError:
+    """What is wrong: the files, if Caffe's own check refused them, or the run."""
+    if ending.reason is EndReason.REFUSED:
+        on_gpu = settings.device is Device.GPU
+        hint = "--cpu measures on the CPU." if on_gpu else "Give the weights of this net."
+        return InputError(ending.detail, hint=hint)
+    lines = "".join(f"\n  {line}" for line in last_lines(worker.log_tail))
+    log = f"The last lines of Caffe's log:{lines}"
+    if ending.reason is EndReason.CHECK_FAILED and not built:
+        return InputError(
+            f"Caffe can't build the net, open its data or load its weights: {ending.detail}\n{log}"
+        )
+    return TrainingError(
+        f"Caffe stopped while it measured: {ending.reason.value}: {ending.detail}\n{log}",
+        hint=HINTS.get(ending.reason),
+    )

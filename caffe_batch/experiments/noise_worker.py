@@ -1,0 +1,105 @@
+"""Measures gradients inside the runtime's Python, for caffe_batch/experiments/noise.py.
+
+    python noise_worker.py SETTINGS
+
+SETTINGS is a JSON object:
+
+    net              the net prototxt
+    level, stages    of the state that its TRAIN net is built for
+    weights          .caffemodel files, loaded one after the other
+    frozen           (name of the layer, index) of each parameter whose lr_mult is 0
+    seed             for Caffe's random numbers, or -1 to let Caffe draw one
+    device, gpu      as for caffe_batch/training/worker.py
+    groups, passes   groups of micro-batches, and micro-batches of each
+    events           number of the file descriptor for events
+
+Nothing is updated: all groups are measured at the same weights, on one batch of the data after the
+other. Events and log are as those of caffe_batch/training/worker.py, whose helpers it uses; the
+"built" event comes when the weights are loaded.
+
+This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
+"""
+
+import json
+import os
+import platform
+import sys
+
+
+def main(settings):
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[0] = os.path.join(os.path.dirname(here), "training")
+    from micro_gradients import MicroGradients
+    from worker import Events, choose_device
+
+    del sys.modules["worker"]  # a Python layer's module may be called so
+    sys.path[0] = os.getcwd()
+    import caffe
+    from caffe.proto import caffe_pb2
+
+    if hasattr(caffe, "init_log"):
+        caffe.init_log(0, True)
+    events = Events(settings["events"])
+    try:
+        gpu, _ = choose_device(caffe, caffe_pb2.SolverParameter(), settings)
+    except LookupError as error:
+        events.send("refused", why=str(error))
+        return 1
+    if gpu is None:
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_device(gpu)
+        caffe.set_mode_gpu()
+    events.send(
+        "started",
+        caffe_version=getattr(caffe, "__version__", "unknown"),
+        python_version=platform.python_version(),
+        device="CPU" if gpu is None else f"GPU {gpu}",
+        choices=[],
+    )
+    if settings["seed"] >= 0:
+        caffe.set_random_seed(settings["seed"])
+    net = caffe.Net(
+        settings["net"], caffe.TRAIN, level=settings["level"], stages=settings["stages"]
+    )
+    unused = load_weights(net, settings["weights"])
+    if unused:
+        events.send("refused", why=f"no layer of the net has its weights in {unused}")
+        return 1
+    events.send("built", update=0)
+    gradients = MicroGradients(net, settings["frozen"])
+    last = len(net.layers) - 1
+    for group in range(1, settings["groups"] + 1):
+        net.clear_param_diffs()
+        gradients.begin()
+        for _ in range(settings["passes"]):
+            net._forward(0, last)
+            net._backward(last, 0)
+            gradients.add()
+        events.send("gradients", update=group, **gradients.norms())
+    events.send("finished", update=0)
+    return 0
+
+
+def load_weights(net, files):
+    """Load weights as Caffe does, by the names of the layers; the first file that has none, if any.
+
+    Caffe itself passes over layers that it doesn't know, without a word outside its log.
+    """
+    blobs = [blob for layer in net.layers for blob in layer.blobs]
+    for path in files:
+        before = [blob.data.copy() for blob in blobs]
+        for blob in blobs:
+            blob.data[...] = float("nan")  # what the file doesn't overwrite
+        net.copy_from(path)
+        missing = [bool((blob.data != blob.data).all()) for blob in blobs]
+        if all(missing):
+            return path
+        for blob, values, restore in zip(blobs, before, missing):
+            if restore:
+                blob.data[...] = values
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
