@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -89,6 +88,9 @@ def noise(
 
     Nothing is trained and nothing is written.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     from caffe_batch import runtimes
     from caffe_batch.experiments.noise import Settings, measure_noise
     from caffe_batch.memory import Model
@@ -117,14 +119,15 @@ def noise(
         gpu=gpu,
         threads=threads,
     )
-    with click.progressbar(length=groups, label=f"{groups * passes} micro-batches", file=sys.stderr) as bar:
-        measured = measure_noise(model, runtimes.find(spec), settings, lambda group: bar.update(1))
-    if not weights:
-        click.echo(
-            "note: measured with the weights that the fillers give; after some training the "
-            "noise scale is usually much larger: --weights takes a snapshot",
-            err=True,
+    runtime = runtimes.find(spec)
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("measuring", total=groups)
+        measured = measure_noise(
+            model, runtime, settings, lambda group: bar.update(task, completed=group)
         )
+    for note in measured.notes:
+        click.echo(f"note: {note}", err=True)
     batch = effective_batch or own_batch
     if as_json:
         advice = advise(measured.noise, batch)

@@ -18,7 +18,7 @@ from caffe_batch.rendering.job_files import edited_net, working_directory
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import Device
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
-from caffe_batch.training.events import Built, GradientNorms, Started
+from caffe_batch.training.events import GradientNorms, Started
 from caffe_batch.training.process import WorkerProcess
 from caffe_batch.training.supervisor import THREAD_VARIABLES
 
@@ -27,6 +27,12 @@ WORKER = Path(__file__).with_name("noise_worker.py")
 
 #: How often Caffe's log is read, in seconds.
 _TICK_S = 0.2
+
+#: What to know of a noise scale without trained weights.
+AT_FILLERS = (
+    "Measured with the weights that the fillers give; after some training the noise scale is "
+    "usually much larger: --weights takes a snapshot."
+)
 
 #: Layers whose data comes from the program that runs the net.
 _FED_TYPES = ("Input", "MemoryData")
@@ -65,12 +71,14 @@ class Measurement:
         batch_size: Samples of a micro-batch.
         settings: What was asked for.
         device: ``CPU`` or ``GPU 0``.
+        notes: What a person should know of it.
     """
 
     noise: NoiseScale
     batch_size: int
     settings: Settings
     device: str
+    notes: tuple[str, ...]
 
     def json(self) -> dict[str, Any]:
         """The measurement for other programs."""
@@ -81,6 +89,7 @@ class Measurement:
             "groups": self.settings.groups,
             "weights": [str(path) for path in self.settings.weights],
             "device": self.device,
+            "notes": list(self.notes),
         }
 
 
@@ -107,7 +116,7 @@ def measure_noise(
     _check_reads_data(model)
     for path in settings.weights:
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file", hint="--weights takes .caffemodel.")
+            raise InputError(f"weights {path}: no such file", hint="Give a .caffemodel of the net.")
     size = settings.batch_size or model.batch_size
     changes = batch_changes(model.recipe, model.train_layers, size)
     with TemporaryDirectory(prefix="caffe-batch-") as folder:
@@ -122,10 +131,11 @@ def measure_noise(
             script=WORKER,
         )
         try:
-            device, observations = _follow(worker, size, settings, observer)
+            started, observations = _follow(worker, size, settings, observer)
         finally:
             worker.end()
-    return Measurement(estimate_noise_scale(observations), size, settings, device)
+    notes = started.choices if settings.weights else (AT_FILLERS,)
+    return Measurement(estimate_noise_scale(observations), size, settings, started.device, notes)
 
 
 def _check_reads_data(model: Model) -> None:
@@ -158,32 +168,24 @@ def _worker_settings(model: Model, settings: Settings, net: Path) -> dict[str, A
 
 def _follow(
     worker: WorkerProcess, batch_size: int, settings: Settings, observer: Callable[[int], None]
-) -> tuple[str, list[Observation]]:
-    """The device that the worker took, and what it measured."""
-    device, built = "", False
+) -> tuple[Started, list[Observation]]:
+    """What the worker said of itself, and what it measured."""
+    started: Started | None = None
     observations: list[Observation] = []
     running = True
     while running:
         running = worker.running()  # asked first, so that its last words are still heard
         for event in worker.listen(_TICK_S if running else 0):
             if isinstance(event, Started):
-                device = event.device
-            elif isinstance(event, Built):
-                built = True
+                started = event
             elif isinstance(event, GradientNorms):
-                observations.append(
-                    Observation(
-                        batch_size,
-                        event.passes,
-                        event.micro_norm_squared,
-                        event.mean_norm_squared,
-                    )
-                )
+                norms = (event.micro_norm_squared, event.mean_norm_squared)
+                observations.append(Observation(batch_size, event.passes, *norms))
                 observer(event.update)
     ending = worker.ending()
-    if ending.reason is not EndReason.FINISHED:
-        raise _failure(ending, worker, settings, built=built)
-    return device, observations
+    if started is None or ending.reason is not EndReason.FINISHED:
+        raise _failure(ending, worker, settings, built=started is not None)
+    return started, observations
 
 
 def _failure(

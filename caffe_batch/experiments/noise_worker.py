@@ -15,7 +15,7 @@ SETTINGS is a JSON object:
 
 Nothing is updated: all groups are measured at the same weights, on one batch of the data after the
 other. Events and log are as those of caffe_batch/training/worker.py, whose helpers it uses; the
-"built" event comes when the weights are loaded.
+"started" event comes when the net is built and the weights are loaded.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
 """
@@ -42,31 +42,19 @@ def main(settings):
     events = Events(settings["events"])
     try:
         gpu, _ = choose_device(caffe, caffe_pb2.SolverParameter(), settings)
+        net = build(caffe, gpu, settings)
+        fresh = load_weights(net, settings["weights"])
     except LookupError as error:
         events.send("refused", why=str(error))
         return 1
-    if gpu is None:
-        caffe.set_mode_cpu()
-    else:
-        caffe.set_device(gpu)
-        caffe.set_mode_gpu()
+    note = f"No weights file has layer {', '.join(fresh)}: the fillers' values stay there."
     events.send(
         "started",
         caffe_version=getattr(caffe, "__version__", "unknown"),
         python_version=platform.python_version(),
         device="CPU" if gpu is None else f"GPU {gpu}",
-        choices=[],
+        choices=[note] if settings["weights"] and fresh else [],
     )
-    if settings["seed"] >= 0:
-        caffe.set_random_seed(settings["seed"])
-    net = caffe.Net(
-        settings["net"], caffe.TRAIN, level=settings["level"], stages=settings["stages"]
-    )
-    unused = load_weights(net, settings["weights"])
-    if unused:
-        events.send("refused", why=f"no layer of the net has its weights in {unused}")
-        return 1
-    events.send("built", update=0)
     gradients = MicroGradients(net, settings["frozen"])
     last = len(net.layers) - 1
     for group in range(1, settings["groups"] + 1):
@@ -81,24 +69,48 @@ def main(settings):
     return 0
 
 
-def load_weights(net, files):
-    """Load weights as Caffe does, by the names of the layers; the first file that has none, if any.
+def build(caffe, gpu, settings):
+    """The TRAIN net, on that GPU or on the CPU."""
+    if gpu is None:
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_device(gpu)
+        caffe.set_mode_gpu()
+    if settings["seed"] >= 0:
+        caffe.set_random_seed(settings["seed"])
+    return caffe.Net(
+        settings["net"], caffe.TRAIN, level=settings["level"], stages=settings["stages"]
+    )
 
-    Caffe itself passes over layers that it doesn't know, without a word outside its log.
+
+def load_weights(net, files):
+    """Load weights as Caffe does, by the names of the layers.
+
+    Caffe passes over layers that the net or the file doesn't have, without a word outside its log.
+
+    Returns:
+        Names of the layers with parameters that no file has.
+
+    Raises:
+        LookupError: A file has none of the net's layers.
     """
-    blobs = [blob for layer in net.layers for blob in layer.blobs]
+    params = [(name, blob) for name, layer in zip(net._layer_names, net.layers)
+              for blob in layer.blobs]  # fmt: skip
+    loaded = set()
     for path in files:
-        before = [blob.data.copy() for blob in blobs]
-        for blob in blobs:
+        before = [blob.data.copy() for _, blob in params]
+        for _, blob in params:
             blob.data[...] = float("nan")  # what the file doesn't overwrite
         net.copy_from(path)
-        missing = [bool((blob.data != blob.data).all()) for blob in blobs]
+        missing = [bool((blob.data != blob.data).all()) for _, blob in params]
         if all(missing):
-            return path
-        for blob, values, restore in zip(blobs, before, missing):
-            if restore:
+            raise LookupError(f"no layer of the net has its weights in {path}")
+        for (name, blob), values, absent in zip(params, before, missing):
+            if absent:
                 blob.data[...] = values
-    return None
+            else:
+                loaded.add(name)
+    return list(dict.fromkeys(name for name, _ in params if name not in loaded))
 
 
 if __name__ == "__main__":
