@@ -113,7 +113,7 @@ def model(net: Path, solver: Path | None = None) -> Model:
 
 
 def test_the_closed_form_of_linear_regression(runtime: Runtime, tmp_path: Path) -> None:
-    """Within 5 %, as wide as five standard errors of the estimate."""
+    """Within 5 %, which is seven standard errors of the estimate."""
     made = write_regression(tmp_path, records=320_000, batch_size=32)
     assert made.noise_scale == pytest.approx(33.5)
     measured = measure_noise(
