@@ -13,6 +13,7 @@ from caffe_batch.memory import Model
 from caffe_batch.planning.changes import batch_changes
 from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
 from caffe_batch.planning.plan import check_has_loss
+from caffe_batch.planning.records import count_records
 from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.job_files import edited_net, working_directory
 from caffe_batch.runtimes import Runtime
@@ -135,7 +136,19 @@ def measure_noise(
         finally:
             worker.end()
     notes = started.choices if settings.weights else (AT_FILLERS,)
+    notes += _repetition(model, settings.groups * settings.passes * size)
     return Measurement(estimate_noise_scale(observations), size, settings, started.device, notes)
+
+
+def _repetition(model: Model, samples: int) -> tuple[str, ...]:
+    """A note, if the data isn't enough to measure every sample once."""
+    records = count_records(model.recipe.train, model.sources)
+    if records is None or samples <= records:
+        return ()
+    return (
+        f"The {samples:,} samples measured are more than the {records:,} records of the data: "
+        "groups that share samples are alike, so the interval is too narrow.",
+    )
 
 
 def _check_reads_data(model: Model) -> None:

@@ -10,18 +10,14 @@ import pytest
 
 from caffe_batch.training.metrics import GradientMetrics, MetricsFile, gradient_metrics
 from tests.command import Result, call, tree
-from tests.experiments.regression import Regression, write_regression
+from tests.experiments.regression import write_regression
 from tests.planned_jobs import NET, write_job, write_lmdb
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
 
-@pytest.fixture
-def regression(tmp_path: Path) -> Regression:
-    return write_regression(tmp_path, records=32_000, batch_size=32, solver="iter_size: 4")
-
-
-def test_json(regression: Regression) -> None:
+def test_json(tmp_path: Path) -> None:
+    regression = write_regression(tmp_path, records=32_000, batch_size=32, solver="iter_size: 4")
     done = call("noise", regression.solver, "--groups", 20, "--passes", 50, "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
@@ -48,12 +44,14 @@ def test_json(regression: Regression) -> None:
     assert note.startswith("Measured with the weights that the fillers give; ")
 
 
-def test_what_people_see(regression: Regression) -> None:
+def test_what_people_see(tmp_path: Path) -> None:
+    regression = write_regression(tmp_path, records=1000, batch_size=32)
     done = call(
         "noise", regression.net, "--solver", regression.solver, "--batch-size", 16,
         "--effective-batch", 6,
     )  # fmt: skip
     assert done.code == 0, done.err
+    assert "note: The 1,600 samples measured are more than the 1,000 records of" in done.err
     first, second, _, header, *rows = done.out.splitlines()
     number = r"[\d.,]+"
     assert re.fullmatch(
