@@ -138,9 +138,7 @@ def _draw_loss(job: JobDirectory) -> None:
 
 
 def _print_outcome(job: JobDirectory, outcome: Outcome, *, noise_scale: bool) -> None:
-    from caffe_batch.reporting.noise_view import training_noise
     from caffe_batch.reporting.training_view import format_scores
-    from caffe_batch.training.metrics import gradient_metrics
 
     done = f"{outcome.update:,} of {outcome.updates:,} updates"
     if not outcome.ran:
@@ -151,7 +149,14 @@ def _print_outcome(job: JobDirectory, outcome: Outcome, *, noise_scale: bool) ->
         at = outcome.scores[-1].update
         click.echo(f"test:  {format_scores(outcome.scores)} (after update {at:,})")
     if noise_scale:
-        batch = job.read_plan().effective_batch
-        click.echo(f"noise: {training_noise(gradient_metrics(job.metrics), batch)}")
+        _print_noise(job)
     click.echo(f"plan:  {job.read_plan().summary}")
     click.echo(f"files: {job.path}")
+
+
+def _print_noise(job: JobDirectory) -> None:
+    from caffe_batch.reporting.noise_view import training_noise
+    from caffe_batch.training.metrics import gradient_metrics
+
+    batch = job.read_plan().effective_batch
+    click.echo(f"noise: {training_noise(gradient_metrics(job.metrics), batch)}")

@@ -155,7 +155,7 @@ def _check_reads_data(model: Model) -> None:
     for layer in model.train_layers:
         if layer.type in _FED_TYPES:
             raise InputError(
-                f"layer {layer.name!r}: a {layer.type} layer waits for a program to give it data, "
+                f"layer {layer.name!r} of type {layer.type} waits for a program to give it data, "
                 "so there is nothing to measure with",
                 hint="Give the net that reads the training data (Data, ImageData, HDF5Data, ...).",
             )
