@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -254,8 +255,10 @@ class PlanRequest(NetRequest):
     train_records: int | None
     test_records: tuple[int, ...]
 
-    def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
-        """Plans, and writes the job directory if ``out`` is given."""
+    def run(
+        self, out: Path | None, check: Callable[[Plan], None] = lambda plan: None
+    ) -> tuple[Plan, JobFiles | None]:
+        """Plans, and writes the job directory if ``out`` is given and ``check`` doesn't raise."""
         from caffe_batch.memory import Engine, Model
         from caffe_batch.planning import make_plan
         from caffe_batch.rendering.job_files import with_solver, write_job
@@ -274,6 +277,7 @@ class PlanRequest(NetRequest):
         engine = Engine(self.engine)
         model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
         plan = make_plan(model, budget, self._wishes(recipe, sources))
+        check(plan)
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True

@@ -103,6 +103,11 @@ class Plan:
         return self.chosen.iter_size
 
     @property
+    def iter_sizes(self) -> tuple[int, ...]:
+        """The iter_size of each phase; of a plan without phases, its one."""
+        return tuple(each.phase.iter_size for each in self.phases) or (self.iter_size,)
+
+    @property
     def effective_batch(self) -> int:
         """Samples per update."""
         return self.chosen.effective_batch

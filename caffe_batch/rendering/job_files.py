@@ -222,10 +222,10 @@ def job_texts(
         solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
     texts = {}
     for number, own in enumerate(changes, start=1):
-        texts[files.phase_net(number)] = _edited_net(recipe.train, own)
+        texts[files.phase_net(number)] = edited_net(recipe.train, own)
         texts[files.phase_solver(number)] = _edited_solver(recipe, solver_text, own)
     for number, test in _other_test_files(recipe).items():
-        texts[files.test_net(number)] = _edited_net(test, changes[0], f"test_net_{number}")
+        texts[files.test_net(number)] = edited_net(test, changes[0], f"test_net_{number}")
     return texts
 
 
@@ -240,7 +240,8 @@ def _edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
     return document.text
 
 
-def _edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> str:
+def edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> str:
+    """The text of a net with the changes of its layers made; comments and layout stay."""
     edits = [
         prototxt.Edit(change.layer, change.path, change.after)
         for change in changes
