@@ -249,6 +249,15 @@ def _of_layer(split: Split, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
     if coupling.draws and layer.bottoms:
         yield _draws(station, "its draws")
+    if coupling.overwrites and any(station.small.site.param_need) and split.iter_size > 1:
+        yield Finding(
+            Cause.OVERWRITTEN_GRADIENT, layer.name, Verdict.DIFFERENT,
+            f"Each pass overwrites the gradient of its parameter instead of adding to it: of the "
+            f"{split.iter_size} passes of an update the last one counts, divided by "
+            f"{split.iter_size}.",
+            offer="A batch_size that takes the update in one pass, or the parameter in a layer "
+            "that adds up, such as Bias or Scale.",
+        )  # fmt: skip
     if layer.type == "BatchNorm":
         yield from _batch_norm(split, station)
     if coupling.carries:
@@ -304,7 +313,10 @@ def _batch_norm(split: Split, station: Station) -> Iterator[Finding]:
 def _of_loss(split: Split, station: Station) -> Iterator[Finding]:
     """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
     weighted = [i for i, weight in enumerate(station.small.loss) if weight]
-    if not weighted or split.hands_weight_on(station.small):
+    if not weighted:
+        return
+    if split.hands_weight_on(station.small):
+        yield from _counted_twice(split, station)
         return
     node = split.written(station.small)
     factors: dict[int, Fraction | None] = {}
@@ -329,6 +341,18 @@ def _of_loss(split: Split, station: Station) -> Iterator[Finding]:
         yield Finding(
             cause, node.layer.name, Verdict.EXACT,
             "It is a mean over the batch, and the mean of the passes is the same mean.",
+        )  # fmt: skip
+
+
+def _counted_twice(split: Split, station: Station) -> Iterator[Finding]:
+    """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
+    top = station.tops[0]
+    if not (isinstance(top, Summed) and split.factor(top) == 1):
+        yield Finding(
+            Cause.LOG_OUTPUTS, station.small.layer.name, Verdict.DIFFERENT,
+            "Other layers read this loss, so Caffe's `loss` line counts it twice: with its weight "
+            "and, as a sum over each pass, with 1. The gradient has its weight alone.",
+            scope=Scope.LOG,
         )  # fmt: skip
 
 
