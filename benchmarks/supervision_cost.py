@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from caffe_batch import runtimes
 from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.options import Options
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import write_job
 
 TURNS = 9

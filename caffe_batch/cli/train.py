@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from caffe_batch.cli.options import warnings_on_stderr
 from caffe_batch.cli.plan_request import PlanRequest, plan_options
+from caffe_batch.cli.train_options import fault_options
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     help="Measure the gradient noise scale on the way, from the micro-batches of some updates.",
 )
 @click.option("--restart", is_flag=True, help="Throw away an earlier run; start from update 0.")
+@fault_options
 @click.option("-q", "--quiet", is_flag=True, help="Show notes and the result only.")
 @click.pass_context
 def train(
@@ -56,13 +58,19 @@ def train(
     threads: int,
     noise_scale: bool,
     restart: bool,
+    keep_last: int | None,
+    keep_every: int | None,
+    max_loss: float | None,
+    on_divergence: float | None,
+    stall_timeout: float | None,
     quiet: bool,
     **plan: Any,
 ) -> None:
     """Train a planned directory on real Caffe.
 
     DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
-    its newest snapshot. Given a NET and the options of `plan`, it is planned first.
+    its newest snapshot that is whole; one that runs out of memory goes on by itself with the next
+    smaller split of the same effective batch. Given a NET and the options of `plan`, it is planned first.
 
     Ctrl-C finishes the update, takes a snapshot and exits with 130; a second one stops at once.
     """
@@ -81,7 +89,16 @@ def train(
         job = _plan_first(target, plan, out, noise_scale=noise_scale)
     device = Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
     options = Options(
-        device=device, gpu=gpu, threads=threads, restart=restart, noise_scale=noise_scale
+        device=device,
+        gpu=gpu,
+        threads=threads,
+        restart=restart,
+        noise_scale=noise_scale,
+        keep_last=keep_last,
+        keep_every=keep_every,
+        max_loss=max_loss,
+        rollback=on_divergence,
+        stall_timeout_s=stall_timeout,
     )
     with warnings_on_stderr(), TrainingView(LastingConsole(stderr=True), quiet=quiet) as view:
         outcome = run(job, runtime, options, view)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from caffe_batch.errors import InputError
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.training.job import PlanFacts
 from caffe_batch.training.learning_rate import learning_rate
 
 
@@ -47,4 +48,17 @@ def check_accumulates(iter_size: int) -> None:
         raise InputError(
             f"--noise-scale compares the micro-batches of an update, and iter_size is {iter_size}",
             hint="`caffe-batch noise NET` measures it without accumulation.",
+        )
+
+
+def check_one_gpu(plan: PlanFacts, path: Path) -> None:
+    """Refuses a plan for several GPUs.
+
+    Raises:
+        InputError: It is one.
+    """
+    if plan.gpus > 1:
+        raise InputError(
+            f"{path}: the plan is for {plan.gpus} GPUs, and train uses one",
+            hint="Plan with --gpus 1: the effective batch stays, iter_size grows.",
         )

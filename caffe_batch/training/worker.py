@@ -15,6 +15,7 @@ SETTINGS is a JSON object:
     record_every     updates per loss record
     frozen           with the noise scale: (name of the layer, index) of each parameter whose
                      lr_mult is 0; null without (micro_gradients.py)
+    max_loss         a loss above it counts as diverged, as nan and inf always do; or null
     events           number of the file descriptor for events
 
 Events are JSON lines; caffe_batch/training/events.py describes them. stdout and stderr belong to
@@ -24,6 +25,9 @@ a microsecond each, and give Python's signal handlers a chance to run.
 
 SIGINT and SIGTERM: finish the update, take a snapshot, exit with INTERRUPTED_STATUS. A closed
 event pipe (the supervisor is gone) does the same. SIGHUP: take a snapshot and go on.
+
+A loss that has diverged ends the training before anything is updated with it, without a snapshot;
+so do weights that are not finite, before a snapshot of them is announced.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
 """
@@ -37,7 +41,17 @@ import time
 import weakref
 
 INTERRUPTED_STATUS = 40
+DIVERGED_STATUS = 41
 FLUSH_S = 0.2
+HEARTBEAT_S = 1.0
+
+
+class Diverged(Exception):  # noqa: N818
+    """The loss after the updates done so far, or None for their weights, is no good."""
+
+    def __init__(self, loss):
+        super().__init__(loss)
+        self.loss = loss
 
 
 class Stop(Exception):  # noqa: N818  (it is no error)
@@ -88,7 +102,7 @@ class Training:
     caller can end the solver's life: its prefetch threads and the files of its layers.
     """
 
-    def __init__(self, solver, message, events, requests, record_every, first_update):
+    def __init__(self, solver, message, events, requests, settings, first_update):
         self.solver = weakref.proxy(solver)
         self.message = message
         self.iter_size = message.iter_size
@@ -97,7 +111,9 @@ class Training:
         self.last_update = message.max_iter
         self.events = events
         self.requests = requests
-        self.record_every = record_every
+        self.record_every = settings["record_every"]
+        bound = settings["max_loss"]
+        self.max_loss = sys.float_info.max if bound is None else bound
         self.snapshot_at = first_update  # updates done in the newest snapshot
         self.loss = 0.0  # summed over the micro-batches of this update
         self.total = 0.0  # mean losses summed over the updates since the last record
@@ -152,12 +168,18 @@ class Training:
                 self.loss += weight * float(blob.data)
             for weight, blob in self.others:
                 self.loss += weight * float(blob.data.sum())
+            self.heartbeat()
 
     def after_gradients(self):
         """Caffe's on_gradients_ready: all micro-batches of the update are done."""
         update = self.solver.iter + 1
-        self.total += self.loss / self.iter_size
+        loss = self.loss / self.iter_size
+        self.total += loss
         self.count += 1
+        if not loss <= self.max_loss:  # nan compares false
+            self.record(update)
+            self.flush(self.solver.iter)
+            raise Diverged(loss)
         pause = (self.snapshot_every and update % self.snapshot_every == 0) or (
             self.test_every and update % self.test_every == 0
         )
@@ -169,6 +191,12 @@ class Training:
     def in_test(self, layer):
         """Called before each layer of a test net: a long test must not delay a stop."""
         self.stop_if_asked()
+        self.heartbeat()
+
+    def heartbeat(self):
+        """Say that there is progress, in a long update or test."""
+        if time.monotonic() - self.flushed > HEARTBEAT_S:
+            self.flush(self.solver.iter)
 
     def stop_if_asked(self):
         if self.requests.stop or self.events.closed:
@@ -193,7 +221,12 @@ class Training:
         self.announce_snapshot()
 
     def announce_snapshot(self):
+        from numpy import isfinite
+
         self.snapshot_at = self.solver.iter
+        for blobs in self.solver.net.params.values():
+            if not all(isfinite(blob.data).all() for blob in blobs):
+                raise Diverged(None)
         self.events.send("snapshot", update=self.solver.iter, state=self.state_file())
 
     def has_snapshot(self):
@@ -326,10 +359,14 @@ def main(settings):
     resume, first_update = prepare_resume(settings)
     solver = caffe.get_solver(settings["worker_solver"])
     events.send("built", update=first_update)
-    training = Training(solver, message, events, requests, settings["record_every"], first_update)
+    training = Training(solver, message, events, requests, settings, first_update)
     if settings["frozen"] is not None:
         NoiseSampler(solver, settings["frozen"], settings["record_every"], events.send)
-    finished = training.solve(resume)
+    try:
+        finished = training.solve(resume)
+    except Diverged as found:
+        events.send("diverged", update=solver.iter, loss=found.loss)
+        return DIVERGED_STATUS
     update = solver.iter
     del solver
     events.send("finished" if finished else "stopped", update=update)

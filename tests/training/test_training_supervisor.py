@@ -16,11 +16,13 @@ import pytest
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
-from caffe_batch.training.job import JobBusyError, JobDirectory, JobRecord, JobState
+from caffe_batch.training.job import JobDirectory, JobRecord, JobState
+from caffe_batch.training.lock import JobBusyError
 from caffe_batch.training.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.snapshots import list_snapshots
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import RECORDS, FinishedJob, write_job
 
 FAKE = Path(__file__).with_name("fake_worker.py")
