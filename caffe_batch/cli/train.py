@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from caffe_batch.cli.options import warnings_on_stderr
 from caffe_batch.cli.plan_request import PlanRequest, plan_options
-from caffe_batch.cli.train_options import fault_options
+from caffe_batch.cli.train_options import fault_options, taken_out
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,19 +58,15 @@ def train(
     threads: int,
     noise_scale: bool,
     restart: bool,
-    keep_last: int | None,
-    keep_every: int | None,
-    max_loss: float | None,
-    on_divergence: float | None,
-    stall_timeout: float | None,
     quiet: bool,
     **plan: Any,
 ) -> None:
     """Train a planned directory on real Caffe.
 
     DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
-    its newest snapshot that is whole; one that runs out of memory goes on by itself with the next
-    smaller split of the same effective batch. Given a NET and the options of `plan`, it is planned first.
+    its newest snapshot that is whole; one that runs out of memory goes on by itself, with the
+    next smaller split of the same effective batch. Given a NET and the options of `plan`, it is
+    planned first.
 
     Ctrl-C finishes the update, takes a snapshot and exits with 130; a second one stops at once.
     """
@@ -81,6 +77,7 @@ def train(
 
     if cpu and gpu is not None:
         raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
+    faults = taken_out(plan)
     runtime = runtimes.find(spec)
     job = JobDirectory(target)
     if job.is_planned():
@@ -94,11 +91,7 @@ def train(
         threads=threads,
         restart=restart,
         noise_scale=noise_scale,
-        keep_last=keep_last,
-        keep_every=keep_every,
-        max_loss=max_loss,
-        rollback=on_divergence,
-        stall_timeout_s=stall_timeout,
+        **faults,
     )
     with warnings_on_stderr(), TrainingView(LastingConsole(stderr=True), quiet=quiet) as view:
         outcome = run(job, runtime, options, view)

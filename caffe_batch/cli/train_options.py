@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import click
 
@@ -36,13 +37,15 @@ def fault_options(command: Command) -> Command:
     for option in (
         click.option(
             "--stall-timeout",
+            "stall_timeout_s",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
-            help="Stop if there is no progress for so long.  [default: 600, or 20 times the longest "
-            "silence so far]",
+            help="Stop if there is no progress for so long.  [default: 600, or 20 times the "
+            "longest silence so far]",
         ),
         click.option(
             "--on-divergence",
+            "rollback",
             type=OnDivergence(),
             default="stop",
             show_default=True,
@@ -70,3 +73,9 @@ def fault_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def taken_out(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of :func:`fault_options`, taken out of all; as ``training.Options`` names them."""
+    names = ("keep_last", "keep_every", "max_loss", "rollback", "stall_timeout_s")
+    return {name: options.pop(name) for name in names}

@@ -75,6 +75,10 @@ _HOST_MEMORY = re.compile(
 )
 
 
+# How Caffe words a snapshot that could not be written (io.cpp).
+_NOT_WRITTEN = "SerializeToOstream"
+
+
 def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
     """The reason of an ending.
 
@@ -102,6 +106,8 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     if _HOST_MEMORY.search(text):
         return Ending(EndReason.HOST_MEMORY, _failed_check(log) or "out of memory", status)
     failed = _failed_check(log)
+    if failed and _NOT_WRITTEN in failed:
+        return Ending(EndReason.SNAPSHOT_LOST, failed, status)
     if failed:
         return Ending(EndReason.CHECK_FAILED, failed, status)
     number = -status if status < 0 else status - 128 if 128 < status < 160 else 0

@@ -272,6 +272,7 @@ class JobDirectory:
         They are written to a journal first. Whatever dies in between, :meth:`finish_rewrite` makes
         the rest of the change: never is there one half of it and half of what was before.
         """
+        self.worker_folder.mkdir(exist_ok=True)
         journal = {path.relative_to(self.path).as_posix(): text for path, text in texts.items()}
         write_json(self.rewrite_file, journal)
         self.finish_rewrite()

@@ -37,7 +37,12 @@ class Outcome:
 
 
 def failure(
-    ending: Ending, update: int, updates: int, log: Path, tail: Sequence[str]
+    ending: Ending,
+    update: int,
+    updates: int,
+    log: Path,
+    tail: Sequence[str],
+    missing: Sequence[str] = (),
 ) -> CaffeBatchError:
     """The error that an ending is.
 
@@ -47,12 +52,14 @@ def failure(
         updates: Updates to do in all.
         log: Caffe's log.
         tail: Its last lines, oldest first.
+        missing: Files that the net names and that aren't there.
     """
     if ending.reason is EndReason.REFUSED:
         return InputError(ending.detail, hint="--cpu trains on the CPU.")
+    hint = f"Not there: {', '.join(missing)}." if missing else HINTS.get(ending.reason)
     lines = "".join(f"\n  {line}" for line in last_lines(tail))
     return TrainingError(
         f"Caffe stopped at update {update} of {updates}: {ending.reason.value}: "
         f"{ending.detail}\nThe last lines of {log}:{lines}",
-        hint=HINTS.get(ending.reason),
+        hint=hint,
     )

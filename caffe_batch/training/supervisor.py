@@ -15,7 +15,7 @@ from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.training.checks import check_accumulates, check_one_gpu
+from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
 from caffe_batch.training.ending import Ending, EndReason
 from caffe_batch.training.events import Diverged, LogEvent, SnapshotTaken, Started, WorkerEvent
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState
@@ -243,6 +243,7 @@ class _Run:
         if ending.reason is EndReason.KILLED and oom_kills() != kills:
             ending = Ending(EndReason.HOST_MEMORY, "killed by the kernel for memory", ending.status)
         self._amend(ended=_now(), ending=ending.reason.value, detail=ending.detail)
+        self._write(JobState.RUNNING)  # the next phase, or another try, may follow
         return ending
 
     def outcome(self, ending: Ending) -> Outcome:
@@ -254,7 +255,10 @@ class _Run:
         """
         state, update = STATES.get(ending.reason), self.last_attempt.last_update
         if state is None:
-            raise failure(ending, update, self._updates, self._job.log, self._log_tail)
+            phase = self._plan.phases[self.last_attempt.phase - 1]
+            failed = ending.reason is EndReason.CHECK_FAILED
+            missing = missing_files(phase.net, self._directory) if failed else []
+            raise failure(ending, update, self._updates, self._job.log, self._log_tail, missing)
         return Outcome(state, update, self._updates, last_scores(self._job.metrics))
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
