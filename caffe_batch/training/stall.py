@@ -27,8 +27,9 @@ class StallWatch:
     each layer of a test. It is silent while it builds the nets and writes a snapshot.
 
     Args:
-        timeout_s: The silence that counts as a stall, or None for ``LEAST_TIMEOUT_S`` or
-            ``PATIENCE`` times the longest silence so far, whichever is more.
+        timeout_s: The silence of a training that counts as a stall. None, as while the nets are
+            built: ``LEAST_TIMEOUT_S``, or ``PATIENCE`` times the longest silence so far if that
+            is more.
         clock: Seconds, for tests.
     """
 
@@ -36,6 +37,7 @@ class StallWatch:
         self, timeout_s: float | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._given, self._clock = timeout_s, clock
+        self._built = False
         self._looked = clock()
         self._longest = 0.0
         self._asked_after: float | None = None
@@ -44,9 +46,13 @@ class StallWatch:
     @property
     def timeout_s(self) -> float:
         """The silence that counts as a stall, in seconds."""
-        if self._given is not None:
+        if self._given is not None and self._built:
             return self._given
         return max(LEAST_TIMEOUT_S, PATIENCE * self._longest)
+
+    def begin(self) -> None:
+        """The nets are built: the training begins."""
+        self._built = True
 
     def look(self, *, heard: bool) -> bool:
         """Take note of a look at the worker.

@@ -17,7 +17,14 @@ from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
 from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.events import Diverged, LogEvent, SnapshotTaken, Started, WorkerEvent
+from caffe_batch.training.events import (
+    Built,
+    Diverged,
+    LogEvent,
+    SnapshotTaken,
+    Started,
+    WorkerEvent,
+)
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState
 from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.memory_watch import MemoryWatch, free_gpu_bytes, oom_kills
@@ -275,6 +282,8 @@ class _Run:
                     self._note(event)
                 except DamagedSnapshotError as damage:
                     return Ending(EndReason.SNAPSHOT_LOST, damage.message, 0)
+                if isinstance(event, Built):
+                    watch.begin()
             memory.look(self._attempts[-1].device)
             self._amend(seen_bytes=memory.peak_bytes)
             observer(tracker.progress())

@@ -64,6 +64,7 @@ def hang() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     start()
+    log("I am busy")
     while True:
         time.sleep(60)
 

@@ -272,7 +272,7 @@ def test_compensations_are_worked_out_anew(refused: Sequence[str], tmp_path: Pat
         split_smaller(job, job.read_plan(), OUT_OF_MEMORY)
         assert value(job, "iter_size") == str(iter_size)
         assert settings() == (2 * iter_size if clip else 2, 0.5 * iter_size)
-    changes: dict[str, Any] = {
+    changes: dict[tuple[str, int | None], Any] = {
         (change["field"], change["layer_index"]): (change["from"], change["to"])
         for change in json.loads(job.plan.read_text())["changes"]
     }
