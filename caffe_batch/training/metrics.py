@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,12 @@ class MetricsFile:
         """Hand the lines to the system."""
         with self._named_errors():
             self._file.flush()
+
+    def sync(self) -> None:
+        """Make sure that the lines are on the disk: a snapshot counts on them."""
+        with self._named_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

@@ -167,14 +167,15 @@ def take_in(state: Path, keep_last: int | None, keep_every: int | None) -> None:
 
 
 def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
-    """Delete the snapshots that are not to be kept.
+    """Delete the snapshots that are not to be kept, of those that are known to be whole.
 
     Args:
         folder: Where they lie.
         keep_last: So many of the newest stay; None for all, or with ``keep_every`` for one.
         keep_every: Of each so many updates the first snapshot stays as well.
     """
-    for snapshot in superfluous(list_snapshots(folder), keep_last, keep_every):
+    whole = [snapshot for snapshot in list_snapshots(folder) if snapshot.record.is_file()]
+    for snapshot in superfluous(whole, keep_last, keep_every):
         for file in snapshot.files:
             file.unlink(missing_ok=True)
 

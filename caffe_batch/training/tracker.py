@@ -13,6 +13,7 @@ from caffe_batch.training.events import (
     LossRecord,
     NetTestOutput,
     NetTestStarted,
+    SnapshotTaken,
     Started,
     Updated,
     WorkerEvent,
@@ -75,6 +76,8 @@ class Tracker:
             self._began, self._seconds_before = time.monotonic(), self._seconds
         elif isinstance(event, Updated):
             self._note_updates(event)
+        elif isinstance(event, SnapshotTaken):
+            self._metrics.sync()
         elif isinstance(event, GradientNorms):
             self._note_gradients(event)
         elif isinstance(event, NetTestStarted):

@@ -292,15 +292,6 @@ def test_words_that_are_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not is_alive(record_of(job).attempts[0].pid)
 
 
-def test_a_diverged_loss_is_null_in_the_metrics(runtime: Runtime, tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=40, base_lr=1e30)
-    outcome = train(job, runtime)
-    lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
-    assert lines[0].loss is not None
-    assert lines[-1].loss is None
-    assert {score.output for score in outcome.scores} == {"accuracy", "loss"}
-
-
 def test_paths_in_the_net_start_where_the_plan_was_made(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, max_iter=5)
     job.net.write_text(job.net.read_text().replace(str(tmp_path / "data"), "data"))
