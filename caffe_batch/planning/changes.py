@@ -111,6 +111,12 @@ def layer_changes(
     return changes
 
 
+def inside_solver(change: Change, number: int) -> Change:
+    """A change in a test net that stands in the solver, as one of the solver's fields."""
+    path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
+    return replace(change, path=path, layer=None)
+
+
 def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[Change]:
     """The change of iter_size, or none."""
     if solver.iter_size == iter_size:
@@ -124,7 +130,11 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
     """The recipe as it is once its files are changed; the messages given stay as they were."""
     solver = caffe_pb2.SolverParameter()
     solver.CopyFrom(recipe.solver)
-    copies: dict[int, caffe_pb2.NetParameter] = {}
+    # Test nets that stand inside the solver are changed there.
+    copies = {
+        id(before): after
+        for before, after in zip(recipe.solver.test_net_param, solver.test_net_param, strict=True)
+    }
     for file in (recipe.train, *recipe.tests):
         if id(file.message) not in copies:
             copy = copies[id(file.message)] = caffe_pb2.NetParameter()

@@ -47,6 +47,7 @@ class Plan:
 
     Attributes:
         requested_effective_batch: Samples per update that were asked for.
+        recipe_batch: Samples per update that the files' schedule was written for.
         chosen: The split; its effective_batch is the plan's.
         gpus: GPUs that share each update.
         budget: The memory allowed on each GPU.
@@ -66,6 +67,7 @@ class Plan:
     """
 
     requested_effective_batch: int
+    recipe_batch: int
     chosen: Candidate
     gpus: int
     budget: Budget
@@ -168,6 +170,7 @@ class Plan:
         return {
             "effective_batch": self.effective_batch,
             "requested_effective_batch": self.requested_effective_batch,
+            "recipe_batch": self.recipe_batch,
             "batch_size": self.batch_size,
             "iter_size": self.iter_size,
             "gpus": self.gpus,

@@ -182,6 +182,7 @@ class _Planner:
             )
         return Plan(
             requested_effective_batch=self.wanted,
+            recipe_batch=self.scale(chosen).own_batch,
             chosen=chosen,
             gpus=model.gpus,
             budget=self.budget,

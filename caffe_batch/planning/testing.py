@@ -15,7 +15,7 @@ from caffe_batch.memory.predict import Model
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.samples import Rows, Summed, follow
-from caffe_batch.planning.changes import Change, layer_changes
+from caffe_batch.planning.changes import Change, inside_solver, layer_changes
 from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.split import divisors
 
@@ -140,7 +140,7 @@ def changes_of_tests(
     for test, size in zip(tests, sizes, strict=True):
         if not test.shared and size != test.own_size:
             changes += [
-                _inside_solver(change, test.number) if change.file == "solver" else change
+                inside_solver(change, test.number) if change.file == "solver" else change
                 for change in layer_changes(
                     model.test_layers[test.number],
                     [index for index, _ in recipe.tests[test.number].selected()],
@@ -156,12 +156,6 @@ def changes_of_tests(
                        _why(test, size))
             )  # fmt: skip
     return changes
-
-
-def _inside_solver(change: Change, number: int) -> Change:
-    """A change in a test net that stands in the solver, as one of the solver's fields."""
-    path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
-    return replace(change, path=path, layer=None)
 
 
 def _why(test: NetTest, size: int) -> str:

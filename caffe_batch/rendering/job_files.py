@@ -8,7 +8,7 @@ that they start from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import ceil
@@ -173,6 +173,16 @@ def write_job(
         "caffe_batch_version": __version__,
     }
     texts[files.plan] = json.dumps(content, indent=2) + "\n"
+    write_files(files, texts)
+    return files
+
+
+def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
+    """Writes the texts of a job in their order, plan.json last, and makes its directories.
+
+    Raises:
+        OSError: One can't be written; what was made is taken away again.
+    """
     with ExitStack() as undo:
         for folder in _missing_directories(files.snapshot_prefix.parent):
             undo.callback(_remove_empty, folder)
@@ -181,7 +191,6 @@ def write_job(
             undo.callback(path.unlink, missing_ok=True)
             write_text(path, text)
         undo.pop_all()
-    return files
 
 
 def _check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
@@ -229,7 +238,7 @@ def job_texts(
         texts[files.phase_net(number)] = _edited_net(recipe.train, own)
         texts[files.phase_solver(number)] = _edited_solver(recipe, solver_text, own)
     for number, test in _other_test_files(recipe).items():
-        texts[files.test_net(number)] = _edited_net(test, ())
+        texts[files.test_net(number)] = _edited_net(test, changes[0], f"test_net_{number}")
     return texts
 
 
@@ -244,11 +253,11 @@ def _edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
     return document.text
 
 
-def _edited_net(file: NetFile, changes: Sequence[Change]) -> str:
+def _edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> str:
     edits = [
         prototxt.Edit(change.layer, change.path, change.after)
         for change in changes
-        if change.file == "net"
+        if change.file == name
     ]
     text = prototxt.write(file.message) if file.path is None else _read(file.path)
     return prototxt.edit_net(text, edits, path=None if file.path is None else str(file.path))

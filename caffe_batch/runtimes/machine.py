@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -108,6 +109,29 @@ def free_gpu_bytes(number: int = 0) -> int:
             hint="Give the memory as a size instead, for instance --gpu-memory 8GiB.",
         )
     return device.free_bytes
+
+
+def free_host_bytes() -> int | None:
+    """Memory of this machine that a new process can have, in bytes; None if nobody tells.
+
+    The kernel's own estimate, and what the control group (a container) leaves where it has a limit.
+    """
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo, re.MULTILINE)
+    rooms = [int(found[1]) * 1024] if found else []
+    try:
+        limit, used = (
+            Path("/sys/fs/cgroup", f"memory.{name}").read_text(encoding="ascii").strip()
+            for name in ("max", "current")
+        )
+    except OSError:
+        limit = used = "max"
+    if limit != "max":
+        rooms.append(max(int(limit) - int(used), 0))
+    return min(rooms, default=None)
 
 
 def process_gpu_bytes(number: int, pid: int) -> int | None:

@@ -89,6 +89,7 @@ def train(
     observer: Observer = lambda progress: None,
     *,
     script: Path = WORKER,
+    relay: SignalRelay | None = None,
 ) -> Outcome:
     """Train a planned directory to its end, from its newest snapshot if there is one.
 
@@ -104,6 +105,8 @@ def train(
         options: How to train.
         observer: Called about five times a second with the progress.
         script: The worker.
+        relay: Whose ``stop`` another thread may call to end the training as a signal does; one of
+            its own if None.
 
     Raises:
         InputError: The directory or the options are no base for training.
@@ -125,7 +128,7 @@ def train(
             return Outcome(JobState.FINISHED, before.updates_done, updates, scores, False)
         job.snapshots.mkdir(exist_ok=True)
         run = _Run(job, plan, phases, before, runtime, options)
-        ending = run.carry_out(observer, script, lock)
+        ending = run.carry_out(observer, script, lock, relay or SignalRelay())
     return run.outcome(ending)
 
 
@@ -166,7 +169,7 @@ class _Run:
             self._device = Device.CPU
             self._notes.append("Training on the CPU: the plan is for Caffe's CPU mode.")
 
-    def carry_out(self, observer: Observer, script: Path, lock: int) -> Ending:
+    def carry_out(self, observer: Observer, script: Path, lock: int, relay: SignalRelay) -> Ending:
         """Run the phases to the end, a worker each; job.json tells how far it is."""
         done = self._resume.update if self._resume else 0
         first = phase_at(self._phases, done)
@@ -180,7 +183,6 @@ class _Run:
             keep_open=(lock,),
             script=script,
         )
-        relay = SignalRelay()
         with MetricsFile(self._job.metrics) as metrics, forwarded_signals(relay):
             tracker = Tracker(
                 self._phases,

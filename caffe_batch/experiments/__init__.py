@@ -1,0 +1,1 @@
+"""What runs on real Caffe in order to measure something."""
