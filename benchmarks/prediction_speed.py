@@ -23,7 +23,7 @@ from pathlib import Path
 from caffe_batch import runtimes
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, make_plan
+from caffe_batch.planning import Budget, Wishes, divisors, make_plan
 from caffe_batch.rendering import render
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,8 +55,9 @@ def speeds(name: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "caffe_batch", "memory", str(path), "--json"]
     found = {
         "prediction_s": timed(lambda: Model(recipe, Sources()).at(8), 15),
-        "search_s": timed(
-            lambda: make_plan(Model(recipe, Sources()), BUDGET, effective_batch=4096)
+        "search_s": timed(lambda: Model(recipe, Sources()).peaks(divisors(4096))),
+        "plan_s": timed(
+            lambda: make_plan(Model(recipe, Sources()), BUDGET, Wishes(effective_batch=4096))
         ),
         "process_s": timed(lambda: subprocess.run(command, check=True, capture_output=True), 5),
     }
@@ -94,7 +95,7 @@ def main() -> int:
         rows = exactness(Path(scratch))
     for name, figures in found.items():
         print(f"{name}, {figures['layers']} layers:")
-        for step in ("prediction_s", "search_s", "process_s"):
+        for step in ("prediction_s", "search_s", "plan_s", "process_s"):
             ratio = figures["pycaffe_build_s"] / figures[step]
             print(f"  {step:16} {figures[step] * 1e3:7.1f} ms; pycaffe's build takes {ratio:.1f} x")
         print(f"  pycaffe_build_s  {figures['pycaffe_build_s'] * 1e3:7.1f} ms")

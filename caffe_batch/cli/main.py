@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
     "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net takes in Caffe."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
+    "verify": ("caffe_batch.cli.verify:verify", "Measure whether accumulation is the same."),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
     "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
     "doctor": ("caffe_batch.cli.doctor:doctor", "Say what this machine has and what is missing."),

@@ -38,6 +38,15 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on stdout, for other programs."
 )
 
+#: Causes that something is changed for (planning.findings.COMPENSATED, by name).
+COMPENSATED = ("clip_gradients", "loss_normalization", "loss_sum", "batch_norm_average")
+no_compensate_option = click.option(
+    "--no-compensate",
+    type=click.Choice(COMPENSATED),
+    multiple=True,
+    help="Change nothing for this effect of accumulation; may be repeated.",
+)
+
 
 def net_options(command: Command) -> Command:
     """The options of every command that reads a net."""

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffe_batch.cli.options import Command, engine_options, load_recipe, net_options
+from caffe_batch.cli.options import (
+    Command,
+    engine_options,
+    load_recipe,
+    net_options,
+    no_compensate_option,
+)
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,9 +58,6 @@ class Epochs(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no number of epochs above 0", param, ctx)
         return epochs
 
-
-#: Causes that the plan changes something for (planning.findings.COMPENSATED, by name).
-COMPENSATED = ("clip_gradients", "loss_normalization", "loss_sum", "batch_norm_average")
 
 POSITIVE = click.IntRange(min=1)
 
@@ -140,11 +143,21 @@ def split_options(command: Command) -> Command:
 def schedule_options(command: Command) -> Command:
     """The options of the schedule and of what is compensated."""
     for option in (
+        no_compensate_option,
         click.option(
-            "--no-compensate",
-            type=click.Choice(COMPENSATED),
-            multiple=True,
-            help="Leave this effect of accumulation as it is; may be repeated.",
+            "--max-batch",
+            type=POSITIVE,
+            metavar="N",
+            help="The largest effective batch that growth may reach.  [default: a tenth of the "
+            "training records]",
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(["decay", "grow", "hybrid"]),
+            default="decay",
+            show_default=True,
+            help="At the recipe's drops of the rate: decay it, grow the batch instead, or grow it "
+            "once and then decay.",
         ),
         click.option("--keep-tests", is_flag=True, help="Leave test batches and test_iter alone."),
         click.option("--keep-schedule", is_flag=True, help="Leave all intervals as they are."),
@@ -177,9 +190,9 @@ def plan_options(command: Command) -> Command:
     for options in (
         engine_options,
         records_options,
-        budget_options,
         schedule_options,
         split_options,
+        budget_options,
         net_options,
     ):
         command = options(command)
@@ -233,6 +246,8 @@ class PlanRequest(NetRequest):
     snapshot_every: Fraction | None
     lr_scaling: str
     recipe_batch: int | None
+    schedule: str
+    max_batch: int | None
     keep_schedule: bool
     keep_tests: bool
     no_compensate: tuple[str, ...]
@@ -281,14 +296,35 @@ class PlanRequest(NetRequest):
             raise InputError(
                 f"--keep-schedule and {given[0]} contradict each other", hint="Give one of them."
             )
+        if self.schedule == "decay" and self.max_batch is not None:
+            raise InputError(
+                "--max-batch is for a batch that grows", hint="Add --schedule grow or hybrid."
+            )
+        if self.schedule != "decay":
+            self._check_growth()
         if self.keep_tests and self.test_records:
             raise InputError(
                 "--keep-tests and --test-records contradict each other",
                 hint="Records of the test data only matter where its batches are planned.",
             )
 
+    def _check_growth(self) -> None:
+        """Refuses what a batch that grows can't go with."""
+        if self.iter_size is not None:
+            raise InputError(
+                f"--iter-size {self.iter_size} and --schedule {self.schedule} contradict each "
+                "other: the batch grows by a larger iter_size in each phase",
+                hint="Leave --iter-size out; --batch-size says how many samples a pass has.",
+            )
+        if self.keep_schedule:
+            raise InputError(
+                f"--keep-schedule and --schedule {self.schedule} contradict each other",
+                hint="Give one of them.",
+            )
+
     def _wishes(self, recipe: Recipe, sources: Sources) -> Wishes:
         from caffe_batch.planning import Cause, LrScaling, ScheduleWishes, SplitWishes, Wishes
+        from caffe_batch.planning.growth import Schedule
         from caffe_batch.planning.records import count_records
 
         tests = recipe.tests
@@ -316,5 +352,7 @@ class PlanRequest(NetRequest):
             refused=frozenset(map(Cause, self.no_compensate)),
             train_records=self.train_records or count_records(recipe.train, sources),
             test_records=counted,
+            growth=Schedule(self.schedule),
+            max_batch=self.max_batch,
             keep_tests=self.keep_tests,
         )

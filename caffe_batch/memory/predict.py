@@ -79,7 +79,8 @@ class Model:
     def with_test_batches(self, sizes: tuple[int | None, ...]) -> Model:
         """The same model with other batch sizes of the test nets."""
         other = replace(self, test_batches=sizes)
-        shared = {name: getattr(self, name) for name in ("train_layers", "_split_layers")}
+        alike = ("train_layers", "_split_layers", "_train_nets")
+        shared = {name: getattr(self, name) for name in alike}
         vars(other).update(shared)  # what doesn't depend on them need not be read again
         return other
 
@@ -103,6 +104,15 @@ class Model:
 
     def train_net(self, size: int | None = None) -> Net:
         """The train net at a batch size (the file's own, if None), as each GPU has it."""
+        if size not in self._train_nets:
+            self._train_nets[size] = self._build_train_net(size)
+        return self._train_nets[size]
+
+    @cached_property
+    def _train_nets(self) -> dict[int | None, Net]:
+        return {}
+
+    def _build_train_net(self, size: int | None) -> Net:
         layers = self.train_layers if size is None else with_batch_size(self.train_layers, size)
         pairs = zip(self.train_layers, self._on_each_gpu(layers), strict=True)
         resized = {id(old.settings): new.settings for old, new in pairs if new is not old}

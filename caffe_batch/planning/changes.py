@@ -140,6 +140,8 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
             copy = copies[id(file.message)] = caffe_pb2.NetParameter()
             copy.CopyFrom(file.message)
     train = replace(recipe.train, message=copies[id(recipe.train.message)])
+    for number, inline in enumerate(solver.test_net_param):
+        copies[id(recipe.tests[number].message)] = inline
     tests = tuple(replace(file, message=copies[id(file.message)]) for file in recipe.tests)
     files = {"net": train.message, "solver": solver}
     files |= {f"test_net_{number}": file.message for number, file in enumerate(tests)}
@@ -153,7 +155,10 @@ def _set(message: Any, path: tuple[str | int, ...], value: Any) -> None:
     """Sets, appends or (None) takes out what a path names."""
     *steps, last = path
     for step in steps:
-        message = message[step] if isinstance(step, int) else getattr(message, step)
+        if isinstance(step, str):
+            message = getattr(message, step)
+        else:
+            message = message[step] if step < len(message) else message.add()
     if isinstance(last, str):
         message.ClearField(last) if value is None else setattr(message, last, value)
     elif value is None:

@@ -5,11 +5,11 @@ Source: sgd_solver.cpp (GetLearningRate): when the policies step and multistep d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import count
 
 from caffe_batch.errors import InputError
+from caffe_batch.planning.numbers import as_written
 from caffe_batch.schema import caffe_pb2
 
 #: More drops than this are a smooth decay in disguise: each would be a solver of its own.
@@ -43,6 +43,11 @@ class StepDecay:
     drops: tuple[Fraction, ...]
     gamma: Fraction
     base_lr: Fraction
+
+    def lasting(self, epochs: Fraction) -> StepDecay:
+        """The same over another number of epochs; the drops keep their place in the run."""
+        factor = epochs / self.epochs
+        return replace(self, epochs=epochs, drops=tuple(drop * factor for drop in self.drops))
 
 
 def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch: int) -> StepDecay:
@@ -79,23 +84,6 @@ def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch
         gamma=gamma,
         base_lr=as_written(solver.base_lr),
     )
-
-
-def as_written(value: float) -> Fraction:
-    """The simplest fraction that Caffe stores as this float.
-
-    Args:
-        value: A finite float32, as a solver message has it.
-
-    >>> as_written(caffe_pb2.SolverParameter(gamma=0.2).gamma)
-    Fraction(1, 5)
-    """
-    candidates = (Fraction(value).limit_denominator(10**digits) for digits in count())
-    return next(near for near in candidates if _stored(near) == value)
-
-
-def _stored(value: Fraction) -> float:
-    return caffe_pb2.SolverParameter(gamma=float(value)).gamma
 
 
 def _check_policy(solver: caffe_pb2.SolverParameter) -> None:

@@ -6,6 +6,7 @@ recipe means at (b*k, 1)? A finding answers it for one cause in one layer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -105,3 +106,8 @@ COMPENSATED = (
 
 #: Verdicts that ``caffe-batch verify`` holds to 1e-5.
 SAME = (Verdict.EXACT, Verdict.COMPENSATED)
+
+
+def compensations(findings: Iterable[Finding]) -> tuple[Change, ...]:
+    """What some findings change, each once."""
+    return tuple(dict.fromkeys(change for each in findings for change in each.changes))

@@ -10,7 +10,7 @@ fades out of it as it does after a drop within one solver (sgd_solver.cpp, Compu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -19,13 +19,11 @@ from typing import Any
 from caffe_batch.errors import InputError
 from caffe_batch.planning.changes import Change, iter_size_change
 from caffe_batch.planning.decay import MAX_DROPS, StepDecay
+from caffe_batch.planning.schedule import INTERVALS
 from caffe_batch.schema import caffe_pb2
 
 #: The noise goes with rate / batch up to about this share of the records.
 MAX_BATCH_SHARE = Fraction(1, 10)
-
-#: Solver fields that count updates between two events.
-_INTERVALS = ("display", "test_interval", "snapshot")
 
 
 class Schedule(str, Enum):
@@ -162,7 +160,12 @@ def grow(
 
 
 def phase_changes(
-    solver: caffe_pb2.SolverParameter, decay: StepDecay, phase: Phase, *, more_follow: bool
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phase: Phase,
+    *,
+    more_follow: bool,
+    every: Mapping[str, Fraction] | None = None,
 ) -> tuple[Change, ...]:
     """What a phase changes in the recipe's solver.
 
@@ -171,13 +174,14 @@ def phase_changes(
         decay: What it means.
         phase: The phase.
         more_follow: Whether another phase goes on from its last snapshot.
+        every: Epochs between two, by solver field, where the recipe's are not to be kept.
     """
     end = float(phase.first_epoch + phase.epochs)
     return (
         *iter_size_change(solver, phase.iter_size),
         *_rate_changes(solver, decay, phase),
         *_set(solver, "max_iter", phase.last_update, f"all updates up to epoch {end:.6g}"),
-        *_interval_changes(solver, decay, phase),
+        *_interval_changes(solver, decay, phase, every or {}),
         *(
             _set(solver, "snapshot_after_train", True, "the next phase goes on from it")
             if more_follow
@@ -203,16 +207,22 @@ def _rate_changes(
 
 
 def _interval_changes(
-    solver: caffe_pb2.SolverParameter, decay: StepDecay, phase: Phase
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phase: Phase,
+    every: Mapping[str, Fraction],
 ) -> Iterator[Change]:
     """Intervals keep their epochs: an epoch of the phase has another number of updates."""
     factor = Fraction(phase.updates_per_epoch, decay.updates_per_epoch)
     reason = (
         f"an epoch takes {phase.updates_per_epoch} updates instead of {decay.updates_per_epoch}"
     )
-    for name in _INTERVALS:
+    for name in INTERVALS:
         before = getattr(solver, name)
-        if before > 0:
+        if name in every and (name == "snapshot" or solver.test_iter):
+            updates = max(1, round(every[name] * phase.updates_per_epoch))
+            yield from _set(solver, name, updates, f"every {float(every[name]):.4g} epochs")
+        elif before > 0:
             yield from _set(solver, name, max(1, round(before * factor)), reason)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
+from itertools import count
 
 
 def as_float32(value: float) -> float:
@@ -19,6 +21,19 @@ def as_float32(value: float) -> float:
         for digits in range(6, 18)
         if _round_trip(short := float(f"{value:.{digits}g}")) == stored
     )
+
+
+def as_written(value: float) -> Fraction:
+    """The simplest fraction that Caffe stores as this float.
+
+    Args:
+        value: A finite single-precision number, as a solver message has it.
+
+    >>> as_written(0.20000000298023224)
+    Fraction(1, 5)
+    """
+    candidates = (Fraction(value).limit_denominator(10**digits) for digits in count())
+    return next(near for near in candidates if _round_trip(float(near)) == value)
 
 
 def _round_trip(value: float) -> float:

@@ -9,6 +9,7 @@ from caffe_batch.memory.engine import Engine
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.changes import Change
 from caffe_batch.planning.findings import Finding, Scope, Verdict
+from caffe_batch.planning.growth import PlannedPhase
 from caffe_batch.planning.split import Candidate
 from caffe_batch.sizes import format_size
 
@@ -64,6 +65,9 @@ class Plan:
         remarks: What else there is to know, a sentence or two each.
         train_records: Records of the train source, or None if unknown.
         lower_bound: Whether the prediction leaves unknown layers out.
+        phases: Where the effective batch grows in the course of the run, its phases: ``chosen``,
+            ``changes`` and the files of the plan are then the first one's, ``findings`` the last
+            one's. Empty where it stays.
     """
 
     requested_effective_batch: int
@@ -83,6 +87,7 @@ class Plan:
     remarks: tuple[str, ...]
     train_records: int | None
     lower_bound: bool
+    phases: tuple[PlannedPhase, ...] = ()
 
     @property
     def batch_size(self) -> int:
@@ -113,9 +118,14 @@ class Plan:
         """The plan in one line."""
         each = f" x {self.gpus} GPUs" if self.gpus > 1 and not self.divides_batch else ""
         together = f" (over {self.gpus} GPUs)" if self.gpus > 1 and self.divides_batch else ""
+        last = self.phases[-1].phase if self.phases else None
+        grows = (
+            f", growing to {last.effective_batch} = {self.batch_size} x {last.iter_size}"
+            if last else ""
+        )  # fmt: skip
         return (
             f"effective batch {self.effective_batch} = batch_size {self.batch_size}{together} x "
-            f"iter_size {self.iter_size}{each}, {self._bound}"
+            f"iter_size {self.iter_size}{each}{grows}, {self._bound}"
             f"{format_size(self.predicted_peak_bytes)} of "
             f"{format_size(self.budget.usable_bytes)} usable"
         )
@@ -200,6 +210,9 @@ class Plan:
             "audit": [finding.json() for finding in self.findings],
             "tests": [test.json() for test in self.tests],
             "changes": [change.json() for change in self.changes],
+            "phases": [
+                {**each.phase.json(), "batch_size": self.batch_size} for each in self.phases
+            ],
         }
 
 

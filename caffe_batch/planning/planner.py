@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from caffe_batch.errors import DoesNotFitError, InputError, NetError
 from caffe_batch.memory.ledger import LayerBytes
@@ -12,7 +13,9 @@ from caffe_batch.memory.predict import Model
 from caffe_batch.planning.audit import audit
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
-from caffe_batch.planning.findings import Cause, Finding
+from caffe_batch.planning.decay import step_decay
+from caffe_batch.planning.findings import Cause, Finding, compensations
+from caffe_batch.planning.growth import PlannedPhase, Schedule, grow, phase_changes
 from caffe_batch.planning.plan import Plan, TestSplit
 from caffe_batch.planning.schedule import (
     Rescaling,
@@ -53,6 +56,9 @@ class Wishes:
         refused: What is not to be compensated.
         train_records: Records of the train source, where known.
         test_records: Records of each test net's source, None where unknown.
+        growth: What becomes of the drops of the recipe's rate.
+        max_batch: The largest effective batch that growth may reach; a tenth of the records if
+            None.
         keep_tests: Leave the test nets' batches and test_iter as they are, where they don't read
             through the train net's own data layer.
     """
@@ -63,6 +69,8 @@ class Wishes:
     refused: frozenset[Cause] = frozenset()
     train_records: int | None = None
     test_records: tuple[int | None, ...] = ()
+    growth: Schedule = Schedule.DECAY
+    max_batch: int | None = None
     keep_tests: bool = False
 
 
@@ -96,6 +104,7 @@ class _Draft:
     findings: tuple[Finding, ...]
     tests: tuple[TestSplit, ...]
     changes: tuple[Change, ...]
+    phases: tuple[PlannedPhase, ...]
 
 
 class _Planner:
@@ -151,24 +160,33 @@ class _Planner:
             self.tests, self.smallest_tests, self.floor, lambda s: self._fits(size, s)
         )
         test_sizes = [size if test.shared else sizes[test.number] or 0 for test in self.tests]
-        findings = self._findings(chosen, test_sizes)
-        changes = (
+        split = (
             *batch_changes(recipe, model.train_layers, size),
-            *iter_size_change(recipe.solver, chosen.iter_size),
             *changes_of_tests(recipe, model, self.tests, test_sizes),
-            *schedule_changes(recipe.solver, self.scale(chosen), self.wishes.schedule),
-            *(change for finding in findings for change in finding.changes),
         )
-        changes = tuple(dict.fromkeys(changes))
-        changed = replace(model, recipe=applied(recipe, changes), test_batches=())
+        phases = self._phases(chosen, split)
+        findings = self._audit(chosen, phases[-1].phase.iter_size if phases else chosen.iter_size)
+        if phases:
+            changes = phases[0].changes
+        else:
+            changes = (
+                *split,
+                *iter_size_change(recipe.solver, chosen.iter_size),
+                *schedule_changes(recipe.solver, self.scale(chosen), self.wishes.schedule),
+                *compensations(findings),
+            )
+        # Where one pass is accumulated with others, compensations may cost memory.
+        variants = {changes, phases[-1].changes} if phases else {changes}
+        tested = zip(self.tests, test_sizes, strict=True)
         return _Draft(
-            changed.at(),
-            findings,
+            max((self._predict(each) for each in variants), key=lambda p: p.allocated_bytes),
+            (*findings, *filter(None, (finding_of_test(model, *each) for each in tested))),
             tuple(
                 TestSplit(test.number, each, test.iter_for(each), test.records)
                 for test, each in zip(self.tests, test_sizes, strict=True)
             ),
             changes,
+            phases,
         )
 
     def plan(self, candidates: Sequence[Candidate], chosen: Candidate, draft: _Draft) -> Plan:
@@ -196,6 +214,7 @@ class _Planner:
             tests=draft.tests,
             changes=draft.changes,
             remarks=tuple(self._remarks(chosen)),
+            phases=draft.phases,
             train_records=records,
             lower_bound=bool(draft.prediction.unknown_layers),
         )
@@ -247,19 +266,48 @@ class _Planner:
         sized = self.model.with_test_batches(test_sizes)
         return sized.at(size).allocated_bytes <= self.budget.usable_bytes
 
-    def _findings(self, chosen: Candidate, test_sizes: Sequence[int]) -> tuple[Finding, ...]:
-        found = audit(
+    def _predict(self, changes: tuple[Change, ...]) -> Prediction:
+        """The memory of the files with these changes."""
+        recipe = applied(self.model.recipe, changes)
+        return replace(self.model, recipe=recipe, test_batches=()).at()
+
+    def _audit(self, chosen: Candidate, iter_size: int) -> tuple[Finding, ...]:
+        return audit(
             self.model,
             batch_size=chosen.batch_size,
-            iter_size=chosen.iter_size,
+            iter_size=iter_size,
             gpus=self.model.gpus,
             refused=self.wishes.refused,
         )
-        tested = (
-            finding_of_test(self.model, test, size)
-            for test, size in zip(self.tests, test_sizes, strict=True)
+
+    def _phases(self, chosen: Candidate, split: tuple[Change, ...]) -> tuple[PlannedPhase, ...]:
+        """The phases of a growing batch, each with all its changes; none where it stays."""
+        wishes, solver = self.wishes, self.model.recipe.solver
+        if wishes.growth is Schedule.DECAY:
+            return ()
+        scale = self.scale(chosen)
+        decay = step_decay(solver, scale.records, scale.own_batch)
+        decay = decay.lasting(wishes.schedule.epochs or decay.epochs)
+        factor = wishes.schedule.lr_scaling.factor(1 / scale.ratio)
+        phases = grow(
+            replace(decay, base_lr=decay.base_lr * Fraction(factor)),
+            effective_batch=chosen.effective_batch,
+            pass_samples=chosen.batch_size * self.sharing.each,
+            schedule=wishes.growth,
+            max_batch=wishes.max_batch,
         )
-        return (*found, *filter(None, tested))
+        return tuple(
+            PlannedPhase(
+                phase,
+                (
+                    *split,
+                    *phase_changes(solver, decay, phase, more_follow=phase is not phases[-1],
+                                   every=wishes.schedule.lengths),
+                    *compensations(self._audit(chosen, phase.iter_size)),
+                ),
+            )
+            for phase in phases
+        )  # fmt: skip
 
     def _remarks(self, chosen: Candidate) -> list[str]:
         wishes, remarks = self.wishes, []

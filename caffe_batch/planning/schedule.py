@@ -22,6 +22,9 @@ from caffe_batch.schema import caffe_pb2
 #: With more drops than this a `step` policy is a smooth decay, and stays one.
 MAX_DROPS = 100
 
+#: Solver fields that count updates between two events.
+INTERVALS = ("display", "test_interval", "snapshot")
+
 #: Rules that scale each gradient by its own size.
 ADAPTIVE = ("Adam", "RMSProp", "AdaGrad", "AdaDelta")
 
@@ -61,9 +64,10 @@ class ScheduleWishes:
     recipe_batch: int | None = None
 
     @property
-    def in_epochs(self) -> bool:
-        """Whether a length is given in epochs, which takes the number of records."""
-        return any(each is not None for each in (self.epochs, self.test_every, self.snapshot_every))
+    def lengths(self) -> dict[str, Fraction]:
+        """Epochs between two, by solver field, where they are given."""
+        given = {"test_interval": self.test_every, "snapshot": self.snapshot_every}
+        return {field: epochs for field, epochs in given.items() if epochs is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +133,8 @@ def schedule_changes(
     if run != 1:
         changes += _run_length(solver, scale, run, wishes.epochs)
         changes += _rate_curve(solver, scale, run)
-    lengths = {"test_interval": wishes.test_every, "snapshot": wishes.snapshot_every}
-    for field in ("test_interval", "snapshot", "display"):
-        before, epochs = getattr(solver, field), lengths.get(field)
+    for field in INTERVALS:
+        before, epochs = getattr(solver, field), wishes.lengths.get(field)
         if epochs is not None and (field == "snapshot" or solver.test_iter):
             exact = scale.updates(epochs)
             reason = f"every {_epochs(epochs)}{_rounded(exact)}"
@@ -203,12 +206,14 @@ def _step(solver: caffe_pb2.SolverParameter, run: Fraction) -> Iterator[Change]:
     why = f"{float(exact):.2f} updates between drops: each drop is rounded by itself"
     yield Change("solver", ("lr_policy",), "step", "multistep", why)
     yield Change("solver", ("stepsize",), solver.stepsize, None, why)
-    for i in reversed(range(len(solver.stepvalue))):  # of no use to a step policy until now
-        yield Change("solver", ("stepvalue", i), solver.stepvalue[i], None, why)
+    unused = list(solver.stepvalue)  # a step policy doesn't read them
     last = 0
     for i in range(drops):
         last = max(_whole("stepvalue", exact * (i + 1)), last + 1)
-        yield Change("solver", ("stepvalue", i), None, last, why)
+        before = unused[i] if i < len(unused) else None
+        yield Change("solver", ("stepvalue", i), before, last, why)
+    for i in reversed(range(drops, len(unused))):
+        yield Change("solver", ("stepvalue", i), unused[i], None, why)
 
 
 def _set(

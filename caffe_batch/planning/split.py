@@ -180,9 +180,7 @@ def splits(
     Raises:
         InputError: There is none; says which ones would do.
     """
-    if wishes.tolerance:
-        check_effective_batch(effective_batch, sharing.gpus)
-    else:
+    if not wishes.tolerance:
         samples_per_gpu(effective_batch, sharing.gpus)
     found = {
         pair
@@ -265,6 +263,7 @@ def make_candidates(
         peaks: The predicted peak at each of some batch sizes, in bytes, or in words why Caffe
             refuses it.
     """
+    check_effective_batch(effective_batch, sharing.gpus)
     upper = ceil(effective_batch * (1 + wishes.tolerance) / sharing.each)
     largest = largest_that_fits(upper, usable_bytes, peaks) if wishes.tolerance else upper
     pairs = splits(effective_batch, sharing, wishes, largest)

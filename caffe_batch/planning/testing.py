@@ -47,9 +47,13 @@ class NetTest:
         return -(-self.samples // size)
 
     def sizes(self, floor: int) -> list[int]:
-        """The batch sizes to choose from, smallest first: from the floor to the files' own."""
+        """The batch sizes to choose from, smallest first: from the floor to the files' own.
+
+        Divisors of the samples count down to half of the files' own all the same.
+        """
         least = min(floor, self.own_size)
-        exact = [size for size in divisors(self.samples) if least <= size <= self.own_size]
+        enough = min(least, -(-self.own_size // 2))
+        exact = [size for size in divisors(self.samples) if enough <= size <= self.own_size]
         halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
         return sorted({*exact, *(size for size in halves if size >= least)})
 

@@ -22,7 +22,6 @@ from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
 from caffe_batch.net.sources import READERS, Sources
 from caffe_batch.planning.changes import Change
-from caffe_batch.planning.growth import PlannedPhase
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.records import count_records
 from caffe_batch.rendering.files import write_text
@@ -127,7 +126,6 @@ def write_job(
     solver_text: str | None,
     sources: Sources,
     directory: Path,
-    phases: Sequence[PlannedPhase] = (),
 ) -> JobFiles:
     """Writes a job directory.
 
@@ -140,8 +138,6 @@ def write_job(
         solver_text: The solver from the template, or None to edit the user's own.
         sources: Where the data was found.
         directory: Created if it isn't there.
-        phases: The phases of the training, each with all its changes; none if there is one alone,
-            with the changes of the plan.
 
     Raises:
         InputError: The directory holds a job already, or other files of these names, or its path
@@ -150,23 +146,23 @@ def write_job(
     """
     files = JobFiles(directory.resolve())
     _check_nameable(files)
-    changes = [each.changes for each in phases] or [plan.changes]
+    changes = [each.changes for each in plan.phases] or [plan.changes]
     wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
     texts = job_texts(wired, recipe, solver_text, files)
     _check_free(files, directory, texts)
+    planned = plan.json()
     content = {
-        **plan.json(),
+        **planned,
         "summary": plan.summary(),
         "changes": [change.json() for change in wired[0]],
         "phases": [
             {
-                **planned.phase.json(),
-                "batch_size": plan.batch_size,
+                **phase,
                 "solver": files.phase_solver(number).name,
                 "net": files.phase_net(number).name,
                 "changes": [change.json() for change in wired[number - 1]],
             }
-            for number, planned in enumerate(phases, start=1)
+            for number, phase in enumerate(planned["phases"], start=1)
         ],
         "files": files.json(),
         "working_directory": str(working_directory(recipe, sources).resolve()),

@@ -13,6 +13,7 @@ from caffe_batch.planning.changes import Change
 from caffe_batch.planning.findings import Finding, Verdict
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.split import Candidate
+from caffe_batch.reporting.phases_view import phases_view
 from caffe_batch.sizes import format_size
 
 #: How many candidates are shown on each side of the chosen one.
@@ -26,11 +27,14 @@ def plan_view(plan: Plan) -> RenderableType:
     parts.append(_candidates(plan))
     for note in plan.notes:
         parts += ["", Text(note)]
+    if plan.phases:
+        parts += ["", Text("Phases"), phases_view([each.phase for each in plan.phases])]
     parts += ["", Text(plan.verdict(), style="bold")]
     if plan.findings:
         parts.append(_audit(plan.findings))
     if plan.changes:
-        parts += ["", Text("What changes"), _changes(plan)]
+        phase = " in the first phase" if plan.phases else ""
+        parts += ["", Text(f"What changes{phase}"), _changes(plan)]
     else:
         parts += ["", Text("Nothing changes: the files have this split already.")]
     return Group(*parts)

@@ -32,7 +32,7 @@ TICK_S = 0.2
 _RECORDS = 10_000
 
 #: Whichever BLAS Caffe was built with, one of these limits its threads.
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 Observer = Callable[[Progress], None]
 
@@ -179,7 +179,7 @@ class _Run:
             self._runtime,
             log=self._job.log,
             working_directory=self._directory,
-            environment=dict.fromkeys(_THREAD_VARIABLES, str(self._options.threads)),
+            environment=dict.fromkeys(THREAD_VARIABLES, str(self._options.threads)),
             keep_open=(lock,),
             script=script,
         )

@@ -11,8 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.decay import StepDecay, as_written, step_decay
+from caffe_batch.planning.decay import StepDecay, step_decay
 from caffe_batch.planning.growth import Phase, Schedule, grow, phase_changes
+from caffe_batch.planning.numbers import as_written
 from caffe_batch.schema import caffe_pb2
 
 RECORDS = 50_000

@@ -95,6 +95,14 @@ def test_steps_that_dont_come_out_whole_dont_drift() -> None:
         assert learning_rate(plan, update) in near, (update, before)
 
 
+def test_drops_replace_the_stepvalues_that_a_step_policy_never_read() -> None:
+    recipe = solver(
+        "max_iter: 100 lr_policy: 'step' stepsize: 40 gamma: 0.5 "
+        "stepvalue: 7 stepvalue: 8 stepvalue: 9 stepvalue: 10"
+    )
+    assert list(rescaled(recipe, Rescaling(1, 3, RECORDS))[0].stepvalue) == [13, 27]
+
+
 def test_steps_that_come_out_whole_stay_steps() -> None:
     recipe = solver("max_iter: 1000 lr_policy: 'step' stepsize: 100 gamma: 0.5")
     plan, _ = rescaled(recipe, Rescaling(100, 50, RECORDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from caffe_batch import prototxt
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, make_plan
+from caffe_batch.planning import Budget, Wishes, make_plan
 from caffe_batch.planning.changes import Change
 from caffe_batch.planning.decay import step_decay
 from caffe_batch.planning.growth import PlannedPhase, grow, phase_changes
@@ -46,12 +47,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
     recipe = read_recipe("solver.prototxt")
     sources = Sources(recipe.directories)
     model = Model(recipe, sources, "cpu")
-    plan = make_plan(model, Budget(model.at(3).allocated_bytes, 0), train_records=RECORDS)
+    wishes = Wishes(train_records=RECORDS, keep_tests=True)
+    plan = make_plan(model, Budget(model.at(3).allocated_bytes, 0), wishes)
     assert (plan.batch_size, plan.iter_size) == (3, 2)
     decay = step_decay(recipe.solver, RECORDS, 6)
     phases = grow(decay, effective_batch=6, pass_samples=3, max_batch=24)
     split = [change for change in plan.changes if change.field != "iter_size"]
-    planned = [
+    planned = tuple(
         PlannedPhase(
             phase,
             (
@@ -61,8 +63,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
             ),
         )
         for phase in phases
-    ]
-    return write_job(plan, recipe, None, sources, tmp_path / "job", planned)
+    )
+    plan = replace(plan, phases=planned, changes=planned[0].changes)
+    return write_job(plan, recipe, None, sources, tmp_path / "job")
 
 
 def clipping(iter_size: int) -> tuple[Change, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,3 +88,10 @@ def test_protobuf() -> None:
     version, kind = machine.protobuf().split()
     assert int(version.split(".")[0]) >= 4
     assert kind in {"(upb)", "(cpp)", "(python)"}
+
+
+def test_free_host_memory_is_what_the_kernel_says_at_most() -> None:
+    free = machine.free_host_bytes()
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert free is not None
+    assert 0 < free <= total

@@ -1,0 +1,289 @@
+"""How far two trainings are apart, parameter by parameter, and whether the audit's word holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from caffe_batch.experiments.variants import DataUse
+from caffe_batch.layers.base import Shape, count
+from caffe_batch.planning.findings import SAME, Finding, Scope
+
+#: The largest relative L2 error between trainings that are the same. Caffe's numbers have 24 bits
+#: (6e-8), and the order of a sum of a few thousand of them makes some 1e-7 to 1e-6.
+TOLERANCE = 1e-5
+
+#: The same for weights that a rule of ``ADAPTIVE`` updates. These rules divide each element by its
+#: own size, so the first steps of an element are as long whether its gradient is large or rounding
+#: noise. Of n elements about n * noise / RMS have a gradient that is noise, and each errs by a
+#: step: in all about the root of the noise (3e-7), relative to the steps.
+ADAPTIVE_TOLERANCE = 1e-2
+ADAPTIVE = ("AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
+#: An array counts as no smaller than with this share of the net's RMS (:func:`relative_errors`).
+FLOOR = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Relative L2 errors against the training with the whole batch.
+
+    Attributes:
+        compensated: Of (b, k) with the changes that the audit makes.
+        plain: Of (b, k) without them; None if there are none, or if Caffe refuses it.
+    """
+
+    compensated: float
+    plain: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterErrors:
+    """One array of numbers compared.
+
+    Attributes:
+        layer: Name of its layer.
+        index: Which of the layer's parameters; of BatchNorm's averages 0 is the mean and 1 the
+            variance.
+        shape: Its shape.
+        gradient: Of the first update, clipped, before momentum, decay and rate; None where there
+            is none.
+        weights: Of its values after the updates.
+        vanishing: Whether its gradient is so small that it may all be rounding (below
+            ``TOLERANCE`` of the net's RMS). What an adaptive rule makes of it is then chance.
+    """
+
+    layer: str
+    index: int
+    shape: Shape
+    gradient: Errors | None
+    weights: Errors
+    vanishing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The smoothed loss after the updates, in the three variants."""
+
+    whole: float
+    compensated: float
+    plain: float | None
+
+    @property
+    def errors(self) -> Errors:
+        """The relative errors of the losses."""
+
+        def error(loss: float) -> float:
+            return _ratio(abs(loss - self.whole), abs(self.whole))
+
+        return Errors(error(self.compensated), None if self.plain is None else error(self.plain))
+
+
+@dataclass(frozen=True)
+class Verification:
+    """(b, k) against (b*k, 1), measured on real Caffe.
+
+    Attributes:
+        batch_size, iter_size: b and k.
+        updates: How many updates the weights and the loss are compared after.
+        solver_type: Caffe's name of the update rule.
+        parameters: What is learned.
+        statistics: The averages of BatchNorm layers, as a TEST net would use them.
+        losses: The smoothed loss.
+        data: Where the samples came from, a layer each.
+        findings: What the audit says of this split.
+        notes: What the user should know about the choice of the split.
+        plain_refused: Why there is no training without the changes; empty if there is, or if
+            there are no changes.
+    """
+
+    batch_size: int
+    iter_size: int
+    updates: int
+    solver_type: str
+    parameters: tuple[ParameterErrors, ...]
+    statistics: tuple[ParameterErrors, ...]
+    losses: Losses
+    data: tuple[DataUse, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+    plain_refused: str = ""
+
+    @property
+    def gradient(self) -> Errors:
+        """The worst errors of any gradient."""
+        return _worst([row.gradient for row in self.parameters if row.gradient is not None])
+
+    @property
+    def weights(self) -> Errors:
+        """The worst errors of any weights, without those whose gradient vanishes."""
+        return _worst([row.weights for row in self.parameters if not row.vanishing])
+
+    @property
+    def averages(self) -> Errors:
+        """The worst errors of any average of a BatchNorm layer."""
+        return _worst([row.weights for row in self.statistics])
+
+    @property
+    def weights_tolerance(self) -> float:
+        """The largest error of weights that the same training can have."""
+        return ADAPTIVE_TOLERANCE if self.solver_type in ADAPTIVE else TOLERANCE
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all errors are within the tolerances; an error that is no number is not."""
+        return (
+            self.gradient.compensated <= TOLERANCE
+            and self.losses.errors.compensated <= TOLERANCE
+            and self.weights.compensated <= self.weights_tolerance
+            and self.averages.compensated <= self.weights_tolerance
+        )
+
+    def json(self) -> dict[str, Any]:
+        """The JSON of ``caffe-batch verify``; numbers that are none are null."""
+        verdict = judge(self)
+        return {
+            "batch_size": self.batch_size,
+            "iter_size": self.iter_size,
+            "effective_batch": self.batch_size * self.iter_size,
+            "updates": self.updates,
+            "solver_type": self.solver_type,
+            "tolerance": {"gradient": TOLERANCE, "weights": self.weights_tolerance},
+            "promised": verdict.promised,
+            "held": verdict.held,
+            "verdict": verdict.sentence,
+            "gradient": _json(self.gradient),
+            "weights": _json(self.weights),
+            "batch_norm_averages": _json(self.averages) if self.statistics else None,
+            "loss": {
+                **{name: _finite(value) for name, value in asdict(self.losses).items()},
+                "errors": _json(self.losses.errors),
+            },
+            "parameters": [_row_json(row) for row in self.parameters],
+            "statistics": [_row_json(row) for row in self.statistics],
+            "data": [use.json() for use in self.data],
+            "audit": [finding.json() for finding in self.findings],
+            "notes": list(self.notes),
+            "plain_refused": self.plain_refused or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a measurement says of the audit.
+
+    Attributes:
+        promised: Whether the audit says that it is the same training: every finding that touches
+            the training is exact or compensated.
+        held: Whether what it promised came true; True where it promised nothing.
+        sentence: That in words, with the numbers.
+    """
+
+    promised: bool
+    held: bool
+    sentence: str
+
+
+def judge(found: Verification) -> Judgement:
+    """Whether the audit's promise holds: what it calls the same agrees to ``TOLERANCE``."""
+    b, k = found.batch_size, found.iter_size
+    pair = f"batch_size {b} x iter_size {k} and batch_size {b * k}"
+    sizes = (
+        f"relative errors: gradient {found.gradient.compensated:.1e}, weights after "
+        f"{found.updates} updates {found.weights.compensated:.1e}, "
+        f"loss {found.losses.errors.compensated:.1e}"
+    )
+    others = [f for f in found.findings if f.scope is Scope.TRAINING and f.verdict not in SAME]
+    if not others and found.agrees:
+        return Judgement(True, True, f"The same training: {pair} agree ({sizes})")
+    if not others:
+        return Judgement(
+            True, False, f"NOT the same training, though the audit says so: {pair} differ ({sizes})"
+        )
+    causes = ", ".join(dict.fromkeys(f"{f.cause.value} ({f.verdict.value})" for f in others))
+    if found.agrees:
+        text = f"No difference here between {pair} ({sizes}); the audit expects one: {causes}"
+    else:
+        text = f"Another training, as the audit says: {causes}; {pair} differ ({sizes})"
+    return Judgement(False, True, text)
+
+
+def relative_errors(
+    shapes: Sequence[Shape], norms: Sequence[float], differences: Sequence[float]
+) -> list[float]:
+    """|x - ref| / |ref| of each array, where |ref| counts at least as a small share of the net's.
+
+    Some gradients are zero in theory: the bias before a BatchNorm, weights that no sample of the
+    batch reaches. Caffe computes rounding noise for them, of which any two runs have different
+    ones, so |x - ref| / |ref| would be about 1. That noise is as large as that of every other
+    gradient, some 3e-7 of the RMS of all elements of the net. Hence an array counts as no smaller
+    than one of its size with ``FLOOR`` of that RMS. What this can hide is a difference below
+    ``FLOOR * TOLERANCE`` (1e-6) of the RMS: a few last bits of a float.
+
+    Args:
+        shapes: Of the arrays.
+        norms: |ref|, one an array.
+        differences: |x - ref|, one an array.
+
+    Returns:
+        One error an array; 0 where both are equal, nan where one holds numbers that are none.
+    """
+    floor = FLOOR * _rms(shapes, norms)
+    return [
+        _ratio(difference, max(norm, floor * math.sqrt(count(shape))))
+        for shape, norm, difference in zip(shapes, norms, differences, strict=True)
+    ]
+
+
+def vanishing(shapes: Sequence[Shape], norms: Sequence[float]) -> list[bool]:
+    """Which arrays are below ``TOLERANCE`` of the net's RMS, so that they may be all rounding."""
+    rms = _rms(shapes, norms)
+    return [
+        norm < TOLERANCE * rms * math.sqrt(count(shape))
+        for shape, norm in zip(shapes, norms, strict=True)
+    ]
+
+
+def _rms(shapes: Sequence[Shape], norms: Sequence[float]) -> float:
+    """Root mean square over all elements of all arrays."""
+    elements = sum(map(count, shapes))
+    return math.sqrt(sum(norm * norm for norm in norms) / elements) if elements else 0.0
+
+
+def _ratio(difference: float, norm: float) -> float:
+    if difference == 0:
+        return 0.0
+    return difference / norm if norm else math.inf
+
+
+def _worst(errors: Sequence[Errors]) -> Errors:
+    plain = [error.plain for error in errors if error.plain is not None]
+    return Errors(
+        _largest([error.compensated for error in errors]), _largest(plain) if plain else None
+    )
+
+
+def _largest(values: Sequence[float]) -> float:
+    """The largest one, or nan if there is one; 0 of none."""
+    return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
+
+
+def _row_json(row: ParameterErrors) -> dict[str, Any]:
+    return {
+        "layer": row.layer,
+        "index": row.index,
+        "shape": list(row.shape),
+        "gradient": None if row.gradient is None else _json(row.gradient),
+        "weights": _json(row.weights),
+        "vanishing": row.vanishing,
+    }
+
+
+def _json(errors: Errors) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in asdict(errors).items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,208 @@
+"""One training in several variants: the same samples, cut into micro-batches or not.
+
+A variant is a copy of the recipe with another batch_size and iter_size and perhaps some changes,
+made ready to run for a few updates from the same start: no tests, no snapshots, a fixed seed, and
+samples made up where the recipe's own data can't be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from caffe_batch import prototxt
+from caffe_batch.errors import InputError
+from caffe_batch.experiments.made_data import Feed, numbers_for
+from caffe_batch.memory import Model
+from caffe_batch.net.batch import BATCHED_TYPES, batch_sites
+from caffe_batch.net.graph import Net
+from caffe_batch.net.recipe import TRAIN_NET_FIELDS
+from caffe_batch.net.sources import READERS, Sources
+from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
+from caffe_batch.schema import caffe_pb2
+
+#: How many updates each variant trains for.
+UPDATES = 3
+
+#: Where the recipe sets none: any seed does, as long as all variants have it.
+SEED = 1
+
+_TEST_FIELDS = ("test_net", "test_net_param", "test_iter", "test_state", "test_interval")
+_SNAPSHOT_FIELDS = ("snapshot", "snapshot_prefix", "display", "debug_info")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe at one split of the effective batch.
+
+    Attributes:
+        model: Its edited recipe, without test nets, in CPU mode.
+        batch_size, iter_size: The split.
+    """
+
+    model: Model
+    batch_size: int
+    iter_size: int
+
+    @cached_property
+    def net(self) -> Net:
+        """Its TRAIN net."""
+        return self.model.train_net()
+
+
+@dataclass(frozen=True, slots=True)
+class DataUse:
+    """Where the samples of a layer come from.
+
+    Attributes:
+        layer: Its name.
+        made: Whether they are made up; else the layer reads or fills them itself.
+        why: Why they are made up, in a sentence; empty if they aren't.
+    """
+
+    layer: str
+    made: bool
+    why: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """For the JSON of ``verify``."""
+        return {"layer": self.layer, "made": self.made, "why": self.why or None}
+
+
+def make_variant(
+    model: Model, batch_size: int, iter_size: int, changes: Iterable[Change]
+) -> Variant:
+    """The recipe at a split, with some more changes.
+
+    Args:
+        model: The recipe as the user gave it.
+        batch_size: Samples of a pass.
+        iter_size: Passes of an update.
+        changes: What else to set.
+    """
+    recipe = model.recipe
+    every = (
+        *batch_changes(recipe, model.train_layers, batch_size),
+        *iter_size_change(recipe.solver, iter_size),
+        *changes,
+    )
+    edited = replace(applied(recipe, every), tests=())
+    return Variant(Model(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size)
+
+
+def data_use(model: Model, directory: Path) -> dict[int, DataUse]:
+    """Where the samples come from, by the index of each layer that makes them.
+
+    Args:
+        model: The recipe.
+        directory: Where Caffe will run.
+    """
+    sources = Sources((directory,))
+    return {
+        index: _use(layer, sources)
+        for index, layer in model.recipe.train.selected()
+        if not layer.bottom and layer.type != "Parameter"
+    }
+
+
+def _use(layer: caffe_pb2.LayerParameter, sources: Sources) -> DataUse:
+    if layer.type == "Input":
+        return DataUse(layer.name, True, "an Input layer has no data of its own")
+    if layer.type == "MemoryData":
+        return DataUse(layer.name, True, "a program gives a MemoryData layer its data")
+    try:
+        if layer.type in READERS:
+            sources.contents(layer)
+        elif layer.type == "WindowData":
+            sources.find(layer.window_data_param.source)
+    except InputError as error:
+        return DataUse(layer.name, True, error.message)
+    return DataUse(layer.name, False)
+
+
+def feeds(whole: Variant, smallest: Variant, uses: Mapping[int, DataUse]) -> list[Feed]:
+    """The blobs to fill: the tops of every layer whose samples are made up.
+
+    Args:
+        whole: The variant that takes all samples of an update in one pass.
+        smallest: The one with the smallest passes.
+        uses: Of which layers.
+    """
+    layers = whole.model.train_layers
+    net, least = whole.net, smallest.net
+    cut = {(site.layer, site.shape): site.axis for site in batch_sites(layers)}
+    made = []
+    for number, (index, _) in enumerate(whole.model.recipe.train.selected()):
+        if index not in uses or not uses[index].made:
+            continue
+        layer = layers[number]
+        for place, top in enumerate(layer.tops):
+            shape = None
+            if layer.type not in BATCHED_TYPES:
+                shape = min(place, len(layer.settings.shape) - 1)
+            axis = cut.get((number, shape))
+            made.append(Feed(top, net.blob_shapes[top], axis, numbers_for(least, top)))
+    return made
+
+
+def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -> None:
+    """Writes what the worker runs: a solver that trains, and one that shows the gradient.
+
+    The second one is plain SGD with a rate of 1, no momentum and no weight decay: its update is
+    the clipped mean gradient itself (sgd_solver.cpp, ComputeUpdateValue), and stands in the diffs
+    of the parameters after the step. Its rate is 1 for each parameter that learns at all.
+
+    Args:
+        variant: What to write.
+        uses: Which layers to replace by Input layers, by index.
+        folder: An empty folder.
+    """
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(variant.model.recipe.train.message)
+    for layer in net.layer:
+        if layer.type == "HDF5Output":  # it would overwrite the user's file
+            layer.type = "Silence"
+            layer.ClearField("hdf5_output_param")
+    shapes = variant.net.blob_shapes
+    for index, use in uses.items():
+        if use.made:
+            net.layer[index].CopyFrom(_input_layer(net.layer[index], shapes))
+    solver = caffe_pb2.SolverParameter()
+    solver.CopyFrom(variant.model.recipe.solver)
+    for field in (*TRAIN_NET_FIELDS, *_TEST_FIELDS, *_SNAPSHOT_FIELDS):
+        solver.ClearField(field)  # type: ignore[arg-type]  # the stubs list every literal name
+    solver.snapshot_after_train = False
+    solver.solver_mode = caffe_pb2.SolverParameter.CPU
+    solver.max_iter = max(solver.max_iter, UPDATES)
+    if solver.random_seed < 0:
+        solver.random_seed = SEED
+    _write(folder / "net.prototxt", net)
+    solver.net = str(folder / "net.prototxt")
+    _write(folder / "solver.prototxt", solver)
+    for layer in net.layer:
+        for spec in layer.param:
+            if spec.HasField("lr_mult") and spec.lr_mult:
+                spec.lr_mult = 1
+    _write(folder / "gradient_net.prototxt", net)
+    solver.net = str(folder / "gradient_net.prototxt")
+    solver.type, solver.lr_policy, solver.base_lr = "SGD", "fixed", 1
+    solver.momentum = solver.weight_decay = 0
+    _write(folder / "gradient_solver.prototxt", solver)
+
+
+def _input_layer(
+    layer: caffe_pb2.LayerParameter, shapes: Mapping[str, tuple[int, ...]]
+) -> caffe_pb2.LayerParameter:
+    made = caffe_pb2.LayerParameter(
+        name=layer.name, type="Input", top=layer.top, include=layer.include, exclude=layer.exclude
+    )
+    for top in layer.top:
+        made.input_param.shape.add(dim=shapes[top])
+    return made
+
+
+def _write(path: Path, message: caffe_pb2.NetParameter | caffe_pb2.SolverParameter) -> None:
+    path.write_text(prototxt.write(message), encoding="utf-8")

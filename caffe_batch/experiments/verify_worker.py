@@ -1,0 +1,227 @@
+"""Runs the variants of one training inside the runtime's Python and compares what came out.
+
+    python verify_worker.py SETTINGS
+
+SETTINGS is a JSON file:
+
+    variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt, and
+                   "iter_size"; the others are compared with the first
+    updates        updates to train
+    average_loss   updates that the smoothed loss is the mean of
+    feeds          blobs to fill before each pass (see made_data.py)
+    result         where to write what was found, as JSON
+
+Each part runs in a child of its own (Caffe aborts its process where a check fails), with its log
+in FOLDER/caffe.log. In the result, "statuses" has the exit status of each variant. If the first one
+ran, "losses" has the smoothed loss of each, and "gradient" (clipped, of the first update),
+"weights" (after the updates) and "statistics" (averages of BatchNorm layers) have a row for each
+array: "name" (layer and index), "shape", L2 "norm" in the first variant, and the norms of the
+"differences" of each other variant; null stands where a variant failed.
+
+This file runs on Python 3.6 and newer and needs nothing but caffe and numpy.
+"""
+
+import json
+import os
+import sys
+import traceback
+
+import numpy as np
+
+
+def draw(feed, number, update):
+    """The numbers of one blob for all samples of an update: the same in every variant."""
+    random = np.random.RandomState([number, update])
+    shape = feed["shape"]
+    if feed["kind"] == "uniform":
+        return random.uniform(size=shape)
+    if feed["kind"] == "begin":
+        values = np.ones(shape)
+        values[:1] = 0
+        return values
+    values = random.randint(feed["below"] or 2, size=shape).astype(float)
+    if feed["kind"] == "selector":
+        values[::2] = 1
+    if feed["ignored"] is not None:
+        values[random.uniform(size=shape) < 0.25] = feed["ignored"]
+    return values
+
+
+class Run:
+    """A solver under observation: it gets its samples, and its losses are summed."""
+
+    def __init__(self, caffe, solver_file, feeds, iter_size):
+        self.solver = caffe.get_solver(solver_file)
+        self.net = self.solver.net
+        self.feeds = feeds
+        self.iter_size = iter_size
+        self.passes = 0
+        self.losses = []  # of each pass
+        weighted = zip(self.net._blobs, self.net._blob_loss_weights)
+        self.weighted = [(blob, weight) for blob, weight in weighted if weight]
+        self.last_layer = len(self.net.layers) - 1
+        self.net.before_forward(self.before_layer)
+        self.net.after_forward(self.after_layer)
+
+    def before_layer(self, layer):
+        if layer:
+            return
+        update, part = divmod(self.passes, self.iter_size)
+        self.passes += 1
+        for number, feed in enumerate(self.feeds):
+            values = draw(feed, number, update)
+            if feed["axis"] is not None:
+                values = np.split(values, self.iter_size, feed["axis"])[part]
+            self.net.blobs[feed["top"]].data[...] = values
+
+    def after_layer(self, layer):
+        if layer == self.last_layer:
+            self.losses.append(
+                sum(weight * float(blob.data.sum()) for blob, weight in self.weighted)
+            )
+
+    def smoothed_loss(self, average):
+        """The mean over the passes of each update, then over the last updates."""
+        means = np.reshape(self.losses, (-1, self.iter_size)).mean(axis=1)
+        return float(means[-average:].mean())
+
+    def blobs(self):
+        """(layer, number, blob) of each parameter, shared ones once."""
+        seen = set()
+        for layer, blobs in self.net.params.items():
+            for number, blob in enumerate(blobs):
+                place = blob.data.__array_interface__["data"][0]
+                if place not in seen:
+                    seen.add(place)
+                    yield layer, number, blob
+
+    def learnable(self):
+        """The blobs that the solver learns: all but the averages of BatchNorm layers."""
+        averaged = [name for (name, _), _ in self.averages()]
+        return [row for row in self.blobs() if row[0] not in averaged]
+
+    def averages(self):
+        """Mean (0) and variance (1) of each BatchNorm layer as a TEST net would use them."""
+        for name, layer in zip(self.net._layer_names, self.net.layers):
+            if layer.type == "BatchNorm":
+                mean, variance, weight = (blob.data for blob in layer.blobs)
+                yield (name, 0), mean / (weight[0] or 1)
+                yield (name, 1), variance / (weight[0] or 1)
+
+
+def save(variant, what, pairs):
+    """Writes arrays under their numbers, and whose they are: (layer, index)."""
+    pairs = list(pairs)
+    arrays = {str(number): array for number, (_, array) in enumerate(pairs)}
+    path = os.path.join(variant["folder"], what + ".npz")
+    np.savez(path, names=json.dumps([name for name, _ in pairs]), **arrays)
+
+
+def start(caffe, solver_file, settings, variant):
+    """A run with the weights that all variants start from; the first run decides them."""
+    path = os.path.join(variant["folder"], solver_file)
+    run = Run(caffe, path, settings["feeds"], variant["iter_size"])
+    blobs = [blob for _, _, blob in run.blobs()]
+    initial = os.path.join(settings["variants"][0]["folder"], "initial.npz")
+    if not os.path.exists(initial):
+        np.savez(initial, *(blob.data for blob in blobs))
+    with np.load(initial) as arrays:
+        for blob, name in zip(blobs, arrays.files):
+            blob.data[...] = arrays[name]
+    return run
+
+
+def show_gradient(caffe, settings, variant):
+    """One step of the solver whose update is the gradient; it stands in the diffs then."""
+    run = start(caffe, "gradient_solver.prototxt", settings, variant)
+    run.solver.step(1)
+    save(variant, "gradient", [((n, i), blob.diff) for n, i, blob in run.learnable()])
+
+
+def train(caffe, settings, variant):
+    """Some steps of the recipe's own solver."""
+    run = start(caffe, "solver.prototxt", settings, variant)
+    run.solver.step(settings["updates"])
+    save(variant, "weights", [((n, i), blob.data) for n, i, blob in run.learnable()])
+    save(variant, "statistics", run.averages())
+    with open(os.path.join(variant["folder"], "loss.json"), "w") as file:
+        json.dump(run.smoothed_loss(settings["average_loss"]), file)
+
+
+def in_child(work, caffe, settings, variant):
+    """Exit status of a child that does one part of the work; minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            log = os.path.join(variant["folder"], "caffe.log")
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            work(caffe, settings, variant)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    ended = os.waitpid(child, 0)[1]
+    return -os.WTERMSIG(ended) if os.WIFSIGNALED(ended) else os.WEXITSTATUS(ended)
+
+
+def norm(values):
+    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+
+
+def compared(variants, ran, what):
+    """Norms and differences of the arrays that the variants wrote."""
+    whole, *others = [
+        np.load(os.path.join(variant["folder"], what + ".npz")) if there else None
+        for variant, there in zip(variants, ran)
+    ]
+    rows = []
+    for number, name in enumerate(json.loads(str(whole["names"]))):
+        values = np.asarray(whole[str(number)], dtype=np.float64)
+        differences = [
+            None if other is None else norm(other[str(number)] - values) for other in others
+        ]
+        rows.append(
+            {"name": name, "shape": values.shape, "norm": norm(values), "differences": differences}
+        )
+    return rows
+
+
+def loss(variant):
+    with open(os.path.join(variant["folder"], "loss.json")) as file:
+        return json.load(file)
+
+
+def main(settings):
+    # The folder of this script is no place to look for modules; the working directory is, as
+    # the modules of Python layers often lie there.
+    sys.path[0] = os.getcwd()
+    import caffe
+
+    caffe.set_mode_cpu()
+    if hasattr(caffe, "init_log"):
+        caffe.init_log(0, True)
+    variants = settings["variants"]
+    statuses = [
+        in_child(show_gradient, caffe, settings, variant)
+        or in_child(train, caffe, settings, variant)
+        for variant in variants
+    ]
+    ran = [status == 0 for status in statuses]
+    result = {"statuses": statuses}
+    if ran[0]:
+        result["losses"] = [loss(v) if there else None for v, there in zip(variants, ran)]
+        for what in ("gradient", "weights", "statistics"):
+            result[what] = compared(variants, ran, what)
+    with open(settings["result"], "w") as file:
+        json.dump(result, file)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as settings_file:
+        main(json.load(settings_file))

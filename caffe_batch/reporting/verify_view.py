@@ -1,0 +1,84 @@
+"""What `verify` measured, as people read it on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from caffe_batch.experiments.comparison import (
+    TOLERANCE,
+    Errors,
+    ParameterErrors,
+    Verification,
+    judge,
+)
+
+_STATISTICS = ("mean", "variance")
+
+
+def verify_view(found: Verification) -> RenderableType:
+    """The verdict, the errors of each parameter, the loss, and where the samples came from."""
+    verdict = judge(found)
+    style = "red" if not verdict.held else "green" if found.agrees else "yellow"
+    parts: list[RenderableType] = [Text(f"{verdict.sentence}.", style=f"bold {style}"), ""]
+    parts.append(_table(found))
+    if any(row.vanishing for row in found.parameters):
+        parts.append(
+            Text("* Its gradient is all rounding: its weights are not held to the tolerance.")
+        )
+    parts += ["", Text(_loss(found))]
+    if found.plain_refused:
+        parts.append(Text(f"Without the changes Caffe refuses the net: {found.plain_refused}"))
+    made = [f"samples of layer {use.layer!r}: made up, as {use.why}"
+            for use in found.data if use.made]  # fmt: skip
+    parts += [Text(f"note: {line}") for line in (*found.notes, *made)]
+    return Group(*parts)
+
+
+def _table(found: Verification) -> Table:
+    plain = found.weights.plain is not None
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("relative error of", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    for header in ("gradient", f"weights after {found.updates} updates"):
+        table.add_column(header, justify="right", no_wrap=True)
+        if plain:
+            table.add_column("without the changes", justify="right", no_wrap=True)
+    for row in found.parameters:
+        _add(table, found, row, f"{row.layer}[{row.index}]{' *' if row.vanishing else ''}")
+    for row in found.statistics:
+        _add(table, found, row, f"{row.layer}, average {_STATISTICS[row.index]}")
+    return table
+
+
+def _add(table: Table, found: Verification, row: ParameterErrors, name: str) -> None:
+    plain = found.weights.plain is not None
+    weights_limit = float("inf") if row.vanishing else found.weights_tolerance
+    table.add_row(
+        name,
+        "x".join(map(str, row.shape)) or "1",
+        *_cells(row.gradient, TOLERANCE, plain=plain),
+        *_cells(row.weights, weights_limit, plain=plain),
+    )
+
+
+def _cells(errors: Errors | None, limit: float, *, plain: bool) -> list[Text]:
+    values = [errors.compensated, errors.plain] if errors else [None, None]
+    return [
+        Text("-")
+        if value is None
+        else Text(f"{value:.1e}" if value else "0", style="" if value <= limit else "yellow")
+        for value in (values if plain else values[:1])
+    ]
+
+
+def _loss(found: Verification) -> str:
+    losses, errors = found.losses, found.losses.errors
+    text = (
+        f"smoothed loss: {losses.whole:.7g} with the whole batch, {losses.compensated:.7g} in "
+        f"micro-batches (error {errors.compensated:.1e})"
+    )
+    if losses.plain is not None:
+        text += f", {losses.plain:.7g} without the changes (error {errors.plain:.1e})"
+    return text

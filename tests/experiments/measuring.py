@@ -1,0 +1,106 @@
+"""Measures nets of text on real Caffe, for the tests of ``verify``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.experiments.comparison import Verification
+from caffe_batch.experiments.verify import WORKER, Audit, verify
+from caffe_batch.layers.base import Shape
+from caffe_batch.memory import Model
+from caffe_batch.net import Sources, read_recipe
+from caffe_batch.planning.audit import audit
+from caffe_batch.planning.findings import Finding
+from caffe_batch.runtimes import Runtime
+
+SOLVER = """
+base_lr: 0.05 lr_policy: "step" gamma: 0.5 stepsize: 2 momentum: 0.9 weight_decay: 0.01
+max_iter: 20 average_loss: 2
+"""
+
+#: Two inputs of different sizes in each axis; the batch of the file is none that is tried.
+INPUT = """
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 5 dim: 3 dim: 7 dim: 11 } shape { dim: 5 } } }
+"""
+
+
+def inner_product(bottom: str = "data", outputs: int = 4, name: str = "ip") -> str:
+    """An InnerProduct layer whose top has its name."""
+    return f"""
+layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}"
+  inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }} }}
+"""
+
+
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }'
+
+
+def nothing(batch_size: int, iter_size: int) -> Sequence[Finding]:
+    """An audit that sees no difference anywhere and changes nothing."""
+    return ()
+
+
+def forked(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:
+    """Runs the worker in a child of a process that has imported caffe: in place of two seconds.
+
+    It takes what ``verify._run_worker`` takes.
+    """
+
+    def run(
+        runtime: Runtime, settings: Mapping[str, Any], folder: Path, directory: Path
+    ) -> dict[str, Any]:
+        given, result = folder / "settings.json", folder / "result.json"
+        given.write_text(json.dumps({**settings, "result": str(result)}))
+        pycaffe(WORKER.read_text(), str(given), cwd=directory)
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+
+    return run
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder for the files of a net, and the Caffe that measures it."""
+
+    folder: Path
+    runtime: Runtime
+
+    def model(
+        self,
+        net: str,
+        solver: str = SOLVER,
+        *,
+        shapes: dict[str, Shape] | None = None,
+        allow_unknown: bool = False,
+    ) -> Model:
+        """The model of a net of text."""
+        net_file, solver_file = self.folder / "net.prototxt", self.folder / "solver.prototxt"
+        net_file.write_text(net)
+        solver_file.write_text(solver)
+        recipe = read_recipe(net_file, solver_file)
+        return Model(recipe, Sources(recipe.directories, shapes), "cpu", allow_unknown)
+
+    def measure(
+        self,
+        net: str,
+        solver: str = SOLVER,
+        audited: Audit | None = None,
+        *,
+        batch_size: int | None = None,
+        iter_size: int = 3,
+        **options: Any,
+    ) -> Verification:
+        """What ``verify`` finds; the audit is the real one unless another is given."""
+        model = self.model(net, solver, **options)
+
+        def real(size: int, passes: int) -> Sequence[Finding]:
+            return audit(model, batch_size=size, iter_size=passes)
+
+        return verify(
+            model, self.runtime, audited or real, batch_size=batch_size, iter_size=iter_size
+        )

@@ -1,0 +1,387 @@
+"""The audit's verdicts, measured: a net for each cause, on real Caffe.
+
+What the audit calls exact or compensated agrees to 1e-5; what it calls approximate or different
+differs by more in a net that is made to show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from caffe_batch.experiments.comparison import TOLERANCE, judge
+from caffe_batch.planning.findings import Cause, Scope, Verdict
+from tests.experiments.measuring import INPUT, LOSS, SOLVER, Bench, inner_product
+from tests.planned_jobs import write_lmdb
+
+
+@dataclass(frozen=True)
+class Case:
+    """A net, and what the audit says of one cause in it.
+
+    Attributes:
+        same: Whether nothing else in the net makes a difference, so that all of it agrees.
+        options: For ``Bench.measure``.
+    """
+
+    net: str
+    cause: Cause
+    verdict: Verdict
+    same: bool
+    solver: str = SOLVER
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def exact(net: str, cause: Cause, **more: Any) -> Case:
+    return Case(net, cause, Verdict.EXACT, True, **more)
+
+
+def compensated(net: str, cause: Cause, **more: Any) -> Case:
+    return Case(net, cause, Verdict.COMPENSATED, True, **more)
+
+
+def different(net: str, cause: Cause, verdict: Verdict = Verdict.DIFFERENT, **more: Any) -> Case:
+    return Case(net, cause, verdict, False, **more)
+
+
+def layer(layer_type: str, bottoms: str, top: str, settings: str = "") -> str:
+    """A layer named after its top; it reads the blobs in ``bottoms`` (blanks between)."""
+    read = " ".join(f'bottom: "{bottom}"' for bottom in bottoms.split())
+    return f'layer {{ name: "{top}" type: "{layer_type}" {read} top: "{top}" {settings} }}\n'
+
+
+def data(layer_type: str, settings: str, *, tops: str = 'top: "data" top: "label"') -> str:
+    return f'layer {{ name: "{layer_type}" type: "{layer_type}" {tops} {settings} }}\n'
+
+
+def loss(loss_type: str = "SoftmaxWithLoss", settings: str = "") -> str:
+    return layer(loss_type, "ip label", "loss", settings)
+
+
+def inputs(*shapes: str) -> str:
+    """An Input layer with tops a, b, c, ... of these shapes: ``5 3 2``."""
+    tops = " ".join(f'top: "{name}"' for name, _ in zip("abcdef", shapes, strict=False))
+    texts = " ".join(
+        "shape { " + " ".join(f"dim: {size}" for size in shape.split()) + " }" for shape in shapes
+    )
+    return f'layer {{ name: "in" type: "Input" {tops} input_param {{ {texts} }} }}\n'
+
+
+def recurrent(cont: str, layer_type: str = "LSTM") -> str:
+    """Three time steps of five streams; a plain Euclidean loss divides by the steps."""
+    return (
+        inputs("3 5 7", "3 5 4") + cont
+        + layer(layer_type, "a cont", "h", 'recurrent_param { num_output: 4 '
+                'weight_filler { type: "xavier" } bias_filler { type: "uniform" max: 0.5 } }')
+        + layer("EuclideanLoss", "h b", "loss")
+    )  # fmt: skip
+
+
+IP = inner_product()
+HIDDEN = inner_product(outputs=6, name="h")
+CLIPPED = SOLVER + "clip_gradients: 0.05\n"
+IGNORE = "loss_param { ignore_label: 3 normalization: %s }"
+#: Random targets, two in turn, and marks of sequences that never begin.
+TARGETS = data(
+    "DummyData",
+    'dummy_data_param { shape { dim: 5 dim: 4 } data_filler { type: "gaussian" } }',
+    tops='top: "aim" top: "other"',
+)
+GOES_ON = data(
+    "DummyData",
+    "dummy_data_param { shape { dim: 3 dim: 5 } data_filler { value: 1 } }",
+    tops='top: "cont"',
+)
+BEGIN = inputs("3 5").replace('"a"', '"cont"').replace('"in"', '"begin"')
+NOT_LABELS = "propagate_down: true propagate_down: false"
+
+CASES: dict[str, Case] = {
+    # The solver
+    "clipped": compensated(INPUT + IP + LOSS, Cause.CLIP_GRADIENTS, solver=CLIPPED),
+    "decay": exact(INPUT + IP + LOSS, Cause.WEIGHT_DECAY),
+    "decay L1": exact(
+        INPUT + IP + LOSS, Cause.WEIGHT_DECAY, solver=SOLVER + 'regularization_type: "L1"\n'
+    ),
+    # Losses that divide by the batch
+    "softmax": exact(INPUT + IP + LOSS, Cause.LOSS_NORMALIZATION),
+    "softmax FULL": exact(
+        INPUT + IP + loss(settings=IGNORE % "FULL"), Cause.LOSS_NORMALIZATION
+    ),
+    "softmax BATCH_SIZE": exact(
+        INPUT + IP + loss(settings=IGNORE % "BATCH_SIZE"), Cause.LOSS_NORMALIZATION
+    ),
+    "hinge": exact(INPUT + IP + loss("HingeLoss"), Cause.LOSS_NORMALIZATION),
+    "multinomial": exact(
+        INPUT + inner_product(name="h") + layer("Softmax", "h", "ip")
+        + loss("MultinomialLogisticLoss"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "infogain": exact(
+        INPUT + IP
+        + data("DummyData", "dummy_data_param { shape { dim: 4 dim: 4 } data_filler { value: 1 } }",
+               tops='top: "H"')
+        + layer("InfogainLoss", "ip label H", "loss"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "sigmoid": exact(
+        inputs("5 7", "5 4") + inner_product("a") + layer("SigmoidCrossEntropyLoss", "ip b", "l"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "euclid": exact(
+        inputs("5 7", "5 4") + inner_product("a") + layer("EuclideanLoss", "ip b", "loss"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "siamese": exact(
+        inputs("5 7", "5 2", "5") + inner_product("a", 2) + layer("ContrastiveLoss", "ip b c", "l"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "embed": exact(
+        inputs("5 7", "5")
+        + layer("Embed", "a", "e", 'embed_param { input_dim: 9 num_output: 3 '
+                'weight_filler { type: "xavier" } }')
+        + inner_product("e") + layer("SoftmaxWithLoss", "ip b", "loss"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    # Losses that are sums
+    "softmax NONE": compensated(
+        INPUT + IP + loss(settings="loss_param { normalization: NONE }"), Cause.LOSS_NORMALIZATION
+    ),
+    "weighted blob": compensated(
+        INPUT + IP + layer("AbsVal", "ip", "size", "loss_weight: 0.1"), Cause.LOSS_SUM
+    ),
+    "a sum and a mean": compensated(
+        INPUT + IP + LOSS
+        + layer("Reduction", "ip", "size", "reduction_param { operation: SUMSQ } loss_weight: 0.1"),
+        Cause.LOSS_SUM,
+    ),
+    # Labels that don't count
+    "softmax VALID": different(
+        INPUT + IP + loss(settings=IGNORE % "VALID"), Cause.IGNORE_LABEL, Verdict.APPROXIMATE
+    ),
+    # Layers that see the batch
+    "batch norm": different(
+        INPUT + HIDDEN + layer("BatchNorm", "h", "n") + inner_product("n") + LOSS,
+        Cause.BATCH_NORM_STATISTICS,
+    ),
+    "global statistics": exact(
+        INPUT + HIDDEN + layer("BatchNorm", "h", "n", "batch_norm_param { use_global_stats: true }")
+        + inner_product("n") + LOSS,
+        Cause.BATCH_NORM_STATISTICS,
+    ),
+    "draws": different(
+        INPUT + layer("Dropout", "data", "d") + inner_product("d", 6, "h")
+        + layer("Dropout", "h", "e") + inner_product("e") + LOSS,
+        Cause.RANDOM_DRAWS, Verdict.APPROXIMATE,
+    ),
+    "random data": different(
+        INPUT + IP + TARGETS + layer("EuclideanLoss", "ip aim", "near")
+        + layer("EuclideanLoss", "ip other", "far"),
+        Cause.RANDOM_DRAWS, Verdict.APPROXIMATE,
+    ),
+    "state": different(recurrent(GOES_ON), Cause.RECURRENT_STATE),
+    "state of an RNN": different(recurrent(GOES_ON, "RNN"), Cause.RECURRENT_STATE),
+    "over the batch": different(
+        INPUT + HIDDEN + layer("Softmax", "h", "m", "softmax_param { axis: 0 }")
+        + inner_product("m") + LOSS,
+        Cause.MIXED_SAMPLES,
+    ),
+    "by index": different(
+        inputs("5 7", "5", "5") + inner_product("a", name="h")
+        + layer("BatchReindex", "h b", "ip", NOT_LABELS) + layer("SoftmaxWithLoss", "ip c", "l"),
+        Cause.MIXED_SAMPLES,
+    ),
+    "selected": different(
+        inputs("5 7", "5 4", "5") + inner_product("a", name="h")
+        + layer("Concat", "h b", "both", "concat_param { axis: 1 }")
+        + layer("Filter", "both c", "f", NOT_LABELS)
+        + 'layer { name: "s" type: "Slice" bottom: "f" top: "g" top: "i" slice_param { axis: 1 } }'
+        + layer("EuclideanLoss", "g i", "loss", NOT_LABELS),
+        Cause.MIXED_SAMPLES,
+    ),
+    "literal": compensated(
+        INPUT + layer("Reshape", "data", "r", "reshape_param { shape { dim: 5 dim: -1 } }")
+        + inner_product("r") + LOSS,
+        Cause.LITERAL_BATCH,
+    ),
+    # Layers that don't
+    "per sample": exact(
+        INPUT
+        + layer("Convolution", "data", "c", 'convolution_param { num_output: 6 kernel_size: 3 '
+                'weight_filler { type: "xavier" } }')
+        + layer("MVN", "c", "m") + layer("PReLU", "m", "r")
+        + layer("LRN", "r", "n", "lrn_param { local_size: 3 }")
+        + layer("Pooling", "n", "p", "pooling_param { kernel_size: 2 stride: 2 }")
+        + layer("Scale", "p", "s", "scale_param { bias_term: true }")
+        + inner_product("s") + LOSS,
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "scores in the log": Case(
+        INPUT + IP + LOSS + layer("Accuracy", "ip label", "right"),
+        Cause.LOG_OUTPUTS, Verdict.DIFFERENT, True,
+    ),
+}  # fmt: skip
+
+
+def check(bench: Bench, case: Case) -> None:
+    found = bench.measure(case.net, case.solver, **case.options)
+    assert (case.cause, case.verdict) in {(f.cause, f.verdict) for f in found.findings}
+    verdict = judge(found)
+    assert verdict.promised is case.same
+    assert found.agrees is case.same, verdict.sentence
+    if not case.same:
+        others = [f for f in found.findings if f.verdict is case.verdict
+                  and f.scope is Scope.TRAINING]  # fmt: skip
+        assert {f.cause for f in others} == {case.cause}
+        assert found.gradient.compensated > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_audit_says_is_what_caffe_does(name: str, bench: Bench) -> None:
+    check(bench, CASES[name])
+
+
+def test_a_single_random_layer_draws_the_same(bench: Bench) -> None:
+    """Its draws come sample by sample, so micro-batches draw what the whole batch draws."""
+    net = INPUT + layer("Dropout", "data", "d") + inner_product("d") + LOSS
+    found = bench.measure(net)
+    assert found.agrees
+    assert "No difference here" in judge(found).sentence
+    assert "random_draws (approximate)" in judge(found).sentence
+
+
+def test_sequences_that_begin_in_their_batch_carry_no_state(bench: Bench) -> None:
+    """Their samples lie on axis 1, so the loss divides by the steps: it is a sum over the batch."""
+    found = bench.measure(recurrent(BEGIN))
+    assert found.agrees
+    assert "recurrent_state (different)" in judge(found).sentence
+    assert (Cause.LOSS_NORMALIZATION, Verdict.COMPENSATED) in {
+        (f.cause, f.verdict) for f in found.findings
+    }
+    assert found.gradient.plain == pytest.approx(2 / 3)
+
+
+# The sources of data
+
+
+@pytest.mark.parametrize(
+    "transform", ["", "mirror: true crop_size: 4", "scale: 0.01 mean_value: 80"]
+)
+def test_an_lmdb_gives_the_same_samples(bench: Bench, transform: str) -> None:
+    source = write_lmdb(bench.folder / "lmdb")
+    settings = (
+        f'data_param {{ source: "{source}" backend: LMDB batch_size: 5 }} '
+        f"transform_param {{ {transform} }}"
+    )
+    net = data("Data", settings) + IP + LOSS
+    check(bench, exact(net, Cause.DATA_ORDER))
+    assert [use.made for use in bench.measure(net).data] == [False]
+
+
+def write_hdf5(folder: Path, rows: int) -> Path:
+    draw = np.random.default_rng(3)
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file["data"] = draw.normal(size=(rows, 3)).astype(np.float32)
+        file["label"] = draw.integers(4, size=rows).astype(np.float32)
+    listing = folder / "list.txt"
+    listing.write_text(f"{folder / 'rows.h5'}\n")
+    return listing
+
+
+@pytest.mark.parametrize("shuffle", ["false", "true"])
+def test_hdf5_gives_the_same_samples(bench: Bench, shuffle: str) -> None:
+    source = write_hdf5(bench.folder, 17)  # read more than twice over in three updates
+    settings = f'hdf5_data_param {{ source: "{source}" batch_size: 5 shuffle: {shuffle} }}'
+    net = data("HDF5Data", settings) + IP + LOSS
+    check(bench, exact(net, Cause.DATA_ORDER))
+
+
+def write_images(folder: Path, number: int) -> list[Path]:
+    draw = np.random.default_rng(4)
+    paths = [folder / f"{i}.png" for i in range(number)]
+    for path in paths:
+        Image.fromarray(draw.integers(256, size=(6, 9, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("shuffle", ["false", "true"])
+def test_images_give_the_same_samples(bench: Bench, shuffle: str) -> None:
+    listing = bench.folder / "images.txt"
+    lines = [f"{path} {i % 4}\n" for i, path in enumerate(write_images(bench.folder, 17))]
+    listing.write_text("".join(lines))
+    settings = (
+        f'image_data_param {{ source: "{listing}" batch_size: 5 shuffle: {shuffle} }} '
+        "transform_param { scale: 0.01 mirror: true }"
+    )
+    check(bench, exact(data("ImageData", settings) + IP + LOSS, Cause.DATA_ORDER))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "verdict"), [(4, Verdict.APPROXIMATE), (3, Verdict.DIFFERENT)]
+)
+def test_windows_are_drawn_by_the_batch(bench: Bench, batch_size: int, verdict: Verdict) -> None:
+    """Half of each batch is foreground: 3 x 2 of 12, but 3 x 1 instead of 4 of 9."""
+    text = ""
+    for number, path in enumerate(write_images(bench.folder, 3)):
+        text += f"# {number}\n{path}\n3\n6\n9\n4\n"
+        text += "1 0.9 0 0 4 4\n2 0.8 2 1 8 5\n0 0.1 1 1 5 5\n0 0.2 0 0 8 5\n"
+    (bench.folder / "windows.txt").write_text(text)
+    settings = (
+        f'window_data_param {{ source: "{bench.folder}/windows.txt" batch_size: 5 '
+        "fg_fraction: 0.5 } transform_param { crop_size: 4 scale: 0.01 }"
+    )
+    net = data("WindowData", settings) + IP + LOSS
+    case = different(net, Cause.WINDOW_DATA, verdict, options={"batch_size": batch_size})
+    check(bench, case)
+
+
+def test_averages_of_batch_norm_keep_their_window(bench: Bench) -> None:
+    """Four rows in micro-batches of four: every pass has the statistics of the whole batch.
+
+    What is left of BatchNorm's difference is the decay in each pass, which its change makes up
+    for: the mean is the same. (The variance isn't: Caffe's m / (m - 1) has another m.)
+    """
+    source = write_hdf5(bench.folder, 4)
+    net = (
+        data("HDF5Data", f'hdf5_data_param {{ source: "{source}" batch_size: 5 }}')
+        + HIDDEN
+        + layer("BatchNorm", "h", "n", "batch_norm_param { moving_average_fraction: 0.5 }")
+        + inner_product("n") + LOSS
+    )  # fmt: skip
+    found = bench.measure(net)
+    assert (Cause.BATCH_NORM_AVERAGE, Verdict.COMPENSATED) in {
+        (f.cause, f.verdict) for f in found.findings
+    }
+    assert found.gradient.compensated <= TOLERANCE
+    mean, variance = (row.weights for row in found.statistics)
+    assert mean.compensated <= TOLERANCE
+    assert mean.plain is not None
+    assert mean.plain > 100 * TOLERANCE
+    assert variance.compensated == pytest.approx((4 / 3) / (12 / 11) - 1, rel=1e-3)
+
+
+def test_a_layer_of_unknown_code_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python layer that divides by the batch size once more."""
+    monkeypatch.chdir(bench.folder)
+    (bench.folder / "by_the_batch.py").write_text(
+        "import caffe\n"
+        "class Mean(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)\n"
+        "    def forward(self, bottom, top):\n"
+        "        top[0].data[...] = bottom[0].data / len(bottom[0].data)\n"
+        "    def backward(self, top, down, bottom):\n"
+        "        bottom[0].diff[...] = top[0].diff / len(bottom[0].data)\n"
+    )
+    net = (
+        INPUT + inner_product(name="h")
+        + layer("Python", "h", "ip", 'python_param { module: "by_the_batch" layer: "Mean" }')
+        + LOSS
+    )  # fmt: skip
+    options = {"allow_unknown": True, "shapes": {"ip": (4,)}}
+    check(bench, different(net, Cause.UNKNOWN_LAYER, Verdict.UNKNOWN, options=options))

@@ -1,0 +1,157 @@
+"""The batches of the test nets: they make room for the train net, and cover the test set once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caffe_batch.memory import Model
+from caffe_batch.net import Sources, read_recipe
+from caffe_batch.planning import Budget, Plan, Verdict, Wishes, make_plan
+from caffe_batch.planning.changes import applied
+from caffe_batch.planning.findings import Cause, Finding
+from caffe_batch.planning.testing import NetTest, largest_that_fit, smallest
+
+NET = """
+layer {{ name: "data" type: "Input" top: "data" top: "label" include {{ phase: TRAIN }}
+  input_param {{ shape {{ dim: 60 dim: 3 dim: 5 dim: 7 }} shape {{ dim: 60 }} }} }}
+layer {{ name: "data" type: "Input" top: "data" top: "label" include {{ phase: TEST }}
+  input_param {{ shape {{ dim: 50 dim: 3 dim: 5 dim: 7 }} shape {{ dim: 50 }} }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param {{ num_output: 6 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" {loss} }}
+layer {{ name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+  {accuracy} include {{ phase: TEST }} }}
+"""
+SOLVER = 'net: "net.prototxt" max_iter: 100 test_iter: 4 test_interval: 10'
+
+
+def model(folder: Path, loss: str = "", accuracy: str = "", solver: str = SOLVER) -> Model:
+    (folder / "net.prototxt").write_text(NET.format(loss=loss, accuracy=accuracy))
+    (folder / "solver.prototxt").write_text(solver)
+    recipe = read_recipe(folder / "solver.prototxt")
+    return Model(recipe, Sources(recipe.directories))
+
+
+def planned(of: Model, usable: int, **wishes: Any) -> Plan:
+    return make_plan(of, Budget(usable, 0), Wishes(**wishes))
+
+
+def of_tests(plan: Plan) -> list[Finding]:
+    return [finding for finding in plan.findings if finding.cause is Cause.TEST_BATCHES]
+
+
+def test_batches_stay_where_there_is_room(tmp_path: Path) -> None:
+    plan = planned(model(tmp_path), 2**30)
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(50, 4)]
+    assert plan.changes == ()
+    assert of_tests(plan) == []
+
+
+def test_they_make_room_for_a_larger_micro_batch(tmp_path: Path) -> None:
+    recipe = model(tmp_path)
+    usable = recipe.with_test_batches((25,)).at(60).allocated_bytes
+    assert recipe.at(60).allocated_bytes > usable  # with the file's own 50 it doesn't fit
+    plan = planned(recipe, usable)
+    assert (plan.batch_size, plan.iter_size) == (60, 1)
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(25, 8)]
+    assert {(change.file, change.field): change.after for change in plan.changes} == {
+        ("net", 'layer "data" input_param.shape[0].dim[0]'): 25,
+        ("net", 'layer "data" input_param.shape[1].dim[0]'): 25,
+        ("solver", "test_iter[0]"): 8,
+    }
+    # What the plan predicts is what the changed files take, and the next larger batch doesn't fit.
+    changed = Model(applied(recipe.recipe, plan.changes), recipe.sources).at()
+    assert plan.predicted_peak_bytes == changed.peak_bytes <= usable
+    assert recipe.with_test_batches((40,)).at(60).allocated_bytes > usable
+    (finding,) = of_tests(plan)
+    assert finding.verdict is Verdict.EXACT
+
+
+def test_they_stay_if_they_are_to_be_kept(tmp_path: Path) -> None:
+    recipe = model(tmp_path)
+    usable = recipe.with_test_batches((25,)).at(60).allocated_bytes
+    plan = planned(recipe, usable, keep_tests=True)
+    assert plan.batch_size < 60
+    assert plan.tests == ()
+
+
+def test_one_test_covers_the_records_once(tmp_path: Path) -> None:
+    plan = planned(model(tmp_path), 2**30, test_records=(1000,))
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(50, 20)]
+    (change,) = plan.changes
+    assert change.reason == "one test covers the 1,000 records once"
+
+
+def test_a_divisor_not_far_below_is_better_than_counting_records_twice(tmp_path: Path) -> None:
+    plan = planned(model(tmp_path), 2**30, test_records=(360,))
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(45, 8)]
+    plan = planned(model(tmp_path), 2**30, test_records=(1009,))  # a prime
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(50, 21)]
+    assert "(41 of them twice)" in plan.changes[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "fair"),
+    [
+        ("", "", True),
+        ("loss_param { normalization: NONE }", "", False),
+        ("loss_param { ignore_label: 3 }", "", False),
+        ("", "accuracy_param { ignore_label: 3 }", False),
+        ("", 'top: "by_class"', False),
+    ],
+)
+def test_scores_that_are_no_mean_over_samples_are_named(
+    tmp_path: Path, loss: str, accuracy: str, fair: bool
+) -> None:
+    recipe = model(tmp_path, loss, accuracy)
+    usable = recipe.with_test_batches((25,)).at(60).allocated_bytes
+    (finding,) = of_tests(planned(recipe, usable))
+    assert finding.verdict is (Verdict.EXACT if fair else Verdict.APPROXIMATE)
+
+
+def test_a_test_net_inside_the_solver(tmp_path: Path) -> None:
+    text = NET.format(loss="", accuracy="")
+    test = text.replace("include { phase: TRAIN }", 'include { stage: "never" }').replace(
+        "include { phase: TEST }", ""
+    )
+    solver = (
+        'train_net: "net.prototxt" max_iter: 100 test_iter: 4 test_interval: 10 '
+        f"test_net_param {{ {test} }}"
+    )
+    recipe = model(tmp_path, solver=solver)
+    usable = recipe.with_test_batches((25,)).at(60).allocated_bytes
+    plan = planned(recipe, usable)
+    fields = {change.field for change in plan.changes if change.file == "solver"}
+    assert "test_net_param[0].layer[1].input_param.shape[0].dim[0]" in fields
+    changed = Model(applied(recipe.recipe, plan.changes), recipe.sources)
+    assert plan.predicted_peak_bytes == changed.at().peak_bytes
+
+
+@given(
+    own=st.integers(1, 300),
+    records=st.integers(1, 2000),
+    room=st.integers(1, 300),
+    floor=st.integers(1, 20),
+)
+def test_the_largest_batch_that_fits_or_a_divisor_close_to_it(
+    own: int, records: int, room: int, floor: int
+) -> None:
+    test = NetTest(0, own, 3, records, shared=False)
+    start = smallest([test], 1, floor)
+    least = start[0]
+    assert least is not None
+    assert least >= min(own, floor, -(-own // 2))
+    room = max(room, least)
+    (size,) = largest_that_fit([test], start, floor, lambda sizes: (sizes[0] or 0) <= room)
+    assert size is not None
+    allowed = [each for each in test.sizes(floor) if each <= room]
+    assert size in allowed
+    assert 2 * size >= max(allowed)
+    if size != max(allowed):
+        assert records % size == 0
+    assert test.iter_for(size) * size >= records > (test.iter_for(size) - 1) * size
