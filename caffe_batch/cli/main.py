@@ -22,6 +22,14 @@ COMMANDS = {
     "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net takes in Caffe."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
     "verify": ("caffe_batch.cli.verify:verify", "Measure whether accumulation is the same."),
+    "strategies": (
+        "caffe_batch.cli.strategies:strategies",
+        "List the ways to train with a small batch.",
+    ),
+    "compare": (
+        "caffe_batch.cli.compare:compare",
+        "Train several ways with several seeds, and compare them.",
+    ),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
     "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
     "doctor": ("caffe_batch.cli.doctor:doctor", "Say what this machine has and what is missing."),

@@ -21,6 +21,7 @@ from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
+    from caffe_batch.memory import Model
     from caffe_batch.net import Recipe, Sources
     from caffe_batch.planning import Budget, Plan, Wishes
     from caffe_batch.rendering.job_files import JobFiles
@@ -60,6 +61,24 @@ class Epochs(click.ParamType):  # type: ignore[type-arg]
 
 
 POSITIVE = click.IntRange(min=1)
+
+effective_batch_option = click.option(
+    "--effective-batch",
+    type=int,
+    metavar="N",
+    help="Samples per update that the recipe means.  [default: the files' own]",
+)
+recipe_batch_option = click.option(
+    "--recipe-batch",
+    type=POSITIVE,
+    metavar="N",
+    help="Samples per update that the files' schedule was written for.  [default: the files' own "
+    "batch]",
+)
+test_every_option = click.option("--test-every", type=Epochs(), help="Epochs between tests.")
+epochs_option = click.option(
+    "--epochs", type=Epochs(), help="Train for so many epochs.  [default: the recipe's]"
+)
 
 
 def budget_options(command: Command) -> Command:
@@ -129,12 +148,7 @@ def split_options(command: Command) -> Command:
         click.option(
             "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
         ),
-        click.option(
-            "--effective-batch",
-            type=int,
-            metavar="N",
-            help="Samples per update that the recipe means.  [default: the files' own]",
-        ),
+        effective_batch_option,
     ):
         command = option(command)
     return command
@@ -161,13 +175,7 @@ def schedule_options(command: Command) -> Command:
         ),
         click.option("--keep-tests", is_flag=True, help="Leave test batches and test_iter alone."),
         click.option("--keep-schedule", is_flag=True, help="Leave all intervals as they are."),
-        click.option(
-            "--recipe-batch",
-            type=POSITIVE,
-            metavar="N",
-            help="Samples per update that the files' schedule was written for.  [default: the "
-            "files' own batch]",
-        ),
+        recipe_batch_option,
         click.option(
             "--lr-scaling",
             type=click.Choice(["none", "linear", "sqrt"]),
@@ -176,10 +184,8 @@ def schedule_options(command: Command) -> Command:
             help="How base_lr follows the effective batch.",
         ),
         click.option("--snapshot-every", type=Epochs(), help="Epochs between snapshots."),
-        click.option("--test-every", type=Epochs(), help="Epochs between tests."),
-        click.option(
-            "--epochs", type=Epochs(), help="Train for so many epochs.  [default: the recipe's]"
-        ),
+        test_every_option,
+        epochs_option,
     ):
         command = option(command)
     return command
@@ -231,34 +237,62 @@ class NetRequest:
         return parse_budget(self.gpu_memory, None, free_gpu_bytes, kept)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What the options and the files come to: everything that planning starts from.
+
+    Attributes:
+        model: The memory model of the recipe.
+        budget: The memory allowed.
+        wishes: What the plan is to be.
+        solver_text: The solver from the template, where the user gave none.
+    """
+
+    model: Model
+    budget: Budget
+    wishes: Wishes
+    solver_text: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest(NetRequest):
     """What the user asked ``plan`` for, as the options came in."""
 
     effective_batch: int | None
-    gpus: int
-    tolerance: Fraction
-    batch_size: int | None
-    iter_size: int | None
-    prefer_multiple_of: int
+    gpus: int = 1
+    tolerance: Fraction = Fraction(0)
+    batch_size: int | None = None
+    iter_size: int | None = None
+    prefer_multiple_of: int = 1
     epochs: Fraction | None
     test_every: Fraction | None
-    snapshot_every: Fraction | None
-    lr_scaling: str
+    snapshot_every: Fraction | None = None
+    lr_scaling: str = "none"
     recipe_batch: int | None
-    schedule: str
-    max_batch: int | None
-    keep_schedule: bool
-    keep_tests: bool
-    no_compensate: tuple[str, ...]
+    schedule: str = "decay"
+    max_batch: int | None = None
+    keep_schedule: bool = False
+    keep_tests: bool = False
+    no_compensate: tuple[str, ...] = ()
     train_records: int | None
     test_records: tuple[int, ...]
 
     def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
         """Plans, and writes the job directory if ``out`` is given."""
-        from caffe_batch.memory import Engine, Model
         from caffe_batch.planning import make_plan
-        from caffe_batch.rendering.job_files import with_solver, write_job
+        from caffe_batch.rendering.job_files import write_job
+
+        found = self.prepare()
+        plan = make_plan(found.model, found.budget, found.wishes)
+        if out is None:
+            return plan, None
+        model = found.model
+        return plan, write_job(plan, model.recipe, found.solver_text, model.sources, out)
+
+    def prepare(self) -> Prepared:
+        """Reads the files; notes and warnings go to stderr."""
+        from caffe_batch.memory import Engine, Model
+        from caffe_batch.rendering.job_files import with_solver
         from caffe_batch.training.checks import check_solver
 
         self._check()
@@ -273,14 +307,12 @@ class PlanRequest(NetRequest):
         check_solver(recipe.solver, recipe.solver_path)
         engine = Engine(self.engine)
         model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
-        plan = make_plan(model, budget, self._wishes(recipe, sources))
+        wishes = self._wishes(recipe, sources)
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
             )
-        if out is None:
-            return plan, None
-        return plan, write_job(plan, recipe, solver_text, sources, out)
+        return Prepared(model, budget, wishes, solver_text)
 
     def _check(self) -> None:
         """Refuses options that contradict each other."""

@@ -130,11 +130,7 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
     """The recipe as it is once its files are changed; the messages given stay as they were."""
     solver = caffe_pb2.SolverParameter()
     solver.CopyFrom(recipe.solver)
-    # Test nets that stand inside the solver are changed there.
-    copies = {
-        id(before): after
-        for before, after in zip(recipe.solver.test_net_param, solver.test_net_param, strict=True)
-    }
+    copies: dict[int, caffe_pb2.NetParameter] = {}
     for file in (recipe.train, *recipe.tests):
         if id(file.message) not in copies:
             copy = copies[id(file.message)] = caffe_pb2.NetParameter()

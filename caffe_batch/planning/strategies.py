@@ -49,6 +49,7 @@ from caffe_batch.memory.engine import Engine
 from caffe_batch.memory.predict import Model
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.changes import Change
+from caffe_batch.planning.growth import Schedule
 from caffe_batch.planning.input_size import largest_input
 from caffe_batch.planning.numbers import as_float32
 from caffe_batch.planning.planner import Wishes, make_plan
@@ -198,6 +199,15 @@ def _smaller_input(setting: Setting, name: str, title: str) -> Strategy:
     return setting.strategy(name, title, found.plan, warnings=(said, *found.notes))
 
 
+def _grow(setting: Setting, name: str, title: str) -> Strategy:
+    plan = make_plan(
+        setting.model, setting.budget, replace(setting.wishes_of_batch, growth=Schedule.GROW)
+    )
+    last = plan.phases[-1].phase
+    said = f"Up to {last.effective_batch} samples an update; the noise falls as in the recipe."
+    return setting.strategy(name, title, plan, warnings=(said,))
+
+
 def _cpu(setting: Setting, name: str, title: str) -> Strategy:
     if setting.model.mode == "cpu":
         raise InputError("the memory asked for is the host's already")
@@ -225,6 +235,7 @@ WAYS: dict[str, tuple[str, Way]] = {
     "small-momentum": ("Small batch, momentum raised and rate lowered to match", _momentum),
     "momentum-alone": ("Small batch, momentum raised at the recipe's rate", _momentum_alone),
     "smaller-input": ("Smaller input images, the whole batch in one pass", _smaller_input),
+    "grow": ("The batch grows where the recipe drops the rate", _grow),
     "cpu": ("The whole batch in one pass in CPU memory", _cpu),
 }
 

@@ -32,10 +32,10 @@ class Strategy:
         plan: The plan of it; None if it isn't possible.
         learning_rate: base_lr.
         momentum: As in the solver.
-        updates_per_epoch: Updates to see every record once, or None if their number is unknown.
+        updates_per_epoch: Updates to see every record once, at the first batch; None if the number
+            of records is unknown.
         updates: All of them (max_iter); 0 without a plan.
-        noise: The noise scale relative to the recipe's (see the module); None where the formula
-            doesn't hold.
+        noise: The noise scale relative to the recipe's; None where the formula doesn't hold.
         warnings: What to know before choosing it, a sentence or two each.
         why_not: Why it isn't possible; empty if it is.
     """
@@ -131,7 +131,7 @@ class Setting:
         return largest.predicted_peak_bytes if largest.iter_size == 1 else None
 
     def noise(self, learning_rate: float, momentum: float, batch: int) -> float | None:
-        """The noise scale of an update rule relative to the recipe's (see the module)."""
+        """The noise scale of an update rule relative to the recipe's."""
         if not self.averages:
             return None
         own = self.learning_rate / (self.batch * (1 - self.momentum))
@@ -183,5 +183,6 @@ class Setting:
 
 
 def updates_of(model: Model, plan: Plan) -> int:
-    """The updates of a plan: max_iter."""
-    return applied(model.recipe, plan.changes).solver.max_iter
+    """The updates of a plan: max_iter, that of the last phase."""
+    changes = plan.phases[-1].changes if plan.phases else plan.changes
+    return applied(model.recipe, changes).solver.max_iter

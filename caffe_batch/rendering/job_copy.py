@@ -42,7 +42,15 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
         if path.name.startswith("solver"):
             text = _moved_solver(text, old, new, seed)
         texts[new.directory / path.name] = text
-    plan = _moved_plan(json.loads(old.plan.read_text(encoding="utf-8")), old, new, seed)
+    before = prototxt.read_solver(old.solver)
+    change = {
+        "file": "solver.prototxt",
+        "field": "random_seed",
+        "from": before.random_seed if before.HasField("random_seed") else None,
+        "to": seed,
+        "reason": "one of several trainings that differ by chance alone",
+    }
+    plan = _moved_plan(json.loads(old.plan.read_text(encoding="utf-8")), old, new, change)
     texts[new.plan] = json.dumps(plan, indent=2) + "\n"
     write_files(new, texts)
     return new
@@ -58,15 +66,9 @@ def _moved_solver(text: str, old: JobFiles, new: JobFiles, seed: int) -> str:
     return document.text
 
 
-def _moved_plan(plan: dict[str, Any], old: JobFiles, new: JobFiles, seed: int) -> dict[str, Any]:
-    change = {
-        "file": "solver.prototxt",
-        "field": "random_seed",
-        "from": None,
-        "to": seed,
-        "reason": "one of several trainings that differ by chance alone",
-    }
-
+def _moved_plan(
+    plan: dict[str, Any], old: JobFiles, new: JobFiles, change: dict[str, Any]
+) -> dict[str, Any]:
     def moved(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kept = [{**each, "to": _moved(each["to"], old, new)} for each in changes]
         return [*kept, change]
