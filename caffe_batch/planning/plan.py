@@ -160,6 +160,8 @@ class Plan:
                 f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
                 "all; without that a larger batch_size would fit."
             )
+        if self.phases:
+            notes.append(f"The audit is of the last phase, iter_size {self.iter_sizes[-1]}.")
         if self.engine is Engine.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(
