@@ -41,7 +41,8 @@ def read_model(solver: Path) -> Model:
 
 def tight(model: Model, size: int = SMALL) -> Budget:
     """The budget that holds passes of ``size`` samples and no more, with test batches of 5."""
-    return Budget(model.with_test_batches((5,)).at(size).allocated_bytes, 0)
+    tests = (5,) * len(model.recipe.tests)
+    return Budget(model.with_test_batches(tests).at(size).allocated_bytes, 0)
 
 
 def wishes(**changes: object) -> Wishes:

@@ -178,18 +178,23 @@ def _draw(found: Comparison, picture: Path) -> None:
 class _Display:
     """The trainings on stderr: bars on a terminal, and a line for each that is over."""
 
-    def __enter__(self) -> _Display:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import Progress as Bar
 
         screen = Console(stderr=True, highlight=False)
-        self._bars: Bar = Bar(console=screen, transient=True, disable=not screen.is_terminal)
+        self._live = screen.is_terminal
+        self._bars: Bar = Bar(console=screen, transient=True, disable=not self._live)
         self._tasks: dict[tuple[str, int], TaskID] = {}
-        self._bars.start()
+
+    def __enter__(self) -> _Display:
+        if self._live:
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._live:
+            self._bars.stop()
 
     def progress(self, training: Training, progress: Progress) -> None:
         """A training goes on."""

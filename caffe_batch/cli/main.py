@@ -30,6 +30,7 @@ COMMANDS = {
         "caffe_batch.cli.compare:compare",
         "Train several ways with several seeds, and compare them.",
     ),
+    "noise": ("caffe_batch.cli.noise:noise", "Measure the gradient noise scale on real Caffe."),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
     "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
     "doctor": ("caffe_batch.cli.doctor:doctor", "Say what this machine has and what is missing."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -277,13 +278,16 @@ class PlanRequest(NetRequest):
     train_records: int | None
     test_records: tuple[int, ...]
 
-    def run(self, out: Path | None) -> tuple[Plan, JobFiles | None]:
-        """Plans, and writes the job directory if ``out`` is given."""
+    def run(
+        self, out: Path | None, check: Callable[[Plan], None] = lambda plan: None
+    ) -> tuple[Plan, JobFiles | None]:
+        """Plans, and writes the job directory if ``out`` is given and ``check`` doesn't raise."""
         from caffe_batch.planning import make_plan
         from caffe_batch.rendering.job_files import write_job
 
         found = self.prepare()
         plan = make_plan(found.model, found.budget, found.wishes)
+        check(plan)
         if out is None:
             return plan, None
         model = found.model

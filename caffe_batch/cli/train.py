@@ -14,6 +14,7 @@ from caffe_batch.cli.plan_request import PlanRequest, plan_options
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
+    from caffe_batch.planning import Plan
     from caffe_batch.training import JobDirectory, Outcome
 
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="CPU threads of the matrix products; more than one helps large nets only.",
 )
+@click.option(
+    "--noise-scale",
+    is_flag=True,
+    help="Measure the gradient noise scale on the way, from the micro-batches of some updates.",
+)
 @click.option("--restart", is_flag=True, help="Throw away an earlier run; start from update 0.")
 @click.option("-q", "--quiet", is_flag=True, help="Show notes and the result only.")
 @click.pass_context
@@ -48,6 +54,7 @@ def train(
     cpu: bool,
     gpu: int | None,
     threads: int,
+    noise_scale: bool,
     restart: bool,
     quiet: bool,
     **plan: Any,
@@ -71,14 +78,16 @@ def train(
     if job.is_planned():
         _refuse_plan_options(ctx, job, [*plan, "out"])
     else:
-        job = _plan_first(target, plan, out)
+        job = _plan_first(target, plan, out, noise_scale=noise_scale)
     device = Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
-    options = Options(device=device, gpu=gpu, threads=threads, restart=restart)
+    options = Options(
+        device=device, gpu=gpu, threads=threads, restart=restart, noise_scale=noise_scale
+    )
     with warnings_on_stderr(), TrainingView(LastingConsole(stderr=True), quiet=quiet) as view:
         outcome = run(job, runtime, options, view)
     if outcome.ran:
         _draw_loss(job)
-    _print_outcome(job, outcome)
+    _print_outcome(job, outcome, noise_scale=noise_scale)
     if outcome.state is JobState.INTERRUPTED:
         sys.exit(130)
 
@@ -94,8 +103,11 @@ def _refuse_plan_options(ctx: click.Context, job: JobDirectory, names: list[str]
             )
 
 
-def _plan_first(target: str, plan: dict[str, Any], out: Path | None) -> JobDirectory:
+def _plan_first(
+    target: str, plan: dict[str, Any], out: Path | None, *, noise_scale: bool
+) -> JobDirectory:
     from caffe_batch.training import JobDirectory
+    from caffe_batch.training.checks import check_accumulates
 
     if Path(target).is_dir():
         raise InputError(
@@ -103,7 +115,12 @@ def _plan_first(target: str, plan: dict[str, Any], out: Path | None) -> JobDirec
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
     job = JobDirectory(out or f"{Path(target).stem}.job")
-    made, _ = PlanRequest(net=target, **plan).run(job.path)
+
+    def check(plan: Plan) -> None:
+        if noise_scale:
+            check_accumulates(max(plan.iter_sizes))
+
+    made, _ = PlanRequest(net=target, **plan).run(job.path, check)
     click.echo(made.summary(), err=True)
     return job
 
@@ -120,7 +137,7 @@ def _draw_loss(job: JobDirectory) -> None:
         click.echo(f"note: no loss.png: {error.message}", err=True)
 
 
-def _print_outcome(job: JobDirectory, outcome: Outcome) -> None:
+def _print_outcome(job: JobDirectory, outcome: Outcome, *, noise_scale: bool) -> None:
     from caffe_batch.reporting.training_view import format_scores
 
     done = f"{outcome.update:,} of {outcome.updates:,} updates"
@@ -131,5 +148,15 @@ def _print_outcome(job: JobDirectory, outcome: Outcome) -> None:
     if outcome.scores:
         at = outcome.scores[-1].update
         click.echo(f"test:  {format_scores(outcome.scores)} (after update {at:,})")
+    if noise_scale:
+        _print_noise(job)
     click.echo(f"plan:  {job.read_plan().summary}")
     click.echo(f"files: {job.path}")
+
+
+def _print_noise(job: JobDirectory) -> None:
+    from caffe_batch.reporting.noise_view import training_noise
+    from caffe_batch.training.metrics import gradient_metrics
+
+    batch = job.read_plan().effective_batch
+    click.echo(f"noise: {training_noise(gradient_metrics(job.metrics), batch)}")

@@ -216,6 +216,7 @@ class Coupling:
         decay: What is left of its moving averages after a pass; None without any.
         carries: Whether a pass goes on from where the pass before ended.
         selects: Whether it picks samples by where they stand in the batch.
+        overwrites: Whether each pass overwrites the gradient of its parameters, not adds to it.
         quota: Samples of one kind that each batch has to have (WindowData's foreground).
     """
 
@@ -231,6 +232,7 @@ class Coupling:
     decay: float | None = None
     carries: bool = False
     selects: bool = False
+    overwrites: bool = False
     quota: int | None = None
 
 

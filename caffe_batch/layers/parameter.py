@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site
+from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Parameter(Rule):
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
         return self.shape(site)
+
+    def coupling(self, site: Site) -> Coupling:
+        """Its top is the parameter: what the layer behind writes as the top's gradient stays."""
+        return Coupling(overwrites=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(shares=(("top0.data", "param0.data"), ("top0.diff", "param0.diff")))

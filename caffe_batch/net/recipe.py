@@ -62,6 +62,22 @@ class NetFile:
             out.append(layer)
         return tuple(out)
 
+    def frozen_parameters(self) -> list[tuple[str, int]]:
+        """The parameters that no update changes: (layer that owns it, index), lr_mult 0.
+
+        Source: net.cpp, AppendParam: the first layer that names a shared parameter owns it, and
+        the first that sets its lr_mult decides.
+        """
+        owners: dict[str | tuple[str, int], tuple[str, int]] = {}
+        rates: dict[str | tuple[str, int], float] = {}
+        for _, layer in self.selected():
+            for index, spec in enumerate(layer.param):
+                here = (layer.name, index)
+                owners.setdefault(spec.name or here, here)
+                if spec.HasField("lr_mult"):
+                    rates.setdefault(spec.name or here, spec.lr_mult)
+        return [owners[key] for key, rate in rates.items() if rate == 0]
+
     def build(
         self, layers: Sequence[Layer], *, allow_unknown: bool = False, has_splits: bool = False
     ) -> Net:

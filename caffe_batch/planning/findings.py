@@ -40,6 +40,7 @@ class Cause(str, Enum):
     BATCH_NORM_STATISTICS = "batch_norm_statistics"
     BATCH_NORM_AVERAGE = "batch_norm_average"
     RANDOM_DRAWS = "random_draws"
+    OVERWRITTEN_GRADIENT = "overwritten_gradient"
     DATA_ORDER = "data_order"
     WINDOW_DATA = "window_data"
     RECURRENT_STATE = "recurrent_state"

@@ -105,6 +105,11 @@ class Plan:
         return self.chosen.iter_size
 
     @property
+    def iter_sizes(self) -> tuple[int, ...]:
+        """The iter_size of each phase; of a plan without phases, its one."""
+        return tuple(each.phase.iter_size for each in self.phases) or (self.iter_size,)
+
+    @property
     def effective_batch(self) -> int:
         """Samples per update."""
         return self.chosen.effective_batch
@@ -157,6 +162,8 @@ class Plan:
                 f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
                 "all; without that a larger batch_size would fit."
             )
+        if self.phases:
+            notes.append(f"The audit is of the last phase, iter_size {self.iter_sizes[-1]}.")
         if self.engine is Engine.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(

@@ -43,6 +43,9 @@ from caffe_batch.sizes import format_size
 #: Test batches make room for the train net down to this size; below only if nothing fits else.
 SMALLEST_TEST_BATCH = 8
 
+#: From this change of the effective batch on, the learning rate is worth a remark.
+WORTH_A_WORD = Fraction(1, 20)
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -332,7 +335,7 @@ class _Planner:
                 )
                 remarks.append(
                     f"{self.wanted} splits badly: {chosen.iter_size} passes of "
-                    f"{chosen.batch_size}. Nearby are {better} (--tolerance 10%)."
+                    f"{chosen.batch_size}. Better ones nearby: {better} (--tolerance 10%)."
                 )
         if self.model.gpus > 1 and not self.sharing.divided:
             remarks.append(
@@ -346,11 +349,9 @@ class _Planner:
                     f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
                     "on one GPU; --recipe-batch says otherwise."
                 )
-            remarks.append(
-                rate_advice(
-                    self.model.recipe.solver.type, 1 / scale.ratio, wishes.schedule.lr_scaling
-                )
-            )
+        if abs(1 / scale.ratio - 1) > WORTH_A_WORD:
+            kind, scaling = self.model.recipe.solver.type, wishes.schedule.lr_scaling
+            remarks.append(rate_advice(kind, 1 / scale.ratio, scaling))
         return remarks
 
 

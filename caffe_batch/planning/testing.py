@@ -187,6 +187,8 @@ def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
     used = {i for node in small.nodes for i in node.bottoms}
     uneven = []
     for station in follow(small, large, 2):
+        if station.coupling.carries or station.problem:
+            uneven.append(station.small.layer.name)
         for index, state in zip(station.small.tops, station.tops, strict=True):
             fair = isinstance(state, Rows) or (isinstance(state, Summed) and state.factor == 1)
             if index not in used and not fair:
@@ -195,8 +197,8 @@ def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
     if uneven:
         return Finding(
             Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
-            f"{name}: {', '.join(uneven)} isn't a mean over samples of each batch, so the mean "
-            f"over batches of {size} is not that over batches of {test.own_size}.",
+            f"{name}: {', '.join(uneven)} is no mean over the samples of a batch, each by itself, "
+            f"so the mean over batches of {size} is not that over batches of {test.own_size}.",
             scope=Scope.TEST,
         )  # fmt: skip
     if test.samples % size:

@@ -8,7 +8,7 @@ from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
-from caffe_batch.rendering.job_files import JobFiles, write_files
+from caffe_batch.rendering.job_files import JobFiles, check_free, write_files
 from caffe_batch.schema import caffe_pb2
 
 #: The fields of a job's solver that name its own files.
@@ -27,7 +27,7 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
         seed: random_seed, which decides the first weights, dropout, cut-outs and mirrored images.
 
     Raises:
-        InputError: The source holds no job.
+        InputError: The source holds no job, or the target one already.
         OSError: A file can't be read or written.
     """
     old, new = JobFiles(source.resolve()), JobFiles(target.resolve())
@@ -36,6 +36,7 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
             f"{source}: there is no plan.json, so this is no job directory",
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
+    check_free(new, target, ())
     texts = {}
     for path in sorted(old.directory.glob("*.prototxt")):
         text = prototxt.read_text(path)

@@ -149,7 +149,7 @@ def write_job(
     changes = [each.changes for each in plan.phases] or [plan.changes]
     wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
     texts = job_texts(wired, recipe, solver_text, files)
-    _check_free(files, directory, texts)
+    check_free(files, directory, texts)
     planned = plan.json()
     content = {
         **planned,
@@ -189,7 +189,7 @@ def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
         undo.pop_all()
 
 
-def _check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
+def check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
     """Raises an InputError if a job in this directory would overwrite anything."""
     if files.plan.exists():
         raise InputError(
@@ -231,10 +231,10 @@ def job_texts(
         solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
     texts = {}
     for number, own in enumerate(changes, start=1):
-        texts[files.phase_net(number)] = _edited_net(recipe.train, own)
+        texts[files.phase_net(number)] = edited_net(recipe.train, own)
         texts[files.phase_solver(number)] = _edited_solver(recipe, solver_text, own)
     for number, test in _other_test_files(recipe).items():
-        texts[files.test_net(number)] = _edited_net(test, changes[0], f"test_net_{number}")
+        texts[files.test_net(number)] = edited_net(test, changes[0], f"test_net_{number}")
     return texts
 
 
@@ -249,7 +249,8 @@ def _edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
     return document.text
 
 
-def _edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> str:
+def edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> str:
+    """The text of a net with the changes of its layers made; comments and layout stay."""
     edits = [
         prototxt.Edit(change.layer, change.path, change.after)
         for change in changes

@@ -35,3 +35,16 @@ def check_solver(solver: caffe_pb2.SolverParameter, path: Path | None) -> None:
             f"{where}the learning rate of the first update is {rate}",
             hint="Correct base_lr, gamma and power.",
         )
+
+
+def check_accumulates(iter_size: int) -> None:
+    """Refuses to measure the noise scale on the way where an update is one micro-batch.
+
+    Raises:
+        InputError: iter_size is 1.
+    """
+    if iter_size < 2:
+        raise InputError(
+            f"--noise-scale compares the micro-batches of an update, and iter_size is {iter_size}",
+            hint="`caffe-batch noise NET` measures it without accumulation.",
+        )

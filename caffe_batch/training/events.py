@@ -72,6 +72,23 @@ class Updated:
 
 
 @dataclass(frozen=True)
+class GradientNorms:
+    """The gradients of the micro-batches of one update (or of a group without an update).
+
+    Attributes:
+        update: Counted as in ``LossRecord``; the number of the group where nothing is updated.
+        passes: Micro-batches.
+        micro_norm_squared: Mean of the squared norms of their gradients.
+        mean_norm_squared: Squared norm of their mean gradient.
+    """
+
+    update: int
+    passes: int
+    micro_norm_squared: float
+    mean_norm_squared: float
+
+
+@dataclass(frozen=True)
 class SnapshotTaken:
     """Both files of a snapshot are written.
 
@@ -105,7 +122,9 @@ class Finished:
     update: int
 
 
-WorkerEvent = Started | Built | Updated | SnapshotTaken | Refused | Stopped | Finished
+WorkerEvent = (
+    Started | Built | Updated | GradientNorms | SnapshotTaken | Refused | Stopped | Finished
+)
 
 
 def read_worker_line(line: str) -> WorkerEvent:
@@ -124,6 +143,7 @@ def read_worker_line(line: str) -> WorkerEvent:
             return Updated(content["update"], content["seconds"], records)
         simple = {
             "built": Built,
+            "gradients": GradientNorms,
             "snapshot": SnapshotTaken,
             "refused": Refused,
             "stopped": Stopped,

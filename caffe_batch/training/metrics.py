@@ -1,7 +1,7 @@
 """metrics.jsonl: what was measured while training, one JSON object a line.
 
-Two kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of the
-updates before it:
+Three kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of
+the updates before it:
 
 ``{"update", "loss", "learning_rate", "samples", "epoch", "seconds", "effective_batch"}``
     ``loss`` is the mean over all micro-batches since the line before, null if it is not finite;
@@ -11,6 +11,10 @@ updates before it:
     One output of a test net after ``update`` updates, the mean over its batches; an output of
     several elements has a line for each, told apart by ``index``. ``is_loss``: it has a
     loss_weight, which is not applied to the value.
+``{"update", "batch_size", "passes", "micro_norm_squared", "mean_norm_squared", "seconds"}``
+    With ``train --noise-scale``: the gradients of the ``passes`` micro-batches of this update, of
+    ``batch_size`` samples each: the mean of their squared norms, and the squared norm of their
+    mean. Not all updates have such a line.
 
 ``seconds`` are those spent training, over all attempts.
 """
@@ -24,6 +28,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from caffe_batch.planning.noise import Observation
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,26 @@ class NetTestMetrics:
     seconds: float
 
 
-Metrics = UpdateMetrics | NetTestMetrics
+@dataclass(frozen=True)
+class GradientMetrics:
+    """The gradients of the micro-batches of one update, see the module's text."""
+
+    update: int
+    batch_size: int
+    passes: int
+    micro_norm_squared: float
+    mean_norm_squared: float
+    seconds: float
+
+    @property
+    def observation(self) -> Observation:
+        """What it says of the gradient noise scale."""
+        return Observation(
+            self.batch_size, self.passes, self.micro_norm_squared, self.mean_norm_squared
+        )
+
+
+Metrics = UpdateMetrics | NetTestMetrics | GradientMetrics
 
 
 class MetricsFile:
@@ -106,7 +131,12 @@ def read_metrics(path: Path) -> Iterator[Metrics]:
             if not line.endswith("\n"):
                 return
             content = json.loads(line)
-            yield NetTestMetrics(**content) if "output" in content else UpdateMetrics(**content)
+            if "output" in content:
+                yield NetTestMetrics(**content)
+            elif "passes" in content:
+                yield GradientMetrics(**content)
+            else:
+                yield UpdateMetrics(**content)
 
 
 def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
@@ -117,6 +147,13 @@ def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
             if isinstance(metrics, NetTestMetrics):
                 scores[metrics.test_net, metrics.index] = metrics
     return tuple(scores[key] for key in sorted(scores))
+
+
+def gradient_metrics(path: Path) -> list[GradientMetrics]:
+    """The lines of metrics.jsonl that ``train --noise-scale`` adds, first to last."""
+    if not path.is_file():
+        return []
+    return [metrics for metrics in read_metrics(path) if isinstance(metrics, GradientMetrics)]
 
 
 def rewind(path: Path, update: int, *, tests_again: bool) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
 from caffe_batch.training.events import (
     Built,
+    GradientNorms,
     LogEvent,
     LossRecord,
     NetTestOutput,
@@ -16,7 +18,13 @@ from caffe_batch.training.events import (
     WorkerEvent,
 )
 from caffe_batch.training.learning_rate import learning_rate
-from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, UpdateMetrics, finite
+from caffe_batch.training.metrics import (
+    GradientMetrics,
+    MetricsFile,
+    NetTestMetrics,
+    UpdateMetrics,
+    finite,
+)
 from caffe_batch.training.phases import TrainingPhase, phase_at
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
@@ -67,6 +75,8 @@ class Tracker:
             self._began, self._seconds_before = time.monotonic(), self._seconds
         elif isinstance(event, Updated):
             self._note_updates(event)
+        elif isinstance(event, GradientNorms):
+            self._note_gradients(event)
         elif isinstance(event, NetTestStarted):
             self._test = event
         elif isinstance(event, NetTestOutput):
@@ -126,6 +136,21 @@ class Tracker:
             seconds=round(self._seconds_before + record.seconds, 4),
             effective_batch=phase.effective_batch,
         )
+
+    def _note_gradients(self, event: GradientNorms) -> None:
+        """Those of a diverged update say nothing, and JSON has no number for them."""
+        phase = phase_at(self._phases, event.update - 1)
+        if math.isfinite(event.micro_norm_squared):
+            self._metrics.append(
+                GradientMetrics(
+                    update=event.update,
+                    batch_size=phase.effective_batch // phase.solver.iter_size,
+                    passes=event.passes,
+                    micro_norm_squared=event.micro_norm_squared,
+                    mean_norm_squared=event.mean_norm_squared,
+                    seconds=round(self._seconds_before + self._elapsed(), 4),
+                )
+            )
 
     def _note_score(self, event: NetTestOutput) -> None:
         known = self._scores.get((self._test.net, event.index))

@@ -13,6 +13,8 @@ SETTINGS is a JSON object:
     device           "auto", "cpu" or "gpu"
     gpu              number of the GPU, or null for the solver's device_id
     record_every     updates per loss record
+    frozen           with the noise scale: (name of the layer, index) of each parameter whose
+                     lr_mult is 0; null without (micro_gradients.py)
     events           number of the file descriptor for events
 
 Events are JSON lines; caffe_batch/training/events.py describes them. stdout and stderr belong to
@@ -289,8 +291,10 @@ def main(settings):
     events = Events(settings["events"])
     requests = Requests()
     requests.listen()
-    # The folder of this script is no place to look for modules; the working directory is, as
-    # the modules of Python layers often lie there.
+    if settings["frozen"] is not None:
+        from micro_gradients import NoiseSampler
+    # From here on the folder of this script is no place to look for modules; the working directory
+    # is, as the modules of Python layers often lie there.
     sys.path[0] = os.getcwd()
     import caffe
 
@@ -323,6 +327,8 @@ def main(settings):
     solver = caffe.get_solver(settings["worker_solver"])
     events.send("built", update=first_update)
     training = Training(solver, message, events, requests, settings["record_every"], first_update)
+    if settings["frozen"] is not None:
+        NoiseSampler(solver, settings["frozen"], settings["record_every"], events.send)
     finished = training.solve(resume)
     update = solver.iter
     del solver

@@ -209,6 +209,79 @@ CASES: dict[str, Case] = {
         + inner_product("r") + LOSS,
         Cause.LITERAL_BATCH,
     ),
+    "halves of the batch": different(
+        INPUT + HIDDEN
+        + 'layer { name: "s" type: "Slice" bottom: "h" top: "f" top: "g" slice_param { axis: 0 } }'
+        + layer("EuclideanLoss", "f g", "near"),
+        Cause.MIXED_SAMPLES, options={"batch_size": 4},
+    ),
+    "a reshape that looks like a transpose": different(
+        INPUT + layer("Reshape", "data", "r", "reshape_param { shape { dim: 3 dim: -1 dim: 77 } }")
+        + layer("InnerProduct", "r", "i", 'inner_product_param { num_output: 2 axis: 2 '
+                'weight_filler { type: "xavier" } }')
+        + layer("Power", "i", "p", "power_param { power: 2 } loss_weight: 1"),
+        Cause.MIXED_SAMPLES, options={"batch_size": 6},
+    ),
+    "a square behind a mean": different(
+        INPUT + IP + loss(settings="loss_weight: 0")
+        + layer("Power", "loss", "p", "power_param { power: 2 } loss_weight: 1"),
+        Cause.MIXED_SAMPLES,
+    ),
+    # Layers that look as if they did
+    "put together and taken apart": exact(
+        INPUT + layer("Power", "data", "twice", "power_param { scale: 2 shift: 0.1 }")
+        + layer("Concat", "data twice", "both", "concat_param { axis: 0 }")
+        + inner_product("both", name="h")
+        + 'layer { name: "s" type: "Slice" bottom: "h" top: "ip" top: "g" slice_param { axis: 0 } }'
+        + layer("EuclideanLoss", "ip g", "near") + LOSS,
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "pairs of samples": exact(
+        inputs("6 7", "3")
+        + layer("Reshape", "a", "r", "reshape_param { shape { dim: -1 dim: 14 } }")
+        + inner_product("r", 2, "h")
+        + layer("Reduction", "h", "m", "reduction_param { operation: MEAN } loss_weight: 1"),
+        Cause.LOSS_SUM, options={"batch_size": 6},
+    ),
+    "a multiple of a mean": exact(
+        INPUT + IP + loss(settings="loss_weight: 0")
+        + layer("Power", "loss", "p", "power_param { scale: 3 shift: 2 } loss_weight: 0.5"),
+        Cause.LOSS_SUM,
+    ),
+    "a mean and a constant": exact(
+        INPUT + IP + loss(settings="loss_weight: 0") + data(
+            "DummyData", "dummy_data_param { shape { } data_filler { value: 2 } }", tops='top: "c"')
+        + layer("Eltwise", "loss c", "p", "loss_weight: 0.5"),
+        Cause.LOSS_SUM,
+    ),
+    "a multiple of a sum": compensated(
+        INPUT + IP + loss(settings="loss_weight: 0 loss_param { normalization: NONE }")
+        + layer("Power", "loss", "p", "power_param { scale: 3 } loss_weight: 0.5"),
+        Cause.LOSS_SUM,
+    ),
+    "a mean of each sample": compensated(
+        INPUT + IP
+        + layer("Reduction", "ip", "m",
+                "reduction_param { operation: MEAN axis: 1 } loss_weight: 0.5"),
+        Cause.LOSS_SUM,
+    ),
+    "a weighted loss that others read": compensated(
+        INPUT + IP + loss(settings="loss_weight: 0.1 loss_param { normalization: NONE }")
+        + layer("Power", "loss", "p", "power_param { scale: 3 } loss_weight: 2"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "a parameter of its own": different(
+        INPUT + IP + LOSS
+        + layer("Parameter", "", "w", "parameter_param { shape { dim: 3 } }")
+        + layer("Power", "w", "p", "power_param { shift: 1 power: 2 } loss_weight: 0.5"),
+        Cause.OVERWRITTEN_GRADIENT,
+    ),
+    "a parameter that doesn't learn": exact(
+        INPUT + IP + LOSS
+        + layer("Parameter", "", "w", "param { lr_mult: 0 } parameter_param { shape { dim: 3 } }")
+        + layer("Power", "w", "p", "power_param { shift: 1 power: 2 } loss_weight: 0.5"),
+        Cause.LOSS_NORMALIZATION,
+    ),
     # Layers that don't
     "per sample": exact(
         INPUT
@@ -253,6 +326,22 @@ def test_a_single_random_layer_draws_the_same(bench: Bench) -> None:
     assert found.agrees
     assert "No difference here" in judge(found).sentence
     assert "random_draws (approximate)" in judge(found).sentence
+
+
+def test_time_merged_with_the_batch_is_followed(bench: Bench) -> None:
+    """(T, N, D) as (T*N, D): the samples come in turn, and a mean over all rows is a mean."""
+    net = (
+        recurrent(BEGIN).replace('type: "EuclideanLoss"', 'type: "Silence"').replace(
+            'top: "loss"', "")
+        + layer("Reshape", "h", "flat", "reshape_param { shape { dim: -1 dim: 4 } }")
+        + layer("Reshape", "b", "aim", "reshape_param { shape { dim: -1 dim: 4 } }")
+        + layer("EuclideanLoss", "flat aim", "near")
+    )  # fmt: skip
+    found = bench.measure(net)
+    assert found.agrees
+    assert (Cause.LOSS_NORMALIZATION, Verdict.EXACT) in {
+        (f.cause, f.verdict) for f in found.findings
+    }
 
 
 def test_sequences_that_begin_in_their_batch_carry_no_state(bench: Bench) -> None:

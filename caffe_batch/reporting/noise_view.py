@@ -1,0 +1,72 @@
+"""A gradient noise scale as people read it on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from caffe_batch.errors import InputError
+from caffe_batch.experiments.noise import Measurement
+from caffe_batch.planning.noise import Advice, advise, estimate_noise_scale
+from caffe_batch.training.metrics import GradientMetrics
+
+#: The effective batches that are compared, over the present one.
+FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4))
+
+
+def noise_view(measured: Measurement, effective_batch: int) -> RenderableType:
+    """The noise scale, other effective batches beside the present one, and the advice."""
+    advice = advise(measured.noise, effective_batch)
+    settings = measured.settings
+    names = ", ".join(path.name for path in settings.weights)
+    where = f"with the weights of {names}" if names else "with the weights that the fillers give"
+    parts: list[RenderableType] = [
+        Text(f"noise scale {measured.noise} {where}", style="bold"),
+        f"measured on the {measured.device}: {settings.groups} groups of {settings.passes} "
+        f"micro-batches of {measured.batch_size} samples",
+        "",
+    ]
+    if not advice.is_bound:
+        parts += [_batches(advice), ""]
+    return Group(*parts, Text(advice.text))
+
+
+def training_noise(lines: Sequence[GradientMetrics], effective_batch: int) -> str:
+    """What the updates that a training measured say, in two lines.
+
+    The noise scale changes while a net learns, mostly upwards, so both halves of the updates are
+    told apart. The advice is on the second one.
+    """
+    observations = [line.observation for line in lines]
+    middle = len(observations) // 2
+    try:
+        before = estimate_noise_scale(observations[:middle])
+        after = estimate_noise_scale(observations[middle:])
+    except InputError as error:
+        return f"not known from {len(lines)} measured updates: {error.message}"
+    return (
+        f"{after} from update {lines[middle].update:,} on; before that {before} "
+        f"({len(lines):,} updates measured)\n       {advise(after, effective_batch).text}"
+    )
+
+
+def _batches(advice: Advice) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for header in ("", "effective batch", "updates", "samples"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for factor in FACTORS:
+        batch = factor * advice.effective_batch
+        if batch.denominator == 1:
+            updates, samples = advice.change(float(factor))
+            table.add_row(
+                "->" if factor == 1 else "",
+                f"{int(batch):,}",
+                f"x {updates:.2f}",
+                f"x {samples:.2f}",
+                style="bold" if factor == 1 else "",
+            )
+    return table
