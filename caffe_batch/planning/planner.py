@@ -343,12 +343,12 @@ class _Planner:
                 f"{self.model.gpus} GPUs. (NVIDIA's fork divides it: --engine nvcaffe.)"
             )
         scale = self.scale(chosen)
-        if scale.ratio != 1:
-            if self.model.gpus > 1 and wishes.schedule.recipe_batch is None:
-                remarks.append(
-                    f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
-                    "on one GPU; --recipe-batch says otherwise."
-                )
+        assumed = self.model.gpus > 1 and wishes.schedule.recipe_batch is None
+        if assumed and scale.ratio != 1:
+            remarks.append(
+                f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
+                "on one GPU; --recipe-batch says otherwise."
+            )
         if abs(1 / scale.ratio - 1) > WORTH_A_WORD:
             kind, scaling = self.model.recipe.solver.type, wishes.schedule.lr_scaling
             remarks.append(rate_advice(kind, 1 / scale.ratio, scaling))
