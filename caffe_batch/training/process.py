@@ -31,9 +31,6 @@ WORKER = Path(__file__).with_name("worker.py")
 #: Log lines kept for the failure text; a stack trace of Caffe's has about 30.
 _TAIL_LINES = 200
 
-#: What a stop is asked for with; a worker that doesn't listen yet dies of it.
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 #: How long a worker may take to end once it was asked to and nobody listens any more.
 _GRACE_S = 10.0
 
@@ -168,7 +165,7 @@ class WorkerProcess:
         status = self._process.wait()
         if self._stop_requests > 1:
             return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
-        if self.stop_requested and self._last_word is None and -status in _STOP_SIGNALS:
+        if self.stop_requested and self._last_word is None:  # it didn't listen yet, and died of it
             return Ending(EndReason.INTERRUPTED, "stopped before Caffe was there", status)
         return classify(status, self._last_word, self._log.tail)
 
