@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_batch.cli.options import (
-    Command,
     console,
     engine_options,
     json_option,
     net_argument,
     net_options,
+    option_group,
     print_json,
 )
-from caffe_batch.cli.plan_request import (
-    PlanRequest,
+from caffe_batch.cli.plan_options import (
     budget_options,
     effective_batch_option,
     epochs_option,
@@ -27,25 +26,23 @@ from caffe_batch.cli.plan_request import (
     records_options,
     test_every_option,
 )
+from caffe_batch.cli.plan_request import PlanRequest
 
 if TYPE_CHECKING:
     from caffe_batch.planning.strategies import Strategies
 
 
-def strategies_options(command: Command) -> Command:
-    """The options that describe the recipe and the memory; a PlanRequest takes them."""
-    for option in (
-        engine_options,
-        records_options,
-        recipe_batch_option,
-        test_every_option,
-        epochs_option,
-        effective_batch_option,
-        budget_options,
-        net_options,
-    ):
-        command = option(command)
-    return command
+#: The options that describe the recipe and the memory; a PlanRequest takes them.
+strategies_options = option_group(
+    engine_options,
+    records_options,
+    recipe_batch_option,
+    test_every_option,
+    epochs_option,
+    effective_batch_option,
+    budget_options,
+    net_options,
+)
 
 
 @click.command()

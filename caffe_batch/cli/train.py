@@ -10,7 +10,8 @@ import click
 from click.core import ParameterSource
 
 from caffe_batch.cli.options import warnings_on_stderr
-from caffe_batch.cli.plan_request import PlanRequest, plan_options
+from caffe_batch.cli.plan_options import plan_options
+from caffe_batch.cli.plan_request import PlanRequest
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
