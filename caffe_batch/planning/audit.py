@@ -18,8 +18,8 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.memory.predict import Model
 from caffe_batch.net.samples import Rows, Station, Summed
+from caffe_batch.planning.both_sizes import BothSizes
 from caffe_batch.planning.changes import Change, batch_changes
-from caffe_batch.planning.comparison import Comparison
 from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.numbers import as_float32
 
@@ -47,7 +47,7 @@ def audit(
     """
     if iter_size * gpus == 1:
         return ()
-    split = Comparison(model, batch_size, iter_size, gpus)
+    split = BothSizes(model, batch_size, iter_size, gpus)
     findings = list(_of_solver(split))
     try:
         stations = split.stations
@@ -61,10 +61,10 @@ def audit(
     return tuple(_refuse(finding, refused) for finding in findings)
 
 
-Judge = Callable[[Comparison, Station], Iterator[Finding]]
+Judge = Callable[[BothSizes, Station], Iterator[Finding]]
 
 
-def _of_solver(split: Comparison) -> Iterator[Finding]:
+def _of_solver(split: BothSizes) -> Iterator[Finding]:
     solver, k = split.model.recipe.solver, split.iter_size
     if solver.clip_gradients >= 0 and k > 1:
         before = as_float32(solver.clip_gradients)
@@ -97,7 +97,7 @@ def _of_solver(split: Comparison) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _of_data(split: Comparison, station: Station) -> Iterator[Finding]:
+def _of_data(split: BothSizes, station: Station) -> Iterator[Finding]:
     layer = station.small.layer
     if layer.bottoms or not station.trains or station.small.rule is UNKNOWN:
         return
@@ -130,7 +130,7 @@ _ORDER = {
 }
 
 
-def _windows(split: Comparison, station: Station) -> Finding:
+def _windows(split: BothSizes, station: Station) -> Finding:
     """WindowData takes floor(batch_size x fg_fraction) windows with an object in each batch."""
     name = station.small.layer.name
     here, whole = (station.coupling.quota or 0) * split.parts, station.whole.quota or 0
@@ -147,7 +147,7 @@ def _windows(split: Comparison, station: Station) -> Finding:
     )  # fmt: skip
 
 
-def _of_layer(split: Comparison, station: Station) -> Iterator[Finding]:
+def _of_layer(split: BothSizes, station: Station) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
     layer, coupling = station.small.layer, station.coupling
     if not station.trains:
@@ -194,7 +194,7 @@ def _draws(station: Station, what: str) -> Finding:
     )  # fmt: skip
 
 
-def _batch_norm(split: Comparison, station: Station) -> Iterator[Finding]:
+def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
     name, decay, k = station.small.layer.name, station.coupling.decay, split.iter_size
     if not station.coupling.statistics or decay is None:
         yield Finding(
@@ -226,7 +226,7 @@ def _batch_norm(split: Comparison, station: Station) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _of_loss(split: Comparison, station: Station) -> Iterator[Finding]:
+def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
     """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
     weighted = [i for i, weight in enumerate(station.small.loss) if weight]
     if not weighted:
@@ -260,7 +260,7 @@ def _of_loss(split: Comparison, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _counted_twice(split: Comparison, station: Station) -> Iterator[Finding]:
+def _counted_twice(split: BothSizes, station: Station) -> Iterator[Finding]:
     """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
     top = station.tops[0]
     if not (isinstance(top, Summed) and split.factor(top) == 1):
@@ -273,7 +273,7 @@ def _counted_twice(split: Comparison, station: Station) -> Iterator[Finding]:
 
 
 def _weigh(
-    split: Comparison, station: Station, cause: Cause, factors: dict[int, Fraction]
+    split: BothSizes, station: Station, cause: Cause, factors: dict[int, Fraction]
 ) -> Finding:
     """The finding and the change for a loss that is a sum over the batch."""
     node = split.written(station.small)
@@ -301,7 +301,7 @@ def _weigh(
     )  # fmt: skip
 
 
-def _of_literal(split: Comparison, station: Station) -> Iterator[Finding]:
+def _of_literal(split: BothSizes, station: Station) -> Iterator[Finding]:
     """Batch sizes written out where no data is made."""
     if station.small.layer.type != "Reshape":
         return
@@ -316,7 +316,7 @@ def _of_literal(split: Comparison, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _one_size(split: Comparison, error: ShapeError) -> Finding:
+def _one_size(split: BothSizes, error: ShapeError) -> Finding:
     return Finding(
         Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
         f"Caffe builds the net with {split.per_gpu} samples a pass only, so there is no whole "
@@ -324,7 +324,7 @@ def _one_size(split: Comparison, error: ShapeError) -> Finding:
     )  # fmt: skip
 
 
-def _of_log(split: Comparison) -> Iterator[Finding]:
+def _of_log(split: BothSizes) -> Iterator[Finding]:
     """What Caffe's log prints of the train net."""
     used = {i for node in split.small.nodes for i in node.bottoms}
     tops = {i for node in split.small.nodes for i in node.tops}

@@ -15,7 +15,7 @@ from caffe_batch.planning.changes import Change
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BothSizes:
     """One split of the effective batch, with the net as one pass has it and as the whole batch.
 
     Attributes:
