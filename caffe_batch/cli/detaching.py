@@ -20,11 +20,17 @@ def detach(job: JobDirectory) -> None:
     """Go on in a background process; the process that was called says how to find it, and exits.
 
     The background process has a session of its own and no terminal; what it says goes to
-    train.log. If it ends before it holds the directory, the caller ends with its exit code and
-    shows what it said.
+    train.log. If it ends before Caffe has started, the caller ends with its exit code and shows
+    what it said.
+
+    Raises:
+        JobBusyError: The job is being trained already.
     """
+    with job.lock():
+        pass  # whoever has it would get this one's words into train.log
     sys.stdout.flush()
     sys.stderr.flush()
+    attempts = _attempts(job)
     size = job.console.stat().st_size if job.console.exists() else 0
     pid = os.fork()
     if pid == 0:
@@ -32,7 +38,9 @@ def detach(job: JobDirectory) -> None:
         _redirect(job)
         return
     deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline and job.supervisor() != pid:
+    while time.monotonic() < deadline and not (
+        job.supervisor() == pid and _attempts(job) > attempts
+    ):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             with job.console.open(encoding="utf-8", errors="replace") as said:
@@ -48,6 +56,12 @@ def detach(job: JobDirectory) -> None:
         f"Its words: {job.console}"
     )
     sys.exit(0)
+
+
+def _attempts(job: JobDirectory) -> int:
+    """How many workers have come so far as to have started Caffe."""
+    record = job.read_record()
+    return sum(attempt.device is not None for attempt in record.attempts) if record else 0
 
 
 def _redirect(job: JobDirectory) -> None:

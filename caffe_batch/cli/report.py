@@ -52,7 +52,7 @@ def report(
         for picture in drawn:
             click.echo(f"drawn: {picture}", err=True)
     if as_json:
-        print_json({"runs": [{**run.status.json(), **run.curves()} for run in runs]})
+        print_json({"runs": [{**run.status.json(), "curves": run.curves()} for run in runs]})
         return
     from caffe_batch.rendering.files import write_text
     from caffe_batch.reporting.report_page import render_report

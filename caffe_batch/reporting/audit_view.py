@@ -21,7 +21,8 @@ class AuditRow:
         cause: What makes, or could make, a difference.
         layers: Where; empty for the solver or the whole net.
         explanation: Why, in a sentence.
-        change: What the plan sets for it, or what could be done; None for nothing.
+        change: What the plan sets for it in the first of the layers, or what could be done; None
+            for nothing.
         scope: ``training``, ``test`` or ``log``.
     """
 
@@ -43,20 +44,20 @@ class AuditRow:
 
 def audit_rows(audit: Sequence[Mapping[str, Any]]) -> list[AuditRow]:
     """The findings of plan.json, those that say the same in one row, in their order."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for finding in audit:
-        key = (
-            finding.get("verdict"),
-            finding.get("cause"),
-            finding.get("explanation"),
-            finding.get("change"),
-            finding.get("scope", Scope.TRAINING.value),
-        )
-        layer = finding.get("layer")
-        groups.setdefault(key, []).extend([] if layer is None else [str(layer)])
+        key = tuple(str(finding.get(name)) for name in ("verdict", "cause", "explanation", "scope"))
+        groups.setdefault(key, []).append(finding)
     return [
-        AuditRow(str(verdict), str(cause), tuple(layers), str(why), change, str(scope))
-        for (verdict, cause, why, change, scope), layers in groups.items()
+        AuditRow(
+            verdict=verdict,
+            cause=cause,
+            layers=tuple(str(each["layer"]) for each in equal if each.get("layer") is not None),
+            explanation=explanation,
+            change=equal[0].get("change"),
+            scope=scope,
+        )
+        for (verdict, cause, explanation, scope), equal in groups.items()
     ]
 
 
@@ -64,7 +65,8 @@ def audit_warnings(audit: Sequence[Mapping[str, Any]]) -> list[str]:
     """What of the audit touches the training and is not the same: a sentence each, worst first.
 
     >>> audit_warnings([{"cause": "batch_norm_statistics", "layer": layer, "verdict": "different",
-    ...                  "explanation": "So it is."} for layer in ("bn1", "bn2")])
+    ...                  "explanation": "So it is.", "scope": "training"}
+    ...                 for layer in ("bn1", "bn2")])
     ['accumulation makes batch_norm_statistics (bn1 and 1 more) different: So it is.']
     """
     rows = [

@@ -5,6 +5,7 @@ The page's template, style sheet and script are in the folder ``page`` beside th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from caffe_batch import __version__
-from caffe_batch.memory import LayerBytes, Part, Prediction
+from caffe_batch.memory import LayerBytes, Prediction
 from caffe_batch.reporting.audit_view import audit_rows
 from caffe_batch.reporting.memory_plot import COLOURS, LABELS
 from caffe_batch.reporting.report_data import ReportedRun
@@ -34,7 +35,8 @@ class MemoryBar:
     Attributes:
         name, kind: The layer's name and type.
         bytes: Its memory.
-        segments: Colour, label, bytes and share of the longest bar (0 to 100) of each part.
+        segments: Colour, label, bytes and share of the longest bar (0 to 100) of each part; empty
+            for several layers, whose sum would be far longer than all bars.
     """
 
     name: str
@@ -71,16 +73,15 @@ def render_report(runs: Sequence[ReportedRun]) -> str:
 
 
 def memory_bars(prediction: Prediction) -> list[MemoryBar]:
-    """The layers in the order of the net; the small ones of a large net in one bar at the end."""
+    """The largest layers in the order of the net, and the rest of a large net in one row."""
     layers = [layer for layer in prediction.layers if layer.bytes]
     large = sorted(layers, key=lambda layer: layer.bytes, reverse=True)[:_LAYERS]
-    names = {id(layer) for layer in large}
-    rows = [(_layer_name(layer), layer.type, [layer]) for layer in layers if id(layer) in names]
-    others = [layer for layer in layers if id(layer) not in names]
-    if others:
-        rows.append((f"{len(others)} more layers", "", others))
-    longest = max((sum(layer.bytes for layer in own) for _, _, own in rows), default=1)
-    return [_bar(name, kind, own, longest) for name, kind, own in rows]
+    shown = {id(layer) for layer in large}
+    bars = [_bar(layer, large[0].bytes) for layer in layers if id(layer) in shown]
+    rest = [layer.bytes for layer in layers if id(layer) not in shown]
+    if rest:
+        bars.append(MemoryBar(f"{len(rest)} smaller layers", "", sum(rest), ()))
+    return bars
 
 
 def grouped_changes(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -101,30 +102,28 @@ def grouped_changes(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     ]
 
 
-def _layer_name(layer: LayerBytes) -> str:
-    return layer.name if layer.net == "train" else f"{layer.name} ({layer.net})"
-
-
-def _bar(name: str, kind: str, layers: Sequence[LayerBytes], longest: int) -> MemoryBar:
-    sums = {part: sum(layer.parts.get(part, 0) for layer in layers) for part in COLOURS}
+def _bar(layer: LayerBytes, longest: int) -> MemoryBar:
     segments = tuple(
-        (COLOURS[part], LABELS[part], size, round(100 * size / longest, 3))
-        for part, size in sums.items()
-        if size and part is not Part.TEST_NET
+        (COLOURS[part], LABELS[part], layer.parts[part], 100 * layer.parts[part] / longest)
+        for part in COLOURS
+        if layer.parts.get(part)
     )
-    return MemoryBar(name, kind, sum(layer.bytes for layer in layers), segments)
+    name = layer.name if layer.net == "train" else f"{layer.name} ({layer.net})"
+    return MemoryBar(name, layer.type, layer.bytes, segments)
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
 
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _duration(seconds: float | None) -> str:
-    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def _when(moment: str | None) -> str:

@@ -1,9 +1,10 @@
 """The curves of a run as TensorBoard reads them, written while it goes on.
 
 The event file is made from metrics.jsonl. A run that goes on from a snapshot replaces
-metrics.jsonl; then it gets a new event file with everything, and the old one is removed. The new
-file begins with a session start at step 0, which makes a TensorBoard that is looking on forget what
-it had read: each step has one value, whatever happened on the way.
+metrics.jsonl; then it gets a new event file with everything from the first update on. That file
+begins with a session start at step 0, which makes TensorBoard forget what it has read in the files
+before: each step has one value, whatever happened on the way. (The old files stay: a TensorBoard
+that has one of them open would read no further without it.)
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from caffe_batch.training.progress import Progress
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-#: What Caffe's own number for a lost value would be.
-_NOT_FINITE = math.nan
+#: Seconds until what was written can be read.
+_FLUSH_S = 5
 
 
 class TensorBoardFiles:
@@ -71,14 +72,12 @@ class TensorBoardFiles:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        for old in self._job.tensorboard.glob("events.out.tfevents.*"):
-            old.unlink()
         record = self._job.read_record()
         first = record.attempts[0].started if record and record.attempts else None
         now = datetime.now().astimezone()
         self._began = (datetime.fromisoformat(first) if first else now).timestamp()
         self._before = None
-        writer = EventFileWriter(str(self._job.tensorboard))
+        writer = EventFileWriter(str(self._job.tensorboard), flush_secs=_FLUSH_S)
         start = SessionLog(status=SessionLog.START)
         writer.add_event(Event(wall_time=self._began, step=0, session_log=start))
         self._writer = writer
@@ -113,9 +112,9 @@ class TensorBoardFiles:
     def _of(self, line: Metrics) -> Iterator[tuple[str, float]]:
         """The scalars of one line."""
         if isinstance(line, NetTestMetrics):
-            yield test_tag(line), _NOT_FINITE if line.value is None else line.value
+            yield test_tag(line), math.nan if line.value is None else line.value
         elif isinstance(line, UpdateMetrics):
-            yield "train/loss", _NOT_FINITE if line.loss is None else line.loss
+            yield "train/loss", math.nan if line.loss is None else line.loss
             yield "train/learning_rate", line.learning_rate
             if line.effective_batch is not None:
                 yield "train/effective_batch", line.effective_batch

@@ -13,7 +13,13 @@ from caffe_batch.training.events import LossRecord
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState
 from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.memory_meter import MemoryMeter
-from caffe_batch.training.metrics import Metrics, MetricsFollower, NetTestMetrics, UpdateMetrics
+from caffe_batch.training.metrics import (
+    Metrics,
+    MetricsFollower,
+    NetTestMetrics,
+    UpdateMetrics,
+    finite,
+)
 from caffe_batch.training.phases import phase_at, read_phases
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
@@ -64,7 +70,7 @@ class Status:
             "phase": progress.phase,
             "phases": progress.phases,
             "epoch": progress.epoch,
-            "loss": progress.loss if progress.loss and math.isfinite(progress.loss) else None,
+            "loss": None if progress.loss is None else finite(progress.loss),
             "learning_rate": progress.learning_rate,
             "samples_per_s": progress.samples_per_s,
             "eta_s": progress.left_s if self.state is RunState.RUNNING else None,

@@ -39,7 +39,7 @@
       curves: curvesOf((run) => [
         { what: "training loss", x: columns(run), y: run.loss, smooth: true }, ...tests(run, true)]) },
     { title: "Test outputs", large: true, curves: curvesOf((run) => tests(run, false)) },
-    { title: "Learning rate",
+    { title: "Learning rate", zero: true,
       curves: curvesOf((run) => [
         { what: "learning rate", x: columns(run), y: run.learning_rate, steps: true }]) },
     { title: "Effective batch", zero: true,
@@ -69,7 +69,7 @@
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
     const ticks = [];
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) {
-      ticks.push(i * step);
+      ticks.push(i * step || 0);  // not -0
     }
     return ticks;
   }
