@@ -124,6 +124,7 @@ def test_memory_of_this_process() -> None:
     assert seen is not None
     assert len(held) < seen < 100 * len(held)
     assert MemoryMeter(2**22 + 1).read("CPU") is None
+    assert MemoryMeter(os.getpid()).read("GPU 0") is None  # it has nothing there
 
 
 def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
