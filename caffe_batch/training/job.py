@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from typing import Any
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.job_files import JobFiles
+from caffe_batch.training.log_files import log_files
 
 
 class JobBusyError(CaffeBatchError, RuntimeError):
@@ -88,6 +90,8 @@ class JobRecord:
         caffe_batch_version: The version that ran it.
         seed: The solver's random_seed, or None if Caffe drew one.
         attempts: Every worker process, first to last.
+        weights: The .caffemodel files that update 0 begins with; none for the fillers' values.
+        initial_state: The solverstate of another run that this one goes on from, or None.
     """
 
     state: JobState
@@ -97,6 +101,8 @@ class JobRecord:
     caffe_batch_version: str
     seed: int | None
     attempts: tuple[Attempt, ...] = ()
+    weights: tuple[str, ...] = ()
+    initial_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,8 @@ class PlanFacts:
         working_directory: Where the plan was made; relative paths in the net start there.
         summary: The plan in one line.
         phases: The solvers to run one after another, at least one.
+        predicted_peak_bytes: What Caffe is predicted to ask for, in the plan's mode, or None.
+        audit: What accumulation changes, as plan.json has it.
     """
 
     effective_batch: int
@@ -131,6 +139,12 @@ class PlanFacts:
     working_directory: Path
     summary: str
     phases: tuple[PhaseFacts, ...]
+    predicted_peak_bytes: int | None = None
+    audit: tuple[Mapping[str, Any], ...] = ()
+
+    def predicted_on(self, device: str | None) -> int | None:
+        """The predicted peak if it is meant for a device, ``CPU`` or ``GPU 0``; else None."""
+        return self.predicted_peak_bytes if self.cpu_mode == (device == "CPU") else None
 
 
 class JobDirectory:
@@ -149,6 +163,9 @@ class JobDirectory:
         self.log = self.path / "caffe.log"
         self.metrics = self.path / "metrics.jsonl"
         self.loss_plot = self.path / "loss.png"
+        self.report = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
+        self.console = self.path / "train.log"  # what a detached ``train`` says
         self.worker_folder = self.path / ".worker"
         self.worker_solver = self.worker_folder / "solver.prototxt"
         self.worker_state = self.worker_folder / "resume.solverstate"
@@ -169,6 +186,7 @@ class JobDirectory:
         try:
             directory = content.get("working_directory")
             records = content.get("train_records")
+            predicted = content.get("predicted_peak_bytes")
             batch_size, iter_size = int(content["batch_size"]), int(content["iter_size"])
             effective = int(content["effective_batch"])
             split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
@@ -190,6 +208,8 @@ class JobDirectory:
                     for phase in content.get("phases", ())
                 )
                 or (PhaseFacts(self.solver, self.net, effective),),
+                predicted_peak_bytes=None if predicted is None else int(predicted),
+                audit=tuple(dict(finding) for finding in content.get("audit", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -221,9 +241,12 @@ class JobDirectory:
                 Attempt(**{**attempt, "choices": tuple(attempt["choices"])})
                 for attempt in content.pop("attempts")
             )
-            return JobRecord(
-                **{**content, "state": JobState(content["state"]), "attempts": attempts}
-            )
+            changed = {
+                "state": JobState(content["state"]),
+                "attempts": attempts,
+                "weights": tuple(content.get("weights", ())),
+            }
+            return JobRecord(**{**content, **changed})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.record}: not a job record ({type(error).__name__}: {error})",
@@ -247,29 +270,61 @@ class JobDirectory:
         self.worker_folder.mkdir(exist_ok=True)
         descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not _lock(descriptor):
                 raise JobBusyError(
                     f"{self.path}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it. A worker whose supervisor was killed takes a "
                     "snapshot after its current update, then goes.",
-                ) from error
+                )
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
             yield descriptor
         finally:
             os.close(descriptor)
 
+    def supervisor(self) -> int | None:
+        """Process id of the ``train`` that holds the directory, or None if none does.
+
+        If that process is gone, its worker still ends. 0 if the process is about to say so.
+        """
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.read(descriptor, 32) or b"0")
+        finally:
+            os.close(descriptor)
+        return None
+
     def clear_results(self) -> None:
         """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
-        for file in (self.record, self.log, self.metrics, self.loss_plot, self.worker_state):
+        for file in (self.record, self.metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)
-        if self.snapshots.is_dir():
-            shutil.rmtree(self.snapshots)
+        for file in log_files(self.log):
+            file.unlink()
+        for folder in (self.snapshots, self.tensorboard):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a JSON file as a whole: readers see the old or the new one, never a part."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the lock could be had; :meth:`JobDirectory.supervisor` holds it for an instant."""
+    for _ in range(3):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,50 +17,15 @@ from typing import Any
 
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.ending import Ending, EndReason, classify
-from caffe_batch.training.events import (
-    LogEvent,
-    WorkerEvent,
-    read_log_line,
-    read_worker_line,
-)
+from caffe_batch.training.events import LogEvent, WorkerEvent, read_worker_line
+from caffe_batch.training.log_files import LogFollower
 
 #: Runs under the runtime's Python.
 WORKER = Path(__file__).with_name("worker.py")
 
-#: Log lines kept for the failure text; a stack trace of Caffe's has about 30.
-_TAIL_LINES = 200
 
 #: How long a worker may take to end once it was asked to and nobody listens any more.
 _GRACE_S = 10.0
-
-
-class LogFollower:
-    """Reads what is added to a log file, line by line.
-
-    Attributes:
-        tail: The last lines, oldest first.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.touch()
-        self._file = path.open("rb")
-        self._file.seek(0, os.SEEK_END)
-        self._part = b""
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-
-    def read(self) -> Iterator[LogEvent]:
-        """The events of the lines that were completed since the last call."""
-        *lines, self._part = (self._part + self._file.read()).split(b"\n")
-        for line in lines:
-            text = line.decode("utf-8", errors="replace")
-            self.tail.append(text)
-            event = read_log_line(text)
-            if event is not None:
-                yield event
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class WorkerProcess:

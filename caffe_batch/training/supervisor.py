@@ -19,14 +19,16 @@ from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.checks import check_accumulates
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
-from caffe_batch.training.events import SnapshotTaken, Started
+from caffe_batch.training.events import Built, SnapshotTaken, Started
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
 from caffe_batch.training.learning_rate import learning_rate
+from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, last_scores, rewind
 from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
 from caffe_batch.training.process import WORKER, SignalRelay, WorkerProcess, forwarded_signals
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.snapshots import Snapshot, list_snapshots
+from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker
 
 #: How often the log is read and the observer is called, in seconds.
@@ -34,6 +36,9 @@ TICK_S = 0.2
 
 #: metrics.jsonl gets about so many loss records, however long the run is.
 _RECORDS = 10_000
+
+#: Caffe's log goes on in a new file when the present one has this size.
+LOG_BYTES = 32 * 1024**2
 
 #: Whichever BLAS Caffe was built with, one of these limits its threads.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -62,6 +67,8 @@ class Options:
         restart: Throw away an earlier run and start from update 0.
         noise_scale: Measure the gradients of the micro-batches on the way, for the noise scale:
             lines of metrics.jsonl. It takes about 2 % of the time.
+        weights: .caffemodel files that update 0 begins with, loaded one after the other.
+        snapshot: The solverstate of another run to go on from; its weights lie beside it.
     """
 
     device: Device = Device.AUTO
@@ -69,6 +76,8 @@ class Options:
     threads: int = 1
     restart: bool = False
     noise_scale: bool = False
+    weights: tuple[Path, ...] = ()
+    snapshot: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,8 @@ class _Run:
         self._log_tail: Sequence[str] = ()
         self._updates = phases[-1].last_update
         usable = [s for s in list_snapshots(job.snapshots) if s.update <= self._updates]
-        self._resume = usable[-1] if usable else None
+        self._start = starting_point(options.weights, options.snapshot, before)
+        self._resume = usable[-1] if usable else self._start.snapshot(self._updates)
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = []
@@ -167,6 +177,8 @@ class _Run:
             self._notes.append(_resume_note(self._resume))
         elif before:
             self._notes.append("The run before left no snapshot: starting from update 0 again.")
+        if self._start.weights and not self._resume:
+            self._notes.append(f"Starting with the weights of {', '.join(self._start.weights)}.")
         if not self._directory.is_dir():
             self._notes.append(
                 f"{self._directory}, where the plan was made, is gone: relative paths in the "
@@ -264,7 +276,9 @@ class _Run:
         if state is not None:
             return Outcome(state, update, updates, last_scores(self._job.metrics))
         if ending.reason is EndReason.REFUSED:
-            raise InputError(ending.detail, hint="--cpu trains on the CPU.")
+            on_gpu = self._options.device is Device.GPU
+            hint = "--cpu trains on the CPU." if on_gpu else "Give weights of this net."
+            raise InputError(ending.detail, hint=hint)
         lines = "".join(f"\n  {line}" for line in last_lines(self._log_tail))
         raise TrainingError(
             f"Caffe stopped at update {update} of {updates}: {ending.reason.value}: "
@@ -273,6 +287,7 @@ class _Run:
         )
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
+        meter = MemoryMeter(worker.pid)
         running = True
         while running:
             running = worker.running()  # asked first, so that its last words are still heard
@@ -284,12 +299,20 @@ class _Run:
                         caffe_version=event.caffe_version,
                         python_version=event.python_version,
                         device=event.device,
-                        choices=(*self._attempts[-1].choices, *event.choices),
                     )
-                if isinstance(event, (Started, SnapshotTaken)):
+                if isinstance(event, (Started, Built)):
+                    self._amend(choices=(*self._attempts[-1].choices, *event.choices))
+                if isinstance(event, (Started, Built, SnapshotTaken)):
                     self._write(JobState.RUNNING)
-            observer(tracker.progress())
+            observer(self._with_memory(tracker.progress(), meter))
         return worker.ending()
+
+    def _with_memory(self, progress: Progress, meter: MemoryMeter) -> Progress:
+        device = self._attempts[-1].device
+        if device is None:
+            return progress
+        predicted = self._plan.predicted_on(device)
+        return replace(progress, predicted_bytes=predicted, used_bytes=meter.read(device))
 
     def _worker_settings(self, phase: TrainingPhase) -> dict[str, Any]:
         return {
@@ -299,6 +322,9 @@ class _Run:
             "snapshots": str(self._job.snapshots),
             "resume": str(self._resume.state) if self._resume else None,
             "resume_copy": str(self._job.worker_state),
+            "weights": list(self._start.weights),
+            "log": str(self._job.log),
+            "log_bytes": LOG_BYTES,
             "device": self._device.value,
             "gpu": self._options.gpu,
             "record_every": -(-self._updates // _RECORDS),
@@ -345,6 +371,8 @@ class _Run:
                 caffe_batch_version=__version__,
                 seed=seed if seed >= 0 else None,
                 attempts=self._attempts,
+                weights=self._start.weights,
+                initial_state=self._start.state,
             )
         )
 

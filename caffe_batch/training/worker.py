@@ -12,6 +12,8 @@ SETTINGS is a JSON object:
     resume_copy      where to write that solverstate if its weights have moved
     device           "auto", "cpu" or "gpu"
     gpu              number of the GPU, or null for the solver's device_id
+    weights          .caffemodel files for update 0, loaded one after the other
+    log, log_bytes   where stdout and stderr lead, and from which size on another file follows
     record_every     updates per loss record
     frozen           with the noise scale: (name of the layer, index) of each parameter whose
                      lr_mult is 0; null without (micro_gradients.py)
@@ -35,6 +37,9 @@ import signal
 import sys
 import time
 import weakref
+
+from trained_weights import load_weights, without_weights
+from worker_log import WorkerLog
 
 INTERRUPTED_STATUS = 40
 FLUSH_S = 0.2
@@ -88,7 +93,7 @@ class Training:
     caller can end the solver's life: its prefetch threads and the files of its layers.
     """
 
-    def __init__(self, solver, message, events, requests, record_every, first_update):
+    def __init__(self, solver, message, events, requests, settings, first_update):
         self.solver = weakref.proxy(solver)
         self.message = message
         self.iter_size = message.iter_size
@@ -97,7 +102,8 @@ class Training:
         self.last_update = message.max_iter
         self.events = events
         self.requests = requests
-        self.record_every = record_every
+        self.log = WorkerLog(settings["log"], settings["log_bytes"])
+        self.record_every = settings["record_every"]
         self.snapshot_at = first_update  # updates done in the newest snapshot
         self.loss = 0.0  # summed over the micro-batches of this update
         self.total = 0.0  # mean losses summed over the updates since the last record
@@ -180,6 +186,7 @@ class Training:
             self.total, self.count = 0.0, 0
 
     def flush(self, update):
+        self.log.rotate_if_large()
         self.flushed = time.monotonic()
         self.events.send(
             "updated", update=update, seconds=self.flushed - self.started, records=self.records
@@ -325,8 +332,19 @@ def main(settings):
     )
     resume, first_update = prepare_resume(settings)
     solver = caffe.get_solver(settings["worker_solver"])
-    events.send("built", update=first_update)
-    training = Training(solver, message, events, requests, settings["record_every"], first_update)
+    choices = []
+    if resume is None and settings["weights"]:
+        try:
+            fresh = load_weights(solver.net, settings["weights"])
+        except LookupError as error:
+            events.send("refused", why=str(error))
+            return 1
+        for test_net in solver.test_nets:  # layers of its own; Caffe shares the others
+            for path in settings["weights"]:
+                test_net.copy_from(path)
+        choices = [without_weights(fresh)] if fresh else []
+    events.send("built", update=first_update, choices=choices)
+    training = Training(solver, message, events, requests, settings, first_update)
     if settings["frozen"] is not None:
         NoiseSampler(solver, settings["frozen"], settings["record_every"], events.send)
     finished = training.solve(resume)
