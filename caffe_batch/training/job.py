@@ -152,6 +152,7 @@ class JobDirectory:
         self.worker_folder = self.path / ".worker"
         self.worker_solver = self.worker_folder / "solver.prototxt"
         self.worker_state = self.worker_folder / "resume.solverstate"
+        self.worker_nets = self.worker_folder / "nets"
         self.lock_file = self.worker_folder / "lock"
 
     def is_planned(self) -> bool:
