@@ -51,11 +51,13 @@ class RecordSeeker:
     """
 
     def __init__(self, caffe, counts):
-        if counts and caffe.__version__ != VERSION:
-            raise LookupError(f"this is Caffe {caffe.__version__}, not {VERSION}")
-        library = ctypes.PyDLL(caffe._caffe.__file__)
         self.counts = counts
-        self.classes = {layer_type: DataLayerClass(library, layer_type) for layer_type in counts}
+        self.classes = {}
+        if counts:
+            if caffe.__version__ != VERSION:
+                raise LookupError(f"this is Caffe {caffe.__version__}, not {VERSION}")
+            library = ctypes.PyDLL(caffe._caffe.__file__)
+            self.classes = {name: DataLayerClass(library, name) for name in counts}
 
     @contextlib.contextmanager
     def active(self):
