@@ -30,7 +30,7 @@ from tests.training.small_sources import HDF5, IMAGES, LEVELDB, LMDB, net, write
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
 
 #: Bounds of the phases and their micro-batches; the second one ends in the midst of an epoch.
-PHASES = [(9, 3), (16, 5), (23, 8)]
+PHASES = [(9, 3), (17, 5), (23, 8)]
 
 
 def job_over(
