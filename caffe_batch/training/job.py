@@ -254,7 +254,7 @@ class JobDirectory:
                 raise JobBusyError(
                     f"{self.path}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it. A worker whose supervisor was killed takes a "
-                    "snapshot after its current update, then goes.",
+                    "snapshot, then goes.",
                 ) from error
             yield descriptor
         finally:

@@ -65,15 +65,13 @@ class Training:
         self.message = message
         self.iter_size = message.iter_size
         self.snapshot_every = message.snapshot
-        self.pauses = [
-            every for every in (message.snapshot, message.test_interval, message.max_iter) if every
-        ]
+        self.test_every = message.test_interval
+        self.last_update = message.max_iter
         self.events = events
         self.requests = requests
         self.record_every = record_every
         self.update = first_update  # updates done
         self.unfinished = False  # whether an update has begun
-        self.record_at = self.next_record()
         self.snapshot_at = first_update  # updates done in the newest snapshot
         self.loss = 0.0  # summed over the micro-batches of this update
         self.total = 0.0  # mean losses summed over the updates since the last record
@@ -88,6 +86,8 @@ class Training:
         ]
         self.scalars = [(weight, blob) for weight, blob in weighted if blob.count == 1]
         self.others = [(weight, blob) for weight, blob in weighted if blob.count != 1]
+        self.on_cpu = message.solver_mode == message.CPU
+        self.values = []  # of the scalars
         if self.iter_size > 1:  # such a hook is called for every layer
             net.after_forward(self.after_layer)
         solver.add_callback(self.before_update, self.after_gradients)
@@ -132,16 +132,16 @@ class Training:
         if self.iter_size == 1:
             self.add_loss()
         self.unfinished = False
-        self.update += 1
+        self.update = update = self.update + 1
         self.total += self.loss / self.iter_size
         self.count += 1
         self.loss = 0.0
-        if self.update == self.record_at:
+        pause = (self.snapshot_every and update % self.snapshot_every == 0) or (
+            self.test_every and update % self.test_every == 0
+        )
+        if pause or update % self.record_every == 0 or update == self.last_update:
             self.record()
-            self.record_at = self.next_record()
-            if any(self.update % every == 0 for every in self.pauses):
-                self.flush()
-        if time.monotonic() - self.flushed > FLUSH_S:
+        if pause or time.monotonic() - self.flushed > FLUSH_S:
             self.flush()
 
     def in_test(self, layer):
@@ -151,10 +151,13 @@ class Training:
 
     def add_loss(self):
         """Add that of the micro-batch whose forward pass has just ended."""
-        for weight, blob in self.scalars:
-            self.loss += weight * float(blob.data)
+        values = self.values or [(weight, blob.data) for weight, blob in self.scalars]
+        for weight, value in values:
+            self.loss += weight * value.item()
         for weight, blob in self.others:
             self.loss += weight * float(blob.data.sum())
+        if self.on_cpu:  # asking for them costs more than reading them, and on a GPU brings them
+            self.values = values
 
     def asked(self):
         """Whether there is a request."""
@@ -170,12 +173,6 @@ class Training:
             self.announce_snapshot()
         if self.requests.stop or self.events.closed:
             raise Stop()
-
-    def next_record(self):
-        """The next update to record the loss at."""
-        return min(
-            every * (self.update // every + 1) for every in [self.record_every, *self.pauses]
-        )
 
     def record(self):
         if self.count:

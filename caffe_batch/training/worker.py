@@ -183,14 +183,14 @@ def main(settings):
     requests.listen()
     if settings["frozen"] is not None:
         from micro_gradients import NoiseSampler
+    from lean_import import import_caffe
     from record_seeker import RecordSeeker
     from solver_hooks import Training
 
     # From here on the folder of this script is no place to look for modules; the working directory
     # is, as the modules of Python layers often lie there.
     sys.path[0] = os.getcwd()
-    import caffe
-
+    caffe = import_caffe()
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)
     requests.listen()
