@@ -47,9 +47,11 @@ def train(ctx: click.Context, /, target: str, out: Path | None, **given: Any) ->
     """Train a planned directory on real Caffe.
 
     DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
-    its newest snapshot. Given a NET and the options of `plan`, it is planned first.
+    its newest snapshot, and its data from the record that comes next. Given a NET and the options
+    of `plan`, it is planned first.
 
-    Ctrl-C finishes the update, takes a snapshot and exits with 130; a second one stops at once.
+    Ctrl-C takes a snapshot and exits with 130, as SIGTERM and SIGUSR1 do; a second Ctrl-C stops at
+    once. SIGHUP takes a snapshot and goes on.
     """
     from caffe_batch import runtimes
     from caffe_batch.training import JobDirectory, JobState

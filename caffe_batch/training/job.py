@@ -169,6 +169,7 @@ class JobDirectory:
         self.worker_folder = self.path / ".worker"
         self.worker_solver = self.worker_folder / "solver.prototxt"
         self.worker_state = self.worker_folder / "resume.solverstate"
+        self.worker_nets = self.worker_folder / "nets"
         self.lock_file = self.worker_folder / "lock"
 
     def is_planned(self) -> bool:
@@ -274,7 +275,7 @@ class JobDirectory:
                 raise JobBusyError(
                     f"{self.path}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it. A worker whose supervisor was killed takes a "
-                    "snapshot after its current update, then goes.",
+                    "snapshot, then goes.",
                 )
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)

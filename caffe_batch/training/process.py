@@ -24,6 +24,9 @@ from caffe_batch.training.log_files import LogFollower
 WORKER = Path(__file__).with_name("worker.py")
 
 
+#: What asks for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 #: How long a worker may take to end once it was asked to and nobody listens any more.
 _GRACE_S = 10.0
 
@@ -43,6 +46,9 @@ class WorkerProcess:
         environment: Variables on top of the runtime's own.
         keep_open: File descriptors that the worker inherits.
         script: The worker.
+
+    Attributes:
+        stop_requested: Whether it was asked to stop.
     """
 
     def __init__(
@@ -56,7 +62,8 @@ class WorkerProcess:
         keep_open: Sequence[int] = (),
         script: Path = WORKER,
     ) -> None:
-        self._stop_requests = 0
+        self.stop_requested = False
+        self._killed = False
         self._part = b""
         self._last_word: WorkerEvent | None = None
         self._log = LogFollower(log)
@@ -90,11 +97,6 @@ class WorkerProcess:
         """The last lines of the log, oldest first."""
         return tuple(self._log.tail)
 
-    @property
-    def stop_requested(self) -> bool:
-        """Whether it was asked to stop."""
-        return self._stop_requests > 0
-
     def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
         """Everything new within the next ``timeout_s``, or until it closes its pipe."""
         deadline = time.monotonic() + timeout_s
@@ -120,14 +122,18 @@ class WorkerProcess:
             os.killpg(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask it to take a snapshot and stop; asked a second time, kill it at once."""
-        self._stop_requests += 1
-        self.send_signal(signal.SIGKILL if self._stop_requests > 1 else number)
+        """Ask it to take a snapshot and stop; a SIGINT after that (Ctrl-C again) kills it.
+
+        A batch system that warns with one signal and ends the job with another leaves time between.
+        """
+        self._killed |= self.stop_requested and number == signal.SIGINT
+        self.stop_requested = True
+        self.send_signal(signal.SIGKILL if self._killed else number)
 
     def ending(self) -> Ending:
         """Why it ended. Call it when it has, and when everything was listened to."""
         status = self._process.wait()
-        if self._stop_requests > 1:
+        if self._killed:
             return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
         if self.stop_requested and self._last_word is None:  # it didn't listen yet, and died of it
             return Ending(EndReason.INTERRUPTED, "stopped before Caffe was there", status)
@@ -195,7 +201,7 @@ def forwarded_signals(relay: SignalRelay) -> Iterator[None]:
     def snapshot(number: int, frame: FrameType | None) -> None:
         relay.snapshot(number)
 
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: snapshot}
+    handlers = {**dict.fromkeys(_STOP_SIGNALS, stop), signal.SIGHUP: snapshot}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

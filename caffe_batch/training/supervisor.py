@@ -15,9 +15,11 @@ from caffe_batch import __version__
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
+from caffe_batch.net.sources import Sources
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.checks import check_accumulates
+from caffe_batch.training.data_position import FROM_FIRST_RECORD, data_start
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
 from caffe_batch.training.events import Built, SnapshotTaken, Started
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
@@ -112,8 +114,8 @@ def train(
     A plan with several phases has a solver for each; their workers run one after another, each
     from the snapshot that the one before has ended with.
 
-    In the main thread, SIGINT and SIGTERM make the worker take a snapshot and stop, a second one
-    kills it; SIGHUP makes it take a snapshot and go on.
+    In the main thread, SIGINT, SIGTERM and SIGUSR1 make the worker take a snapshot and stop; a
+    SIGINT after that kills it. SIGHUP makes it take a snapshot and go on.
 
     Args:
         job: A directory that ``plan`` has written.
@@ -249,8 +251,9 @@ class _Run:
                 f"Phase {phase.number} of {len(self._phases)}, up to update {phase.last_update}: "
                 f"effective batch {phase.effective_batch}, learning rate {rate:.4g}."
             )
+        settings = {**self._worker_settings(phase), **self._data_settings()}
         tracker.note(*self._notes)
-        worker = start(self._worker_settings(phase))
+        worker = start(settings)
         try:
             relay.attend(worker)
             self._attempts += (self._new_attempt(phase, worker.pid),)
@@ -331,6 +334,15 @@ class _Run:
             "frozen": self._frozen(phase) if self._options.noise_scale else None,
         }
 
+    def _data_settings(self) -> Mapping[str, object]:
+        """Where the worker's data begins; what can't be as it was is noted."""
+        if not self._resume:
+            return FROM_FIRST_RECORD
+        found = data_start(self._phases, self._resume.update, Sources((self._directory,)))
+        if self._resume.update:
+            self._notes += found.notes
+        return found.settings(self._job.worker_nets)
+
     def _frozen(self, phase: TrainingPhase) -> list[tuple[str, int]] | None:
         """The parameters that don't learn; None where a phase has no micro-batches to compare."""
         if phase.solver.iter_size < 2:
@@ -384,10 +396,7 @@ _STATES = {
 
 
 def _resume_note(snapshot: Snapshot) -> str:
-    return (
-        f"Going on from update {snapshot.update} ({snapshot.state.name}); Caffe reads its data "
-        "from the first record again."
-    )
+    return f"Going on from update {snapshot.update} ({snapshot.state.name})."
 
 
 def _check_gpus(job: JobDirectory, plan: PlanFacts) -> None:
