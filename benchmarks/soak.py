@@ -134,7 +134,9 @@ def soak(job: JobDirectory, points: list[int], draw: random.Random) -> dict[str,
                 time.sleep(0.01)
             time.sleep(draw.uniform(0, 1.5 if starting else 0.3))
             if supervisor.poll() is not None:
-                supervisor.communicate()
+                said = supervisor.communicate()[1].decode()
+                if supervisor.returncode:
+                    raise SystemExit(f"after {len(kills)} kills train failed by itself:\n{said}")
                 break
             victim = draw.choice(VICTIMS)
             killed[f"{victim}{' while starting' if starting else ''}"] += 1

@@ -20,8 +20,7 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training import Device
 from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
 from caffe_batch.training.events import GradientNorms, Started
-from caffe_batch.training.process import WorkerProcess
-from caffe_batch.training.supervisor import THREAD_VARIABLES
+from caffe_batch.training.process import THREAD_VARIABLES, WorkerProcess
 
 #: Runs under the runtime's Python.
 WORKER = Path(__file__).with_name("noise_worker.py")

@@ -46,7 +46,7 @@ from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.sizes import format_size
 from caffe_batch.training.checks import check_solver
 from caffe_batch.training.ending import EndReason, classify, last_lines
-from caffe_batch.training.supervisor import THREAD_VARIABLES
+from caffe_batch.training.process import THREAD_VARIABLES
 
 #: Runs under the runtime's Python.
 WORKER = Path(__file__).with_name("verify_worker.py")

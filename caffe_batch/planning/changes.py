@@ -140,6 +140,12 @@ def layer_changes(
     return changes
 
 
+def inside_solver(change: Change, number: int) -> Change:
+    """A change in a test net that stands in the solver, as one of the solver's fields."""
+    path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
+    return replace(change, path=path, layer=None)
+
+
 def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[Change]:
     """The change of iter_size, or none."""
     if solver.iter_size == iter_size:

@@ -49,6 +49,7 @@ class Plan:
 
     Attributes:
         requested_effective_batch: Samples per update that were asked for.
+        recipe_batch: Samples per update that the files' schedule was written for.
         chosen: The split; its effective_batch is the plan's.
         gpus: GPUs that share each update.
         budget: The memory allowed on each GPU.
@@ -73,6 +74,7 @@ class Plan:
     """
 
     requested_effective_batch: int
+    recipe_batch: int
     chosen: Candidate
     gpus: int
     budget: Budget
@@ -161,6 +163,8 @@ class Plan:
                 f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
                 "all; without that a larger batch_size would fit."
             )
+        if self.phases:
+            notes.append(f"The audit is of the last phase, iter_size {self.iter_sizes[-1]}.")
         if self.engine is Engine.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(
@@ -184,6 +188,7 @@ class Plan:
         return {
             "effective_batch": self.effective_batch,
             "requested_effective_batch": self.requested_effective_batch,
+            "recipe_batch": self.recipe_batch,
             "batch_size": self.batch_size,
             "iter_size": self.iter_size,
             "gpus": self.gpus,

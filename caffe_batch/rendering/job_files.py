@@ -8,7 +8,7 @@ that they start from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import ceil
@@ -149,7 +149,7 @@ def write_job(
     changes = [each.changes for each in plan.phases] or [plan.changes]
     wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
     texts = job_texts(wired, recipe, solver_text, files)
-    _check_free(files, directory, texts)
+    check_free(files, directory, texts)
     planned = plan.json()
     content = {
         **planned,
@@ -164,12 +164,22 @@ def write_job(
             }
             for number, phase in enumerate(planned["phases"], start=1)
         ],
-        "input_shapes": {top: list(shape) for top, shape in (sources.input_shapes or {}).items()},
         "files": files.json(),
+        "input_shapes": {top: list(size) for top, size in (sources.input_shapes or {}).items()},
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
     }
     texts[files.plan] = json.dumps(content, indent=2) + "\n"
+    write_files(files, texts)
+    return files
+
+
+def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
+    """Writes the texts of a job in their order, plan.json last, and makes its directories.
+
+    Raises:
+        OSError: One can't be written; what was made is taken away again.
+    """
     with ExitStack() as undo:
         for folder in _missing_directories(files.snapshot_prefix.parent):
             undo.callback(_remove_empty, folder)
@@ -178,10 +188,9 @@ def write_job(
             undo.callback(path.unlink, missing_ok=True)
             write_text(path, text)
         undo.pop_all()
-    return files
 
 
-def _check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
+def check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
     """Raises an InputError if a job in this directory would overwrite anything."""
     if files.plan.exists():
         raise InputError(

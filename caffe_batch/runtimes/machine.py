@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -64,6 +65,7 @@ _EXTRAS = (
     ("plyvel", "plyvel", "leveldb", "reading the input sizes of LevelDB databases"),
     ("matplotlib", "matplotlib", "plot", "pictures of the loss"),
     ("nvidia-ml-py", "pynvml", "gpu", "--gpu-memory auto and --gpu-memory 80%"),
+    ("tensorboard", "tensorboard", "tensorboard", "train --tensorboard"),
 )
 
 _MIB = 1024**2
@@ -154,6 +156,35 @@ def process_gpu_bytes(number: int, pid: int) -> int | None:
         return None
     used = [process.usedGpuMemory for process in processes if process.pid == pid]
     return int(used[0]) if used and used[0] is not None else None
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set of a process of this machine, in bytes; None if it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else None
+
+
+def resident_peak_bytes(pid: int) -> int | None:
+    """The largest resident set that a process had so far, in bytes; None if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed for memory since it started; None if unknown."""
+    try:
+        counters = Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def read_nvidia_smi(csv: str) -> Gpus:

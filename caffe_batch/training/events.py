@@ -35,9 +35,11 @@ class Built:
 
     Attributes:
         update: Updates done so far: 0, or those of the snapshot it goes on from.
+        choices: What was decided on the way and why, one sentence each.
     """
 
     update: int
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,13 @@ def read_worker_line(line: str) -> WorkerEvent:
     try:
         content = json.loads(line)
         kind = content.pop("event")
-        if kind == "started":
-            return Started(**{**content, "choices": tuple(content["choices"])})
+        if "choices" in content:
+            content["choices"] = tuple(content["choices"])
         if kind == "updated":
             records = tuple(LossRecord(*record) for record in content["records"])
             return Updated(content["update"], content["seconds"], records)
         simple = {
+            "started": Started,
             "built": Built,
             "gradients": GradientNorms,
             "snapshot": SnapshotTaken,

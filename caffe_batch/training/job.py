@@ -18,7 +18,8 @@ from typing import Any
 from caffe_batch.errors import InputError
 from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.job_files import JobFiles
-from caffe_batch.training.lock import held
+from caffe_batch.training.lock import held, holder
+from caffe_batch.training.log_files import log_files
 
 
 class JobState(str, Enum):
@@ -92,6 +93,8 @@ class JobRecord:
         caffe_batch_version: The version that ran it.
         seed: The solver's random_seed, or None if Caffe drew one.
         attempts: Every worker process, first to last.
+        weights: The .caffemodel files that update 0 begins with; none for the fillers' values.
+        initial_state: The solverstate of another run that this one goes on from, or None.
     """
 
     state: JobState
@@ -101,6 +104,8 @@ class JobRecord:
     caffe_batch_version: str
     seed: int | None
     attempts: tuple[Attempt, ...] = ()
+    weights: tuple[str, ...] = ()
+    initial_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,26 +124,34 @@ class PlanFacts:
     Attributes:
         effective_batch: Samples per update, in the first phase.
         batch_size, iter_size, gpus: Its factors.
-        predicted_bytes: What Caffe will ask for, cudaMalloc's rounding included, or None.
-        exact: Whether that is exact, not a bound or an estimate.
         cpu_mode: Whether the plan counts on Caffe's CPU mode.
         train_records: Records of the training set, or None if the plan doesn't know.
         working_directory: Where the plan was made; relative paths in the net start there.
         summary: The plan in one line.
         phases: The solvers to run one after another, at least one.
+        predicted_peak_bytes: What Caffe is predicted to ask for, in the plan's mode, or None.
+        rounding_bytes: What cudaMalloc adds to it.
+        exact: Whether the prediction is exact, no bound and no estimate.
+        audit: What accumulation changes, as plan.json has it.
     """
 
     effective_batch: int
     batch_size: int
     iter_size: int
     gpus: int
-    predicted_bytes: int | None
-    exact: bool
     cpu_mode: bool
     train_records: int | None
     working_directory: Path
     summary: str
     phases: tuple[PhaseFacts, ...]
+    predicted_peak_bytes: int | None = None
+    rounding_bytes: int = 0
+    exact: bool = False
+    audit: tuple[Mapping[str, Any], ...] = ()
+
+    def predicted_on(self, device: str | None) -> int | None:
+        """The predicted peak if it is meant for a device, ``CPU`` or ``GPU 0``; else None."""
+        return self.predicted_peak_bytes if self.cpu_mode == (device == "CPU") else None
 
 
 class JobDirectory:
@@ -157,9 +170,13 @@ class JobDirectory:
         self.log = self.path / "caffe.log"
         self.metrics = self.path / "metrics.jsonl"
         self.loss_plot = self.path / "loss.png"
+        self.report = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
+        self.console = self.path / "train.log"  # what a detached ``train`` says
         self.worker_folder = self.path / ".worker"
         self.worker_solver = self.worker_folder / "solver.prototxt"
         self.worker_state = self.worker_folder / "resume.solverstate"
+        self.worker_nets = self.worker_folder / "nets"
         self.lock_file = self.worker_folder / "lock"
         self.rewrite_file = self.worker_folder / "rewrite.json"
 
@@ -186,6 +203,7 @@ class JobDirectory:
         try:
             directory = content.get("working_directory")
             records = content.get("train_records")
+            predicted = content.get("predicted_peak_bytes")
             batch_size, iter_size = int(content["batch_size"]), int(content["iter_size"])
             effective = int(content["effective_batch"])
             split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
@@ -194,8 +212,6 @@ class JobDirectory:
                 batch_size=batch_size,
                 iter_size=iter_size,
                 gpus=int(content["gpus"]),
-                predicted_bytes=_predicted_bytes(content),
-                exact=content.get("engine") == "caffe" and not content.get("lower_bound"),
                 cpu_mode=content.get("mode") == "cpu",
                 train_records=None if records is None else int(records),
                 working_directory=self.path if directory is None else Path(directory),
@@ -209,6 +225,10 @@ class JobDirectory:
                     for phase in content.get("phases", ())
                 )
                 or (PhaseFacts(self.solver, self.net, effective),),
+                predicted_peak_bytes=None if predicted is None else int(predicted),
+                rounding_bytes=int(content.get("rounding_bytes", 0)),
+                exact=content.get("engine") == "caffe" and not content.get("lower_bound"),
+                audit=tuple(dict(finding) for finding in content.get("audit", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -240,9 +260,12 @@ class JobDirectory:
                 Attempt(**{**attempt, "choices": tuple(attempt["choices"])})
                 for attempt in content.pop("attempts")
             )
-            return JobRecord(
-                **{**content, "state": JobState(content["state"]), "attempts": attempts}
-            )
+            changed = {
+                "state": JobState(content["state"]),
+                "attempts": attempts,
+                "weights": tuple(content.get("weights", ())),
+            }
+            return JobRecord(**{**content, **changed})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.record}: not a job record ({type(error).__name__}: {error})",
@@ -266,6 +289,13 @@ class JobDirectory:
         with held(self.lock_file, self.path) as descriptor:
             yield descriptor
 
+    def supervisor(self) -> int | None:
+        """Process id of the ``train`` that holds the directory, or None if none does.
+
+        If that process is gone, its worker still ends. 0 if the process is about to say so.
+        """
+        return holder(self.lock_file)
+
     def rewrite(self, texts: Mapping[Path, str]) -> None:
         """Replace several files of the directory together.
 
@@ -286,15 +316,13 @@ class JobDirectory:
 
     def clear_results(self) -> None:
         """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
-        for file in (self.record, self.log, self.metrics, self.loss_plot, self.worker_state):
+        for file in (self.record, self.metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)
-        if self.snapshots.is_dir():
-            shutil.rmtree(self.snapshots)
-
-
-def _predicted_bytes(plan: Mapping[str, Any]) -> int | None:
-    peak = plan.get("predicted_peak_bytes")
-    return None if peak is None else int(peak) + int(plan.get("rounding_bytes", 0))
+        for file in log_files(self.log):
+            file.unlink()
+        for folder in (self.snapshots, self.tensorboard):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

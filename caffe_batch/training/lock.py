@@ -25,7 +25,7 @@ def held(file: Path, directory: Path) -> Iterator[int]:
 
     The worker inherits the yielded file descriptor, so that a worker which outlives its
     supervisor for a moment still holds the lock. The next supervisor waits for such a worker: it
-    takes a snapshot after its current update, then goes.
+    takes a snapshot, then goes.
 
     Args:
         file: The file to lock.
@@ -39,7 +39,7 @@ def held(file: Path, directory: Path) -> Iterator[int]:
         deadline = time.monotonic() + ORPHAN_WAIT_S
         while not _locked(descriptor):
             owner = _owner(descriptor)
-            if owner is None or _is_alive(owner):
+            if not owner or _is_alive(owner):
                 raise JobBusyError(
                     f"{directory}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it.",
@@ -48,29 +48,49 @@ def held(file: Path, directory: Path) -> Iterator[int]:
                 raise JobBusyError(
                     f"{directory}: the worker of a `caffe-batch train` that was killed has not "
                     f"ended within {ORPHAN_WAIT_S:.0f} s",
-                    hint="It takes a snapshot after its current update, then goes. Its process id "
-                    "is in job.json.",
+                    hint="It takes a snapshot, then goes. Its process id is in job.json.",
                 )
             time.sleep(0.1)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def holder(file: Path) -> int | None:
+    """Process id of the supervisor that holds a lock, or None if none does.
+
+    If that process is gone, its worker still ends. 0 if the process is about to say so.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        return _owner(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
 
 
-def _owner(descriptor: int) -> int | None:
-    """The supervisor that took the lock, as it wrote itself; None while it hasn't yet."""
-    text = os.pread(descriptor, 32, 0)
-    return int(text) if text.isdigit() else None
+def _locked(descriptor: int) -> bool:
+    """Whether the lock could be had; :func:`holder` has it for an instant."""
+    for _ in range(3):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+def _owner(descriptor: int) -> int:
+    """The supervisor that took the lock, as it wrote itself; 0 while it hasn't yet."""
+    return int(os.pread(descriptor, 32, 0) or b"0")
 
 
 def _is_alive(pid: int) -> bool:

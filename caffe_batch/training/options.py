@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 
 class Device(str, Enum):
@@ -27,6 +28,8 @@ class Options:
         restart: Throw away an earlier run and start from update 0.
         noise_scale: Measure the gradients of the micro-batches on the way, for the noise scale:
             lines of metrics.jsonl. It takes about 2 % of the time.
+        weights: .caffemodel files that update 0 begins with, loaded one after the other.
+        snapshot: The solverstate of another run to go on from; its weights lie beside it.
         keep_last: So many of the newest snapshots stay; None for all, or with ``keep_every`` for
             one.
         keep_every: Of each so many updates the first snapshot stays as well.
@@ -42,6 +45,8 @@ class Options:
     threads: int = 1
     restart: bool = False
     noise_scale: bool = False
+    weights: tuple[Path, ...] = ()
+    snapshot: Path | None = None
     keep_last: int | None = None
     keep_every: int | None = None
     max_loss: float | None = None

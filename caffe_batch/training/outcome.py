@@ -42,7 +42,9 @@ def failure(
     updates: int,
     log: Path,
     tail: Sequence[str],
-    missing: Sequence[str] = (),
+    *,
+    on_gpu: bool,
+    missing: Sequence[str],
 ) -> CaffeBatchError:
     """The error that an ending is.
 
@@ -52,10 +54,12 @@ def failure(
         updates: Updates to do in all.
         log: Caffe's log.
         tail: Its last lines, oldest first.
+        on_gpu: Whether a GPU was asked for.
         missing: Files that the net names and that aren't there.
     """
     if ending.reason is EndReason.REFUSED:
-        return InputError(ending.detail, hint="--cpu trains on the CPU.")
+        do = "--cpu trains on the CPU." if on_gpu else "Give weights of this net."
+        return InputError(ending.detail, hint=do)
     hint = f"Not there: {', '.join(missing)}." if missing else HINTS.get(ending.reason)
     lines = "".join(f"\n  {line}" for line in last_lines(tail))
     return TrainingError(

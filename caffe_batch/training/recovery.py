@@ -87,9 +87,10 @@ class Recovery:
 
 def _learn(plan: PlanFacts, attempt: Attempt) -> None:
     """Remember what this GPU holds less than was predicted, where the prediction is exact."""
-    if plan.exact and plan.predicted_bytes and attempt.free_bytes and attempt.device:
+    peak = plan.predicted_on(attempt.device)
+    if plan.exact and peak and attempt.free_bytes and attempt.device:
         number = int(attempt.device.removeprefix("GPU "))
-        learn_reserve(number, attempt.free_bytes, plan.predicted_bytes)
+        learn_reserve(number, attempt.free_bytes, peak + plan.rounding_bytes)
 
 
 def scale_rates(job: JobDirectory, factor: float, why: str) -> str:

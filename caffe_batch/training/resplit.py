@@ -177,7 +177,7 @@ def _rewrite(
             {
                 "from": [plan.batch_size, plan.iter_size],
                 "to": [size, first.iter_size],
-                "predicted_bytes": plan.predicted_bytes,
+                "predicted_bytes": plan.predicted_peak_bytes,
                 "reason": why,
             },
         ],

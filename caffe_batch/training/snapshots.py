@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_batch.errors import InputError
 from caffe_batch.rendering.files import write_text
 from caffe_batch.training.snapshot_contents import DamagedSnapshotError, check_contents
 
@@ -66,6 +67,27 @@ def snapshot_of(state: Path) -> Snapshot | None:
         return None
     weights = state.with_name(f"{match['stem']}.caffemodel{match['hdf5'] or ''}")
     return Snapshot(int(match["update"]), state, weights)
+
+
+def named_snapshot(state: Path) -> Snapshot:
+    """The snapshot whose solverstate a person has named.
+
+    Raises:
+        InputError: It is missing, not named as Caffe names it, or its weights aren't beside it.
+    """
+    snapshot = snapshot_of(state.resolve())
+    if snapshot is None:
+        raise InputError(
+            f"{state}: not named as Caffe names its solverstates, PREFIX_iter_N.solverstate",
+            hint="Weights without a solver's state are given with --weights.",
+        )
+    for file in (state, state.with_name(snapshot.weights.name)):
+        if not file.is_file():
+            raise InputError(
+                f"{file}: no such file",
+                hint="A snapshot is a pair of files, .solverstate and .caffemodel, in one folder.",
+            )
+    return snapshot
 
 
 def confirm(snapshot: Snapshot) -> None:

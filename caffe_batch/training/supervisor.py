@@ -1,72 +1,42 @@
-"""Trains a job directory: decides where to begin, runs a worker, keeps the record."""
+"""Trains a job directory to its end, whatever has to be tried for that."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from caffe_batch import __version__
-from caffe_batch.net.filtering import net_state
-from caffe_batch.net.recipe import NetFile
-from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.events import (
-    Built,
-    Diverged,
-    LogEvent,
-    SnapshotTaken,
-    Started,
-    WorkerEvent,
-)
-from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState
-from caffe_batch.training.learning_rate import learning_rate
-from caffe_batch.training.memory_watch import MemoryWatch, free_gpu_bytes, oom_kills
-from caffe_batch.training.metrics import MetricsFile, last_scores, rewind
-from caffe_batch.training.options import Device, Options
-from caffe_batch.training.outcome import STATES, Outcome, failure
-from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
-from caffe_batch.training.process import WORKER, SignalRelay, WorkerProcess, forwarded_signals
-from caffe_batch.training.progress import Progress
+from caffe_batch.training.job import JobDirectory
+from caffe_batch.training.options import Options
+from caffe_batch.training.outcome import Outcome
+from caffe_batch.training.process import WORKER, SignalRelay, forwarded_signals
+from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.recovery import Recovery
-from caffe_batch.training.snapshot_contents import DamagedSnapshotError
-from caffe_batch.training.snapshots import Snapshot, newest_whole, set_aside_from, take_in
-from caffe_batch.training.stall import StallWatch
-from caffe_batch.training.tracker import Tracker
+from caffe_batch.training.run import Run, read_job
 
-#: How often the log is read and the observer is called, in seconds.
-TICK_S = 0.2
 
-#: metrics.jsonl gets about so many loss records, however long the run is.
-_RECORDS = 10_000
-
-#: Whichever BLAS Caffe was built with, one of these limits its threads.
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-
-Observer = Callable[[Progress], None]
+def _look_away(progress: Progress) -> None:
+    """For a training that nobody watches."""
 
 
 def train(
     job: JobDirectory,
     runtime: Runtime,
     options: Options | None = None,
-    observer: Observer = lambda progress: None,
+    observer: Observer = _look_away,
     *,
     script: Path = WORKER,
+    relay: SignalRelay | None = None,
 ) -> Outcome:
     """Train a planned directory to its end, from its newest snapshot if there is one.
 
     A plan with several phases has a solver for each; their workers run one after another, each
     from the snapshot that the one before has ended with.
 
-    In the main thread, SIGINT and SIGTERM make the worker take a snapshot and stop, a second one
-    kills it; SIGHUP makes it take a snapshot and go on.
+    What ends badly and can be mended goes on from the newest good snapshot: out of memory with the
+    next smaller split of the same effective batch, a divergence (if asked for) with a lower rate.
+
+    In the main thread, SIGINT, SIGTERM and SIGUSR1 make the worker take a snapshot and stop; a
+    SIGINT after that kills it. SIGHUP makes it take a snapshot and go on.
 
     Args:
         job: A directory that ``plan`` has written.
@@ -74,6 +44,8 @@ def train(
         options: How to train.
         observer: Called about five times a second with the progress.
         script: The worker.
+        relay: Whose ``stop`` another thread may call to end the training as a signal does; one of
+            its own if None.
 
     Raises:
         InputError: The directory or the options are no base for training.
@@ -83,7 +55,8 @@ def train(
             lines of its log and where the log is.
     """
     options = options or Options()
-    relay = SignalRelay()
+    read_job(job, options)  # refuses them before anything is written
+    relay = relay or SignalRelay()
     told: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     with job.lock() as lock, forwarded_signals(relay):
@@ -92,7 +65,7 @@ def train(
             job.clear_results()
         recovery = Recovery(job, options)
         while True:
-            run = _Run(job, runtime, options, relay, told, notes)
+            run = Run(job, runtime, options, relay, told, notes)
             if run.is_finished:
                 return run.outcome_before()
             ending = run.carry_out(observer, script, lock)
@@ -106,287 +79,3 @@ def train(
                 run.close(ending)
                 return run.outcome(ending)
             notes = (f"{remedy[0].upper()}{remedy[1:]}.",)
-
-
-class _Run:
-    """One call of ``train`` on a job that isn't finished."""
-
-    def __init__(
-        self,
-        job: JobDirectory,
-        runtime: Runtime,
-        options: Options,
-        relay: SignalRelay,
-        told: tuple[str, ...],
-        notes: Sequence[str],
-    ) -> None:
-        plan = job.read_plan()
-        check_one_gpu(plan, job.plan)
-        phases = read_phases(plan)
-        if options.noise_scale:
-            check_accumulates(max(phase.solver.iter_size for phase in phases))
-        self._job, self._plan, self._phases, self._before = job, plan, phases, job.read_record()
-        self._runtime, self._options, self._relay = runtime, options, relay
-        self._attempts = self._before.attempts if self._before else ()
-        self._log_tail: Sequence[str] = ()
-        self._updates = phases[-1].last_update
-        self._resume: Snapshot | None = None
-        self._device = options.device
-        self._directory = plan.working_directory
-        self._notes = list(notes)
-        #: What a person was told so far, by the tries before as well.
-        self.told = told
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        before = self._before
-        return (
-            before is not None
-            and before.state is JobState.FINISHED
-            and before.updates_done >= self._updates
-        )
-
-    @property
-    def last_attempt(self) -> Attempt:
-        """The worker that ran last."""
-        return self._attempts[-1]
-
-    def outcome_before(self) -> Outcome:
-        """The outcome of a job that had been finished before."""
-        done = self._before.updates_done if self._before else 0
-        scores = last_scores(self._job.metrics)
-        return Outcome(JobState.FINISHED, done, self._updates, scores, False)
-
-    def _prepare(self) -> None:
-        """Find where to go on, and on what."""
-        job, plan = self._job, self._plan
-        job.snapshots.mkdir(exist_ok=True)
-        self._resume, aside = newest_whole(job.snapshots, self._updates)
-        self._notes += aside
-        if self._resume:
-            self._notes.append(_resume_note(self._resume))
-        elif self._before:
-            self._notes.append("The run before left no snapshot: starting from update 0 again.")
-        if not self._directory.is_dir():
-            self._notes.append(
-                f"{self._directory}, where the plan was made, is gone: relative paths in the "
-                f"net start at {job.path}."
-            )
-            self._directory = job.path
-        if self._options.device is Device.AUTO and plan.cpu_mode:
-            self._device = Device.CPU
-            self._notes.append("Training on the CPU: the plan is for Caffe's CPU mode.")
-
-    def carry_out(self, observer: Observer, script: Path, lock: int) -> Ending:
-        """Run the phases to the end, a worker each; job.json tells how far it is."""
-        self._prepare()
-        done = self._resume.update if self._resume else 0
-        first = phase_at(self._phases, done)
-        seconds = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
-        start = partial(
-            WorkerProcess,
-            self._runtime,
-            log=self._job.log,
-            working_directory=self._directory,
-            environment=dict.fromkeys(THREAD_VARIABLES, str(self._options.threads)),
-            keep_open=(lock,),
-            script=script,
-        )
-        with MetricsFile(self._job.metrics) as metrics:
-            tracker = Tracker(
-                self._phases,
-                self._plan.train_records,
-                first_update=done,
-                seconds_before=seconds,
-                metrics=metrics,
-            )
-            tracker.note(*self.told)
-            ending = self._run_phase(first, start, tracker, observer)
-            for phase in self._phases[first.number :]:
-                if ending.reason is not EndReason.FINISHED:
-                    break
-                ending = self._obstacle(phase) or self._run_phase(phase, start, tracker, observer)
-            self.told = tracker.notes
-        return ending
-
-    def close(self, ending: Ending) -> None:
-        """Note in job.json that the run is over."""
-        self._write(STATES.get(ending.reason, JobState.FAILED))
-
-    def _obstacle(self, phase: TrainingPhase) -> Ending | None:
-        """Why a phase doesn't follow the one that has finished; None if its snapshot is there."""
-        done = phase.first_update
-        if self._relay.stop_requested:
-            return Ending(EndReason.INTERRUPTED, f"stopped after update {done}", 0)
-        self._resume, _ = newest_whole(self._job.snapshots, done)
-        if self._resume is None or self._resume.update != done:
-            return Ending(EndReason.UNKNOWN, f"phase {phase.number - 1} left no snapshot", 0)
-        self._notes.append(_resume_note(self._resume))
-        return None
-
-    def _run_phase(
-        self,
-        phase: TrainingPhase,
-        start: Callable[[Mapping[str, Any]], WorkerProcess],
-        tracker: Tracker,
-        observer: Observer,
-    ) -> Ending:
-        """Run the worker of a phase to its end, whatever that is."""
-        if len(self._phases) > 1:
-            rate = learning_rate(phase.solver, phase.first_update)
-            self._notes.append(
-                f"Phase {phase.number} of {len(self._phases)}, up to update {phase.last_update}: "
-                f"effective batch {phase.effective_batch}, learning rate {rate:.4g}."
-            )
-        tracker.note(*self._notes)
-        gpu = phase.solver.device_id if self._options.gpu is None else self._options.gpu
-        free = None if self._device is Device.CPU else free_gpu_bytes(gpu)
-        kills = oom_kills()
-        worker = start(self._worker_settings(phase))
-        try:
-            self._relay.attend(worker)
-            self._attempts += (self._new_attempt(phase, worker.pid, free),)
-            self._notes = []
-            self._write(JobState.RUNNING)
-            ending = self._follow(worker, tracker, observer)
-        finally:
-            worker.end()
-            self._relay.attend(None)
-        self._log_tail = worker.log_tail
-        if ending.reason is EndReason.KILLED and oom_kills() != kills:
-            ending = Ending(EndReason.HOST_MEMORY, "killed by the kernel for memory", ending.status)
-        self._amend(ended=_now(), ending=ending.reason.value, detail=ending.detail)
-        self._write(JobState.RUNNING)  # the next phase, or another try, may follow
-        return ending
-
-    def outcome(self, ending: Ending) -> Outcome:
-        """The outcome of a run that is over.
-
-        Raises:
-            InputError: What was asked for is not possible.
-            TrainingError: It failed.
-        """
-        state, update = STATES.get(ending.reason), self.last_attempt.last_update
-        if state is None:
-            phase = self._plan.phases[self.last_attempt.phase - 1]
-            failed = ending.reason is EndReason.CHECK_FAILED
-            missing = missing_files(phase.net, self._directory) if failed else []
-            raise failure(ending, update, self._updates, self._job.log, self._log_tail, missing)
-        return Outcome(state, update, self._updates, last_scores(self._job.metrics))
-
-    def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
-        watch, memory = StallWatch(self._options.stall_timeout_s), MemoryWatch(worker.pid)
-        running = True
-        while running:
-            running = worker.running()  # asked first, so that its last words are still heard
-            heard = False
-            for event in worker.listen(TICK_S if running else 0):
-                heard = True
-                tracker.handle(event)
-                self._amend(last_update=tracker.update)
-                try:
-                    self._note(event)
-                except DamagedSnapshotError as damage:
-                    return Ending(EndReason.SNAPSHOT_LOST, damage.message, 0)
-                if isinstance(event, Built):
-                    watch.begin()
-            memory.look(self._attempts[-1].device)
-            self._amend(seen_bytes=memory.peak_bytes)
-            observer(tracker.progress())
-            if watch.look(heard=heard):
-                worker.stop()  # a second time kills it
-        return watch.judge(worker.ending())
-
-    def _note(self, event: WorkerEvent | LogEvent) -> None:
-        """Take into the record and the snapshots what an event says of them.
-
-        Raises:
-            DamagedSnapshotError: A snapshot that was just taken isn't whole.
-        """
-        if isinstance(event, Started):
-            self._amend(
-                caffe_version=event.caffe_version,
-                python_version=event.python_version,
-                device=event.device,
-                choices=(*self._attempts[-1].choices, *event.choices),
-            )
-        elif isinstance(event, SnapshotTaken):
-            take_in(Path(event.state), self._options.keep_last, self._options.keep_every)
-        elif isinstance(event, Diverged):
-            set_aside_from(self._job.snapshots, event.update)
-        if isinstance(event, (Started, SnapshotTaken)):
-            self._write(JobState.RUNNING)
-
-    def _worker_settings(self, phase: TrainingPhase) -> dict[str, Any]:
-        return {
-            "solver": str(phase.path),
-            "worker_solver": str(self._job.worker_solver),
-            "job": str(self._job.path),
-            "snapshots": str(self._job.snapshots),
-            "resume": str(self._resume.state) if self._resume else None,
-            "resume_copy": str(self._job.worker_state),
-            "device": self._device.value,
-            "gpu": self._options.gpu,
-            "record_every": -(-self._updates // _RECORDS),
-            "frozen": self._frozen(phase) if self._options.noise_scale else None,
-            "max_loss": self._options.max_loss,
-        }
-
-    def _frozen(self, phase: TrainingPhase) -> list[tuple[str, int]] | None:
-        """The parameters that don't learn; None where a phase has no micro-batches to compare."""
-        if phase.solver.iter_size < 2:
-            return None
-        net = read_net(self._job.net, allow_unknown_fields=True)
-        state = net_state("TRAIN", net, phase.solver.train_state)
-        return NetFile(net, self._job.net, state).frozen_parameters()
-
-    def _new_attempt(self, phase: TrainingPhase, pid: int, free_bytes: int | None) -> Attempt:
-        done = self._resume.update if self._resume else 0
-        return Attempt(
-            number=len(self._attempts) + 1,
-            started=_now(),
-            runtime=self._runtime.name,
-            pid=pid,
-            threads=self._options.threads,
-            working_directory=str(self._directory),
-            resumed_from=str(self._resume.state) if self._resume else None,
-            first_update=done,
-            last_update=done,
-            choices=tuple(self._notes),
-            phase=phase.number,
-            batch_size=phase.effective_batch // phase.solver.iter_size,
-            iter_size=phase.solver.iter_size,
-            predicted_bytes=self._plan.predicted_bytes,
-            free_bytes=free_bytes,
-        )
-
-    def _amend(self, **changes: Any) -> None:
-        """Change what the record says of the last attempt."""
-        *earlier, last = self._attempts
-        self._attempts = (*earlier, replace(last, **changes))
-
-    def _write(self, state: JobState) -> None:
-        seed = self._phases[0].solver.random_seed
-        self._job.write_record(
-            JobRecord(
-                state=state,
-                updates=self._updates,
-                updates_done=self._attempts[-1].last_update,
-                host=platform.node(),
-                caffe_batch_version=__version__,
-                seed=seed if seed >= 0 else None,
-                attempts=self._attempts,
-            )
-        )
-
-
-def _resume_note(snapshot: Snapshot) -> str:
-    return (
-        f"Going on from update {snapshot.update} ({snapshot.state.name}); Caffe reads its data "
-        "from the first record again."
-    )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -74,6 +74,7 @@ class Tracker:
             self.note(*event.choices)
         elif isinstance(event, Built):
             self._began, self._seconds_before = time.monotonic(), self._seconds
+            self.note(*event.choices)
         elif isinstance(event, Updated):
             self._note_updates(event)
         elif isinstance(event, SnapshotTaken):

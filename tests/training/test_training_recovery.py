@@ -19,11 +19,11 @@ from caffe_batch.errors import DoesNotFitError, TrainingError
 from caffe_batch.rendering.job_files import JobFiles
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
+from caffe_batch.runtimes.machine import oom_kills
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training import recovery
 from caffe_batch.training.ending import Ending, EndReason
 from caffe_batch.training.job import Attempt, JobDirectory, JobState
-from caffe_batch.training.memory_watch import oom_kills
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import split_smaller

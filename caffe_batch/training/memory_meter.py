@@ -1,0 +1,40 @@
+"""How much memory a worker has, asked now and then."""
+
+from __future__ import annotations
+
+import time
+
+from caffe_batch.runtimes.machine import process_gpu_bytes, resident_bytes, resident_peak_bytes
+
+#: Seconds between two questions: NVML takes some milliseconds for an answer.
+_INTERVAL_S = 2.0
+
+
+class MemoryMeter:
+    """Memory of a process: of the GPU it trains on, or its resident set on the CPU.
+
+    Args:
+        pid: The process.
+
+    Attributes:
+        peak_bytes: The most that was seen so far: on the CPU the kernel keeps count.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._asked_at = float("-inf")
+        self._bytes: int | None = None
+        self.peak_bytes: int | None = None
+
+    def read(self, device: str) -> int | None:
+        """Bytes on a device (``CPU`` or ``GPU 0``), at most two seconds old; None if unknown."""
+        on_gpu = device != "CPU"
+        now = time.monotonic()
+        if now - self._asked_at >= _INTERVAL_S:
+            self._asked_at = now
+            number, pid = device.removeprefix("GPU "), self._pid
+            self._bytes = process_gpu_bytes(int(number), pid) if on_gpu else resident_bytes(pid)
+        most = self._bytes if on_gpu else resident_peak_bytes(self._pid)
+        if most is not None:
+            self.peak_bytes = max(most, self.peak_bytes or 0)
+        return self._bytes
