@@ -54,7 +54,7 @@ ARG CAPABILITIES="60 61 70 75 80 86 89 90"
 COPY docker/build-caffe docker/protobuf-3.21.patch /docker/
 RUN /docker/build-caffe /src/caffe-1.0.0+git20180821.99bd997 /caffe "$CAPABILITIES"
 
-# --- caffe-batch in an environment of its own, on top of Debian's Python packages.
+# --- caffe-batch in an environment of its own, with the packages that docker/requirements.txt pins.
 
 FROM debian:12-slim AS program
 
@@ -79,6 +79,13 @@ COPY caffe_batch caffe_batch
 RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
         --no-build-isolation .
 
+# The same with what the GPU image's pycaffe imports.
+FROM program AS program-gpu
+
+COPY docker/requirements-pycaffe.txt docker/
+RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
+        --require-hashes --requirement docker/requirements-pycaffe.txt
+
 # --- What both images share.
 
 FROM debian:12-slim AS base
@@ -90,25 +97,10 @@ LABEL org.opencontainers.image.title="caffe-batch" \
 
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-        libopenblas0-pthread \
-        python3 \
-        python3-click \
-        python3-h5py \
-        python3-jinja2 \
-        python3-lmdb \
-        python3-matplotlib \
-        python3-numpy \
-        python3-pil \
-        python3-plyvel \
-        python3-protobuf \
-        python3-rich \
-        tini \
+    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
     && useradd --create-home --uid 1000 caffe \
     && install --directory --owner=caffe --group=caffe /job /data
-
-COPY --from=program /opt/caffe-batch /opt/caffe-batch
 
 ENV PATH=/opt/caffe-batch/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
@@ -125,10 +117,11 @@ CMD ["--help"]
 
 FROM base AS cpu
 
-ENV CAFFE_BATCH_HOME=/opt/caffe-batch/home
+ENV CAFFE_BATCH_HOME=/opt/caffe
+COPY --from=program /opt/caffe-batch /opt/caffe-batch
 RUN apt-get update \
     && caffe-batch runtime install \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /root/.cache
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /tmp/*
 USER 1000
 HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-batch", "runtime", "check"]
 
@@ -153,15 +146,14 @@ RUN sed -i 's/^Components:.*/Components: main contrib non-free/' \
         libhdf5-hl-100 \
         libleveldb1d \
         liblmdb0 \
+        libopenblas0-pthread \
         libopencv-core406 \
         libopencv-imgcodecs406 \
         libopencv-imgproc406 \
         libprotobuf32 \
-        python3-scipy \
-        python3-six \
-        python3-skimage \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 
+COPY --from=program-gpu /opt/caffe-batch /opt/caffe-batch
 COPY --from=build /caffe /usr/local
 RUN ldconfig
 

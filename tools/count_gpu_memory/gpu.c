@@ -135,7 +135,6 @@ int cudaFreeHost(void *host) {
 int cudaGetDeviceCount(int *count) { return *count = 1, SUCCESS; }
 int cudaGetDevice(int *device) { return *device = 0, SUCCESS; }
 int cudaSetDevice(int device) { return device == 0 ? SUCCESS : 101; /* cudaErrorInvalidDevice */ }
-int cudaDeviceSynchronize(void) { return SUCCESS; }
 int cudaGetLastError(void) { return SUCCESS; }
 int cudaPeekAtLastError(void) { return SUCCESS; }
 
