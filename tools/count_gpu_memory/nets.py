@@ -76,7 +76,8 @@ def write_job(whole: WholeNet, batch_size: int, folder: Path) -> None:
         solver.ClearField(field)
     solver.net = "net.prototxt"
     if any(rule.phase == caffe_pb2.TEST for layer in net.layer for rule in layer.include):
-        solver.test_iter.extend([1] * _test_nets(prototxt.parse_solver(solver_text)))
+        solver.test_iter.extend([1] * max(1, len(prototxt.parse_solver(solver_text).test_iter)))
+        solver.test_interval = solver.test_interval or 1000
     else:
         solver.ClearField("test_interval")
         solver.ClearField("test_state")
@@ -85,10 +86,6 @@ def write_job(whole: WholeNet, batch_size: int, folder: Path) -> None:
     solver.solver_mode = caffe_pb2.SolverParameter.GPU
     (folder / "net.prototxt").write_text(prototxt.write(net))
     (folder / "solver.prototxt").write_text(prototxt.write(solver))
-
-
-def _test_nets(solver: caffe_pb2.SolverParameter) -> int:
-    return max(1, len(solver.test_iter))
 
 
 def _point_to_data(layer: caffe_pb2.LayerParameter, whole: WholeNet, folder: Path) -> None:
