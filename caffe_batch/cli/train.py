@@ -17,6 +17,7 @@ from caffe_batch.cli.plan_options import plan_options
 from caffe_batch.cli.plan_request import PlanRequest
 from caffe_batch.cli.train_options import (
     TrainRequest,
+    fault_options,
     machine_options,
     start_options,
     view_options,
@@ -41,14 +42,16 @@ if TYPE_CHECKING:
 )
 @machine_options
 @start_options
+@fault_options
 @view_options
 @click.pass_context
 def train(ctx: click.Context, /, target: str, out: Path | None, **given: Any) -> None:
     """Train a planned directory on real Caffe.
 
     DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
-    its newest snapshot, and its data from the record that comes next. Given a NET and the options
-    of `plan`, it is planned first.
+    its newest snapshot that is whole, and its data from the record that comes next; one that runs
+    out of memory goes on by itself, with the next smaller split of the same effective batch. Given
+    a NET and the options of `plan`, it is planned first.
 
     Ctrl-C takes a snapshot and exits with 130, as SIGTERM and SIGUSR1 do; a second Ctrl-C stops at
     once. SIGHUP takes a snapshot and goes on.

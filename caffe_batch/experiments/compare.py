@@ -28,9 +28,10 @@ from caffe_batch.rendering.job_copy import copy_job
 from caffe_batch.rendering.strategy_files import read_strategies
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.job import JobDirectory, JobState
+from caffe_batch.training.options import Options
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.supervisor import train
 
 
 @dataclass(frozen=True)

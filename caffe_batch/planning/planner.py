@@ -220,6 +220,9 @@ class _Planner:
             phases=draft.phases,
             train_records=records,
             lower_bound=bool(draft.prediction.unknown_layers),
+            half=model.half,
+            allow_unknown=model.allow_unknown,
+            refused=self.wishes.refused,
         )
 
     def scale(self, chosen: Candidate) -> Rescaling:

@@ -164,8 +164,8 @@ def write_job(
             }
             for number, phase in enumerate(planned["phases"], start=1)
         ],
+        "input_shapes": {top: list(shape) for top, shape in (sources.input_shapes or {}).items()},
         "files": files.json(),
-        "input_shapes": {top: list(size) for top, size in (sources.input_shapes or {}).items()},
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
     }
@@ -233,13 +233,14 @@ def job_texts(
     texts = {}
     for number, own in enumerate(changes, start=1):
         texts[files.phase_net(number)] = edited_net(recipe.train, own)
-        texts[files.phase_solver(number)] = _edited_solver(recipe, solver_text, own)
+        texts[files.phase_solver(number)] = edited_solver(recipe, solver_text, own)
     for number, test in _other_test_files(recipe).items():
         texts[files.test_net(number)] = edited_net(test, changes[0], f"test_net_{number}")
     return texts
 
 
-def _edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
+def edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
+    """The text of a solver with its changes made; comments and layout stay."""
     path = None if recipe.solver_path is None else str(recipe.solver_path)
     document = prototxt.Document(text, caffe_pb2.SolverParameter, path)
     own = [change for change in changes if change.file == "solver"]

@@ -104,6 +104,20 @@ class SnapshotTaken:
 
 
 @dataclass(frozen=True)
+class Diverged:
+    """The training is lost; it ends without a snapshot of these weights.
+
+    Attributes:
+        update: Updates done; it is the weights after them that are no good.
+        loss: Their loss, not finite or above the bound; None if the weights themselves are not
+            finite.
+    """
+
+    update: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
 class Refused:
     """The worker can't do what was asked; it ends without having trained."""
 
@@ -125,7 +139,15 @@ class Finished:
 
 
 WorkerEvent = (
-    Started | Built | Updated | GradientNorms | SnapshotTaken | Refused | Stopped | Finished
+    Started
+    | Built
+    | Updated
+    | GradientNorms
+    | SnapshotTaken
+    | Diverged
+    | Refused
+    | Stopped
+    | Finished
 )
 
 
@@ -148,6 +170,7 @@ def read_worker_line(line: str) -> WorkerEvent:
             "built": Built,
             "gradients": GradientNorms,
             "snapshot": SnapshotTaken,
+            "diverged": Diverged,
             "refused": Refused,
             "stopped": Stopped,
             "finished": Finished,

@@ -6,11 +6,8 @@ replaced as a whole (written under a temporary name, then renamed), so a reader 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,14 +15,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.errors import InputError
 from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.job_files import JobFiles
+from caffe_batch.training.lock import held, holder
 from caffe_batch.training.log_files import log_files
-
-
-class JobBusyError(CaffeBatchError, RuntimeError):
-    """Another ``train`` runs in the directory. Exit code 1."""
 
 
 class JobState(str, Enum):
@@ -57,6 +51,10 @@ class Attempt:
         ending: Why it ended (a value of ``EndReason``), or None while it runs.
         detail: The same in words, with Caffe's own message.
         phase: Which phase of the plan it ran, 1 for the first.
+        batch_size, iter_size: The split of the effective batch that it ran.
+        predicted_bytes: What the plan says that Caffe asks for; None if it doesn't say.
+        seen_bytes: The most memory that the worker was seen to have (see ``MemoryMeter``).
+        free_bytes: What was free on the GPU before it started; None on the CPU.
     """
 
     number: int
@@ -76,6 +74,11 @@ class Attempt:
     ending: str | None = None
     detail: str | None = None
     phase: int = 1
+    batch_size: int | None = None
+    iter_size: int | None = None
+    predicted_bytes: int | None = None
+    seen_bytes: int | None = None
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class PlanFacts:
     Attributes:
         effective_batch: Samples per update, in the first phase.
         batch_size, iter_size, gpus: Its factors.
+        predicted_bytes: What Caffe will ask for, cudaMalloc's rounding included, or None.
+        exact: Whether that is exact, not a bound or an estimate.
         cpu_mode: Whether the plan counts on Caffe's CPU mode.
         train_records: Records of the training set, or None if the plan doesn't know.
         working_directory: Where the plan was made; relative paths in the net start there.
@@ -134,6 +139,8 @@ class PlanFacts:
     batch_size: int
     iter_size: int
     gpus: int
+    predicted_bytes: int | None
+    exact: bool
     cpu_mode: bool
     train_records: int | None
     working_directory: Path
@@ -171,10 +178,20 @@ class JobDirectory:
         self.worker_state = self.worker_folder / "resume.solverstate"
         self.worker_nets = self.worker_folder / "nets"
         self.lock_file = self.worker_folder / "lock"
+        self.rewrite_file = self.worker_folder / "rewrite.json"
 
     def is_planned(self) -> bool:
         """Whether ``plan`` has written here."""
         return self.plan.is_file()
+
+    def plan_content(self) -> dict[str, Any]:
+        """What plan.json holds.
+
+        Raises:
+            InputError: It is missing, or no JSON object.
+        """
+        self._check_there(self.plan)
+        return _read_json(self.plan)
 
     def read_plan(self) -> PlanFacts:
         """The facts of plan.json.
@@ -182,8 +199,7 @@ class JobDirectory:
         Raises:
             InputError: A file that ``plan`` writes is missing, or plan.json is not a plan.
         """
-        self._check_there(self.plan)
-        content = _read_json(self.plan)
+        content = self.plan_content()
         try:
             directory = content.get("working_directory")
             records = content.get("train_records")
@@ -196,6 +212,8 @@ class JobDirectory:
                 batch_size=batch_size,
                 iter_size=iter_size,
                 gpus=int(content["gpus"]),
+                predicted_bytes=_predicted_bytes(content),
+                exact=content.get("engine") == "caffe" and not content.get("lower_bound"),
                 cpu_mode=content.get("mode") == "cpu",
                 train_records=None if records is None else int(records),
                 working_directory=self.path if directory is None else Path(directory),
@@ -260,45 +278,41 @@ class JobDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the directory for one ``train``.
-
-        The worker inherits the yielded file descriptor, so that a worker which outlives its
-        supervisor for a moment still holds the lock; a dead process can't hold it.
+        """Hold the directory for one ``train`` (see :func:`~caffe_batch.training.lock.held`).
 
         Raises:
-            JobBusyError: Another ``train``, or the worker of one that was killed, runs here.
+            InputError: This is no job directory.
+            JobBusyError: Another ``train`` runs here.
+        """
+        self._check_there(self.plan)
+        self.worker_folder.mkdir(exist_ok=True)
+        with held(self.lock_file, self.path) as descriptor:
+            yield descriptor
+
+    def rewrite(self, texts: Mapping[Path, str]) -> None:
+        """Replace several files of the directory together.
+
+        They are written to a journal first. Whatever dies in between, :meth:`finish_rewrite` makes
+        the rest of the change: never is there one half of it and half of what was before.
         """
         self.worker_folder.mkdir(exist_ok=True)
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if not _lock(descriptor):
-                raise JobBusyError(
-                    f"{self.path}: another `caffe-batch train` runs here",
-                    hint="Wait for it or stop it. A worker whose supervisor was killed takes a "
-                    "snapshot, then goes.",
-                )
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        journal = {path.relative_to(self.path).as_posix(): text for path, text in texts.items()}
+        write_json(self.rewrite_file, journal)
+        self.finish_rewrite()
+
+    def finish_rewrite(self) -> None:
+        """Make a change that was begun and not finished, if there is one. Needs the lock."""
+        if self.rewrite_file.is_file():
+            for name, text in _read_json(self.rewrite_file).items():
+                write_text(self.path / name, text)
+            self.rewrite_file.unlink()
 
     def supervisor(self) -> int | None:
         """Process id of the ``train`` that holds the directory, or None if none does.
 
         If that process is gone, its worker still ends. 0 if the process is about to say so.
         """
-        try:
-            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(os.read(descriptor, 32) or b"0")
-        finally:
-            os.close(descriptor)
-        return None
+        return holder(self.lock_file)
 
     def clear_results(self) -> None:
         """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
@@ -311,21 +325,14 @@ class JobDirectory:
                 shutil.rmtree(folder)
 
 
+def _predicted_bytes(plan: Mapping[str, Any]) -> int | None:
+    peak = plan.get("predicted_peak_bytes")
+    return None if peak is None else int(peak) + int(plan.get("rounding_bytes", 0))
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a JSON file as a whole: readers see the old or the new one, never a part."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether the lock could be had; :meth:`JobDirectory.supervisor` holds it for an instant."""
-    for _ in range(3):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return True
-    return False
 
 
 def _read_json(path: Path) -> dict[str, Any]:

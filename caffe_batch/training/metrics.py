@@ -109,6 +109,12 @@ class MetricsFile:
         with self._named_errors():
             self._file.flush()
 
+    def sync(self) -> None:
+        """Make sure that the lines are on the disk: a snapshot counts on them."""
+        with self._named_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         try:

@@ -98,7 +98,11 @@ class WorkerProcess:
         return tuple(self._log.tail)
 
     def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
-        """Everything new within the next ``timeout_s``, or until it closes its pipe."""
+        """Everything new within the next ``timeout_s``, or until it closes its pipe.
+
+        With 0, everything that is there. Else a worker that says more than can be taken note of is
+        left talking at the end of the time, so that whoever listens has a turn.
+        """
         deadline = time.monotonic() + timeout_s
         while select.select([self._events], [], [], max(0.0, deadline - time.monotonic()))[0]:
             chunk = os.read(self._events, 1 << 16)
@@ -110,6 +114,8 @@ class WorkerProcess:
             for line in lines:
                 self._last_word = read_worker_line(line.decode("utf-8", errors="replace"))
                 yield self._last_word
+            if timeout_s and time.monotonic() > deadline:
+                break
         yield from self._log.read()
 
     def running(self) -> bool:
@@ -129,6 +135,10 @@ class WorkerProcess:
         self._killed |= self.stop_requested and number == signal.SIGINT
         self.stop_requested = True
         self.send_signal(signal.SIGKILL if self._killed else number)
+
+    def kill(self) -> None:
+        """End it at once, without a snapshot."""
+        self.send_signal(signal.SIGKILL)
 
     def ending(self) -> Ending:
         """Why it ended. Call it when it has, and when everything was listened to."""

@@ -10,11 +10,24 @@ This file runs on Python 3.6 and newer and needs nothing but caffe.
 
 import contextlib
 import os
+import sys
 import time
 import weakref
 
 #: Progress is reported about so often.
 FLUSH_S = 0.2
+
+
+#: And at least so often in a long update or test.
+HEARTBEAT_S = 1.0
+
+
+class Diverged(Exception):  # noqa: N818
+    """The loss after the updates done so far, or None for their weights, is no good."""
+
+    def __init__(self, loss):
+        super().__init__(loss)
+        self.loss = loss
 
 
 class Stop(Exception):  # noqa: N818  (it is no error)
@@ -60,7 +73,7 @@ class Training:
     caller can end the solver's life: its prefetch threads and the files of its layers.
     """
 
-    def __init__(self, solver, message, events, requests, record_every, first_update, log):
+    def __init__(self, solver, message, events, requests, settings, first_update, log):
         self.solver = weakref.proxy(solver)
         self.message = message
         self.iter_size = message.iter_size
@@ -70,7 +83,9 @@ class Training:
         self.events = events
         self.requests = requests
         self.log = log
-        self.record_every = record_every
+        self.record_every = settings["record_every"]
+        bound = settings["max_loss"]
+        self.max_loss = sys.float_info.max if bound is None else bound
         self.update = first_update  # updates done
         self.unfinished = False  # whether an update has begun
         self.snapshot_at = first_update  # updates done in the newest snapshot
@@ -127,21 +142,26 @@ class Training:
             if self.unfinished and self.asked():
                 with self.statistics.as_kept():
                     self.answer()
+            self.heartbeat()
 
     def after_gradients(self):
         """Caffe's on_gradients_ready: all micro-batches of the update are done."""
         if self.iter_size == 1:
             self.add_loss()
         self.unfinished = False
-        self.update = update = self.update + 1
-        self.total += self.loss / self.iter_size
+        update, loss, self.loss = self.update + 1, self.loss / self.iter_size, 0.0
+        self.total += loss
         self.count += 1
-        self.loss = 0.0
+        if not loss <= self.max_loss:  # nan compares false
+            self.record(update)
+            self.flush()
+            raise Diverged(loss)
+        self.update = update
         pause = (self.snapshot_every and update % self.snapshot_every == 0) or (
             self.test_every and update % self.test_every == 0
         )
         if pause or update % self.record_every == 0 or update == self.last_update:
-            self.record()
+            self.record(update)
         if pause or time.monotonic() - self.flushed > FLUSH_S:
             self.flush()
 
@@ -149,6 +169,12 @@ class Training:
         """Called before each layer of a test net: a long test must not delay an answer."""
         if self.asked():
             self.answer()
+        self.heartbeat()
+
+    def heartbeat(self):
+        """Say that there is progress, in a long update or test."""
+        if time.monotonic() - self.flushed > HEARTBEAT_S:
+            self.flush()
 
     def add_loss(self):
         """Add that of the micro-batch whose forward pass has just ended."""
@@ -168,17 +194,17 @@ class Training:
         """Take a snapshot; leave if that was asked for."""
         self.requests.snapshot = False
         if self.snapshot_at != self.update or not self.has_snapshot():
-            self.record()
+            self.record(self.update)
             self.flush()
             self.solver.snapshot()
             self.announce_snapshot()
         if self.requests.stop or self.events.closed:
             raise Stop()
 
-    def record(self):
+    def record(self, update):
         if self.count:
             now = time.monotonic() - self.started
-            self.records.append((self.update, self.total / self.count, now))
+            self.records.append((update, self.total / self.count, now))
             self.total, self.count = 0.0, 0
 
     def flush(self):
@@ -189,7 +215,12 @@ class Training:
         self.records = []
 
     def announce_snapshot(self):
+        from numpy import isfinite
+
         self.snapshot_at = self.update
+        for blobs in self.solver.net.params.values():
+            if not all(isfinite(blob.data).all() for blob in blobs):
+                raise Diverged(None)
         self.events.send("snapshot", update=self.update, state=self.state_file())
 
     def has_snapshot(self):

@@ -22,6 +22,7 @@ SETTINGS is a JSON object:
                      which Caffe makes them]} (record_seeker.py)
     read             [(0 for the train net or 1 + number of the test net, name of a data layer,
                      batches that it reads before the training)]
+    max_loss         a loss above it counts as diverged, as nan and inf always do; or null
     events           number of the file descriptor for events
 
 Events are JSON lines; caffe_batch/training/events.py describes them. stdout and stderr belong to
@@ -31,6 +32,9 @@ SIGINT, SIGTERM, SIGUSR1: take a snapshot, exit with INTERRUPTED_STATUS. A close
 supervisor is gone) does the same. SIGHUP: take a snapshot and go on. None of them waits for the
 end of an update of many micro-batches: until it is applied, the weights and the solver's history
 are those of the update before.
+
+A loss that has diverged ends the training before anything is updated with it, without a snapshot;
+so do weights that are not finite, before a snapshot of them is announced.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
 """
@@ -45,6 +49,7 @@ from trained_weights import load_weights, without_weights
 from worker_log import WorkerLog
 
 INTERRUPTED_STATUS = 40
+DIVERGED_STATUS = 41
 
 
 class Events:
@@ -190,7 +195,7 @@ def main(settings):
         from micro_gradients import NoiseSampler
     from lean_import import import_caffe
     from record_seeker import RecordSeeker
-    from solver_hooks import Training
+    from solver_hooks import Diverged, Training
 
     # From here on the folder of this script is no place to look for modules; the working directory
     # is, as the modules of Python layers often lie there.
@@ -245,12 +250,14 @@ def main(settings):
     read_on(solver, batches)
     events.send("built", update=first_update, choices=choices)
     log = WorkerLog(settings["log"], settings["log_bytes"])
-    training = Training(
-        solver, message, events, requests, settings["record_every"], first_update, log
-    )
+    training = Training(solver, message, events, requests, settings, first_update, log)
     if settings["frozen"] is not None:
         NoiseSampler(solver, settings["frozen"], settings["record_every"], events.send)
-    finished = training.solve(resume)
+    try:
+        finished = training.solve(resume)
+    except Diverged as found:
+        events.send("diverged", update=training.update, loss=found.loss)
+        return DIVERGED_STATUS
     update = solver.iter
     del solver
     events.send("finished" if finished else "stopped", update=update)

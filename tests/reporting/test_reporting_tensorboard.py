@@ -24,8 +24,9 @@ from caffe_batch.training.metrics import (
     read_metrics,
     rewind,
 )
+from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
 
 Curves = dict[str, list[tuple[int, float]]]

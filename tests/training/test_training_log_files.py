@@ -12,7 +12,8 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training import supervisor
 from caffe_batch.training.log_files import LogFollower, log_files
 from caffe_batch.training.metrics import NetTestMetrics, read_metrics
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.options import Options
+from caffe_batch.training.supervisor import train
 from caffe_batch.training.worker_log import WorkerLog
 from tests.planned_jobs import write_job
 

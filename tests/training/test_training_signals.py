@@ -16,9 +16,10 @@ from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.ending import EndReason
 from caffe_batch.training.job import JobState
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.options import Options
 from caffe_batch.training.process import WorkerProcess
 from caffe_batch.training.snapshots import Snapshot, list_snapshots
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, write_job, write_lmdb
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")

@@ -15,8 +15,9 @@ from caffe_batch.errors import InputError
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.options import Device, Options
 from caffe_batch.training.process import WORKER
-from caffe_batch.training.supervisor import Device, Options, train
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
 
 # Caffe by itself, and the loss of every micro-batch as pycaffe's own forward pass returns it.
