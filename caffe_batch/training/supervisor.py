@@ -96,6 +96,7 @@ def train(
         phases = read_phases(job.read_plan())
         check_accumulates(max(phase.solver.iter_size for phase in phases))
     relay = relay or SignalRelay()
+    told: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     with job.lock() as lock, forwarded_signals(relay):
         job.finish_rewrite()
@@ -103,10 +104,11 @@ def train(
             job.clear_results()
         recovery = Recovery(job, options)
         while True:
-            run = _Run(job, runtime, options, relay, notes)
+            run = _Run(job, runtime, options, relay, told, notes)
             if run.is_finished:
                 return run.outcome_before()
             ending = run.carry_out(observer, script, lock)
+            told = run.told
             try:
                 remedy = None if relay.stop_requested else recovery.remedy(ending, run.last_attempt)
             except BaseException:
@@ -127,6 +129,7 @@ class _Run:
         runtime: Runtime,
         options: Options,
         relay: SignalRelay,
+        told: tuple[str, ...],
         notes: Sequence[str],
     ) -> None:
         plan = job.read_plan()
@@ -142,6 +145,8 @@ class _Run:
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = list(notes)
+        #: What a person was told so far, by the tries before as well.
+        self.told = told
 
     @property
     def is_finished(self) -> bool:
@@ -210,11 +215,13 @@ class _Run:
                 seconds_before=seconds,
                 metrics=metrics,
             )
+            tracker.note(*self.told)
             ending = self._run_phase(first, start, tracker, observer)
             for phase in self._phases[first.number :]:
                 if ending.reason is not EndReason.FINISHED:
                     break
                 ending = self._obstacle(phase) or self._run_phase(phase, start, tracker, observer)
+            self.told = tracker.notes
         return ending
 
     def close(self, ending: Ending) -> None:

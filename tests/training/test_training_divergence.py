@@ -74,10 +74,11 @@ def test_rollback_goes_on_with_a_smaller_rate(runtime: Runtime, tmp_path: Path) 
     first, second = record_of(job).attempts
     assert (first.ending, first.last_update) == ("diverged", 31)
     assert (second.ending, second.first_update) == ("finished", 30)
-    note = (
+    notes = seen[-1].notes
+    assert notes[0].startswith("Training on the CPU")  # of the try before
+    assert notes[1] == (
         "After update 31 the loss is nan: going back to the last good snapshot with base_lr 1e-31."
     )
-    assert seen[-1].notes[0] == note
     lines = updates_of(job)
     assert [line.update for line in lines] == list(range(1, 61))
     assert all(line.loss is not None for line in lines)
