@@ -18,10 +18,6 @@ import weakref
 FLUSH_S = 0.2
 
 
-#: And at least so often in a long update or test.
-HEARTBEAT_S = 1.0
-
-
 class Diverged(Exception):  # noqa: N818
     """The loss after the updates done so far, or None for their weights, is no good."""
 
@@ -44,7 +40,7 @@ class Statistics:
         self.blobs = [
             blob for layer in net.layers if layer.type == "BatchNorm" for blob in layer.blobs
         ]
-        self.kept = []
+        self.kept = []  # empty while no update is unfinished
 
     def read(self):
         return [blob.data.copy() for blob in self.blobs]
@@ -57,9 +53,13 @@ class Statistics:
         """Note them, at the begin of an update."""
         self.kept = self.read()
 
+    def forget(self):
+        """The update is applied, and so are they."""
+        self.kept = []
+
     @contextlib.contextmanager
     def as_kept(self):
-        """While it lasts, the net has those of the begin of the update."""
+        """While it lasts, the net has those of the begin of an unfinished update."""
         now = self.read()
         self.write(self.kept)
         yield
@@ -87,7 +87,6 @@ class Training:
         bound = settings["max_loss"]
         self.max_loss = sys.float_info.max if bound is None else bound
         self.update = first_update  # updates done
-        self.unfinished = False  # whether an update has begun
         self.snapshot_at = first_update  # updates done in the newest snapshot
         self.loss = 0.0  # summed over the micro-batches of this update
         self.total = 0.0  # mean losses summed over the updates since the last record
@@ -96,7 +95,6 @@ class Training:
         self.started = self.flushed = time.monotonic()
         net = solver.net
         self.statistics = Statistics(net)
-        self.last_layer = len(net.layers) - 1
         weighted = [
             (weight, net.blobs[name]) for name, weight in net.blob_loss_weights.items() if weight
         ]
@@ -105,7 +103,7 @@ class Training:
         self.on_cpu = message.solver_mode == message.CPU
         self.values = []  # of the scalars
         if self.iter_size > 1:  # such a hook is called for every layer
-            net.after_forward(self.after_layer)
+            net.after_forward(self.at_layer(len(net.layers) - 1))
         solver.add_callback(self.before_update, self.after_gradients)
         for test_net in solver.test_nets:
             test_net.before_forward(self.in_test)
@@ -129,26 +127,31 @@ class Training:
         every = self.snapshot_every
         if every and self.update % every == 0 and self.snapshot_at != self.update:
             self.announce_snapshot()
-        if self.asked():
-            self.answer()
+        self.attend()
         if self.iter_size > 1:
             self.statistics.keep()
-        self.unfinished = True
 
-    def after_layer(self, layer):
-        """Called after each layer's forward pass; the last one ends that of a micro-batch."""
-        if layer == self.last_layer:
-            self.add_loss()
-            if self.unfinished and self.asked():
-                with self.statistics.as_kept():
-                    self.answer()
-            self.heartbeat()
+    def at_layer(self, last):
+        """A hook that calls :meth:`after_pass` at the last layer, and costs little at others."""
+
+        def after_layer(layer):
+            if layer == last:
+                self.after_pass()
+
+        return after_layer
+
+    def after_pass(self):
+        """Called after the forward pass of each micro-batch, where an update has several."""
+        self.add_loss()
+        if self.update < self.last_update:  # Solve() ends with a pass without an update
+            self.attend()
 
     def after_gradients(self):
         """Caffe's on_gradients_ready: all micro-batches of the update are done."""
         if self.iter_size == 1:
             self.add_loss()
-        self.unfinished = False
+        else:
+            self.statistics.forget()
         update, loss, self.loss = self.update + 1, self.loss / self.iter_size, 0.0
         self.total += loss
         self.count += 1
@@ -162,19 +165,12 @@ class Training:
         )
         if pause or update % self.record_every == 0 or update == self.last_update:
             self.record(update)
-        if pause or time.monotonic() - self.flushed > FLUSH_S:
+        if pause:
             self.flush()
 
     def in_test(self, layer):
         """Called before each layer of a test net: a long test must not delay an answer."""
-        if self.asked():
-            self.answer()
-        self.heartbeat()
-
-    def heartbeat(self):
-        """Say that there is progress, in a long update or test."""
-        if time.monotonic() - self.flushed > HEARTBEAT_S:
-            self.flush()
+        self.attend()
 
     def add_loss(self):
         """Add that of the micro-batch whose forward pass has just ended."""
@@ -186,19 +182,24 @@ class Training:
         if self.on_cpu:  # asking for them costs more than reading them, and on a GPU brings them
             self.values = values
 
-    def asked(self):
-        """Whether there is a request."""
-        return self.requests.snapshot or self.requests.stop or self.events.closed
+    def attend(self):
+        """Called whenever Caffe lets us: report now and then, answer requests."""
+        if time.monotonic() - self.flushed > FLUSH_S:
+            self.flush()
+        if self.requests.pending:
+            self.answer()
 
     def answer(self):
         """Take a snapshot; leave if that was asked for."""
-        self.requests.snapshot = False
+        self.requests.pending = False
         if self.snapshot_at != self.update or not self.has_snapshot():
             self.record(self.update)
             self.flush()
-            self.solver.snapshot()
+            if self.update < self.last_update or not self.has_snapshot():  # else Solve() has
+                with self.statistics.as_kept():
+                    self.solver.snapshot()
             self.announce_snapshot()
-        if self.requests.stop or self.events.closed:
+        if self.requests.stop:
             raise Stop()
 
     def record(self, update):
@@ -213,6 +214,8 @@ class Training:
         seconds = self.flushed - self.started
         self.events.send("updated", update=self.update, seconds=seconds, records=self.records)
         self.records = []
+        if self.events.closed:  # the supervisor is gone
+            self.requests.ask_to_stop()
 
     def announce_snapshot(self):
         from numpy import isfinite

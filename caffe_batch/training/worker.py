@@ -70,11 +70,16 @@ class Events:
 
 
 class Requests:
-    """What signals have asked for."""
+    """What signals have asked for.
+
+    Attributes:
+        pending: Whether there is a request for a snapshot that wasn't answered.
+        stop: Whether to stop after it.
+    """
 
     def __init__(self):
+        self.pending = False
         self.stop = False
-        self.snapshot = False
 
     def listen(self):
         """Install the handlers; glog's own handler for SIGTERM must be installed before."""
@@ -83,11 +88,14 @@ class Requests:
         signal.signal(signal.SIGUSR1, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_snapshot)
 
+    def ask_to_stop(self):
+        self.stop = self.pending = True
+
     def _on_stop(self, number, frame):
-        self.stop = True
+        self.ask_to_stop()
 
     def _on_snapshot(self, number, frame):
-        self.snapshot = True
+        self.pending = True
 
 
 def read_solver(settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from caffe_batch.training.process import WorkerProcess
 from caffe_batch.training.snapshots import Snapshot, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, write_job, write_lmdb
+from tests.training.test_training_supervisor import is_alive, wait_for
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
 
@@ -133,3 +135,20 @@ def test_a_warning_and_an_end_leave_time_for_the_snapshot(tmp_path: Path) -> Non
     assert (ending.reason, ending.detail) == (
         EndReason.INTERRUPTED, "killed at once, on a second request",
     )  # fmt: skip
+
+
+def test_a_worker_alone_ends_amid_an_update(runtime: Runtime, tmp_path: Path) -> None:
+    """Its supervisor was killed; the update would take hours."""
+    job = write_job(tmp_path, iter_size=LONG, test_initialization="false")
+    code = (
+        "import sys; from caffe_batch import runtimes; "
+        "from caffe_batch.training import JobDirectory, train; "
+        "train(JobDirectory(sys.argv[1]), runtimes.find(sys.argv[2]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(job.path), runtime.name]) as supervisor:
+        wait_for(lambda: job.log.exists() and "Learning Rate Policy" in job.log.read_text())
+        supervisor.kill()
+    record = job.read_record()
+    assert record is not None
+    wait_for(lambda: not is_alive(record.attempts[0].pid), timeout_s=10)
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [0]
