@@ -82,7 +82,8 @@ class DoesNotFitError(CaffeBatchError, MemoryError):
     """Not even a batch of one fits the budget. Exit code 3.
 
     Attributes:
-        missing_bytes: How many bytes the budget lacks at batch_size 1.
+        missing_bytes: How many bytes the budget lacks at batch_size 1; 0 where Caffe itself ran
+            out of memory and nobody told how much there was.
     """
 
     def __init__(self, message: str, *, missing_bytes: int, hint: str | None = None) -> None:

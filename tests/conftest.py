@@ -15,6 +15,9 @@ from caffe_batch import runtimes
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes.apt import Archive
 from caffe_batch.runtimes.installation import this_architecture
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.supervisor import train
+from tests.planned_jobs import FinishedJob, write_job
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,6 +80,18 @@ def pycaffe(
     yield run
     with server:
         requests.close()
+
+
+@pytest.fixture(scope="session")
+def finished(runtime: runtimes.Runtime, tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
+    """A job that real Caffe has finished, for the tests that only read it.
+
+    60 updates of 3 micro-batches of 6 samples; tests every 20, snapshots every 25.
+    """
+    job = write_job(tmp_path_factory.mktemp("finished"), snapshot=25)
+    seen: list[Progress] = []
+    outcome = train(job, runtime, observer=seen.append)
+    return FinishedJob(job, outcome, tuple(seen))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import lmdb
 from caffe_batch.rendering.job_files import JobFiles
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.job import JobDirectory
+from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.supervisor import Outcome
 
 #: Records of :func:`write_lmdb`, a multiple of no batch size in use.
 RECORDS = 70
@@ -114,7 +114,7 @@ def write_job(
         net: Text of another net.
         later: For each phase after the first, the solver fields that differ from the first's;
             max_iter and iter_size among them.
-        fields: Other solver fields, as they are written.
+        fields: Other solver fields, as they are written; None leaves one out.
     """
     job = JobDirectory(folder / "job")
     job.path.mkdir()
@@ -135,7 +135,8 @@ def write_job(
     for number, own in enumerate(later, start=2):
         solvers.append({**solver, "net": f'"{files.phase_net(number)}"', **own})
     for number, values in enumerate(solvers, start=1):
-        text = "".join(f"{name}: {value}\n" for name, value in values.items())
+        given = {name: value for name, value in values.items() if value is not None}
+        text = "".join(f"{name}: {value}\n" for name, value in given.items())
         files.phase_solver(number).write_text(text)
         files.phase_net(number).write_text(net)
     plan = {

@@ -17,7 +17,7 @@ DEMO = ROOT / "demo"
 JOB = DEMO / "job"
 SOLVER = ROOT / "prototxt" / "digits" / "solver.prototxt"
 
-#: Fits batch_size 32 but not 64: the recipe's 256 becomes 32 x 8.
+#: Fits batch_size 64 but not 128: the recipe's 256 becomes 64 x 4.
 BUDGET = "5MiB"
 
 

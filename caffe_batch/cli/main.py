@@ -21,7 +21,18 @@ COMMANDS = {
     "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
     "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net takes in Caffe."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
+    "status": ("caffe_batch.cli.status:status", "Say where a training stands."),
+    "stop": ("caffe_batch.cli.status:stop", "Stop a training that runs in the background."),
+    "report": ("caffe_batch.cli.report:report", "Write an HTML page about one or more runs."),
     "verify": ("caffe_batch.cli.verify:verify", "Measure whether accumulation is the same."),
+    "strategies": (
+        "caffe_batch.cli.strategies:strategies",
+        "List the ways to train with a small batch.",
+    ),
+    "compare": (
+        "caffe_batch.cli.compare:compare",
+        "Train several ways with several seeds, and compare them.",
+    ),
     "noise": ("caffe_batch.cli.noise:noise", "Measure the gradient noise scale on real Caffe."),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
     "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),

@@ -27,6 +27,18 @@ PIPE_WIDTH = 140
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; in ``--help`` the last one comes first."""
+
+    def decorate(command: Command) -> Command:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
+
+
 net_argument = click.argument("net", type=click.Path(readable=False))  # for shell completion
 solver_option = click.option(
     "--solver",
@@ -48,52 +60,46 @@ no_compensate_option = click.option(
 )
 
 
-def net_options(command: Command) -> Command:
-    """The options of every command that reads a net."""
-    for option in (
-        click.option(
-            "--allow-unknown-fields",
-            is_flag=True,
-            help="Skip fields that Caffe 1.0 doesn't know, with a warning each.",
-        ),
-        click.option(
-            "--allow-unknown",
-            is_flag=True,
-            help="Let layer types without a rule pass; totals are then lower bounds.",
-        ),
-        click.option(
-            "--input-shape",
-            "input_shapes",
-            multiple=True,
-            metavar="TOP=CxHxW",
-            help="Size of one record of a data layer's top, without the batch; may be repeated.",
-        ),
-        solver_option,
-    ):
-        command = option(command)
-    return command
+#: The options of every command that reads a net.
+net_options = option_group(
+    click.option(
+        "--allow-unknown-fields",
+        is_flag=True,
+        help="Skip fields that Caffe 1.0 doesn't know, with a warning each.",
+    ),
+    click.option(
+        "--allow-unknown",
+        is_flag=True,
+        help="Let layer types without a rule pass; totals are then lower bounds.",
+    ),
+    click.option(
+        "--input-shape",
+        "input_shapes",
+        multiple=True,
+        metavar="TOP=CxHxW",
+        help="Size of one record of a data layer's top, without the batch; may be repeated.",
+    ),
+    solver_option,
+)
 
 
-def engine_options(command: Command) -> Command:
-    """The options that say which build of Caffe is meant; ``engine`` comes as its name."""
-    for option in (
-        click.option(
-            "--half",
-            is_flag=True,
-            help="NVCaffe in half precision: FLOAT16 as default_forward_type and "
-            "default_backward_type.",
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(["caffe", "cudnn", "nvcaffe"]),
-            default="caffe",
-            show_default=True,
-            help="The GPU build: Caffe without cuDNN (exact), with cuDNN (bounds), or NVIDIA's "
-            "fork (an estimate).",
-        ),
-    ):
-        command = option(command)
-    return command
+#: The options that say which build of Caffe is meant; ``engine`` comes as its name.
+engine_options = option_group(
+    click.option(
+        "--half",
+        is_flag=True,
+        help="NVCaffe in half precision: FLOAT16 as default_forward_type and "
+        "default_backward_type.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["caffe", "cudnn", "nvcaffe"]),
+        default="caffe",
+        show_default=True,
+        help="The GPU build: Caffe without cuDNN (exact), with cuDNN (bounds), or NVIDIA's "
+        "fork (an estimate).",
+    ),
+)
 
 
 def parse_input_shapes(texts: Sequence[str]) -> dict[str, Shape]:

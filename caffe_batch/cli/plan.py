@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from caffe_batch.cli.options import console, json_option, net_argument, print_json
-from caffe_batch.cli.plan_request import PlanRequest, plan_options
+from caffe_batch.cli.plan_options import plan_options
+from caffe_batch.cli.plan_request import PlanRequest
 
 
 @click.command()

@@ -1,8 +1,7 @@
-"""The options that describe a plan, for ``plan`` and ``train``, and what becomes of them."""
+"""What the options of a plan come to: checked, read, and planned."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,193 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffe_batch.cli.options import (
-    Command,
-    engine_options,
-    load_recipe,
-    net_options,
-    no_compensate_option,
-)
+from caffe_batch.cli.options import load_recipe
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
+    from caffe_batch.memory import Model
     from caffe_batch.net import Recipe, Sources
     from caffe_batch.planning import Budget, Plan, Wishes
     from caffe_batch.rendering.job_files import JobFiles
-
-
-class Share(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
-    """A share such as ``5%``, as a fraction of one."""
-
-    name = "P%"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        if isinstance(value, Fraction):
-            return value
-        text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(value))
-        if not text or Fraction(text[1]) >= 100:
-            self.fail(f"{value!r} is no share such as 5%, below 100%", param, ctx)
-        return Fraction(text[1]) / 100
-
-
-class Epochs(click.ParamType):  # type: ignore[type-arg]
-    """A positive number of epochs, as it was written."""
-
-    name = "EPOCHS"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        try:
-            epochs = Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            epochs = Fraction(0)
-        if epochs <= 0:
-            self.fail(f"{value!r} is no number of epochs above 0", param, ctx)
-        return epochs
-
-
-POSITIVE = click.IntRange(min=1)
-
-
-def budget_options(command: Command) -> Command:
-    """The options that say how much memory there is, and whose."""
-    for option in (
-        click.option(
-            "--reserve",
-            metavar="SIZE",
-            help="What the CUDA context takes out of the budget.  [default: what `doctor` measured "
-            "on this GPU, else 512MiB; 0 in CPU mode]",
-        ),
-        click.option(
-            "--mode",
-            type=click.Choice(["gpu", "cpu"]),
-            default="gpu",
-            show_default=True,
-            help="Whose memory the budget is: the GPU's, or the host's in CPU mode.",
-        ),
-        click.option(
-            "--gpu-memory",
-            metavar="SIZE|auto|P%",
-            help="The memory that a run may use: 8GiB, 11000MiB, auto (all that is free), 80%.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def records_options(command: Command) -> Command:
-    """The options that say how much data there is."""
-    for option in (
-        click.option(
-            "--test-records",
-            type=POSITIVE,
-            multiple=True,
-            help="Records of the test data, where they can't be counted; once a test net.",
-        ),
-        click.option(
-            "--train-records",
-            type=POSITIVE,
-            help="Records of the training data, where the source can't be counted.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def split_options(command: Command) -> Command:
-    """The options of the split itself."""
-    for option in (
-        click.option(
-            "--prefer-multiple-of",
-            type=POSITIVE,
-            default=1,
-            metavar="M",
-            help="Take a batch_size that is a multiple of M where one fits.",
-        ),
-        click.option("--iter-size", type=POSITIVE, metavar="K", help="This iter_size, no other."),
-        click.option("--batch-size", type=POSITIVE, metavar="B", help="This batch_size, no other."),
-        click.option(
-            "--tolerance",
-            type=Share(),
-            default="0%",
-            metavar="P%",
-            help="How far the effective batch may be from N, for fewer passes an update.",
-        ),
-        click.option(
-            "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
-        ),
-        click.option(
-            "--effective-batch",
-            type=int,
-            metavar="N",
-            help="Samples per update that the recipe means.  [default: the files' own]",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def schedule_options(command: Command) -> Command:
-    """The options of the schedule and of what is compensated."""
-    for option in (
-        no_compensate_option,
-        click.option(
-            "--max-batch",
-            type=POSITIVE,
-            metavar="N",
-            help="The largest effective batch that growth may reach.  [default: a tenth of the "
-            "training records]",
-        ),
-        click.option(
-            "--schedule",
-            type=click.Choice(["decay", "grow", "hybrid"]),
-            default="decay",
-            show_default=True,
-            help="At the recipe's drops of the rate: decay it, grow the batch instead, or grow it "
-            "once and then decay.",
-        ),
-        click.option("--keep-tests", is_flag=True, help="Leave test batches and test_iter alone."),
-        click.option("--keep-schedule", is_flag=True, help="Leave all intervals as they are."),
-        click.option(
-            "--recipe-batch",
-            type=POSITIVE,
-            metavar="N",
-            help="Samples per update that the files' schedule was written for.  [default: the "
-            "files' own batch]",
-        ),
-        click.option(
-            "--lr-scaling",
-            type=click.Choice(["none", "linear", "sqrt"]),
-            default="none",
-            show_default=True,
-            help="How base_lr follows the effective batch.",
-        ),
-        click.option("--snapshot-every", type=Epochs(), help="Epochs between snapshots."),
-        click.option("--test-every", type=Epochs(), help="Epochs between tests."),
-        click.option(
-            "--epochs", type=Epochs(), help="Train for so many epochs.  [default: the recipe's]"
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def plan_options(command: Command) -> Command:
-    """All options that describe a plan."""
-    for options in (
-        engine_options,
-        records_options,
-        schedule_options,
-        split_options,
-        budget_options,
-        net_options,
-    ):
-        command = options(command)
-    return command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,26 +53,43 @@ class NetRequest:
         return parse_budget(self.gpu_memory, None, free_gpu_bytes, kept)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What the options and the files come to: everything that planning starts from.
+
+    Attributes:
+        model: The memory model of the recipe.
+        budget: The memory allowed.
+        wishes: What the plan is to be.
+        solver_text: The solver from the template, where the user gave none.
+    """
+
+    model: Model
+    budget: Budget
+    wishes: Wishes
+    solver_text: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest(NetRequest):
     """What the user asked ``plan`` for, as the options came in."""
 
     effective_batch: int | None
-    gpus: int
-    tolerance: Fraction
-    batch_size: int | None
-    iter_size: int | None
-    prefer_multiple_of: int
+    gpus: int = 1
+    tolerance: Fraction = Fraction(0)
+    batch_size: int | None = None
+    iter_size: int | None = None
+    prefer_multiple_of: int = 1
     epochs: Fraction | None
     test_every: Fraction | None
-    snapshot_every: Fraction | None
-    lr_scaling: str
+    snapshot_every: Fraction | None = None
+    lr_scaling: str = "none"
     recipe_batch: int | None
-    schedule: str
-    max_batch: int | None
-    keep_schedule: bool
-    keep_tests: bool
-    no_compensate: tuple[str, ...]
+    schedule: str = "decay"
+    max_batch: int | None = None
+    keep_schedule: bool = False
+    keep_tests: bool = False
+    no_compensate: tuple[str, ...] = ()
     train_records: int | None
     test_records: tuple[int, ...]
 
@@ -259,9 +97,21 @@ class PlanRequest(NetRequest):
         self, out: Path | None, check: Callable[[Plan], None] = lambda plan: None
     ) -> tuple[Plan, JobFiles | None]:
         """Plans, and writes the job directory if ``out`` is given and ``check`` doesn't raise."""
-        from caffe_batch.memory import Engine, Model
         from caffe_batch.planning import make_plan
-        from caffe_batch.rendering.job_files import with_solver, write_job
+        from caffe_batch.rendering.job_files import write_job
+
+        found = self.prepare()
+        plan = make_plan(found.model, found.budget, found.wishes)
+        check(plan)
+        if out is None:
+            return plan, None
+        model = found.model
+        return plan, write_job(plan, model.recipe, found.solver_text, model.sources, out)
+
+    def prepare(self) -> Prepared:
+        """Reads the files; notes and warnings go to stderr."""
+        from caffe_batch.memory import Engine, Model
+        from caffe_batch.rendering.job_files import with_solver
         from caffe_batch.training.checks import check_solver
 
         self._check()
@@ -276,15 +126,12 @@ class PlanRequest(NetRequest):
         check_solver(recipe.solver, recipe.solver_path)
         engine = Engine(self.engine)
         model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
-        plan = make_plan(model, budget, self._wishes(recipe, sources))
-        check(plan)
+        wishes = self._wishes(recipe, sources)
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
             )
-        if out is None:
-            return plan, None
-        return plan, write_job(plan, recipe, solver_text, sources, out)
+        return Prepared(model, budget, wishes, solver_text)
 
     def _check(self) -> None:
         """Refuses options that contradict each other."""

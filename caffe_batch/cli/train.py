@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +13,22 @@ import click
 from click.core import ParameterSource
 
 from caffe_batch.cli.options import warnings_on_stderr
-from caffe_batch.cli.plan_request import PlanRequest, plan_options
+from caffe_batch.cli.plan_options import plan_options
+from caffe_batch.cli.plan_request import PlanRequest
+from caffe_batch.cli.train_options import (
+    TrainRequest,
+    fault_options,
+    machine_options,
+    start_options,
+    view_options,
+)
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
     from caffe_batch.planning import Plan
+    from caffe_batch.runtimes import Runtime
     from caffe_batch.training import JobDirectory, Outcome
+    from caffe_batch.training.supervisor import Observer
 
 
 @click.command()
@@ -27,80 +40,61 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="The job directory, when NET is planned first.  [default: NET's name + .job]",
 )
-@click.option("--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to train on.")
-@click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
-@click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="CPU threads of the matrix products; more than one helps large nets only.",
-)
-@click.option(
-    "--noise-scale",
-    is_flag=True,
-    help="Measure the gradient noise scale on the way, from the micro-batches of some updates.",
-)
-@click.option("--restart", is_flag=True, help="Throw away an earlier run; start from update 0.")
-@click.option("-q", "--quiet", is_flag=True, help="Show notes and the result only.")
+@machine_options
+@start_options
+@fault_options
+@view_options
 @click.pass_context
-def train(
-    ctx: click.Context,
-    /,
-    target: str,
-    out: Path | None,
-    spec: str | None,
-    cpu: bool,
-    gpu: int | None,
-    threads: int,
-    noise_scale: bool,
-    restart: bool,
-    quiet: bool,
-    **plan: Any,
-) -> None:
+def train(ctx: click.Context, /, target: str, out: Path | None, **given: Any) -> None:
     """Train a planned directory on real Caffe.
 
     DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
-    its newest snapshot. Given a NET and the options of `plan`, it is planned first.
+    its newest snapshot that is whole, and its data from the record that comes next; one that runs
+    out of memory goes on by itself, with the next smaller split of the same effective batch. Given
+    a NET and the options of `plan`, it is planned first.
 
-    Ctrl-C finishes the update, takes a snapshot and exits with 130; a second one stops at once.
+    Ctrl-C takes a snapshot and exits with 130, as SIGTERM and SIGUSR1 do; a second Ctrl-C stops at
+    once. SIGHUP takes a snapshot and goes on.
     """
     from caffe_batch import runtimes
-    from caffe_batch.reporting.training_view import LastingConsole, TrainingView
-    from caffe_batch.training import Device, JobDirectory, JobState, Options
-    from caffe_batch.training import train as run
+    from caffe_batch.training import JobDirectory, JobState
 
-    if cpu and gpu is not None:
-        raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
-    runtime = runtimes.find(spec)
+    request = TrainRequest(**{field.name: given.pop(field.name) for field in fields(TrainRequest)})
+    request.check()
     job = JobDirectory(target)
+    if request.follow:
+        from caffe_batch.cli.following import follow
+
+        _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only looks on")
+        follow(job, quiet=request.quiet)
+        return
+    runtime = runtimes.find(request.spec)
     if job.is_planned():
-        _refuse_plan_options(ctx, job, [*plan, "out"])
+        allowed = {param.name or "" for param in ctx.command.params} - {*given, "out"}
+        hint = "Plan again with `caffe-batch plan ... --out DIR`, or leave the option out."
+        _refuse_options(ctx, allowed, f"{job.path} is planned already", hint)
     else:
-        job = _plan_first(target, plan, out, noise_scale=noise_scale)
-    device = Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
-    options = Options(
-        device=device, gpu=gpu, threads=threads, restart=restart, noise_scale=noise_scale
-    )
-    with warnings_on_stderr(), TrainingView(LastingConsole(stderr=True), quiet=quiet) as view:
-        outcome = run(job, runtime, options, view)
+        job = _plan_first(target, given, out, noise_scale=request.noise_scale)
+    if request.detach:
+        from caffe_batch.cli.detaching import detach
+
+        detach(job)
+    outcome = _run(job, runtime, request)
     if outcome.ran:
         _draw_loss(job)
-    _print_outcome(job, outcome, noise_scale=noise_scale)
+    _print_outcome(job, outcome, noise_scale=request.noise_scale)
     if outcome.state is JobState.INTERRUPTED:
         sys.exit(130)
 
 
-def _refuse_plan_options(ctx: click.Context, job: JobDirectory, names: list[str]) -> None:
-    """A planned directory is trained as it is: options that would plan it anew are an error."""
+def _refuse_options(
+    ctx: click.Context, allowed: Iterable[str], why: str, hint: str = "Leave the option out."
+) -> None:
+    """An option that would have no effect is an error."""
     for parameter in ctx.command.params:
         given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
-        if given and parameter.name in names:
-            raise InputError(
-                f"{parameter.opts[0]}: {job.path} is planned already",
-                hint="Plan again with `caffe-batch plan ... --out DIR`, or leave the option out.",
-            )
+        if given and parameter.name not in allowed:
+            raise InputError(f"{parameter.opts[0]}: {why}", hint=hint)
 
 
 def _plan_first(
@@ -125,6 +119,30 @@ def _plan_first(
     return job
 
 
+def _run(job: JobDirectory, runtime: Runtime, request: TrainRequest) -> Outcome:
+    """Train, and show it."""
+    from caffe_batch.reporting.audit_view import audit_warnings
+    from caffe_batch.reporting.training_view import LastingConsole, TrainingView
+    from caffe_batch.training import Progress
+    from caffe_batch.training import train as run
+
+    warnings = audit_warnings(job.read_plan().audit)
+    with warnings_on_stderr(), ExitStack() as open_now:
+        console = LastingConsole(stderr=True)
+        view = TrainingView(console, quiet=request.quiet, warnings=warnings)
+        observers: list[Observer] = [open_now.enter_context(view)]
+        if request.tensorboard:
+            from caffe_batch.reporting.tensorboard import TensorBoardFiles
+
+            observers.append(open_now.enter_context(TensorBoardFiles(job)))
+
+        def observe(progress: Progress) -> None:
+            for observer in observers:
+                observer(progress)
+
+        return run(job, runtime, request.options(), observe)
+
+
 def _draw_loss(job: JobDirectory) -> None:
     from caffe_batch.reporting.loss_plot import write_loss_plot
 
@@ -138,25 +156,12 @@ def _draw_loss(job: JobDirectory) -> None:
 
 
 def _print_outcome(job: JobDirectory, outcome: Outcome, *, noise_scale: bool) -> None:
-    from caffe_batch.reporting.training_view import format_scores
+    from caffe_batch.reporting.outcome_view import outcome_lines
 
     done = f"{outcome.update:,} of {outcome.updates:,} updates"
     if not outcome.ran:
         click.echo(f"Finished already: {done}; --restart trains again from update 0.")
     else:
         click.echo(f"{outcome.state.value.capitalize()}: {done}.")
-    if outcome.scores:
-        at = outcome.scores[-1].update
-        click.echo(f"test:  {format_scores(outcome.scores)} (after update {at:,})")
-    if noise_scale:
-        _print_noise(job)
-    click.echo(f"plan:  {job.read_plan().summary}")
-    click.echo(f"files: {job.path}")
-
-
-def _print_noise(job: JobDirectory) -> None:
-    from caffe_batch.reporting.noise_view import training_noise
-    from caffe_batch.training.metrics import gradient_metrics
-
-    batch = job.read_plan().effective_batch
-    click.echo(f"noise: {training_noise(gradient_metrics(job.metrics), batch)}")
+    for line in outcome_lines(job, outcome.scores, noise_scale=noise_scale):
+        click.echo(line)

@@ -30,6 +30,7 @@ def main(settings):
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[0] = os.path.join(os.path.dirname(here), "training")
     from micro_gradients import MicroGradients
+    from trained_weights import load_weights, without_weights
     from worker import Events, choose_device
 
     del sys.modules["worker"]  # a Python layer's module may be called so
@@ -47,13 +48,12 @@ def main(settings):
     except LookupError as error:
         events.send("refused", why=str(error))
         return 1
-    note = f"No weights file has layer {', '.join(fresh)}: the fillers' values stay there."
     events.send(
         "started",
         caffe_version=getattr(caffe, "__version__", "unknown"),
         python_version=platform.python_version(),
         device="CPU" if gpu is None else f"GPU {gpu}",
-        choices=[note] if settings["weights"] and fresh else [],
+        choices=[without_weights(fresh)] if settings["weights"] and fresh else [],
     )
     gradients = MicroGradients(net, settings["frozen"])
     last = len(net.layers) - 1
@@ -81,36 +81,6 @@ def build(caffe, gpu, settings):
     return caffe.Net(
         settings["net"], caffe.TRAIN, level=settings["level"], stages=settings["stages"]
     )
-
-
-def load_weights(net, files):
-    """Load weights as Caffe does, by the names of the layers.
-
-    Caffe passes over layers that the net or the file doesn't have, without a word outside its log.
-
-    Returns:
-        Names of the layers with parameters that no file has.
-
-    Raises:
-        LookupError: A file has none of the net's layers.
-    """
-    params = [(name, blob) for name, layer in zip(net._layer_names, net.layers)
-              for blob in layer.blobs]  # fmt: skip
-    loaded = set()
-    for path in files:
-        before = [blob.data.copy() for _, blob in params]
-        for _, blob in params:
-            blob.data[...] = float("nan")  # what the file doesn't overwrite
-        net.copy_from(path)
-        missing = [bool((blob.data != blob.data).all()) for _, blob in params]
-        if all(missing):
-            raise LookupError(f"no layer of the net has its weights in {path}")
-        for (name, blob), values, absent in zip(params, before, missing):
-            if absent:
-                blob.data[...] = values
-            else:
-                loaded.add(name)
-    return list(dict.fromkeys(name for name, _ in params if name not in loaded))
 
 
 if __name__ == "__main__":

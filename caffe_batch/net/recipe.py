@@ -158,7 +158,7 @@ def read_recipe(
     if solver is None:
         message = prototxt.read(path, allow_unknown_fields=allow_unknown_fields)
         if isinstance(message, caffe_pb2.SolverParameter):
-            return _from_solver(message, path, allow_unknown_fields=allow_unknown_fields)
+            return follow_solver(message, path, allow_unknown_fields=allow_unknown_fields)
     else:
         message = prototxt.read_net(path, allow_unknown_fields=allow_unknown_fields)
     settings = caffe_pb2.SolverParameter()
@@ -174,9 +174,19 @@ def read_recipe(
     return Recipe(settings, solver_path, train, tests)
 
 
-def _from_solver(
-    solver: caffe_pb2.SolverParameter, path: Path, *, allow_unknown_fields: bool
+def follow_solver(
+    solver: caffe_pb2.SolverParameter, path: Path, *, allow_unknown_fields: bool = False
 ) -> Recipe:
+    """The recipe of a solver: its nets are read.
+
+    Args:
+        solver: The solver, in current syntax.
+        path: Its file: nets that aren't where Caffe looks are looked for beside it.
+        allow_unknown_fields: As :func:`read_recipe` takes it.
+
+    Raises:
+        InputError: A net is missing, unreadable, or the solver contradicts itself.
+    """
     given = [field.name for field, _ in solver.ListFields() if field.name in TRAIN_NET_FIELDS]
     if len(given) != 1:
         has = f"has {' and '.join(given)}" if given else "has none"

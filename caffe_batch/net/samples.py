@@ -159,9 +159,10 @@ class _Step:
 
     def _after_sum(self) -> tuple[tuple[Samples, ...], str]:
         """Behind a sum over the batch only sums and multiples keep the relation."""
-        factors = {state.factor for state in self.bottoms if isinstance(state, Summed)}
-        alone = all(isinstance(state, Summed) for state in self.bottoms) and len(factors) == 1
-        factor = next(iter(factors))
+        factor, *others = {state.factor for state in self.bottoms if isinstance(state, Summed)}
+        # Beside a mean, what is the same in every pass is its own mean.
+        allowed = (Summed, Fixed) if factor == 1 else (Summed,)
+        alone = not others and all(isinstance(state, allowed) for state in self.bottoms)
         if alone and (self.coupling.affine if factor == 1 else self.coupling.linear):
             return (Summed(factor),) * len(self.node.tops), ""
         return self._mixed("it works on a value that sums up the whole batch")

@@ -11,16 +11,14 @@ parallel.cpp, batch_norm_layer.cpp, the data layers and the losses.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
-from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.memory.predict import Model
-from caffe_batch.net.graph import Net, Node
-from caffe_batch.net.samples import Rows, Station, Summed, follow
+from caffe_batch.net.samples import Rows, Station, Summed
+from caffe_batch.planning.both_sizes import BothSizes
 from caffe_batch.planning.changes import Change, batch_changes
 from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.numbers import as_float32
@@ -49,7 +47,7 @@ def audit(
     """
     if iter_size * gpus == 1:
         return ()
-    split = Split(model, batch_size, iter_size, gpus)
+    split = BothSizes(model, batch_size, iter_size, gpus)
     findings = list(_of_solver(split))
     try:
         stations = split.stations
@@ -63,92 +61,10 @@ def audit(
     return tuple(_refuse(finding, refused) for finding in findings)
 
 
-@dataclass(frozen=True)
-class Split:
-    """One split of the effective batch, with the net at both sizes."""
-
-    model: Model
-    batch_size: int
-    iter_size: int
-    gpus: int
-
-    @property
-    def parts(self) -> int:
-        """Passes, on all GPUs, that make one update."""
-        return self.iter_size * self.gpus
-
-    @property
-    def per_gpu(self) -> int:
-        """Samples of one pass on one GPU."""
-        return self.batch_size // self.gpus if self.model.divides_batch else self.batch_size
-
-    @cached_property
-    def small(self) -> Net:
-        """The net of one pass on one GPU."""
-        return self._alone.train_net(self.per_gpu)
-
-    @cached_property
-    def stations(self) -> tuple[Station, ...]:
-        """What becomes of the samples, layer by layer."""
-        return follow(self.small, self._whole[0], self._whole[1])
-
-    def factor(self, summed: Summed) -> Fraction | None:
-        """What a sum over the whole batch is to the mean of the passes' sums."""
-        measured = self._whole[1]
-        return Fraction(self.parts) if summed.factor == measured else summed.factor
-
-    def change(
-        self, node: Node, path: tuple[str | int, ...], before: Any, after: Any, reason: str
-    ) -> Change:
-        """A change in a layer of the file."""
-        index = self._written[node.layer.name, node.layer.type][0]
-        return Change("net", path, before, after, reason, index, node.layer.name)
-
-    def written(self, node: Node) -> Node:
-        """The layer as the file has it: for an inserted Split, the one whose top it splits."""
-        if (node.layer.name, node.layer.type) in self._written:
-            return node
-        return next(
-            maker for maker in reversed(self.small.nodes)
-            if maker is not node and node.bottoms[0] in maker.tops
-        )  # fmt: skip
-
-    @cached_property
-    def _alone(self) -> Model:
-        return self.model if self.gpus == 1 else replace(self.model, gpus=1)
-
-    @cached_property
-    def _whole(self) -> tuple[Net, int]:
-        """The net of the whole batch, and how many passes it stands for.
-
-        Where Caffe can't build that one (a blob over its limit), two passes show the same.
-        """
-        try:
-            return self._alone.train_net(self.per_gpu * self.parts), self.parts
-        except ShapeError:
-            return self._alone.train_net(self.per_gpu * 2), 2
-
-    def hands_weight_on(self, node: Node) -> bool:
-        """Whether a Split has taken its loss_weight over (insert_splits.cpp).
-
-        A loss then seems to weigh the default 1, but the Split writes its top's diff anew.
-        """
-        known = self._written.get((node.layer.name, node.layer.type))
-        return known is not None and known[1] != node.layer.loss_weights
-
-    @cached_property
-    def _written(self) -> dict[tuple[str, str], tuple[int, tuple[float, ...]]]:
-        """Index in the file and loss weights of each layer, by name and type."""
-        return {
-            (layer.name, layer.type): (index, tuple(layer.loss_weight))
-            for index, layer in self.model.recipe.train.selected()
-        }
+Judge = Callable[[BothSizes, Station], Iterator[Finding]]
 
 
-Judge = Callable[[Split, Station], Iterator[Finding]]
-
-
-def _of_solver(split: Split) -> Iterator[Finding]:
+def _of_solver(split: BothSizes) -> Iterator[Finding]:
     solver, k = split.model.recipe.solver, split.iter_size
     if solver.clip_gradients >= 0 and k > 1:
         before = as_float32(solver.clip_gradients)
@@ -181,7 +97,7 @@ def _of_solver(split: Split) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _of_data(split: Split, station: Station) -> Iterator[Finding]:
+def _of_data(split: BothSizes, station: Station) -> Iterator[Finding]:
     layer = station.small.layer
     if layer.bottoms or not station.trains or station.small.rule is UNKNOWN:
         return
@@ -214,7 +130,7 @@ _ORDER = {
 }
 
 
-def _windows(split: Split, station: Station) -> Finding:
+def _windows(split: BothSizes, station: Station) -> Finding:
     """WindowData takes floor(batch_size x fg_fraction) windows with an object in each batch."""
     name = station.small.layer.name
     here, whole = (station.coupling.quota or 0) * split.parts, station.whole.quota or 0
@@ -231,7 +147,7 @@ def _windows(split: Split, station: Station) -> Finding:
     )  # fmt: skip
 
 
-def _of_layer(split: Split, station: Station) -> Iterator[Finding]:
+def _of_layer(split: BothSizes, station: Station) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
     layer, coupling = station.small.layer, station.coupling
     if not station.trains:
@@ -278,7 +194,7 @@ def _draws(station: Station, what: str) -> Finding:
     )  # fmt: skip
 
 
-def _batch_norm(split: Split, station: Station) -> Iterator[Finding]:
+def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
     name, decay, k = station.small.layer.name, station.coupling.decay, split.iter_size
     if not station.coupling.statistics or decay is None:
         yield Finding(
@@ -310,7 +226,7 @@ def _batch_norm(split: Split, station: Station) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _of_loss(split: Split, station: Station) -> Iterator[Finding]:
+def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
     """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
     weighted = [i for i, weight in enumerate(station.small.loss) if weight]
     if not weighted:
@@ -344,7 +260,7 @@ def _of_loss(split: Split, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _counted_twice(split: Split, station: Station) -> Iterator[Finding]:
+def _counted_twice(split: BothSizes, station: Station) -> Iterator[Finding]:
     """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
     top = station.tops[0]
     if not (isinstance(top, Summed) and split.factor(top) == 1):
@@ -356,7 +272,9 @@ def _counted_twice(split: Split, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _weigh(split: Split, station: Station, cause: Cause, factors: dict[int, Fraction]) -> Finding:
+def _weigh(
+    split: BothSizes, station: Station, cause: Cause, factors: dict[int, Fraction]
+) -> Finding:
     """The finding and the change for a loss that is a sum over the batch."""
     node = split.written(station.small)
     times = " or ".join(sorted({f"{float(factor):g}" for factor in factors.values()}))
@@ -383,7 +301,7 @@ def _weigh(split: Split, station: Station, cause: Cause, factors: dict[int, Frac
     )  # fmt: skip
 
 
-def _of_literal(split: Split, station: Station) -> Iterator[Finding]:
+def _of_literal(split: BothSizes, station: Station) -> Iterator[Finding]:
     """Batch sizes written out where no data is made."""
     if station.small.layer.type != "Reshape":
         return
@@ -398,7 +316,7 @@ def _of_literal(split: Split, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _one_size(split: Split, error: ShapeError) -> Finding:
+def _one_size(split: BothSizes, error: ShapeError) -> Finding:
     return Finding(
         Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
         f"Caffe builds the net with {split.per_gpu} samples a pass only, so there is no whole "
@@ -406,7 +324,7 @@ def _one_size(split: Split, error: ShapeError) -> Finding:
     )  # fmt: skip
 
 
-def _of_log(split: Split) -> Iterator[Finding]:
+def _of_log(split: BothSizes) -> Iterator[Finding]:
     """What Caffe's log prints of the train net."""
     used = {i for node in split.small.nodes for i in node.bottoms}
     tops = {i for node in split.small.nodes for i in node.tops}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class Change:
         after: Its value in the plan; None if it is removed.
         reason: Why, in a sentence.
         layer_name: For people.
+        compensates: Whether it makes up for what accumulation changes, and so depends on iter_size.
     """
 
     file: str
@@ -43,6 +44,12 @@ class Change:
     reason: str
     layer: int | None = None
     layer_name: str = ""
+    compensates: bool = False
+
+    @property
+    def place(self) -> tuple[str, int | None, tuple[str | int, ...]]:
+        """What it sets: no two changes of a plan set the same."""
+        return self.file, self.layer, self.path
 
     @property
     def field(self) -> str:
@@ -60,7 +67,29 @@ class Change:
             "from": self.before,
             "to": self.after,
             "reason": self.reason,
+            "layer_index": self.layer,
+            "layer_name": self.layer_name,
+            "path": list(self.path),
+            "compensates": self.compensates,
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Change:
+        """The change that :meth:`json` wrote.
+
+        Raises:
+            KeyError: It was written by a version that didn't write the path.
+        """
+        return cls(
+            file=content["file"].removesuffix(".prototxt"),
+            path=tuple(content["path"]),
+            before=content["from"],
+            after=content["to"],
+            reason=content["reason"],
+            layer=content["layer_index"],
+            layer_name=content["layer_name"],
+            compensates=content["compensates"],
+        )
 
 
 def batch_changes(recipe: Recipe, layers: Sequence[Layer], size: int) -> list[Change]:
@@ -109,6 +138,12 @@ def layer_changes(
         if before != size:
             changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
     return changes
+
+
+def inside_solver(change: Change, number: int) -> Change:
+    """A change in a test net that stands in the solver, as one of the solver's fields."""
+    path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
+    return replace(change, path=path, layer=None)
 
 
 def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[Change]:

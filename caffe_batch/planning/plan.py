@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from caffe_batch.memory.engine import Engine
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.changes import Change
-from caffe_batch.planning.findings import Finding, Scope, Verdict
+from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.growth import PlannedPhase
 from caffe_batch.planning.split import Candidate
 from caffe_batch.sizes import format_size
@@ -48,6 +49,7 @@ class Plan:
 
     Attributes:
         requested_effective_batch: Samples per update that were asked for.
+        recipe_batch: Samples per update that the files' schedule was written for.
         chosen: The split; its effective_batch is the plan's.
         gpus: GPUs that share each update.
         budget: The memory allowed on each GPU.
@@ -67,9 +69,12 @@ class Plan:
         phases: Where the effective batch grows in the course of the run, its phases: ``chosen``,
             ``changes`` and the files of the plan are then the first one's, ``findings`` the last
             one's. Empty where it stays.
+        half, allow_unknown: As the memory model had them.
+        refused: What was not to be compensated.
     """
 
     requested_effective_batch: int
+    recipe_batch: int
     chosen: Candidate
     gpus: int
     budget: Budget
@@ -86,6 +91,9 @@ class Plan:
     train_records: int | None
     lower_bound: bool
     phases: tuple[PlannedPhase, ...] = ()
+    half: bool = False
+    allow_unknown: bool = False
+    refused: frozenset[Cause] = frozenset()
 
     @property
     def batch_size(self) -> int:
@@ -143,12 +151,7 @@ class Plan:
 
     def verdict(self) -> str:
         """Whether this is the recipe's training, in a sentence."""
-        of_training = [each for each in self.findings if each.scope is Scope.TRAINING]
-        if not of_training:
-            return "One pass an update: nothing is accumulated."
-        worst = max((each.verdict for each in of_training), key=_ORDER.index)
-        causes = sorted({each.cause.value for each in of_training if each.verdict is worst})
-        return f"{_SENTENCES[worst]}{'' if worst in _SAME else ': ' + ', '.join(causes)}."
+        return verdict_of(self.findings)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -160,6 +163,8 @@ class Plan:
                 f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
                 "all; without that a larger batch_size would fit."
             )
+        if self.phases:
+            notes.append(f"The audit is of the last phase, iter_size {self.iter_sizes[-1]}.")
         if self.engine is Engine.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(
@@ -183,6 +188,7 @@ class Plan:
         return {
             "effective_batch": self.effective_batch,
             "requested_effective_batch": self.requested_effective_batch,
+            "recipe_batch": self.recipe_batch,
             "batch_size": self.batch_size,
             "iter_size": self.iter_size,
             "gpus": self.gpus,
@@ -197,6 +203,9 @@ class Plan:
             "lower_bound": self.lower_bound,
             "notes": list(self.notes),
             "train_records": self.train_records,
+            "half": self.half,
+            "allow_unknown": self.allow_unknown,
+            "no_compensate": sorted(cause.value for cause in self.refused),
             "candidates": [
                 {
                     "batch_size": candidate.batch_size,
@@ -234,3 +243,13 @@ _SENTENCES = {
     Verdict.DIFFERENT: "Not quite the training of the whole batch in one pass",
 }
 _SAME = (Verdict.EXACT, Verdict.COMPENSATED)
+
+
+def verdict_of(findings: Sequence[Finding]) -> str:
+    """Whether a split with these findings is the recipe's training, in a sentence."""
+    of_training = [each for each in findings if each.scope is Scope.TRAINING]
+    if not of_training:
+        return "One pass an update: nothing is accumulated."
+    worst = max((each.verdict for each in of_training), key=_ORDER.index)
+    causes = sorted({each.cause.value for each in of_training if each.verdict is worst})
+    return f"{_SENTENCES[worst]}{'' if worst in _SAME else ': ' + ', '.join(causes)}."

@@ -43,6 +43,9 @@ from caffe_batch.sizes import format_size
 #: Test batches make room for the train net down to this size; below only if nothing fits else.
 SMALLEST_TEST_BATCH = 8
 
+#: From this change of the effective batch on, the learning rate is worth a remark.
+WORTH_A_WORD = Fraction(1, 20)
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -200,6 +203,7 @@ class _Planner:
             )
         return Plan(
             requested_effective_batch=self.wanted,
+            recipe_batch=self.scale(chosen).own_batch,
             chosen=chosen,
             gpus=model.gpus,
             budget=self.budget,
@@ -216,6 +220,9 @@ class _Planner:
             phases=draft.phases,
             train_records=records,
             lower_bound=bool(draft.prediction.unknown_layers),
+            half=model.half,
+            allow_unknown=model.allow_unknown,
+            refused=self.wishes.refused,
         )
 
     def scale(self, chosen: Candidate) -> Rescaling:
@@ -331,7 +338,7 @@ class _Planner:
                 )
                 remarks.append(
                     f"{self.wanted} splits badly: {chosen.iter_size} passes of "
-                    f"{chosen.batch_size}. Nearby are {better} (--tolerance 10%)."
+                    f"{chosen.batch_size}. Better ones nearby: {better} (--tolerance 10%)."
                 )
         if self.model.gpus > 1 and not self.sharing.divided:
             remarks.append(
@@ -339,17 +346,15 @@ class _Planner:
                 f"{self.model.gpus} GPUs. (NVIDIA's fork divides it: --engine nvcaffe.)"
             )
         scale = self.scale(chosen)
-        if scale.ratio != 1:
-            if self.model.gpus > 1 and wishes.schedule.recipe_batch is None:
-                remarks.append(
-                    f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
-                    "on one GPU; --recipe-batch says otherwise."
-                )
+        assumed = self.model.gpus > 1 and wishes.schedule.recipe_batch is None
+        if assumed and scale.ratio != 1:
             remarks.append(
-                rate_advice(
-                    self.model.recipe.solver.type, 1 / scale.ratio, wishes.schedule.lr_scaling
-                )
+                f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
+                "on one GPU; --recipe-batch says otherwise."
             )
+        if abs(1 / scale.ratio - 1) > WORTH_A_WORD:
+            kind, scaling = self.model.recipe.solver.type, wishes.schedule.lr_scaling
+            remarks.append(rate_advice(kind, 1 / scale.ratio, scaling))
         return remarks
 
 

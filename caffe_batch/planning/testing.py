@@ -15,7 +15,7 @@ from caffe_batch.memory.predict import Model
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.samples import Rows, Summed, follow
-from caffe_batch.planning.changes import Change, layer_changes
+from caffe_batch.planning.changes import Change, inside_solver, layer_changes
 from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.split import divisors
 
@@ -144,7 +144,7 @@ def changes_of_tests(
     for test, size in zip(tests, sizes, strict=True):
         if not test.shared and size != test.own_size:
             changes += [
-                _inside_solver(change, test.number) if change.file == "solver" else change
+                inside_solver(change, test.number) if change.file == "solver" else change
                 for change in layer_changes(
                     model.test_layers[test.number],
                     [index for index, _ in recipe.tests[test.number].selected()],
@@ -160,12 +160,6 @@ def changes_of_tests(
                        _why(test, size))
             )  # fmt: skip
     return changes
-
-
-def _inside_solver(change: Change, number: int) -> Change:
-    """A change in a test net that stands in the solver, as one of the solver's fields."""
-    path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
-    return replace(change, path=path, layer=None)
 
 
 def _why(test: NetTest, size: int) -> str:
@@ -193,6 +187,8 @@ def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
     used = {i for node in small.nodes for i in node.bottoms}
     uneven = []
     for station in follow(small, large, 2):
+        if station.coupling.carries or station.problem:
+            uneven.append(station.small.layer.name)
         for index, state in zip(station.small.tops, station.tops, strict=True):
             fair = isinstance(state, Rows) or (isinstance(state, Summed) and state.factor == 1)
             if index not in used and not fair:
@@ -201,8 +197,8 @@ def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
     if uneven:
         return Finding(
             Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
-            f"{name}: {', '.join(uneven)} isn't a mean over samples of each batch, so the mean "
-            f"over batches of {size} is not that over batches of {test.own_size}.",
+            f"{name}: {', '.join(uneven)} is no mean over the samples of a batch, each by itself, "
+            f"so the mean over batches of {size} is not that over batches of {test.own_size}.",
             scope=Scope.TEST,
         )  # fmt: skip
     if test.samples % size:

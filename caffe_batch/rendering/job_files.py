@@ -8,7 +8,7 @@ that they start from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import ceil
@@ -149,7 +149,7 @@ def write_job(
     changes = [each.changes for each in plan.phases] or [plan.changes]
     wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
     texts = job_texts(wired, recipe, solver_text, files)
-    _check_free(files, directory, texts)
+    check_free(files, directory, texts)
     planned = plan.json()
     content = {
         **planned,
@@ -164,11 +164,22 @@ def write_job(
             }
             for number, phase in enumerate(planned["phases"], start=1)
         ],
+        "input_shapes": {top: list(shape) for top, shape in (sources.input_shapes or {}).items()},
         "files": files.json(),
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
     }
     texts[files.plan] = json.dumps(content, indent=2) + "\n"
+    write_files(files, texts)
+    return files
+
+
+def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
+    """Writes the texts of a job in their order, plan.json last, and makes its directories.
+
+    Raises:
+        OSError: One can't be written; what was made is taken away again.
+    """
     with ExitStack() as undo:
         for folder in _missing_directories(files.snapshot_prefix.parent):
             undo.callback(_remove_empty, folder)
@@ -177,10 +188,9 @@ def write_job(
             undo.callback(path.unlink, missing_ok=True)
             write_text(path, text)
         undo.pop_all()
-    return files
 
 
-def _check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
+def check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
     """Raises an InputError if a job in this directory would overwrite anything."""
     if files.plan.exists():
         raise InputError(
@@ -223,13 +233,14 @@ def job_texts(
     texts = {}
     for number, own in enumerate(changes, start=1):
         texts[files.phase_net(number)] = edited_net(recipe.train, own)
-        texts[files.phase_solver(number)] = _edited_solver(recipe, solver_text, own)
+        texts[files.phase_solver(number)] = edited_solver(recipe, solver_text, own)
     for number, test in _other_test_files(recipe).items():
         texts[files.test_net(number)] = edited_net(test, changes[0], f"test_net_{number}")
     return texts
 
 
-def _edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
+def edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
+    """The text of a solver with its changes made; comments and layout stay."""
     path = None if recipe.solver_path is None else str(recipe.solver_path)
     document = prototxt.Document(text, caffe_pb2.SolverParameter, path)
     own = [change for change in changes if change.file == "solver"]

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from caffe_batch.sizes import format_size
 from caffe_batch.training.metrics import NetTestMetrics
 from caffe_batch.training.progress import Progress
 
@@ -21,10 +22,11 @@ from caffe_batch.training.progress import Progress
 LINE_INTERVAL_S = 10.0
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_SPARKLINE_WIDTH = 32
+#: Characters of the bar and of the sparkline, and between two columns.
+_LEAST_WIDTH, _MOST_WIDTH, _GAP = 10, 64, 2
 
 
-def sparkline(values: Sequence[float], width: int = _SPARKLINE_WIDTH) -> str:
+def sparkline(values: Sequence[float], width: int = 32) -> str:
     """The course of some values as a row of blocks, at most ``width`` of them.
 
     Each block is the mean of its share of the values; the lowest block is the smallest mean.
@@ -61,31 +63,43 @@ def progress_line(progress: Progress) -> str:
     if progress.loss is not None:
         parts.append(f"loss {_number(progress.loss)}")
     parts += _numbers(progress)
+    if progress.used_bytes is not None:
+        parts.append(f"{format_size(progress.used_bytes)} in use")
     if progress.left_s:
         parts.append(f"{_duration(progress.left_s)} left")
     return ", ".join(parts)
 
 
-def progress_view(progress: Progress) -> RenderableType:
-    """The progress as a few lines that are redrawn in place."""
+def progress_view(progress: Progress, width: int = 80) -> RenderableType:
+    """The progress as a few lines that are redrawn in place.
+
+    Args:
+        progress: What to show.
+        width: Characters of a line; the bar and the sparkline take what the numbers leave.
+    """
     if not progress.training:
         return Text("Starting Caffe and building the nets ...", style="dim")
-    bar = Table.grid(padding=(0, 2))
-    bar.add_row(
-        Text(f"update {progress.update:,} / {progress.updates:,}", style="bold"),
-        ProgressBar(total=progress.updates, completed=progress.update, width=32),
-        f"{progress.update / progress.updates:.0%}",
-        "" if progress.left_s is None else f"{_duration(progress.left_s)} left",
+    update = f"update {progress.update:,} / {progress.updates:,}"
+    loss = f"loss {'-' if progress.loss is None else _number(progress.loss)}"
+    share = f"{progress.update / progress.updates:.0%}"
+    left = "" if progress.left_s is None else f"{_duration(progress.left_s)} left"
+    numbers = max(len(update), len(loss)) + len(share) + len(left)
+    room = min(max(width - numbers - 3 * _GAP, _LEAST_WIDTH), _MOST_WIDTH)
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid.add_row(
+        Text(update, style="bold"),
+        ProgressBar(total=progress.updates, completed=progress.update, width=room),
+        share,
+        left,
     )
-    loss = Table.grid(padding=(0, 2))
-    loss.add_row(
-        f"loss {'-' if progress.loss is None else _number(progress.loss)}",
-        Text(sparkline(progress.losses), style="cyan", no_wrap=True),
-    )
-    lines: list[RenderableType] = [bar, loss, Text(", ".join(_numbers(progress)))]
+    grid.add_row(loss, Text(sparkline(progress.losses, room), style="cyan", no_wrap=True))
+    lines: list[RenderableType] = [grid, Text(", ".join(_numbers(progress)))]
     if progress.scores:
-        update = progress.scores[-1].update
-        lines.append(Text(f"test after update {update:,}: {format_scores(progress.scores)}"))
+        at = progress.scores[-1].update
+        lines.append(Text(f"test after update {at:,}: {format_scores(progress.scores)}"))
+    memory = _memory(progress)
+    if memory:
+        lines.append(Text(f"memory {memory}"))
     return Group(*lines)
 
 
@@ -100,17 +114,21 @@ class LastingConsole(Console):
 class TrainingView:
     """Shows progress; a context manager, and an observer for ``train``.
 
-    Notes are printed once. On a terminal the rest is redrawn in place; elsewhere there is a line
-    every ten seconds, one for each test, and one at the end. When what it writes to goes away
-    (the terminal was closed) it falls silent: the training goes on.
+    Warnings and notes are printed once. On a terminal the rest is redrawn in place; elsewhere
+    there is a line every ten seconds, one for each test, and one at the end. When what it writes
+    to goes away (the terminal was closed) it falls silent: the training goes on.
 
     Args:
         console: Where to show it; a :class:`LastingConsole` where the reader may go away.
-        quiet: Show notes only.
+        quiet: Show warnings and notes only.
+        warnings: What a person should know before the training begins.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console, *, quiet: bool = False, warnings: Sequence[str] = ()
+    ) -> None:
         self._console, self._quiet = console, quiet
+        self._warnings = tuple(warnings)
         self._live = Live(console=console, auto_refresh=False) if self._is_live() else None
         self._notes_shown = 0
         self._tested = self._printed = -1
@@ -136,11 +154,14 @@ class TrainingView:
         if self._gone:
             return
         try:
+            for warning in self._warnings:
+                self._print(f"warning: {warning}")
+            self._warnings = ()
             for note in progress.notes[self._notes_shown :]:
                 self._print(note)
             self._notes_shown = len(progress.notes)
             if self._live:
-                self._live.update(progress_view(progress), refresh=True)
+                self._live.update(progress_view(progress, self._console.width), refresh=True)
             elif not self._quiet and progress.training:
                 self._print_lines(progress)
         except OSError:
@@ -174,6 +195,16 @@ def _numbers(progress: Progress) -> list[str]:
     if progress.phases > 1:
         parts.append(f"phase {progress.phase} of {progress.phases}")
     return parts
+
+
+def _memory(progress: Progress) -> str:
+    """The memory of the worker beside the plan's prediction; empty where neither is known."""
+    parts = []
+    if progress.used_bytes is not None:
+        parts.append(f"{format_size(progress.used_bytes)} in use")
+    if progress.predicted_bytes is not None:
+        parts.append(f"{format_size(progress.predicted_bytes)} predicted")
+    return ", ".join(parts)
 
 
 def _number(value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -64,6 +65,7 @@ _EXTRAS = (
     ("plyvel", "plyvel", "leveldb", "reading the input sizes of LevelDB databases"),
     ("matplotlib", "matplotlib", "plot", "pictures of the loss"),
     ("nvidia-ml-py", "pynvml", "gpu", "--gpu-memory auto and --gpu-memory 80%"),
+    ("tensorboard", "tensorboard", "tensorboard", "train --tensorboard"),
 )
 
 _MIB = 1024**2
@@ -154,6 +156,15 @@ def process_gpu_bytes(number: int, pid: int) -> int | None:
         return None
     used = [process.usedGpuMemory for process in processes if process.pid == pid]
     return int(used[0]) if used and used[0] is not None else None
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set of a process of this machine, in bytes; None if it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else None
 
 
 def read_nvidia_smi(csv: str) -> Gpus:

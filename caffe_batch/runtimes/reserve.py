@@ -26,6 +26,12 @@ from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.store import data_directory
 
+#: The figure that runs out of memory have taught, behind the key of the GPU.
+_LEARNED = ", learned"
+
+#: A GPU that has this share of its free memory again is free as before.
+_SAME = 0.95
+
 #: Creating a context can take a minute where the driver compiles Caffe's kernels for the GPU.
 TIMEOUT_S = 300
 
@@ -73,13 +79,37 @@ class UnmeasuredError(InputError):
 
 
 def default_reserve(number: int = 0) -> Reserve:
-    """The reserve of a GPU where the user gives none: remembered, else assumed."""
+    """The reserve of a GPU where the user gives none: remembered, else assumed.
+
+    Where a run has shown that this isn't enough (:func:`learn_reserve`), it is what that run says.
+    """
     file = _file()
-    if file.exists():
-        remembered = recall(file, machine.gpus(), number)
-        if remembered is not None:
-            return Reserve(remembered, measured=True)
-    return Reserve(DEFAULT_RESERVE_BYTES, measured=False)
+    if not file.exists():
+        return Reserve(DEFAULT_RESERVE_BYTES, measured=False)
+    gpus = machine.gpus()
+    measured, learned = recall(file, gpus, number), recall(file, gpus, number, _LEARNED)
+    least = DEFAULT_RESERVE_BYTES if measured is None else measured
+    if learned is not None and learned > least:
+        return Reserve(learned, measured=True)
+    return Reserve(least, measured=measured is not None)
+
+
+def learn_reserve(number: int, free_bytes: int, needed_bytes: int) -> None:
+    """Learn from a run that asked for less than was free on a GPU, and ran out of memory.
+
+    The reserve is then more than the difference. Where less is free now than before the run,
+    another program has taken memory, and nothing is learned.
+
+    Args:
+        number: Which GPU.
+        free_bytes: What was free there before the run.
+        needed_bytes: What Caffe asked for, as predicted.
+    """
+    gpus = machine.gpus()
+    free_now = gpus.devices[number].free_bytes if number < len(gpus.devices) else None
+    if free_now is not None and free_now >= _SAME * free_bytes and free_bytes >= needed_bytes:
+        known = recall(_file(), gpus, number, _LEARNED) or 0
+        remember(_file(), gpus, number, max(known, free_bytes - needed_bytes + 1), _LEARNED)
 
 
 def measure_reserve(runtime: Runtime, gpus: machine.Gpus, number: int = 0) -> Reserve:
@@ -110,24 +140,25 @@ def fixed_bytes(process_bytes: int, requested_bytes: int) -> int:
     return process_bytes - requested_bytes
 
 
-def recall(file: Path, gpus: machine.Gpus, number: int) -> int | None:
+def recall(file: Path, gpus: machine.Gpus, number: int, what: str = "") -> int | None:
     """The remembered fixed cost of a GPU in bytes, or None.
 
     Args:
         file: Where it is remembered.
         gpus: The GPUs of this machine.
         number: Which of them.
+        what: Which figure, where it isn't the measured one.
     """
     key = _key(gpus, number)
-    return _read(file).get(key) if key else None
+    return _read(file).get(key + what) if key else None
 
 
-def remember(file: Path, gpus: machine.Gpus, number: int, cost_bytes: int) -> None:
+def remember(file: Path, gpus: machine.Gpus, number: int, cost_bytes: int, what: str = "") -> None:
     """Remembers the fixed cost of a GPU with its driver, in place of an older one."""
     key = _key(gpus, number)
     if key is None:
         return
-    known = {**_read(file), key: cost_bytes}
+    known = {**_read(file), key + what: cost_bytes}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 
 from caffe_batch.errors import InputError
+from caffe_batch.prototxt import read_net
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.training.job import PlanFacts
 from caffe_batch.training.learning_rate import learning_rate
 
 
@@ -47,4 +49,42 @@ def check_accumulates(iter_size: int) -> None:
         raise InputError(
             f"--noise-scale compares the micro-batches of an update, and iter_size is {iter_size}",
             hint="`caffe-batch noise NET` measures it without accumulation.",
+        )
+
+
+def missing_files(net: Path, directory: Path) -> list[str]:
+    """The files and databases that a net names and that aren't there, with the layer.
+
+    Args:
+        net: The net's file.
+        directory: Where relative paths start.
+    """
+    named = [
+        (layer.name, file)
+        for layer in read_net(net, allow_unknown_fields=True).layer
+        for file in (
+            layer.data_param.source,
+            layer.image_data_param.source,
+            layer.hdf5_data_param.source,
+            layer.window_data_param.source,
+            layer.transform_param.mean_file,
+        )
+    ]
+    return [
+        f"{file} (layer {layer!r})"
+        for layer, file in dict.fromkeys(named)
+        if file and not (directory / file).exists()
+    ]
+
+
+def check_one_gpu(plan: PlanFacts, path: Path) -> None:
+    """Refuses a plan for several GPUs.
+
+    Raises:
+        InputError: It is one.
+    """
+    if plan.gpus > 1:
+        raise InputError(
+            f"{path}: the plan is for {plan.gpus} GPUs, and train uses one",
+            hint="Plan with --gpus 1: the effective batch stays, iter_size grows.",
         )

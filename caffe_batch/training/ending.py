@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from caffe_batch.training.events import Finished, Refused, Stopped, WorkerEvent
+from caffe_batch.training.events import Diverged, Finished, Refused, Stopped, WorkerEvent
 
 
 class EndReason(str, Enum):
@@ -19,6 +19,9 @@ class EndReason(str, Enum):
     GPU_MEMORY = "out of GPU memory"
     HOST_MEMORY = "out of host memory"
     KILLED = "killed"
+    DIVERGED = "diverged"
+    STALLED = "no progress"
+    SNAPSHOT_LOST = "snapshot not written"
     CHECK_FAILED = "failed check"
     CRASHED = "crashed"
     PYTHON_ERROR = "Python error"
@@ -48,6 +51,12 @@ HINTS = {
     EndReason.HOST_MEMORY: "Close other programs, or plan again with a smaller --gpu-memory.",
     EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
     "run it again; it goes on from the newest snapshot.",
+    EndReason.DIVERGED: "Lower base_lr in solver.prototxt, then run it again: it goes on from the "
+    "last good snapshot. --on-divergence rollback:0.5 does that by itself.",
+    EndReason.STALLED: "Run it again: it goes on from the newest snapshot. --stall-timeout says "
+    "how long it may be silent.",
+    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it goes on from the newest "
+    "snapshot that is whole.",
     EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
     "directory where `plan` ran.",
 }
@@ -66,6 +75,10 @@ _HOST_MEMORY = re.compile(
 )
 
 
+# How Caffe words a snapshot that could not be written (io.cpp).
+_NOT_WRITTEN = "SerializeToOstream"
+
+
 def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
     """The reason of an ending.
 
@@ -82,12 +95,19 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
         return Ending(EndReason.INTERRUPTED, f"stopped after update {last_word.update}", status)
     if isinstance(last_word, Refused):
         return Ending(EndReason.REFUSED, last_word.why, status)
+    if isinstance(last_word, Diverged):
+        what = (
+            "weights are not finite" if last_word.loss is None else f"loss is {last_word.loss:.6g}"
+        )
+        return Ending(EndReason.DIVERGED, f"after update {last_word.update} the {what}", status)
     text = "\n".join(log)
     if _GPU_MEMORY.search(text):
         return Ending(EndReason.GPU_MEMORY, _failed_check(log) or "out of GPU memory", status)
     if _HOST_MEMORY.search(text):
         return Ending(EndReason.HOST_MEMORY, _failed_check(log) or "out of memory", status)
     failed = _failed_check(log)
+    if failed and _NOT_WRITTEN in failed:
+        return Ending(EndReason.SNAPSHOT_LOST, failed, status)
     if failed:
         return Ending(EndReason.CHECK_FAILED, failed, status)
     number = -status if status < 0 else status - 128 if 128 < status < 160 else 0

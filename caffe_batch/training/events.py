@@ -35,9 +35,11 @@ class Built:
 
     Attributes:
         update: Updates done so far: 0, or those of the snapshot it goes on from.
+        choices: What was decided on the way and why, one sentence each.
     """
 
     update: int
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,20 @@ class SnapshotTaken:
 
 
 @dataclass(frozen=True)
+class Diverged:
+    """The training is lost; it ends without a snapshot of these weights.
+
+    Attributes:
+        update: Updates done; it is the weights after them that are no good.
+        loss: Their loss, not finite or above the bound; None if the weights themselves are not
+            finite.
+    """
+
+    update: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
 class Refused:
     """The worker can't do what was asked; it ends without having trained."""
 
@@ -123,7 +139,15 @@ class Finished:
 
 
 WorkerEvent = (
-    Started | Built | Updated | GradientNorms | SnapshotTaken | Refused | Stopped | Finished
+    Started
+    | Built
+    | Updated
+    | GradientNorms
+    | SnapshotTaken
+    | Diverged
+    | Refused
+    | Stopped
+    | Finished
 )
 
 
@@ -136,15 +160,17 @@ def read_worker_line(line: str) -> WorkerEvent:
     try:
         content = json.loads(line)
         kind = content.pop("event")
-        if kind == "started":
-            return Started(**{**content, "choices": tuple(content["choices"])})
+        if "choices" in content:
+            content["choices"] = tuple(content["choices"])
         if kind == "updated":
             records = tuple(LossRecord(*record) for record in content["records"])
             return Updated(content["update"], content["seconds"], records)
         simple = {
+            "started": Started,
             "built": Built,
             "gradients": GradientNorms,
             "snapshot": SnapshotTaken,
+            "diverged": Diverged,
             "refused": Refused,
             "stopped": Stopped,
             "finished": Finished,

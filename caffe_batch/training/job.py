@@ -6,9 +6,7 @@ replaced as a whole (written under a temporary name, then renamed), so a reader 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,13 +15,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.errors import InputError
 from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.job_files import JobFiles
-
-
-class JobBusyError(CaffeBatchError, RuntimeError):
-    """Another ``train`` runs in the directory. Exit code 1."""
+from caffe_batch.training.lock import held, holder
+from caffe_batch.training.log_files import log_files
 
 
 class JobState(str, Enum):
@@ -55,6 +51,10 @@ class Attempt:
         ending: Why it ended (a value of ``EndReason``), or None while it runs.
         detail: The same in words, with Caffe's own message.
         phase: Which phase of the plan it ran, 1 for the first.
+        batch_size, iter_size: The split of the effective batch that it ran.
+        predicted_bytes: What the plan says that Caffe asks for; None if it doesn't say.
+        seen_bytes: The most memory that the worker was seen to have (see ``MemoryMeter``).
+        free_bytes: What was free on the GPU before it started; None on the CPU.
     """
 
     number: int
@@ -74,6 +74,11 @@ class Attempt:
     ending: str | None = None
     detail: str | None = None
     phase: int = 1
+    batch_size: int | None = None
+    iter_size: int | None = None
+    predicted_bytes: int | None = None
+    seen_bytes: int | None = None
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class JobRecord:
         caffe_batch_version: The version that ran it.
         seed: The solver's random_seed, or None if Caffe drew one.
         attempts: Every worker process, first to last.
+        weights: The .caffemodel files that update 0 begins with; none for the fillers' values.
+        initial_state: The solverstate of another run that this one goes on from, or None.
     """
 
     state: JobState
@@ -97,6 +104,8 @@ class JobRecord:
     caffe_batch_version: str
     seed: int | None
     attempts: tuple[Attempt, ...] = ()
+    weights: tuple[str, ...] = ()
+    initial_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,22 +124,34 @@ class PlanFacts:
     Attributes:
         effective_batch: Samples per update, in the first phase.
         batch_size, iter_size, gpus: Its factors.
+        predicted_bytes: What Caffe will ask for, cudaMalloc's rounding included, or None.
+        exact: Whether that is exact, not a bound or an estimate.
         cpu_mode: Whether the plan counts on Caffe's CPU mode.
         train_records: Records of the training set, or None if the plan doesn't know.
         working_directory: Where the plan was made; relative paths in the net start there.
         summary: The plan in one line.
         phases: The solvers to run one after another, at least one.
+        predicted_peak_bytes: What Caffe is predicted to ask for, in the plan's mode, or None.
+        audit: What accumulation changes, as plan.json has it.
     """
 
     effective_batch: int
     batch_size: int
     iter_size: int
     gpus: int
+    predicted_bytes: int | None
+    exact: bool
     cpu_mode: bool
     train_records: int | None
     working_directory: Path
     summary: str
     phases: tuple[PhaseFacts, ...]
+    predicted_peak_bytes: int | None = None
+    audit: tuple[Mapping[str, Any], ...] = ()
+
+    def predicted_on(self, device: str | None) -> int | None:
+        """The predicted peak if it is meant for a device, ``CPU`` or ``GPU 0``; else None."""
+        return self.predicted_peak_bytes if self.cpu_mode == (device == "CPU") else None
 
 
 class JobDirectory:
@@ -149,14 +170,28 @@ class JobDirectory:
         self.log = self.path / "caffe.log"
         self.metrics = self.path / "metrics.jsonl"
         self.loss_plot = self.path / "loss.png"
+        self.report = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
+        self.console = self.path / "train.log"  # what a detached ``train`` says
         self.worker_folder = self.path / ".worker"
         self.worker_solver = self.worker_folder / "solver.prototxt"
         self.worker_state = self.worker_folder / "resume.solverstate"
+        self.worker_nets = self.worker_folder / "nets"
         self.lock_file = self.worker_folder / "lock"
+        self.rewrite_file = self.worker_folder / "rewrite.json"
 
     def is_planned(self) -> bool:
         """Whether ``plan`` has written here."""
         return self.plan.is_file()
+
+    def plan_content(self) -> dict[str, Any]:
+        """What plan.json holds.
+
+        Raises:
+            InputError: It is missing, or no JSON object.
+        """
+        self._check_there(self.plan)
+        return _read_json(self.plan)
 
     def read_plan(self) -> PlanFacts:
         """The facts of plan.json.
@@ -164,11 +199,11 @@ class JobDirectory:
         Raises:
             InputError: A file that ``plan`` writes is missing, or plan.json is not a plan.
         """
-        self._check_there(self.plan)
-        content = _read_json(self.plan)
+        content = self.plan_content()
         try:
             directory = content.get("working_directory")
             records = content.get("train_records")
+            predicted = content.get("predicted_peak_bytes")
             batch_size, iter_size = int(content["batch_size"]), int(content["iter_size"])
             effective = int(content["effective_batch"])
             split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
@@ -177,6 +212,8 @@ class JobDirectory:
                 batch_size=batch_size,
                 iter_size=iter_size,
                 gpus=int(content["gpus"]),
+                predicted_bytes=_predicted_bytes(content),
+                exact=content.get("engine") == "caffe" and not content.get("lower_bound"),
                 cpu_mode=content.get("mode") == "cpu",
                 train_records=None if records is None else int(records),
                 working_directory=self.path if directory is None else Path(directory),
@@ -190,6 +227,8 @@ class JobDirectory:
                     for phase in content.get("phases", ())
                 )
                 or (PhaseFacts(self.solver, self.net, effective),),
+                predicted_peak_bytes=None if predicted is None else int(predicted),
+                audit=tuple(dict(finding) for finding in content.get("audit", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -221,9 +260,12 @@ class JobDirectory:
                 Attempt(**{**attempt, "choices": tuple(attempt["choices"])})
                 for attempt in content.pop("attempts")
             )
-            return JobRecord(
-                **{**content, "state": JobState(content["state"]), "attempts": attempts}
-            )
+            changed = {
+                "state": JobState(content["state"]),
+                "attempts": attempts,
+                "weights": tuple(content.get("weights", ())),
+            }
+            return JobRecord(**{**content, **changed})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.record}: not a job record ({type(error).__name__}: {error})",
@@ -236,35 +278,56 @@ class JobDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the directory for one ``train``.
-
-        The worker inherits the yielded file descriptor, so that a worker which outlives its
-        supervisor for a moment still holds the lock; a dead process can't hold it.
+        """Hold the directory for one ``train`` (see :func:`~caffe_batch.training.lock.held`).
 
         Raises:
-            JobBusyError: Another ``train``, or the worker of one that was killed, runs here.
+            InputError: This is no job directory.
+            JobBusyError: Another ``train`` runs here.
+        """
+        self._check_there(self.plan)
+        self.worker_folder.mkdir(exist_ok=True)
+        with held(self.lock_file, self.path) as descriptor:
+            yield descriptor
+
+    def rewrite(self, texts: Mapping[Path, str]) -> None:
+        """Replace several files of the directory together.
+
+        They are written to a journal first. Whatever dies in between, :meth:`finish_rewrite` makes
+        the rest of the change: never is there one half of it and half of what was before.
         """
         self.worker_folder.mkdir(exist_ok=True)
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise JobBusyError(
-                    f"{self.path}: another `caffe-batch train` runs here",
-                    hint="Wait for it or stop it. A worker whose supervisor was killed takes a "
-                    "snapshot after its current update, then goes.",
-                ) from error
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        journal = {path.relative_to(self.path).as_posix(): text for path, text in texts.items()}
+        write_json(self.rewrite_file, journal)
+        self.finish_rewrite()
+
+    def finish_rewrite(self) -> None:
+        """Make a change that was begun and not finished, if there is one. Needs the lock."""
+        if self.rewrite_file.is_file():
+            for name, text in _read_json(self.rewrite_file).items():
+                write_text(self.path / name, text)
+            self.rewrite_file.unlink()
+
+    def supervisor(self) -> int | None:
+        """Process id of the ``train`` that holds the directory, or None if none does.
+
+        If that process is gone, its worker still ends. 0 if the process is about to say so.
+        """
+        return holder(self.lock_file)
 
     def clear_results(self) -> None:
         """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
-        for file in (self.record, self.log, self.metrics, self.loss_plot, self.worker_state):
+        for file in (self.record, self.metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)
-        if self.snapshots.is_dir():
-            shutil.rmtree(self.snapshots)
+        for file in log_files(self.log):
+            file.unlink()
+        for folder in (self.snapshots, self.tensorboard):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+
+def _predicted_bytes(plan: Mapping[str, Any]) -> int | None:
+    peak = plan.get("predicted_peak_bytes")
+    return None if peak is None else int(peak) + int(plan.get("rounding_bytes", 0))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from caffe_batch.planning.noise import Observation
 
@@ -108,6 +109,12 @@ class MetricsFile:
         with self._named_errors():
             self._file.flush()
 
+    def sync(self) -> None:
+        """Make sure that the lines are on the disk: a snapshot counts on them."""
+        with self._named_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         try:
@@ -121,22 +128,89 @@ def finite(value: float) -> float | None:
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
+def read_line(line: str) -> Metrics:
+    """What one line of metrics.jsonl says.
+
+    Raises:
+        ValueError: It is of none of the three kinds.
+    """
+    try:
+        content = json.loads(line)
+        if "output" in content:
+            return NetTestMetrics(**content)
+        if "passes" in content:
+            return GradientMetrics(**content)
+        return UpdateMetrics(**content)
+    except TypeError as error:
+        raise ValueError(f"no line of metrics: {line!r}") from error
+
+
 def read_metrics(path: Path) -> Iterator[Metrics]:
     """The lines of metrics.jsonl, first to last.
 
     A last line that a crash cut short is left out.
+
+    Raises:
+        ValueError: A line is broken.
     """
     with path.open(encoding="utf-8") as file:
         for line in file:
             if not line.endswith("\n"):
                 return
-            content = json.loads(line)
-            if "output" in content:
-                yield NetTestMetrics(**content)
-            elif "passes" in content:
-                yield GradientMetrics(**content)
-            else:
-                yield UpdateMetrics(**content)
+            yield read_line(line)
+
+
+class MetricsFollower:
+    """Reads what is added to metrics.jsonl, for programs that look on.
+
+    Args:
+        path: The file; it may be missing so far.
+
+    Attributes:
+        broken: Lines that were passed over because they can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._part = b""
+        self.broken = 0
+
+    def read(self) -> tuple[bool, list[Metrics]]:
+        """Whether the file is another one than before, and its lines since the last call.
+
+        A run that goes on from a snapshot replaces the file (:func:`rewind`): what was read
+        before is then void, and the lines are those from the first on.
+        """
+        replaced = self._open()
+        if self._file is None:
+            return replaced, []
+        *lines, self._part = (self._part + self._file.read()).split(b"\n")
+        metrics = []
+        for line in lines:
+            try:
+                metrics.append(read_line(line.decode("utf-8")))
+            except ValueError:
+                self.broken += 1
+        return replaced, metrics
+
+    def close(self) -> None:
+        """Close the file; what is read next begins with its first line."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._part, self.broken = None, b"", 0
+
+    def _open(self) -> bool:
+        """Open the file that has the name now; whether that is another than before."""
+        before = self._file and os.fstat(self._file.fileno())
+        try:
+            if before and os.path.samestat(before, self._path.stat()):
+                return False
+            self.close()
+            self._file = self._path.open("rb")
+        except FileNotFoundError:
+            self.close()
+        return before is not None
 
 
 def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:

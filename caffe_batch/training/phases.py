@@ -50,6 +50,18 @@ class TrainingPhase:
         every = self.solver.test_interval
         return every > 0 and update % every == 0
 
+    def tests_before(self, update: int) -> int:
+        """Tests of this phase before the one, if any, that follows ``update`` updates.
+
+        The one that ends a phase isn't counted: the next phase begins with the same.
+        """
+        every, end = self.solver.test_interval, min(update, self.last_update)
+        if every <= 0 or end <= self.first_update:
+            return 0
+        tests = -(-end // every) - -(-self.first_update // every)
+        skipped = self.first_update == 0 and not self.solver.test_initialization
+        return tests - skipped
+
 
 def read_phases(plan: PlanFacts) -> tuple[TrainingPhase, ...]:
     """The phases of a job, checked for what training counts on.

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,53 +17,18 @@ from typing import Any
 
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.ending import Ending, EndReason, classify
-from caffe_batch.training.events import (
-    LogEvent,
-    WorkerEvent,
-    read_log_line,
-    read_worker_line,
-)
+from caffe_batch.training.events import LogEvent, WorkerEvent, read_worker_line
+from caffe_batch.training.log_files import LogFollower
 
 #: Runs under the runtime's Python.
 WORKER = Path(__file__).with_name("worker.py")
 
-#: Log lines kept for the failure text; a stack trace of Caffe's has about 30.
-_TAIL_LINES = 200
 
-#: What a stop is asked for with; a worker that doesn't listen yet dies of it.
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: What asks for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 #: How long a worker may take to end once it was asked to and nobody listens any more.
 _GRACE_S = 10.0
-
-
-class LogFollower:
-    """Reads what is added to a log file, line by line.
-
-    Attributes:
-        tail: The last lines, oldest first.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.touch()
-        self._file = path.open("rb")
-        self._file.seek(0, os.SEEK_END)
-        self._part = b""
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-
-    def read(self) -> Iterator[LogEvent]:
-        """The events of the lines that were completed since the last call."""
-        *lines, self._part = (self._part + self._file.read()).split(b"\n")
-        for line in lines:
-            text = line.decode("utf-8", errors="replace")
-            self.tail.append(text)
-            event = read_log_line(text)
-            if event is not None:
-                yield event
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class WorkerProcess:
@@ -82,6 +46,9 @@ class WorkerProcess:
         environment: Variables on top of the runtime's own.
         keep_open: File descriptors that the worker inherits.
         script: The worker.
+
+    Attributes:
+        stop_requested: Whether it was asked to stop.
     """
 
     def __init__(
@@ -95,7 +62,8 @@ class WorkerProcess:
         keep_open: Sequence[int] = (),
         script: Path = WORKER,
     ) -> None:
-        self._stop_requests = 0
+        self.stop_requested = False
+        self._killed = False
         self._part = b""
         self._last_word: WorkerEvent | None = None
         self._log = LogFollower(log)
@@ -129,13 +97,12 @@ class WorkerProcess:
         """The last lines of the log, oldest first."""
         return tuple(self._log.tail)
 
-    @property
-    def stop_requested(self) -> bool:
-        """Whether it was asked to stop."""
-        return self._stop_requests > 0
-
     def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
-        """Everything new within the next ``timeout_s``, or until it closes its pipe."""
+        """Everything new within the next ``timeout_s``, or until it closes its pipe.
+
+        With 0, everything that is there. Else a worker that says more than can be taken note of is
+        left talking at the end of the time, so that whoever listens has a turn.
+        """
         deadline = time.monotonic() + timeout_s
         while select.select([self._events], [], [], max(0.0, deadline - time.monotonic()))[0]:
             chunk = os.read(self._events, 1 << 16)
@@ -147,6 +114,8 @@ class WorkerProcess:
             for line in lines:
                 self._last_word = read_worker_line(line.decode("utf-8", errors="replace"))
                 yield self._last_word
+            if timeout_s and time.monotonic() > deadline:
+                break
         yield from self._log.read()
 
     def running(self) -> bool:
@@ -159,16 +128,24 @@ class WorkerProcess:
             os.killpg(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask it to take a snapshot and stop; asked a second time, kill it at once."""
-        self._stop_requests += 1
-        self.send_signal(signal.SIGKILL if self._stop_requests > 1 else number)
+        """Ask it to take a snapshot and stop; a SIGINT after that (Ctrl-C again) kills it.
+
+        A batch system that warns with one signal and ends the job with another leaves time between.
+        """
+        self._killed |= self.stop_requested and number == signal.SIGINT
+        self.stop_requested = True
+        self.send_signal(signal.SIGKILL if self._killed else number)
+
+    def kill(self) -> None:
+        """End it at once, without a snapshot."""
+        self.send_signal(signal.SIGKILL)
 
     def ending(self) -> Ending:
         """Why it ended. Call it when it has, and when everything was listened to."""
         status = self._process.wait()
-        if self._stop_requests > 1:
+        if self._killed:
             return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
-        if self.stop_requested and self._last_word is None and -status in _STOP_SIGNALS:
+        if self.stop_requested and self._last_word is None:  # it didn't listen yet, and died of it
             return Ending(EndReason.INTERRUPTED, "stopped before Caffe was there", status)
         return classify(status, self._last_word, self._log.tail)
 
@@ -234,7 +211,7 @@ def forwarded_signals(relay: SignalRelay) -> Iterator[None]:
     def snapshot(number: int, frame: FrameType | None) -> None:
         relay.snapshot(number)
 
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: snapshot}
+    handlers = {**dict.fromkeys(_STOP_SIGNALS, stop), signal.SIGHUP: snapshot}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

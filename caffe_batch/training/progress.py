@@ -33,6 +33,9 @@ class Progress:
         left_s: Seconds to the last sample at the rate so far, or None while it isn't known.
         notes: Everything a person should know of this run, oldest first.
         training: False while Caffe starts and builds the nets.
+        predicted_bytes: The plan's predicted peak, or None if it is meant for another device.
+        used_bytes: Memory of the worker: of the GPU, or its resident set in CPU mode; None if
+            nobody tells.
     """
 
     update: int
@@ -50,6 +53,8 @@ class Progress:
     left_s: float | None
     notes: tuple[str, ...]
     training: bool
+    predicted_bytes: int | None = None
+    used_bytes: int | None = None
 
 
 class Rate:

@@ -1,12 +1,28 @@
-"""Caffe's snapshots: which there are, and which to go on from."""
+"""Caffe's snapshots: which there are, which are whole, which to keep.
+
+A snapshot counts once both files parse and agree and their checksums are recorded in a small JSON
+file beside them. Where the supervisor was killed before it could record one, it counts if it parses
+and agrees. Nothing damaged is deleted: it is renamed, and so no longer looked at.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_batch.errors import InputError
+from caffe_batch.rendering.files import write_text
+from caffe_batch.training.snapshot_contents import DamagedSnapshotError, check_contents
+
 _STATE = re.compile(r"(?P<stem>.+_iter_(?P<update>\d+))\.solverstate(?P<hdf5>\.h5)?")
+
+#: What a file that is set aside is called: its name and one of these.
+CORRUPT, DIVERGED = ".corrupt", ".diverged"
 
 
 @dataclass(frozen=True, order=True)
@@ -23,6 +39,16 @@ class Snapshot:
     state: Path
     weights: Path
 
+    @property
+    def record(self) -> Path:
+        """Sizes and checksums of both files, once they were found to be whole."""
+        return self.state.with_name(f"{self.state.name}.json")
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """All that belongs to it, in the order in which it may be taken away."""
+        return self.state, self.weights, self.record
+
 
 def list_snapshots(folder: Path) -> list[Snapshot]:
     """The snapshots of a folder of which both files are there, oldest first.
@@ -30,11 +56,186 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
     Caffe names them ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, both with ``.h5`` behind
     in the HDF5 format, and writes the weights first (solver.cpp, sgd_solver.cpp).
     """
-    found = []
-    for state in folder.glob("*_iter_*.solverstate*"):
-        match = _STATE.fullmatch(state.name)
-        if match:
-            weights = folder / f"{match['stem']}.caffemodel{match['hdf5'] or ''}"
-            if weights.is_file():
-                found.append(Snapshot(int(match["update"]), state, weights))
-    return sorted(found)
+    found = [snapshot_of(state) for state in folder.glob("*_iter_*.solverstate*")]
+    return sorted(each for each in found if each and each.weights.is_file())
+
+
+def named_snapshot(state: Path) -> Snapshot:
+    """The snapshot whose solverstate a person has named.
+
+    Raises:
+        InputError: It is missing, not named as Caffe names it, or its weights aren't beside it.
+    """
+    found = snapshot_of(state)
+    if found is None:
+        raise InputError(
+            f"{state}: not named as Caffe names its solverstates, PREFIX_iter_N.solverstate",
+            hint="Weights without a solver's state are given with --weights.",
+        )
+    for file in (state, found.weights):
+        if not file.is_file():
+            raise InputError(
+                f"{file}: no such file",
+                hint="A snapshot is a pair of files, .solverstate and .caffemodel, in one folder.",
+            )
+    return Snapshot(found.update, state.resolve(), found.weights.resolve())
+
+
+def snapshot_of(state: Path) -> Snapshot | None:
+    """The snapshot that a solverstate belongs to, by the names; None if it is no solverstate."""
+    match = _STATE.fullmatch(state.name)
+    if not match:
+        return None
+    weights = state.with_name(f"{match['stem']}.caffemodel{match['hdf5'] or ''}")
+    return Snapshot(int(match["update"]), state, weights)
+
+
+def confirm(snapshot: Snapshot) -> None:
+    """Record a snapshot that was just taken, if it is whole; it is on the disk then.
+
+    Raises:
+        DamagedSnapshotError: It isn't whole.
+    """
+    try:
+        check_contents(snapshot.update, snapshot.state, snapshot.weights)
+        sums = {file.name: _checksum(file, sync=True) for file in _both(snapshot)}
+    except OSError as error:
+        raise DamagedSnapshotError(f"{error.filename}: {error.strerror}") from error
+    write_text(snapshot.record, json.dumps({"update": snapshot.update, "files": sums}) + "\n")
+    _sync_folder(snapshot.state.parent)
+
+
+def check(snapshot: Snapshot) -> None:
+    """Check that a snapshot is what was recorded of it; one without a record is recorded now.
+
+    Raises:
+        DamagedSnapshotError: It isn't whole, or not the one that was recorded.
+    """
+    try:
+        recorded = json.loads(snapshot.record.read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        confirm(snapshot)
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedSnapshotError(f"{snapshot.record.name} is damaged") from error
+    for file in _both(snapshot):
+        known = recorded.get(file.name)
+        # The size first: a cut file of gigabytes need not be read.
+        if not known or known["bytes"] != file.stat().st_size or known != _checksum(file):
+            raise DamagedSnapshotError(f"{file.name} is not the file that was recorded")
+
+
+def newest_whole(folder: Path, last_update: int) -> tuple[Snapshot | None, tuple[str, ...]]:
+    """The newest snapshot that is whole; those newer ones that aren't are set aside.
+
+    Args:
+        folder: Where they lie.
+        last_update: Later ones don't belong to the job, and are left alone.
+
+    Returns:
+        The snapshot or None, and a sentence on each that was set aside.
+    """
+    notes: list[str] = []
+    for snapshot in reversed(list_snapshots(folder)):
+        if snapshot.update > last_update:
+            continue
+        try:
+            check(snapshot)
+        except DamagedSnapshotError as damage:
+            set_aside(snapshot, CORRUPT)
+            notes.append(
+                f"Update {snapshot.update} has a snapshot that is not whole ({damage.message}): "
+                f"{snapshot.state.name} is now called {snapshot.state.name}{CORRUPT}."
+            )
+        else:
+            return snapshot, tuple(notes)
+    return None, tuple(notes)
+
+
+def set_aside(snapshot: Snapshot, suffix: str) -> None:
+    """Rename the files of a snapshot, so that nothing goes on from it."""
+    for file in snapshot.files:
+        if file.exists():
+            file.rename(file.with_name(file.name + suffix))
+
+
+def set_aside_from(folder: Path, update: int) -> None:
+    """Rename the snapshots of a training that has diverged: those from this update on."""
+    for snapshot in list_snapshots(folder):
+        if snapshot.update >= update:
+            set_aside(snapshot, DIVERGED)
+
+
+def take_in(state: Path, keep_last: int | None, keep_every: int | None) -> None:
+    """Record a snapshot that was just taken; those that are not to be kept go.
+
+    Args:
+        state: Its solverstate.
+        keep_last: As :func:`prune` takes it.
+        keep_every: As :func:`prune` takes it.
+
+    Raises:
+        DamagedSnapshotError: It isn't whole. It is set aside.
+    """
+    snapshot = snapshot_of(state)
+    if snapshot is None:
+        raise DamagedSnapshotError(f"{state.name} is no name of a solverstate")
+    try:
+        confirm(snapshot)
+    except DamagedSnapshotError:
+        set_aside(snapshot, CORRUPT)
+        raise
+    prune(state.parent, keep_last, keep_every)
+
+
+def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
+    """Delete the snapshots that are not to be kept, of those that are known to be whole.
+
+    Args:
+        folder: Where they lie.
+        keep_last: So many of the newest stay; None for all, or with ``keep_every`` for one.
+        keep_every: Of each so many updates the first snapshot stays as well.
+    """
+    whole = [snapshot for snapshot in list_snapshots(folder) if snapshot.record.is_file()]
+    for snapshot in superfluous(whole, keep_last, keep_every):
+        for file in snapshot.files:
+            file.unlink(missing_ok=True)
+
+
+def superfluous(
+    snapshots: Sequence[Snapshot], keep_last: int | None, keep_every: int | None
+) -> list[Snapshot]:
+    """The snapshots that need not be kept (see :func:`prune`), oldest first."""
+    if keep_last is None and keep_every is None:
+        return []
+    old = list(snapshots[: -(keep_last or 1)])
+    if keep_every is None:
+        return old
+    first: dict[int, Snapshot] = {}
+    for snapshot in snapshots:
+        first.setdefault(snapshot.update // keep_every, snapshot)
+    return [snapshot for snapshot in old if snapshot not in first.values()]
+
+
+def _both(snapshot: Snapshot) -> tuple[Path, Path]:
+    return snapshot.state, snapshot.weights
+
+
+def _checksum(path: Path, *, sync: bool = False) -> dict[str, int | str]:
+    """Size and SHA-256 of a file; with ``sync`` it is on the disk afterwards."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+        if sync:
+            os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from caffe_batch.training.events import (
     LossRecord,
     NetTestOutput,
     NetTestStarted,
+    SnapshotTaken,
     Started,
     Updated,
     WorkerEvent,
@@ -73,8 +74,11 @@ class Tracker:
             self.note(*event.choices)
         elif isinstance(event, Built):
             self._began, self._seconds_before = time.monotonic(), self._seconds
+            self.note(*event.choices)
         elif isinstance(event, Updated):
             self._note_updates(event)
+        elif isinstance(event, SnapshotTaken):
+            self._metrics.sync()
         elif isinstance(event, GradientNorms):
             self._note_gradients(event)
         elif isinstance(event, NetTestStarted):

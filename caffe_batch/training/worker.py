@@ -12,18 +12,29 @@ SETTINGS is a JSON object:
     resume_copy      where to write that solverstate if its weights have moved
     device           "auto", "cpu" or "gpu"
     gpu              number of the GPU, or null for the solver's device_id
+    weights          .caffemodel files for update 0, loaded one after the other
+    log, log_bytes   where stdout and stderr lead, and from which size on another file follows
     record_every     updates per loss record
     frozen           with the noise scale: (name of the layer, index) of each parameter whose
                      lr_mult is 0; null without (micro_gradients.py)
+    nets             {"train": file, "tests": [files]} in place of the solver's own, or null
+    go_on            {type of data layer: [how often each goes on before it reads, in the order in
+                     which Caffe makes them]} (record_seeker.py)
+    read             [(0 for the train net or 1 + number of the test net, name of a data layer,
+                     batches that it reads before the training)]
+    max_loss         a loss above it counts as diverged, as nan and inf always do; or null
     events           number of the file descriptor for events
 
 Events are JSON lines; caffe_batch/training/events.py describes them. stdout and stderr belong to
-Caffe's own log. Caffe's Solve() does the training, with everything that belongs to it (tests,
-snapshots, displayed loss); hooks on its nets sum the loss of every micro-batch, which costs about
-a microsecond each, and give Python's signal handlers a chance to run.
+Caffe's own log. Caffe's Solve() does the training, observed through its hooks (solver_hooks.py).
 
-SIGINT and SIGTERM: finish the update, take a snapshot, exit with INTERRUPTED_STATUS. A closed
-event pipe (the supervisor is gone) does the same. SIGHUP: take a snapshot and go on.
+SIGINT, SIGTERM, SIGUSR1: take a snapshot, exit with INTERRUPTED_STATUS. A closed event pipe (the
+supervisor is gone) does the same. SIGHUP: take a snapshot and go on. None of them waits for the
+end of an update of many micro-batches: until it is applied, the weights and the solver's history
+are those of the update before.
+
+A loss that has diverged ends the training before anything is updated with it, without a snapshot;
+so do weights that are not finite, before a snapshot of them is announced.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
 """
@@ -33,15 +44,12 @@ import os
 import platform
 import signal
 import sys
-import time
-import weakref
+
+from trained_weights import load_weights, without_weights
+from worker_log import WorkerLog
 
 INTERRUPTED_STATUS = 40
-FLUSH_S = 0.2
-
-
-class Stop(Exception):  # noqa: N818  (it is no error)
-    """Leaves Solve() between two updates or in a test."""
+DIVERGED_STATUS = 41
 
 
 class Events:
@@ -62,146 +70,32 @@ class Events:
 
 
 class Requests:
-    """What signals have asked for."""
+    """What signals have asked for.
+
+    Attributes:
+        pending: Whether there is a request for a snapshot that wasn't answered.
+        stop: Whether to stop after it.
+    """
 
     def __init__(self):
+        self.pending = False
         self.stop = False
-        self.snapshot = False
 
     def listen(self):
         """Install the handlers; glog's own handler for SIGTERM must be installed before."""
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_snapshot)
 
+    def ask_to_stop(self):
+        self.stop = self.pending = True
+
     def _on_stop(self, number, frame):
-        self.stop = True
+        self.ask_to_stop()
 
     def _on_snapshot(self, number, frame):
-        self.snapshot = True
-
-
-class Training:
-    """One run of Caffe's solver, observed.
-
-    Caffe keeps the hooks, and they keep this object. It holds the solver weakly, so that the
-    caller can end the solver's life: its prefetch threads and the files of its layers.
-    """
-
-    def __init__(self, solver, message, events, requests, record_every, first_update):
-        self.solver = weakref.proxy(solver)
-        self.message = message
-        self.iter_size = message.iter_size
-        self.snapshot_every = message.snapshot
-        self.test_every = message.test_interval
-        self.last_update = message.max_iter
-        self.events = events
-        self.requests = requests
-        self.record_every = record_every
-        self.snapshot_at = first_update  # updates done in the newest snapshot
-        self.loss = 0.0  # summed over the micro-batches of this update
-        self.total = 0.0  # mean losses summed over the updates since the last record
-        self.count = 0
-        self.records = []
-        self.started = self.flushed = time.monotonic()
-        net = solver.net
-        self.last_layer = len(net.layers) - 1
-        weighted = [
-            (weight, net.blobs[name]) for name, weight in net.blob_loss_weights.items() if weight
-        ]
-        self.scalars = [(weight, blob) for weight, blob in weighted if blob.count == 1]
-        self.others = [(weight, blob) for weight, blob in weighted if blob.count != 1]
-        net.after_forward(self.after_layer)
-        solver.add_callback(self.before_update, self.after_gradients)
-        for test_net in solver.test_nets:
-            test_net.before_forward(self.in_test)
-
-    def solve(self, resume):
-        """Train to the end. True, or False if a request stopped it."""
-        try:
-            if resume is None:
-                self.solver.solve()
-            else:
-                self.solver.solve(resume)
-        except Stop:
-            self.record(self.solver.iter)
-            self.flush(self.solver.iter)
-            if self.snapshot_at != self.solver.iter or not self.has_snapshot():
-                self.take_snapshot()
-            return False
-        self.flush(self.solver.iter)
-        if self.snapshot_at != self.solver.iter and self.has_snapshot():
-            self.announce_snapshot()
-        return True
-
-    def before_update(self):
-        """Caffe's on_start: the update before is applied and its snapshot written."""
-        every = self.snapshot_every
-        if every and self.solver.iter % every == 0 and self.snapshot_at != self.solver.iter:
-            self.announce_snapshot()
-        if self.requests.snapshot:
-            self.requests.snapshot = False
-            self.take_snapshot()
-        self.stop_if_asked()
-        self.loss = 0.0
-
-    def after_layer(self, layer):
-        """Called after each layer's forward pass; the last one ends a micro-batch."""
-        if layer == self.last_layer:
-            for weight, blob in self.scalars:
-                self.loss += weight * float(blob.data)
-            for weight, blob in self.others:
-                self.loss += weight * float(blob.data.sum())
-
-    def after_gradients(self):
-        """Caffe's on_gradients_ready: all micro-batches of the update are done."""
-        update = self.solver.iter + 1
-        self.total += self.loss / self.iter_size
-        self.count += 1
-        pause = (self.snapshot_every and update % self.snapshot_every == 0) or (
-            self.test_every and update % self.test_every == 0
-        )
-        if pause or update % self.record_every == 0 or update == self.last_update:
-            self.record(update)
-        if pause or time.monotonic() - self.flushed > FLUSH_S:
-            self.flush(update)
-
-    def in_test(self, layer):
-        """Called before each layer of a test net: a long test must not delay a stop."""
-        self.stop_if_asked()
-
-    def stop_if_asked(self):
-        if self.requests.stop or self.events.closed:
-            raise Stop()
-
-    def record(self, update):
-        if self.count:
-            self.records.append((update, self.total / self.count, time.monotonic() - self.started))
-            self.total, self.count = 0.0, 0
-
-    def flush(self, update):
-        self.flushed = time.monotonic()
-        self.events.send(
-            "updated", update=update, seconds=self.flushed - self.started, records=self.records
-        )
-        self.records = []
-
-    def take_snapshot(self):
-        self.record(self.solver.iter)
-        self.flush(self.solver.iter)
-        self.solver.snapshot()
-        self.announce_snapshot()
-
-    def announce_snapshot(self):
-        self.snapshot_at = self.solver.iter
-        self.events.send("snapshot", update=self.solver.iter, state=self.state_file())
-
-    def has_snapshot(self):
-        return os.path.isfile(self.state_file())
-
-    def state_file(self):
-        extension = ".h5" if self.message.snapshot_format == self.message.HDF5 else ""
-        return f"{self.message.snapshot_prefix}_iter_{self.solver.iter}.solverstate{extension}"
+        self.pending = True
 
 
 def read_solver(settings):
@@ -222,6 +116,11 @@ def read_solver(settings):
     if message.HasField("train_net"):
         message.train_net = here(message.train_net)
     message.test_net[:] = [here(path) for path in message.test_net]
+    if settings["nets"]:
+        for field in ("net", "net_param", "train_net_param", "test_net_param"):
+            message.ClearField(field)
+        message.train_net = settings["nets"]["train"]
+        message.test_net[:] = settings["nets"]["tests"]
     stem = os.path.basename(message.snapshot_prefix) or "snapshot"
     message.snapshot_prefix = os.path.join(settings["snapshots"], stem)
     return message
@@ -287,17 +186,29 @@ def prepare_resume(settings):
     return path, state.iter
 
 
+def read_on(solver, batches):
+    """Let data layers read batches, which nobody uses (see ``read`` above)."""
+    nets = [solver.net, *solver.test_nets]
+    for net, name, count in batches:
+        layer = list(nets[net]._layer_names).index(name)
+        for _ in range(count):
+            nets[net]._forward(layer, layer)
+
+
 def main(settings):
     events = Events(settings["events"])
     requests = Requests()
     requests.listen()
     if settings["frozen"] is not None:
         from micro_gradients import NoiseSampler
+    from lean_import import import_caffe
+    from record_seeker import RecordSeeker
+    from solver_hooks import Diverged, Training
+
     # From here on the folder of this script is no place to look for modules; the working directory
     # is, as the modules of Python layers often lie there.
     sys.path[0] = os.getcwd()
-    import caffe
-
+    caffe = import_caffe()
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)
     requests.listen()
@@ -315,21 +226,46 @@ def main(settings):
         caffe.set_mode_gpu()
         message.solver_mode = message.GPU
         message.device_id = gpu
+    choices = [choice] if choice else []
+    batches = settings["read"]
+    try:
+        seeker = RecordSeeker(caffe, settings["go_on"])
+    except LookupError as error:
+        choices.append(f"The data starts at its first record again: {error}.")
+        seeker, batches = RecordSeeker(caffe, {}), []
     write_solver(message, settings["worker_solver"])
     events.send(
         "started",
         caffe_version=getattr(caffe, "__version__", "unknown"),
         python_version=platform.python_version(),
         device="CPU" if gpu is None else f"GPU {gpu}",
-        choices=[choice] if choice else [],
+        choices=choices,
     )
     resume, first_update = prepare_resume(settings)
-    solver = caffe.get_solver(settings["worker_solver"])
-    events.send("built", update=first_update)
-    training = Training(solver, message, events, requests, settings["record_every"], first_update)
+    with seeker.active():
+        solver = caffe.get_solver(settings["worker_solver"])
+    choices = []
+    if resume is None and settings["weights"]:
+        try:
+            fresh = load_weights(solver.net, settings["weights"])
+        except LookupError as error:
+            events.send("refused", why=str(error))
+            return 1
+        for test_net in solver.test_nets:  # layers of its own; Caffe shares the others
+            for path in settings["weights"]:
+                test_net.copy_from(path)
+        choices = [without_weights(fresh)] if fresh else []
+    read_on(solver, batches)
+    events.send("built", update=first_update, choices=choices)
+    log = WorkerLog(settings["log"], settings["log_bytes"])
+    training = Training(solver, message, events, requests, settings, first_update, log)
     if settings["frozen"] is not None:
         NoiseSampler(solver, settings["frozen"], settings["record_every"], events.send)
-    finished = training.solve(resume)
+    try:
+        finished = training.solve(resume)
+    except Diverged as found:
+        events.send("diverged", update=training.update, loss=found.loss)
+        return DIVERGED_STATUS
     update = solver.iter
     del solver
     events.send("finished" if finished else "stopped", update=update)

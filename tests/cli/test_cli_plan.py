@@ -122,19 +122,31 @@ def test_the_promised_json(folder: Path) -> None:
 
 
 def test_one_byte_less_is_the_next_smaller_batch(folder: Path) -> None:
-    options = ("--effective-batch", 24, "--mode", "cpu", "--gpu-memory", peak(6) - 1)
+    options = ("--effective-batch", 24, "--mode", "cpu", "--gpu-memory", peak(6) - 1,
+               "--keep-tests")  # fmt: skip
     assert plan_json("solver.prototxt", *options)["batch_size"] == 4
 
 
 @pytest.mark.parametrize("size", [8, 1])
 def test_on_a_gpu_the_largest_batch_that_fits(folder: Path, size: int) -> None:
     usable = peak(size, "gpu")
-    options = ("--effective-batch", 24, "--gpu-memory", usable, "--reserve", 0)
+    options = ("--effective-batch", 24, "--gpu-memory", usable, "--reserve", 0, "--keep-tests")
     plan = plan_json("solver.prototxt", *options)
     check_types(plan, KEYS)
     sizes = [c["batch_size"] for c in plan["candidates"]]
     assert plan["batch_size"] == max(s for s in sizes if peak(s, "gpu") <= usable) >= size
     assert plan["predicted_peak_bytes"] <= peak(plan["batch_size"], "gpu")
+
+
+def test_test_batches_make_room_and_what_is_written_is_what_was_predicted(folder: Path) -> None:
+    usable = peak(8, "gpu")
+    options = ("--effective-batch", 24, "--gpu-memory", usable, "--reserve", 0, "--out", "job")
+    plan = plan_json("solver.prototxt", *options)
+    assert plan["batch_size"] > 8
+    (test,) = plan["tests"]
+    assert test["batch_size"] * test["test_iter"] == RECORDS
+    written = json.loads(call("memory", "job/solver.prototxt", "--json").out)["device_bytes"]
+    assert written["peak_with_tests"] == plan["predicted_peak_bytes"] <= usable
 
 
 def test_out_writes_the_job(folder: Path) -> None:

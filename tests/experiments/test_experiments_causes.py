@@ -248,6 +248,12 @@ CASES: dict[str, Case] = {
         + layer("Power", "loss", "p", "power_param { scale: 3 shift: 2 } loss_weight: 0.5"),
         Cause.LOSS_SUM,
     ),
+    "a mean and a constant": exact(
+        INPUT + IP + loss(settings="loss_weight: 0") + data(
+            "DummyData", "dummy_data_param { shape { } data_filler { value: 2 } }", tops='top: "c"')
+        + layer("Eltwise", "loss c", "p", "loss_weight: 0.5"),
+        Cause.LOSS_SUM,
+    ),
     "a multiple of a sum": compensated(
         INPUT + IP + loss(settings="loss_weight: 0 loss_param { normalization: NONE }")
         + layer("Power", "loss", "p", "power_param { scale: 3 } loss_weight: 0.5"),

@@ -50,7 +50,7 @@ STARTING = replace(
 
 def shown(progress: Progress, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(progress_view(progress))
+    console.print(progress_view(progress, width))
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
@@ -86,11 +86,35 @@ def test_sparkline_is_never_wider_than_asked(count: int) -> None:
 
 def test_live_view_fits_80_columns() -> None:
     assert shown(PROGRESS) == [
-        f"update 1,234 / 10,000  {'━━━╸':32}  12%  1:02:05 left",
-        f"loss 0.06123  {sparkline(PROGRESS.losses)}",
+        f"update 1,234 / 10,000  {'━━━━╸':38}  12%  1:02:05 left",
+        f"loss 0.06123           {sparkline(PROGRESS.losses, 38)}",
         "15,322 samples/s, learning rate 0.005, epoch 175.80",
         "test after update 500: accuracy 0.9812, loss 0.07",
     ]
+
+
+@pytest.mark.parametrize(("width", "bar"), [(80, 38), (100, 58), (120, 64), (200, 64)])
+def test_live_view_takes_the_width_it_has(width: int, bar: int) -> None:
+    lines = shown(PROGRESS, width)
+    assert lines[1].endswith(sparkline(PROGRESS.losses, bar))
+    assert all(len(line) <= width for line in lines)
+
+
+def test_memory_in_use_beside_the_prediction() -> None:
+    measured = replace(PROGRESS, used_bytes=300 * 2**20, predicted_bytes=200 * 2**20)
+    assert shown(measured)[-1] == "memory 300 MiB in use, 200 MiB predicted"
+    assert shown(replace(measured, predicted_bytes=None))[-1] == "memory 300 MiB in use"
+    assert shown(replace(measured, used_bytes=None))[-1] == "memory 200 MiB predicted"
+    assert "epoch 175.80, 300 MiB in use, 1:02:05 left" in progress_line(measured)
+
+
+def test_warnings_come_first_and_once() -> None:
+    file = io.StringIO()
+    view = TrainingView(Console(file=file), quiet=True, warnings=("[bn1] is different",))
+    with view:
+        view(STARTING)
+        view(PROGRESS)
+    assert file.getvalue() == "warning: [bn1] is different\nTraining on the CPU: so there.\n"
 
 
 def test_live_view_before_the_first_update() -> None:

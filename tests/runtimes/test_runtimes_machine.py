@@ -72,7 +72,9 @@ def test_extras_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = {extra.package: extra for extra in machine.extras()}
-    assert [*found] == ["h5py", "pillow", "plyvel", "matplotlib", "nvidia-ml-py"]
+    assert [*found] == [
+        "h5py", "pillow", "plyvel", "matplotlib", "nvidia-ml-py", "tensorboard"
+    ]  # fmt: skip
     assert (found["h5py"].version, found["h5py"].problem) == (None, "libhdf5.so.9: cannot open")
     assert (found["matplotlib"].version, found["matplotlib"].problem) == (None, None)
     assert found["plyvel"].version is not None

@@ -14,14 +14,17 @@ from caffe_batch.runtimes.machine import Gpu, Gpus, process_gpu_bytes
 from caffe_batch.runtimes.reserve import (
     NET,
     SOLVER,
+    Reserve,
     UnmeasuredError,
     default_reserve,
     fixed_bytes,
+    learn_reserve,
     measure_reserve,
     recall,
     remember,
 )
 
+MIB = 2**20
 SMALL = Gpu("GPU A", 8 * 2**30, 7 * 2**30)
 LARGE = Gpu("GPU B", 80 * 2**30, 79 * 2**30)
 BOTH = Gpus("NVML", "550.54", (SMALL, LARGE))
@@ -98,3 +101,32 @@ def test_real_caffe_trains_the_tiny_net(tmp_path: Path, pycaffe: Callable[..., s
 
 def test_a_process_without_gpu_memory() -> None:
     assert process_gpu_bytes(999, 1) is None
+
+
+def test_a_run_that_ran_out_of_memory_teaches_the_reserve(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SMALL.free_bytes or 0
+    monkeypatch.setattr("caffe_batch.runtimes.machine.gpus", lambda: BOTH)
+    learn_reserve(0, free, free - 600 * MIB)
+    assert default_reserve(0) == Reserve(600 * MIB + 1, measured=True)
+    assert default_reserve(1) == Reserve(DEFAULT_RESERVE_BYTES, measured=False)
+    learn_reserve(0, free, free - 550 * MIB)  # says less than is known
+    remember(home / "reserve.json", BOTH, 0, 300 * MIB)  # measured by doctor, and not enough
+    assert default_reserve(0) == Reserve(600 * MIB + 1, measured=True)
+
+
+@pytest.mark.parametrize(
+    ("free_before", "needed"),
+    [
+        (2 * 7 * 2**30, 7 * 2**30),  # half of it is gone: another program has it
+        (7 * 2**30, 8 * 2**30),  # it was never enough
+    ],
+)
+def test_a_run_that_teaches_nothing(
+    free_before: int, needed: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caffe_batch.runtimes.machine.gpus", lambda: BOTH)
+    learn_reserve(0, free_before, needed)
+    learn_reserve(5, free_before, needed)  # no such GPU
+    assert not (home / "reserve.json").exists()

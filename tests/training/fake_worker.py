@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
+from pathlib import Path
+
+from caffe_batch.schema import caffe_pb2
 
 settings = json.loads(sys.argv[1])
 
@@ -36,11 +40,31 @@ def out_of_gpu_memory() -> None:
     os.abort()
 
 
+def small_gpu() -> None:
+    """A GPU that holds micro-batches of FAKE_ROOM samples."""
+    folder = Path(settings["solver"]).parent
+    solver = Path(settings["solver"]).read_text()
+    net = folder / Path(re.findall(r'^net: "(.*)"', solver, re.MULTILINE)[0]).name
+    if int(re.findall(r"batch_size: (\d+)", net.read_text())[0]) > int(os.environ["FAKE_ROOM"]):
+        out_of_gpu_memory()
+    start()
+    update = int(re.findall(r"max_iter: (\d+)", solver)[0])
+    state = caffe_pb2.SolverState(iter=update, current_step=0)
+    stem = Path(settings["snapshots"]) / f"tiny_iter_{update}"
+    stem.with_suffix(".caffemodel").write_bytes(
+        caffe_pb2.NetParameter(name="x").SerializeToString()
+    )
+    stem.with_suffix(".solverstate").write_bytes(state.SerializeToString())
+    send("updated", update=update, seconds=1.0, records=[])
+    send("finished", update=update)
+
+
 def hang() -> None:
     """Deaf to everything but SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     start()
+    log("I am busy")
     while True:
         time.sleep(60)
 

@@ -37,6 +37,7 @@ PREFIX = "I0412 09:00:00.123456    77 solver.cpp:414] "
             Started("1.0.0", "3.9.2", "CPU", ("because",)),
         ),
         ('{"event": "built", "update": 20}', Built(20)),
+        ('{"event": "built", "update": 0, "choices": ["so"]}', Built(0, ("so",))),
         (
             '{"event": "updated", "update": 7, "seconds": 2.5, "records": [[5, 0.5, 1.25]]}',
             Updated(7, 2.5, (LossRecord(5, 0.5, 1.25),)),

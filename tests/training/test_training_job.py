@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.training.job import Attempt, JobBusyError, JobDirectory, JobRecord, JobState
+from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState
+from caffe_batch.training.lock import JobBusyError
 from caffe_batch.training.snapshots import Snapshot, list_snapshots
 from tests.planned_jobs import write_job
 

@@ -26,7 +26,8 @@ from caffe_batch.training.metrics import (
     read_metrics,
     rewind,
 )
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.options import Options
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
 
 # Gradients of single micro-batches, each from diffs that were set to zero; then Caffe's update.

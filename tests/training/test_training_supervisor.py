@@ -16,11 +16,13 @@ import pytest
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
-from caffe_batch.training.job import JobBusyError, JobDirectory, JobRecord, JobState
+from caffe_batch.training.job import JobDirectory, JobRecord, JobState
+from caffe_batch.training.lock import JobBusyError
 from caffe_batch.training.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.snapshots import list_snapshots
-from caffe_batch.training.supervisor import Options, train
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import RECORDS, FinishedJob, write_job
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -288,15 +290,6 @@ def test_words_that_are_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TrainingError, match=r"no event: 'loss = 0\.5'"):
         train(job, Interpreter(sys.executable), script=FAKE)
     assert not is_alive(record_of(job).attempts[0].pid)
-
-
-def test_a_diverged_loss_is_null_in_the_metrics(runtime: Runtime, tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=40, base_lr=1e30)
-    outcome = train(job, runtime)
-    lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
-    assert lines[0].loss is not None
-    assert lines[-1].loss is None
-    assert {score.output for score in outcome.scores} == {"accuracy", "loss"}
 
 
 def test_paths_in_the_net_start_where_the_plan_was_made(runtime: Runtime, tmp_path: Path) -> None:

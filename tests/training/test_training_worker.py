@@ -15,8 +15,9 @@ from caffe_batch.errors import InputError
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.options import Device, Options
 from caffe_batch.training.process import WORKER
-from caffe_batch.training.supervisor import Device, Options, train
+from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
 
 # Caffe by itself, and the loss of every micro-batch as pycaffe's own forward pass returns it.
@@ -164,8 +165,9 @@ def test_the_choice_of_the_cpu_is_told(finished: FinishedJob) -> None:
     assert finished.seen[-1].notes == record.attempts[0].choices
 
 
-def test_it_is_written_for_python_3_6() -> None:
-    ast.parse(WORKER.read_text(), feature_version=(3, 6))
+@pytest.mark.parametrize("name", ["worker", "worker_log", "trained_weights", "micro_gradients"])
+def test_it_is_written_for_python_3_6(name: str) -> None:
+    ast.parse(WORKER.with_name(f"{name}.py").read_text(), feature_version=(3, 6))
 
 
 def test_old_pythons_and_the_runtime_compile_it(runtime: Runtime, tmp_path: Path) -> None:

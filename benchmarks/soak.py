@@ -1,0 +1,205 @@
+"""Many random kills over one run: what is lost of it.
+
+    python benchmarks/soak.py [--kills 200] [--updates 6000] [--seed 1]
+
+A job of three growing phases, with a snapshot every five updates, is killed at random points:
+SIGKILL to the worker, to the supervisor, or to both at once, a fifth of them while it starts. After
+each kill `caffe-batch train DIR` is called again, at once. Each update sees all records once or
+more, so a run that goes on from any update sees the same samples as one that was never stopped: at
+the end the weights and the solver's history must be those of a straight run, bit for bit. Prints
+the figures and writes results/soak.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from caffe_batch import runtimes
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.training.job import JobDirectory
+from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.options import Options
+from caffe_batch.training.snapshots import CORRUPT, list_snapshots
+from caffe_batch.training.supervisor import train
+from tests.planned_jobs import write_job
+
+RESULTS = Path(__file__).parent / "results" / "soak.json"
+VICTIMS = ("worker", "supervisor", "both")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What there was at a kill: workers so far, updates done, the newest recorded snapshot."""
+
+    workers: int
+    update: int
+    recorded: int
+
+
+def make_job(folder: Path, updates: int) -> JobDirectory:
+    """Three phases: 70, 140 and 280 samples an update, of 70 records."""
+    folder.mkdir()
+    ends = [updates // 2, updates * 3 // 4, updates]
+    return write_job(
+        folder, max_iter=ends[0], batch_size=7, iter_size=10, snapshot=5, width=10_000,
+        lr_policy='"fixed"', base_lr=0.01, test_interval=500, display=1000,
+        later=[
+            {"max_iter": end, "iter_size": iter_size}
+            for end, iter_size in zip(ends[1:], (20, 40), strict=True)
+        ],
+    )  # fmt: skip
+
+
+def start(job: JobDirectory) -> subprocess.Popen[bytes]:
+    """``caffe-batch train`` as a child."""
+    options = ["--quiet", "--keep-last", "3", "--keep-every", "1000"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "caffe_batch", "train", str(job.path), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def last_update(job: JobDirectory) -> int:
+    """The last update that metrics.jsonl tells of."""
+    if not job.metrics.is_file():
+        return 0
+    with job.metrics.open("rb") as file:
+        file.seek(max(0, job.metrics.stat().st_size - 2000))
+        lines = [line for line in file.read().split(b"\n")[1:-1] if line]
+    return max((json.loads(line)["update"] for line in lines), default=0)
+
+
+def recorded(job: JobDirectory) -> int:
+    """The newest snapshot that is known to be whole."""
+    known = [each.update for each in list_snapshots(job.snapshots) if each.record.is_file()]
+    return max(known, default=0)
+
+
+def kill(job: JobDirectory, supervisor: subprocess.Popen[bytes], victim: str) -> None:
+    """SIGKILL to one or both; returns when the supervisor has ended."""
+    record = job.read_record()
+    worker = record.attempts[-1].pid if record and record.attempts else 0
+    if victim != "worker":
+        supervisor.kill()
+    if victim != "supervisor":
+        if runs(worker, job):
+            os.killpg(worker, signal.SIGKILL)
+        else:
+            supervisor.kill()  # it has no worker at the moment
+    supervisor.communicate()
+
+
+def runs(pid: int, job: JobDirectory) -> bool:
+    """Whether this is a worker of the job, and not another process of the same number."""
+    try:
+        return str(job.path).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def learned(job: JobDirectory) -> tuple[list[Any], list[Any]]:
+    """The weights and the history of the last snapshot."""
+    last = list_snapshots(job.snapshots)[-1]
+    net = caffe_pb2.NetParameter.FromString(last.weights.read_bytes())
+    state = caffe_pb2.SolverState.FromString(last.state.read_bytes())
+    weights = [list(blob.data) for layer in net.layer for blob in layer.blobs]
+    return weights, [list(blob.data) for blob in state.history]
+
+
+def soak(job: JobDirectory, points: list[int], draw: random.Random) -> dict[str, Any]:
+    """Kill the run once past each of these updates, then let it finish."""
+    killed: Counter[str] = Counter()
+    kills: list[Kill] = []
+    for number, point in enumerate(points, start=1):
+        with start(job) as supervisor:
+            starting = draw.random() < 0.2
+            target = 0 if starting else max(point, last_update(job) + 1)
+            while supervisor.poll() is None and last_update(job) < target:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 1.5 if starting else 0.3))
+            if supervisor.poll() is not None:
+                supervisor.communicate()
+                break
+            victim = draw.choice(VICTIMS)
+            killed[f"{victim}{' while starting' if starting else ''}"] += 1
+            before = job.read_record()
+            workers = len(before.attempts) if before else 0
+            kills.append(Kill(workers, last_update(job), recorded(job)))
+            kill(job, supervisor, victim)
+        print(f"kill {number}: {victim}, {kills[-1]}", flush=True)
+    with start(job) as supervisor:
+        said = supervisor.communicate()[1].decode()
+    record = job.read_record()
+    if supervisor.returncode or record is None:
+        raise SystemExit(f"after {len(kills)} kills train failed:\n{said}")
+    resumed = [
+        (each, record.attempts[each.workers].first_update)
+        for each in kills
+        if each.workers < len(record.attempts)
+    ]
+    return {
+        "kills": {"all": len(kills), **dict(sorted(killed.items()))},
+        "workers": len(record.attempts),
+        "state": record.state.value,
+        "updates": record.updates_done,
+        "went_back_behind_a_recorded_snapshot": sum(
+            first < each.recorded for each, first in resumed
+        ),
+        "updates_done_again": sum(max(0, each.update - first) for each, first in resumed),
+        "snapshots_set_aside": len(list(job.snapshots.glob(f"*.solverstate{CORRUPT}"))),
+    }
+
+
+def main() -> None:
+    """Run both, compare, print and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=6_000)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    draw = random.Random(args.seed)
+    points = sorted(draw.randrange(args.updates - 100) for _ in range(args.kills))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_job(Path(folder, "killed"), args.updates)
+        result = soak(job, points, draw)
+        straight = make_job(Path(folder, "straight"), args.updates)
+        train(straight, runtimes.find(), Options(keep_last=1))
+        lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+        result |= {
+            "bit_identical": learned(job) == learned(straight),
+            "losses_twice_in_metrics": len(lines) - len({line.update for line in lines}),
+            "losses_missing_in_metrics": args.updates - len({line.update for line in lines}),
+            "seconds": round(time.monotonic() - began),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "seed": args.seed,
+        }
+    print(json.dumps(result, indent=2))
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if (
+        result["state"] != "finished"
+        or not result["bit_identical"]
+        or result["went_back_behind_a_recorded_snapshot"]
+    ):
+        raise SystemExit("something was lost")
+
+
+if __name__ == "__main__":
+    main()

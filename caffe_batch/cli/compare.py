@@ -1,0 +1,216 @@
+"""``caffe-batch compare``: several ways to train, each with several seeds, on real Caffe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from caffe_batch.cli.options import console, json_option, print_json
+from caffe_batch.cli.plan_request import PlanRequest
+from caffe_batch.cli.strategies import find, request_json, strategies_options
+from caffe_batch.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from caffe_batch.experiments.compare import Training
+    from caffe_batch.experiments.standings import Comparison, SeedRun
+    from caffe_batch.training import Progress
+
+#: The ways (planning.strategies.WAYS, by name).
+NAMES = (
+    "accumulate", "small", "small-linear", "small-sqrt", "small-momentum", "momentum-alone",
+    "smaller-input", "grow", "cpu",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("target", type=click.Path(), metavar="DIR|NET")
+@strategies_options
+@click.option(
+    "--strategy",
+    "names",
+    type=click.Choice(NAMES),
+    multiple=True,
+    help="Train this way; may be repeated.  [default: all that are possible]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="S",
+    help="Train each way so often, with random_seed 1 to S.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="J",
+    help="Trainings at once; on a GPU each takes its memory.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the trainings of a NET and their results go.",
+)
+@click.option("--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to train on.")
+@click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
+@click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPU threads of each training's matrix products.",
+)
+@json_option
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    /,
+    target: str,
+    names: tuple[str, ...],
+    seeds: int,
+    jobs: int,
+    out: Path | None,
+    spec: str | None,
+    cpu: bool,
+    gpu: int | None,
+    threads: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train several ways with several seeds, and compare them.
+
+    DIR is what `caffe-batch strategies ... --out DIR` wrote; given a NET and the options of
+    `strategies`, --out DIR is written first. Each way sees as many samples as the recipe. The
+    scores of the tests, mean and standard deviation over the seeds, go to a table, to
+    DIR/compare.json and to DIR/compare.png.
+
+    Called again, it trains only what isn't finished. Ctrl-C stops every training with a snapshot.
+    """
+    from caffe_batch import runtimes
+    from caffe_batch.experiments.compare import Settings
+    from caffe_batch.experiments.compare import compare as run
+    from caffe_batch.reporting.compare_view import compare_view
+    from caffe_batch.training import Device, Options
+    from caffe_batch.training.job import write_json
+
+    if cpu and gpu is not None:
+        raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
+    runtime = runtimes.find(spec)
+    if Path(target).is_dir():
+        _refuse_strategies_options(ctx, target, [*options, "out"])
+        directory = Path(target)
+    else:
+        directory = _directory(PlanRequest(net=target, **options), out)
+    device = Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
+    settings = Settings(
+        names=names,
+        seeds=tuple(range(1, seeds + 1)),
+        jobs=jobs,
+        options=Options(device=device, gpu=gpu, threads=threads),
+    )
+    with _Display() as display:
+        found = run(directory, runtime, settings, display)
+    write_json(directory / "compare.json", found.json())
+    _draw(found, directory / "compare.png")
+    if as_json:
+        print_json(found.json())
+        return
+    console().print(compare_view(found))
+    click.echo(f"\nfiles: {directory}")
+
+
+def _refuse_strategies_options(ctx: click.Context, target: str, names: list[str]) -> None:
+    """A directory is compared as it is: options that would derive it anew are an error."""
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if given and parameter.name in names:
+            raise InputError(
+                f"{parameter.opts[0]}: {target} holds its strategies already",
+                hint="Leave the option out, or give the NET and another --out DIR.",
+            )
+
+
+def _directory(request: PlanRequest, out: Path | None) -> Path:
+    """The directory with the strategies of a net, written if it isn't there."""
+    from caffe_batch.rendering.strategy_files import read_strategies, strategies_file
+
+    if out is None:
+        raise InputError(
+            "where do the trainings go?",
+            hint="Give --out DIR, or a directory that `caffe-batch strategies ... --out` wrote.",
+        )
+    if not strategies_file(out).exists():
+        find(request, out)
+        return out
+    before, now = read_strategies(out).get("request", {}), request_json(request)
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        raise InputError(
+            f"{out} was begun with another {other[0]}: {before.get(other[0])}, here "
+            f"{now[other[0]]}",
+            hint="Give another --out DIR, or the options that it was begun with.",
+        )
+    return out
+
+
+def _draw(found: Comparison, picture: Path) -> None:
+    from caffe_batch.reporting.compare_plot import write_compare_plot
+
+    try:
+        write_compare_plot(found, picture)
+    except ImportError:
+        click.echo(f"note: {picture.name} needs matplotlib: pip install 'caffe-batch[plot]'",
+                   err=True)  # fmt: skip
+    except InputError as error:
+        click.echo(f"note: no {picture.name}: {error.message}", err=True)
+
+
+class _Display:
+    """The trainings on stderr: bars on a terminal, and a line for each that is over."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        screen = Console(stderr=True, highlight=False)
+        self._live = screen.is_terminal
+        self._bars: Bar = Bar(console=screen, transient=True, disable=not self._live)
+        self._tasks: dict[tuple[str, int], TaskID] = {}
+
+    def __enter__(self) -> _Display:
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def progress(self, training: Training, progress: Progress) -> None:
+        """A training goes on."""
+        key = training.name, training.seed
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task(_title(training), total=progress.updates)
+        self._bars.update(self._tasks[key], completed=progress.update)
+
+    def ended(self, training: Training, run: SeedRun) -> None:
+        """A training is over."""
+        from caffe_batch.reporting.compare_view import run_line
+
+        if (training.name, training.seed) in self._tasks:
+            self._bars.remove_task(self._tasks.pop((training.name, training.seed)))
+        self._bars.console.print(f"{_title(training)}: {run_line(run)}", markup=False)
+
+
+def _title(training: Training) -> str:
+    return f"{training.name}, seed {training.seed}"

@@ -1,0 +1,74 @@
+"""``caffe-batch train --detach``: the training outlives the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from caffe_batch.training import JobDirectory
+
+#: Seconds to wait for the background process to have begun.
+_PATIENCE_S = 30.0
+
+
+def detach(job: JobDirectory) -> None:
+    """Go on in a background process; the process that was called says how to find it, and exits.
+
+    The background process has a session of its own and no terminal; what it says goes to
+    train.log. If it ends before Caffe has started, the caller ends with its exit code and shows
+    what it said.
+
+    Raises:
+        JobBusyError: The job is being trained already.
+    """
+    with job.lock():
+        pass  # whoever has it would get this one's words into train.log
+    sys.stdout.flush()
+    sys.stderr.flush()
+    attempts = _attempts(job)
+    size = job.console.stat().st_size if job.console.exists() else 0
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        _redirect(job)
+        return
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline and not (
+        job.supervisor() == pid and _attempts(job) > attempts
+    ):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            with job.console.open(encoding="utf-8", errors="replace") as said:
+                said.seek(size)
+                click.echo(said.read(), nl=False, err=True)
+            sys.exit(os.waitstatus_to_exitcode(status))
+        time.sleep(0.02)
+    where = job.path
+    click.echo(
+        f"Training in the background, process {pid}.\n"
+        f"Follow it: caffe-batch train --follow {where}\n"
+        f"Stop it:   caffe-batch stop {where}\n"
+        f"Its words: {job.console}"
+    )
+    sys.exit(0)
+
+
+def _attempts(job: JobDirectory) -> int:
+    """How many workers have come so far as to have started Caffe."""
+    record = job.read_record()
+    return sum(attempt.device is not None for attempt in record.attempts) if record else 0
+
+
+def _redirect(job: JobDirectory) -> None:
+    """Lead this process's input nowhere and its output to train.log."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(job.console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(log)

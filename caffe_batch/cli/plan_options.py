@@ -1,0 +1,178 @@
+"""The options that describe a plan, in groups, for every command that plans."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+import click
+
+from caffe_batch.cli.options import (
+    engine_options,
+    net_options,
+    no_compensate_option,
+    option_group,
+)
+
+
+class Share(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
+    """A share such as ``5%``, as a fraction of one."""
+
+    name = "P%"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        if isinstance(value, Fraction):
+            return value
+        text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(value))
+        if not text or Fraction(text[1]) >= 100:
+            self.fail(f"{value!r} is no share such as 5%, below 100%", param, ctx)
+        return Fraction(text[1]) / 100
+
+
+class Epochs(click.ParamType):  # type: ignore[type-arg]
+    """A positive number of epochs, as it was written."""
+
+    name = "EPOCHS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        try:
+            epochs = Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            epochs = Fraction(0)
+        if epochs <= 0:
+            self.fail(f"{value!r} is no number of epochs above 0", param, ctx)
+        return epochs
+
+
+POSITIVE = click.IntRange(min=1)
+
+effective_batch_option = click.option(
+    "--effective-batch",
+    type=int,
+    metavar="N",
+    help="Samples per update that the recipe means.  [default: the files' own]",
+)
+recipe_batch_option = click.option(
+    "--recipe-batch",
+    type=POSITIVE,
+    metavar="N",
+    help="Samples per update that the files' schedule was written for.  [default: the files' own "
+    "batch]",
+)
+test_every_option = click.option("--test-every", type=Epochs(), help="Epochs between tests.")
+epochs_option = click.option(
+    "--epochs", type=Epochs(), help="Train for so many epochs.  [default: the recipe's]"
+)
+
+
+#: The options that say how much memory there is, and whose.
+budget_options = option_group(
+    click.option(
+        "--reserve",
+        metavar="SIZE",
+        help="What the CUDA context takes out of the budget.  [default: what `doctor` measured "
+        "on this GPU, else 512MiB; 0 in CPU mode]",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(["gpu", "cpu"]),
+        default="gpu",
+        show_default=True,
+        help="Whose memory the budget is: the GPU's, or the host's in CPU mode.",
+    ),
+    click.option(
+        "--gpu-memory",
+        metavar="SIZE|auto|P%",
+        help="The memory that a run may use: 8GiB, 11000MiB, auto (all that is free), 80%.",
+    ),
+)
+
+
+#: The options that say how much data there is.
+records_options = option_group(
+    click.option(
+        "--test-records",
+        type=POSITIVE,
+        multiple=True,
+        help="Records of the test data, where they can't be counted; once a test net.",
+    ),
+    click.option(
+        "--train-records",
+        type=POSITIVE,
+        help="Records of the training data, where the source can't be counted.",
+    ),
+)
+
+
+#: The options of the split itself.
+split_options = option_group(
+    click.option(
+        "--prefer-multiple-of",
+        type=POSITIVE,
+        default=1,
+        metavar="M",
+        help="Take a batch_size that is a multiple of M where one fits.",
+    ),
+    click.option("--iter-size", type=POSITIVE, metavar="K", help="This iter_size, no other."),
+    click.option("--batch-size", type=POSITIVE, metavar="B", help="This batch_size, no other."),
+    click.option(
+        "--tolerance",
+        type=Share(),
+        default="0%",
+        metavar="P%",
+        help="How far the effective batch may be from N, for fewer passes an update.",
+    ),
+    click.option(
+        "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
+    ),
+    effective_batch_option,
+)
+
+
+#: The options of the schedule and of what is compensated.
+schedule_options = option_group(
+    no_compensate_option,
+    click.option(
+        "--max-batch",
+        type=POSITIVE,
+        metavar="N",
+        help="The largest effective batch that growth may reach.  [default: a tenth of the "
+        "training records]",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(["decay", "grow", "hybrid"]),
+        default="decay",
+        show_default=True,
+        help="At the recipe's drops of the rate: decay it, grow the batch instead, or grow it "
+        "once and then decay.",
+    ),
+    click.option("--keep-tests", is_flag=True, help="Leave test batches and test_iter alone."),
+    click.option("--keep-schedule", is_flag=True, help="Leave all intervals as they are."),
+    recipe_batch_option,
+    click.option(
+        "--lr-scaling",
+        type=click.Choice(["none", "linear", "sqrt"]),
+        default="none",
+        show_default=True,
+        help="How base_lr follows the effective batch.",
+    ),
+    click.option("--snapshot-every", type=Epochs(), help="Epochs between snapshots."),
+    test_every_option,
+    epochs_option,
+)
+
+
+#: All options that describe a plan.
+plan_options = option_group(
+    engine_options,
+    records_options,
+    schedule_options,
+    split_options,
+    budget_options,
+    net_options,
+)

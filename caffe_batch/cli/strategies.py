@@ -1,0 +1,101 @@
+"""``caffe-batch strategies``: the ways to train where the memory holds only a small batch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from caffe_batch.cli.options import (
+    console,
+    engine_options,
+    json_option,
+    net_argument,
+    net_options,
+    option_group,
+    print_json,
+)
+from caffe_batch.cli.plan_options import (
+    budget_options,
+    effective_batch_option,
+    epochs_option,
+    recipe_batch_option,
+    records_options,
+    test_every_option,
+)
+from caffe_batch.cli.plan_request import PlanRequest
+
+if TYPE_CHECKING:
+    from caffe_batch.planning.strategies import Strategies
+
+
+#: The options that describe the recipe and the memory; a PlanRequest takes them.
+strategies_options = option_group(
+    engine_options,
+    records_options,
+    recipe_batch_option,
+    test_every_option,
+    epochs_option,
+    effective_batch_option,
+    budget_options,
+    net_options,
+)
+
+
+@click.command()
+@net_argument
+@strategies_options
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write a job of each way there, as DIR/NAME.",
+)
+@json_option
+def strategies(out: Path | None, as_json: bool, **options: Any) -> None:
+    """List the ways to train where only a small batch fits.
+
+    NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
+    Accumulation, small batches with the rate or the momentum changed, smaller images, a batch that
+    grows, the CPU: each with its predicted memory and with the noise of its updates relative to
+    the recipe's. --out DIR writes a directory for each, which `caffe-batch train DIR/NAME` runs
+    and `caffe-batch compare DIR` compares.
+    """
+    from caffe_batch.reporting.strategies_view import strategies_view
+
+    found = find(PlanRequest(**options), out)
+    if as_json:
+        print_json({**found.json(), "directory": None if out is None else str(out.resolve())})
+        return
+    terminal = console()
+    terminal.print(strategies_view(found))
+    if out is None:
+        terminal.print("\nNothing is written without --out DIR.")
+    else:
+        terminal.print(
+            f"\nWritten to {out}\nRun one: caffe-batch train {out}/NAME\n"
+            f"Run them all: caffe-batch compare {out}",
+            soft_wrap=True,
+        )
+
+
+def find(request: PlanRequest, out: Path | None) -> Strategies:
+    """The strategies, and their directories if ``out`` is given."""
+    from caffe_batch.planning.strategies import find_strategies
+    from caffe_batch.rendering.strategy_files import write_strategies
+    from caffe_batch.runtimes.machine import free_host_bytes
+
+    recipe = request.prepare()
+    found = find_strategies(recipe.model, recipe.budget, recipe.wishes, free_host_bytes())
+    if out is not None:
+        write_strategies(found, recipe.solver_text, request_json(request), out)
+    return found
+
+
+def request_json(request: PlanRequest) -> dict[str, Any]:
+    """What was asked for, as strategies.json has it."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(request), default=str))
+    return content

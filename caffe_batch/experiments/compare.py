@@ -1,0 +1,218 @@
+"""Trains several ways with several seeds on real Caffe, some at once, and collects the scores.
+
+Every training is a job directory of its own, ``DIR/runs/NAME/seed-N``: one that is finished isn't
+run again, and one that was interrupted goes on from its newest snapshot.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from caffe_batch.errors import InputError, TrainingError, did_you_mean
+from caffe_batch.experiments.standings import (
+    Comparison,
+    SeedRun,
+    Standing,
+    output_names,
+    read_run,
+    read_tests,
+)
+from caffe_batch.prototxt import read_solver
+from caffe_batch.rendering.job_copy import copy_job
+from caffe_batch.rendering.strategy_files import read_strategies
+from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training.job import JobDirectory, JobState
+from caffe_batch.training.options import Options
+from caffe_batch.training.process import SignalRelay, forwarded_signals
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.supervisor import train
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compare.
+
+    Attributes:
+        names: The ways to train; all that are possible if empty.
+        seeds: random_seed of each training of a way.
+        jobs: Trainings at once; on a GPU each takes the memory of one.
+        options: How each is trained.
+    """
+
+    names: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    jobs: int = 1
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training to do: a way, a seed, and the directory of its job."""
+
+    name: str
+    seed: int
+    job: JobDirectory
+
+
+class Watcher(Protocol):
+    """Hears of the trainings, from several threads."""
+
+    def progress(self, training: Training, progress: Progress) -> None:
+        """A training goes on; called about five times a second for each."""
+
+    def ended(self, training: Training, run: SeedRun) -> None:
+        """A training is over, or was before."""
+
+
+def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watcher) -> Comparison:
+    """Train the ways of a directory that ``strategies`` has written, and compare them.
+
+    In the main thread, SIGINT and SIGTERM make every training take a snapshot and stop; a second
+    one kills them.
+
+    Args:
+        directory: Holds strategies.json.
+        runtime: The Python with caffe to train on.
+        settings: How to compare.
+        watcher: Told of the progress.
+
+    Raises:
+        InputError: No such directory or way, a way that isn't possible, or a recipe without a test.
+        JobBusyError: Another process trains in one of the directories.
+        KeyboardInterrupt: It was asked to stop; everything has stopped.
+    """
+    content = read_strategies(directory)
+    ways = _chosen(content["strategies"], settings.names)
+    _check_tested(JobDirectory(directory / ways[0]["name"]))
+    trainings = [
+        Training(way["name"], seed, _job(directory, way["name"], seed))
+        for seed in settings.seeds  # every way with one seed, before any with the next
+        for way in ways
+    ]
+    runs = _run_all(directory, trainings, runtime, settings, watcher)
+    names = (output_names(read_tests(training.job)) for training in trainings)
+    score, loss = next((each for each in names if any(each)), (None, None))
+    standings = tuple(
+        Standing(
+            name=way["name"],
+            title=way["title"],
+            facts=way,
+            runs=tuple(runs[way["name"], seed] for seed in settings.seeds),
+        )
+        for way in ways
+    )
+    recipe = content["recipe"]
+    return Comparison(score, loss, settings.seeds, settings.jobs, recipe, standings)
+
+
+def _chosen(ways: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The ways asked for, in their own order."""
+    known = {way["name"]: way for way in ways}
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"there is no strategy {name!r}",
+                hint=did_you_mean(name, list(known)) or f"There are {', '.join(known)}.",
+            )
+        if not known[name]["possible"]:
+            raise InputError(
+                f"the strategy {name!r} is not possible here: {known[name]['why_not']}",
+                hint="Leave it out.",
+            )
+    return [way for way in ways if way["possible"] and (not names or way["name"] in names)]
+
+
+def _check_tested(job: JobDirectory) -> None:
+    solver = read_solver(job.solver, allow_unknown_fields=True)
+    if not solver.test_iter or solver.test_interval < 1:
+        raise InputError(
+            "the recipe tests nothing, so there is nothing to compare",
+            hint="Give the solver a test_iter and a test_interval, and the net a TEST phase.",
+        )
+
+
+def _job(directory: Path, name: str, seed: int) -> JobDirectory:
+    """The job of a training; written if it isn't there."""
+    job = JobDirectory(directory / "runs" / name / f"seed-{seed}")
+    if not job.is_planned():
+        copy_job(directory / name, job.path, seed)
+    return job
+
+
+class _Relays(SignalRelay):
+    """Hands what this process is asked for to every training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._each: list[SignalRelay] = []
+
+    def add(self) -> SignalRelay:
+        """The relay of another training."""
+        relay = SignalRelay()
+        self._each.append(relay)
+        return relay
+
+    def stop(self, number: int) -> None:
+        """Ask all of them to stop, and let no other begin."""
+        self.stop_requested = True
+        for relay in self._each:
+            with suppress(ProcessLookupError):  # it ended a moment ago
+                relay.stop(number)
+
+    def snapshot(self, number: int) -> None:
+        """Ask all of them for a snapshot."""
+        for relay in self._each:
+            with suppress(ProcessLookupError):
+                relay.snapshot(number)
+
+
+def _run_all(
+    directory: Path,
+    trainings: Sequence[Training],
+    runtime: Runtime,
+    settings: Settings,
+    watcher: Watcher,
+) -> dict[tuple[str, int], SeedRun]:
+    """Every training, by way and seed."""
+    relays = _Relays()
+    runs: dict[tuple[str, int], SeedRun] = {}
+
+    def run(training: Training) -> SeedRun | None:
+        """The training from here to its end; None if it was stopped."""
+        if relays.stop_requested:
+            return None
+        relay, failure = relays.add(), ""
+
+        def observe(progress: Progress) -> None:
+            watcher.progress(training, progress)
+
+        try:
+            outcome = train(training.job, runtime, settings.options, observe, relay=relay)
+        except TrainingError as error:
+            failure = str(error.message.splitlines()[0])
+        else:
+            if outcome.state is not JobState.FINISHED:
+                return None
+        done = read_run(training.job, directory, training.seed, failure)
+        watcher.ended(training, done)
+        return done
+
+    with forwarded_signals(relays), ThreadPoolExecutor(settings.jobs) as pool:
+        try:
+            waiting = {pool.submit(run, training): training for training in trainings}
+            for future in as_completed(waiting):
+                done, training = future.result(), waiting[future]
+                if done is not None:
+                    runs[training.name, training.seed] = done
+        except BaseException:
+            relays.stop(signal.SIGTERM)
+            raise
+    if relays.stop_requested:
+        raise KeyboardInterrupt
+    return runs

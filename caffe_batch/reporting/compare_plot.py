@@ -1,0 +1,161 @@
+"""A picture of a comparison: scores and losses of the tests, against samples and against time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caffe_batch.errors import InputError
+from caffe_batch.experiments.standings import Comparison, Point, Spread, Standing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, which people with any kind of colour vision tell apart; black first.
+_COLOURS = (
+    "#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00", "#7f7f7f",
+    "#a0522d",
+)  # fmt: skip
+_STYLES = ("-", "--", "-.", ":")
+
+#: Above this ratio of largest to smallest loss its axis is logarithmic.
+_LOG_RATIO = 30.0
+
+#: Where an accuracy is marked on its axis, which is stretched towards 1.
+_ACCURACIES = (0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+
+#: What lies beyond is drawn here: a stretched axis has no place for 0 and 1.
+_LOWEST, _HIGHEST = 0.005, 0.9995
+
+
+def write_compare_plot(comparison: Comparison, picture: Path) -> None:
+    """Draw a comparison into a PNG file, which is replaced as a whole.
+
+    Raises:
+        ImportError: matplotlib is not installed (the extra ``plot``).
+        InputError: There is nothing to draw.
+    """
+    figure = draw(comparison)
+    temporary = picture.with_name(f".{picture.name}.new")
+    try:
+        figure.savefig(temporary, format="png", dpi=84)
+        temporary.replace(picture)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def draw(comparison: Comparison) -> Figure:
+    """The figure: a row for the score and one for the loss, a line with a band for each way.
+
+    The line is the mean over the seeds, the band one standard deviation to both sides.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        InputError: There is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [
+        (name, pick)
+        for name, pick in ((comparison.score_name, _score), (comparison.loss_name, _loss))
+        if name is not None
+    ]
+    drawn = [each for each in comparison.standings if each.points()]
+    if not rows or not drawn:
+        raise InputError("no training has been tested, so there is nothing to draw")
+    figure = Figure(figsize=(9.6, 2.7 * len(rows) + 1.1), layout="constrained")
+    panels = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False)
+    for (name, pick), row in zip(rows, panels, strict=True):
+        for panel, across in zip(row, (_samples, _seconds), strict=True):
+            for number, standing in enumerate(drawn):
+                _draw_way(panel, number, standing, across, pick)
+            panel.grid(alpha=0.25)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.margins(x=0.01)
+        row[0].set_ylabel(f"test {name}")
+        _set_scale(row[0], drawn, pick)
+    panels[-1][0].set_xlabel("samples seen")
+    at_once = f", {comparison.jobs} trainings at once" if comparison.jobs > 1 else ""
+    panels[-1][1].set_xlabel(f"seconds of training{at_once}")
+    number = len(comparison.seeds)
+    spread = "mean and standard deviation of" if number > 1 else ""
+    panels[0][0].set_title(
+        f"{spread} {number} {'seeds' if number > 1 else 'seed'}".strip(), loc="left", fontsize=10
+    )
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def label(standing: Standing, pick: Callable[[Point], float | None] | None = None) -> str:
+    """A way in the legend: its name, its batch, what it came to."""
+    batch = f"{standing.facts.get('batch_size')} x {standing.facts.get('iter_size')}"
+    points = standing.points()
+    last = Spread.of((pick or _score)(point) for point in points[-1]) if points else None
+    value = ""
+    if last is not None and last.mean is not None:
+        value = f": {last.mean:.4g}" + (f" ± {last.sd:.2g}" if last.sd is not None else "")
+    diverged = standing.diverged
+    told = f" ({diverged} of {len(standing.runs)} diverged)" if diverged else ""
+    return f"{standing.name} {batch}{value}{told}"
+
+
+def _draw_way(
+    panel: Axes,
+    number: int,
+    standing: Standing,
+    across: Callable[[Point], float],
+    pick: Callable[[Point], float | None],
+) -> None:
+    points = standing.points()
+    places = [sum(map(across, each)) / len(each) for each in points]
+    spreads = [Spread.of(pick(point) for point in each) for each in points]
+    means = [math.nan if each.mean is None else each.mean for each in spreads]
+    deviations = [each.sd or 0.0 for each in spreads]
+    colour = _COLOURS[number % len(_COLOURS)]
+    panel.plot(
+        places, means,
+        color=colour, linestyle=_STYLES[number % len(_STYLES)], linewidth=1.6,
+        marker="o" if len(places) == 1 else None, label=label(standing),
+    )  # fmt: skip
+    lower = [mean - sd for mean, sd in zip(means, deviations, strict=True)]
+    upper = [mean + sd for mean, sd in zip(means, deviations, strict=True)]
+    panel.fill_between(places, lower, upper, color=colour, alpha=0.12, linewidth=0)
+
+
+def _set_scale(
+    panel: Axes, drawn: Sequence[Standing], pick: Callable[[Point], float | None]
+) -> None:
+    """An axis on which good ways can be told apart, and bad ones are there too."""
+    points = [point for standing in drawn for each in standing.points() for point in each]
+    known = [value for value in map(pick, points) if value is not None]
+    if not known:
+        return
+    if pick is _loss:
+        if min(known) > 0 and max(known) / min(known) > _LOG_RATIO:
+            panel.set_yscale("log")
+    elif min(known) >= 0 and 0.9 < max(known) <= 1:
+        panel.set_yscale("logit")
+        low, high = max(min(known), _LOWEST), min(max(known), _HIGHEST)
+        panel.set_yticks(_ACCURACIES, [f"{value:g}" for value in _ACCURACIES])
+        panel.set_yticks([], minor=True)
+        panel.set_ylim(0.9 * low, 1 - 0.7 * (1 - high))
+
+
+def _score(point: Point) -> float | None:
+    return point.score
+
+
+def _loss(point: Point) -> float | None:
+    return point.loss
+
+
+def _samples(point: Point) -> float:
+    return point.samples
+
+
+def _seconds(point: Point) -> float:
+    return point.seconds

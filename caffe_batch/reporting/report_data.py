@@ -1,0 +1,171 @@
+"""What a report says of a run: everything its directory tells, read once."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory import Engine, Model, Prediction
+from caffe_batch.net import Sources, read_recipe
+from caffe_batch.training.following import RunFollower, Status
+from caffe_batch.training.job import JobDirectory, PlanFacts
+from caffe_batch.training.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
+from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
+
+
+@dataclass(frozen=True)
+class TestCurve:
+    """One output of one test net over the run.
+
+    Attributes:
+        name: Of the blob, with the net and the number where the name alone is not its own.
+        is_loss: Whether it has a loss_weight.
+        lines: Its measurements, in the order of the updates.
+    """
+
+    __test__ = False  # for pytest: no test
+
+    name: str
+    is_loss: bool
+    lines: tuple[NetTestMetrics, ...]
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run as its files tell it.
+
+    Attributes:
+        name: What it is called in the report; its own among the runs reported together.
+        job: Its directory.
+        plan: plan.json.
+        facts: What training needs to know of it.
+        phases: Its solvers.
+        status: Where it stands.
+        updates: The losses, in the order of the updates.
+        tests: The test outputs.
+    """
+
+    name: str
+    job: JobDirectory
+    plan: Mapping[str, Any]
+    facts: PlanFacts
+    phases: tuple[TrainingPhase, ...]
+    status: Status
+    updates: tuple[UpdateMetrics, ...]
+    tests: tuple[TestCurve, ...]
+
+    def samples(self, update: int) -> int:
+        """Samples seen by the first ``update`` updates."""
+        return phase_at(self.phases, max(update - 1, 0)).samples(update)
+
+    def curves(self) -> dict[str, Any]:
+        """The curves as columns of numbers, for other programs; null where there is no number."""
+        return {
+            "name": self.name,
+            "update": [line.update for line in self.updates],
+            "samples": [line.samples for line in self.updates],
+            "seconds": [line.seconds for line in self.updates],
+            "loss": [line.loss for line in self.updates],
+            "learning_rate": [line.learning_rate for line in self.updates],
+            "effective_batch": [line.effective_batch for line in self.updates],
+            "tests": [
+                {
+                    "name": curve.name,
+                    "is_loss": curve.is_loss,
+                    "update": [line.update for line in curve.lines],
+                    "samples": [self.samples(line.update) for line in curve.lines],
+                    "seconds": [line.seconds for line in curve.lines],
+                    "value": [line.value for line in curve.lines],
+                }
+                for curve in self.tests
+            ],
+        }
+
+    @cached_property
+    def memory(self) -> Prediction | str:
+        """The memory of the first phase's files, or in words why it can't be told."""
+        try:
+            recipe = read_recipe(self.job.solver)
+            shapes = {top: tuple(shape) for top, shape in self.plan.get("input_shapes", {}).items()}
+            directories = (self.facts.working_directory, *recipe.directories)
+            engine = Engine(self.plan.get("engine", "caffe"))
+            mode: Mode = "cpu" if self.facts.cpu_mode else "gpu"
+            model = Model(recipe, Sources(directories, shapes), mode, True, engine, self.facts.gpus)
+            return model.at()
+        except (CaffeBatchError, ValueError, OSError) as error:
+            return str(error)
+
+
+def read_run(job: JobDirectory, name: str | None = None) -> ReportedRun:
+    """Reads a run; it may be going on, and lines of metrics.jsonl may be broken.
+
+    Args:
+        job: A planned directory.
+        name: What to call it; the directory's name if None.
+
+    Raises:
+        InputError: It is not planned, or plan.json or job.json can't be read.
+    """
+    facts = job.read_plan()
+    with closing(RunFollower(job)) as follower:
+        status = follower.status()
+    with closing(MetricsFollower(job.metrics)) as metrics:
+        _, lines = metrics.read()
+    return ReportedRun(
+        name=name or job.path.name,
+        job=job,
+        plan=json.loads(job.plan.read_text(encoding="utf-8")),
+        facts=facts,
+        phases=read_phases(facts),
+        status=status,
+        updates=tuple(line for line in lines if isinstance(line, UpdateMetrics)),
+        tests=_test_curves([line for line in lines if isinstance(line, NetTestMetrics)]),
+    )
+
+
+def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
+    """Reads several runs and gives each a name of its own.
+
+    Raises:
+        InputError: One can't be read, or is named twice.
+    """
+    jobs = [JobDirectory(directory) for directory in directories]
+    for number, job in enumerate(jobs):
+        if job.path in [earlier.path for earlier in jobs[:number]]:
+            raise InputError(f"{job.path} is named twice", hint="Name each run once.")
+    return [read_run(job, name) for job, name in zip(jobs, _own_names(jobs), strict=True)]
+
+
+def _own_names(jobs: Sequence[JobDirectory]) -> list[str]:
+    """The last parts of each path, as many as make all of them different."""
+    depth = 1
+    while True:
+        names = ["/".join(job.path.parts[-depth:]) for job in jobs]
+        if len(set(names)) == len(names):
+            return names
+        depth += 1
+
+
+def _test_curves(lines: Sequence[NetTestMetrics]) -> tuple[TestCurve, ...]:
+    groups: dict[tuple[int, int], list[NetTestMetrics]] = defaultdict(list)
+    for line in lines:
+        groups[line.test_net, line.index].append(line)
+    nets = {net for net, _ in groups}
+    counts: dict[tuple[int, str], int] = defaultdict(int)
+    for (net, _), own in groups.items():
+        counts[net, own[0].output] += 1
+    curves = []
+    for (net, index), own in sorted(groups.items()):
+        output = own[0].output
+        name = f"{output}[{index}]" if counts[net, output] > 1 else output
+        name += f" (test net {net})" if len(nets) > 1 else ""
+        curves.append(TestCurve(name, own[0].is_loss, tuple(own)))
+    return tuple(curves)

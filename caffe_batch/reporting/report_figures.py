@@ -1,0 +1,166 @@
+"""The figures of a report as pictures, PNG and SVG, for papers and slides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caffe_batch.memory import Prediction
+from caffe_batch.reporting import memory_plot
+from caffe_batch.reporting.loss_plot import smooth
+from caffe_batch.reporting.report_data import ReportedRun, TestCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: One a run, as on the page; dashes tell the curves of a run apart.
+_COLOURS = ("#1f5fa8", "#c1440e", "#2e7d4f", "#7b4fa3", "#946b00", "#b5305f")
+_DASHES = ("-", "--", ":", "-.")
+
+#: As on the page: the mean is over this share of the records, and above this ratio of largest to
+#: smallest mean the axis is logarithmic.
+_SMOOTHING, _LOG_RATIO = 0.02, 30.0
+
+
+def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
+    """Draws what the runs have into ``folder``: loss, tests, schedule, and the memory of each run.
+
+    Args:
+        runs: The runs, over each other in each figure.
+        folder: Made if it isn't there.
+
+    Returns:
+        The files written, a PNG and an SVG for each figure.
+
+    Raises:
+        ImportError: matplotlib is not installed (the extra ``plot``).
+    """
+    figures: dict[str, Figure] = {}
+    trained = [run for run in runs if run.updates]
+    if trained:
+        figures["loss"] = _draw_losses(trained)
+        figures["schedule"] = _draw_schedule(trained)
+    if any(_outputs(run) for run in runs):
+        figures["tests"] = _draw_outputs(runs)
+    for number, run in enumerate(runs, start=1):
+        if isinstance(run.memory, Prediction):
+            name = "memory" if len(runs) == 1 else f"memory-{number}"
+            figures[name] = _draw_memory(run, run.memory)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures.items():
+        for ending in ("png", "svg"):
+            path = folder / f"{name}.{ending}"
+            figure.savefig(path, format=ending, dpi=140)
+            written.append(path)
+    return written
+
+
+def _draw_losses(runs: Sequence[ReportedRun]) -> Figure:
+    figure, (panel,) = _panels(1)
+    means: list[float] = []
+    for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
+        x = [line.update for line in run.updates]
+        losses = [_or_nan(line.loss) for line in run.updates]
+        mean = smooth(losses, max(1, round(len(losses) * _SMOOTHING)))
+        means += [value for value in mean if not math.isnan(value)]
+        panel.plot(x, losses, color=colour, linewidth=0.6, alpha=0.3)
+        panel.plot(x, mean, color=colour, linewidth=1.6, label=_label(runs, run, "training loss"))
+        own = [curve for curve in run.tests if curve.is_loss]
+        _draw_tests(panel, runs, run, own, colour, _DASHES[1:])
+    if means and min(means) > 0 and max(means) > _LOG_RATIO * min(means):
+        panel.set_yscale("log")
+    panel.set_ylabel("loss")
+    return _finished(figure, [panel])
+
+
+def _draw_outputs(runs: Sequence[ReportedRun]) -> Figure:
+    figure, (panel,) = _panels(1)
+    for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
+        _draw_tests(panel, runs, run, _outputs(run), colour, _DASHES)
+    panel.set_ylabel("test output")
+    return _finished(figure, [panel])
+
+
+def _draw_schedule(runs: Sequence[ReportedRun]) -> Figure:
+    figure, panels = _panels(2)
+    for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
+        x = [line.update for line in run.updates]
+        rates = [line.learning_rate for line in run.updates]
+        batches = [line.effective_batch or run.facts.effective_batch for line in run.updates]
+        panels[0].step(x, rates, color=colour, where="post", label=run.name)
+        panels[1].step(x, batches, color=colour, where="post", label=run.name)
+    panels[0].set_ylabel("learning rate")
+    panels[1].set_ylabel("effective batch")
+    for panel in panels:
+        panel.set_ylim(bottom=0)
+    return _finished(figure, panels)
+
+
+def _draw_memory(run: ReportedRun, memory: Prediction) -> Figure:
+    size = run.facts.batch_size
+    curve = {
+        candidate["batch_size"]: candidate["predicted_peak_bytes"]
+        for candidate in run.plan.get("candidates", ())
+        if candidate.get("predicted_peak_bytes")
+    }
+    curve[size] = memory.peak_bytes
+    title = f"{run.name}, batch_size {size}"
+    return memory_plot.draw(memory, title, size, curve, run.plan.get("budget_bytes"))
+
+
+def _draw_tests(
+    panel: Axes,
+    runs: Sequence[ReportedRun],
+    run: ReportedRun,
+    curves: Sequence[TestCurve],
+    colour: str,
+    dashes: Sequence[str],
+) -> None:
+    for dash, curve in zip(_cycle(dashes, len(curves)), curves, strict=True):
+        panel.plot(
+            [line.update for line in curve.lines],
+            [_or_nan(line.value) for line in curve.lines],
+            color=colour,
+            linestyle=dash,
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            label=_label(runs, run, f"test {curve.name}"),
+        )
+
+
+def _outputs(run: ReportedRun) -> list[TestCurve]:
+    return [curve for curve in run.tests if not curve.is_loss]
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    return figure, list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def _finished(figure: Figure, panels: Sequence[Axes]) -> Figure:
+    for panel in panels:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.margins(x=0.01)
+        panel.legend(frameon=False, fontsize="small")
+    panels[-1].set_xlabel("update")
+    return figure
+
+
+def _label(runs: Sequence[ReportedRun], run: ReportedRun, what: str) -> str:
+    return f"{run.name}: {what}" if len(runs) > 1 else what
+
+
+def _cycle(values: Sequence[str], count: int) -> list[str]:
+    return [values[number % len(values)] for number in range(count)]
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,131 @@
+"""The report as one HTML page that needs nothing but itself: no network, no other file.
+
+The page's template, style sheet and script are in the folder ``page`` beside this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from caffe_batch import __version__
+from caffe_batch.memory import LayerBytes, Prediction
+from caffe_batch.reporting.audit_view import audit_rows
+from caffe_batch.reporting.memory_plot import COLOURS, LABELS
+from caffe_batch.reporting.report_data import ReportedRun
+from caffe_batch.sizes import format_size
+
+_PAGE = Path(__file__).with_name("page")
+
+#: Layers that get a bar of their own, the largest; the others share one.
+_LAYERS = 24
+
+
+@dataclass(frozen=True)
+class MemoryBar:
+    """A layer, or several, in the chart of the memory.
+
+    Attributes:
+        name, kind: The layer's name and type.
+        bytes: Its memory.
+        segments: Colour, label, bytes and share of the longest bar (0 to 100) of each part; empty
+            for several layers, whose sum would be far longer than all bars.
+    """
+
+    name: str
+    kind: str
+    bytes: int
+    segments: tuple[tuple[str, str, int, float], ...]
+
+
+def render_report(runs: Sequence[ReportedRun]) -> str:
+    """The page about some runs, at least one."""
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        size=format_size, number=_number, count=_count, duration=_duration, when=_when
+    )
+    return environment.get_template("report.html.j2").render(
+        runs=runs,
+        style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own
+        script=Markup((_PAGE / "report.js").read_text(encoding="utf-8")),  # noqa: S704
+        curves=[run.curves() for run in runs],
+        parts=[(COLOURS[part], LABELS[part]) for part in COLOURS],
+        audit=audit_rows,
+        bars=memory_bars,
+        changes=grouped_changes,
+        is_known=lambda memory: isinstance(memory, Prediction),
+        made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+
+
+def memory_bars(prediction: Prediction) -> list[MemoryBar]:
+    """The largest layers in the order of the net, and the rest of a large net in one row."""
+    layers = [layer for layer in prediction.layers if layer.bytes]
+    large = sorted(layers, key=lambda layer: layer.bytes, reverse=True)[:_LAYERS]
+    shown = {id(layer) for layer in large}
+    bars = [_bar(layer, large[0].bytes) for layer in layers if id(layer) in shown]
+    rest = [layer.bytes for layer in layers if id(layer) not in shown]
+    if rest:
+        bars.append(MemoryBar(f"{len(rest)} smaller layers", "", sum(rest), ()))
+    return bars
+
+
+def grouped_changes(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The changes of plan.json, those that are the same in several layers in one row."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for change in changes:
+        key = tuple(str(change.get(name)) for name in ("file", "from", "to", "reason"))
+        rows.setdefault(key, []).append(str(change.get("field")))
+    return [
+        {
+            "file": file,
+            "field": fields[0] + (f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""),
+            "from": before,
+            "to": after,
+            "reason": reason,
+        }
+        for (file, before, after, reason), fields in rows.items()
+    ]
+
+
+def _bar(layer: LayerBytes, longest: int) -> MemoryBar:
+    segments = tuple(
+        (COLOURS[part], LABELS[part], layer.parts[part], 100 * layer.parts[part] / longest)
+        for part in COLOURS
+        if layer.parts.get(part)
+    )
+    name = layer.name if layer.net == "train" else f"{layer.name} ({layer.net})"
+    return MemoryBar(name, layer.type, layer.bytes, segments)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def _when(moment: str | None) -> str:
+    """``2020-04-12 09:00:00 UTC`` of an ISO time; as it is if it is none."""
+    return "-" if moment is None else moment.replace("T", " ").replace("+00:00", " UTC")

@@ -1,0 +1,104 @@
+"""The lock on a job directory: one ``train`` at a time, and none that a dead process can hold."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from caffe_batch.errors import CaffeBatchError
+
+#: How long the worker of a supervisor that was killed is waited for, in seconds.
+ORPHAN_WAIT_S = 30.0
+
+
+class JobBusyError(CaffeBatchError, RuntimeError):
+    """Another ``train`` runs in the directory. Exit code 1."""
+
+
+@contextmanager
+def held(file: Path, directory: Path) -> Iterator[int]:
+    """Hold a lock while this process lives.
+
+    The worker inherits the yielded file descriptor, so that a worker which outlives its
+    supervisor for a moment still holds the lock. The next supervisor waits for such a worker: it
+    takes a snapshot after its current update, then goes.
+
+    Args:
+        file: The file to lock.
+        directory: What it stands for, for messages.
+
+    Raises:
+        JobBusyError: Another supervisor holds it, or the worker of a dead one doesn't end.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        began = time.monotonic()
+        while not _locked(descriptor):
+            owner, waited = _owner(descriptor), time.monotonic() - began
+            # Without an owner somebody is about to say so, or looks for one (see ``holder``).
+            if _is_alive(owner) if owner else waited > 1:
+                raise JobBusyError(
+                    f"{directory}: another `caffe-batch train` runs here",
+                    hint="Wait for it or stop it.",
+                )
+            if waited > ORPHAN_WAIT_S:
+                raise JobBusyError(
+                    f"{directory}: the worker of a `caffe-batch train` that was killed has not "
+                    f"ended within {ORPHAN_WAIT_S:.0f} s",
+                    hint="It takes a snapshot after its current update, then goes. Its process id "
+                    "is in job.json.",
+                )
+            time.sleep(0.02)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def holder(file: Path) -> int | None:
+    """Process id of the supervisor that holds a lock, or None if none does.
+
+    If that process is gone, its worker still ends. 0 if the process is about to say so.
+
+    Args:
+        file: The file that is locked.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(descriptor) or 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(descriptor: int) -> int | None:
+    """The supervisor that took the lock, as it wrote itself; None while it hasn't yet."""
+    text = os.pread(descriptor, 32, 0)
+    return int(text) if text.isdigit() else None
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether there is such a process; one that waits for its parent to take note is dead."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -1,0 +1,54 @@
+"""How to train: what ``train`` can be told, beside the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class Device(str, Enum):
+    """Where to train; AUTO takes the GPU where the runtime and the machine have one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    Attributes:
+        device: Where.
+        gpu: Number of the GPU, or None for the solver's device_id.
+        threads: CPU threads of the BLAS. One is the fastest for small nets (LeNet on two cores
+            takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
+            nets in CPU mode gain from more.
+        restart: Throw away an earlier run and start from update 0.
+        noise_scale: Measure the gradients of the micro-batches on the way, for the noise scale:
+            lines of metrics.jsonl. It takes about 2 % of the time.
+        weights: .caffemodel files that update 0 begins with, loaded one after the other.
+        snapshot: The solverstate of another run to go on from; its weights lie beside it.
+        keep_last: So many of the newest snapshots stay; None for all, or with ``keep_every`` for
+            one.
+        keep_every: Of each so many updates the first snapshot stays as well.
+        max_loss: A loss above it counts as diverged, as nan and inf always do; None for no bound.
+        rollback: What base_lr is multiplied by when the run goes on from the last good snapshot
+            after it has diverged; None to stop then.
+        stall_timeout_s: Seconds without any sign of progress after which the worker is stopped;
+            None for ten minutes, or twenty times the longest silence so far if that is more.
+    """
+
+    device: Device = Device.AUTO
+    gpu: int | None = None
+    threads: int = 1
+    restart: bool = False
+    noise_scale: bool = False
+    weights: tuple[Path, ...] = ()
+    snapshot: Path | None = None
+    keep_last: int | None = None
+    keep_every: int | None = None
+    max_loss: float | None = None
+    rollback: float | None = None
+    stall_timeout_s: float | None = None

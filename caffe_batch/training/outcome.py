@@ -1,0 +1,67 @@
+"""How a training ended: a result, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_batch.errors import CaffeBatchError, InputError, TrainingError
+from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
+from caffe_batch.training.job import JobState
+from caffe_batch.training.metrics import NetTestMetrics
+
+#: The endings that are no failure.
+STATES = {
+    EndReason.FINISHED: JobState.FINISHED,
+    EndReason.INTERRUPTED: JobState.INTERRUPTED,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How ``train`` ended; failures are raised instead.
+
+    Attributes:
+        state: FINISHED or INTERRUPTED.
+        update, updates: Updates done, and to do in all.
+        scores: Outputs of the last test.
+        ran: False if the job had been finished before.
+    """
+
+    state: JobState
+    update: int
+    updates: int
+    scores: tuple[NetTestMetrics, ...]
+    ran: bool = True
+
+
+def failure(
+    ending: Ending,
+    update: int,
+    updates: int,
+    log: Path,
+    tail: Sequence[str],
+    missing: Sequence[str] = (),
+) -> CaffeBatchError:
+    """The error that an ending is.
+
+    Args:
+        ending: How the last worker ended.
+        update: Updates done.
+        updates: Updates to do in all.
+        log: Caffe's log.
+        tail: Its last lines, oldest first.
+        missing: Files that the net names and that aren't there.
+    """
+    if ending.reason is EndReason.REFUSED:
+        on_gpu = "GPU" in ending.detail
+        try_ = "--cpu trains on the CPU." if on_gpu else "Give weights of this net."
+        return InputError(ending.detail, hint=try_)
+    hint = f"Not there: {', '.join(missing)}." if missing else HINTS.get(ending.reason)
+    lines = "".join(f"\n  {line}" for line in last_lines(tail))
+    return TrainingError(
+        f"Caffe stopped at update {update} of {updates}: {ending.reason.value}: "
+        f"{ending.detail}\nThe last lines of {log}:{lines}",
+        hint=hint,
+    )

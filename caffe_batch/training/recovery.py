@@ -1,0 +1,113 @@
+"""What becomes of a run that has ended badly: files to go on with, or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.planning.changes import Change
+from caffe_batch.planning.numbers import as_float32
+from caffe_batch.runtimes.reserve import learn_reserve
+from caffe_batch.training.ending import Ending, EndReason
+from caffe_batch.training.job import Attempt, JobDirectory, PlanFacts
+from caffe_batch.training.job_recipe import joined, read_job_phases, with_changes
+from caffe_batch.training.options import Options
+from caffe_batch.training.resplit import split_smaller
+
+#: How often one ``train`` tries a smaller split, and goes back after a divergence.
+MOST_SPLITS = 8
+MOST_ROLLBACKS = 3
+
+_MEMORY = (EndReason.GPU_MEMORY, EndReason.HOST_MEMORY)
+
+
+class Recovery:
+    """Decides whether a run goes on, and rewrites its files for that; counts the tries.
+
+    Args:
+        job: The directory.
+        options: How to train.
+    """
+
+    def __init__(self, job: JobDirectory, options: Options) -> None:
+        self._job, self._rollback = job, options.rollback
+        self._splits = self._rollbacks = 0
+
+    def remedy(self, ending: Ending, attempt: Attempt) -> str | None:
+        """Make a run possible that goes on from the newest good snapshot.
+
+        Args:
+            ending: How the run ended.
+            attempt: Its last worker.
+
+        Returns:
+            What was done about it, in a sentence; None if nothing can be done.
+
+        Raises:
+            DoesNotFitError: It ran out of memory, and no split is smaller.
+            TrainingError: It can't be planned anew, or not once more.
+        """
+        if ending.reason in _MEMORY:
+            return self._split(ending, attempt)
+        if ending.reason is EndReason.DIVERGED and self._rollback is not None:
+            return self._roll_back(ending, self._rollback)
+        return None
+
+    def _split(self, ending: Ending, attempt: Attempt) -> str:
+        if self._splits == MOST_SPLITS:
+            raise TrainingError(
+                f"{ending.reason.value} with batch_size {attempt.batch_size} as well, after "
+                f"{MOST_SPLITS} smaller splits",
+                hint="Run it again to try still smaller ones, or plan again with a smaller "
+                "--gpu-memory.",
+            )
+        self._splits += 1
+        plan = self._job.read_plan()
+        _learn(plan, attempt)
+        try:
+            return split_smaller(self._job, plan, ending)
+        except InputError as error:
+            raise TrainingError(
+                f"{ending.reason.value} ({ending.detail}), and the job can't be planned anew: "
+                f"{error.message}",
+                hint=error.hint,
+            ) from error
+
+    def _roll_back(self, ending: Ending, factor: float) -> str:
+        if self._rollbacks == MOST_ROLLBACKS:
+            raise TrainingError(
+                f"{ending.detail}: the run has diverged again after {MOST_ROLLBACKS} rollbacks",
+                hint="Look at the loss in metrics.jsonl; lower base_lr or clip the gradients.",
+            )
+        self._rollbacks += 1
+        rates = scale_rates(self._job, factor, ending.detail)
+        return f"{ending.detail}: going back to the last good snapshot with base_lr {rates}"
+
+
+def _learn(plan: PlanFacts, attempt: Attempt) -> None:
+    """Remember what this GPU holds less than was predicted, where the prediction is exact."""
+    if plan.exact and plan.predicted_bytes and attempt.free_bytes and attempt.device:
+        number = int(attempt.device.removeprefix("GPU "))
+        learn_reserve(number, attempt.free_bytes, plan.predicted_bytes)
+
+
+def scale_rates(job: JobDirectory, factor: float, why: str) -> str:
+    """Multiply base_lr of every phase's solver, and list it in plan.json.
+
+    Returns:
+        The new rates, for people.
+    """
+    phases = read_job_phases(job, job.read_plan())
+    texts: dict[Path, str] = {}
+    lists, rates = [], []
+    for phase in phases:
+        before = as_float32(phase.recipe.solver.base_lr)
+        after = as_float32(before * factor)
+        change = Change("solver", ("base_lr",), before, after, f"{why}; rolled back")
+        texts |= phase.texts([change])
+        lists.append(joined(phase.changes, [change]))
+        rates.append(f"{after:.4g}")
+    content = with_changes(job.plan_content(), lists)
+    job.rewrite({**texts, job.plan: json.dumps(content, indent=2) + "\n"})
+    return ", ".join(dict.fromkeys(rates))

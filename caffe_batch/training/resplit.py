@@ -1,0 +1,186 @@
+"""Out of memory: the next smaller split of the same effective batch, and the files for it.
+
+Every phase keeps its samples per update and its updates: batch_size goes down and iter_size up.
+What depends on iter_size (the compensations of the audit) is worked out anew, and the test nets'
+batches shrink along, at the same number of samples a test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.errors import CaffeBatchError, DoesNotFitError
+from caffe_batch.memory.model import Prediction
+from caffe_batch.memory.predict import Model
+from caffe_batch.planning.audit import audit
+from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
+from caffe_batch.planning.findings import Cause, Finding, compensations
+from caffe_batch.planning.plan import verdict_of
+from caffe_batch.planning.split import divisors
+from caffe_batch.planning.testing import changes_of_tests, planned_tests
+from caffe_batch.sizes import format_size
+from caffe_batch.training.ending import Ending
+from caffe_batch.training.job import JobDirectory, PlanFacts
+from caffe_batch.training.job_recipe import (
+    JobPhase,
+    joined,
+    model_of,
+    read_job_phases,
+    with_changes,
+)
+
+
+@dataclass(frozen=True)
+class _PhaseSplit:
+    """One phase at a smaller batch_size."""
+
+    iter_size: int
+    changes: tuple[Change, ...]
+    findings: tuple[Finding, ...]
+    prediction: Prediction
+
+
+def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
+    """Rewrite a job for the next smaller split.
+
+    Args:
+        job: The directory.
+        plan: Its plan.
+        ending: How the split that the plan has now ran out of memory.
+
+    Returns:
+        What has changed, in a sentence.
+
+    Raises:
+        DoesNotFitError: There is no smaller split; says what this one needs.
+        InputError: The files don't say enough, or can't be read.
+    """
+    why = ending.reason.value
+    phases = read_job_phases(job, plan)
+    models = [model_of(job, plan, phase.uncompensated()) for phase in phases]
+    effective = [phase.effective_batch for phase in plan.phases]
+    content = job.plan_content()
+    refused = frozenset(map(Cause, content.get("no_compensate", ())))
+    needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
+    obstacle = ""
+    for size in reversed(divisors(gcd(*effective))):
+        if size >= plan.batch_size:
+            continue
+        iter_sizes = [samples // size for samples in effective]
+        try:
+            splits = [
+                _split(phase, model, plan.batch_size, size, count, refused)
+                for phase, model, count in zip(phases, models, iter_sizes, strict=True)
+            ]
+        except CaffeBatchError as error:  # Caffe would refuse the net at this size
+            obstacle = f" that Caffe would build ({error.message})"
+            continue
+        _rewrite(job, plan, content, phases, size, splits, why)
+        return (
+            f"{why}: going on with batch_size {size} x iter_size {iter_sizes[0]} instead of "
+            f"{plan.batch_size} x {plan.iter_size}"
+        )
+    raise DoesNotFitError(
+        f"{why} ({ending.detail}), and batch_size {plan.batch_size} is the smallest split of the "
+        f"effective batch {plan.effective_batch}{obstacle}. With it Caffe asks for "
+        f"{format_size(needs)} ({needs:,} bytes), as far as can be predicted",
+        missing_bytes=0,
+        hint="What would fit: a machine with more than that free, smaller input images, or a "
+        "smaller net (`caffe-batch memory` shows the layers that cost most). The newest snapshot "
+        "stays.",
+    )
+
+
+def _split(
+    phase: JobPhase,
+    model: Model,
+    size_before: int,
+    size: int,
+    iter_size: int,
+    refused: frozenset[Cause],
+) -> _PhaseSplit:
+    tests = planned_tests(model, [None] * len(model.recipe.tests))
+    share = Fraction(size, size_before)
+    test_sizes = [
+        size if test.shared else _largest_divisor(test.samples, share * test.own_size)
+        for test in tests
+    ]
+    findings = audit(model, batch_size=size, iter_size=iter_size, refused=refused)
+    planned = (
+        *batch_changes(model.recipe, model.train_layers, size),
+        *changes_of_tests(model.recipe, model, tests, test_sizes),
+        *iter_size_change(model.recipe.solver, iter_size),
+        *compensations(findings),
+    )
+    before = {change.place: change.after for change in phase.changes if change.compensates}
+    changes = tuple(
+        replace(change, before=before.get(change.place, change.before)) for change in planned
+    )
+    prediction = replace(model, recipe=applied(model.recipe, planned)).at()
+    return _PhaseSplit(iter_size, changes, findings, prediction)
+
+
+def _largest_divisor(number: int, bound: Fraction) -> int:
+    """The largest divisor up to a bound; 1 if there is none."""
+    return max((each for each in divisors(number) if each <= bound), default=1)
+
+
+def _rewrite(
+    job: JobDirectory,
+    plan: PlanFacts,
+    content: dict[str, Any],
+    phases: Sequence[JobPhase],
+    size: int,
+    splits: Sequence[_PhaseSplit],
+    why: str,
+) -> None:
+    texts: dict[Path, str] = {}
+    for phase, split in zip(phases, splits, strict=True):
+        # A test net with a file of its own belongs to all phases.
+        texts = {**phase.texts(split.changes), **texts}
+    prediction = max((split.prediction for split in splits), key=lambda p: p.allocated_bytes)
+    first, last = splits[0], splits[-1]
+    lists = [
+        joined(phase.changes, split.changes) for phase, split in zip(phases, splits, strict=True)
+    ]
+    new = with_changes(content, lists)
+    new |= {
+        "batch_size": size,
+        "iter_size": first.iter_size,
+        "batch_size_per_gpu": size,
+        "predicted_peak_bytes": prediction.peak_bytes,
+        "predicted_peak_lower_bytes": prediction.lower_peak_bytes,
+        "rounding_bytes": prediction.rounding_bytes,
+        "audit": [finding.json() for finding in last.findings],
+        "verdict": verdict_of(last.findings),
+        "summary": (
+            f"effective batch {plan.effective_batch} = batch_size {size} x iter_size "
+            f"{first.iter_size}, {format_size(prediction.peak_bytes)} predicted (planned anew: "
+            f"{why})"
+        ),
+        "phases": [
+            {**phase, "batch_size": size, "iter_size": split.iter_size}
+            for phase, split in zip(new["phases"], splits, strict=False)
+        ],
+        "candidates": [
+            {**each, "fits": each["fits"] and each["batch_size"] <= size}
+            for each in content.get("candidates", ())
+        ],
+        "resplits": [
+            *content.get("resplits", ()),
+            {
+                "from": [plan.batch_size, plan.iter_size],
+                "to": [size, first.iter_size],
+                "predicted_bytes": plan.predicted_bytes,
+                "reason": why,
+            },
+        ],
+    }
+    texts[job.plan] = json.dumps(new, indent=2) + "\n"
+    job.rewrite(texts)

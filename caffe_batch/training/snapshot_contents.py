@@ -1,0 +1,239 @@
+"""Whether the two files of a snapshot parse and agree, read without taking their memory.
+
+Of the binary files only tags and lengths are read (protobuf's wire format): a cut anywhere shows,
+and a model of gigabytes costs nothing. Where h5py is missing, the files in HDF5 format are
+only measured: the format keeps its own length.
+
+Sources: net.cpp (ToProto, ToHDF5, AppendParam), sgd_solver.cpp (SnapshotSolverState).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+from google.protobuf.descriptor import Descriptor
+
+from caffe_batch.errors import TrainingError
+from caffe_batch.schema import caffe_pb2
+
+Shape = tuple[int, ...]
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class DamagedSnapshotError(TrainingError):
+    """A snapshot that Caffe can't, or must not, go on from. The message says what is wrong."""
+
+
+def check_contents(update: int, state: Path, weights: Path) -> None:
+    """Check that both files parse and belong together.
+
+    The history has one blob for each learnable parameter, or two (AdaDelta, Adam), of the same
+    shapes; a parameter that layers share counts once.
+
+    Args:
+        update: Updates done, as the names of the files say.
+        state: The solverstate; both files are in HDF5 format if its name ends with ``.h5``.
+        weights: The caffemodel.
+
+    Raises:
+        DamagedSnapshotError: They don't.
+    """
+    if state.suffix == ".h5":
+        _check_hdf5(update, state, weights)
+        return
+    shapes = _learnable_shapes(weights)
+    done, history = _state(state)
+    _check_update(update, done, state)
+    if history not in (shapes, 2 * shapes):
+        raise DamagedSnapshotError(_disagreement(len(history), len(shapes), state, weights))
+
+
+def _check_update(named: int, found: int | None, state: Path) -> None:
+    if found != named:
+        raise DamagedSnapshotError(f"{state.name} is of update {found}, not {named}")
+
+
+def _disagreement(history: int, parameters: int, state: Path, weights: Path) -> str:
+    return (
+        f"{state.name} has a history of {history} blobs that doesn't match the {parameters} "
+        f"parameters of {weights.name}"
+    )
+
+
+def _learnable_shapes(path: Path) -> list[Shape]:
+    """The shapes of a net's learnable parameters, in the order of the solver's history."""
+    net, layer, spec = (
+        message.DESCRIPTOR
+        for message in (caffe_pb2.NetParameter, caffe_pb2.LayerParameter, caffe_pb2.ParamSpec)
+    )
+    shapes: list[Shape] = []
+    shared: set[bytes] = set()
+    with _mapped(path) as data:
+        for part in data.messages(net, "layer"):
+            names = [
+                next(param.texts(spec, "name"), b"") for param in part.messages(layer, "param")
+            ]
+            for index, blob in enumerate(part.messages(layer, "blobs")):
+                name = names[index] if index < len(names) else b""
+                if name and name in shared:
+                    continue
+                shared.add(name)
+                shapes.append(_blob_shape(blob))
+    return shapes
+
+
+def _state(path: Path) -> tuple[int | None, list[Shape]]:
+    """Updates done, and the shapes of the history."""
+    state = caffe_pb2.SolverState.DESCRIPTOR
+    with _mapped(path) as data:
+        if not list(data.numbers(state, "current_step")):  # written last
+            raise DamagedSnapshotError(f"{path.name} has no end")
+        done = next(data.numbers(state, "iter"), None)
+        return done, [_blob_shape(blob) for blob in data.messages(state, "history")]
+
+
+def _blob_shape(blob: _Message) -> Shape:
+    """The shape of a blob, which has as many values as it says."""
+    proto = caffe_pb2.BlobProto.DESCRIPTOR
+    shape: Shape = tuple(
+        size
+        for message in blob.messages(proto, "shape")
+        for size in message.packed_numbers(caffe_pb2.BlobShape.DESCRIPTOR, "dim")
+    )
+    counts = [
+        part.size // size
+        for name, size in (("data", 4), ("double_data", 8))
+        for part in blob.messages(proto, name)
+    ]
+    if counts and counts[0] != prod(shape):
+        raise DamagedSnapshotError(f"{blob.path.name} has a blob of {counts[0]} values for {shape}")
+    return shape
+
+
+class _Message:
+    """A message somewhere in a file, by its bounds; a context manager for a whole file."""
+
+    def __init__(self, path: Path, data: mmap.mmap, start: int, end: int) -> None:
+        self.path, self.size = path, end - start
+        self._data, self._start, self._end = data, start, end
+
+    def __enter__(self) -> _Message:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+
+    def messages(self, kind: Descriptor, field: str) -> Iterator[_Message]:
+        """What a length-delimited field holds, each time that it occurs."""
+        for value in self._values(kind, field):
+            if isinstance(value, slice):
+                yield _Message(self.path, self._data, value.start, value.stop)
+
+    def texts(self, kind: Descriptor, field: str) -> Iterator[bytes]:
+        """The bytes of a string field."""
+        for message in self.messages(kind, field):
+            yield self._data[message._start : message._end]
+
+    def numbers(self, kind: Descriptor, field: str) -> Iterator[int]:
+        """The values of an integer field that is not packed."""
+        for value in self._values(kind, field):
+            if isinstance(value, int):
+                yield value
+
+    def packed_numbers(self, kind: Descriptor, field: str) -> Iterator[int]:
+        """The values of an integer field, packed or not."""
+        yield from self.numbers(kind, field)
+        for message in self.messages(kind, field):
+            place = message._start
+            while place < message._end:
+                value, place = message._varint(place)
+                yield value
+
+    def _values(self, kind: Descriptor, field: str) -> Iterator[int | slice]:
+        wanted = kind.fields_by_name[field].number
+        place = self._start
+        while place < self._end:
+            tag, place = self._varint(place)
+            number, wire_type = tag >> 3, tag & 7
+            if number == 0:
+                raise self._damage()
+            value: int | slice
+            if wire_type == 0:
+                value, place = self._varint(place)
+            else:
+                if wire_type == 2:
+                    size, place = self._varint(place)
+                else:
+                    size = {1: 8, 5: 4}.get(wire_type, -1)
+                if size < 0 or place + size > self._end:
+                    raise self._damage()
+                value, place = slice(place, place + size), place + size
+            if number == wanted:
+                yield value
+
+    def _varint(self, place: int) -> tuple[int, int]:
+        """A number of seven bits a byte, lowest first, and the place behind it."""
+        value = shift = 0
+        while place < self._end and shift < 70:
+            byte = self._data[place]
+            value |= (byte & 0x7F) << shift
+            place, shift = place + 1, shift + 7
+            if byte < 0x80:
+                return value, place
+        raise self._damage()
+
+    def _damage(self) -> DamagedSnapshotError:
+        return DamagedSnapshotError(f"{self.path.name} is cut off or damaged")
+
+
+def _mapped(path: Path) -> _Message:
+    size = path.stat().st_size
+    if not size:
+        raise DamagedSnapshotError(f"{path.name} is empty")
+    with path.open("rb") as file:
+        return _Message(path, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), 0, size)
+
+
+def _check_hdf5(update: int, state: Path, weights: Path) -> None:
+    for path in (state, weights):
+        _check_hdf5_length(path)
+    try:
+        import h5py
+    except ImportError:
+        return
+    try:
+        with h5py.File(weights, "r") as file:
+            shapes: Counter[Shape] = Counter()
+            for layer in file["data"].values():
+                shapes.update(dataset.shape for dataset in layer.values())
+        with h5py.File(state, "r") as file:
+            done = int(file["iter"][0])
+            history: list[Shape] = [blob.shape for blob in file["history"].values()]
+            file["current_step"][0]
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DamagedSnapshotError(f"{state.name} and its weights: {error}") from error
+    _check_update(update, done, state)
+    # Groups are in the order of their names here, so the shapes are compared as a set.
+    if Counter(history) not in (shapes, shapes + shapes):
+        raise DamagedSnapshotError(_disagreement(len(history), shapes.total(), state, weights))
+
+
+def _check_hdf5_length(path: Path) -> None:
+    """Compare a file's size with the end that its superblock (version 0 to 3) tells."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if len(head) < 64 or not head.startswith(_HDF5_SIGNATURE):
+        raise DamagedSnapshotError(f"{path.name} is no HDF5 file, or its begin is missing")
+    version = head[8]
+    width, at = (head[13], 24) if version < 2 else (head[9], 12)
+    if version == 1:
+        at += 4
+    end_at = at + 2 * width
+    end = int.from_bytes(head[end_at : end_at + width], "little")
+    if path.stat().st_size < end:
+        raise DamagedSnapshotError(f"{path.name} is cut off: {path.stat().st_size} of {end} bytes")

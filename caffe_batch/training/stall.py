@@ -1,0 +1,83 @@
+"""When a worker that says nothing is taken to hang."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from caffe_batch.training.ending import Ending, EndReason
+
+#: A worker that was never silent for long may be silent for so many seconds.
+LEAST_TIMEOUT_S = 600.0
+
+#: And one that was, for so many times as long.
+PATIENCE = 20.0
+
+#: A worker that was asked to stop because it hangs is killed after so many more seconds.
+GRACE_S = 30.0
+
+#: No look at the clock counts for more: this process or the machine may have been stopped.
+MOST_COUNTED_S = 2.0
+
+
+class StallWatch:
+    """Measures how long a worker has been silent, and says when to stop it.
+
+    A worker speaks at least once a second while it trains or tests: after each micro-batch and at
+    each layer of a test. It is silent while it builds the nets and writes a snapshot.
+
+    Args:
+        timeout_s: The silence of a training that counts as a stall. None, as while the nets are
+            built: ``LEAST_TIMEOUT_S``, or ``PATIENCE`` times the longest silence so far if that
+            is more.
+        clock: Seconds, for tests.
+    """
+
+    def __init__(
+        self, timeout_s: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._given, self._clock = timeout_s, clock
+        self._built = False
+        self._looked = clock()
+        self._longest = 0.0
+        self._asked_after: float | None = None
+        self.silent_s = 0.0
+
+    @property
+    def timeout_s(self) -> float:
+        """The silence that counts as a stall, in seconds."""
+        if self._given is not None and self._built:
+            return self._given
+        return max(LEAST_TIMEOUT_S, PATIENCE * self._longest)
+
+    def begin(self) -> None:
+        """The nets are built: the training begins."""
+        self._built = True
+
+    def look(self, *, heard: bool) -> bool:
+        """Take note of a look at the worker.
+
+        Args:
+            heard: Whether it has said anything since the last look.
+
+        Returns:
+            Whether it is to be asked to stop now: once, and after a while a second time.
+        """
+        now = self._clock()
+        self.silent_s += min(now - self._looked, MOST_COUNTED_S)
+        self._looked = now
+        if heard:
+            self._longest, self.silent_s = max(self._longest, self.silent_s), 0.0
+        if self._asked_after is None:
+            if self.silent_s <= self.timeout_s:
+                return False
+            self._asked_after = self.silent_s
+            return True
+        return self.silent_s > self._asked_after + GRACE_S
+
+    def judge(self, ending: Ending) -> Ending:
+        """The ending of the worker, which is a stall if it was asked to stop for one."""
+        if self._asked_after is None or ending.reason is EndReason.FINISHED:
+            return ending
+        detail = f"silent for {self._asked_after:.0f} s, then asked to stop: {ending.detail}"
+        return Ending(EndReason.STALLED, detail, ending.status)

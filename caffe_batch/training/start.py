@@ -1,0 +1,79 @@
+"""What the first update of a run begins with, other than the values that the fillers give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_batch.errors import InputError
+from caffe_batch.training.job import JobRecord
+from caffe_batch.training.snapshots import Snapshot, named_snapshot
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where a run begins; both empty for the fillers' values at update 0.
+
+    Attributes:
+        weights: .caffemodel files for update 0, absolute, loaded one after the other.
+        state: The solverstate of another run to go on from, absolute.
+    """
+
+    weights: tuple[str, ...] = ()
+    state: str | None = None
+
+    def snapshot(self, updates: int) -> Snapshot | None:
+        """The snapshot to go on from if nothing of the run itself is there; None for update 0.
+
+        Args:
+            updates: Updates to do in all.
+
+        Raises:
+            InputError: A file is missing, or the snapshot is beyond the last update.
+        """
+        for path in self.weights:
+            if not Path(path).is_file():
+                raise InputError(
+                    f"weights {path}: no such file", hint="Give a .caffemodel of the net."
+                )
+        found = named_snapshot(Path(self.state)) if self.state else None
+        if found and found.update >= updates:
+            raise InputError(
+                f"{found.state}: {found.update} updates are done there, and the solver's max_iter "
+                f"is {updates}",
+                hint="max_iter counts the snapshot's updates too; --weights starts from update 0.",
+            )
+        return found
+
+
+def starting_point(
+    weights: Sequence[Path], state: Path | None, before: JobRecord | None
+) -> StartingPoint:
+    """Where a run begins: as asked for, or as the run before, which it goes on with, has begun.
+
+    Args:
+        weights: The .caffemodel files asked for.
+        state: The solverstate asked for.
+        before: The record of the run before.
+
+    Raises:
+        InputError: Both are asked for, or the run before has begun with something else.
+    """
+    if weights and state:
+        raise InputError(
+            "--weights and --snapshot exclude each other, as in Caffe",
+            hint="A snapshot brings its own weights.",
+        )
+    asked = StartingPoint(
+        tuple(str(path.resolve()) for path in weights), str(state.resolve()) if state else None
+    )
+    if before is None or not before.attempts:
+        return asked
+    begun = StartingPoint(before.weights, before.initial_state)
+    if asked not in (StartingPoint(), begun):
+        raise InputError(
+            "the run has begun already, and not with these weights",
+            hint="Leave --weights and --snapshot out to go on, or add --restart.",
+        )
+    return begun

@@ -1,0 +1,197 @@
+"""Detached runs: ``train --detach`` and ``--follow``, ``status``, ``stop``; and ``report``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.training.job import JobDirectory
+from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.snapshots import list_snapshots
+from tests.command import PROGRAM, call, spawn
+from tests.planned_jobs import FinishedJob, write_job
+
+ENDLESS = 1_000_000
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+def status_of(job: JobDirectory) -> dict[str, object]:
+    result = call("status", job.path, "--json")
+    assert result.code == 0, result.err
+    content: dict[str, object] = json.loads(result.out)
+    return content
+
+
+def wait_for_updates(job: JobDirectory) -> None:
+    deadline = time.monotonic() + 30
+    while not status_of(job)["update"]:
+        assert time.monotonic() < deadline, "no update was made"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def detached(tmp_path: Path) -> Iterator[JobDirectory]:
+    """An endless job that trains in the background."""
+    job = write_job(tmp_path, max_iter=ENDLESS, width=100, test_interval=1000)
+    started = spawn(PROGRAM, "train", job.path, "--detach")
+    assert started.code == 0, started.err
+    pid = int(str(status_of(job)["pid"]))
+    assert f"Training in the background, process {pid}.\n" in started.out
+    assert f"caffe-batch train --follow {job.path}\n" in started.out
+    assert f"caffe-batch stop {job.path}\n" in started.out
+    wait_for_updates(job)
+    yield job
+    if job.supervisor() is not None:
+        os.kill(pid, signal.SIGTERM)
+        call("stop", job.path)
+
+
+def test_detached_and_stopped(detached: JobDirectory) -> None:
+    now = status_of(detached)
+    assert now["state"] == "running"
+    assert now["updates"] == ENDLESS
+    assert isinstance(now["update"], int)
+    assert now["update"] > 0
+    assert os.getsid(int(str(now["pid"]))) == now["pid"]  # a session of its own
+    assert now["used_bytes"]
+    text = call("status", detached.path).out
+    assert text.startswith(f"running, process {now['pid']}: update ")
+    assert text.rstrip().endswith(str(detached.path))
+
+    again = spawn(PROGRAM, "train", detached.path, "--detach")
+    assert again.code == 1
+    assert "another `caffe-batch train` runs here" in again.err
+    assert again.out == ""
+
+    stopped = call("stop", detached.path)
+    assert stopped.code == 0, stopped.err
+    (snapshot,) = list_snapshots(detached.snapshots)
+    assert stopped.out == f"Stopped after update {snapshot.update:,}.\n"
+    now = status_of(detached)
+    assert (now["state"], now["pid"], now["worker_pid"]) == ("interrupted", None, None)
+    deadline = time.monotonic() + 10  # it still draws loss.png
+    while "Interrupted: " not in detached.console.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    said = detached.console.read_text()
+    assert f"Interrupted: {snapshot.update:,} of " in said
+    assert "another `caffe-batch train`" not in said
+
+    nothing = call("stop", detached.path)
+    assert nothing.code == 2
+    assert "nothing runs here, the job is interrupted" in nothing.err
+
+
+def test_ctrl_c_only_stops_following(detached: JobDirectory) -> None:
+    with subprocess.Popen(
+        [PROGRAM, "train", "--follow", detached.path], stderr=subprocess.PIPE, text=True
+    ) as following:
+        time.sleep(1.5)
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=20)
+    assert following.returncode == 0
+    assert f"No longer following; the run goes on in {detached.path}.\n" in said
+    assert "Training on the CPU" in said
+    assert "Traceback" not in said
+    assert status_of(detached)["state"] == "running"
+
+
+def test_following_to_the_end(detached: JobDirectory) -> None:
+    with subprocess.Popen(
+        [PROGRAM, "train", "--follow", "-q", detached.path], stdout=subprocess.PIPE, text=True
+    ) as following:
+        time.sleep(1)
+        assert call("stop", detached.path).code == 0
+        said, _ = following.communicate(timeout=20)
+    assert following.returncode == 130
+    assert said.startswith("Interrupted: ")
+    assert said.endswith(f"files: {detached.path}\n")
+
+
+def test_a_run_that_is_killed(detached: JobDirectory) -> None:
+    now = status_of(detached)
+    with subprocess.Popen(
+        [PROGRAM, "train", "--follow", detached.path], stderr=subprocess.PIPE, text=True
+    ) as following:
+        time.sleep(1)
+        for pid in (now["pid"], now["worker_pid"]):
+            os.kill(int(str(pid)), signal.SIGKILL)
+        _, said = following.communicate(timeout=20)
+    assert following.returncode == 4
+    assert "was killed at update" in said
+    assert f"caffe-batch train {detached.path} goes on from its newest snapshot." in said
+    assert status_of(detached)["state"] == "killed"
+    assert "the last one was killed" in call("status", detached.path).out
+
+
+def test_a_detached_run_that_can_not_begin(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    done = spawn(PROGRAM, "train", job.path, "--detach", "--weights", "no.caffemodel", cwd=tmp_path)
+    assert done.code == 2
+    assert f"caffe-batch: weights {tmp_path / 'no.caffemodel'}: no such file\n" in done.err
+    assert done.out == ""
+
+
+def test_following_a_finished_job(finished: FinishedJob) -> None:
+    done = call("train", "--follow", finished.job.path)
+    assert done.code == 0, done.err
+    assert done.out.startswith("Finished: 60 of 60 updates.\ntest:  accuracy 1, loss 0.")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "--follow", "{job}"], "nothing was trained here so far"),
+        (["train", "--follow", "{job}", "--cpu"], "--cpu: --follow only looks on"),
+        (["train", "--follow", "."], "there is no plan.json"),
+        (["status", "no-such-directory"], "there is no plan.json"),
+        (["stop", "{job}"], "nothing runs here, the job is planned"),
+        (["report", "no-such-directory"], "there is no plan.json"),
+        (["report"], "Missing argument 'DIR...'"),
+    ],
+)
+def test_wrong_usage_of_looking_on(args: list[str], message: str, tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    done = call(*(arg.format(job=job.path) for arg in args))
+    assert done.code == 2, done.err
+    assert message in done.err
+
+
+def test_status_of_a_planned_job(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    assert call("status", job.path).out == (
+        f"planned: update 0 of 60, learning rate 0.1\nfiles:    {job.path}\n"
+    )
+
+
+def test_fine_tuning_and_tensorboard(finished: FinishedJob, tmp_path: Path) -> None:
+    weights = list_snapshots(finished.job.snapshots)[-1].weights
+    job = write_job(tmp_path, max_iter=5, base_lr=0.0, random_seed=3)
+    done = spawn(PROGRAM, "train", job.path, "--weights", weights, "--tensorboard")
+    assert done.code == 0, done.err
+    first, *_ = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    assert first.loss is not None
+    assert first.loss < 0.1  # the fillers' values give about ln 4
+    assert len(list(job.tensorboard.glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_report_from_the_command_line(finished: FinishedJob, tmp_path: Path) -> None:
+    done = call("report", finished.job.path)
+    assert (done.code, done.out) == (0, f"{finished.job.report}\n")
+    assert finished.job.report.read_text().startswith("<!DOCTYPE html>")
+    page = tmp_path / "page.html"
+    done = call("report", finished.job.path, "--out", page, "--figures", tmp_path / "figures")
+    assert (done.code, done.out) == (0, f"{page}\n")
+    assert f"drawn: {tmp_path / 'figures' / 'loss.svg'}\n" in done.err
+    done = call("report", finished.job.path, "--json")
+    (run,) = json.loads(done.out)["runs"]
+    assert (run["state"], run["updates"]) == ("finished", 60)
+    assert len(run["curves"]["loss"]) == 60

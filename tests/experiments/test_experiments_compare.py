@@ -1,0 +1,199 @@
+"""Several trainings on real Caffe: compared, resumed, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.errors import InputError
+from caffe_batch.experiments.compare import Settings, Training, compare
+from caffe_batch.experiments.standings import Comparison, SeedRun
+from caffe_batch.planning.strategies import find_strategies
+from caffe_batch.rendering.strategy_files import write_strategies
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training import Device, JobDirectory, JobState, Options, Progress
+from caffe_batch.training.metrics import NetTestMetrics, read_metrics
+from tests.small_memory import BATCH, SOLVER, read_model, tight, wishes, write_recipe
+
+CPU = Options(device=Device.CPU)
+
+
+class Notes:
+    """What was heard of the trainings."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, int]] = []
+        self.updates: list[int] = []
+
+    def progress(self, training: Training, progress: Progress) -> None:
+        self.updates.append(progress.update)
+
+    def ended(self, training: Training, run: SeedRun) -> None:
+        self.ends.append((training.name, training.seed))
+
+
+def write(folder: Path, solver: str = SOLVER) -> Path:
+    """A directory of strategies, as `strategies --out` writes it."""
+    model = read_model(write_recipe(folder, solver=solver))
+    found = find_strategies(model, tight(model), wishes(), None)
+    write_strategies(found, None, {}, folder / "run")
+    return folder / "run"
+
+
+def settings(*names: str, seeds: tuple[int, ...] = (1, 2), jobs: int = 2) -> Settings:
+    return Settings(names, seeds, jobs, CPU)
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, runtime: Runtime
+) -> tuple[Path, Comparison, Notes]:
+    """Two ways with two seeds, two trainings at once."""
+    directory, notes = write(tmp_path_factory.mktemp("compared")), Notes()
+    found = compare(directory, runtime, settings("small-linear", "accumulate"), notes)
+    return directory, found, notes
+
+
+def test_two_ways_with_two_seeds(compared: tuple[Path, Comparison, Notes]) -> None:
+    directory, found, notes = compared
+    assert sorted(notes.ends) == [
+        ("accumulate", 1), ("accumulate", 2), ("small-linear", 1), ("small-linear", 2),
+    ]  # fmt: skip
+    assert (found.score_name, found.loss_name) == ("accuracy", "loss")
+    assert [each.name for each in found.standings] == ["accumulate", "small-linear"]
+    for standing in found.standings:
+        assert (standing.failed, standing.diverged) == (0, 0)
+        assert [point[0].samples for point in standing.points()] == [0, 10 * BATCH, 20 * BATCH]
+        for run in standing.runs:
+            job = JobDirectory(directory / run.directory)
+            last = [each for each in read_metrics(job.metrics)
+                    if isinstance(each, NetTestMetrics)][-2:]  # fmt: skip
+            assert [each.value for each in last] == [run.points[-1].score, run.points[-1].loss]
+            record = job.read_record()
+            assert record is not None
+            assert (record.state, record.seed) == (JobState.FINISHED, run.seed)
+    first, second = (run.points[-1].loss for run in found.standings[0].runs)
+    assert first != second  # the seeds are at work
+
+
+def test_accumulation_and_the_whole_batch_are_one_training(
+    tmp_path: Path, runtime: Runtime, compared: tuple[Path, Comparison, Notes]
+) -> None:
+    """Both see the same samples from the same first weights: so do their scores, nearly."""
+    found = compare(compared[0], runtime, settings("accumulate", "cpu"), Notes())
+    accumulated, whole = found.standings
+    for one, other in zip(accumulated.runs, whole.runs, strict=True):
+        assert one.points[-1].loss == pytest.approx(other.points[-1].loss, rel=1e-3)
+
+
+def test_what_is_finished_isnt_run_again(
+    runtime: Runtime, compared: tuple[Path, Comparison, Notes]
+) -> None:
+    directory, before, _ = compared
+    notes = Notes()
+    again = compare(directory, runtime, settings("small-linear", "accumulate"), notes)
+    assert notes.updates == []
+    assert len(notes.ends) == 4
+    assert again == before
+    more = compare(directory, runtime, settings("accumulate", seeds=(1, 2, 3)), notes)
+    record = JobDirectory(directory / "runs/accumulate/seed-1").read_record()
+    assert record is not None
+    assert len(record.attempts) == 1
+    assert len(more.standings[0].runs) == 3
+
+
+def test_a_training_that_fails_is_reported_beside_the_others(
+    tmp_path: Path, runtime: Runtime
+) -> None:
+    directory = write(tmp_path)
+    net = directory / "small" / "net.prototxt"
+    net.write_text(net.read_text().replace('bottom: "ip2"', 'bottom: "gone"'))
+    found = compare(directory, runtime, settings("small", "small-linear", seeds=(1,)), Notes())
+    small, linear = found.standings
+    assert (small.failed, linear.failed) == (1, 0)
+    assert "Caffe stopped at update 0 of 120: failed check" in small.runs[0].failure
+    assert found.score_name == "accuracy"
+
+
+def test_divergence_is_reported(tmp_path: Path, runtime: Runtime) -> None:
+    directory = write(tmp_path, SOLVER.replace("base_lr: 0.08", "base_lr: 1e30"))
+    found = compare(directory, runtime, settings("accumulate", seeds=(1,)), Notes())
+    (standing,) = found.standings
+    assert standing.diverged == 1
+    assert standing.json()["loss"]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [(("smal",), "there is no strategy 'smal'"), (("grow",), "'grow' is not possible here: an")],
+)
+def test_ways_that_arent_there(
+    tmp_path: Path, runtime: Runtime, names: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        compare(write(tmp_path), runtime, settings(*names), Notes())
+    assert not (tmp_path / "run" / "runs").exists()
+
+
+def test_a_recipe_without_a_test(tmp_path: Path, runtime: Runtime) -> None:
+    solver = SOLVER.replace("test_iter: 7  test_interval: 10", "")
+    with pytest.raises(InputError, match="the recipe tests nothing"):
+        compare(write(tmp_path, solver), runtime, settings("small"), Notes())
+
+
+def test_a_directory_without_strategies(tmp_path: Path, runtime: Runtime) -> None:
+    with pytest.raises(InputError, match=r"there is no strategies\.json"):
+        compare(tmp_path, runtime, settings(), Notes())
+    (tmp_path / "strategies.json").write_text('{"strategies": [{"name": 1}]}')
+    with pytest.raises(InputError, match="not what `strategies` writes"):
+        compare(tmp_path, runtime, settings(), Notes())
+
+
+def test_ctrl_c_stops_every_training_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    slow = SOLVER.replace("max_iter: 20", "max_iter: 6000").replace("stepvalue: 10", "")
+    slow = slow.replace('"multistep"', '"fixed"').replace("test_interval: 10", "test_interval: 500")
+    directory = write(tmp_path, slow)
+    command = [
+        sys.executable, "-m", "caffe_batch", "compare", str(directory), "--jobs", "2", "--cpu",
+        "--seeds", "1",
+    ]  # fmt: skip
+    three = [f"--strategy={name}" for name in ("small", "smaller-input", "cpu")]
+    process = subprocess.Popen(
+        [*command, *three], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    names = ("small", "smaller-input", "cpu")
+    jobs = [JobDirectory(directory / f"runs/{name}/seed-1") for name in names]
+    deadline = time.monotonic() + 30
+    while not all(job.metrics.is_file() and job.metrics.stat().st_size for job in jobs[:2]):
+        assert time.monotonic() < deadline, process.communicate()
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.strip()) == (130, "Interrupted.")
+    for job in jobs[:2]:
+        record = job.read_record()
+        assert record is not None
+        assert record.state is JobState.INTERRUPTED
+        assert 0 < record.updates_done < record.updates
+        with pytest.raises(ProcessLookupError):
+            os.kill(record.attempts[-1].pid, 0)
+    assert not jobs[2].record.exists()
+    assert not (directory / "compare.json").exists()
+    done = subprocess.run(
+        [*command, "--strategy=smaller-input", "--json"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    (way,) = json.loads(done.stdout)["strategies"]
+    assert way["runs"][0]["score"] > 0
+    record = jobs[1].read_record()
+    assert record is not None
+    assert [each.ending for each in record.attempts] == ["interrupted", "finished"]
+    assert record.attempts[1].resumed_from is not None

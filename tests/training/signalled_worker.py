@@ -1,0 +1,31 @@
+"""The worker, which gets a signal after so many micro-batches: SIGNALLED=PASSES,NAME.
+
+Runs under the runtime's own Python.
+"""
+
+import json
+import os
+import signal
+import sys
+
+TRAINING = os.path.join(os.path.dirname(__file__), "..", "..", "caffe_batch", "training")
+
+sys.path[0] = os.path.abspath(TRAINING)
+import solver_hooks  # noqa: E402
+import worker  # noqa: E402
+
+add_loss = solver_hooks.Training.add_loss
+passes, name = os.environ.get("SIGNALLED", "0,").split(",")
+left = int(passes)
+
+
+def add_loss_and_signal(training):
+    global left
+    add_loss(training)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), getattr(signal, name))
+
+
+solver_hooks.Training.add_loss = add_loss_and_signal
+sys.exit(worker.main(json.loads(sys.argv[1])))

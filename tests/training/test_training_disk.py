@@ -1,0 +1,141 @@
+"""A disk that is full, a directory that can't be written, data that is gone: nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.errors import TrainingError
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training.job import JobDirectory, JobRecord, JobState
+from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.snapshots import CORRUPT, list_snapshots
+from caffe_batch.training.supervisor import train
+from tests.command import call
+from tests.planned_jobs import write_job
+
+#: A hidden layer this wide makes files of 2.2 MB, two a snapshot.
+WIDTH = 14_000
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own in a folder; the test is skipped where none can be mounted."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+
+def record_of(job: JobDirectory) -> JobRecord:
+    record = job.read_record()
+    assert record is not None
+    return record
+
+
+def check_complete(job: JobDirectory, without: range = range(0)) -> None:
+    lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    assert {line.update for line in lines} | {*without} == set(range(1, 61))
+    assert len(lines) == len({line.update for line in lines})
+    assert record_of(job).state is JobState.FINISHED
+
+
+def test_no_space_for_a_snapshot(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, snapshot=10, width=WIDTH)
+    job.snapshots.mkdir()
+    with mounted(job.snapshots, "10M"):
+        with pytest.raises(
+            TrainingError, match=r"at update 30 of 60: snapshot not written: .*SerializeToOstream"
+        ) as failure:
+            train(job, runtime)
+        assert "Free some space" in str(failure.value.hint)
+        assert [each.update for each in list_snapshots(job.snapshots)] == [10, 20]
+        remount(job.snapshots, "size=40M")
+        assert train(job, runtime).update == 60
+        assert record_of(job).attempts[-1].first_update == 20
+        check_complete(job)
+
+
+def test_no_space_for_anything(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, snapshot=10, width=WIDTH)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with mounted(volume, "20M"):
+        moved = JobDirectory(shutil.copytree(job.path, volume / "job"))
+        done = call("train", moved.path)
+        assert done.code == 1
+        assert "No space left on device" in done.err
+        assert "Free some space there, then run the command again." in done.err
+        assert "Traceback" not in done.err
+        kept = [each.update for each in list_snapshots(moved.snapshots) if each.record.exists()]
+        assert kept
+        remount(volume, "size=60M")
+        seen: list[Progress] = []
+        assert train(moved, runtime, observer=seen.append).update == 60
+        first = record_of(moved).attempts[-1].first_update
+        assert first >= kept[-1]
+        # A snapshot without a record may be newer than the last line that could be written.
+        check_complete(moved, without=range(kept[-1] + 1, first + 1))
+
+
+def test_a_snapshot_that_was_cut_short_stops_the_run(runtime: Runtime, tmp_path: Path) -> None:
+    """As a full disk cuts it whose last bytes are only missed when the file is closed."""
+    job = write_job(tmp_path, snapshot=20)
+    state = job.snapshots / "tiny_iter_40.solverstate"
+    job.snapshots.mkdir()
+    state.symlink_to("/dev/full")  # whatever is written there is lost
+    with pytest.raises(TrainingError, match=r"snapshot not written"):
+        train(job, runtime)
+    for left in job.snapshots.glob("tiny_iter_40.solverstate*"):
+        left.unlink()
+    assert train(job, runtime).update == 60
+    assert record_of(job).attempts[-1].first_update == 20
+    check_complete(job)
+
+
+def test_a_read_only_directory(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with mounted(volume, "5M"):
+        moved = JobDirectory(shutil.copytree(job.path, volume / "job"))
+        before = sorted(moved.path.rglob("*"))
+        remount(volume, "ro")
+        done = call("train", moved.path)
+        assert done.code == 1
+        assert done.err == f"caffe-batch: {moved.worker_folder}: Read-only file system\n"
+        assert sorted(moved.path.rglob("*")) == before
+
+
+def test_data_that_is_gone_between_two_attempts(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=30)
+    train(job, runtime)
+    job.solver.write_text(job.solver.read_text().replace("max_iter: 30", "max_iter: 60"))
+    data = tmp_path / "data"
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match="at update 30 of 60: failed check") as failure:
+        train(job, runtime)
+    assert failure.value.hint == f"Not there: {data} (layer 'data')."
+    assert [each.update for each in list_snapshots(job.snapshots)] == [30]
+    (tmp_path / "elsewhere").rename(data)
+    assert train(job, runtime).update == 60
+    assert [attempt.first_update for attempt in record_of(job).attempts] == [0, 30, 30]
+    assert not list(job.snapshots.glob(f"*{CORRUPT}"))
+    check_complete(job)

@@ -1,0 +1,141 @@
+"""A run seen through its files: what they say while it goes on, and after any end."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.errors import InputError
+from caffe_batch.training.following import RunFollower, RunState, Status
+from caffe_batch.training.job import JobDirectory, JobState
+from caffe_batch.training.lock import JobBusyError
+from caffe_batch.training.memory_meter import MemoryMeter
+from caffe_batch.training.metrics import MetricsFile, MetricsFollower, UpdateMetrics, rewind
+from tests.planned_jobs import FinishedJob, write_job
+
+
+def status_of(job: JobDirectory) -> Status:
+    with closing(RunFollower(job)) as follower:
+        return follower.status()
+
+
+def line(update: int) -> UpdateMetrics:
+    return UpdateMetrics(update, 1.0 / update, 0.1, 18 * update, 0.25 * update, 0.5 * update, 18)
+
+
+def test_a_planned_job(tmp_path: Path) -> None:
+    now = status_of(write_job(tmp_path))
+    assert now.state is RunState.PLANNED
+    assert (now.progress.update, now.progress.updates, now.progress.loss) == (0, 60, None)
+    assert now.json()["attempts"] == 0
+
+
+def test_a_finished_job_as_its_observer_saw_it(finished: FinishedJob) -> None:
+    now, seen = status_of(finished.job), finished.seen[-1]
+    assert now.state is RunState.FINISHED
+    for name in ("update", "updates", "samples", "epoch", "learning_rate", "phase", "scores"):
+        assert getattr(now.progress, name) == getattr(seen, name), name
+    assert now.progress.loss == pytest.approx(seen.loss)
+    assert len(now.progress.losses) == 60
+    assert now.json()["test"][0] == {
+        "update": 60, "test_net": 0, "output": "accuracy", "value": 1.0,
+    }  # fmt: skip
+    assert (now.pid, now.json()["eta_s"], now.json()["ending"]) == (None, None, "finished")
+
+
+def test_running_without_a_process_is_killed(finished: FinishedJob, tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    record = finished.job.read_record()
+    assert record is not None
+    job.write_record(replace(record, state=JobState.RUNNING))
+    assert status_of(job).state is RunState.KILLED
+    with job.lock():
+        now = status_of(job)
+        assert (now.state, now.pid) == (RunState.RUNNING, os.getpid())
+        assert status_of(job).json()["state"] == "running"
+    assert status_of(job).state is RunState.KILLED
+
+
+def test_looking_never_keeps_a_train_out(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    assert job.supervisor() is None
+    with job.lock():
+        assert job.supervisor() == os.getpid()
+        with pytest.raises(JobBusyError), job.lock():
+            pass
+        assert job.supervisor() == os.getpid()
+    assert job.supervisor() is None
+    with job.lock():
+        assert job.supervisor() == os.getpid()
+
+
+def test_a_directory_without_a_plan(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no plan\.json"):
+        RunFollower(JobDirectory(tmp_path))
+
+
+def test_the_display_goes_back_when_the_run_does(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    with closing(RunFollower(job)) as follower:
+        with MetricsFile(job.metrics) as metrics:
+            for update in range(1, 31):
+                metrics.append(line(update))
+        assert follower.status().progress.update == 30
+        rewind(job.metrics, 20, tests_again=True)
+        back = follower.status().progress
+        assert (back.update, len(back.losses), back.samples) == (20, 20, 360)
+        assert back.left_s == pytest.approx(40 * 18 / (360 / 10))
+
+
+def test_metrics_as_they_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with closing(MetricsFollower(path)) as follower:
+        assert follower.read() == (False, [])
+        with MetricsFile(path) as metrics:
+            metrics.append(line(1))
+            metrics.append(line(2))
+        text = path.read_text()
+        path.write_text(text[:-20])
+        assert follower.read() == (False, [line(1)])
+        with path.open("a") as file:
+            file.write(text[-20:])
+        assert follower.read() == (False, [line(2)])
+        with path.open("a") as file:
+            file.write('{"update": 3\nnull\n[]\n{"update": 4, "loss": 1}\n\x00\x00\n')
+        assert follower.read() == (False, [])
+        assert follower.broken == 5
+        rewind_to_1 = tmp_path / "new"
+        rewind_to_1.write_text(text.splitlines(keepends=True)[0])
+        rewind_to_1.replace(path)
+        assert follower.read() == (True, [line(1)])
+        assert follower.broken == 0
+        path.unlink()
+        assert follower.read() == (True, [])
+        assert follower.read() == (False, [])
+
+
+def test_memory_of_this_process() -> None:
+    held = bytearray(os.urandom(1 << 20)) * 64
+    seen = MemoryMeter(os.getpid()).read("CPU")
+    assert seen is not None
+    assert len(held) < seen < 100 * len(held)
+    assert MemoryMeter(2**22 + 1).read("CPU") is None
+    assert MemoryMeter(os.getpid()).read("GPU 0") is None  # it has nothing there
+
+
+def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = MemoryMeter(os.getpid())
+    began = time.monotonic()
+    first = meter.read("CPU")
+    held = bytearray(os.urandom(1 << 20)) * 16
+    assert meter.read("CPU") == first
+    monkeypatch.setattr(time, "monotonic", lambda: began + 60)
+    later = meter.read("CPU")
+    assert first is not None
+    assert later is not None
+    assert later > first + len(held) // 2

@@ -1,0 +1,206 @@
+"""SIGKILL of the worker, of the supervisor, of both, with real Caffe; and the lock on the job."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.runtimes import Runtime
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.training import lock
+from caffe_batch.training.job import JobDirectory, JobRecord, JobState
+from caffe_batch.training.lock import JobBusyError
+from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.options import Options
+from caffe_batch.training.progress import Progress
+from caffe_batch.training.snapshots import CORRUPT, list_snapshots
+from caffe_batch.training.supervisor import train
+from tests.planned_jobs import FinishedJob, write_job
+
+#: Updates that take long enough; a loss of each is kept.
+LONG = 9000
+
+#: Two updates see all 70 records once, so a run that goes on from an even update sees the
+#: same samples as one that was never stopped.
+WHOLE = {"batch_size": 7, "iter_size": 5, "lr_policy": '"fixed"', "width": 10_000}
+
+
+def record_of(job: JobDirectory) -> JobRecord:
+    record = job.read_record()
+    assert record is not None
+    return record
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def start(job: JobDirectory) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "caffe_batch", "train", str(job.path), "--quiet"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def learned(state: Path) -> tuple[list[list[float]], list[list[float]]]:
+    net, solver = caffe_pb2.NetParameter(), caffe_pb2.SolverState()
+    net.ParseFromString(state.with_suffix(".caffemodel").read_bytes())
+    solver.ParseFromString(state.read_bytes())
+    weights = [list(blob.data) for layer in net.layer for blob in layer.blobs]
+    return weights, [list(blob.data) for blob in solver.history]
+
+
+def check_complete(job: JobDirectory, updates: int, without: range = range(0)) -> None:
+    lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    assert {line.update for line in lines} | {*without} == set(range(1, updates + 1))
+    assert len(lines) == len({line.update for line in lines})
+    assert record_of(job).state is JobState.FINISHED
+
+
+class KillWorker:
+    """An observer that kills the worker once, at an update."""
+
+    def __init__(self, job: JobDirectory, update: int) -> None:
+        self.job, self.update, self.at = job, update, -1
+
+    def __call__(self, progress: Progress) -> None:
+        if self.at < 0 and progress.training and progress.update >= self.update:
+            self.at = progress.update
+            os.kill(record_of(self.job).attempts[-1].pid, signal.SIGKILL)
+
+
+def test_killed_in_each_phase_the_weights_are_the_same(runtime: Runtime, tmp_path: Path) -> None:
+    """A phase change is a restart like any other: no update is lost, none is done twice."""
+    settings: dict[str, object] = {
+        **WHOLE, "max_iter": 40, "snapshot": 20, "test_interval": 10_000,
+        "later": [{"max_iter": 80, "iter_size": 10}, {"max_iter": 120, "iter_size": 20}],
+    }  # fmt: skip
+    (tmp_path / "straight").mkdir()
+    straight = write_job(tmp_path / "straight", **settings)  # type: ignore[arg-type]
+    train(straight, runtime)
+    (tmp_path / "killed").mkdir()
+    job = write_job(tmp_path / "killed", **settings)  # type: ignore[arg-type]
+    kills = [KillWorker(job, update) for update in (25, 45, 85)]
+    for kill in kills:
+        with pytest.raises(TrainingError, match="killed by SIGKILL"):
+            train(job, runtime, observer=kill)
+    assert train(job, runtime).update == 120
+    check_complete(job, 120)
+    bounds = [(a.phase, a.first_update) for a in record_of(job).attempts]
+    assert {first for phase, first in bounds if phase == 2} <= {40, 60}
+    assert (2, 40) in bounds
+    assert (3, 80) in bounds
+    ends = [list_snapshots(each.snapshots)[-1].state for each in (straight, job)]
+    assert learned(ends[0]) == learned(ends[1])
+
+
+@pytest.mark.parametrize("victims", ["supervisor", "both"])
+def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
+    job = write_job(
+        tmp_path, **WHOLE, max_iter=LONG, snapshot=20, test_interval=10_000  # type: ignore[arg-type]
+    )  # fmt: skip
+    with start(job) as supervisor:
+        wait_for(lambda: job.snapshots.is_dir() and len(list(job.snapshots.glob("*.json"))) > 2)
+        worker = record_of(job).attempts[-1].pid
+        recorded = [each.update for each in list_snapshots(job.snapshots) if each.record.exists()]
+        supervisor.kill()
+        if victims == "both":
+            os.killpg(worker, signal.SIGKILL)
+    end = list_snapshots(job.snapshots)[-1].update + 40
+    job.solver.write_text(job.solver.read_text().replace(str(LONG), str(end)))
+    with start(job) as again:  # at once: it waits for the worker that was left behind
+        assert again.wait(60) == 0
+    first = record_of(job).attempts[-1].first_update
+    assert first >= recorded[-1]
+    # What the dead supervisor could not write down, of updates that the newest snapshot has.
+    check_complete(job, end, without=range(recorded[-1] + 1, first + 1))
+
+
+def test_a_snapshot_that_the_kill_cut_short(finished: FinishedJob, tmp_path: Path) -> None:
+    job = JobDirectory(shutil_copy(finished.job.path, tmp_path / "job"))
+    newest = list_snapshots(job.snapshots)[-1]
+    newest.record.unlink()
+    newest.state.write_bytes(newest.state.read_bytes()[:50])
+    text = job.solver.read_text().replace("max_iter: 60", "max_iter: 70")
+    job.solver.write_text(text.replace(str(finished.job.path), str(job.path)))
+    with start(job) as again:
+        assert again.wait(60) == 0
+    last = record_of(job).attempts[-1]
+    assert (last.first_update, last.last_update) == (50, 70)
+    assert last.choices[0].startswith(
+        "Update 60 has a snapshot that is not whole (tiny_iter_60.solverstate is cut off"
+    )
+    assert (job.snapshots / f"tiny_iter_60.caffemodel{CORRUPT}").exists()
+    check_complete(job, 70)
+
+
+def shutil_copy(source: Path, target: Path) -> Path:
+    target.mkdir()
+    for name in ("solver.prototxt", "net.prototxt", "plan.json", "job.json", "metrics.jsonl"):
+        (target / name).write_bytes((source / name).read_bytes())
+    (target / "snapshots").mkdir()
+    for file in (source / "snapshots").iterdir():
+        (target / "snapshots" / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def test_snapshots_are_kept_by_count_and_age(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, snapshot=4)
+    train(job, runtime, Options(keep_last=2, keep_every=20))
+    assert [each.update for each in list_snapshots(job.snapshots)] == [4, 20, 40, 56, 60]
+    names = {path.name for path in job.snapshots.iterdir()}
+    assert len(names) == 15  # state, weights and record of each
+
+
+def take(job: JobDirectory) -> None:
+    with job.lock():
+        pass
+
+
+def test_a_living_supervisor_keeps_the_lock(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    with job.lock(), pytest.raises(JobBusyError, match="another `caffe-batch train` runs here"):
+        take(job)
+    take(job)  # it was given back
+
+
+def test_a_worker_that_was_left_behind_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path)
+    take(job)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    job.lock_file.write_text(str(gone.pid))  # its supervisor, which is dead
+    with job.lock_file.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        left = subprocess.Popen(["sleep", "1"], pass_fds=[file.fileno()])
+    with left:
+        began = time.monotonic()
+        with job.lock():
+            assert time.monotonic() - began > 0.5
+    monkeypatch.setattr(lock, "ORPHAN_WAIT_S", 0.3)
+    job.lock_file.write_text(str(gone.pid))
+    with job.lock_file.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(JobBusyError, match="that was killed has not ended within 0 s"):
+            take(job)
+
+
+def test_a_directory_without_a_plan_is_not_touched(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no plan\.json"):
+        take(JobDirectory(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,104 @@
+"""Caffe's log: complete, in files of a bounded size, and followed from one to the next."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training import supervisor
+from caffe_batch.training.log_files import LogFollower, log_files
+from caffe_batch.training.metrics import NetTestMetrics, read_metrics
+from caffe_batch.training.options import Options
+from caffe_batch.training.supervisor import train
+from caffe_batch.training.worker_log import WorkerLog
+from tests.planned_jobs import write_job
+
+#: Threads write numbered lines to stderr, as Caffe's do, while the log changes its file.
+WRITER = """
+import os, sys, threading
+sys.path.insert(0, sys.argv[1])
+from worker_log import WorkerLog
+log = WorkerLog(sys.argv[2], 2000)
+def write(name):
+    for number in range(3000):
+        os.write(2, b"%d %d\\n" % (name, number))
+threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    log.rotate_if_large()
+"""
+
+
+def test_no_line_is_lost_and_the_follower_reads_all(runtime: Runtime, tmp_path: Path) -> None:
+    log = tmp_path / "caffe.log"
+    follower = LogFollower(log)
+    follower.tail = type(follower.tail)()  # keeps everything
+    folder = str(Path(supervisor.__file__).parent)
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(runtime.command(["-c", WRITER, folder, str(log)]), stderr=output) as child,
+    ):
+        while child.poll() is None:
+            list(follower.read())
+    list(follower.read())
+    follower.close()
+    files = log_files(log)
+    assert len(files) > 2
+    assert files[-1] == log
+    lines = "".join(file.read_text() for file in files).splitlines()
+    assert list(follower.tail) == lines
+    for name in range(4):
+        own = [line for line in lines if line.startswith(f"{name} ")]
+        assert own == [f"{name} {number}" for number in range(3000)]
+
+
+def test_files_are_in_their_order(tmp_path: Path) -> None:
+    log = tmp_path / "caffe.log"
+    for name in ("caffe.log", "caffe.log.2", "caffe.log.10", "caffe.log.new", "caffe.log.1.gz"):
+        (tmp_path / name).touch()
+    assert [file.name for file in log_files(log)] == ["caffe.log.2", "caffe.log.10", "caffe.log"]
+    log.unlink()
+    assert [file.name for file in log_files(log)] == ["caffe.log.2", "caffe.log.10"]
+
+
+def test_a_follower_goes_on_where_somebody_else_took_the_log_away(tmp_path: Path) -> None:
+    log = tmp_path / "caffe.log"
+    follower = LogFollower(log)
+    log.write_text("one\n")
+    list(follower.read())
+    log.rename(tmp_path / "elsewhere")
+    assert list(follower.read()) == []
+    log.write_text("two\n")
+    list(follower.read())
+    follower.close()
+    assert list(follower.tail) == ["one", "two"]
+
+
+def test_a_small_log_stays(tmp_path: Path) -> None:
+    log = tmp_path / "caffe.log"
+    log.write_text("")
+    WorkerLog(str(log), 2**40).rotate_if_large()
+    assert log_files(log) == [log]
+
+
+def test_a_real_run_with_a_log_in_many_files(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOG_BYTES", 20_000)
+    job = write_job(tmp_path, max_iter=5_000, display=20, test_interval=100)
+    train(job, runtime)
+    files = log_files(job.log)
+    assert len(files) > 4
+    text = "".join(file.read_text() for file in files)
+    shown = [int(number) for number in re.findall(r"Iteration (\d+) \(", text)]
+    assert shown == list(range(0, 5_000, 20))
+    tests = [line for line in read_metrics(job.metrics) if isinstance(line, NetTestMetrics)]
+    assert [line.update for line in tests[::2]] == list(range(0, 5_001, 100))
+    train(job, runtime, Options(restart=True))
+    assert "Iteration 4980 (" in "".join(file.read_text() for file in log_files(job.log))
+    assert "".join(file.read_text() for file in log_files(job.log)).count("Iteration 0 (") == 1
