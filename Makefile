@@ -50,6 +50,7 @@ image-check: venv
 gpu-memory-check: venv
 	$(BIN)/python tools/image/build.py gpu
 	$(BIN)/python tools/count_gpu_memory/check.py
+	$(BIN)/python tools/count_gpu_memory/recovery.py
 
 # Needs grpcio-tools and mypy-protobuf in the Python that runs it.
 schema:

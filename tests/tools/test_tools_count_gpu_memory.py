@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tools.count_gpu_memory.check import COMPARED, RESULTS, build_library, predicted
-from tools.count_gpu_memory.nets import own_nets
+from tools.count_gpu_memory.nets import WholeNet, own_nets
 
 RECORDED = json.loads(RESULTS.read_text())["nets"]
 
@@ -101,8 +101,8 @@ def test_whole_nets_were_equal_to_the_byte() -> None:
     assert [row for row in RECORDED if not row["equal"]] == []
 
 
-@pytest.mark.parametrize("net", own_nets(), ids=lambda net: net.name)
-def test_the_prediction_is_still_what_was_counted(net: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("net", list(own_nets()), ids=lambda net: net.name)
+def test_the_prediction_is_still_what_was_counted(net: WholeNet, tmp_path: Path) -> None:
     counted = {row["batch_size"]: row["counted"] for row in RECORDED if row["net"] == net.name}
     for size, job in net.jobs(tmp_path):
         found = predicted(job)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,18 +92,22 @@ def build(target: str) -> None:
 
 
 @contextmanager
-def container_of(image: str, *folders: Path, user: str = "root") -> Iterator[list[str]]:
+def container_of(
+    image: str, *folders: Path, user: str = "root", extra: Sequence[str] = ()
+) -> Iterator[list[str]]:
     """A container of an image for a while: the start of a command line that runs in it.
 
     Args:
         image: Its name.
         folders: Folders of this machine that are seen inside, at the same place.
         user: Who runs the command.
+        extra: Further options of ``buildah run``.
     """
     container = run("buildah", "from", "--pull=never", image)
     mounts = [f"--volume={folder}:{folder}:rw" for folder in folders]
     try:
-        yield ["buildah", "run", "--isolation=chroot", f"--user={user}", *mounts, container, "--"]
+        run_command = ["buildah", "run", "--isolation=chroot", f"--user={user}", *extra]
+        yield [*run_command, *mounts, container, "--"]
     finally:
         run("buildah", "rm", container)
 
