@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv runtime demo test test-slow check schema docs clean
+.PHONY: help venv runtime demo test test-slow check image-check gpu-memory-check schema docs clean
 
 help:
 	@echo "make demo       set up everything and train the digits on real Caffe"
 	@echo "make test       set up everything and run the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      ruff, mypy --strict, documentation checks"
+	@echo "make image-check       build the container images and try them (root, buildah)"
+	@echo "make gpu-memory-check  the GPU image's memory beside the prediction, without a GPU"
 	@echo "make runtime    install the pycaffe runtime only"
 	@echo "make clean      remove what was built here (not the runtime)"
 
@@ -38,6 +40,17 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
+	$(BIN)/hadolint Dockerfile
+
+# As root, with Debian's packages buildah and mmdebstrap; half an hour on two cores.
+image-check: venv
+	$(BIN)/python tools/image/build.py
+	$(BIN)/python tools/image/check.py
+
+gpu-memory-check: venv
+	$(BIN)/python tools/image/build.py gpu
+	$(BIN)/python tools/count_gpu_memory/check.py
+	$(BIN)/python tools/count_gpu_memory/recovery.py
 
 # Needs grpcio-tools and mypy-protobuf in the Python that runs it.
 schema:

@@ -165,7 +165,6 @@ def write_job(
             for number, phase in enumerate(planned["phases"], start=1)
         ],
         "files": files.json(),
-        "input_shapes": {top: list(size) for top, size in (sources.input_shapes or {}).items()},
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
     }

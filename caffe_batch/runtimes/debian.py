@@ -95,5 +95,11 @@ class DebianRuntime(Runtime):
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _HOSTS_OWN}
-        own = {"PYTHONHOME": str(self.root / "usr"), "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1"}
+        own = {
+            # pycaffe imports matplotlib, which would read the host's /etc/matplotlibrc.
+            "MATPLOTLIBRC": str(self.root / "etc/matplotlibrc"),
+            "PYTHONHOME": str(self.root / "usr"),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUTF8": "1",
+        }
         return {**kept, **own, _EXTRA_PATH: os.environ.get("PYTHONPATH", "")}

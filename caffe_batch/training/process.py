@@ -138,6 +138,10 @@ class WorkerProcess:
         self.stop_requested = True
         self.send_signal(signal.SIGKILL if self._killed else number)
 
+    def kill(self) -> None:
+        """End it at once, without a snapshot."""
+        self.send_signal(signal.SIGKILL)
+
     def ending(self) -> Ending:
         """Why it ended. Call it when it has, and when everything was listened to."""
         status = self._process.wait()

@@ -89,6 +89,18 @@ def test_hosts_python_does_not_get_in(
     assert run(unpacked, code) == "42 1.19.5\n"
 
 
+def test_matplotlib_settings_of_the_host_do_not_get_in(
+    unpacked: DebianRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12's own /etc/matplotlibrc is one that Debian 11's matplotlib can't read."""
+    (tmp_path / "matplotlib").mkdir()
+    settings = tmp_path / "matplotlib" / "matplotlibrc"
+    settings.write_text('grid.color: "#b0b0b0"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("MATPLOTLIBRC", str(settings))
+    assert run(unpacked, "import caffe; print(caffe.__version__)") == "1.0.0\n"
+
+
 def test_root_leads_nowhere_else(unpacked: DebianRuntime) -> None:
     links = [path for path in unpacked.root.rglob("*") if path.is_symlink()]
     assert len(links) > 500

@@ -124,6 +124,13 @@ def test_failed_checks(line: str, reason: EndReason) -> None:
     assert ending == Ending(reason, f"{line} (common.cpp:99)", -signal.SIGABRT)
 
 
+def test_a_real_out_of_memory_of_the_gpu_build() -> None:
+    log = (Path(__file__).parents[1] / "data" / "out_of_gpu_memory.log").read_text().splitlines()
+    ending = classify(-signal.SIGABRT, Built(0), log)
+    failed = "Check failed: error == cudaSuccess (2 vs. 0)  out of memory (syncedmem.cpp:71)"
+    assert ending == Ending(EndReason.GPU_MEMORY, failed, -signal.SIGABRT)
+
+
 def test_a_failed_allocation_of_cpp() -> None:
     log = [
         "terminate called after throwing an instance of 'std::bad_alloc'",

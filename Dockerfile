@@ -1,0 +1,166 @@
+# caffe-batch with real Caffe: `docker build -t caffe-batch .` for GPUs (the last stage),
+# `docker build -t caffe-batch:cpu --target cpu .` without CUDA. docs/docker.md says how to use them.
+#
+# Everything comes from the package sources that the base image is configured with.
+
+# --- The GPU build of Caffe, from Debian's source package; only its files leave this stage.
+
+FROM debian:12-slim AS build
+
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+
+# CUDA is in non-free; the source package of Caffe was last in Debian 11.
+WORKDIR /etc/apt/sources.list.d
+RUN sed -i 's/^Components:.*/Components: main contrib non-free/' debian.sources \
+    && sed '/^$/,$d; s/^Types:.*/Types: deb-src/; s/^Suites:.*/Suites: bullseye/; \
+        s/^Components:.*/Components: main/' debian.sources > caffe.sources
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+        cmake \
+        dpkg-dev \
+        g++ \
+        libblas-dev \
+        libboost-filesystem-dev \
+        libboost-python-dev \
+        libboost-regex-dev \
+        libboost-system-dev \
+        libboost-thread-dev \
+        libgflags-dev \
+        libgoogle-glog-dev \
+        libhdf5-dev \
+        libleveldb-dev \
+        liblmdb-dev \
+        libopencv-dev \
+        libprotobuf-dev \
+        libsnappy-dev \
+        make \
+        nvidia-cuda-toolkit=11.8.* \
+        patch \
+        protobuf-compiler \
+        python3-dev \
+        python3-numpy \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+
+WORKDIR /src
+RUN apt-get update \
+    && apt-get source caffe=1.0.0+git20180821.99bd997-8 \
+    && rm -rf /var/lib/apt/lists/*
+
+# Compute capabilities with GPU code of their own; the highest goes in as PTX too, which the driver
+# compiles for newer GPUs. One alone builds in a fraction of the time.
+ARG CAPABILITIES="60 61 70 75 80 86 89 90"
+COPY docker/build-caffe docker/protobuf-3.21.patch /docker/
+RUN /docker/build-caffe /src/caffe-1.0.0+git20180821.99bd997 /caffe "$CAPABILITIES"
+
+# --- caffe-batch in an environment of its own, with the packages that docker/requirements.txt pins.
+
+FROM debian:12-slim AS program
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+        python3-pip \
+        python3-setuptools \
+        python3-venv \
+        python3-wheel \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+
+WORKDIR /src
+COPY docker/requirements.txt docker/
+RUN python3 -m venv --system-site-packages --without-pip /opt/caffe-batch \
+    && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
+        --require-hashes --requirement docker/requirements.txt
+COPY pyproject.toml setup.py README.md ./
+COPY prototxt prototxt
+COPY templates templates
+COPY caffe_batch caffe_batch
+RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
+        --no-build-isolation .
+
+# The same with what the GPU image's pycaffe imports.
+FROM program AS program-gpu
+
+COPY docker/requirements-pycaffe.txt docker/
+RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
+        --require-hashes --requirement docker/requirements-pycaffe.txt
+
+# --- What both images share.
+
+FROM debian:12-slim AS base
+
+LABEL org.opencontainers.image.title="caffe-batch" \
+      org.opencontainers.image.description="Plans and runs Caffe training that fits a GPU" \
+      org.opencontainers.image.licenses="BSD-2-Clause" \
+      org.opencontainers.image.version="0.1.0"
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 tini \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
+    && useradd --create-home --uid 1000 caffe \
+    && install --directory --owner=caffe --group=caffe /job /data
+
+ENV PATH=/opt/caffe-batch/bin:$PATH \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    PYTHONUNBUFFERED=1
+
+# The job directory, and the data that nets name.
+VOLUME ["/job", "/data"]
+WORKDIR /job
+# tini hands signals on: `docker stop` takes a snapshot.
+ENTRYPOINT ["tini", "--", "caffe-batch"]
+CMD ["--help"]
+
+# --- The CPU image: the Caffe of Debian 11, unpacked in a folder of its own.
+
+FROM base AS cpu
+
+ENV CAFFE_BATCH_HOME=/opt/caffe
+COPY --from=program /opt/caffe-batch /opt/caffe-batch
+RUN apt-get update \
+    && caffe-batch runtime install \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /tmp/*
+USER 1000
+HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-batch", "runtime", "check"]
+
+# --- The GPU image.
+
+FROM base AS gpu
+
+# hadolint ignore=DL3008
+RUN sed -i 's/^Components:.*/Components: main contrib non-free/' \
+        /etc/apt/sources.list.d/debian.sources \
+    && apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+        libboost-filesystem1.74.0 \
+        libboost-python1.74.0 \
+        libboost-thread1.74.0 \
+        libcublas11 \
+        libcudart11.0 \
+        libcurand10 \
+        libgflags2.2 \
+        libgoogle-glog0v6 \
+        libhdf5-103-1 \
+        libhdf5-hl-100 \
+        libleveldb1d \
+        liblmdb0 \
+        libopenblas0-pthread \
+        libopencv-core406 \
+        libopencv-imgcodecs406 \
+        libopencv-imgproc406 \
+        libprotobuf32 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+
+COPY --from=program-gpu /opt/caffe-batch /opt/caffe-batch
+COPY --from=build /caffe /usr/local
+RUN ldconfig
+
+# What the NVIDIA container toolkit mounts: every GPU, CUDA and nvidia-smi's library.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+USER 1000
+# Loads Caffe without touching a GPU, whose memory belongs to the training.
+HEALTHCHECK --interval=5m --timeout=1m CMD ["/opt/caffe-batch/bin/python", "-c", "import caffe"]

@@ -1,0 +1,116 @@
+"""`make image-check`: runs what the images are for, inside the images that build.py has built.
+
+    python tools/image/check.py [cpu] [gpu]
+
+In each, as its ordinary user: doctor, the layer types, the digits demo on the CPU, a stop by a
+signal that takes a snapshot. No toolchain may be in there; and libcaffe of the GPU image must hold
+GPU code for every architecture that the Dockerfile names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tools.image.build import DOCKERFILE, IMAGES, ROOT, container_of, run
+from tools.image.gpu_code import entries
+
+LAYER_TYPES = 61
+USER = 1000
+
+#: What must not be in the last stage.
+TOOLCHAIN = ("cc", "g++", "gcc", "make", "nvcc", "pip3", "cmake")
+
+#: Stops a training as `docker stop` does it, once it has made its first updates.
+STOP = """
+tini -- caffe-batch train stopped --cpu -q &
+until [ -s stopped/metrics.jsonl ]; do sleep 0.2; done
+kill -TERM $!
+wait $!
+echo status $?
+"""
+
+
+def say(inside: Sequence[str], *command: str) -> str:
+    """Runs a command in a container, showing it and what it prints."""
+    print(f"$ {' '.join(command)}", flush=True)
+    done = subprocess.run([*inside, *command], check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, flush=True)
+    return done.stdout
+
+
+def expect(fine: bool, what: str) -> None:
+    """Ends the check where something is not as it must be."""
+    if not fine:
+        sys.exit(f"image-check: {what}")
+
+
+def prepare_demo(folder: Path) -> None:
+    """The digits as LMDB and the recipe, for the image's user."""
+    run(sys.executable, ROOT / "tools" / "digits.py", folder)
+    for file in (ROOT / "prototxt" / "digits").iterdir():
+        shutil.copy(file, folder)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, USER, USER)
+
+
+def check(target: str, folder: Path) -> None:
+    """Checks the image of one target."""
+    prepare_demo(folder)
+    with container_of(IMAGES[target], folder, user=str(USER)) as container:
+        inside = [*container, "sh", "-c", f'cd {folder} && PATH="$0" && exec "$@"',
+                  "/opt/caffe-batch/bin:/usr/local/bin:/usr/bin:/bin"]  # fmt: skip
+        found = say(inside, "sh", "-c", f"command -v {' '.join(TOOLCHAIN)} || true")
+        expect(not found.strip(), "there is a toolchain")
+        say(inside, "caffe-batch", "doctor")
+        info = json.loads(say(inside, "caffe-batch", "runtime", "check", "--json"))
+        expect(len(info["layer_types"]) == LAYER_TYPES, f"not {LAYER_TYPES} layer types")
+        expect(info["gpu"] == (target == "gpu"), "the wrong kind of build")
+        for job in ("job", "stopped"):
+            say(inside, "caffe-batch", "plan", "solver.prototxt", "--effective-batch", "256",
+                "--gpu-memory", "5MiB", "--reserve", "0", "--out", job)  # fmt: skip
+        said = say(inside, "caffe-batch", "train", "job", "--cpu")
+        accuracy = float(re.search(r"accuracy ([\d.]+)", said)[1])  # type: ignore[index]
+        expect(accuracy > 0.97, f"the demo's accuracy is {accuracy}")
+        expect("status 130" in say(inside, "sh", "-c", STOP), "a signal does not stop the training")
+        snapshots = folder / "stopped" / "snapshots"
+        expect(any(snapshots.glob("*.solverstate")), "no snapshot after a signal")
+        if target == "gpu":
+            check_gpu_code(inside, folder)
+
+
+def check_gpu_code(inside: Sequence[str], folder: Path) -> None:
+    """All libraries are there, and libcaffe holds the code that the Dockerfile says."""
+    library = "/usr/local/lib/libcaffe.so.1.0.0"
+    expect("not found" not in say(inside, "ldd", library), "a library is missing")
+    say(inside, "cp", library, str(folder))
+    code = Counter(entries((folder / Path(library).name).read_bytes()))
+    print(dict(code))
+    names = re.search(r'^ARG CAPABILITIES="(.*)"$', DOCKERFILE.read_text(), re.MULTILINE)
+    wanted = names[1].split() if names else []
+    expected = {f"sm_{name}" for name in wanted} | {f"compute_{max(wanted)}"}
+    expect(set(code) == expected, f"expected {sorted(expected)}")
+    expect(len(set(code.values())) == 1, "some source files have no code for some GPUs")
+
+
+def main() -> None:
+    """Checks the images that were asked for, or both."""
+    for target in sys.argv[1:] or IMAGES:
+        with tempfile.TemporaryDirectory() as scratch:
+            check(target, Path(scratch))
+        size = run("buildah", "images", "--format", "{{.Size}}", IMAGES[target])
+        print(f"{IMAGES[target]}: fine, {size}")
+
+
+if __name__ == "__main__":
+    main()
