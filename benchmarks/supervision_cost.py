@@ -143,6 +143,7 @@ def bare(command: Sequence[str], runtime: runtimes.Runtime, job: JobDirectory) -
             [*command, "train", f"--solver={job.solver}"],
             env={**runtime.environment(), "OPENBLAS_NUM_THREADS": "1", "GLOG_logtostderr": "1"},
             stderr=subprocess.PIPE,
+            start_new_session=True,  # as the worker has: Linux shares processors by session
             text=True,
         ) as process,
         MainThread(lambda: process.pid) as main,
