@@ -164,6 +164,7 @@ def write_job(
             }
             for number, phase in enumerate(planned["phases"], start=1)
         ],
+        "input_shapes": {top: list(size) for top, size in (sources.input_shapes or {}).items()},
         "files": files.json(),
         "working_directory": str(working_directory(recipe, sources).resolve()),
         "caffe_batch_version": __version__,
