@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import signal
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -46,6 +47,9 @@ from caffe_batch.training.tracker import Tracker
 
 #: How often the log is read and the observer is called, in seconds.
 TICK_S = 0.2
+
+#: The kernel counts a process that it kills before that is gone: up to so many ticks before.
+_KILL_TICKS = 50
 
 #: metrics.jsonl gets about so many loss records, however long the run is.
 _RECORDS = 10_000
@@ -233,11 +237,10 @@ class Run:
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
         watch, meter = StallWatch(self._options.stall_timeout_s), MemoryMeter(worker.pid)
-        running, kills = True, oom_kills()
+        running, kills = True, deque([oom_kills()], maxlen=_KILL_TICKS)
         while running:
-            now = oom_kills()
+            kills.append(oom_kills())
             running = worker.running()  # asked first, so that its last words are still heard
-            kills = now if running else kills
             heard = False
             for event in worker.listen(TICK_S if running else 0):
                 heard = True
@@ -254,7 +257,7 @@ class Run:
             if watch.look(heard=heard):
                 worker.stop(signal.SIGINT)  # a second time kills it
         ending = watch.judge(worker.ending())
-        if ending.reason is EndReason.KILLED and oom_kills() != kills:
+        if ending.reason is EndReason.KILLED and oom_kills() != kills[0]:
             return Ending(EndReason.HOST_MEMORY, "killed by the kernel for memory", ending.status)
         return ending
 

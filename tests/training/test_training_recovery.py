@@ -184,7 +184,7 @@ class Grouped(Runtime):
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A control group of 700 MiB; the test is skipped where none can be made."""
+    """A control group of 650 MiB; the test is skipped where none can be made."""
     root = Path("/sys/fs/cgroup")
     old = (root / "memory").is_dir()
     folder = (root / "memory" if old else root) / f"caffe-batch-test-{os.getpid()}"
@@ -196,7 +196,7 @@ def group() -> Iterator[Path]:
         limit = folder / ("memory.limit_in_bytes" if old else "memory.max")
         if not limit.exists():
             pytest.skip("control groups have no memory limit here")
-        limit.write_text(str(700 * MIB))
+        limit.write_text(str(650 * MIB))
         yield folder
     finally:
         folder.rmdir()
@@ -217,7 +217,7 @@ def test_killed_by_the_kernel_for_memory(runtime: Runtime, group: Path, tmp_path
     }
     assert (last.ending, last.first_update) == ("finished", 0)
     assert last.seen_bytes is not None
-    assert last.seen_bytes < 700 * MIB
+    assert last.seen_bytes < 650 * MIB
 
 
 def test_memory_that_another_program_takes(runtime: Runtime, tmp_path: Path) -> None:
