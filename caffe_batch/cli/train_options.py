@@ -27,7 +27,13 @@ machine_options = option_group(
     ),
     click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU."),
     click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU."),
-    click.option("--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to train on."),
+    click.option(
+        "--runtime",
+        "spec",
+        metavar="RUNTIME",
+        help="The Python with caffe to train on, or a container image: docker[:IMAGE],"
+        " podman[:IMAGE].",
+    ),
 )
 
 
