@@ -102,6 +102,9 @@ RUN apt-get update \
     && useradd --create-home --uid 1000 caffe \
     && install --directory --owner=caffe --group=caffe /job /data
 
+# `caffe-batch train --runtime docker` on the host runs its worker with it.
+COPY docker/caffe-python /usr/local/bin/
+
 ENV PATH=/opt/caffe-batch/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1
@@ -123,7 +126,7 @@ RUN apt-get update \
     && caffe-batch runtime install \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /tmp/*
 USER 1000
-HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-batch", "runtime", "check"]
+HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-python", "-c", "import caffe"]
 
 # --- The GPU image.
 
@@ -163,4 +166,4 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 
 USER 1000
 # Loads Caffe without touching a GPU, whose memory belongs to the training.
-HEALTHCHECK --interval=5m --timeout=1m CMD ["/opt/caffe-batch/bin/python", "-c", "import caffe"]
+HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-python", "-c", "import caffe"]

@@ -49,7 +49,11 @@ def machine_options(command: Command) -> Command:
         click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU."),
         click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU."),
         click.option(
-            "--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to train on."
+            "--runtime",
+            "spec",
+            metavar="RUNTIME",
+            help="The Python with caffe to train on, or a container image: docker[:IMAGE], "
+            "podman[:IMAGE].",
         ),
     ):
         command = option(command)

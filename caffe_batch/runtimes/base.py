@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from caffe_batch.errors import CaffeBatchError
 
@@ -17,11 +18,29 @@ class InstallError(CaffeBatchError, RuntimeError):
 
 
 @dataclass(frozen=True)
+class JobPlaces:
+    """What a training needs of this machine's files.
+
+    Attributes:
+        job: The job directory, which it writes to.
+        directory: Where it runs.
+        folders: What else it reads.
+        fifo: Where a FIFO for its events may be made.
+    """
+
+    job: Path
+    directory: Path
+    folders: tuple[Path, ...]
+    fifo: Path
+
+
+@dataclass(frozen=True)
 class Runtime(ABC):
     """A Python with caffe, wherever it lives.
 
-    The two methods are all that the rest of the program needs: start
-    ``subprocess.Popen(runtime.command([script]), env=runtime.environment())``.
+    Two methods are all that most of the program needs: start
+    ``subprocess.Popen(runtime.command([script]), env=runtime.environment())``. The others have a
+    meaning where that isn't the Python itself, but a client that starts it somewhere else.
 
     Attributes:
         name: What the user calls it: the name of an installed runtime or an interpreter's path.
@@ -36,6 +55,19 @@ class Runtime(ABC):
     @abstractmethod
     def environment(self) -> dict[str, str]:
         """The whole environment of such a process, made from this process's own."""
+
+    @property
+    def fifo(self) -> Path | None:
+        """Where the worker's events go; None if it inherits the files of the process here."""
+        return None
+
+    def for_job(self, places: Callable[[], JobPlaces]) -> Runtime:
+        """The same runtime, able to see the files of a job; ``places`` says which, if asked."""
+        return self
+
+    def clear(self) -> None:
+        """Ends what still runs for the job although the process here has ended."""
+        return
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from caffe_batch.errors import RuntimeMissingError, did_you_mean
 from caffe_batch.runtimes.base import Runtime
+from caffe_batch.runtimes.container import container
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.runtimes.store import installed, runtimes_directory
@@ -23,9 +24,10 @@ def find(spec: str | None = None) -> Runtime:
     """The runtime to use.
 
     Args:
-        spec: The path of an interpreter, the name of an installed runtime, or the name of an
-            interpreter on the PATH. None: what CAFFE_BATCH_RUNTIME says, else this interpreter if
-            it can import caffe, else an installed runtime.
+        spec: The path of an interpreter, the name of an installed runtime, the name of an
+            interpreter on the PATH, or a container image: docker[:IMAGE], podman[:IMAGE].
+            None: what CAFFE_BATCH_RUNTIME says, else this interpreter if it can import caffe,
+            else an installed runtime.
 
     Returns:
         A runtime that can import caffe. An installed one could when it was installed; the others
@@ -62,6 +64,10 @@ def named(spec: str) -> Runtime:
     Raises:
         RuntimeMissingError: There is none, or it can't import caffe.
     """
+    image = container(spec)
+    if image:
+        inspect(image)
+        return image
     if os.sep not in spec:
         there = installed()
         if spec in there:

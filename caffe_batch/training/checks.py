@@ -59,7 +59,16 @@ def missing_files(net: Path, directory: Path) -> list[str]:
         net: The net's file.
         directory: Where relative paths start.
     """
-    named = [
+    return [
+        f"{file} (layer {layer!r})"
+        for layer, file in dict.fromkeys(named_files(net))
+        if not (directory / file).exists()
+    ]
+
+
+def named_files(net: Path) -> list[tuple[str, str]]:
+    """The files and databases that the layers of a net name, with the layers' names."""
+    return [
         (layer.name, file)
         for layer in read_net(net, allow_unknown_fields=True).layer
         for file in (
@@ -69,11 +78,7 @@ def missing_files(net: Path, directory: Path) -> list[str]:
             layer.window_data_param.source,
             layer.transform_param.mean_file,
         )
-    ]
-    return [
-        f"{file} (layer {layer!r})"
-        for layer, file in dict.fromkeys(named)
-        if file and not (directory / file).exists()
+        if file
     ]
 
 

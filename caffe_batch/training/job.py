@@ -177,6 +177,7 @@ class JobDirectory:
         self.worker_solver = self.worker_folder / "solver.prototxt"
         self.worker_state = self.worker_folder / "resume.solverstate"
         self.worker_nets = self.worker_folder / "nets"
+        self.worker_events = self.worker_folder / "events"
         self.lock_file = self.worker_folder / "lock"
         self.rewrite_file = self.worker_folder / "rewrite.json"
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from caffe_batch.runtimes.base import Runtime
+from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
 from caffe_batch.training.ending import Ending, EndReason, classify
 from caffe_batch.training.events import LogEvent, WorkerEvent, read_worker_line
 from caffe_batch.training.log_files import LogFollower
@@ -68,9 +69,11 @@ class WorkerProcess:
         self._killed = False
         self._part = b""
         self._last_word: WorkerEvent | None = None
+        self._runtime = runtime
+        runtime.clear()  # what a supervisor that was killed may have left
         self._log = LogFollower(log)
-        self._events, write_end = os.pipe()
-        argument = json.dumps({**settings, "events": write_end})
+        self._events, written, inherited = _event_pipe(runtime.fifo)
+        argument = json.dumps({**settings, "events": written})
         try:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
@@ -80,14 +83,15 @@ class WorkerProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=(write_end, *keep_open),
+                    pass_fds=(*inherited, *keep_open),
                     start_new_session=True,
                 )
         except OSError:
             self._close()
             raise
         finally:
-            os.close(write_end)
+            for descriptor in inherited:
+                os.close(descriptor)
 
     @property
     def pid(self) -> int:
@@ -128,6 +132,8 @@ class WorkerProcess:
         """Send a signal to the worker's process group, if it still runs."""
         if self.running():
             os.killpg(self.pid, number)
+            if number == signal.SIGKILL:
+                self._runtime.clear()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Ask it to take a snapshot and stop; a SIGINT after that (Ctrl-C again) kills it.
@@ -157,6 +163,7 @@ class WorkerProcess:
         if not self._wait(_GRACE_S):
             self.send_signal(signal.SIGKILL)
             self._process.wait()
+        self._runtime.clear()
         self._close()
 
     def _wait(self, timeout_s: float) -> bool:
@@ -168,7 +175,23 @@ class WorkerProcess:
 
     def _close(self) -> None:
         os.close(self._events)
+        if self._runtime.fifo is not None:
+            self._runtime.fifo.unlink(missing_ok=True)
         self._log.close()
+
+
+def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
+    """A pipe for events: the end to read here, the worker's number of the other, what it inherits.
+
+    A FIFO is opened before anyone writes, which select is patient with: it is ready when the first
+    event is there, and at its end when the writer is gone.
+    """
+    if fifo is None:
+        read_end, write_end = os.pipe()
+        return read_end, write_end, (write_end,)
+    fifo.unlink(missing_ok=True)
+    os.mkfifo(fifo)
+    return os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), EVENTS_DESCRIPTOR, ()
 
 
 class SignalRelay:

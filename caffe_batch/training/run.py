@@ -37,6 +37,7 @@ from caffe_batch.training.metrics import MetricsFile, last_scores, rewind
 from caffe_batch.training.options import Device, Options
 from caffe_batch.training.outcome import STATES, Outcome, failure
 from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
+from caffe_batch.training.places import job_places
 from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.snapshot_contents import DamagedSnapshotError
@@ -145,7 +146,9 @@ class Run:
         seconds = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
         start = partial(
             WorkerProcess,
-            self._runtime,
+            self._runtime.for_job(
+                partial(job_places, self._job, self._plan, self._directory, self._start)
+            ),
             log=self._job.log,
             working_directory=self._directory,
             environment=dict.fromkeys(THREAD_VARIABLES, str(self._options.threads)),

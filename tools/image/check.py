@@ -73,6 +73,7 @@ def check(target: str, folder: Path) -> None:
         found = say(inside, "sh", "-c", f"command -v {' '.join(TOOLCHAIN)} || true")
         expect(not found.strip(), "there is a toolchain")
         say(inside, "caffe-batch", "doctor")
+        say(inside, "caffe-python", "-c", "import caffe; print(caffe.__version__)")
         info = json.loads(say(inside, "caffe-batch", "runtime", "check", "--json"))
         expect(len(info["layer_types"]) == LAYER_TYPES, f"not {LAYER_TYPES} layer types")
         expect(info["gpu"] == (target == "gpu"), "the wrong kind of build")

@@ -1,0 +1,53 @@
+"""What a worker reads and writes of this machine's files, for runtimes that must be shown them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from caffe_batch.prototxt import read_net
+from caffe_batch.runtimes.base import JobPlaces
+from caffe_batch.training.checks import named_files
+from caffe_batch.training.job import JobDirectory, PlanFacts
+from caffe_batch.training.start import StartingPoint
+
+
+def job_places(
+    job: JobDirectory, plan: PlanFacts, directory: Path, start: StartingPoint
+) -> JobPlaces:
+    """The folders of a training.
+
+    Args:
+        job: Its directory.
+        plan: Its plan, which names the nets.
+        directory: Where the worker runs: relative paths in the nets start there.
+        start: The weights or the snapshot of another run that it begins with.
+    """
+    data = [folder for phase in plan.phases for folder in _data_folders(phase.net, directory)]
+    begun = [Path(path).parent for path in (*start.weights, start.state) if path]
+    return JobPlaces(job.path, directory, (*data, *begun), job.worker_events)
+
+
+def _data_folders(net: Path, directory: Path) -> list[Path]:
+    """The folders that hold what a net reads, for those who must be shown them.
+
+    Args:
+        net: The net's file.
+        directory: Where relative paths start.
+    """
+    roots = [
+        directory / root
+        for layer in read_net(net, allow_unknown_fields=True).layer
+        for root in (layer.image_data_param.root_folder, layer.window_data_param.root_folder)
+        if root
+    ]
+    files = [directory / file for _, file in named_files(net)]
+    folders = [path if path.is_dir() else path.parent for path in (*roots, *files)]
+    for path in files:
+        # The text files of ImageData and HDF5Data name others, one a line.
+        if path.suffix == ".txt" and path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            named = [line.split()[0] for line in lines if line.startswith("/")]
+            if named:
+                folders.append(Path(os.path.commonpath([os.path.dirname(name) for name in named])))
+    return folders

@@ -1,0 +1,68 @@
+"""Stands for the `docker` program: writes down its arguments and runs the command on this machine.
+
+As with the real one, the container is no child that inherits files: it has a session of its own and
+only the variables that are passed on; it gets the client's signals, but outlives a client that is
+killed; `rm --force NAME` ends it.
+
+    fake_engine.py FOLDER ARGUMENTS...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+#: The program's own, which an image would have.
+OWN = ("PATH", "HOME")
+
+
+def values(arguments: Sequence[str], option: str) -> list[str]:
+    """What stands behind every ``--option=``."""
+    return [text.partition("=")[2] for text in arguments if text.startswith(f"--{option}=")]
+
+
+def run(folder: Path, arguments: list[str]) -> int:
+    place = arguments.index("--entrypoint=sh")
+    options, command = arguments[:place], arguments[place + 2 :]
+    names = [*OWN, *values(options, "env")]
+    child = subprocess.Popen(
+        ["sh", *command],
+        cwd=(values(options, "workdir") or ["/"])[0],
+        env={name: os.environ[name] for name in names if name in os.environ},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    for name in values(options, "name"):
+        (folder / f"{name}.pid").write_text(str(child.pid))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    status = child.wait()
+    for name in values(options, "name"):
+        (folder / f"{name}.pid").unlink(missing_ok=True)
+    return status if status >= 0 else 128 - status
+
+
+def remove(folder: Path, name: str) -> int:
+    try:
+        os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        return 1
+    return 0
+
+
+def main() -> int:
+    folder, arguments = Path(sys.argv[1]), sys.argv[2:]
+    with (folder / "calls").open("a") as calls:
+        calls.write(json.dumps(arguments) + "\n")
+    if arguments[0] == "run":
+        return run(folder, arguments[1:])
+    return remove(folder, arguments[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
