@@ -63,18 +63,36 @@ class LogFollower:
         while following := self._next():
             data += self._file.read()  # the worker had left it before: this is its end
             self._file.close()
-            self._file = following.open("rb")
+            self._file = following
             data += self._file.read()
         return data
 
-    def _next(self) -> Path | None:
-        """The file that the log goes on in after this one, if there is one yet."""
-        here = os.fstat(self._file.fileno())
+    def _next(self) -> BinaryIO | None:
+        """The file that the log goes on in after this one, open, if there is one yet."""
         try:
-            if os.path.samestat(here, self._path.stat()):
-                return None
-        except FileNotFoundError:  # it is being renamed
+            path = self._following()
+            file = path.open("rb") if path else None
+        except FileNotFoundError:  # one is being renamed
+            return None
+        if file is None:
+            return None
+        # Its name may have gone to a later file between the look and the opening.
+        try:
+            now = self._following()
+            same = now is not None and os.path.samestat(os.fstat(file.fileno()), now.stat())
+        except FileNotFoundError:
+            same = False
+        if same:
+            return file
+        file.close()
+        return None
+
+    def _following(self) -> Path | None:
+        here = os.fstat(self._file.fileno())
+        if os.path.samestat(here, self._path.stat()):
             return None
         files = log_files(self._path)
         places = [n for n, file in enumerate(files) if os.path.samestat(here, file.stat())]
-        return files[places[0] + 1] if places else self._path
+        if not places:
+            return self._path
+        return files[places[0] + 1] if places[0] + 1 < len(files) else None
