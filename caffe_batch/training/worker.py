@@ -192,6 +192,19 @@ def read_on(solver, batches):
             nets[net]._forward(layer, layer)
 
 
+def map_blas_buffers():
+    """Let OpenBLAS map its work buffers while there is memory.
+
+    It does so at the first product of two matrices, and jumps to address 0 where it can't. Caffe
+    allocates at its first pass: with the buffers there already, a lack of memory is met by Caffe,
+    which says so. numpy and Caffe share the library; with another BLAS nothing is lost.
+    """
+    import numpy
+
+    ones = numpy.ones((64, 64), numpy.float32)
+    numpy.dot(ones, ones + 1)
+
+
 def main(settings):
     events = Events(settings["events"])
     requests = Requests()
@@ -206,6 +219,7 @@ def main(settings):
     # is, as the modules of Python layers often lie there.
     sys.path[0] = os.getcwd()
     caffe = import_caffe()
+    map_blas_buffers()
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)
     requests.listen()
