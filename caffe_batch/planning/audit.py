@@ -4,24 +4,27 @@ The net is followed at both sizes (:mod:`caffe_batch.net.samples`); what its lay
 its solver do with k passes instead of one becomes a finding each. ``caffe-batch verify`` measures
 the same on real Caffe.
 
+Files may accumulate already: with iter_size k0 they mean what their clip_gradients, loss_weight and
+moving_average_fraction do in k0 passes. What makes up for k passes starts from there.
+
 Sources: solver.cpp (Step), sgd_solver.cpp (ApplyUpdate, ClipGradients, Normalize, Regularize),
 parallel.cpp, batch_norm_layer.cpp, the data layers and the losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.memory.predict import Model
-from caffe_batch.net.samples import Rows, Station, Summed
+from caffe_batch.net.samples import Station, Summed
 from caffe_batch.planning.both_sizes import BothSizes
 from caffe_batch.planning.changes import Change, batch_changes
-from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
-from caffe_batch.planning.numbers import as_float32
+from caffe_batch.planning.findings import COMPENSATED, Cause, Finding, Scope, Verdict
+from caffe_batch.planning.numbers import LARGEST_FLOAT32, as_float32
 
 
 def audit(
@@ -30,6 +33,7 @@ def audit(
     batch_size: int,
     iter_size: int,
     gpus: int = 1,
+    own_gpus: int = 1,
     refused: Collection[Cause] = (),
 ) -> tuple[Finding, ...]:
     """Every cause that makes, or could make, the split training another one than the whole.
@@ -39,15 +43,16 @@ def audit(
         batch_size: As the files are to have it (NVCaffe: for all GPUs together).
         iter_size: Passes accumulated into one update.
         gpus: GPUs that share each update.
+        own_gpus: GPUs that share each update of the files as they are.
         refused: Causes that are not to be compensated.
 
     Returns:
-        The findings: the solver's first, then by layer in the net's order. Empty for one pass on
-        one GPU, which is the whole batch.
+        The findings: the solver's first, then by layer in the net's order. Of one pass on one GPU,
+        which is the whole batch, only what undoes the files' own compensations.
     """
-    if iter_size * gpus == 1:
+    split = BothSizes(model, batch_size, iter_size, gpus, own_gpus)
+    if split.parts == split.own_parts == 1:
         return ()
-    split = BothSizes(model, batch_size, iter_size, gpus)
     findings = list(_of_solver(split))
     try:
         stations = split.stations
@@ -58,6 +63,8 @@ def audit(
         for judge in _JUDGES:
             findings += judge(split, station)
     findings += _of_log(split)
+    if split.parts == 1:
+        findings = [each for each in findings if each.cause in COMPENSATED and each.changes]
     return tuple(_refuse(finding, refused) for finding in findings)
 
 
@@ -66,19 +73,8 @@ Judge = Callable[[BothSizes, Station], Iterator[Finding]]
 
 def _of_solver(split: BothSizes) -> Iterator[Finding]:
     solver, k = split.model.recipe.solver, split.iter_size
-    if solver.clip_gradients >= 0 and k > 1:
-        before = as_float32(solver.clip_gradients)
-        after = as_float32(before * k)
-        change = Change(
-            "solver", ("clip_gradients",), before, after,
-            f"the norm is taken of the sum of {k} gradients, before it is divided by iter_size",
-        )  # fmt: skip
-        yield Finding(
-            Cause.CLIP_GRADIENTS, None, Verdict.COMPENSATED,
-            f"Caffe compares the threshold with the norm of the summed gradient, {k} times the "
-            f"mean's; {k} times the threshold clips the same.",
-            (change,),
-        )  # fmt: skip
+    if solver.clip_gradients >= 0:
+        yield from _clipping(split)
     if solver.weight_decay:
         yield Finding(
             Cause.WEIGHT_DECAY, None, Verdict.EXACT,
@@ -95,6 +91,34 @@ def _of_solver(split: BothSizes) -> Iterator[Finding]:
             + ("is needed with shared parameters." if shared else "sends them once an update.")
             if solver.layer_wise_reduce else "",
         )  # fmt: skip
+
+
+def _clipping(split: BothSizes) -> Iterator[Finding]:
+    k, before = split.iter_size, as_float32(split.model.recipe.solver.clip_gradients)
+    more = Fraction(k, split.own_iter)
+    what = (
+        f"Caffe compares the threshold with the norm of the summed gradient, {k} times the mean's"
+    )
+    if more != 1:
+        change = Change(
+            "solver", ("clip_gradients",), before,
+            as_float32(min(before * float(more), LARGEST_FLOAT32)),
+            f"the norm is taken of the sum of {k} gradients, before it is divided by iter_size"
+            + _instead(split.own_iter),
+        )  # fmt: skip
+        yield Finding(
+            Cause.CLIP_GRADIENTS, None, Verdict.COMPENSATED,
+            f"{what}{_instead(split.own_iter)}; {float(more):g} times the threshold clips the "
+            "same.",
+            (change,),
+        )  # fmt: skip
+    elif k > 1:
+        yield Finding(Cause.CLIP_GRADIENTS, None, Verdict.EXACT, f"{what} as in the files.")
+
+
+def _instead(own: int) -> str:
+    """What a change starts from, where that isn't one pass."""
+    return f" (in the files: {own})" if own > 1 else ""
 
 
 def _of_data(split: BothSizes, station: Station) -> Iterator[Finding]:
@@ -208,20 +232,19 @@ def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
         f"{split.per_gpu * split.parts}, in the forward pass and in the gradient.",
         offer="use_global_stats: true when fine-tuning; else as large a batch_size as fits.",
     )  # fmt: skip
-    if k == 1:
+    own, before = split.own_iter, as_float32(decay)
+    after = before if k == own else as_float32(before ** (own / k))
+    if after == before:  # or 0, or 1
         return
-    before = as_float32(decay)
-    after = as_float32(before ** (1 / k))
-    if after == before:  # 0 or 1
-        return
+    root = Fraction(own, k)
     change = split.change(
         station.small, ("batch_norm_param", "moving_average_fraction"), before, after,
-        f"{k} passes of an update then forget as much as one did: {before:g}^(1/{k})",
+        f"{k} passes of an update then forget as much as {own} did: {before:g}^({root})",
     )  # fmt: skip
     yield Finding(
         Cause.BATCH_NORM_AVERAGE, name, Verdict.COMPENSATED,
-        f"The moving averages decay in each pass, {k} times an update; the {k}th root of the "
-        "fraction keeps their window.",
+        f"The moving averages decay in each pass, {k} times an update{_instead(own)}; the "
+        f"fraction to the power of {root} keeps their window.",
         (change,),
     )  # fmt: skip
 
@@ -238,10 +261,10 @@ def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
     factors: dict[int, Fraction | None] = {}
     for i in weighted:
         top = station.tops[i]
-        if isinstance(top, Rows):  # every element counts, as a plain sum
-            factors[i] = Fraction(split.parts)
+        if split.is_sum(top):
+            factors[i] = split.more_parts
         elif isinstance(top, Summed):
-            factors[i] = split.factor(top)
+            factors[i] = top.factor
     cause = Cause.LOSS_NORMALIZATION if node.rule.is_loss else Cause.LOSS_SUM
     if None in factors.values():
         yield Finding(
@@ -254,16 +277,19 @@ def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
     if changed:
         yield _weigh(split, station, cause, changed)
     elif factors and None not in factors.values():
+        sums = any(split.is_sum(station.tops[i]) for i in weighted)
         yield Finding(
             cause, node.layer.name, Verdict.EXACT,
-            "It is a mean over the batch, and the mean of the passes is the same mean.",
+            f"It is a sum over the batch, and the files' loss_weight is for {split.parts} passes."
+            if sums
+            else "It is a mean over the batch, and the mean of the passes is the same mean.",
         )  # fmt: skip
 
 
 def _counted_twice(split: BothSizes, station: Station) -> Iterator[Finding]:
     """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
     top = station.tops[0]
-    if not (isinstance(top, Summed) and split.factor(top) == 1):
+    if not (isinstance(top, Summed) and top.factor == 1):
         yield Finding(
             Cause.LOG_OUTPUTS, station.small.layer.name, Verdict.DIFFERENT,
             "Other layers read this loss, so Caffe's `loss` line counts it twice: with its weight "
@@ -277,8 +303,13 @@ def _weigh(
 ) -> Finding:
     """The finding and the change for a loss that is a sum over the batch."""
     node = split.written(station.small)
-    times = " or ".join(sorted({f"{float(factor):g}" for factor in factors.values()}))
-    reason = f"a sum over the batch: the mean of {split.parts} passes is {times} times too small"
+    times = _either(f"{float(each):g} times" for each in factors.values())
+    away = _either(
+        f"{float(each):g} times too small" if each > 1 else f"{float(1 / each):g} times too large"
+        for each in factors.values()
+    )
+    mean = f"the mean of {split.parts} passes{_instead(split.own_parts)} is {away}"
+    reason = f"a sum over the batch: {mean}"
     if node is station.small:
         weights, written = node.loss, bool(node.layer.loss_weights)
     else:  # a Split has taken the weight of its bottom over, and has it on its first top
@@ -295,10 +326,15 @@ def _weigh(
     ]  # fmt: skip
     return Finding(
         cause, node.layer.name, Verdict.COMPENSATED,
-        f"It doesn't divide by the batch size, so that the mean over {split.parts} passes is "
-        f"{times} times too small; {times} times the loss_weight makes up for it.",
+        f"It doesn't divide by the batch size, so that {mean}; {times} the loss_weight makes up "
+        "for it.",
         tuple(changes),
     )  # fmt: skip
+
+
+def _either(words: Iterable[str]) -> str:
+    """One of some words, which may be the same."""
+    return " or ".join(sorted(set(words)))
 
 
 def _of_literal(split: BothSizes, station: Station) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 from caffe_batch.errors import ShapeError
 from caffe_batch.memory.predict import Model
 from caffe_batch.net.graph import Net, Node
-from caffe_batch.net.samples import Station, Summed, follow
+from caffe_batch.net.samples import Rows, Samples, Station, Summed, follow
 from caffe_batch.planning.changes import Change
 
 
@@ -23,12 +24,24 @@ class BothSizes:
         batch_size: As the files are to have it (NVCaffe: for all GPUs together).
         iter_size: Passes accumulated into one update.
         gpus: GPUs that share each update.
+        own_gpus: GPUs that share each update of the files as they are.
     """
 
     model: Model
     batch_size: int
     iter_size: int
     gpus: int
+    own_gpus: int = 1
+
+    @property
+    def own_iter(self) -> int:
+        """Passes accumulated into one update of the files as they are."""
+        return max(1, self.model.recipe.solver.iter_size)
+
+    @property
+    def own_parts(self) -> int:
+        """Passes, on all GPUs, that make one update of the files as they are."""
+        return self.own_iter * self.own_gpus
 
     @property
     def parts(self) -> int:
@@ -50,10 +63,15 @@ class BothSizes:
         """What becomes of the samples, layer by layer."""
         return follow(self.small, self._whole[0], self._whole[1])
 
-    def factor(self, summed: Summed) -> Fraction | None:
-        """What a sum over the whole batch is to the mean of the passes' sums."""
-        measured = self._whole[1]
-        return Fraction(self.parts) if summed.factor == measured else summed.factor
+    @property
+    def more_parts(self) -> Fraction:
+        """How many passes make an update for each that makes one in the files as they are."""
+        return Fraction(self.parts, self.own_parts)
+
+    def is_sum(self, samples: Samples) -> bool:
+        """Whether a loss of this kind grows with the batch: each of its elements counts."""
+        summed = isinstance(samples, Summed) and samples.factor == self._whole[1]
+        return summed or isinstance(samples, Rows)
 
     def change(
         self, node: Node, path: tuple[str | int, ...], before: Any, after: Any, reason: str
@@ -79,12 +97,13 @@ class BothSizes:
     def _whole(self) -> tuple[Net, int]:
         """The net of the whole batch, and how many passes it stands for.
 
-        Where Caffe can't build that one (a blob over its limit), two passes show the same.
+        Where Caffe can't build that one (a blob over its limit), or one pass is the whole, two
+        passes show the same.
         """
-        try:
-            return self._alone.train_net(self.per_gpu * self.parts), self.parts
-        except ShapeError:
-            return self._alone.train_net(self.per_gpu * 2), 2
+        if self.parts > 1:
+            with suppress(ShapeError):
+                return self._alone.train_net(self.per_gpu * self.parts), self.parts
+        return self._alone.train_net(self.per_gpu * 2), 2
 
     def hands_weight_on(self, node: Node) -> bool:
         """Whether a Split has taken its loss_weight over (insert_splits.cpp).

@@ -34,7 +34,6 @@ class Change:
         after: Its value in the plan; None if it is removed.
         reason: Why, in a sentence.
         layer_name: For people.
-        compensates: Whether it makes up for what accumulation changes, and so depends on iter_size.
     """
 
     file: str
@@ -44,7 +43,6 @@ class Change:
     reason: str
     layer: int | None = None
     layer_name: str = ""
-    compensates: bool = False
 
     @property
     def place(self) -> tuple[str, int | None, tuple[str | int, ...]]:
@@ -70,7 +68,6 @@ class Change:
             "layer_index": self.layer,
             "layer_name": self.layer_name,
             "path": list(self.path),
-            "compensates": self.compensates,
         }
 
     @classmethod
@@ -88,7 +85,6 @@ class Change:
             reason=content["reason"],
             layer=content["layer_index"],
             layer_name=content["layer_name"],
-            compensates=content["compensates"],
         )
 
 
@@ -156,7 +152,18 @@ def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[
 
 
 def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
-    """The recipe as it is once its files are changed; the messages given stay as they were."""
+    """The recipe as it is once its files are changed; the messages given stay as they were.
+
+    Raises:
+        ValueError: Two changes set one field to different values.
+    """
+    changes = list(changes)
+    values: dict[Any, Any] = {}
+    for change in changes:
+        if values.setdefault(change.place, change.after) != change.after:
+            raise ValueError(
+                f"two values for {change.field}: {values[change.place]}, {change.after}"
+            )
     solver = caffe_pb2.SolverParameter()
     solver.CopyFrom(recipe.solver)
     copies: dict[int, caffe_pb2.NetParameter] = {}

@@ -7,7 +7,7 @@ recipe means at (b*k, 1)? A finding answers it for one cause in one layer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -111,5 +111,4 @@ SAME = (Verdict.EXACT, Verdict.COMPENSATED)
 
 def compensations(findings: Iterable[Finding]) -> tuple[Change, ...]:
     """What some findings change, each once."""
-    changes = (replace(change, compensates=True) for each in findings for change in each.changes)
-    return tuple(dict.fromkeys(changes))
+    return tuple(dict.fromkeys(change for each in findings for change in each.changes))

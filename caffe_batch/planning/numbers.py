@@ -6,6 +6,9 @@ import struct
 from fractions import Fraction
 from itertools import count
 
+#: The largest finite single-precision number (IEEE 754), FLT_MAX in C.
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+
 
 def as_float32(value: float) -> float:
     """The shortest decimal that stands for the same single-precision number.

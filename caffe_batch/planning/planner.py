@@ -249,19 +249,28 @@ class _Planner:
         return self.model.batch_size * own_iter * self.sharing.each
 
     def _recipe_batch(self, chosen: Candidate) -> int:
-        """Samples per update that the files' schedule was written for.
-
-        A recipe for several GPUs and one for a single GPU look alike: where the files, with the
-        GPUs or without, have the effective batch of the plan, nothing is rescaled.
-        """
-        model, given = self.model, self.wishes.schedule.recipe_batch
+        """Samples per update that the files' schedule was written for."""
+        given = self.wishes.schedule.recipe_batch
         if given is not None:
             return given
-        if model.recipe.solver_path is None:  # the template's solver is made for the plan's batch
+        if self.model.recipe.solver_path is None:  # the template's is made for the plan's batch
             return self.wanted
-        own = model.batch_size * max(1, model.recipe.solver.iter_size)
-        together = own * self.sharing.each
-        return together if together in (self.wanted, chosen.effective_batch) else own
+        return self._own_batch() * (self.sharing.each if self._own_gpus(chosen) > 1 else 1)
+
+    def _own_gpus(self, chosen: Candidate) -> int:
+        """GPUs that the files are for.
+
+        A recipe for several GPUs and one for a single GPU look alike: where the files with these
+        GPUs have the effective batch that they are known to have, or that of the plan, they are
+        for these GPUs.
+        """
+        given = self.wishes.schedule.recipe_batch
+        known = (self.wanted, chosen.effective_batch) if given is None else (given,)
+        return self.model.gpus if self._own_batch() * self.sharing.each in known else 1
+
+    def _own_batch(self) -> int:
+        """Samples per update of the files as they are, on a single GPU (NVCaffe: on all)."""
+        return self.model.batch_size * max(1, self.model.recipe.solver.iter_size)
 
     def _make_candidates(self, wishes: SplitWishes) -> list[Candidate]:
         return make_candidates(
@@ -283,6 +292,7 @@ class _Planner:
             batch_size=chosen.batch_size,
             iter_size=iter_size,
             gpus=self.model.gpus,
+            own_gpus=self._own_gpus(chosen),
             refused=self.wishes.refused,
         )
 

@@ -12,7 +12,7 @@ from caffe_batch.memory.engine import Engine
 from caffe_batch.memory.predict import Model
 from caffe_batch.net.recipe import Recipe, follow_solver
 from caffe_batch.net.sources import Sources
-from caffe_batch.planning.changes import Change, applied
+from caffe_batch.planning.changes import Change
 from caffe_batch.prototxt import read_solver
 from caffe_batch.rendering.job_files import edited_net, edited_solver
 from caffe_batch.training.job import JobDirectory, PlanFacts
@@ -29,11 +29,6 @@ class JobPhase:
 
     recipe: Recipe
     changes: tuple[Change, ...]
-
-    def uncompensated(self) -> Recipe:
-        """The recipe without what makes up for accumulation: what an audit is to start from."""
-        compensations = [change for change in self.changes if change.compensates]
-        return applied(self.recipe, [replace(c, after=c.before) for c in compensations])
 
     def texts(self, changes: Sequence[Change]) -> dict[Path, str]:
         """The files that some changes touch, with the changes made."""

@@ -63,7 +63,7 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
     """
     why = ending.reason.value
     phases = read_job_phases(job, plan)
-    models = [model_of(job, plan, phase.uncompensated()) for phase in phases]
+    models = [model_of(job, plan, phase.recipe) for phase in phases]
     effective = [phase.effective_batch for phase in plan.phases]
     content = job.plan_content()
     refused = frozenset(map(Cause, content.get("no_compensate", ())))
@@ -75,8 +75,8 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
         iter_sizes = [samples // size for samples in effective]
         try:
             splits = [
-                _split(phase, model, plan.batch_size, size, count, refused)
-                for phase, model, count in zip(phases, models, iter_sizes, strict=True)
+                _split(model, plan.batch_size, size, count, refused)
+                for model, count in zip(models, iter_sizes, strict=True)
             ]
         except CaffeBatchError as error:  # Caffe would refuse the net at this size
             obstacle = f" that Caffe would build ({error.message})"
@@ -98,7 +98,6 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
 
 
 def _split(
-    phase: JobPhase,
     model: Model,
     size_before: int,
     size: int,
@@ -112,17 +111,13 @@ def _split(
         for test in tests
     ]
     findings = audit(model, batch_size=size, iter_size=iter_size, refused=refused)
-    planned = (
+    changes = (
         *batch_changes(model.recipe, model.train_layers, size),
         *changes_of_tests(model.recipe, model, tests, test_sizes),
         *iter_size_change(model.recipe.solver, iter_size),
         *compensations(findings),
     )
-    before = {change.place: change.after for change in phase.changes if change.compensates}
-    changes = tuple(
-        replace(change, before=before.get(change.place, change.before)) for change in planned
-    )
-    prediction = replace(model, recipe=applied(model.recipe, planned)).at()
+    prediction = replace(model, recipe=applied(model.recipe, changes)).at()
     return _PhaseSplit(iter_size, changes, findings, prediction)
 
 

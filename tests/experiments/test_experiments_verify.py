@@ -324,3 +324,12 @@ def test_the_worker_by_itself(slow_bench: Bench) -> None:
     found = slow_bench.measure(SIMPLE)
     assert judge(found).promised
     assert found.agrees
+
+
+@pytest.mark.parametrize("iter_size", [2, 3, 4])
+def test_files_that_accumulate_already(bench: Bench, iter_size: int) -> None:
+    """Their threshold and their sums are for 3 passes: that is what the whole batch is made of."""
+    net = INPUT + inner_product() + LOSS.replace(" }", " loss_param { normalization: NONE } }")
+    found = bench.measure(net, SOLVER + "iter_size: 3 clip_gradients: 0.5", iter_size=iter_size)
+    assert judge(found).held
+    assert judge(found).promised

@@ -10,8 +10,9 @@ import pytest
 
 from caffe_batch.memory import Engine, Model
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Cause, Finding, Verdict, audit
+from caffe_batch.planning import Budget, Cause, Finding, Verdict, Wishes, audit, make_plan
 from caffe_batch.planning.findings import Scope
+from caffe_batch.planning.split import SplitWishes
 
 DATA = """
 layer { name: "in" type: "Input" top: "data" top: "label"
@@ -88,6 +89,43 @@ def test_clip_gradients_follow_the_sum(audited: Auditor) -> None:
     refusal = refused[Cause.CLIP_GRADIENTS, None]
     assert (refusal.verdict, refusal.changes) == (Verdict.DIFFERENT, ())
     assert "0.1 -> 0.3" in refusal.offer
+
+
+ACCUMULATING = (
+    DATA
+    + """layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn"
+      batch_norm_param { moving_average_fraction: 0.9 } }"""
+    + IP.replace('bottom: "data"', 'bottom: "bn"')
+    + LOSS % "loss_weight: 6 loss_param { normalization: NONE }"
+)
+"""A net whose files have iter_size 4 and mean what they do in 4 passes."""
+
+
+@pytest.mark.parametrize("k", [1, 2, 6, 12])
+def test_what_files_that_accumulate_mean_is_kept(audited: Auditor, k: int) -> None:
+    found = audited(ACCUMULATING, "iter_size: 4 clip_gradients: 8", k=k)
+    changed = {place[0]: values(finding) for place, finding in found.items() if finding.changes}
+    assert changed == {
+        Cause.CLIP_GRADIENTS: [("clip_gradients", 8.0, 2.0 * k)],
+        Cause.LOSS_NORMALIZATION: [('layer "loss" loss_weight[0]', 6.0, 1.5 * k)],
+        Cause.BATCH_NORM_AVERAGE: [
+            ('layer "bn" batch_norm_param.moving_average_fraction', 0.9,
+             pytest.approx(0.9 ** (4 / k), rel=1e-6))
+        ],
+    }  # fmt: skip
+    assert len(found) == 3 or k > 1  # one pass: nothing else to say
+
+
+def test_the_own_split_of_files_that_accumulate_changes_nothing(audited: Auditor) -> None:
+    found = audited(ACCUMULATING, "iter_size: 4 clip_gradients: 8", k=4)
+    assert [finding for finding in found.values() if finding.changes] == []
+    assert training(found) == {(Cause.BATCH_NORM_STATISTICS, "bn"): "different"}
+    assert "for 4 passes" in found[Cause.LOSS_NORMALIZATION, "loss"].explanation
+
+
+def test_a_threshold_stays_a_number_that_caffe_reads(audited: Auditor) -> None:
+    found = audited(PLAIN, "clip_gradients: 3e38")
+    assert values(found[Cause.CLIP_GRADIENTS, None]) == [("clip_gradients", 3e38, 3.4028235e38)]
 
 
 @pytest.mark.parametrize(
@@ -348,6 +386,20 @@ def test_several_gpus(tmp_path: Path) -> None:
     assert values(found[Cause.CLIP_GRADIENTS])[0][2] == 6.0  # averaged over GPUs before
     assert values(found[Cause.LOSS_NORMALIZATION])[0][2] == 6.0  # and that mean counts as well
     assert found[Cause.LAYER_WISE_REDUCE].verdict is Verdict.EXACT
+
+
+def test_files_for_several_gpus_keep_what_they_mean(tmp_path: Path) -> None:
+    """Two GPUs x iter_size 3: what the files are taken for decides what their sums mean."""
+    net = DATA + IP + LOSS % "loss_param { normalization: NONE }"
+    model = Auditor(tmp_path).model(net, "iter_size: 3 clip_gradients: 2", gpus=2)
+    plan = make_plan(model, Budget(2**30, 0), Wishes(split=SplitWishes(iter_size=3)))
+    assert (plan.effective_batch, plan.changes) == (2 * 3 * 24, ())
+    # One GPU had 3 x 24 in an update; two have it in one pass of 36 each.
+    plan = make_plan(model, Budget(2**30, 0), Wishes(effective_batch=3 * 24))
+    assert (plan.batch_size, plan.iter_size) == (36, 1)
+    changes = {change.field: (change.before, change.after) for change in plan.changes}
+    assert changes["clip_gradients"] == (2.0, pytest.approx(2 / 3))
+    assert changes['layer "loss" loss_weight[0]'] == (None, pytest.approx(2 / 3))
 
 
 def test_nvcaffe_divides(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""A job is planned again, and again: on real Caffe it stays the training of the first recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.runtimes import Runtime
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.training.job import JobDirectory
+from caffe_batch.training.snapshots import list_snapshots
+from caffe_batch.training.supervisor import train
+from tests.command import call
+from tests.planned_jobs import write_lmdb
+
+#: Three causes that depend on iter_size: a loss that is a sum, a moving average, a clipped norm.
+NET = """
+layer {{ name: "data" type: "Data" top: "data" top: "label"
+  transform_param {{ scale: 0.00390625 }}
+  data_param {{ source: "{data}" backend: LMDB batch_size: 12 }} }}
+layer {{ name: "bn" type: "BatchNorm" bottom: "data" top: "bn" propagate_down: false }}
+layer {{ name: "away" type: "Silence" bottom: "bn" }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss"
+  loss_weight: 0.5 loss_param {{ normalization: NONE }} }}
+"""
+SOLVER = """
+net: "{net}" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 random_seed: 1 max_iter: 4
+clip_gradients: 1.5 display: 1 snapshot: 4
+"""
+
+
+def plan_again(
+    solver: Path, job: Path, batch_size: int, *options: str
+) -> dict[str, tuple[object, object]]:
+    """Plans a job at a batch size with effective batch 12; what it changes, by field."""
+    done = call(
+        "plan", solver, "--mode", "cpu", "--gpu-memory", "1GiB", "--out", job,
+        "--effective-batch", 12, "--batch-size", batch_size, *options,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    changes = json.loads((job / "plan.json").read_text())["changes"]
+    return {change["field"]: (change["from"], change["to"]) for change in changes}
+
+
+def weights_of(job: Path, runtime: Runtime) -> list[float]:
+    directory = JobDirectory(job)
+    train(directory, runtime)
+    net = caffe_pb2.NetParameter()
+    net.ParseFromString(list_snapshots(directory.snapshots)[-1].weights.read_bytes())
+    (layer,) = (layer for layer in net.layer if layer.name == "ip")
+    return [number for blob in layer.blobs for number in blob.data]
+
+
+def test_a_job_planned_again_is_the_same_training(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(SOLVER.format(net=tmp_path / "net.prototxt"))
+    jobs = [tmp_path / name for name in ("whole", "four", "two", "back", "own")]
+    whole, four, two, back, own = jobs
+    plan_again(solver, whole, 12)
+    plan_again(solver, four, 4)
+    changes = plan_again(four / "solver.prototxt", two, 2)
+    assert changes["clip_gradients"] == (4.5, 9.0)
+    assert changes['layer "loss" loss_weight[0]'] == (1.5, 3.0)
+    changes = plan_again(two / "solver.prototxt", back, 12)
+    assert changes["clip_gradients"] == (9.0, 1.5)
+    assert changes['layer "loss" loss_weight[0]'] == (3.0, 0.5)
+    assert changes["iter_size"] == (6, 1)
+    changes = plan_again(two / "solver.prototxt", own, 2)
+    assert changes.keys().isdisjoint({"clip_gradients", 'layer "loss" loss_weight[0]'})
+
+    straight = weights_of(whole, runtime)
+    plan_again(solver, tmp_path / "clipped", 4, "--no-compensate", "clip_gradients")
+    assert weights_of(tmp_path / "clipped", runtime) != pytest.approx(straight, rel=1e-2, abs=1e-3)
+    for job in (four, two, back, own):
+        assert weights_of(job, runtime) == pytest.approx(straight, rel=1e-5, abs=1e-7), job.name
