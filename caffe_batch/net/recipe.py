@@ -129,13 +129,16 @@ class Recipe:
                 if not layer.bottom or layer.type not in RULES:
                     yield from layer.top
 
+    def data_layers(self, file: NetFile) -> frozenset[tuple[int, int]]:
+        """What a net reads its batches through: which message, and which layer of it."""
+        makers = {*BATCHED_TYPES, *SHAPED_TYPES}
+        return frozenset(
+            (id(file.message), index) for index, layer in file.selected() if layer.type in makers
+        )
+
     def shares_data_layer(self, test: NetFile) -> bool:
         """Whether a data layer of the train net belongs to this test net as well."""
-        if test.message is not self.train.message:
-            return False
-        makers = {*BATCHED_TYPES, *SHAPED_TYPES}
-        here = {index for index, layer in self.train.selected() if layer.type in makers}
-        return any(index in here for index, _ in test.selected())
+        return bool(self.data_layers(test) & self.data_layers(self.train))
 
 
 def read_recipe(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, groupby
 
 from caffe_batch.errors import NetError
 from caffe_batch.memory.predict import Model
@@ -29,6 +30,8 @@ class NetTest:
         own_size, own_iter: As in the files.
         records: Records of the test set, or None if they can't be counted.
         shared: Whether it reads through the train net's data layer, and so with its batch size.
+        leader: The first test net that reads through the same data layers; the number itself where
+            no other does.
     """
 
     number: int
@@ -36,6 +39,7 @@ class NetTest:
     own_iter: int
     records: int | None
     shared: bool
+    leader: int
 
     @property
     def samples(self) -> int:
@@ -65,16 +69,48 @@ def planned_tests(model: Model, records: Sequence[int | None]) -> list[NetTest]:
         model: The recipe's model.
         records: Records of each test set, None where unknown.
     """
-    found = []
-    for number, file in enumerate(model.recipe.tests):
+    found, kept = [], set()
+    leaders = _leaders(model.recipe)
+    for number, leader in enumerate(leaders):
         try:
             size = batch_size(model.test_layers[number])
         except NetError:
-            continue  # no layer has a batch size there: it stays as it is
+            kept.add(leader)  # no layer has a batch size there: it stays as it is
+            continue
         own_iter = model.recipe.solver.test_iter[number]
-        shared = model.recipe.shares_data_layer(file)
-        found.append(NetTest(number, size, own_iter, records[number], shared))
-    return found
+        shared = leader == _TRAIN
+        place = number if shared else leader
+        found.append(NetTest(number, size, own_iter, records[number], shared, place))
+    return [test for test in found if test.shared or test.leader not in kept]
+
+
+#: Stands for the train net among the numbers of the test nets.
+_TRAIN = -1
+
+
+def _leaders(recipe: Recipe) -> list[int]:
+    """Of each test net the first net that reads through the same data layers, directly or not."""
+    layers = {_TRAIN: recipe.data_layers(recipe.train)}
+    layers |= {number: recipe.data_layers(file) for number, file in enumerate(recipe.tests)}
+    leaders = {number: number for number in layers}
+    for one, other in combinations(layers, 2):
+        if layers[one] & layers[other]:
+            first, second = sorted((leaders[one], leaders[other]))
+            leaders = {n: first if old == second else old for n, old in leaders.items()}
+    return [leaders[number] for number in range(len(recipe.tests))]
+
+
+def read_together(tests: Sequence[NetTest]) -> list[list[NetTest]]:
+    """Test nets with batches of their own, grouped by the data layers that they read through.
+
+    Each group has one batch size.
+    """
+    own = [test for test in tests if not test.shared]
+    return [list(group) for _, group in groupby(sorted(own, key=_leader), _leader)]
+
+
+def _leader(test: NetTest) -> int:
+    return test.leader
 
 
 def smallest(tests: Sequence[NetTest], number: int, floor: int) -> tuple[int | None, ...]:
@@ -86,9 +122,9 @@ def smallest(tests: Sequence[NetTest], number: int, floor: int) -> tuple[int | N
         floor: No batch goes below this to make room, except that of the files.
     """
     sizes: list[int | None] = [None] * number
-    for test in tests:
-        if not test.shared:
-            sizes[test.number] = test.sizes(floor)[0]
+    for group in read_together(tests):
+        for test in group:
+            sizes[test.number] = group[0].sizes(floor)[0]
     return tuple(sizes)
 
 
@@ -108,31 +144,37 @@ def largest_that_fit(
         floor: As it was there.
         fits: Whether these sizes fit together.
     """
-    chosen = list(start)
-    for test in tests:
-        if test.shared:
-            continue
-        sizes = test.sizes(floor)
+    chosen = start
+    for group in read_together(tests):
+        sizes = group[0].sizes(floor)
+        numbers = {test.number for test in group}
+
+        def trial(
+            size: int, numbers: set[int] = numbers, before: tuple[int | None, ...] = chosen
+        ) -> tuple[int | None, ...]:
+            return tuple(size if n in numbers else own for n, own in enumerate(before))
+
         low, high = 0, len(sizes) - 1  # the first one fits
-
-        def fit(place: int, number: int = test.number, sizes: list[int] = sizes) -> bool:
-            return fits((*chosen[:number], sizes[place], *chosen[number + 1 :]))
-
-        if fit(high):
+        if fits(trial(sizes[high])):
             low = high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if fit(middle) else (low, middle)
+            low, high = (middle, high) if fits(trial(sizes[middle])) else (low, middle)
         largest = sizes[low]
-        exact = max((size for size in sizes[: low + 1] if test.samples % size == 0), default=0)
-        chosen[test.number] = exact if 2 * exact >= largest else largest
-    return tuple(chosen)
+        exact = max(
+            (size for size in sizes[: low + 1] if all(test.samples % size == 0 for test in group)),
+            default=0,
+        )
+        chosen = trial(exact if 2 * exact >= largest else largest)
+    return chosen
 
 
 def changes_of_tests(
     recipe: Recipe, model: Model, tests: Sequence[NetTest], sizes: Sequence[int]
 ) -> list[Change]:
     """What the test nets' batches change in the files.
+
+    A layer that two test nets read through changes once.
 
     Args:
         recipe: The files.
@@ -159,7 +201,7 @@ def changes_of_tests(
                 Change("solver", ("test_iter", test.number), test.own_iter, after,
                        _why(test, size))
             )  # fmt: skip
-    return changes
+    return list(dict.fromkeys(changes))
 
 
 def _why(test: NetTest, size: int) -> str:

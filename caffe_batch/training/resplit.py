@@ -23,7 +23,7 @@ from caffe_batch.planning.changes import Change, applied, batch_changes, iter_si
 from caffe_batch.planning.findings import Cause, Finding, compensations
 from caffe_batch.planning.plan import verdict_of
 from caffe_batch.planning.split import divisors
-from caffe_batch.planning.testing import changes_of_tests, planned_tests
+from caffe_batch.planning.testing import changes_of_tests, planned_tests, read_together
 from caffe_batch.sizes import format_size
 from caffe_batch.training.ending import Ending
 from caffe_batch.training.job import JobDirectory, PlanFacts
@@ -106,10 +106,12 @@ def _split(
 ) -> _PhaseSplit:
     tests = planned_tests(model, [None] * len(model.recipe.tests))
     share = Fraction(size, size_before)
-    test_sizes = [
-        size if test.shared else _largest_divisor(test.samples, share * test.own_size)
-        for test in tests
-    ]
+    smaller = {
+        test.number: _largest_divisor(gcd(*(each.samples for each in group)), share * test.own_size)
+        for group in read_together(tests)
+        for test in group
+    }
+    test_sizes = [size if test.shared else smaller[test.number] for test in tests]
     findings = audit(model, batch_size=size, iter_size=iter_size, refused=refused)
     changes = (
         *batch_changes(model.recipe, model.train_layers, size),

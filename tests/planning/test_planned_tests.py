@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Plan, Verdict, Wishes, make_plan
-from caffe_batch.planning.changes import applied
+from caffe_batch.planning.changes import Change, applied
 from caffe_batch.planning.findings import Cause, Finding
 from caffe_batch.planning.testing import NetTest, largest_that_fit, smallest
+from caffe_batch.rendering.job_files import write_job
 
 NET = """
 layer {{ name: "data" type: "Input" top: "data" top: "label" include {{ phase: TRAIN }}
@@ -141,7 +144,7 @@ def test_a_test_net_inside_the_solver(tmp_path: Path) -> None:
 def test_the_largest_batch_that_fits_or_a_divisor_close_to_it(
     own: int, records: int, room: int, floor: int
 ) -> None:
-    test = NetTest(0, own, 3, records, shared=False)
+    test = NetTest(0, own, 3, records, shared=False, leader=0)
     start = smallest([test], 1, floor)
     least = start[0]
     assert least is not None
@@ -155,3 +158,53 @@ def test_the_largest_batch_that_fits_or_a_divisor_close_to_it(
     if size != max(allowed):
         assert records % size == 0
     assert test.iter_for(size) * size >= records > (test.iter_for(size) - 1) * size
+
+
+#: Two tests that read one TEST layer; the second scores something else.
+TWO_TESTS = (
+    NET.format(loss="", accuracy="")
+    + """
+layer { name: "top2" type: "Accuracy" bottom: "ip" bottom: "label" top: "top2"
+  accuracy_param { top_k: 2 } include { phase: TEST stage: "second" } }
+"""
+)
+TWO_SOLVER = """
+net: "net.prototxt" max_iter: 100 test_iter: 4 test_iter: 6 test_interval: 10
+test_state { } test_state { stage: "second" }
+"""
+
+
+def test_two_tests_through_one_layer_have_one_batch_size(
+    tmp_path: Path, pycaffe: Callable[..., str]
+) -> None:
+    (tmp_path / "net.prototxt").write_text(TWO_TESTS)
+    (tmp_path / "solver.prototxt").write_text(TWO_SOLVER)
+    recipe = read_recipe(tmp_path / "solver.prototxt")
+    files = Model(recipe, Sources(recipe.directories))
+    usable = files.with_test_batches((25, 25)).at(60).allocated_bytes
+    plan = planned(files, usable)
+    assert (plan.batch_size, plan.iter_size) == (60, 1)
+    # 4 x 50 and 6 x 50 samples, as in the files: 25 divides both.
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(25, 8), (25, 12)]
+    assert {change.field: change.after for change in plan.changes} == {
+        'layer "data" input_param.shape[0].dim[0]': 25,
+        'layer "data" input_param.shape[1].dim[0]': 25,
+        "test_iter[0]": 8,
+        "test_iter[1]": 12,
+    }
+    assert len(plan.changes) == 4
+    written = write_job(plan, recipe, None, files.sources, tmp_path / "job")
+    shapes = pycaffe(
+        "import caffe, sys; s = caffe.get_solver(sys.argv[1]); "
+        "print([net.blobs['data'].num for net in s.test_nets], s.net.blobs['data'].num)",
+        str(written.solver),
+    )
+    assert shapes.strip() == "[25, 25] 60"
+
+
+def test_two_values_for_one_field_are_refused(tmp_path: Path) -> None:
+    recipe = model(tmp_path).recipe
+    change = Change("solver", ("max_iter",), 100, 50, "half")
+    assert applied(recipe, [change, change]).solver.max_iter == 50
+    with pytest.raises(ValueError, match="two values for max_iter: 50, 60"):
+        applied(recipe, [change, replace(change, after=60)])
