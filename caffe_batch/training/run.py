@@ -41,7 +41,13 @@ from caffe_batch.training.places import job_places
 from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.snapshot_contents import DamagedSnapshotError
-from caffe_batch.training.snapshots import Snapshot, newest_whole, set_aside_from, take_in
+from caffe_batch.training.snapshots import (
+    Snapshot,
+    finish_pruning,
+    newest_whole,
+    set_aside_from,
+    take_in,
+)
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker
@@ -116,6 +122,7 @@ class Run:
         """Find where to go on, and on what."""
         job, plan = self._job, self._plan
         job.snapshots.mkdir(exist_ok=True)
+        finish_pruning(job.snapshots)
         self._resume, aside = newest_whole(job.snapshots, self._updates)
         self._notes += aside
         self._resume = self._resume or self._start.snapshot(self._updates)
