@@ -147,7 +147,8 @@ class Run:
         self._prepare()
         done = self._resume.update if self._resume else 0
         first = phase_at(self._phases, done)
-        seconds = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
+        kept = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
+        self._notes += kept.gap(self._attempts[0].first_update if self._attempts else done, done)
         start = partial(
             WorkerProcess,
             self._runtime.for_job(
@@ -164,7 +165,7 @@ class Run:
                 self._phases,
                 self._plan.train_records,
                 first_update=done,
-                seconds_before=seconds,
+                seconds_before=kept.seconds,
                 metrics=metrics,
             )
             tracker.note(*self.told)
