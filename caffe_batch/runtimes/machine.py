@@ -177,16 +177,6 @@ def resident_peak_bytes(pid: int) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def oom_kills() -> int | None:
-    """How many processes the kernel has killed for memory since it started; None if unknown."""
-    try:
-        counters = Path("/proc/vmstat").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
 def read_nvidia_smi(csv: str) -> Gpus:
     r"""The GPUs in nvidia-smi's answer: a line each of driver, name, total and free MiB.
 

@@ -20,6 +20,7 @@ from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.job_files import JobFiles
 from caffe_batch.training.lock import held, holder
 from caffe_batch.training.log_files import log_files
+from caffe_batch.training.worker_log import change_names
 
 
 class JobState(str, Enum):
@@ -319,6 +320,7 @@ class JobDirectory:
         """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
         for file in (self.record, self.metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)
+        change_names(str(self.log))
         for file in log_files(self.log):
             file.unlink()
         for folder in (self.snapshots, self.tensorboard):

@@ -7,30 +7,35 @@ lost, and nothing is deleted.
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from caffe_batch.training.events import LogEvent, read_log_line
+from caffe_batch.training.worker_log import next_number, numbered
 
 #: Lines kept for the failure text; a stack trace of Caffe's has about 30.
 _TAIL_LINES = 200
 
+#: So many of the files that were left are read on. A write that has begun takes less than that.
+_READ_ON = 8
+
 
 def log_files(log: Path) -> list[Path]:
     """The files of a log that are there, oldest first."""
-    numbered = {}
-    for path in log.parent.glob(f"{log.name}.*"):
-        number = re.fullmatch(r"\d+", path.name[len(log.name) + 1 :])
-        if number:
-            numbered[int(number[0])] = path
-    return [numbered[number] for number in sorted(numbered)] + [log] * log.is_file()
+    older = (Path(numbered(str(log), number)) for number in range(1, next_number(str(log))))
+    return [file for file in (*older, log) if file.is_file()]
 
 
 class LogFollower:
     """Reads what is added to a log, line by line, from file to file.
+
+    A thread of the worker that was writing as the log went on in another file adds to the old one
+    after that. So the files that were left last are read on, and the newest file is read first:
+    what was written before a line that is read there has been read by then, or is read now. Each
+    thread's lines thus keep their order.
 
     Attributes:
         tail: The last lines, oldest first.
@@ -39,15 +44,19 @@ class LogFollower:
     def __init__(self, path: Path) -> None:
         path.touch()
         self._path = path
-        self._file: BinaryIO = path.open("rb")
-        self._file.seek(0, os.SEEK_END)
-        self._part = b""
+        self._number = next_number(str(path))  # that the present file gets when it is left
+        self._files = [_OpenFile(path)]
+        self._files[0].skip()
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def read(self) -> Iterator[LogEvent]:
         """The events of the lines that were completed since the last call."""
-        *lines, self._part = (self._part + self._read_bytes()).split(b"\n")
-        for line in lines:
+        while following := self._following():
+            self._files.append(following)
+        lines = [file.lines() for file in reversed(self._files)]
+        while len(self._files) > 1 + _READ_ON:
+            self._files.pop(0).close()
+        for line in chain.from_iterable(reversed(lines)):
             text = line.decode("utf-8", errors="replace")
             self.tail.append(text)
             event = read_log_line(text)
@@ -55,44 +64,51 @@ class LogFollower:
                 yield event
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+    def _following(self) -> _OpenFile | None:
+        """The file that the log goes on in after the newest one here, if there is one yet.
+
+        By their numbers, which never change hands: the log's name goes from file to file.
+        """
+        try:
+            if self._files[-1].is_at(self._path):
+                return None
+            present = _OpenFile(self._path)
+        except FileNotFoundError:  # between the two changes of names
+            return None
+        if self._numbered().exists():  # else somebody took the log away
+            self._number += 1
+        if not self._numbered().exists():  # so the one under the log's name was the next
+            return present
+        present.close()
+        return _OpenFile(self._numbered())
+
+    def _numbered(self) -> Path:
+        return Path(numbered(str(self._path), self._number))
+
+
+class _OpenFile:
+    """A file of a log, read from its begin."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("rb")
+        self._part = b""
+
+    def skip(self) -> None:
+        """Go on at its end."""
+        self._file.seek(0, os.SEEK_END)
+
+    def lines(self) -> list[bytes]:
+        """Those that were completed since the last call."""
+        *lines, self._part = (self._part + self._file.read()).split(b"\n")
+        return lines
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it has this name."""
+        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
+
+    def close(self) -> None:
         self._file.close()
-
-    def _read_bytes(self) -> bytes:
-        data = self._file.read()
-        while following := self._next():
-            data += self._file.read()  # the worker had left it before: this is its end
-            self._file.close()
-            self._file = following
-            data += self._file.read()
-        return data
-
-    def _next(self) -> BinaryIO | None:
-        """The file that the log goes on in after this one, open, if there is one yet."""
-        try:
-            path = self._following()
-            file = path.open("rb") if path else None
-        except FileNotFoundError:  # one is being renamed
-            return None
-        if file is None:
-            return None
-        # Its name may have gone to a later file between the look and the opening.
-        try:
-            now = self._following()
-            same = now is not None and os.path.samestat(os.fstat(file.fileno()), now.stat())
-        except FileNotFoundError:
-            same = False
-        if same:
-            return file
-        file.close()
-        return None
-
-    def _following(self) -> Path | None:
-        here = os.fstat(self._file.fileno())
-        if os.path.samestat(here, self._path.stat()):
-            return None
-        files = log_files(self._path)
-        places = [n for n, file in enumerate(files) if os.path.samestat(here, file.stat())]
-        if not places:
-            return self._path
-        return files[places[0] + 1] if places[0] + 1 < len(files) else None

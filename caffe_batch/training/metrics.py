@@ -16,7 +16,8 @@ the updates before it:
     ``batch_size`` samples each: the mean of their squared norms, and the squared norm of their
     mean. Not all updates have such a line.
 
-``seconds`` are those spent training, over all attempts.
+``seconds`` are those spent training, over all attempts. Lines are missing where ``train`` was
+killed and its worker has gone on to a last snapshot; the next attempt says so.
 """
 
 from __future__ import annotations
@@ -230,20 +231,45 @@ def gradient_metrics(path: Path) -> list[GradientMetrics]:
     return [metrics for metrics in read_metrics(path) if isinstance(metrics, GradientMetrics)]
 
 
-def rewind(path: Path, update: int, *, tests_again: bool) -> float:
+@dataclass(frozen=True)
+class Kept:
+    """What :func:`rewind` leaves.
+
+    Attributes:
+        update: The last update that has a loss; 0 if none has.
+        seconds: Spent training up to there.
+    """
+
+    update: int = 0
+    seconds: float = 0.0
+
+    def gap(self, begun: int, done: int) -> list[str]:
+        """A sentence on the updates that are missing, if there are any.
+
+        Args:
+            begun: Updates done where the run began.
+            done: Those of the snapshot that it goes on from; each snapshot comes after a loss.
+        """
+        first = max(self.update, begun) + 1
+        if first > done:
+            return []
+        return [
+            f"metrics.jsonl lacks the losses and tests of updates {first} to {done}: the last run "
+            "was killed before it wrote them. Caffe's log has what Caffe said of them."
+        ]
+
+
+def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
     """Drop what came after a snapshot, since the run goes on from there.
 
     Args:
         path: metrics.jsonl; it may be missing.
         update: Updates done in the snapshot.
         tests_again: Whether Caffe repeats the test at that update; then its lines go as well.
-
-    Returns:
-        Seconds spent training up to there.
     """
     if not path.is_file():
-        return 0.0
-    seconds = 0.0
+        return Kept()
+    last, seconds = 0, 0.0
     temporary = path.with_name(f"{path.name}.new")
     with MetricsFile(temporary) as kept:
         for metrics in read_metrics(path):
@@ -251,5 +277,6 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> float:
             if metrics.update <= (update - 1 if again else update):
                 kept.append(metrics)
                 seconds = max(seconds, metrics.seconds)
+                last = metrics.update if isinstance(metrics, UpdateMetrics) else last
     temporary.replace(path)
-    return seconds
+    return Kept(last, seconds)

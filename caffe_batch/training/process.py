@@ -20,6 +20,7 @@ from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
 from caffe_batch.training.ending import Ending, EndReason, classify
 from caffe_batch.training.events import LogEvent, WorkerEvent, read_worker_line
 from caffe_batch.training.log_files import LogFollower
+from caffe_batch.training.worker_log import change_names
 
 #: Runs under the runtime's Python.
 WORKER = Path(__file__).with_name("worker.py")
@@ -71,6 +72,7 @@ class WorkerProcess:
         self._last_word: WorkerEvent | None = None
         self._runtime = runtime
         runtime.clear()  # what a supervisor that was killed may have left
+        change_names(str(log))
         self._log = LogFollower(log)
         self._events, written, inherited = _event_pipe(runtime.fifo)
         argument = json.dumps({**settings, "events": written})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import signal
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -18,7 +17,7 @@ from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.runtimes.machine import gpus, oom_kills
+from caffe_batch.runtimes.machine import gpus
 from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
 from caffe_batch.training.data_position import FROM_FIRST_RECORD, data_start
 from caffe_batch.training.ending import Ending, EndReason
@@ -31,6 +30,7 @@ from caffe_batch.training.events import (
     WorkerEvent,
 )
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
+from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.metrics import MetricsFile, last_scores, rewind
@@ -41,16 +41,19 @@ from caffe_batch.training.places import job_places
 from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.snapshot_contents import DamagedSnapshotError
-from caffe_batch.training.snapshots import Snapshot, newest_whole, set_aside_from, take_in
+from caffe_batch.training.snapshots import (
+    Snapshot,
+    finish_pruning,
+    newest_whole,
+    set_aside_from,
+    take_in,
+)
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker
 
 #: How often the log is read and the observer is called, in seconds.
 TICK_S = 0.2
-
-#: The kernel counts a process that it kills before that is gone: up to so many ticks before.
-_KILL_TICKS = 50
 
 #: metrics.jsonl gets about so many loss records, however long the run is.
 _RECORDS = 10_000
@@ -119,6 +122,7 @@ class Run:
         """Find where to go on, and on what."""
         job, plan = self._job, self._plan
         job.snapshots.mkdir(exist_ok=True)
+        finish_pruning(job.snapshots)
         self._resume, aside = newest_whole(job.snapshots, self._updates)
         self._notes += aside
         self._resume = self._resume or self._start.snapshot(self._updates)
@@ -143,7 +147,8 @@ class Run:
         self._prepare()
         done = self._resume.update if self._resume else 0
         first = phase_at(self._phases, done)
-        seconds = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
+        kept = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
+        self._notes += kept.gap(self._attempts[0].first_update if self._attempts else done, done)
         start = partial(
             WorkerProcess,
             self._runtime.for_job(
@@ -160,7 +165,7 @@ class Run:
                 self._phases,
                 self._plan.train_records,
                 first_update=done,
-                seconds_before=seconds,
+                seconds_before=kept.seconds,
                 metrics=metrics,
             )
             tracker.note(*self.told)
@@ -240,9 +245,9 @@ class Run:
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
         watch, meter = StallWatch(self._options.stall_timeout_s), MemoryMeter(worker.pid)
-        running, kills = True, deque([oom_kills()], maxlen=_KILL_TICKS)
+        kills, running = KillWatch(worker.pid), True
         while running:
-            kills.append(oom_kills())
+            kills.look()
             running = worker.running()  # asked first, so that its last words are still heard
             heard = False
             for event in worker.listen(TICK_S if running else 0):
@@ -259,10 +264,7 @@ class Run:
             self._amend(seen_bytes=meter.peak_bytes)
             if watch.look(heard=heard):
                 worker.stop(signal.SIGINT)  # a second time kills it
-        ending = watch.judge(worker.ending())
-        if ending.reason is EndReason.KILLED and oom_kills() != kills[0]:
-            return Ending(EndReason.HOST_MEMORY, "killed by the kernel for memory", ending.status)
-        return ending
+        return watch.judge(kills.judge(worker.ending()))
 
     def _note(self, event: WorkerEvent | LogEvent) -> None:
         """Take into the record and the snapshots what an event says of them.

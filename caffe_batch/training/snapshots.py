@@ -24,6 +24,9 @@ _STATE = re.compile(r"(?P<stem>.+_iter_(?P<update>\d+))\.solverstate(?P<hdf5>\.h
 #: What a file that is set aside is called: its name and one of these.
 CORRUPT, DIVERGED = ".corrupt", ".diverged"
 
+#: What the solverstate of a snapshot is called that is being deleted.
+_DELETED = ".deleted"
+
 
 @dataclass(frozen=True, order=True)
 class Snapshot:
@@ -46,7 +49,7 @@ class Snapshot:
 
     @property
     def files(self) -> tuple[Path, Path, Path]:
-        """All that belongs to it, in the order in which it may be taken away."""
+        """All that belongs to it; without the first it doesn't count."""
         return self.state, self.weights, self.record
 
 
@@ -128,6 +131,8 @@ def check(snapshot: Snapshot) -> None:
 def newest_whole(folder: Path, last_update: int) -> tuple[Snapshot | None, tuple[str, ...]]:
     """The newest snapshot that is whole; those newer ones that aren't are set aside.
 
+    So are newer weights without a solverstate: Caffe writes them first, and was killed then.
+
     Args:
         folder: Where they lie.
         last_update: Later ones don't belong to the job, and are left alone.
@@ -136,6 +141,7 @@ def newest_whole(folder: Path, last_update: int) -> tuple[Snapshot | None, tuple
         The snapshot or None, and a sentence on each that was set aside.
     """
     notes: list[str] = []
+    newest = None
     for snapshot in reversed(list_snapshots(folder)):
         if snapshot.update > last_update:
             continue
@@ -143,13 +149,33 @@ def newest_whole(folder: Path, last_update: int) -> tuple[Snapshot | None, tuple
             check(snapshot)
         except DamagedSnapshotError as damage:
             set_aside(snapshot, CORRUPT)
-            notes.append(
-                f"Update {snapshot.update} has a snapshot that is not whole ({damage.message}): "
-                f"{snapshot.state.name} is now called {snapshot.state.name}{CORRUPT}."
-            )
+            notes.append(_aside(snapshot, damage.message, snapshot.state))
         else:
-            return snapshot, tuple(notes)
-    return None, tuple(notes)
+            newest = snapshot
+            break
+    for snapshot in _weights_alone(folder):
+        if (newest.update if newest else -1) < snapshot.update <= last_update:
+            set_aside(snapshot, CORRUPT)
+            why = f"there is no {snapshot.state.name}"
+            notes.append(_aside(snapshot, why, snapshot.weights))
+    return newest, tuple(notes)
+
+
+def _weights_alone(folder: Path) -> list[Snapshot]:
+    """Weights without a solverstate, as snapshots, oldest first."""
+    states = (
+        weights.with_name(weights.name.replace(".caffemodel", ".solverstate"))
+        for weights in folder.glob("*_iter_*.caffemodel*")
+    )
+    found = [snapshot_of(state) for state in states if not state.exists()]
+    return sorted(each for each in found if each)
+
+
+def _aside(snapshot: Snapshot, why: str, file: Path) -> str:
+    return (
+        f"Update {snapshot.update} has a snapshot that is not whole ({why}): {file.name} is now "
+        f"called {file.name}{CORRUPT}."
+    )
 
 
 def set_aside(snapshot: Snapshot, suffix: str) -> None:
@@ -198,8 +224,18 @@ def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
     """
     whole = [snapshot for snapshot in list_snapshots(folder) if snapshot.record.is_file()]
     for snapshot in superfluous(whole, keep_last, keep_every):
-        for file in snapshot.files:
-            file.unlink(missing_ok=True)
+        snapshot.state.rename(snapshot.state.with_name(snapshot.state.name + _DELETED))
+    finish_pruning(folder)
+
+
+def finish_pruning(folder: Path) -> None:
+    """Delete the rest of the snapshots that :func:`prune` had chosen, whatever cut it short."""
+    for state in folder.glob(f"*.solverstate*{_DELETED}"):
+        snapshot = snapshot_of(state.with_name(state.name.removesuffix(_DELETED)))
+        if snapshot:
+            snapshot.weights.unlink(missing_ok=True)
+            snapshot.record.unlink(missing_ok=True)
+            state.unlink()
 
 
 def superfluous(

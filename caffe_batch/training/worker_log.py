@@ -2,13 +2,13 @@
 
 Caffe writes to file descriptors 1 and 2, so the new file takes their place (dup2): whatever is
 written while that happens lands whole in the old file or in the new one. The names change after
-that, so that a reader who sees another file under the log's name knows that the old one is
-complete. A worker that dies in between leaves ``LOG.new``, which the next change appends to.
+that. A thread that was already writing may still add to the old file then.
 
 Runs on the runtime's Python, 3.6 and newer.
 """
 
 import os
+import re
 
 
 class WorkerLog:
@@ -26,13 +26,38 @@ class WorkerLog:
         """Go on in a new file if the present one has its size."""
         if os.fstat(2).st_size < self.max_bytes:
             return
-        new = self.path + ".new"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(_new(self.path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-        number = 1
-        while os.path.exists(self.path + "." + str(number)):
-            number += 1
-        os.rename(self.path, self.path + "." + str(number))
-        os.replace(new, self.path)
+        change_names(self.path)
+
+
+def change_names(path: str) -> None:
+    """Give the new file, if there is one, the log's name, and the log the next number.
+
+    Called for a worker that was killed before it did, so that its last lines are in their order.
+    """
+    if not os.path.exists(_new(path)):
+        return
+    if os.path.exists(path):
+        os.rename(path, numbered(path, next_number(path)))
+    os.replace(_new(path), path)
+
+
+def numbered(path: str, number: int) -> str:
+    """The name of an older file of a log."""
+    return f"{path}.{number}"
+
+
+def next_number(path: str) -> int:
+    """The number of the next older file of a log: 1 if there is none yet."""
+    folder, name = os.path.split(path)
+    matches = [
+        re.fullmatch(re.escape(name) + r"\.(\d+)", file) for file in os.listdir(folder or ".")
+    ]
+    return 1 + max([int(match.group(1)) for match in matches if match], default=0)
+
+
+def _new(path: str) -> str:
+    return path + ".new"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def learned(state: Path) -> tuple[list[list[float]], list[list[float]]]:
 
 def check_complete(job: JobDirectory, updates: int, without: range = range(0)) -> None:
     lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
-    assert {line.update for line in lines} | {*without} == set(range(1, updates + 1))
+    assert {line.update for line in lines} == set(range(1, updates + 1)) - {*without}
     assert len(lines) == len({line.update for line in lines})
     assert record_of(job).state is JobState.FINISHED
 
@@ -125,10 +126,46 @@ def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
     job.solver.write_text(job.solver.read_text().replace(str(LONG), str(end)))
     with start(job) as again:  # at once: it waits for the worker that was left behind
         assert again.wait(60) == 0
-    first = record_of(job).attempts[-1].first_update
-    assert first >= recorded[-1]
-    # What the dead supervisor could not write down, of updates that the newest snapshot has.
-    check_complete(job, end, without=range(recorded[-1] + 1, first + 1))
+    last = record_of(job).attempts[-1]
+    assert last.first_update >= recorded[-1]
+    check_complete(job, end, without=told_missing(last.choices))
+
+
+def told_missing(choices: Sequence[str]) -> range:
+    """The updates whose losses a run says that it doesn't have."""
+    found = [re.search(r"lacks the losses .* updates (\d+) to (\d+):", each) for each in choices]
+    bounds = [(int(match[1]), int(match[2])) for match in found if match]
+    assert len(bounds) < 2
+    return range(bounds[0][0], bounds[0][1] + 1) if bounds else range(0)
+
+
+def test_updates_that_nobody_has_written_down_are_told(tmp_path: Path) -> None:
+    """The worker goes on for a moment, to a snapshot; what it says to a dead supervisor is lost."""
+    job = write_job(
+        tmp_path, **WHOLE, max_iter=LONG, snapshot=20, test_interval=10_000  # type: ignore[arg-type]
+    )  # fmt: skip
+    with start(job) as supervisor:
+        wait_for(lambda: job.snapshots.is_dir() and len(list(job.snapshots.glob("*.json"))) > 2)
+        supervisor.send_signal(signal.SIGSTOP)
+        there = list_snapshots(job.snapshots)[-1].update
+        wait_for(lambda: list_snapshots(job.snapshots)[-1].update > there + 20)
+        supervisor.kill()
+    known = max(line.update for line in read_metrics(job.metrics))
+    wait_for(lambda: job.supervisor() is None)  # nor does its worker hold the lock
+    there = list_snapshots(job.snapshots)[-1].update
+    job.solver.write_text(job.solver.read_text().replace(str(LONG), str(there + 20)))
+    with start(job) as again:
+        assert again.wait(60) == 0
+    last = record_of(job).attempts[-1]
+    assert last.first_update == there
+    missing = told_missing(last.choices)
+    assert missing == range(known + 1, there + 1)
+    assert len(missing) > 20
+    check_complete(job, there + 20, without=missing)
+    job.solver.write_text(job.solver.read_text().replace(str(there + 20), str(there + 40)))
+    with start(job) as once_more:
+        assert once_more.wait(60) == 0
+    assert not told_missing(record_of(job).attempts[-1].choices)  # once is enough
 
 
 def test_a_snapshot_that_the_kill_cut_short(finished: FinishedJob, tmp_path: Path) -> None:

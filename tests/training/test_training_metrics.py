@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.training.metrics import (
+    Kept,
     Metrics,
     MetricsFile,
     NetTestMetrics,
@@ -79,25 +80,23 @@ def test_numbers_have_the_precision_of_a_float() -> None:
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "again", "kept", "seconds"),
+    ("snapshot", "again", "kept", "told"),
     [
-        (0, True, [], 0.0),
-        (2, True, [update(1), update(2)], 1.0),  # the test after update 2 will be repeated
-        (2, False, [update(1), after(2), update(2)], 1.1),
-        (3, False, [update(1), after(2), update(2), update(3)], 1.5),
-        (9, False, LINES, 2.1),
+        (0, True, [], Kept()),
+        (2, True, [update(1), update(2)], Kept(2, 1.0)),  # the test after update 2 will be repeated
+        (2, False, [update(1), after(2), update(2)], Kept(2, 1.1)),
+        (3, False, [update(1), after(2), update(2), update(3)], Kept(3, 1.5)),
+        (9, False, LINES, Kept(4, 2.1)),
     ],
 )
-def test_rewind(
-    path: Path, snapshot: int, again: bool, kept: list[Metrics], seconds: float
-) -> None:
-    assert rewind(path, snapshot, tests_again=again) == seconds
+def test_rewind(path: Path, snapshot: int, again: bool, kept: list[Metrics], told: Kept) -> None:
+    assert rewind(path, snapshot, tests_again=again) == told
     assert list(read_metrics(path)) == kept
     assert [file.name for file in path.parent.iterdir()] == ["metrics.jsonl"]
 
 
 def test_rewind_without_a_file(tmp_path: Path) -> None:
-    assert rewind(tmp_path / "none", 5, tests_again=True) == 0.0
+    assert rewind(tmp_path / "none", 5, tests_again=True) == Kept()
     assert not list(tmp_path.iterdir())
 
 

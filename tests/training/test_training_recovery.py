@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from caffe_batch.errors import DoesNotFitError, TrainingError
 from caffe_batch.rendering.job_files import JobFiles
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
-from caffe_batch.runtimes.machine import oom_kills
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training import recovery
 from caffe_batch.training.ending import Ending, EndReason
@@ -165,59 +163,6 @@ def test_real_caffe_goes_on_with_a_smaller_split(runtime: Runtime, tmp_path: Pat
     # The same training: the same samples, the same clipped mean gradient.
     straight, split = weights_of(whole), weights_of(job)
     assert split == pytest.approx(straight, rel=1e-4, abs=1e-9)
-
-
-@dataclass(frozen=True)
-class Grouped(Runtime):
-    """A runtime in a control group."""
-
-    inner: Runtime
-    group: Path
-
-    def command(self, args: Sequence[str]) -> list[str]:
-        inner = self.inner.command(args)
-        return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self.group), *inner]
-
-    def environment(self) -> dict[str, str]:
-        return self.inner.environment()
-
-
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """A control group of 650 MiB; the test is skipped where none can be made."""
-    root = Path("/sys/fs/cgroup")
-    old = (root / "memory").is_dir()
-    folder = (root / "memory" if old else root) / f"caffe-batch-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    try:
-        limit = folder / ("memory.limit_in_bytes" if old else "memory.max")
-        if not limit.exists():
-            pytest.skip("control groups have no memory limit here")
-        limit.write_text(str(650 * MIB))
-        yield folder
-    finally:
-        folder.rmdir()
-
-
-def test_killed_by_the_kernel_for_memory(runtime: Runtime, group: Path, tmp_path: Path) -> None:
-    if oom_kills() is None:
-        pytest.skip("this kernel doesn't count what it kills for memory")
-    job = planned(
-        tmp_path, WIDE, "max_iter: 1 display: 1", "--gpu-memory", "2GiB", "--effective-batch", 60
-    )
-    outcome = train(job, Grouped("grouped", runtime, group))
-    assert (outcome.state, outcome.update) == (JobState.FINISHED, 1)
-    *failed, last = attempts_of(job)
-    assert failed
-    assert {(attempt.ending, attempt.detail) for attempt in failed} == {
-        ("out of host memory", "killed by the kernel for memory")
-    }
-    assert (last.ending, last.first_update) == ("finished", 0)
-    assert last.seen_bytes is not None
-    assert last.seen_bytes < 650 * MIB
 
 
 def test_memory_that_another_program_takes(runtime: Runtime, tmp_path: Path) -> None:

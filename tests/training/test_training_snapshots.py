@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from caffe_batch.training.snapshots import (
     Snapshot,
     check,
     confirm,
+    finish_pruning,
     list_snapshots,
     newest_whole,
     prune,
@@ -231,3 +234,51 @@ def test_prune_takes_the_record_along(folder: Path) -> None:
         "tiny_iter_60.solverstate",
         "tiny_iter_60.solverstate.json",
     ]
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_kill_amid_pruning_leaves_no_half(
+    steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before any of its changes, or behind the last; what is left never counts."""
+    *_, second, third = list_snapshots(folder)
+    prune(folder, 2, None)
+    left = steps
+    with monkeypatch.context() as patch:
+        for name in ("rename", "unlink"):
+            change = getattr(Path, name)
+
+            def counted(
+                path: Path, *args: object, change: Callable[..., object] = change, **named: object
+            ) -> object:
+                nonlocal left
+                if not left:
+                    raise KeyboardInterrupt
+                left -= 1
+                return change(path, *args, **named)
+
+            patch.setattr(Path, name, counted)
+        with pytest.raises(KeyboardInterrupt) if steps < 4 else nullcontext():
+            prune(folder, 1, None)
+    assert left == 0
+    assert list_snapshots(folder) == ([third] if steps else [second, third])
+    finish_pruning(folder)
+    assert newest_whole(folder, 60) == (third, ())
+    names = {path.name for path in folder.iterdir()}
+    assert names == {file.name for each in list_snapshots(folder) for file in each.files}
+
+
+def test_a_kill_between_the_two_files_of_a_snapshot(folder: Path) -> None:
+    """Caffe writes the weights first; older weights without a solverstate may be kept by hand."""
+    first, second, third = list_snapshots(folder)
+    for snapshot in (first, third):
+        snapshot.state.unlink()
+    assert newest_whole(folder, 55) == (second, ())
+    found, notes = newest_whole(folder, 60)
+    assert found == second
+    assert notes == (
+        "Update 60 has a snapshot that is not whole (there is no tiny_iter_60.solverstate): "
+        "tiny_iter_60.caffemodel is now called tiny_iter_60.caffemodel.corrupt.",
+    )
+    assert first.weights.exists()
+    assert not third.weights.exists()
