@@ -1,4 +1,18 @@
-"""How far two trainings are apart, parameter by parameter, and whether the audit's word holds."""
+"""How far two trainings are apart, parameter by parameter, and whether the audit's word holds.
+
+Two runs of the same training differ by rounding, since their sums have another order. In the
+gradient and the loss of the first update that is far below ``TOLERANCE``, and to that they are
+held. What comes after some updates is another matter: a high rate, or a rule that divides each
+element of a gradient by its own size (AdaGrad, RMSProp, AdaDelta, Adam), can make a large
+difference of a small one. How large, a control shows: the whole batch twice more, with each
+update's gradient put off by ``TOLERANCE`` on purpose (verify_worker.py, Run.disturb), the second
+time the other way, as a neuron at the edge of its activation is pushed over it by one of the two.
+Gradients that agree as far as is demanded of them make no more of the weights than that. Where the
+control errs by at most ``MARGIN`` times ``TOLERANCE``, nothing is amplified, and weights, averages
+and smoothed loss are held to ``TOLERANCE`` too; else to ``MARGIN`` times the control's error.
+
+Where the training itself ends in numbers that are none, only its first update is judged.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +29,8 @@ from caffe_batch.planning.findings import SAME, Finding, Scope
 #: (6e-8), and the order of a sum of a few thousand of them makes some 1e-7 to 1e-6.
 TOLERANCE = 1e-5
 
-#: The same for weights that a rule of ``ADAPTIVE`` updates. These rules divide each element by its
-#: own size, so the first steps of an element are as long whether its gradient is large or rounding
-#: noise. Of n elements about n * noise / RMS have a gradient that is noise, and each errs by a
-#: step: in all about the root of the noise (3e-7), relative to the steps.
-ADAPTIVE_TOLERANCE = 1e-2
-ADAPTIVE = ("AdaGrad", "RMSProp", "AdaDelta", "Adam")
+#: How much larger than the control's an error may be: two controls don't show the worst of all.
+MARGIN = 2
 
 #: An array counts as no smaller than with this share of the net's RMS (:func:`relative_errors`).
 FLOOR = 0.1
@@ -33,10 +43,13 @@ class Errors:
     Attributes:
         compensated: Of (b, k) with the changes that the audit makes.
         plain: Of (b, k) without them; None if there are none, or if Caffe refuses it.
+        control: Of the whole batch again with disturbed gradients; 0 for what is there before the
+            first update.
     """
 
     compensated: float
-    plain: float | None
+    plain: float | None = None
+    control: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +78,12 @@ class ParameterErrors:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The smoothed loss after the updates, in the three variants."""
+    """A loss with the whole batch, in the variants of :class:`Errors`, and in the controls."""
 
     whole: float
     compensated: float
-    plain: float | None
+    plain: float | None = None
+    controls: tuple[float, ...] = ()
 
     @property
     def errors(self) -> Errors:
@@ -78,7 +92,11 @@ class Losses:
         def error(loss: float) -> float:
             return _ratio(abs(loss - self.whole), abs(self.whole))
 
-        return Errors(error(self.compensated), None if self.plain is None else error(self.plain))
+        return Errors(
+            error(self.compensated),
+            None if self.plain is None else error(self.plain),
+            largest([error(loss) for loss in self.controls]),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,8 @@ class Verification:
         solver_type: Caffe's name of the update rule.
         parameters: What is learned.
         statistics: The averages of BatchNorm layers, as a TEST net would use them.
-        losses: The smoothed loss.
+        first_losses: The loss of the first update, before it.
+        losses: The smoothed loss after the updates.
         data: Where the samples came from, a layer each.
         findings: What the audit says of this split.
         notes: What the user should know about the choice of the split.
@@ -105,6 +124,7 @@ class Verification:
     solver_type: str
     parameters: tuple[ParameterErrors, ...]
     statistics: tuple[ParameterErrors, ...]
+    first_losses: Losses
     losses: Losses
     data: tuple[DataUse, ...]
     findings: tuple[Finding, ...]
@@ -127,23 +147,33 @@ class Verification:
         return _worst([row.weights for row in self.statistics])
 
     @property
-    def weights_tolerance(self) -> float:
-        """The largest error of weights that the same training can have."""
-        return ADAPTIVE_TOLERANCE if self.solver_type in ADAPTIVE else TOLERANCE
-
-    @property
     def loss_is_comparable(self) -> bool:
         """Whether no layer's loss is counted in a way of its own in Caffe's sum of losses."""
         return not any(f.scope is Scope.LOG and f.layer is not None for f in self.findings)
 
     @property
+    def _after(self) -> list[Errors]:
+        """What is compared after the updates."""
+        losses = [self.losses.errors] if self.loss_is_comparable else []
+        return [self.weights, self.averages, *losses]
+
+    @property
+    def diverges(self) -> bool:
+        """Whether the whole batch itself, or its control, ends in numbers that are none."""
+        return not all(math.isfinite(each.control) for each in self._after)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest error of weights, averages and smoothed loss that counts as agreement."""
+        control = max(each.control for each in self._after)
+        return TOLERANCE if control <= MARGIN * TOLERANCE else MARGIN * control
+
+    @property
     def agrees(self) -> bool:
         """Whether all errors are within the tolerances; an error that is no number is not."""
-        return (
-            self.gradient.compensated <= TOLERANCE
-            and (self.losses.errors.compensated <= TOLERANCE or not self.loss_is_comparable)
-            and self.weights.compensated <= self.weights_tolerance
-            and self.averages.compensated <= self.weights_tolerance
+        first = [self.first_losses.errors] if self.loss_is_comparable else []
+        return all(each.compensated <= TOLERANCE for each in (self.gradient, *first)) and (
+            self.diverges or all(each.compensated <= self.tolerance for each in self._after)
         )
 
     def json(self) -> dict[str, Any]:
@@ -155,17 +185,16 @@ class Verification:
             "effective_batch": self.batch_size * self.iter_size,
             "updates": self.updates,
             "solver_type": self.solver_type,
-            "tolerance": {"gradient": TOLERANCE, "weights": self.weights_tolerance},
+            "tolerance": {"gradient": TOLERANCE, "weights": _finite(self.tolerance)},
+            "diverges": self.diverges,
             "promised": verdict.promised,
             "held": verdict.held,
             "verdict": verdict.sentence,
             "gradient": _json(self.gradient),
             "weights": _json(self.weights),
             "batch_norm_averages": _json(self.averages) if self.statistics else None,
-            "loss": {
-                **{name: _finite(value) for name, value in asdict(self.losses).items()},
-                "errors": _json(self.losses.errors),
-            },
+            "first_loss": _losses_json(self.first_losses),
+            "loss": _losses_json(self.losses),
             "parameters": [_row_json(row) for row in self.parameters],
             "statistics": [_row_json(row) for row in self.statistics],
             "data": [use.json() for use in self.data],
@@ -192,14 +221,20 @@ class Judgement:
 
 
 def judge(found: Verification) -> Judgement:
-    """Whether the audit's promise holds: what it calls the same agrees to ``TOLERANCE``."""
+    """Whether the audit's promise holds: what it calls the same agrees within the tolerances."""
     b, k = found.batch_size, found.iter_size
     pair = f"batch_size {b} x iter_size {k} and batch_size {b * k}"
     sizes = (
-        f"relative errors: gradient {found.gradient.compensated:.1e}, weights after "
-        f"{found.updates} updates {found.weights.compensated:.1e}, "
-        f"loss {found.losses.errors.compensated:.1e}"
+        f"relative errors: gradient {found.gradient.compensated:.1e}, first loss "
+        f"{found.first_losses.errors.compensated:.1e}, "
     )
+    if found.diverges:
+        sizes += f"no weights to compare: within {found.updates} updates the training diverges"
+    else:
+        sizes += (
+            f"weights after {found.updates} updates {found.weights.compensated:.1e}, "
+            f"loss {found.losses.errors.compensated:.1e}"
+        )
     others = [f for f in found.findings if f.scope is Scope.TRAINING and f.verdict not in SAME]
     if not others and found.agrees:
         return Judgement(True, True, f"The same training: {pair} agree ({sizes})")
@@ -266,11 +301,13 @@ def _ratio(difference: float, norm: float) -> float:
 def _worst(errors: Sequence[Errors]) -> Errors:
     plain = [error.plain for error in errors if error.plain is not None]
     return Errors(
-        _largest([error.compensated for error in errors]), _largest(plain) if plain else None
+        largest([error.compensated for error in errors]),
+        largest(plain) if plain else None,
+        largest([error.control for error in errors]),
     )
 
 
-def _largest(values: Sequence[float]) -> float:
+def largest(values: Sequence[float]) -> float:
     """The largest one, or nan if there is one; 0 of none."""
     return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
 
@@ -283,6 +320,15 @@ def _row_json(row: ParameterErrors) -> dict[str, Any]:
         "gradient": None if row.gradient is None else _json(row.gradient),
         "weights": _json(row.weights),
         "vanishing": row.vanishing,
+    }
+
+
+def _losses_json(losses: Losses) -> dict[str, Any]:
+    return {
+        "whole": _finite(losses.whole),
+        "compensated": _finite(losses.compensated),
+        "plain": _finite(losses.plain),
+        "errors": _json(losses.errors),
     }
 
 

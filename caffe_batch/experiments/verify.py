@@ -2,8 +2,10 @@
 
 Each variant starts from the same weights and sees the same samples. Compared are the gradient of
 the first update (clipped, divided by iter_size, before momentum, weight decay and learning rate),
-the weights after three updates of the recipe's own solver, and the smoothed loss then. The
-calculation runs in verify_worker.py, on the CPU.
+the loss of that update, the weights after three updates of the recipe's own solver, and the
+smoothed loss then. Two more runs are the control: the whole batch again, its gradients disturbed by
+the error that is tolerated of them (comparison.py says what for). The calculation runs in
+verify_worker.py, on the CPU.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from typing import Any
 
 from caffe_batch.errors import DoesNotFitError, NetError, ShapeError, TrainingError
 from caffe_batch.experiments.comparison import (
+    FLOOR,
+    TOLERANCE,
     Errors,
     Losses,
     ParameterErrors,
     Verification,
+    largest,
     relative_errors,
     vanishing,
 )
@@ -65,6 +70,9 @@ _HINTS = {
     "working directory.",
 }
 
+#: The runs of the whole batch whose gradients are disturbed, and by how much.
+_CONTROLS = {"above": TOLERANCE, "below": -TOLERANCE}
+
 #: What the audit says of a batch_size and an iter_size.
 Audit = Callable[[int, int], Sequence[Finding]]
 
@@ -83,8 +91,13 @@ class _Split:
     @property
     def variants(self) -> dict[str, Variant]:
         """Those that Caffe is to run; the others are compared with the first."""
-        all_three = {"whole": self.whole, "compensated": self.compensated, "plain": self.plain}
-        return {name: variant for name, variant in all_three.items() if variant is not None}
+        every = {
+            "whole": self.whole,
+            "compensated": self.compensated,
+            **dict.fromkeys(_CONTROLS, self.whole),
+            "plain": self.plain,
+        }
+        return {name: variant for name, variant in every.items() if variant is not None}
 
 
 def verify(
@@ -122,9 +135,14 @@ def verify(
             write_variant(split.variants[each], uses, folder)
         settings = {
             "variants": [
-                {"folder": str(folders[each]), "iter_size": variant.iter_size}
+                {
+                    "folder": str(folders[each]),
+                    "iter_size": variant.iter_size,
+                    "disturbance": _CONTROLS.get(each, 0),
+                }
                 for each, variant in split.variants.items()
             ],
+            "floor": FLOOR,
             "updates": UPDATES,
             "average_loss": max(model.recipe.solver.average_loss, 1),
             "feeds": [feed.json() for feed in feeds(split.whole, split.compensated, uses)],
@@ -136,9 +154,10 @@ def verify(
         iter_size=iter_size,
         updates=UPDATES,
         solver_type=model.recipe.solver.type,
-        parameters=tuple(_parameters(found, split.whole)),
-        statistics=tuple(_statistics(found)),
-        losses=Losses(*found["losses"], *[None] * (3 - len(found["losses"]))),
+        parameters=tuple(_parameters(found, split)),
+        statistics=tuple(_statistics(found, split)),
+        first_losses=_losses(found["first_losses"], split),
+        losses=_losses(found["losses"], split),
         data=tuple(uses.values()),
         findings=split.findings,
         notes=split.notes,
@@ -280,20 +299,30 @@ def _lines(log: Path) -> list[str]:
     return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
 
 
-def _parameters(found: Mapping[str, Any], whole: Variant) -> Iterator[ParameterErrors]:
-    frozen = {(p.layer, p.index) for p in whole.net.params if p.lr_mult == 0}
+def _losses(values: Sequence[Any], split: _Split) -> Losses:
+    by_name = dict(zip(split.variants, values, strict=True))
+    return Losses(
+        by_name["whole"],
+        by_name["compensated"],
+        by_name.get("plain"),
+        tuple(by_name[name] for name in _CONTROLS),
+    )
+
+
+def _parameters(found: Mapping[str, Any], split: _Split) -> Iterator[ParameterErrors]:
+    frozen = {(p.layer, p.index) for p in split.whole.net.params if p.lr_mult == 0}
     gradients, weights = found["gradient"], found["weights"]
     small = vanishing(_shapes(gradients), [row["norm"] for row in gradients])
-    columns = (weights, _errors(gradients), _errors(weights), small)
+    columns = (weights, _errors(gradients, split), _errors(weights, split), small)
     for row, gradient, weight, vanishes in zip(*columns, strict=True):
         layer, index = row["name"]
         learned = gradient if (layer, index) not in frozen else None
         yield ParameterErrors(layer, index, tuple(row["shape"]), learned, weight, vanishes)
 
 
-def _statistics(found: Mapping[str, Any]) -> Iterator[ParameterErrors]:
+def _statistics(found: Mapping[str, Any], split: _Split) -> Iterator[ParameterErrors]:
     rows = found["statistics"]
-    for row, errors in zip(rows, _errors(rows), strict=True):
+    for row, errors in zip(rows, _errors(rows, split), strict=True):
         layer, index = row["name"]
         yield ParameterErrors(layer, index, tuple(row["shape"]), None, errors)
 
@@ -302,14 +331,18 @@ def _shapes(rows: Sequence[Mapping[str, Any]]) -> list[Shape]:
     return [tuple(row["shape"]) for row in rows]
 
 
-def _errors(rows: Sequence[Mapping[str, Any]]) -> list[Errors]:
-    """The errors of each row of the worker's, with and without the changes."""
+def _errors(rows: Sequence[Mapping[str, Any]], split: _Split) -> list[Errors]:
+    """The errors of each row of the worker's, in every variant that has them."""
     shapes, norms = _shapes(rows), [row["norm"] for row in rows]
+    columns: dict[str, list[float]] = {}
+    for place, name in enumerate(list(split.variants)[1:]):
+        differences = [row["differences"][place] for row in rows]
+        if None not in differences:
+            columns[name] = relative_errors(shapes, norms, differences)
 
-    def errors(variant: int) -> list[float]:
-        return relative_errors(shapes, norms, [row["differences"][variant] for row in rows])
+    def errors(number: int) -> Errors:
+        own = {name: column[number] for name, column in columns.items()}
+        controls = [own[name] for name in _CONTROLS if name in own]
+        return Errors(own["compensated"], own.get("plain"), largest(controls))
 
-    has_plain = all(len(row["differences"]) > 1 and row["differences"][1] is not None
-                    for row in rows)  # fmt: skip
-    plain: Sequence[float | None] = errors(1) if has_plain else [None] * len(rows)
-    return [Errors(*pair) for pair in zip(errors(0), plain, strict=True)]
+    return [errors(number) for number in range(len(rows))]

@@ -4,8 +4,10 @@
 
 SETTINGS is a JSON file:
 
-    variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt, and
-                   "iter_size"; the others are compared with the first
+    variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt,
+                   "iter_size", and "disturbance", by how much its gradients are put off (see
+                   Run.disturb), 0 for not at all; the others are compared with the first
+    floor          of what share of the net's RMS an array's gradient is put off at least
     updates        updates to train
     average_loss   updates that the smoothed loss is the mean of
     feeds          blobs to fill before each pass (see made_data.py)
@@ -13,10 +15,11 @@ SETTINGS is a JSON file:
 
 Each part runs in a child of its own (Caffe aborts its process where a check fails), with its log
 in FOLDER/caffe.log. In the result, "statuses" has the exit status of each variant. If the first one
-ran, "losses" has the smoothed loss of each, and "gradient" (clipped, of the first update),
-"weights" (after the updates) and "statistics" (averages of BatchNorm layers) have a row for each
-array: "name" (layer and index), "shape", L2 "norm" in the first variant, and the norms of the
-"differences" of each other variant; null stands where a variant failed.
+ran, "losses" has the smoothed loss of each, and "first_losses" that of the
+first update, and "gradient" (clipped, of the first update), "weights" (after the updates) and
+"statistics" (averages of BatchNorm layers) have a row for each array: "name" (layer and index),
+"shape", L2 "norm" in the first variant, and the norms of the "differences" of each other variant;
+null stands where a variant failed, or is disturbed and so has no gradient worth a look.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and numpy.
 """
@@ -50,11 +53,13 @@ def draw(feed, number, update):
 class Run:
     """A solver under observation: it gets its samples, and its losses are summed."""
 
-    def __init__(self, caffe, solver_file, feeds, iter_size):
+    def __init__(self, caffe, solver_file, settings, variant):
         self.solver = caffe.get_solver(solver_file)
         self.net = self.solver.net
-        self.feeds = feeds
-        self.iter_size = iter_size
+        self.feeds = settings["feeds"]
+        self.iter_size = variant["iter_size"]
+        self.disturbance = variant["disturbance"]
+        self.floor = settings["floor"]
         self.passes = 0
         self.losses = []  # of each pass
         weighted = zip(self.net._blobs, self.net._blob_loss_weights)
@@ -62,6 +67,8 @@ class Run:
         self.last_layer = len(self.net.layers) - 1
         self.net.before_forward(self.before_layer)
         self.net.after_forward(self.after_layer)
+        if self.disturbance:
+            self.net.after_backward(self.disturb)
 
     def before_layer(self, layer):
         if layer:
@@ -80,10 +87,28 @@ class Run:
                 sum(weight * float(blob.data.sum()) for blob, weight in self.weighted)
             )
 
-    def smoothed_loss(self, average):
-        """The mean over the passes of each update, then over the last updates."""
-        means = np.reshape(self.losses, (-1, self.iter_size)).mean(axis=1)
-        return float(means[-average:].mean())
+    def disturb(self, layer):
+        """Puts the finished gradient of an update off, as rounding does but by more.
+
+        Each array is scaled by 1 + d or 1 - d, and each element moves by a normal deviate of d
+        times the array's RMS (which counts as at least a share of the net's, as in the errors).
+        Zeros stay: no rounding makes anything of them. With -d all of that has the other sign.
+        """
+        if layer:  # the first layer is the last one of a backward pass
+            return
+        random = np.random.RandomState([2, self.passes])
+        gradients = [blob.diff for _, _, blob in self.learnable()]
+        floor = self.floor * rms(gradients)
+        for each in gradients:
+            scatter = random.standard_normal(each.shape)
+            scatter *= self.disturbance * max(rms([each]), floor)
+            scatter[each == 0] = 0
+            each *= 1 + self.disturbance * random.choice([-1, 1])
+            each += scatter
+
+    def loss_by_update(self):
+        """The mean over the passes of each update."""
+        return np.reshape(self.losses, (-1, self.iter_size)).mean(axis=1)
 
     def blobs(self):
         """(layer, number, blob) of each parameter, shared ones once."""
@@ -120,7 +145,7 @@ def save(variant, what, pairs):
 def start(caffe, solver_file, settings, variant):
     """A run with the weights that all variants start from; the first run decides them."""
     path = os.path.join(variant["folder"], solver_file)
-    run = Run(caffe, path, settings["feeds"], variant["iter_size"])
+    run = Run(caffe, path, settings, variant)
     blobs = [blob for _, _, blob in run.blobs()]
     initial = os.path.join(settings["variants"][0]["folder"], "initial.npz")
     if not os.path.exists(initial):
@@ -144,8 +169,10 @@ def train(caffe, settings, variant):
     run.solver.step(settings["updates"])
     save(variant, "weights", [((n, i), blob.data) for n, i, blob in run.learnable()])
     save(variant, "statistics", run.averages())
-    with open(os.path.join(variant["folder"], "loss.json"), "w") as file:
-        json.dump(run.smoothed_loss(settings["average_loss"]), file)
+    losses = run.loss_by_update()
+    smoothed = losses[-settings["average_loss"] :].mean()
+    with open(os.path.join(variant["folder"], "losses.json"), "w") as file:
+        json.dump([float(losses[0]), float(smoothed)], file)
 
 
 def in_child(work, caffe, settings, variant):
@@ -174,6 +201,12 @@ def norm(values):
     return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
 
 
+def rms(arrays):
+    """Root mean square over all elements of some arrays."""
+    elements = sum(each.size for each in arrays)
+    return np.sqrt(sum(norm(each) ** 2 for each in arrays) / max(elements, 1))
+
+
 def compared(variants, ran, what):
     """Norms and differences of the arrays that the variants wrote."""
     whole, *others = [
@@ -192,8 +225,11 @@ def compared(variants, ran, what):
     return rows
 
 
-def loss(variant):
-    with open(os.path.join(variant["folder"], "loss.json")) as file:
+def first_and_smoothed(variant, ran):
+    """The losses of a variant, if it ran."""
+    if not ran:
+        return None, None
+    with open(os.path.join(variant["folder"], "losses.json")) as file:
         return json.load(file)
 
 
@@ -207,16 +243,21 @@ def main(settings):
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)
     variants = settings["variants"]
+    parts = [[train] if each["disturbance"] else [show_gradient, train] for each in variants]
     statuses = [
-        in_child(show_gradient, caffe, settings, variant)
-        or in_child(train, caffe, settings, variant)
-        for variant in variants
+        next(filter(None, (in_child(part, caffe, settings, variant) for part in own)), 0)
+        for own, variant in zip(parts, variants)
     ]
     ran = [status == 0 for status in statuses]
     result = {"statuses": statuses}
     if ran[0]:
-        result["losses"] = [loss(v) if there else None for v, there in zip(variants, ran)]
-        for what in ("gradient", "weights", "statistics"):
+        both = [first_and_smoothed(variant, there) for variant, there in zip(variants, ran)]
+        result["first_losses"], result["losses"] = zip(*both)
+        undisturbed = [
+            there and not variant["disturbance"] for variant, there in zip(variants, ran)
+        ]
+        result["gradient"] = compared(variants, undisturbed, "gradient")
+        for what in ("weights", "statistics"):
             result[what] = compared(variants, ran, what)
     with open(settings["result"], "w") as file:
         json.dump(result, file)

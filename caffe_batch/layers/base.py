@@ -212,6 +212,7 @@ class Coupling:
         linear: Whether a multiple of the bottoms gives the same multiple of the top.
         affine: Whether a mean of bottoms gives the mean of the tops.
         draws: Whether it draws random numbers in each pass.
+        shuffles: Whether it reads its records in an order that is drawn anew in each epoch.
         statistics: Whether it normalises with the statistics of the batch.
         decay: What is left of its moving averages after a pass; None without any.
         carries: Whether a pass goes on from where the pass before ended.
@@ -228,6 +229,7 @@ class Coupling:
     linear: bool = False
     affine: bool = False
     draws: bool = False
+    shuffles: bool = False
     statistics: bool = False
     decay: float | None = None
     carries: bool = False

@@ -19,7 +19,7 @@ In CPU mode the mean image of WindowData, whose size only its file knows, is lef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_batch.errors import InputShapeError, ShapeError
 from caffe_batch.layers.base import (
@@ -40,6 +40,7 @@ class DataSettings:
     batch_size: int = 0
     prefetch: int = setting(4, message="data_param")
     crop_size: int = setting(0, message="transform_param")
+    mirror: bool = setting(False, message="transform_param")
     mean_file: str = setting("", message="transform_param")
     mean_value: tuple[float, ...] = setting((), message="transform_param")
 
@@ -50,6 +51,7 @@ class ImageDataSettings(DataSettings):
     new_height: int = 0
     new_width: int = 0
     is_color: bool = True
+    shuffle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ class Data(Rule):
             shares=shares,
         )
 
+    def coupling(self, site: Site) -> Coupling:
+        s: DataSettings = site.settings
+        return Coupling(draws=s.mirror or s.crop_size > 0)
+
 
 class ImageData(Data):
     type = "ImageData"
@@ -120,6 +126,10 @@ class ImageData(Data):
         if s.new_height:
             return channels, s.new_height, s.new_width
         return (channels, *_known_record(site)[1:])
+
+    def coupling(self, site: Site) -> Coupling:
+        s: ImageDataSettings = site.settings
+        return replace(Data.coupling(self, site), shuffles=s.shuffle)
 
 
 class WindowData(Data):

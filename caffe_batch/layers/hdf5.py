@@ -14,6 +14,7 @@ from caffe_batch.errors import InputShapeError, ShapeError
 from caffe_batch.layers.base import (
     MAX_COUNT,
     Buffer,
+    Coupling,
     Memory,
     Mode,
     Rule,
@@ -28,6 +29,7 @@ from caffe_batch.layers.base import (
 @dataclass(frozen=True, slots=True)
 class HDF5DataSettings:
     batch_size: int = 0
+    shuffle: bool = False
     transform_param: bool | None = setting(None, message="")
 
 
@@ -72,6 +74,10 @@ class HDF5Data(Rule):
         return Memory(
             buffers=file, build=tuple(f"{blob.name}.data" for blob in file), forward=forward
         )
+
+    def coupling(self, site: Site) -> Coupling:
+        s: HDF5DataSettings = site.settings
+        return Coupling(shuffles=s.shuffle)
 
 
 class HDF5Output(Rule):

@@ -20,9 +20,11 @@ from fractions import Fraction
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.memory.predict import Model
+from caffe_batch.net.graph import AUTOMATIC
 from caffe_batch.net.samples import Station, Summed
 from caffe_batch.planning.both_sizes import BothSizes
 from caffe_batch.planning.changes import Change, batch_changes
+from caffe_batch.planning.data_order import finding_of_order
 from caffe_batch.planning.findings import COMPENSATED, Cause, Finding, Scope, Verdict
 from caffe_batch.planning.numbers import LARGEST_FLOAT32, as_float32
 
@@ -130,28 +132,8 @@ def _of_data(split: BothSizes, station: Station) -> Iterator[Finding]:
     elif layer.type == "DummyData":
         if station.coupling.draws:
             yield _draws(station, "its random numbers")
-    elif layer.type == "ImageData" and split.gpus > 1:
-        yield Finding(
-            Cause.DATA_ORDER, layer.name, Verdict.DIFFERENT,
-            "Each GPU reads the whole list for itself, so an update sees the same images on all "
-            "GPUs unless they are shuffled.",
-            offer="shuffle: true, or an LMDB, of which each GPU reads its share.",
-        )  # fmt: skip
-    elif layer.type in _ORDER:
-        yield Finding(Cause.DATA_ORDER, layer.name, Verdict.EXACT, _ORDER[layer.type])
-
-
-_SAME_RECORDS = (
-    "An update reads the same records in the same order, and with random_seed set they are "
-    "cropped and mirrored alike."
-)
-_ORDER = {
-    "Data": _SAME_RECORDS,
-    "ImageData": _SAME_RECORDS,
-    "HDF5Data": "An update reads the same rows in the same order, shuffled or not.",
-    "MemoryData": "An update reads the same rows; the arrays must hold a multiple of batch_size.",
-    "Input": "Exact if the program that fills it gives the samples of an update in turn.",
-}
+    else:
+        yield from finding_of_order(layer, station.coupling, split.gpus)
 
 
 def _windows(split: BothSizes, station: Station) -> Finding:
@@ -363,8 +345,12 @@ def _one_size(split: BothSizes, error: ShapeError) -> Finding:
 def _of_log(split: BothSizes) -> Iterator[Finding]:
     """What Caffe's log prints of the train net."""
     used = {i for node in split.small.nodes for i in node.bottoms}
-    tops = {i for node in split.small.nodes for i in node.tops}
-    names = [split.small.blobs[i].name for i in sorted(tops - used)]
+    makers = {i: node.layer.name for node in split.small.nodes for i in node.tops}
+    blobs = {i: split.small.blobs[i].name for i in sorted(makers.keys() - used)}
+    names = [
+        f"the unnamed one of layer {makers[i]}" if name == AUTOMATIC else name
+        for i, name in blobs.items()
+    ]
     if names and split.iter_size > 1:
         yield Finding(
             Cause.LOG_OUTPUTS, None, Verdict.DIFFERENT,

@@ -238,7 +238,7 @@ _ORDER = (
 _SENTENCES = {
     Verdict.EXACT: "The same training as with the whole batch in one pass",
     Verdict.COMPENSATED: "The same training as with the whole batch in one pass, with the changes",
-    Verdict.APPROXIMATE: "The same training but for chance or small weights",
+    Verdict.APPROXIMATE: "On average the same training, though not number for number",
     Verdict.UNKNOWN: "The same training, as far as can be known",
     Verdict.DIFFERENT: "Not quite the training of the whole batch in one pass",
 }

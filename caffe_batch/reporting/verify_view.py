@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from caffe_batch.experiments.comparison import (
+    MARGIN,
     TOLERANCE,
     Errors,
     ParameterErrors,
@@ -28,6 +29,16 @@ def verify_view(found: Verification) -> RenderableType:
             Text("* Its gradient is all rounding: its weights are not held to the tolerance.")
         )
     parts += ["", Text(_loss(found))]
+    if found.diverges:
+        parts.append(Text("The training itself diverges: try a lower base_lr to compare weights."))
+    elif found.tolerance > TOLERANCE:
+        parts.append(
+            Text(
+                f"control: gradients put off by {TOLERANCE:g} on purpose make an error of "
+                f"{found.tolerance / MARGIN:.1e} in {found.updates} updates of the whole batch; "
+                f"weights and loss are held to {MARGIN} times that."
+            )
+        )
     if found.plain_refused:
         parts.append(Text(f"Without the changes Caffe refuses the net: {found.plain_refused}"))
     made = [f"samples of layer {use.layer!r}: made up, as {use.why}"
@@ -54,7 +65,7 @@ def _table(found: Verification) -> Table:
 
 def _add(table: Table, found: Verification, row: ParameterErrors, name: str) -> None:
     plain = found.weights.plain is not None
-    weights_limit = float("inf") if row.vanishing else found.weights_tolerance
+    weights_limit = float("inf") if row.vanishing else found.tolerance
     table.add_row(
         name,
         "x".join(map(str, row.shape)) or "1",

@@ -9,6 +9,7 @@ import pytest
 
 from caffe_batch.experiments.comparison import (
     FLOOR,
+    MARGIN,
     TOLERANCE,
     Errors,
     Losses,
@@ -62,7 +63,8 @@ FOUND = Verification(
         ParameterErrors("ip", 1, (2,), None, SAME),
     ),
     statistics=(),
-    losses=Losses(1.0, 1.0 + 1e-7, None),
+    first_losses=Losses(2.0, 2.0 + 1e-7),
+    losses=Losses(1.0, 1.0 + 1e-7, None, (1.0 + 1e-6, 1.0 - 1e-6)),
     data=(),
     findings=(
         Finding(Cause.WEIGHT_DECAY, None, Verdict.EXACT, ""),
@@ -71,8 +73,9 @@ FOUND = Verification(
 )
 
 
-def with_weights(error: float, **fields: object) -> Verification:
-    row = replace(FOUND.parameters[0], weights=Errors(error, None), **fields)  # type: ignore[arg-type]
+def with_weights(error: float, control: float = 0.0, **fields: object) -> Verification:
+    weights = Errors(error, None, control)
+    row = replace(FOUND.parameters[0], weights=weights, **fields)  # type: ignore[arg-type]
     return replace(FOUND, parameters=(row, FOUND.parameters[1]))
 
 
@@ -88,11 +91,39 @@ def test_a_promise_is_kept_or_broken() -> None:
     assert not judge(with_weights(math.nan)).held
 
 
-def test_weights_of_adaptive_rules_have_a_tolerance_of_their_own() -> None:
-    adam = replace(with_weights(2e-5), solver_type="Adam")
-    assert judge(adam).held
-    assert not judge(replace(with_weights(0.02), solver_type="Adam")).held
-    assert not judge(replace(adam, losses=Losses(1.0, 1.001, None))).held
+def test_what_rounding_can_grow_to_is_tolerated_after_the_updates() -> None:
+    assert judge(with_weights(3e-4, control=2e-4)).held
+    assert with_weights(3e-4, control=2e-4).tolerance == pytest.approx(MARGIN * 2e-4)
+    assert not judge(with_weights(5e-4, control=2e-4)).held
+    assert not judge(with_weights(3e-4)).held
+    grown = with_weights(1e-7, control=2e-4)
+    assert judge(replace(grown, losses=Losses(1.0, 1.0003))).held
+    assert not judge(replace(grown, losses=Losses(1.0, 1.001))).held
+    disturbed = replace(FOUND, losses=Losses(1.0, 1.0003, None, (1.0001, 0.9998)))
+    assert disturbed.tolerance == pytest.approx(MARGIN * 2e-4)
+    assert judge(disturbed).held
+
+
+def test_where_nothing_is_amplified_the_tolerance_stays() -> None:
+    assert with_weights(0, control=2 * TOLERANCE).tolerance == TOLERANCE
+    assert not judge(with_weights(1.1e-5, control=1.9e-5)).held
+
+
+def test_the_first_update_is_held_to_the_tolerance_whatever_the_control_says() -> None:
+    grown = with_weights(1e-7, control=1.0)
+    assert judge(grown).held
+    row = replace(grown.parameters[0], gradient=Errors(2e-5))
+    assert not judge(replace(grown, parameters=(row,))).held
+    assert not judge(replace(grown, first_losses=Losses(1.0, 1.00002))).held
+
+
+def test_a_training_that_diverges_is_judged_by_its_first_update() -> None:
+    gone = with_weights(math.nan, control=math.nan)
+    assert gone.diverges
+    assert judge(gone).held
+    assert "no weights to compare" in judge(gone).sentence
+    assert gone.json()["tolerance"] == {"gradient": TOLERANCE, "weights": None}
+    assert not judge(replace(gone, first_losses=Losses(1.0, 1.1))).held
 
 
 def test_weights_without_a_gradient_are_not_judged() -> None:

@@ -134,12 +134,93 @@ def test_a_gradient_that_is_all_rounding_is_no_difference(bench: Bench) -> None:
     assert found.agrees
 
 
-def test_numbers_that_are_none_agree_with_nothing(bench: Bench) -> None:
-    found = bench.measure(SIMPLE, 'base_lr: 1e38 lr_policy: "fixed" max_iter: 9', nothing)
-    assert not found.agrees
-    assert "NOT the same training" in judge(found).sentence
+@pytest.mark.parametrize("normalization", ["VALID", "NONE"])
+def test_a_training_that_diverges_is_judged_by_its_first_update(
+    bench: Bench, normalization: str
+) -> None:
+    net = INPUT + inner_product() + weighted_loss(normalization)
+    found = bench.measure(net, 'base_lr: 1e38 lr_policy: "fixed" max_iter: 9', nothing)
+    assert found.diverges
+    assert found.agrees is judge(found).held is (normalization == "VALID")
+    assert "no weights to compare" in judge(found).sentence
     assert found.json()["weights"]["compensated"] is None
     json.dumps(found.json(), allow_nan=False)
+
+
+# A high rate makes much of rounding
+
+#: Two layers that divide by the spread of their inputs, and eight that saturate.
+NORMALIZED = """
+layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "m" type: "MVN" bottom: "c" top: "m" }
+layer { name: "r" type: "ReLU" bottom: "m" top: "m" }
+layer { name: "d" type: "Convolution" bottom: "m" top: "d"
+  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "n" type: "MVN" bottom: "d" top: "n" }
+"""
+SATURATED = "".join(
+    inner_product("data" if i == 0 else f"h{i - 1}", 32, f"h{i}").replace("xavier", "msra")
+    + f'layer {{ name: "t{i}" type: "TanH" bottom: "h{i}" top: "h{i}" }}\n'
+    for i in range(8)
+)
+DEEP = {"normalized": NORMALIZED + inner_product("n"), "saturated": SATURATED + inner_product("h7")}
+
+
+def weighted_loss(normalization: str) -> str:
+    return LOSS[:-1] + f"loss_param {{ normalization: {normalization} }} }}"
+
+
+def fast(rate: float, more: str = "") -> str:
+    return f'base_lr: {rate} lr_policy: "fixed" momentum: 0.9 max_iter: 9 {more}\n'
+
+
+@pytest.mark.parametrize("rate", [2, 10])
+@pytest.mark.parametrize("name", DEEP)
+def test_at_a_high_rate_the_same_training_is_recognized(
+    bench: Bench, name: str, rate: float
+) -> None:
+    found = bench.measure(INPUT + DEEP[name] + LOSS, fast(rate))
+    assert judge(found).promised
+    assert judge(found).held
+    assert TOLERANCE < found.weights.control <= found.tolerance
+    assert found.gradient.compensated <= TOLERANCE
+
+
+def test_at_a_high_rate_the_weights_of_the_same_training_are_apart(bench: Bench) -> None:
+    """Else the tests above show nothing."""
+    found = bench.measure(INPUT + DEEP["saturated"] + LOSS, fast(10))
+    assert found.weights.compensated > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("rate", [2, 10])
+@pytest.mark.parametrize("name", DEEP)
+def test_at_a_high_rate_what_is_compensated_agrees_and_else_fails(
+    bench: Bench, name: str, rate: float
+) -> None:
+    net = INPUT + DEEP[name] + weighted_loss("NONE")
+    solver = fast(rate, "clip_gradients: 0.05")
+    mended, overlooked = bench.measure(net, solver), bench.measure(net, solver, nothing)
+    assert judge(mended).held
+    assert mended.weights.plain is not None
+    assert mended.weights.plain > 10 * mended.tolerance  # without a look at the first update
+    assert judge(overlooked).promised
+    assert not judge(overlooked).held
+
+
+@pytest.mark.parametrize("normalization", ["VALID", "NONE"])
+def test_at_a_high_rate_one_overlooked_cause_fails(bench: Bench, normalization: str) -> None:
+    clip = "clip_gradients: 0.05" if normalization == "VALID" else ""
+    net = INPUT + inner_product() + weighted_loss(normalization)
+    assert not judge(bench.measure(net, fast(10, clip), nothing)).held
+
+
+@pytest.mark.parametrize("layers", [inner_product(), DEEP["saturated"]])
+def test_at_a_usual_rate_the_tolerance_is_the_plain_one(bench: Bench, layers: str) -> None:
+    found = bench.measure(INPUT + layers + LOSS, fast(0.01, "weight_decay: 0.0005"))
+    assert found.tolerance == TOLERANCE
+    assert found.weights.control > 0
+    assert found.agrees
 
 
 def test_a_broken_promise_shows(bench: Bench) -> None:

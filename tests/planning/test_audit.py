@@ -402,6 +402,13 @@ def test_files_for_several_gpus_keep_what_they_mean(tmp_path: Path) -> None:
     assert changes['layer "loss" loss_weight[0]'] == (None, pytest.approx(2 / 3))
 
 
+def test_outputs_without_a_name_are_told_by_their_layer(audited: Auditor) -> None:
+    """Caffe prints them as `(automatic)`."""
+    net = PLAIN.replace('top: "loss"', "")
+    log = audited(net)[Cause.LOG_OUTPUTS, None]
+    assert "outputs (the unnamed one of layer loss) of the last pass" in log.explanation
+
+
 def test_nvcaffe_divides(tmp_path: Path) -> None:
     net = """layer { name: "in" type: "Data" top: "d" top: "label"
       data_param { source: "x" batch_size: 24 } }""" + IP.replace('"data"', '"d"') + BN % "" + (
