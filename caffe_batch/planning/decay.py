@@ -5,6 +5,7 @@ Source: sgd_solver.cpp (GetLearningRate): when the policies step and multistep d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ from caffe_batch.errors import InputError
 from caffe_batch.planning.numbers import as_written
 from caffe_batch.schema import caffe_pb2
 
-#: More drops than this are a smooth decay in disguise: each would be a solver of its own.
+#: More drops than this are a smooth decay in disguise: none is planned by itself.
 MAX_DROPS = 100
 
 _NO_DROPS = {
@@ -68,12 +69,18 @@ def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch
         )
     _check_policy(solver)
     gamma = as_written(solver.gamma)
-    at = _drops(solver)
+    at = rate_drops(solver)
     if not at:
         raise InputError(
             f"the rate doesn't drop before max_iter {solver.max_iter}, so nothing can be turned "
             "into growth of the batch",
             hint="Check stepsize or stepvalue: they count updates.",
+        )
+    if len(at) > MAX_DROPS:
+        raise InputError(
+            f"the rate drops {len(at):,} times, and each phase of a schedule is a solver of its "
+            "own",
+            hint=f"At most {MAX_DROPS} drops can be turned into growth of the batch.",
         )
     updates_per_epoch = -(-records // own_batch)
     return StepDecay(
@@ -111,23 +118,21 @@ def _check_policy(solver: caffe_pb2.SolverParameter) -> None:
         )
 
 
-def _drops(solver: caffe_pb2.SolverParameter) -> list[int]:
-    """The updates after which the rate drops, before max_iter; multistep drops once an update."""
-    if solver.lr_policy == "step":
-        number = (solver.max_iter - 1) // solver.stepsize
-        _check_number(number)
-        return [solver.stepsize * drop for drop in range(1, number + 1)]
+def rate_drops(solver: caffe_pb2.SolverParameter) -> Sequence[int]:
+    """The updates done when the rate drops, those before max_iter; none for other policies."""
+    if solver.lr_policy == "step" and solver.stepsize > 0:
+        return range(solver.stepsize, solver.max_iter, solver.stepsize)
+    if solver.lr_policy == "multistep":
+        return [update for update in multistep_drops(solver) if update < solver.max_iter]
+    return ()
+
+
+def multistep_drops(solver: caffe_pb2.SolverParameter) -> list[int]:
+    """The updates done when each stepvalue drops the rate, max_iter or not.
+
+    At most one does in an update: a value that is passed already waits for the next.
+    """
     drops: list[int] = []
     for value in solver.stepvalue:
-        drops.append(max(value, drops[-1] + 1 if drops else value))
-    drops = [update for update in drops if update < solver.max_iter]
-    _check_number(len(drops))
+        drops.append(max(value, drops[-1] + 1) if drops else value)
     return drops
-
-
-def _check_number(drops: int) -> None:
-    if drops > MAX_DROPS:
-        raise InputError(
-            f"the rate drops {drops:,} times, and each phase of a schedule is a solver of its own",
-            hint=f"At most {MAX_DROPS} drops can be turned into growth of the batch.",
-        )

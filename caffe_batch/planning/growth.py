@@ -10,17 +10,15 @@ fades out of it as it does after a drop within one solver (sgd_solver.cpp, Compu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from typing import Any
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.changes import Change, iter_size_change
+from caffe_batch.planning.changes import Change
 from caffe_batch.planning.decay import MAX_DROPS, StepDecay
-from caffe_batch.planning.schedule import INTERVALS
-from caffe_batch.schema import caffe_pb2
+from caffe_batch.planning.split import Sharing, divisors
 
 #: The noise goes with rate / batch up to about this share of the records.
 MAX_BATCH_SHARE = Fraction(1, 10)
@@ -68,6 +66,11 @@ class Phase:
     learning_rate: float
     reason: str
 
+    @property
+    def end(self) -> str:
+        """Epochs done when it ends, for people."""
+        return f"epoch {_number(self.first_epoch + self.epochs)}"
+
     def json(self) -> dict[str, Any]:
         """As in plan.json."""
         return {
@@ -88,7 +91,7 @@ class PlannedPhase:
 
     Attributes:
         phase: The phase.
-        changes: All of them: those of :func:`phase_changes`, and those of the split.
+        changes: All of them: those of the solver, of the split and of what is compensated.
     """
 
     phase: Phase
@@ -102,6 +105,7 @@ def grow(
     pass_samples: int,
     schedule: Schedule = Schedule.GROW,
     max_batch: int | None = None,
+    sharing: Sharing | None = None,
 ) -> tuple[Phase, ...]:
     """The phases of a recipe whose drops become growth of the batch.
 
@@ -116,6 +120,7 @@ def grow(
         pass_samples: Samples of one forward/backward pass on all GPUs; they stay.
         schedule: Which drops become growth.
         max_batch: The largest effective batch; a tenth of the records if None.
+        sharing: The GPUs of a pass, for advice about batch_size; one if None.
 
     Raises:
         InputError: The batch is no multiple of a pass or more than the records, or can't grow.
@@ -132,14 +137,18 @@ def grow(
             "the training data",
             hint="Give a smaller --effective-batch.",
         )
-    largest = effective_batch
-    if schedule.growths:
-        largest = _largest_batch(decay.records, effective_batch, pass_samples, max_batch)
+    most = effective_batch / decay.gamma ** min(len(decay.drops), schedule.growths)
+    limit, told = _limit(decay.records, effective_batch, schedule, max_batch)
+    if schedule.growths and _whole_passes(most, pass_samples, limit) <= effective_batch:
+        raise _cannot_grow(
+            decay.records, effective_batch, pass_samples, most, limit, told, sharing or Sharing()
+        )
+    largest = limit // pass_samples * pass_samples
     phases: list[Phase] = []
     starts, ends = (Fraction(0), *decay.drops), (*decay.drops, decay.epochs)
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         grown = effective_batch / decay.gamma ** min(number, schedule.growths)
-        batch = min(round(grown / pass_samples) * pass_samples, largest)
+        batch = _whole_passes(grown, pass_samples, limit)
         rate = decay.base_lr * decay.gamma**number * Fraction(batch, effective_batch)
         per_epoch = -(-decay.records // batch)
         done = phases[-1].last_update if phases else 0
@@ -159,105 +168,64 @@ def grow(
     return tuple(phases)
 
 
-def phase_changes(
-    solver: caffe_pb2.SolverParameter,
-    decay: StepDecay,
-    phase: Phase,
-    *,
-    more_follow: bool,
-    every: Mapping[str, Fraction] | None = None,
-) -> tuple[Change, ...]:
-    """What a phase changes in the recipe's solver.
-
-    Args:
-        solver: The recipe's solver, in current syntax.
-        decay: What it means.
-        phase: The phase.
-        more_follow: Whether another phase goes on from its last snapshot.
-        every: Epochs between two, by solver field, where the recipe's are not to be kept.
-    """
-    end = float(phase.first_epoch + phase.epochs)
-    return (
-        *iter_size_change(solver, phase.iter_size),
-        *_rate_changes(solver, decay, phase),
-        *_set(solver, "max_iter", phase.last_update, f"all updates up to epoch {end:.6g}"),
-        *_interval_changes(solver, decay, phase, every or {}),
-        *(
-            _set(solver, "snapshot_after_train", True, "the next phase goes on from it")
-            if more_follow
-            else ()
-        ),
-    )
-
-
-def _rate_changes(
-    solver: caffe_pb2.SolverParameter, decay: StepDecay, phase: Phase
-) -> Iterator[Change]:
-    before = float(decay.base_lr)
-    if phase.learning_rate != before:
-        yield Change("solver", ("base_lr",), before, phase.learning_rate, phase.reason)
-    reason = "a phase has one rate; its drops are the phases' bounds"
-    yield from _set(solver, "lr_policy", "fixed", reason)
-    for name in ("gamma", "stepsize"):
-        if solver.HasField(name):
-            before = float(decay.gamma) if name == "gamma" else solver.stepsize
-            yield Change("solver", (name,), before, None, reason)
-    for index in reversed(range(len(solver.stepvalue))):
-        yield Change("solver", ("stepvalue", index), solver.stepvalue[index], None, reason)
-
-
-def _interval_changes(
-    solver: caffe_pb2.SolverParameter,
-    decay: StepDecay,
-    phase: Phase,
-    every: Mapping[str, Fraction],
-) -> Iterator[Change]:
-    """Intervals keep their epochs: an epoch of the phase has another number of updates."""
-    factor = Fraction(phase.updates_per_epoch, decay.updates_per_epoch)
-    reason = (
-        f"an epoch takes {phase.updates_per_epoch} updates instead of {decay.updates_per_epoch}"
-    )
-    for name in INTERVALS:
-        before = getattr(solver, name)
-        if name in every and (name == "snapshot" or solver.test_iter):
-            updates = max(1, round(every[name] * phase.updates_per_epoch))
-            yield from _set(solver, name, updates, f"every {float(every[name]):.4g} epochs")
-        elif before > 0:
-            yield from _set(solver, name, max(1, round(before * factor)), reason)
-
-
-def _set(solver: caffe_pb2.SolverParameter, name: str, value: Any, reason: str) -> Iterator[Change]:
-    """The change of a field, or none where it has that value."""
-    before = getattr(solver, name)
-    if before != value:
-        given = any(field.name == name for field, _ in solver.ListFields())
-        yield Change("solver", (name,), before if given else None, value, reason)
-
-
-def _largest_batch(
-    records: int, effective_batch: int, pass_samples: int, max_batch: int | None
-) -> int:
-    """The largest multiple of a pass that the batch may grow to."""
+def _limit(
+    records: int, effective_batch: int, schedule: Schedule, max_batch: int | None
+) -> tuple[int, str]:
+    """What the batch may not grow beyond, and where that comes from."""
+    if not schedule.growths:
+        return effective_batch, "the batch stays"
     if max_batch is None:
         limit = int(records * MAX_BATCH_SHARE)
-        told = f"a tenth of the {records} records is {limit}"
-        hint = "Give a smaller --effective-batch, or --max-batch N to go beyond a tenth."
-    else:
-        limit, told = max_batch, f"--max-batch is {max_batch}"
-        hint = f"Give a --max-batch of at least {effective_batch + pass_samples}."
-    if limit > records:
+        return limit, f"a tenth of the {records} records is {limit}"
+    if max_batch > records:
         raise InputError(
-            f"{told}, more than the {records} records of the training data",
+            f"--max-batch is {max_batch}, more than the {records} records of the training data",
             hint="An update can't use more samples than there are.",
         )
-    largest = limit // pass_samples * pass_samples
-    if largest <= effective_batch:
-        raise InputError(
-            f"an effective batch of {effective_batch} can't grow: {told}, and it grows by "
-            f"multiples of {pass_samples} samples, those of a pass",
-            hint=hint,
+    return max_batch, f"--max-batch is {max_batch}"
+
+
+def _whole_passes(wanted: Fraction, pass_samples: int, limit: int) -> int:
+    """The multiple of a pass that is nearest to a batch, within the limit."""
+    return min(round(wanted / pass_samples), limit // pass_samples) * pass_samples
+
+
+def _cannot_grow(
+    records: int,
+    effective_batch: int,
+    pass_samples: int,
+    most: Fraction,
+    limit: int,
+    told: str,
+    sharing: Sharing,
+) -> InputError:
+    """The error for a batch that stays the same; ``most`` is the one that takes all growth."""
+    limited = limit < effective_batch + pass_samples
+    unit = sharing.unit * sharing.each  # a pass is a multiple of it
+    smaller = [
+        (size, grown)
+        for size in (unit * each for each in divisors(effective_batch // unit))
+        if (grown := _whole_passes(most, size, limit)) > effective_batch
+    ]
+    hints = []
+    if smaller:
+        size, grown = smaller[-1]
+        hints.append(
+            f"--batch-size {size // sharing.each}: in passes of {size} samples it grows to {grown}"
         )
-    return largest
+    if limited:
+        if effective_batch + pass_samples <= records:
+            hints.append(f"a --max-batch of at least {effective_batch + pass_samples}")
+        hints.append("a smaller --effective-batch")
+    if not hints:
+        hints.append("--schedule decay: gamma is too near 1 for a batch of whole samples to follow")
+    if not limited:
+        told = f"the recipe's drops ask for {_number(most)} samples at most"
+    return InputError(
+        f"an effective batch of {effective_batch} can't grow: {told}, and it grows by "
+        f"multiples of {pass_samples} samples, those of a pass",
+        hint=f"Give {'; or '.join(hints)}.",
+    )
 
 
 def _reason(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -13,15 +13,17 @@ from caffe_batch.memory.predict import Model
 from caffe_batch.planning.audit import audit
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
-from caffe_batch.planning.decay import step_decay
+from caffe_batch.planning.decay import StepDecay, step_decay
 from caffe_batch.planning.findings import Cause, Finding, compensations
-from caffe_batch.planning.growth import PlannedPhase, Schedule, grow, phase_changes
+from caffe_batch.planning.growth import PlannedPhase, Schedule, grow
+from caffe_batch.planning.phase_changes import growth_remarks, phase_changes
 from caffe_batch.planning.plan import Plan, TestSplit
 from caffe_batch.planning.schedule import (
     Rescaling,
     ScheduleWishes,
     rate_advice,
     schedule_changes,
+    schedule_remarks,
 )
 from caffe_batch.planning.split import (
     Candidate,
@@ -30,6 +32,7 @@ from caffe_batch.planning.split import (
     choose,
     good_neighbours,
     make_candidates,
+    split_remarks,
 )
 from caffe_batch.planning.testing import (
     changes_of_tests,
@@ -163,7 +166,7 @@ class _Planner:
             self.tests, self.smallest_tests, self.floor, lambda s: self._fits(size, s)
         )
         test_sizes = [size if test.shared else sizes[test.number] or 0 for test in self.tests]
-        split = (
+        split = _each_once(
             *batch_changes(recipe, model.train_layers, size),
             *changes_of_tests(recipe, model, self.tests, test_sizes),
         )
@@ -172,7 +175,7 @@ class _Planner:
         if phases:
             changes = phases[0].changes
         else:
-            changes = (
+            changes = _each_once(
                 *split,
                 *iter_size_change(recipe.solver, chosen.iter_size),
                 *schedule_changes(recipe.solver, self.scale(chosen), self.wishes.schedule),
@@ -216,7 +219,7 @@ class _Planner:
             findings=draft.findings,
             tests=draft.tests,
             changes=draft.changes,
-            remarks=tuple(self._remarks(chosen)),
+            remarks=(*self._split_remarks(chosen), *self._schedule_remarks(chosen, draft)),
             phases=draft.phases,
             train_records=records,
             lower_bound=bool(draft.prediction.unknown_layers),
@@ -296,76 +299,66 @@ class _Planner:
             refused=self.wishes.refused,
         )
 
+    def _decay(self, chosen: Candidate) -> StepDecay:
+        """The drops of the recipe's rate, over the epochs that are wanted."""
+        scale = self.scale(chosen)
+        decay = step_decay(self.model.recipe.solver, scale.records, scale.own_batch)
+        return decay.lasting(self.wishes.schedule.epochs or decay.epochs)
+
     def _phases(self, chosen: Candidate, split: tuple[Change, ...]) -> tuple[PlannedPhase, ...]:
         """The phases of a growing batch, each with all its changes; none where it stays."""
         wishes, solver = self.wishes, self.model.recipe.solver
         if wishes.growth is Schedule.DECAY:
             return ()
-        scale = self.scale(chosen)
-        decay = step_decay(solver, scale.records, scale.own_batch)
-        decay = decay.lasting(wishes.schedule.epochs or decay.epochs)
-        factor = wishes.schedule.lr_scaling.factor(1 / scale.ratio)
+        decay = self._decay(chosen)
+        factor = wishes.schedule.lr_scaling.factor(1 / self.scale(chosen).ratio)
         phases = grow(
             replace(decay, base_lr=decay.base_lr * Fraction(factor)),
             effective_batch=chosen.effective_batch,
             pass_samples=chosen.batch_size * self.sharing.each,
             schedule=wishes.growth,
             max_batch=wishes.max_batch,
+            sharing=self.sharing,
         )
+        changes = phase_changes(solver, decay, phases, wishes.schedule.lengths)
         return tuple(
             PlannedPhase(
                 phase,
-                (
-                    *split,
-                    *phase_changes(solver, decay, phase, more_follow=phase is not phases[-1],
-                                   every=wishes.schedule.lengths),
-                    *compensations(self._audit(chosen, phase.iter_size)),
-                ),
+                _each_once(*split, *own, *compensations(self._audit(chosen, phase.iter_size))),
             )
-            for phase in phases
-        )  # fmt: skip
+            for phase, own in zip(phases, changes, strict=True)
+        )
 
-    def _remarks(self, chosen: Candidate) -> list[str]:
-        wishes, remarks = self.wishes, []
-        if chosen.effective_batch != self.wanted:
-            share = chosen.effective_batch / self.wanted - 1
-            remarks.append(
-                f"The effective batch is {chosen.effective_batch} instead of {self.wanted} "
-                f"({share:+.2%}), within the tolerance."
-            )
-        if chosen.batch_size % wishes.split.prefer_multiple_of:
-            remarks.append(
-                f"No batch_size that fits is a multiple of {wishes.split.prefer_multiple_of}."
-            )
-        if not wishes.split.tolerance and not wishes.split.pinned:
+    def _split_remarks(self, chosen: Candidate) -> Iterator[str]:
+        split, near = self.wishes.split, list[Candidate]()
+        if not split.tolerance and not split.pinned:
             near = good_neighbours(
                 self.wanted, self.sharing, chosen, self.budget.usable_bytes, self.lean.peaks
             )
-            if near:
-                better = " or ".join(
-                    f"{each.effective_batch} = {each.batch_size} x {each.iter_size}"
-                    for each in near
-                )
-                remarks.append(
-                    f"{self.wanted} splits badly: {chosen.iter_size} passes of "
-                    f"{chosen.batch_size}. Better ones nearby: {better} (--tolerance 10%)."
-                )
-        if self.model.gpus > 1 and not self.sharing.divided:
-            remarks.append(
-                f"Caffe multiplies: batch_size {chosen.batch_size} is for each of the "
-                f"{self.model.gpus} GPUs. (NVIDIA's fork divides it: --engine nvcaffe.)"
-            )
-        scale = self.scale(chosen)
-        assumed = self.model.gpus > 1 and wishes.schedule.recipe_batch is None
-        if assumed and scale.ratio != 1:
-            remarks.append(
+        return split_remarks(self.wanted, chosen, near, self.sharing, split.prefer_multiple_of)
+
+    def _schedule_remarks(self, chosen: Candidate, draft: _Draft) -> Iterator[str]:
+        wishes, recipe, scale = self.wishes.schedule, self.model.recipe, self.scale(chosen)
+        if draft.phases:
+            phases = [each.phase for each in draft.phases]
+            yield from growth_remarks(recipe.solver, self._decay(chosen), phases, wishes.lengths)
+        else:
+            yield from schedule_remarks(recipe.solver, applied(recipe, draft.changes).solver)
+        if self.model.gpus > 1 and wishes.recipe_batch is None and scale.ratio != 1:
+            yield (
                 f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
                 "on one GPU; --recipe-batch says otherwise."
             )
         if abs(1 / scale.ratio - 1) > WORTH_A_WORD:
-            kind, scaling = self.model.recipe.solver.type, wishes.schedule.lr_scaling
-            remarks.append(rate_advice(kind, 1 / scale.ratio, scaling))
-        return remarks
+            yield rate_advice(recipe.solver.type, 1 / scale.ratio, wishes.lr_scaling)
+
+
+def _each_once(*changes: Change) -> tuple[Change, ...]:
+    """The changes without repetitions: nets that share a layer, and the audit, each ask for one."""
+    found: dict[object, Change] = {}
+    for change in changes:
+        found.setdefault((change.place, change.after), change)
+    return tuple(found.values())
 
 
 def check_has_loss(model: Model) -> None:

@@ -16,11 +16,11 @@ from math import sqrt
 
 from caffe_batch.errors import InputError
 from caffe_batch.planning.changes import Change
+from caffe_batch.planning.decay import rate_drops
 from caffe_batch.planning.numbers import as_float32
+from caffe_batch.planning.rate_curve import rate_curve_changes
+from caffe_batch.planning.solver_fields import epochs_text, rounding, set_field, whole_updates
 from caffe_batch.schema import caffe_pb2
-
-#: With more drops than this a `step` policy is a smooth decay, and stays one.
-MAX_DROPS = 100
 
 #: Solver fields that count updates between two events.
 INTERVALS = ("display", "test_interval", "snapshot")
@@ -130,18 +130,14 @@ def schedule_changes(
     run = scale.ratio
     if wishes.epochs is not None:
         run = scale.updates(wishes.epochs) / solver.max_iter
+    length = whole_updates("max_iter", solver.max_iter * run)
     if run != 1:
-        changes += _run_length(solver, scale, run, wishes.epochs)
-        changes += _rate_curve(solver, scale, run)
+        changes += _run_length(solver, scale, length, wishes.epochs)
+        changes += rate_curve_changes(solver, run, length, wishes.epochs)
     for field in INTERVALS:
-        before, epochs = getattr(solver, field), wishes.lengths.get(field)
-        if epochs is not None and (field == "snapshot" or solver.test_iter):
-            exact = scale.updates(epochs)
-            reason = f"every {_epochs(epochs)}{_rounded(exact)}"
-            changes += _set(solver, field, _whole(field, exact), reason)
-        elif before > 0 and scale.ratio != 1:
-            exact = before * scale.ratio
-            changes += _set(solver, field, _whole(field, exact), scale.reason(before, exact))
+        changes += _interval(solver, scale, wishes, field, length)
+    snapshot = next((c.after for c in changes if c.path == ("snapshot",)), solver.snapshot)
+    changes += last_snapshot(solver, length, snapshot)
     if wishes.lr_scaling is not LrScaling.NONE and scale.ratio != 1:
         factor = wishes.lr_scaling.factor(1 / scale.ratio)
         before_rate = as_float32(solver.base_lr)
@@ -156,90 +152,84 @@ def schedule_changes(
 
 
 def _run_length(
-    solver: caffe_pb2.SolverParameter, scale: Rescaling, run: Fraction, epochs: Fraction | None
+    solver: caffe_pb2.SolverParameter, scale: Rescaling, length: int, epochs: Fraction | None
 ) -> Iterator[Change]:
-    exact = solver.max_iter * run
-    reason = scale.reason(solver.max_iter, exact)
-    if epochs is not None:
-        reason = f"{_epochs(epochs)}{_rounded(exact)}"
-    yield from _set(solver, "max_iter", _whole("max_iter", exact), reason)
+    if epochs is None:
+        reason = scale.reason(solver.max_iter, solver.max_iter * scale.ratio)
+    else:
+        reason = f"{epochs_text(epochs)}{rounding(scale.updates(epochs))}"
+    yield from set_field(solver, "max_iter", length, reason)
 
 
-def _rate_curve(
-    solver: caffe_pb2.SolverParameter, scale: Rescaling, run: Fraction
+def _interval(
+    solver: caffe_pb2.SolverParameter,
+    scale: Rescaling,
+    wishes: ScheduleWishes,
+    field: str,
+    length: int,
 ) -> Iterator[Change]:
-    """What keeps the rate's curve over the length of the run (sgd_solver.cpp)."""
-    policy = solver.lr_policy
-    why = "the drop stays where it is in the run"
-    if policy == "step" and solver.stepsize > 0:
-        yield from _step(solver, run)
-    elif policy == "multistep":
-        last = 0
-        for i, before in enumerate(solver.stepvalue):
-            exact = before * run
-            last = max(_whole("stepvalue", exact), last + 1)
-            if last != before:
-                yield Change("solver", ("stepvalue", i), before, last, why + _rounded(exact))
-    elif policy in ("exp", "inv", "sigmoid"):
-        gamma = as_float32(solver.gamma)
-        after = as_float32(gamma ** float(1 / run) if policy == "exp" else gamma / float(run))
-        if after != gamma:
-            yield Change(
-                "solver", ("gamma",), gamma, after, f"the {policy} curve over the same samples"
-            )
-        if policy == "sigmoid":
-            exact = solver.stepsize * run
-            yield from _set(solver, "stepsize", _whole("stepsize", exact), why + _rounded(exact))
-
-
-def _step(solver: caffe_pb2.SolverParameter, run: Fraction) -> Iterator[Change]:
-    """A stepsize that doesn't come out whole would drift, so its drops are listed one by one."""
-    exact = solver.stepsize * run
-    drops = (solver.max_iter - 1) // solver.stepsize
-    if exact.denominator == 1 or drops < 2 or drops > MAX_DROPS:
-        why = "the drops stay where they are in the run"
-        if drops > MAX_DROPS and exact.denominator != 1:
-            drift = abs(_whole("stepsize", exact) - exact) * drops
-            why += f"; the last of {drops} is {float(drift):.1f} updates off by rounding"
-        yield from _set(solver, "stepsize", _whole("stepsize", exact), why + _rounded(exact))
+    """An interval keeps its epochs, but a run that is to be tested isn't left without a test."""
+    before, epochs = getattr(solver, field), wishes.lengths.get(field)
+    if epochs is not None and (field == "snapshot" or solver.test_iter):
+        exact = scale.updates(epochs)
+        reason = f"every {epochs_text(epochs)}{rounding(exact)}"
+    elif before > 0:
+        exact = before * scale.ratio
+        reason = scale.reason(before, exact)
+    else:
         return
-    why = f"{float(exact):.2f} updates between drops: each drop is rounded by itself"
-    yield Change("solver", ("lr_policy",), "step", "multistep", why)
-    yield Change("solver", ("stepsize",), solver.stepsize, None, why)
-    unused = list(solver.stepvalue)  # a step policy doesn't read them
-    last = 0
-    for i in range(drops):
-        last = max(_whole("stepvalue", exact * (i + 1)), last + 1)
-        before = unused[i] if i < len(unused) else None
-        yield Change("solver", ("stepvalue", i), before, last, why)
-    for i in reversed(range(drops, len(unused))):
-        yield Change("solver", ("stepvalue", i), unused[i], None, why)
+    after = whole_updates(field, exact)
+    tested = field == "test_interval" and len(solver.test_iter) > 0
+    if tested and after > length and (epochs is not None or before <= solver.max_iter):
+        reason = f"one test after the last update: {after} updates are more than the run has"
+        after = length
+    yield from set_field(solver, field, after, reason)
 
 
-def _set(
-    solver: caffe_pb2.SolverParameter, field: str, after: int, reason: str
+def last_snapshot(
+    solver: caffe_pb2.SolverParameter, length: int, snapshot: int
 ) -> Iterator[Change]:
-    before = getattr(solver, field) if solver.HasField(field) else None  # type: ignore[arg-type]
-    if before != after:
-        yield Change("solver", (field,), before, after, reason)
+    """What keeps a run from ending without the snapshot that the recipe has.
+
+    Args:
+        solver: The recipe's solver.
+        length: Updates of the run.
+        snapshot: Updates between its snapshots, 0 for none.
+    """
+    own = solver.snapshot
+    if solver.snapshot_after_train or not 0 < own <= solver.max_iter:
+        return
+    lost_last = solver.max_iter % own == 0 and length % snapshot != 0
+    if lost_last or snapshot > length:
+        reason = f"{snapshot} updates between snapshots don't divide {length}: the last has none"
+        yield from set_field(solver, "snapshot_after_train", True, reason)
 
 
-def _whole(field: str, exact: Fraction) -> int:
-    """The nearest number of updates, at least one."""
-    if exact > 2**31 - 1:
-        raise InputError(
-            f"{field} would be {float(exact):.3g} updates, more than Caffe can count",
-            hint="Give fewer --epochs, or a larger --effective-batch.",
+def schedule_remarks(
+    before: caffe_pb2.SolverParameter, after: caffe_pb2.SolverParameter
+) -> Iterator[str]:
+    """What a recipe's run has that the plan's hasn't, a sentence or two each.
+
+    Args:
+        before: The recipe's solver.
+        after: The plan's, of a plan without phases.
+    """
+    drops = len(rate_drops(before))
+    if lost := max(0, drops - len(rate_drops(after))):
+        yield (
+            f"{lost} of the recipe's {drops} drops of the rate don't happen: the run has "
+            f"{after.max_iter} updates, and Caffe drops the rate at most once an update."
         )
-    return max(1, round(exact))
+    if before.test_iter and _ends_with_test(before) and not _ends_with_test(after):
+        yield (
+            f"The recipe's last update is tested and the plan's isn't: {after.max_iter} is no "
+            f"multiple of test_interval {after.test_interval}."
+        )
 
 
-def _epochs(epochs: Fraction) -> str:
-    return "epoch" if epochs == 1 else f"{float(epochs):.4g} epochs"
-
-
-def _rounded(exact: Fraction) -> str:
-    return "" if exact.denominator == 1 else f" ({float(exact):.2f} updates, rounded once)"
+def _ends_with_test(solver: caffe_pb2.SolverParameter) -> bool:
+    """As in solver.cpp, Solve: after the last update only where the interval divides it."""
+    return solver.test_interval > 0 and solver.max_iter % solver.test_interval == 0
 
 
 def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:

@@ -168,8 +168,8 @@ def splits(
 ) -> list[tuple[int, int]]:
     """Every (batch_size, iter_size) that may be taken, largest batch_size first.
 
-    Exact ones first of all. With a tolerance also the nearest for each small iter_size and for
-    each small batch_size: of a few thousand possible ones, a few dozen.
+    Exact ones first of all. With a tolerance also the nearest below and above for each small
+    iter_size and for each small batch_size: of a few thousand possible ones, a few dozen.
 
     Args:
         effective_batch: Samples per update.
@@ -206,19 +206,19 @@ def _near(
     sizes = [sharing.unit * n for n in (*small, largest // sharing.unit) if n]
     sizes += [n for n in [wishes.batch_size] if n]
     counts = [*small] + [n for n in [wishes.iter_size] if n]
-    pairs = [(size, _times(wanted, size * sharing.each)) for size in sizes]
+    pairs = [(size, count) for size in sizes for count in _times(wanted, size * sharing.each)]
     for count in counts:
-        nearest = _times(wanted, count * sharing.each * sharing.unit)
-        fits = max(1, min(nearest, largest // sharing.unit))
-        pairs.append((fits * sharing.unit, count))
+        for size in _times(wanted, count * sharing.each * sharing.unit):
+            fits = max(1, min(size, largest // sharing.unit))
+            pairs.append((fits * sharing.unit, count))
     for size, count in pairs:
         if abs(size * count * sharing.each - wanted) <= wishes.tolerance * wanted:
             yield size, count
 
 
-def _times(wanted: int, unit: int) -> int:
-    """How often a unit goes into a number, to the nearest, at least once."""
-    return max(1, round(Fraction(wanted, unit)))
+def _times(wanted: int, unit: int) -> tuple[int, int]:
+    """How often a unit goes into a number, at least once: rounded down and rounded up."""
+    return max(1, wanted // unit), -(-wanted // unit)
 
 
 def _no_split(wanted: int, sharing: Sharing, wishes: SplitWishes) -> InputError:
@@ -343,6 +343,41 @@ def good_neighbours(
         *nearest(each for each in good if each.effective_batch < effective_batch),
         *nearest(each for each in good if each.effective_batch > effective_batch),
     ]
+
+
+def split_remarks(
+    wanted: int, chosen: Candidate, near: Sequence[Candidate], sharing: Sharing, preferred: int
+) -> Iterator[str]:
+    """What to know of a split, a sentence or two each.
+
+    Args:
+        wanted: The effective batch that was asked for.
+        chosen: The split.
+        near: Better ones nearby.
+        sharing: GPUs, and what a batch_size means.
+        preferred: What batch_size should be a multiple of.
+    """
+    size, count = chosen.batch_size, chosen.iter_size
+    if chosen.effective_batch != wanted:
+        yield (
+            f"The effective batch is {chosen.effective_batch} instead of {wanted} "
+            f"({chosen.effective_batch / wanted - 1:+.2%}), within the tolerance."
+        )
+    if size % preferred:
+        yield f"No batch_size that fits is a multiple of {preferred}."
+    if near:
+        better = " or ".join(
+            f"{each.effective_batch} = {each.batch_size} x {each.iter_size}" for each in near
+        )
+        yield (
+            f"{wanted} splits badly: {count} passes of {size}. "
+            f"Better ones nearby: {better} (--tolerance 10%)."
+        )
+    if sharing.gpus > 1 and not sharing.divided:
+        yield (
+            f"Caffe multiplies: batch_size {size} is for each of the {sharing.gpus} GPUs. "
+            "(NVIDIA's fork divides it: --engine nvcaffe.)"
+        )
 
 
 def _fits(peak: int | str, usable_bytes: int) -> bool:

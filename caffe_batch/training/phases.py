@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from caffe_batch.errors import InputError
@@ -53,7 +54,7 @@ class TrainingPhase:
     def tests_before(self, update: int) -> int:
         """Tests of this phase before the one, if any, that follows ``update`` updates.
 
-        The one that ends a phase isn't counted: the next phase begins with the same.
+        The one that ends a phase isn't counted here (see :func:`tests_done`).
         """
         every, end = self.solver.test_interval, min(update, self.last_update)
         if every <= 0 or end <= self.first_update:
@@ -92,6 +93,19 @@ def read_phases(plan: PlanFacts) -> tuple[TrainingPhase, ...]:
             TrainingPhase(number, facts.solver, solver, facts.effective_batch, done, samples)
         )
     return tuple(phases)
+
+
+def tests_done(phases: Sequence[TrainingPhase], update: int) -> tuple[int, ...]:
+    """Tests of each phase before the one, if any, that follows ``update`` updates.
+
+    Where a phase ends with a test and the next begins with the same, only that one counts.
+    """
+    done = [phase.tests_before(update) for phase in phases]
+    for number, (phase, after) in enumerate(pairwise(phases)):
+        bound = phase.last_update
+        if update >= bound and phase.tests_at(bound) and not after.tests_at(bound):
+            done[number] += 1
+    return tuple(done)
 
 
 def phase_at(phases: Sequence[TrainingPhase], done: int) -> TrainingPhase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
 from caffe_batch.planning.decay import StepDecay, step_decay
-from caffe_batch.planning.growth import Phase, Schedule, grow, phase_changes
+from caffe_batch.planning.growth import Phase, Schedule, grow
 from caffe_batch.planning.numbers import as_written
+from caffe_batch.planning.split import Sharing
 from caffe_batch.schema import caffe_pb2
 
 RECORDS = 50_000
@@ -155,10 +157,17 @@ def test_what_every_schedule_keeps(
 ) -> None:
     batch = pass_samples * iter_size
     assume(batch + pass_samples <= limit <= decay.records)
-    phases = grow(
-        decay, effective_batch=batch, pass_samples=pass_samples, schedule=schedule, max_batch=limit
-    )
+    try:
+        phases = grow(
+            decay, effective_batch=batch, pass_samples=pass_samples, schedule=schedule,
+            max_batch=limit,
+        )  # fmt: skip
+    except InputError:  # all growth there is comes to less than half a pass
+        drops = 1 if schedule is Schedule.HYBRID else len(decay.drops)
+        assert batch / decay.gamma**drops - batch <= Fraction(pass_samples, 2)
+        return
     assert phases[0].effective_batch == batch
+    assert schedule is Schedule.DECAY or phases[-1].effective_batch > batch
     assert phases[0].learning_rate == float(decay.base_lr)
     batches = [phase.effective_batch for phase in phases]
     assert batches == sorted(batches)
@@ -236,26 +245,53 @@ def test_batches_that_cannot_grow(
         grow(PAPER, effective_batch=batch, pass_samples=samples, max_batch=limit)
 
 
-def test_what_a_phase_changes_in_the_solver() -> None:
-    solver = solver_of(
-        iter_size=1, display=100, test_interval=391, snapshot=0, snapshot_after_train=False
+@pytest.mark.parametrize(
+    ("gamma", "batch", "samples", "message", "hint"),
+    [
+        (0.95, 128, 64, "drops ask for 149.293 samples", "--batch-size 32: .* grows to 160"),
+        (0.9, 128, 128, "drops ask for 175.583 samples", "--batch-size 64: .* grows to 192"),
+        (0.999, 128, 1, "drops ask for 128.385 samples", "--schedule decay: gamma is too near 1"),
+    ],
+)
+def test_a_gamma_too_near_1_says_so(
+    gamma: float, batch: int, samples: int, message: str, hint: str
+) -> None:
+    slow = step_decay(solver_of(gamma=gamma), RECORDS, 128)
+    with pytest.raises(InputError, match=f"of {batch} can't grow: .*{message}.*\n.*{hint}"):
+        grow(slow, effective_batch=batch, pass_samples=samples)
+
+
+def test_the_advice_for_a_batch_in_one_pass() -> None:
+    """A tenth of the 1,437 records is 143: one pass of 128 can't grow, passes of 8 can."""
+    decay = step_decay(solver_of(gamma=0.5, stepvalue=[60], max_iter=120), 1437, 128)
+    with pytest.raises(InputError, match="tenth of the 1437 records is 143") as caught:
+        grow(decay, effective_batch=128, pass_samples=128)
+    assert caught.value.hint == (
+        "Give --batch-size 8: in passes of 8 samples it grows to 136; or a --max-batch of at "
+        "least 256; or a smaller --effective-batch."
     )
-    phases = grow(PAPER, effective_batch=128, pass_samples=64, max_batch=5120)
-    changes = phase_changes(solver, PAPER, phases[1], more_follow=True)
-    assert [(change.field, change.before, change.after) for change in changes] == [
-        ("iter_size", 1, 10),
-        ("lr_policy", "multistep", "fixed"),
-        ("gamma", 0.2, None),
-        ("stepvalue[2]", 62560, None),
-        ("stepvalue[1]", 46920, None),
-        ("stepvalue[0]", 23460, None),
-        ("max_iter", 78200, 28200),
-        ("display", 100, 20),  # an epoch takes 79 updates
-        ("test_interval", 391, 79),
-        ("snapshot_after_train", False, True),
-    ]
-    last = phase_changes(solver, PAPER, phases[3], more_follow=False)
-    fields = {change.field: change.after for change in last}
-    assert fields["base_lr"] == 0.032
-    assert (fields["max_iter"], fields["display"], fields["test_interval"]) == (29240, 3, 10)
-    assert "snapshot_after_train" not in fields
+    assert grow(decay, effective_batch=128, pass_samples=8)[-1].effective_batch == 136
+    with pytest.raises(InputError, match="--batch-size 4: in passes of 8 samples"):
+        grow(decay, effective_batch=128, pass_samples=128, sharing=Sharing(gpus=2))
+
+
+@given(
+    decay=decays,
+    pass_samples=st.integers(1, 60),
+    iter_size=st.integers(1, 9),
+    gpus=st.sampled_from([1, 2, 3]),
+)
+def test_the_batch_size_advised_grows(
+    decay: StepDecay, pass_samples: int, iter_size: int, gpus: int
+) -> None:
+    batch, sharing = pass_samples * iter_size * gpus, Sharing(gpus)
+    assume(batch < decay.records / 10)
+    try:
+        grow(decay, effective_batch=batch, pass_samples=pass_samples * gpus, sharing=sharing)
+    except InputError as error:
+        advised = re.search(r"--batch-size (\d+)", error.hint or "")
+        if advised:
+            smaller = int(advised[1])
+            assert smaller < pass_samples
+            phases = grow(decay, effective_batch=batch, pass_samples=smaller * gpus)
+            assert phases[-1].effective_batch > batch

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from caffe_batch.errors import InputError
 from caffe_batch.net import NetFile, Recipe
 from caffe_batch.planning.changes import Change, applied
+from caffe_batch.planning.decay import MAX_DROPS, rate_drops
 from caffe_batch.planning.schedule import (
     LrScaling,
     Rescaling,
     ScheduleWishes,
     rate_advice,
     schedule_changes,
+    schedule_remarks,
 )
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.learning_rate import learning_rate
@@ -73,13 +75,162 @@ def test_each_number_is_rounded_once_from_the_files_own(
     before, after = [*drops, recipe.max_iter], [*plan.stepvalue, plan.max_iter]
     for old, new in zip(before, after, strict=True):
         exact = max(Fraction(1), Fraction(old * own, batch))
-        assert abs(new - exact) <= Fraction(1, 2)
+        apart = set(after) & {new - 1, new + 1}  # two are never rounded to one update
+        assert abs(new - exact) <= Fraction(1, 2) or (apart and abs(new - exact) < len(after))
 
 
 def test_drops_that_would_fall_together_stay_apart() -> None:
     recipe = solver("max_iter: 9 lr_policy: 'multistep' gamma: 0.5 stepvalue: 1 stepvalue: 2")
     plan, _ = rescaled(recipe, Rescaling(1, 4, None))
     assert list(plan.stepvalue) == [1, 2]
+
+
+def rates(given_: Solver) -> list[float]:
+    """The rate of each update."""
+    return [learning_rate(given_, done) for done in range(given_.max_iter)]
+
+
+def test_a_drop_before_the_first_update_stays_there() -> None:
+    recipe = solver(
+        "max_iter: 90 lr_policy: 'multistep' gamma: 0.5 base_lr: 1 stepvalue: 0 stepvalue: 45"
+    )
+    plan, changes = rescaled(recipe, Rescaling(30, 10, RECORDS))
+    assert list(plan.stepvalue) == [0, 135]
+    assert "stepvalue[0]" not in {change.field for change in changes}
+    assert rates(plan)[::3] == rates(recipe)
+
+
+def test_a_drop_is_not_rounded_past_the_end() -> None:
+    """Caffe's last update has max_iter - 1 updates before it: a drop at max_iter is none."""
+    recipe = solver("max_iter: 100 lr_policy: 'multistep' gamma: 0.5 stepvalue: 50 stepvalue: 99")
+    plan, changes = rescaled(recipe, Rescaling(1, 10, RECORDS))
+    assert (plan.max_iter, list(plan.stepvalue)) == (10, [5, 9])
+    assert [change.reason for change in changes if change.path == ("stepvalue", 1)] == [
+        "the drop stays where it is in the run, apart from the others and before max_iter "
+        "(9.90 updates, rounded once)"
+    ]
+    assert list(schedule_remarks(recipe, plan)) == []
+
+
+def test_drops_that_never_happen_still_dont() -> None:
+    recipe = solver(
+        "max_iter: 100 lr_policy: 'multistep' gamma: 0.5 stepvalue: 99 stepvalue: 100 "
+        "stepvalue: 104"
+    )
+    plan, _ = rescaled(recipe, Rescaling(1, 10, RECORDS))
+    assert (plan.max_iter, list(plan.stepvalue)) == (10, [9, 10, 10])
+
+
+def test_a_step_that_is_rounded_past_the_end_is_listed() -> None:
+    """Multiples of 30 up to 91: three drops. 10 would give two up to 30."""
+    recipe = solver("max_iter: 91 lr_policy: 'step' stepsize: 30 gamma: 0.5")
+    plan, _ = rescaled(recipe, Rescaling(1, 3, RECORDS))
+    assert (plan.max_iter, plan.lr_policy, list(plan.stepvalue)) == (30, "multistep", [10, 20, 29])
+    once = solver("max_iter: 100 lr_policy: 'step' stepsize: 50 gamma: 0.5")
+    plan, _ = rescaled(once, Rescaling(33, 100, RECORDS))  # 16 would drop at 32 of 33 as well
+    assert (plan.max_iter, plan.lr_policy, list(plan.stepvalue)) == (33, "multistep", [16])
+
+
+def test_drops_that_have_no_update_left_are_told() -> None:
+    recipe = solver("max_iter: 9 lr_policy: 'multistep' gamma: 0.5 stepvalue: [2, 4, 6, 8]")
+    plan, _ = rescaled(recipe, Rescaling(1, 3, RECORDS))
+    assert (plan.max_iter, list(plan.stepvalue)) == (3, [1, 2, 3, 4])
+    assert list(schedule_remarks(recipe, plan)) == [
+        "2 of the recipe's 4 drops of the rate don't happen: the run has 3 updates, and Caffe "
+        "drops the rate at most once an update."
+    ]
+
+
+@given(
+    drops=st.lists(st.integers(0, 400), min_size=1, max_size=12),
+    step=st.integers(1, 200),
+    policy=st.sampled_from(["step", "multistep"]),
+    length=st.integers(2, 400),
+    own=st.integers(1, 40),
+    batch=st.integers(1, 40),
+)
+def test_every_drop_happens_in_the_plan_if_it_does_in_the_recipe(
+    drops: list[int], step: int, policy: str, length: int, own: int, batch: int
+) -> None:
+    recipe = Solver(
+        max_iter=length, lr_policy=policy, gamma=0.5, base_lr=1, stepsize=step,
+        stepvalue=sorted(drops),
+    )  # fmt: skip
+    plan, _ = rescaled(recipe, Rescaling(own, batch, None))
+    before, after = rates(recipe), rates(plan)
+    number = len(rate_drops(recipe))
+    assume(number <= MAX_DROPS)
+    room = plan.max_iter - (0 not in rate_drops(recipe))
+    assert after[-1] == before[-1] or number > room
+    assert before[0] == after[0]
+    assert after[-1] == 0.5 ** len(rate_drops(plan))
+
+
+def test_a_run_shorter_than_the_interval_ends_with_a_test() -> None:
+    recipe = solver("max_iter: 600 test_iter: 1 test_interval: 100 snapshot: 100 display: 100")
+    plan, changes = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(4))
+    assert {change.field: change.after for change in changes} == {
+        "max_iter": 40, "test_interval": 40
+    }  # fmt: skip
+    assert changes[-1].reason == (
+        "one test after the last update: 100 updates are more than the run has"
+    )
+    plan, _ = rescaled(
+        recipe, Rescaling(100, 100, 1000), epochs=Fraction(4), test_every=Fraction(5)
+    )
+    assert plan.test_interval == 40
+
+
+@pytest.mark.parametrize(
+    "fields", ["test_iter: 1 test_interval: 1000", "test_interval: 100"], ids=["never", "no net"]
+)
+def test_a_recipe_without_tests_gets_none(fields: str) -> None:
+    recipe = solver(f"max_iter: 600 {fields}")
+    _, changes = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(4))
+    assert {change.field for change in changes} == {"max_iter"}
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "after_train", "kept"),
+    [
+        (100, "true", False),
+        (100, "false", True),  # none at all otherwise
+        (700, "false", False),  # none in the recipe
+        (0, "false", False),
+        (20, "false", False),  # 40 is a multiple
+        (24, "false", True),  # divides 600, not 40
+        (36, "false", False),  # divides neither
+    ],
+)
+def test_the_last_snapshot_is_kept(snapshot: int, after_train: str, kept: bool) -> None:
+    recipe = solver(f"max_iter: 600 snapshot: {snapshot} snapshot_after_train: {after_train}")
+    plan, changes = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(4))
+    assert ("snapshot_after_train" in {change.field for change in changes}) is kept
+    assert plan.snapshot == snapshot
+
+
+def test_a_last_test_that_is_lost_is_told() -> None:
+    recipe = solver("max_iter: 600 test_iter: 1 test_interval: 60")
+    plan, _ = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(40))
+    assert list(schedule_remarks(recipe, plan)) == [
+        "The recipe's last update is tested and the plan's isn't: 400 is no multiple of "
+        "test_interval 60."
+    ]
+    plan, _ = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(30))
+    assert list(schedule_remarks(recipe, plan)) == []
+
+
+@pytest.mark.parametrize("policy", ["exp", "inv", "sigmoid"])
+def test_the_reason_of_a_smooth_curve_says_over_what(policy: str) -> None:
+    recipe = solver(f"max_iter: 600 lr_policy: '{policy}' gamma: 0.9 power: 1 stepsize: 300")
+    _, changes = rescaled(recipe, Rescaling(100, 200, 1000))
+    reasons = {change.field: change.reason for change in changes}
+    assert reasons["gamma"] == f"the recipe's whole {policy} curve over the same samples"
+    _, changes = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(30))
+    reasons = {change.field: change.reason for change in changes}
+    assert reasons["gamma"] == f"the recipe's whole {policy} curve over the run's 30 epochs"
+    if policy == "sigmoid":
+        assert reasons["stepsize"] == "the middle of the curve stays where it is in the run"
 
 
 def test_steps_that_dont_come_out_whole_dont_drift() -> None:

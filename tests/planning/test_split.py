@@ -184,6 +184,42 @@ def test_a_poor_split_has_better_neighbours() -> None:
     ]
 
 
+@given(effective=st.integers(2, 700), usable=st.integers(2, 90), gpus=st.integers(1, 3))
+def test_better_neighbours_are_the_nearest_there_are(
+    effective: int, usable: int, gpus: int
+) -> None:
+    sharing, wanted = Sharing(gpus), effective * gpus
+    candidates = make_candidates(wanted, sharing, EXACT, usable, peaks)
+    best = choose(candidates, wanted)
+    assert best is not None
+    near = good_neighbours(wanted, sharing, best, usable, peaks)
+    if not near:
+        return
+    # All splits within a tenth of it that fit and take half the passes or fewer.
+    all_splits = [
+        (abs(size * count * gpus - wanted), size * count * gpus, count)
+        for size in range(1, usable + 1)
+        for count in range(1, best.iter_size // 2 + 1)
+        if 10 * abs(size * count * gpus - wanted) <= wanted
+    ]
+    fewest = min(count for _, _, count in all_splits)
+    good = [each for each in all_splits if 2 * each[2] <= 3 * fewest]
+    below = min((each for each in good if each[1] < wanted), default=None)
+    above = min((each for each in good if each[1] > wanted), default=None)
+    assert [(each.effective_batch, each.iter_size) for each in near] == [
+        each[1:] for each in (below, above) if each is not None
+    ]
+
+
+def test_both_roundings_of_a_size_are_looked_at() -> None:
+    """1021 = 7 x 145.86: 146 is nearer, but it is above."""
+    best = chosen(1021, EXACT, usable=150)
+    near = good_neighbours(1021, ALONE, best, 150, peaks)
+    assert [(each.effective_batch, each.batch_size, each.iter_size) for each in near] == [
+        (1020, 102, 10), (1022, 146, 7)
+    ]  # fmt: skip
+
+
 def test_a_good_split_has_none() -> None:
     assert good_neighbours(256, ALONE, chosen(256, EXACT, usable=70), 70, peaks) == []
     # A prime that fits whole.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Wishes, make_plan
 from caffe_batch.planning.changes import Change
 from caffe_batch.planning.decay import step_decay
-from caffe_batch.planning.growth import PlannedPhase, grow, phase_changes
+from caffe_batch.planning.growth import PlannedPhase, grow
+from caffe_batch.planning.phase_changes import phase_changes
 from caffe_batch.rendering.job_files import JobFiles, write_job
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import JobDirectory, JobState, UpdateMetrics, read_metrics, train
@@ -58,11 +60,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
             phase,
             (
                 *split,
-                *phase_changes(recipe.solver, decay, phase, more_follow=phase is not phases[-1]),
+                *own,
                 *clipping(phase.iter_size),
             ),
         )
-        for phase in phases
+        for phase, own in zip(phases, phase_changes(recipe.solver, decay, phases), strict=True)
     )
     plan = replace(plan, phases=planned, changes=planned[0].changes)
     return write_job(plan, recipe, None, sources, tmp_path / "job")
@@ -84,7 +86,7 @@ def test_each_phase_has_a_solver_and_a_net(files: JobFiles) -> None:
         "net.phase2.prototxt", "net.phase3.prototxt", "net.prototxt",
         "solver.phase2.prototxt", "solver.phase3.prototxt", "solver.prototxt",
     ]  # fmt: skip
-    for number, (iter_size, last, every) in enumerate([(2, 24, 12), (4, 36, 6), (8, 42, 3)], 1):
+    for number, (iter_size, last, every) in enumerate([(2, 24, 12), (4, 36, 10), (8, 42, 3)], 1):
         fields = solver_fields(files, number)
         assert (fields["iter_size"], fields["max_iter"]) == (iter_size, last)
         assert (fields["lr_policy"], fields["test_interval"]) == ("fixed", every)
@@ -126,4 +128,10 @@ def test_real_caffe_trains_them_as_one_job(files: JobFiles, runtime: Runtime) ->
     assert [line.update for line in updates] == list(range(1, 43))
     assert [line.effective_batch for line in updates] == 24 * [6] + 12 * [12] + 6 * [24]
     assert updates[-1].samples == 3 * 2 * 72  # each epoch of each phase sees 72 samples
-    assert 'name: "tiny8"' in job.log.read_text()
+    log = job.log.read_text()
+    assert 'name: "tiny8"' in log
+    # A test at the end of each phase, one at each bound, an epoch between two where that can be.
+    tested = re.findall(r"Iteration (\d+), Testing net", log)
+    assert [int(update) for update in tested] == [0, 12, 24, 30, 36, 39, 42]
+    taken = re.findall(r"Snapshotting to binary proto file .*_iter_(\d+)\.caffemodel", log)
+    assert [int(update) for update in taken] == [24, 36]  # none at the end, as in the recipe
