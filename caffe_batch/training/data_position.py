@@ -24,7 +24,7 @@ from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.rendering.files import write_text
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.phases import TrainingPhase, phase_at, tests_done
+from caffe_batch.training.phases import TrainingPhase, past_tests, phase_at
 
 #: Types that can be brought to a record, and where their settings are.
 SETTINGS = {"Data": "data_param", "HDF5Data": "hdf5_data_param", "ImageData": "image_data_param"}
@@ -125,7 +125,7 @@ def data_start(phases: Sequence[TrainingPhase], update: int, sources: Sources) -
     recipes = [
         read_recipe(phase.path, allow_unknown_fields=True) for phase in phases[: last.number]
     ]
-    seen, tests = [last.samples(update)], tests_done(phases, update)
+    seen, tests = [last.samples(update)], past_tests(phases, update)
     for number in range(len(recipes[-1].tests)):
         seen.append(
             sum(

@@ -54,7 +54,7 @@ class TrainingPhase:
     def tests_before(self, update: int) -> int:
         """Tests of this phase before the one, if any, that follows ``update`` updates.
 
-        The one that ends a phase isn't counted here (see :func:`tests_done`).
+        The one that ends a phase isn't counted here (see :func:`past_tests`).
         """
         every, end = self.solver.test_interval, min(update, self.last_update)
         if every <= 0 or end <= self.first_update:
@@ -95,7 +95,7 @@ def read_phases(plan: PlanFacts) -> tuple[TrainingPhase, ...]:
     return tuple(phases)
 
 
-def tests_done(phases: Sequence[TrainingPhase], update: int) -> tuple[int, ...]:
+def past_tests(phases: Sequence[TrainingPhase], update: int) -> tuple[int, ...]:
     """Tests of each phase before the one, if any, that follows ``update`` updates.
 
     Where a phase ends with a test and the next begins with the same, only that one counts.

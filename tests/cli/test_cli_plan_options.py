@@ -122,6 +122,27 @@ def test_lengths_in_epochs(folder: Path) -> None:
     assert fields["snapshot"] == (60, 3)  # 2.92
 
 
+def test_a_run_shorter_than_its_intervals(folder: Path) -> None:
+    answer = plan("--epochs", 5)
+    fields = changed(answer)
+    assert (fields["max_iter"], fields["test_interval"]) == ((240, 29), (60, 29))
+    assert "snapshot" not in fields  # Caffe takes one after the last update
+    assert "last update" not in " ".join(answer["notes"])
+
+
+def test_what_is_lost_is_in_the_notes(folder: Path) -> None:
+    (note,) = plan("--epochs", 12)["notes"]  # 70 updates
+    assert note == (
+        "The recipe's last update is tested and the plan's isn't: 70 is no multiple of "
+        "test_interval 60."
+    )
+    notes = plan("--epochs", "0.3")["notes"]  # 2 updates, room for one drop
+    assert notes == [
+        "1 of the recipe's 2 drops of the rate don't happen: the run has 2 updates, and Caffe "
+        "drops the rate at most once an update."
+    ]
+
+
 def test_test_records(folder: Path) -> None:
     answer = plan("--test-records", 35)
     assert answer["tests"] == [{"number": 0, "batch_size": 7, "test_iter": 5, "records": 35}]
@@ -147,6 +168,17 @@ def test_growth(folder: Path) -> None:
         (12, 3), (24, 6), (40, 10)
     ]  # fmt: skip
     assert [each["last_update"] for each in phases] == [120, 150, 170]
+    # A test every 10 epochs, as in the recipe: at the bounds once.
+    solvers = [read_solver(Path("job", each["solver"])) for each in phases]
+    assert [
+        update
+        for solver, each in zip(solvers, phases, strict=True)
+        for update in range(each["first_update"], each["last_update"] + 1)
+        if update % solver.test_interval == 0
+    ] == [0, 60, 120, 150, 170]
+    # 6 updates an epoch at 12 are more than the 70 records.
+    samples = 120 * 12 + 30 * 24 + 20 * 40
+    assert f"40 of them see the records {samples / RECORDS:.6g} times" in content["notes"][0]
     # The compensation follows the phase.
     clips = [
         read_solver(Path("job", phase["solver"])).clip_gradients for phase in content["phases"]
@@ -191,6 +223,23 @@ def test_bad_input_writes_nothing(folder: Path, options: list[object], message: 
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert tree(folder) == before
+
+
+def test_a_gamma_too_near_1_cant_grow(folder: Path) -> None:
+    (folder / "solver.prototxt").write_text(SOLVER.replace("gamma: 0.5", "gamma: 0.9"))
+    grow = ("plan", "solver.prototxt", "--gpu-memory", "2GiB", "--schedule", "grow",
+            "--max-batch", 60)  # fmt: skip
+    before = tree(folder)
+    done = call(*grow, "--out", "job")
+    assert done.code == 2
+    assert "of 12 can't grow: the recipe's drops ask for 14.8148 samples" in done.err
+    assert "Give --batch-size 4: in passes of 4 samples it grows to 16." in done.err
+    assert tree(folder) == before
+    assert call(*grow, "--batch-size", 4).code == 0
+    (folder / "solver.prototxt").write_text(SOLVER.replace("gamma: 0.5", "gamma: 0.99"))
+    done = call(*grow)
+    assert done.code == 2
+    assert "--schedule decay: gamma is too near 1" in done.err
 
 
 @pytest.mark.parametrize("policy", ["fixed", "inv", "poly", "exp", "sigmoid"])

@@ -19,8 +19,9 @@ SETTINGS = {
     "step": "gamma: 0.3 stepsize: 7",
     "exp": "gamma: 0.9",
     "inv": "gamma: 0.02 power: 0.75",
-    # Two steps at the same update, and one that is not in order: one step an update is taken.
-    "multistep": "gamma: 0.5 stepvalue: 5 stepvalue: 5 stepvalue: 3 stepvalue: 17",
+    # One before the first update, one after the last. Two at the same update, and one that is not
+    # in order: one step an update is taken.
+    "multistep": "gamma: 0.5 stepvalue: [0, 5, 5, 3, 17, 23]",
     "poly": "power: 1.5",
     "sigmoid": "gamma: 0.4 stepsize: 11",
 }

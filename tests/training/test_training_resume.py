@@ -20,7 +20,7 @@ from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.data_position import FROM_FIRST_RECORD, DataStart, data_start
 from caffe_batch.training.job import Attempt, JobDirectory
 from caffe_batch.training.metrics import read_metrics
-from caffe_batch.training.phases import TrainingPhase, read_phases, tests_done
+from caffe_batch.training.phases import TrainingPhase, past_tests, read_phases
 from caffe_batch.training.process import WORKER
 from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
@@ -168,9 +168,9 @@ def test_a_test_at_a_bound_counts_once() -> None:
     once = phase(1, 0, 20, test_interval=10)
     for interval, tests in [(5, (2, 3)), (7, (3, 2))]:  # 20 again, 25, 30; 21, 28
         both = (once, phase(2, 20, 34, test_interval=interval))
-        assert tests_done(both, 34) == tests
-        assert tests_done(both, 19) == (2, 0)
-    assert tests_done((once, phase(2, 20, 34, test_interval=7)), 20) == (3, 0)
+        assert past_tests(both, 34) == tests
+        assert past_tests(both, 19) == (2, 0)
+    assert past_tests((once, phase(2, 20, 34, test_interval=7)), 20) == (3, 0)
 
 
 @pytest.fixture
