@@ -142,6 +142,7 @@ def _refuse_strategies_options(ctx: click.Context, target: str, names: list[str]
 
 def _directory(request: PlanRequest, out: Path | None) -> Path:
     """The directory with the strategies of a net, written if it isn't there."""
+    from caffe_batch.experiments.compare import check_tests
     from caffe_batch.rendering.strategy_files import read_strategies, strategies_file
 
     if out is None:
@@ -150,7 +151,7 @@ def _directory(request: PlanRequest, out: Path | None) -> Path:
             hint="Give --out DIR, or a directory that `caffe-batch strategies ... --out` wrote.",
         )
     if not strategies_file(out).exists():
-        find(request, out)
+        find(request, out, check_tests)
         return out
     before, now = read_strategies(out).get("request", {}), request_json(request)
     other = [name for name in now if before.get(name) != now[name]]

@@ -29,7 +29,10 @@ from caffe_batch.cli.plan_options import (
 from caffe_batch.cli.plan_request import PlanRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from caffe_batch.planning.strategies import Strategies
+    from caffe_batch.schema.caffe_pb2 import SolverParameter
 
 
 #: The options that describe the recipe and the memory; a PlanRequest takes them.
@@ -82,13 +85,24 @@ def strategies(out: Path | None, as_json: bool, **options: Any) -> None:
         )
 
 
-def find(request: PlanRequest, out: Path | None) -> Strategies:
-    """The strategies, and their directories if ``out`` is given."""
+def find(
+    request: PlanRequest,
+    out: Path | None,
+    check: Callable[[SolverParameter], None] = lambda solver: None,
+) -> Strategies:
+    """The strategies, and their directories if ``out`` is given.
+
+    Args:
+        request: The recipe and the memory.
+        out: Where the directories go.
+        check: Refuses a recipe before anything is written.
+    """
     from caffe_batch.planning.strategies import find_strategies
     from caffe_batch.rendering.strategy_files import write_strategies
     from caffe_batch.runtimes.machine import free_host_bytes
 
     recipe = request.prepare()
+    check(recipe.model.recipe.solver)
     found = find_strategies(recipe.model, recipe.budget, recipe.wishes, free_host_bytes())
     if out is not None:
         write_strategies(found, recipe.solver_text, request_json(request), out)

@@ -27,6 +27,7 @@ from caffe_batch.prototxt import read_solver
 from caffe_batch.rendering.job_copy import copy_job
 from caffe_batch.rendering.strategy_files import read_strategies
 from caffe_batch.runtimes.base import Runtime
+from caffe_batch.schema.caffe_pb2 import SolverParameter
 from caffe_batch.training.job import JobDirectory, JobState
 from caffe_batch.training.options import Options
 from caffe_batch.training.process import SignalRelay, forwarded_signals
@@ -89,7 +90,8 @@ def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watc
     """
     content = read_strategies(directory)
     ways = _chosen(content["strategies"], settings.names)
-    _check_tested(JobDirectory(directory / ways[0]["name"]))
+    first = JobDirectory(directory / ways[0]["name"])
+    check_tests(read_solver(first.solver, allow_unknown_fields=True))
     trainings = [
         Training(way["name"], seed, _job(directory, way["name"], seed))
         for seed in settings.seeds  # every way with one seed, before any with the next
@@ -128,8 +130,12 @@ def _chosen(ways: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[s
     return [way for way in ways if way["possible"] and (not names or way["name"] in names)]
 
 
-def _check_tested(job: JobDirectory) -> None:
-    solver = read_solver(job.solver, allow_unknown_fields=True)
+def check_tests(solver: SolverParameter) -> None:
+    """Refuses a recipe without tests.
+
+    Raises:
+        InputError: It tests nothing.
+    """
     if not solver.test_iter or solver.test_interval < 1:
         raise InputError(
             "the recipe tests nothing, so there is nothing to compare",

@@ -149,6 +149,26 @@ def reshape_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[B
     ]
 
 
+def written_out(layers: Sequence[Layer]) -> list[str]:
+    """Sizes along the first axis that stand in layers and stay what the batch size may be.
+
+    Those of Slice layers, and of Reshape layers that aren't taken for the batch size itself.
+
+    Returns:
+        A phrase each, with layer, field and value.
+    """
+    taken = {site.layer for site in batch_sites(layers)}
+    found = []
+    for i, layer in enumerate(layers):
+        settings = layer.settings
+        if layer.type == "Slice" and 0 in (settings.axis, settings.slice_dim):
+            found += [(layer.name, "slice_param.slice_point", n) for n in settings.slice_point]
+        elif layer.type == "Reshape" and settings.axis == 0 and i not in taken:
+            found += [(layer.name, "reshape_param.shape.dim", n) for n in settings.shape[:1]
+                      if n > 0]  # fmt: skip
+    return [f"layer {name!r} {field}: {value}" for name, field, value in found]
+
+
 def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     """The batch sizes among literal shapes (see :func:`batch_sites`)."""
     time = _time_and_batch(layers)

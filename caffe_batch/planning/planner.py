@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from caffe_batch.errors import DoesNotFitError, InputError, NetError
-from caffe_batch.memory.ledger import LayerBytes
+from caffe_batch.errors import InputError, NetError
 from caffe_batch.memory.model import Prediction
 from caffe_batch.memory.predict import Model
 from caffe_batch.planning.audit import audit
@@ -16,6 +15,7 @@ from caffe_batch.planning.changes import Change, applied, batch_changes, iter_si
 from caffe_batch.planning.decay import StepDecay, step_decay
 from caffe_batch.planning.findings import Cause, Finding, compensations
 from caffe_batch.planning.growth import PlannedPhase, Schedule, grow
+from caffe_batch.planning.no_fit import does_not_fit
 from caffe_batch.planning.phase_changes import growth_remarks, phase_changes
 from caffe_batch.planning.plan import Plan, TestSplit
 from caffe_batch.planning.schedule import (
@@ -41,7 +41,6 @@ from caffe_batch.planning.testing import (
     planned_tests,
     smallest,
 )
-from caffe_batch.sizes import format_size
 
 #: Test batches make room for the train net down to this size; below only if nothing fits else.
 SMALLEST_TEST_BATCH = 8
@@ -98,7 +97,7 @@ def make_plan(model: Model, budget: Budget, wishes: Wishes | None = None) -> Pla
     planner = _Planner(model, budget, wishes, SMALLEST_TEST_BATCH)
     found = planner.best() or _Planner(model, budget, wishes, 1).best()
     if found is None:
-        raise does_not_fit(planner.lean, budget, planner.smallest_built())
+        raise does_not_fit(planner.lean, budget, planner.smallest_candidates())
     return found
 
 
@@ -150,14 +149,11 @@ class _Planner:
             if settled.fits:
                 return self.plan(candidates, settled, draft)
 
-    def smallest_built(self) -> int:
-        """The smallest batch_size that Caffe builds."""
-        built = [
-            each.batch_size
-            for each in self._make_candidates(self.wishes.split)
-            if each.predicted_peak_bytes is not None
-        ]
-        return built[-1]
+    def smallest_candidates(self) -> list[Candidate]:
+        """The smallest batch_size that Caffe builds, and smaller ones, which it refuses."""
+        candidates = self._make_candidates(self.wishes.split)
+        built = [n for n, each in enumerate(candidates) if each.predicted_peak_bytes is not None]
+        return candidates[built[-1] :]
 
     def draft(self, chosen: Candidate) -> _Draft:
         """Everything that a split changes, and what it then costs."""
@@ -369,28 +365,3 @@ def check_has_loss(model: Model) -> None:
             hint="Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy "
             "file? Training needs the train_val one.",
         )
-
-
-def does_not_fit(model: Model, budget: Budget, size: int) -> DoesNotFitError:
-    """The error for a budget that not even the smallest batch fits, with the costliest layers."""
-    prediction = model.at(size)
-    missing = prediction.allocated_bytes - budget.usable_bytes
-    costly = sorted(prediction.layers, key=lambda layer: layer.bytes, reverse=True)[:5]
-    test = ", a smaller TEST batch_size" if model.recipe.tests else ""
-    lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
-    return DoesNotFitError(
-        f"batch_size {size} needs {format_size(prediction.allocated_bytes)}, "
-        f"{format_size(missing)} ({missing:,} bytes) more than the "
-        f"{format_size(budget.usable_bytes)} that the budget of "
-        f"{format_size(budget.budget_bytes)} leaves for Caffe. "
-        f"The layers that cost most:{lines}",
-        missing_bytes=missing,
-        hint=f"Try more memory, smaller input images{test}, or see all layers with "
-        "`caffe-batch memory`.",
-    )
-
-
-def _cost(layer: LayerBytes, total: int) -> str:
-    where = "" if layer.net == "train" else f", {layer.net} net"
-    share = layer.bytes / total if total else 0.0
-    return f"{layer.name} ({layer.type}{where}): {format_size(layer.bytes)}, {share:.0%}"

@@ -25,6 +25,8 @@ def plan_view(plan: Plan) -> RenderableType:
     """The summary, the candidates around the chosen one, the audit, and every change."""
     parts: list[RenderableType] = [Text(plan.summary(), style="bold"), ""]
     parts.append(_candidates(plan))
+    if plan.tests and len(plan.candidates) > 1:
+        parts.append(Text("The other rows are with the smallest test batches.", style="dim"))
     for note in plan.notes:
         parts += ["", Text(note)]
     if plan.phases:

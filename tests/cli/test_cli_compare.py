@@ -88,3 +88,14 @@ def test_called_again_it_trains_nothing_anew(
     assert json.loads(again.out) == json.loads((folder / "run" / "compare.json").read_text())
     by_directory = call("compare", folder / "run", *ARGS)
     assert by_directory.out == first.out
+
+
+def test_a_recipe_without_tests_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_recipe(tmp_path)
+    solver = tmp_path / "solver.prototxt"
+    text = re.sub(r"test_(iter|interval|initialization): \S+", "", solver.read_text())
+    solver.write_text(text)
+    done = call("compare", solver, "--gpu-memory", "1GiB", "--out", tmp_path / "run", *ARGS)
+    assert (done.code, done.out) == (2, "")
+    assert "tests nothing, so there is nothing to compare" in done.err
+    assert not (tmp_path / "run").exists()
