@@ -4,10 +4,11 @@
 
 A job of three growing phases, with a snapshot every five updates, is killed at random points:
 SIGKILL to the worker, to the supervisor, or to both at once, a fifth of them while it starts. After
-each kill `caffe-batch train DIR` is called again, at once. Each update sees all records once or
-more, so a run that goes on from any update sees the same samples as one that was never stopped: at
-the end the weights and the solver's history must be those of a straight run, bit for bit. Prints
-the figures and writes results/soak.json.
+each kill `caffe-batch train DIR` is called again, at once. No update sees a whole number of epochs,
+so every attempt has to find the record to go on with: at the end the weights and the solver's
+history must be those of a straight run, bit for bit. Prints the figures and writes
+results/soak.json. If the weights differ, it says where that began: the first update with another
+loss, the first snapshot with other weights, and the attempts around it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -34,12 +36,19 @@ from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.options import Options
-from caffe_batch.training.snapshots import CORRUPT, list_snapshots
+from caffe_batch.training.snapshots import CORRUPT, Snapshot, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import write_job
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
+KEEP_EVERY = 100
 VICTIMS = ("worker", "supervisor", "both")
+
+#: What is shown of an attempt.
+SHOWN = (
+    "number", "phase", "resumed_from", "first_update", "last_update", "batch_size", "iter_size",
+    "threads", "ending", "detail", "choices",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,22 +61,22 @@ class Kill:
 
 
 def make_job(folder: Path, updates: int) -> JobDirectory:
-    """Three phases: 70, 140 and 280 samples an update, of 70 records."""
+    """Three phases: 63, 133 and 259 samples an update, of 70 records."""
     folder.mkdir()
     ends = [updates // 2, updates * 3 // 4, updates]
     return write_job(
-        folder, max_iter=ends[0], batch_size=7, iter_size=10, snapshot=5, width=10_000,
+        folder, max_iter=ends[0], batch_size=7, iter_size=9, snapshot=5, width=10_000,
         lr_policy='"fixed"', base_lr=0.01, test_interval=500, display=1000,
         later=[
             {"max_iter": end, "iter_size": iter_size}
-            for end, iter_size in zip(ends[1:], (20, 40), strict=True)
+            for end, iter_size in zip(ends[1:], (19, 37), strict=True)
         ],
     )  # fmt: skip
 
 
 def start(job: JobDirectory) -> subprocess.Popen[bytes]:
     """``caffe-batch train`` as a child."""
-    options = ["--quiet", "--keep-last", "3", "--keep-every", "1000"]
+    options = ["--quiet", "--keep-last", "3", "--keep-every", str(KEEP_EVERY)]
     return subprocess.Popen(
         [sys.executable, "-m", "caffe_batch", "train", str(job.path), *options],
         stdout=subprocess.DEVNULL,
@@ -113,13 +122,55 @@ def runs(pid: int, job: JobDirectory) -> bool:
         return False
 
 
-def learned(job: JobDirectory) -> tuple[list[Any], list[Any]]:
-    """The weights and the history of the last snapshot."""
-    last = list_snapshots(job.snapshots)[-1]
-    net = caffe_pb2.NetParameter.FromString(last.weights.read_bytes())
-    state = caffe_pb2.SolverState.FromString(last.state.read_bytes())
+def learned(snapshot: Snapshot) -> tuple[list[Any], list[Any]]:
+    """The weights and the history of a snapshot."""
+    net = caffe_pb2.NetParameter.FromString(snapshot.weights.read_bytes())
+    state = caffe_pb2.SolverState.FromString(snapshot.state.read_bytes())
     weights = [list(blob.data) for layer in net.layer for blob in layer.blobs]
     return weights, [list(blob.data) for blob in state.history]
+
+
+def losses(job: JobDirectory) -> dict[int, float | None]:
+    """The loss of each update that metrics.jsonl tells of."""
+    lines = read_metrics(job.metrics)
+    return {line.update: line.loss for line in lines if isinstance(line, UpdateMetrics)}
+
+
+def told_missing(job: JobDirectory) -> set[int]:
+    """The updates whose losses the attempts say to be missing."""
+    record = job.read_record()
+    notes = " ".join(note for each in (record.attempts if record else ()) for note in each.choices)
+    bounds = re.findall(r"lacks the losses and tests of updates (\d+) to (\d+)", notes)
+    return {each for first, last in bounds for each in range(int(first), int(last) + 1)}
+
+
+def differences(killed: JobDirectory, straight: JobDirectory) -> dict[str, Any]:
+    """Where the killed run began to be another one than the straight one; empty if it never did.
+
+    A loss is that of the weights before its update, on the samples of its update.
+    """
+    mine, theirs = losses(killed), losses(straight)
+    update = min((each for each in mine if mine[each] != theirs.get(each)), default=None)
+    kept = {each.update: each for each in list_snapshots(straight.snapshots)}
+    snapshots = [each for each in list_snapshots(killed.snapshots) if each.update in kept]
+    differ = [each.update for each in snapshots if learned(each) != learned(kept[each.update])]
+    if update is None and not differ:
+        return {}
+    began = min(each for each in (update, *differ) if each is not None)
+    record = killed.read_record()
+    attempts = record.attempts if record else ()
+    there = [each.number for each in attempts if each.first_update < began]
+    return {
+        "first_update_with_another_loss": update,
+        "snapshots_before_it_alike": [each.update for each in snapshots if each.update < began],
+        "first_snapshot_that_differs": min(differ, default=None),
+        "splits": sorted({(each.batch_size, each.iter_size) for each in attempts}, key=str),
+        "attempts_around": [
+            {name: getattr(each, name) for name in SHOWN}
+            for each in attempts
+            if there and abs(each.number - there[-1]) < 3
+        ],
+    }
 
 
 def soak(job: JobDirectory, points: list[int], draw: random.Random) -> dict[str, Any]:
@@ -182,12 +233,17 @@ def main() -> None:
         job = make_job(Path(folder, "killed"), args.updates)
         result = soak(job, points, draw)
         straight = make_job(Path(folder, "straight"), args.updates)
-        train(straight, runtimes.find(), Options(keep_last=1))
+        train(straight, runtimes.find(), Options(keep_last=3, keep_every=KEEP_EVERY))
+        ends = [list_snapshots(each.snapshots)[-1] for each in (job, straight)]
+        different = differences(job, straight)
         lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+        missing = {*range(1, args.updates + 1)} - {line.update for line in lines}
         result |= {
-            "bit_identical": learned(job) == learned(straight),
+            "bit_identical": not different and learned(ends[0]) == learned(ends[1]),
+            "differences": different,
             "losses_twice_in_metrics": len(lines) - len({line.update for line in lines}),
-            "losses_missing_in_metrics": args.updates - len({line.update for line in lines}),
+            "losses_missing_in_metrics": len(missing),
+            "of_these_not_told": len(missing - told_missing(job)),
             "seconds": round(time.monotonic() - began),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
@@ -198,6 +254,7 @@ def main() -> None:
     if (
         result["state"] != "finished"
         or not result["bit_identical"]
+        or result["of_these_not_told"]
         or result["went_back_behind_a_recorded_snapshot"]
     ):
         raise SystemExit("something was lost")

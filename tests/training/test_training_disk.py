@@ -14,11 +14,13 @@ from caffe_batch.errors import TrainingError
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.job import JobDirectory, JobRecord, JobState
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
+from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.snapshots import CORRUPT, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.command import call
 from tests.planned_jobs import write_job
+from tests.training.small_sources import net, write_sources
 
 #: A hidden layer this wide makes files of 2.2 MB, two a snapshot.
 WIDTH = 14_000
@@ -139,3 +141,31 @@ def test_data_that_is_gone_between_two_attempts(runtime: Runtime, tmp_path: Path
     assert [attempt.first_update for attempt in record_of(job).attempts] == [0, 30, 30]
     assert not list(job.snapshots.glob(f"*{CORRUPT}"))
     check_complete(job)
+
+
+def test_an_image_that_is_gone_while_it_trains(runtime: Runtime, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    write_sources(sources)
+    job = write_job(
+        tmp_path, net=net(sources, ["images"], 6, 4), max_iter=10**6, snapshot=10,
+        test_iter=3, test_interval=10**6,
+    )  # fmt: skip
+    image, away = sources / "an image 17.png", tmp_path / "away.png"
+
+    def remove(progress: Progress) -> None:
+        if progress.update > 20 and image.exists():
+            image.rename(away)
+
+    with pytest.raises(TrainingError, match=r"failed check: .*Could not load .*an image 17\.png"):
+        train(job, runtime, Options(keep_last=2), remove)
+    there = list_snapshots(job.snapshots)[-1].update
+    assert there >= 20
+    away.rename(image)
+    job.solver.write_text(
+        job.solver.read_text().replace("max_iter: 1000000", f"max_iter: {there + 9}")
+    )
+    assert train(job, runtime).update == there + 9
+    assert record_of(job).attempts[-1].first_update == there
+    lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    assert lines[-1].update == there + 9
+    assert len(lines) == len({line.update for line in lines})

@@ -110,6 +110,38 @@ def test_killed_in_each_phase_the_weights_are_the_same(runtime: Runtime, tmp_pat
     assert learned(ends[0]) == learned(ends[1])
 
 
+def test_killed_between_two_phases(runtime: Runtime, tmp_path: Path) -> None:
+    """The first has said that it is done, and the second has no worker yet."""
+    settings: dict[str, object] = {
+        **WHOLE, "batch_size": 6, "max_iter": 20, "test_interval": 10_000,
+        "later": [{"max_iter": 40, "iter_size": 9}],
+    }  # fmt: skip
+    jobs = []
+    for name in ("straight", "killed"):
+        (tmp_path / name).mkdir()
+        jobs.append(write_job(tmp_path / name, **settings))  # type: ignore[arg-type]
+    straight, job = jobs
+    train(straight, runtime)
+    code = (
+        "import os, sys; from caffe_batch import runtimes; from caffe_batch.training import run; "
+        "from caffe_batch.training import JobDirectory, train; "
+        "run.Run._obstacle = lambda *_: os.kill(os.getpid(), 9); "
+        "train(JobDirectory(sys.argv[1]), runtimes.find(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(job.path), runtime.name]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    (attempt,) = record_of(job).attempts
+    assert (attempt.phase, attempt.ending, attempt.last_update) == (1, "finished", 20)
+    assert train(job, runtime).update == 40
+    check_complete(job, 40)
+    assert [(each.phase, each.first_update) for each in record_of(job).attempts] == [
+        (1, 0),
+        (2, 20),
+    ]
+    ends = [list_snapshots(each.snapshots)[-1].state for each in jobs]
+    assert learned(ends[0]) == learned(ends[1])
+
+
 @pytest.mark.parametrize("victims", ["supervisor", "both"])
 def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
     job = write_job(

@@ -18,10 +18,12 @@ from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.data_position import FROM_FIRST_RECORD, DataStart, data_start
+from caffe_batch.training.ending import Ending, EndReason
 from caffe_batch.training.job import Attempt, JobDirectory
-from caffe_batch.training.metrics import read_metrics
+from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.phases import TrainingPhase, past_tests, read_phases
 from caffe_batch.training.process import WORKER
+from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import write_job
@@ -138,6 +140,30 @@ def test_images_shuffled_in_the_midst_of_an_epoch(
         "Going on from update 3 (tiny_iter_3.solverstate).",
         "Training on the CPU: this Caffe is built without GPU code.",
     )
+
+
+def test_a_smaller_split_reads_on(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an out-of-memory: positions count samples, so the updates see the same ones."""
+    kinds = ["lmdb", "leveldb", "hdf5", "images"]
+    straight = job_over(tmp_path / "straight", kinds, max_iter=20)
+    train(straight, runtime)
+    job = job_over(tmp_path / "split", kinds, max_iter=20)
+    killed(job, runtime, 20, monkeypatch)
+    split_smaller(job, job.read_plan(), Ending(EndReason.HOST_MEMORY, "no memory", 1))
+    train(job, runtime)
+    last = attempts_of(job)[-1]
+    assert (last.batch_size, last.iter_size) == (3, 6)
+    assert 0 < last.first_update < 20
+    assert last.first_update * 18 % LMDB  # in the midst of an epoch
+    updates = [
+        [line for line in read_metrics(each.metrics) if isinstance(line, UpdateMetrics)]
+        for each in (job, straight)
+    ]
+    assert [line.update for line in updates[0]] == list(range(1, 21))
+    for mine, theirs in zip(*updates, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
 
 
 def phase(number: int, first: int, end: int, **fields: Any) -> TrainingPhase:
