@@ -255,6 +255,7 @@ def main() -> None:
         result["state"] != "finished"
         or not result["bit_identical"]
         or result["of_these_not_told"]
+        or result["losses_twice_in_metrics"]
         or result["went_back_behind_a_recorded_snapshot"]
     ):
         raise SystemExit("something was lost")

@@ -271,6 +271,7 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
         return Kept()
     last, seconds = 0, 0.0
     temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)  # half of one, if a kill has cut this short before
     with MetricsFile(temporary) as kept:
         for metrics in read_metrics(path):
             again = tests_again and isinstance(metrics, NetTestMetrics)
@@ -278,5 +279,6 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
                 kept.append(metrics)
                 seconds = max(seconds, metrics.seconds)
                 last = metrics.update if isinstance(metrics, UpdateMetrics) else last
+        kept.sync()
     temporary.replace(path)
     return Kept(last, seconds)

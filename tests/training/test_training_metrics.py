@@ -95,6 +95,13 @@ def test_rewind(path: Path, snapshot: int, again: bool, kept: list[Metrics], tol
     assert [file.name for file in path.parent.iterdir()] == ["metrics.jsonl"]
 
 
+def test_a_rewind_that_a_kill_cut_short_is_made_anew(path: Path) -> None:
+    with MetricsFile(path.with_name("metrics.jsonl.new")) as half:
+        half.append(update(1))
+    assert rewind(path, 9, tests_again=False) == Kept(4, 2.1)
+    assert list(read_metrics(path)) == LINES
+
+
 def test_rewind_without_a_file(tmp_path: Path) -> None:
     assert rewind(tmp_path / "none", 5, tests_again=True) == Kept()
     assert not list(tmp_path.iterdir())
