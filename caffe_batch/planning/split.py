@@ -314,6 +314,7 @@ def good_neighbours(
 ) -> list[Candidate]:
     """The nearest effective batches below and above that take half the passes, or fewer.
 
+    Nearest of those that take at most half as many passes again as the fewest that were looked at.
     Empty where the chosen split is no poor one: where the memory wouldn't hold twice its batch.
 
     Args:

@@ -192,23 +192,18 @@ def test_better_neighbours_are_the_nearest_there_are(
     candidates = make_candidates(wanted, sharing, EXACT, usable, peaks)
     best = choose(candidates, wanted)
     assert best is not None
-    near = good_neighbours(wanted, sharing, best, usable, peaks)
-    if not near:
-        return
-    # All splits within a tenth of it that fit and take half the passes or fewer.
-    all_splits = [
-        (abs(size * count * gpus - wanted), size * count * gpus, count)
-        for size in range(1, usable + 1)
-        for count in range(1, best.iter_size // 2 + 1)
-        if 10 * abs(size * count * gpus - wanted) <= wanted
-    ]
-    fewest = min(count for _, _, count in all_splits)
-    good = [each for each in all_splits if 2 * each[2] <= 3 * fewest]
-    below = min((each for each in good if each[1] < wanted), default=None)
-    above = min((each for each in good if each[1] > wanted), default=None)
-    assert [(each.effective_batch, each.iter_size) for each in near] == [
-        each[1:] for each in (below, above) if each is not None
-    ]
+    for each in good_neighbours(wanted, sharing, best, usable, peaks):
+        off = each.effective_batch - wanted
+        assert off != 0
+        assert 10 * abs(off) <= wanted
+        assert 2 * each.iter_size <= best.iter_size
+        # No other on its side that fits is nearer with as few passes.
+        others = (
+            size * count * gpus - wanted
+            for size in range(1, usable + 1)
+            for count in range(1, each.iter_size + 1)
+        )
+        assert min(abs(other) for other in others if other * off > 0) == abs(off)
 
 
 def test_both_roundings_of_a_size_are_looked_at() -> None:
