@@ -15,20 +15,23 @@ from caffe_batch.runtimes import Runtime
 WORKER = Path(__file__).with_name("train_worker.py")
 
 #: Takes memory until only so many bytes are free, says how many are, and holds it until its
-#: standard input closes. Runs anywhere that libcudart is.
+#: standard input closes. Through the driver, which is there wherever a GPU is.
 HOLDER = """
-import ctypes, ctypes.util, glob, sys
-names = [ctypes.util.find_library("cudart"), *glob.glob("/usr/lib/*/libcudart.so.*")]
-cuda = ctypes.CDLL(next(name for name in names if name))
+import ctypes, sys
+cuda = ctypes.CDLL("libcuda.so.1")
 def check(status):
     if status:
-        sys.exit("cudart: error %d" % status)
-free, total, block = ctypes.c_size_t(), ctypes.c_size_t(), ctypes.c_void_p()
-check(cuda.cudaSetDevice(int(sys.argv[1])))
-check(cuda.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
+        sys.exit("libcuda: error %d" % status)
+device, context, block = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
+free, total = ctypes.c_size_t(), ctypes.c_size_t()
+check(cuda.cuInit(0))
+check(cuda.cuDeviceGet(ctypes.byref(device), int(sys.argv[1])))
+check(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+check(cuda.cuCtxSetCurrent(context))
+check(cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
 take = free.value - int(sys.argv[2])
-check(cuda.cudaMalloc(ctypes.byref(block), ctypes.c_size_t(take)) if take > 0 else 0)
-check(cuda.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)))
+check(cuda.cuMemAlloc_v2(ctypes.byref(block), ctypes.c_size_t(take)) if take > 0 else 0)
+check(cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
 print(free.value, flush=True)
 sys.stdin.read()
 """
@@ -110,7 +113,7 @@ def only_free(runtime: Runtime, gpu: int, free_bytes: int) -> Iterator[int]:
         line = holder.stdout.readline()
         if not line:
             holder.communicate()
-            raise RuntimeError("no memory could be held: libcudart doesn't answer")
+            raise RuntimeError("no memory could be held: see the line above")
         try:
             yield int(line)
         finally:

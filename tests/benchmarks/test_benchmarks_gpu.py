@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +20,12 @@ from benchmarks.gpu.device import Seen
 from benchmarks.gpu.layers import Case
 from benchmarks.gpu.measure import measure, obstacle
 from benchmarks.gpu.parts import PARTS, Setting
+from caffe_batch.memory import Model
+from caffe_batch.net import Sources, read_recipe
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.machine import Gpu, Gpus
+from tools.count_gpu_memory.nets import own_nets
 
 RUN = Path(parts.__file__).with_name("run.sh")
 
@@ -127,6 +132,58 @@ def test_memory_jobs_are_enough() -> None:
     jobs = parts.memory_jobs(Setting(runtime=None))  # type: ignore[arg-type]
     assert len(jobs) >= 6
     assert sum(len(job.batch_sizes) for job in jobs) >= 2 * len(jobs) - 1
+
+
+class SmallGpu(Setting):
+    """A GPU whose free memory is the budget of ``fit``: beside Caffe's requests it takes FIXED."""
+
+    FIXED, ROUND = 200 * 2**20, 30 * 2**20
+
+    def watch(self, solver: Path | None, directory: Path, turns: Sequence[int]) -> Seen:
+        if solver is None:
+            return Seen((), self.FIXED - self.ROUND)
+        prediction = Model(read_recipe(solver), Sources((directory,))).at()
+        needs = self.FIXED + prediction.allocated_bytes
+        if needs > parts.FIT_BUDGET:
+            return Seen(None, 0, "Check failed: error == cudaSuccess (2 vs. 0)  out of memory")
+        return Seen((0.1,) * len(turns), needs)
+
+
+@contextmanager
+def nobody_else(runtime: Runtime, gpu: int, free_bytes: int) -> Iterator[int]:
+    yield free_bytes
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> SmallGpu:
+    monkeypatch.setattr(parts, "only_free", nobody_else)
+    monkeypatch.setattr(parts, "FIT_NET", "resnet50")
+    monkeypatch.setattr(parts, "FIT_BATCH", 32)
+    nets = [net for net in own_nets() if net.name in ("digits", "resnet50")]
+    monkeypatch.setattr(parts, "own_nets", lambda: iter(nets))
+    return SmallGpu(runtime=None)  # type: ignore[arg-type]
+
+
+def test_fit(small: SmallGpu, tmp_path: Path) -> None:
+    """The arithmetic of the real thing: with the measured reserve it is exact, else explained."""
+    fit = parts.check_fit(small, tmp_path)
+    assert fit["fixed_bytes"] == {
+        "context": small.FIXED - small.ROUND, "with_data": small.FIXED
+    }  # fmt: skip
+    exact, generous = fit["cases"]
+    assert (exact["reserve_bytes"], generous["reserve_bytes"]) == (small.FIXED, 512 * 2**20)
+    assert exact["planned_runs"]
+    assert exact["next_larger"][0] > exact["planned"][0]
+    assert not exact["next_larger_runs"]
+    assert fit["held"]
+
+
+def test_memory(small: SmallGpu, tmp_path: Path) -> None:
+    memory = parts.measure_memory(small, tmp_path)
+    assert {row["net"] for row in memory["cases"]} == {"digits", "resnet50"}
+    assert [row["beside_fixed_and_predicted"] for row in memory["cases"] if row["ran"]] == (
+        [0] * sum(row["ran"] for row in memory["cases"])
+    )
 
 
 def test_what_a_fit_says() -> None:
