@@ -177,6 +177,7 @@ class PlanRequest(NetRequest):
         from caffe_batch.planning import Cause, LrScaling, ScheduleWishes, SplitWishes, Wishes
         from caffe_batch.planning.growth import Schedule
         from caffe_batch.planning.records import count_records
+        from caffe_batch.rendering.job_files import gpus_of_job
 
         tests = recipe.tests
         if len(self.test_records) not in (0, len(tests)):
@@ -206,4 +207,5 @@ class PlanRequest(NetRequest):
             growth=Schedule(self.schedule),
             max_batch=self.max_batch,
             keep_tests=self.keep_tests,
+            own_gpus=None if recipe.solver_path is None else gpus_of_job(recipe.solver_path),
         )

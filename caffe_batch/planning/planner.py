@@ -66,6 +66,7 @@ class Wishes:
             None.
         keep_tests: Leave the test nets' batches and test_iter as they are, where they don't read
             through the train net's own data layer.
+        own_gpus: GPUs that the files were planned for; None if nobody knows.
     """
 
     effective_batch: int | None = None
@@ -77,6 +78,7 @@ class Wishes:
     growth: Schedule = Schedule.DECAY
     max_batch: int | None = None
     keep_tests: bool = False
+    own_gpus: int | None = None
 
 
 def make_plan(model: Model, budget: Budget, wishes: Wishes | None = None) -> Plan:
@@ -245,7 +247,7 @@ class _Planner:
                 f"the solver has iter_size {own_iter}, and an update takes at least one pass",
                 hint="Correct it, or give --effective-batch N: the plan sets iter_size.",
             )
-        return self.model.batch_size * own_iter * self.sharing.each
+        return self._own_batch() * self._each(wishes.own_gpus or self.model.gpus)
 
     def _recipe_batch(self, chosen: Candidate) -> int:
         """Samples per update that the files' schedule was written for."""
@@ -254,18 +256,24 @@ class _Planner:
             return given
         if self.model.recipe.solver_path is None:  # the template's is made for the plan's batch
             return self.wanted
-        return self._own_batch() * (self.sharing.each if self._own_gpus(chosen) > 1 else 1)
+        return self._own_batch() * self._each(self._own_gpus(chosen))
 
     def _own_gpus(self, chosen: Candidate) -> int:
         """GPUs that the files are for.
 
-        A recipe for several GPUs and one for a single GPU look alike: where the files with these
-        GPUs have the effective batch that they are known to have, or that of the plan, they are
-        for these GPUs.
+        A recipe for several GPUs and one for a single GPU look alike, unless they are of a job:
+        where the files with these GPUs have the effective batch that they are known to have, or
+        that of the plan, they are for these GPUs.
         """
+        if self.wishes.own_gpus is not None:
+            return self.wishes.own_gpus
         given = self.wishes.schedule.recipe_batch
         known = (self.wanted, chosen.effective_batch) if given is None else (given,)
         return self.model.gpus if self._own_batch() * self.sharing.each in known else 1
+
+    def _each(self, gpus: int) -> int:
+        """Samples per update of so many GPUs for each of batch_size x iter_size."""
+        return replace(self.sharing, gpus=gpus).each
 
     def _own_batch(self) -> int:
         """Samples per update of the files as they are, on a single GPU (NVCaffe: on all)."""
@@ -340,7 +348,8 @@ class _Planner:
             yield from growth_remarks(recipe.solver, self._decay(chosen), phases, wishes.lengths)
         else:
             yield from schedule_remarks(recipe.solver, applied(recipe, draft.changes).solver)
-        if self.model.gpus > 1 and wishes.recipe_batch is None and scale.ratio != 1:
+        told = wishes.recipe_batch or self.wishes.own_gpus
+        if self.model.gpus > 1 and told is None and scale.ratio != 1:
             yield (
                 f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
                 "on one GPU; --recipe-batch says otherwise."

@@ -81,6 +81,17 @@ class JobFiles:
         return {"solver": str(self.solver), "net": str(self.net), "plan": str(self.plan)}
 
 
+def gpus_of_job(solver: Path) -> int | None:
+    """GPUs that a solver was planned for; None if it is no job's, or its plan can't be read."""
+    files = JobFiles(solver.parent)
+    try:
+        content = json.loads(files.plan.read_text(encoding="utf-8"))
+        own = [files.solver.name, *(phase["solver"] for phase in content["phases"])]
+        return int(content["gpus"]) if solver.name in own else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def with_solver(
     recipe: Recipe,
     sources: Sources,

@@ -75,7 +75,7 @@ class Container(Runtime):
         return f"caffe-batch-{readable}-{hashlib.sha256(os.fsencode(job)).hexdigest()[:8]}"
 
     def command(self, args: Sequence[str]) -> list[str]:
-        options = ["--rm", "--init", *self._user()]
+        options = ["--rm", "--init", "--no-healthcheck", *self._user()]
         if has_driver():
             options += ENGINES[self.engine]
         options += [f"--env={name}" for name in PASSED]

@@ -78,3 +78,28 @@ def test_a_job_planned_again_is_the_same_training(runtime: Runtime, tmp_path: Pa
     assert weights_of(tmp_path / "clipped", runtime) != pytest.approx(straight, rel=1e-2, abs=1e-3)
     for job in (four, two, back, own):
         assert weights_of(job, runtime) == pytest.approx(straight, rel=1e-5, abs=1e-7), job.name
+
+
+def test_a_job_for_two_gpus_planned_again(tmp_path: Path) -> None:
+    """Its sums are for two GPUs, and so is its schedule: plan.json beside the solver tells."""
+    (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(SOLVER.format(net=tmp_path / "net.prototxt"))
+    weight = 'layer "loss" loss_weight[0]'
+    two = tmp_path / "two"
+    changes = plan_again(solver, two, 3, "--mode", "gpu", "--gpus", "2", "--iter-size", "2")
+    assert changes["clip_gradients"] == (1.5, 3.0)
+    assert changes[weight] == (0.5, 2.0)
+    one = plan_again(two / "solver.prototxt", tmp_path / "one", 12, "--mode", "gpu")
+    assert (one["clip_gradients"], one[weight]) == ((3.0, 1.5), (2.0, 0.5))
+    assert "max_iter" not in one
+    four = plan_again(two / "solver.prototxt", tmp_path / "four", 1, "--mode", "gpu", "--gpus", "4")
+    assert (four["clip_gradients"], four[weight]) == ((3.0, 4.5), (2.0, 6.0))
+    assert "max_iter" not in four
+    # The default effective batch is the job's, on one GPU as well.
+    done = call("plan", two / "solver.prototxt", "--gpu-memory", "1GiB", "--json")
+    assert json.loads(done.out)["effective_batch"] == 12
+    # Other files beside a plan aren't the job's.
+    (two / "mine.prototxt").write_text((two / "solver.prototxt").read_text())
+    done = call("plan", two / "mine.prototxt", "--gpu-memory", "1GiB", "--json")
+    assert json.loads(done.out)["effective_batch"] == 6

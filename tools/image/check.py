@@ -3,7 +3,8 @@
     python tools/image/check.py [cpu] [gpu]
 
 In each, as its ordinary user: doctor, the layer types, the digits demo on the CPU, a stop by a
-signal that takes a snapshot. No toolchain may be in there; and libcaffe of the GPU image must hold
+signal that takes a snapshot. Where there is Podman, a training on this machine with the worker in
+the image. No toolchain may be in there; and libcaffe of the GPU image must hold
 GPU code for every architecture that the Dockerfile names.
 """
 
@@ -88,6 +89,21 @@ def check(target: str, folder: Path) -> None:
         expect(any(snapshots.glob("*.solverstate")), "no snapshot after a signal")
         if target == "gpu":
             check_gpu_code(inside, folder)
+    check_engine(target, folder)
+
+
+def check_engine(target: str, folder: Path) -> None:
+    """A training on this machine whose worker runs in the image, where there is Podman."""
+    if not shutil.which("podman"):
+        print("no podman: `train --runtime podman` was not tried")
+        return
+    program = [sys.executable, "-m", "caffe_batch"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*program, "train", str(folder / "job"), "--cpu", "--restart", "--runtime",
+               f"podman:{IMAGES[target]}"]  # fmt: skip
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout)
+    expect(done.stdout.startswith("Finished: 400 of 400"), "no training through podman")
 
 
 def check_gpu_code(inside: Sequence[str], folder: Path) -> None:
