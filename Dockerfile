@@ -51,7 +51,7 @@ RUN apt-get update \
 # Compute capabilities with GPU code of their own; the highest goes in as PTX too, which the driver
 # compiles for newer GPUs. One alone builds in a fraction of the time.
 ARG CAPABILITIES="60 61 70 75 80 86 89 90"
-COPY docker/build-caffe docker/protobuf-3.21.patch /docker/
+COPY docker/build-caffe docker/cpu-mode.patch docker/protobuf-3.21.patch /docker/
 RUN /docker/build-caffe /src/caffe-1.0.0+git20180821.99bd997 /caffe "$CAPABILITIES"
 
 # --- caffe-batch in an environment of its own, with the packages that docker/requirements.txt pins.
@@ -154,6 +154,7 @@ RUN sed -i 's/^Components:.*/Components: main contrib non-free/' \
         libopencv-imgcodecs406 \
         libopencv-imgproc406 \
         libprotobuf32 \
+        libpython3.11 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 
 COPY --from=program-gpu /opt/caffe-batch /opt/caffe-batch
