@@ -101,7 +101,7 @@ def _plan_first(
     target: str, plan: dict[str, Any], out: Path | None, *, noise_scale: bool
 ) -> JobDirectory:
     from caffe_batch.training import JobDirectory
-    from caffe_batch.training.checks import check_accumulates
+    from caffe_batch.training.checks import check_accumulates, check_one_gpu
 
     if Path(target).is_dir():
         raise InputError(
@@ -111,6 +111,7 @@ def _plan_first(
     job = JobDirectory(out or f"{Path(target).stem}.job")
 
     def check(plan: Plan) -> None:
+        check_one_gpu(plan.gpus, job.plan)
         if noise_scale:
             check_accumulates(max(plan.iter_sizes))
 

@@ -26,7 +26,10 @@ from caffe_batch.planning.both_sizes import BothSizes
 from caffe_batch.planning.changes import Change, batch_changes
 from caffe_batch.planning.data_order import finding_of_order
 from caffe_batch.planning.findings import COMPENSATED, Cause, Finding, Scope, Verdict
-from caffe_batch.planning.numbers import LARGEST_FLOAT32, as_float32
+from caffe_batch.planning.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
+
+#: A moving average's window that is so near, relatively, is the same.
+NEAR_ENOUGH = 0.01
 
 
 def audit(
@@ -36,6 +39,7 @@ def audit(
     iter_size: int,
     gpus: int = 1,
     own_gpus: int = 1,
+    summed_iter: int | None = None,
     refused: Collection[Cause] = (),
 ) -> tuple[Finding, ...]:
     """Every cause that makes, or could make, the split training another one than the whole.
@@ -46,14 +50,16 @@ def audit(
         iter_size: Passes accumulated into one update.
         gpus: GPUs that share each update.
         own_gpus: GPUs that share each update of the files as they are.
+        summed_iter: Passes that losses which are sums are summed over; iter_size if None. Where
+            the batch grows, that of the first phase: else their steps would grow with it.
         refused: Causes that are not to be compensated.
 
     Returns:
         The findings: the solver's first, then by layer in the net's order. Of one pass on one GPU,
         which is the whole batch, only what undoes the files' own compensations.
     """
-    split = BothSizes(model, batch_size, iter_size, gpus, own_gpus)
-    if split.parts == split.own_parts == 1:
+    split = BothSizes(model, batch_size, iter_size, gpus, own_gpus, summed_iter)
+    if split.parts == split.own_parts == split.summed_parts == 1:
         return ()
     findings = list(_of_solver(split))
     try:
@@ -97,25 +103,25 @@ def _of_solver(split: BothSizes) -> Iterator[Finding]:
 
 def _clipping(split: BothSizes) -> Iterator[Finding]:
     k, before = split.iter_size, as_float32(split.model.recipe.solver.clip_gradients)
-    more = Fraction(k, split.own_iter)
+    after = as_float32(min(before * k / split.own_iter, LARGEST_FLOAT32))
     what = (
         f"Caffe compares the threshold with the norm of the summed gradient, {k} times the mean's"
     )
-    if more != 1:
+    if after != before:
         change = Change(
-            "solver", ("clip_gradients",), before,
-            as_float32(min(before * float(more), LARGEST_FLOAT32)),
+            "solver", ("clip_gradients",), before, after,
             f"the norm is taken of the sum of {k} gradients, before it is divided by iter_size"
             + _instead(split.own_iter),
         )  # fmt: skip
         yield Finding(
             Cause.CLIP_GRADIENTS, None, Verdict.COMPENSATED,
-            f"{what}{_instead(split.own_iter)}; {float(more):g} times the threshold clips the "
-            "same.",
+            f"{what}{_instead(split.own_iter)}; {k / split.own_iter:g} times the threshold "
+            "clips the same.",
             (change,),
         )  # fmt: skip
     elif k > 1:
-        yield Finding(Cause.CLIP_GRADIENTS, None, Verdict.EXACT, f"{what} as in the files.")
+        said = f"{what} as in the files: {before:g} stays."
+        yield Finding(Cause.CLIP_GRADIENTS, None, Verdict.EXACT, said)
 
 
 def _instead(own: int) -> str:
@@ -215,18 +221,21 @@ def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
         offer="use_global_stats: true when fine-tuning; else as large a batch_size as fits.",
     )  # fmt: skip
     own, before = split.own_iter, as_float32(decay)
-    after = before if k == own else as_float32(before ** (own / k))
-    if after == before:  # or 0, or 1
+    if k == own or before in (0, 1):
         return
+    exact = before ** (own / k)
+    after = min(as_float32(exact), LARGEST_BELOW_1)
+    near = abs((1 - after) / (1 - exact) - 1) <= NEAR_ENOUGH
     root = Fraction(own, k)
     change = split.change(
         station.small, ("batch_norm_param", "moving_average_fraction"), before, after,
         f"{k} passes of an update then forget as much as {own} did: {before:g}^({root})",
     )  # fmt: skip
     yield Finding(
-        Cause.BATCH_NORM_AVERAGE, name, Verdict.COMPENSATED,
+        Cause.BATCH_NORM_AVERAGE, name, Verdict.COMPENSATED if near else Verdict.APPROXIMATE,
         f"The moving averages decay in each pass, {k} times an update{_instead(own)}; the "
-        f"fraction to the power of {root} keeps their window.",
+        f"fraction to the power of {root} keeps their window"
+        + ("." if near else ", as far as single precision holds it."),
         (change,),
     )  # fmt: skip
 
@@ -262,7 +271,8 @@ def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
         sums = any(split.is_sum(station.tops[i]) for i in weighted)
         yield Finding(
             cause, node.layer.name, Verdict.EXACT,
-            f"It is a sum over the batch, and the files' loss_weight is for {split.parts} passes."
+            f"It is a sum, and its loss_weight is for the sum over {split.summed_parts} x "
+            f"{split.per_gpu} samples."
             if sums
             else "It is a mean over the batch, and the mean of the passes is the same mean.",
         )  # fmt: skip
@@ -290,8 +300,7 @@ def _weigh(
         f"{float(each):g} times too small" if each > 1 else f"{float(1 / each):g} times too large"
         for each in factors.values()
     )
-    mean = f"the mean of {split.parts} passes{_instead(split.own_parts)} is {away}"
-    reason = f"a sum over the batch: {mean}"
+    summed = f"summed over {split.per_gpu} samples it is {away}"
     if node is station.small:
         weights, written = node.loss, bool(node.layer.loss_weights)
     else:  # a Split has taken the weight of its bottom over, and has it on its first top
@@ -301,15 +310,15 @@ def _weigh(
         split.change(
             node, ("loss_weight", i),
             as_float32(weight) if written else None,
-            as_float32(as_float32(weight) * float(factors.get(i, 1))), reason,
+            as_float32(as_float32(weight) * float(factors.get(i, 1))),
+            f"no mean over the batch: {summed}",
         )
         for i, weight in enumerate(weights)
         if i in factors or not written
     ]  # fmt: skip
     return Finding(
         cause, node.layer.name, Verdict.COMPENSATED,
-        f"It doesn't divide by the batch size, so that {mean}; {times} the loss_weight makes up "
-        "for it.",
+        f"It doesn't divide by the batch size: {summed}; {times} the loss_weight makes up for it.",
         tuple(changes),
     )  # fmt: skip
 

@@ -25,6 +25,8 @@ class BothSizes:
         iter_size: Passes accumulated into one update.
         gpus: GPUs that share each update.
         own_gpus: GPUs that share each update of the files as they are.
+        summed_iter: Passes that make the batch which losses that are sums are summed over:
+            iter_size if None. Where the batch grows, that of the first phase.
     """
 
     model: Model
@@ -32,6 +34,7 @@ class BothSizes:
     iter_size: int
     gpus: int
     own_gpus: int = 1
+    summed_iter: int | None = None
 
     @property
     def own_iter(self) -> int:
@@ -64,9 +67,14 @@ class BothSizes:
         return follow(self.small, self._whole[0], self._whole[1])
 
     @property
+    def summed_parts(self) -> int:
+        """Passes, on all GPUs, over which a loss that is a sum is summed."""
+        return (self.summed_iter or self.iter_size) * self.gpus
+
+    @property
     def more_parts(self) -> Fraction:
-        """How many passes make an update for each that makes one in the files as they are."""
-        return Fraction(self.parts, self.own_parts)
+        """How many passes such a loss is summed over for each in the files as they are."""
+        return Fraction(self.summed_parts, self.own_parts)
 
     def is_sum(self, samples: Samples) -> bool:
         """Whether a loss of this kind grows with the batch: each of its elements counts."""

@@ -18,6 +18,7 @@ from typing import Any
 from caffe_batch.errors import InputError
 from caffe_batch.planning.changes import Change
 from caffe_batch.planning.decay import MAX_DROPS, StepDecay
+from caffe_batch.planning.solver_fields import whole_updates
 from caffe_batch.planning.split import Sharing, divisors
 
 #: The noise goes with rate / batch up to about this share of the records.
@@ -152,13 +153,14 @@ def grow(
         rate = decay.base_lr * decay.gamma**number * Fraction(batch, effective_batch)
         per_epoch = -(-decay.records // batch)
         done = phases[-1].last_update if phases else 0
+        updates = whole_updates("max_iter", (end - start) * per_epoch)
         phases.append(
             Phase(
                 first_epoch=start,
                 epochs=end - start,
                 updates_per_epoch=per_epoch,
                 first_update=done,
-                last_update=done + max(1, round((end - start) * per_epoch)),
+                last_update=whole_updates("max_iter", Fraction(done + updates)),
                 effective_batch=batch,
                 iter_size=batch // pass_samples,
                 learning_rate=float(rate),
@@ -209,7 +211,8 @@ def _cannot_grow(
     ]
     hints = []
     if smaller:
-        size, grown = smaller[-1]
+        best = max(grown for _, grown in smaller)
+        size, grown = next(pair for pair in reversed(smaller) if pair[1] >= 0.95 * best)
         hints.append(
             f"--batch-size {size // sharing.each}: in passes of {size} samples it grows to {grown}"
         )

@@ -9,6 +9,9 @@ from itertools import count
 #: The largest finite single-precision number (IEEE 754), FLT_MAX in C.
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 
+#: The largest single-precision number below 1.
+LARGEST_BELOW_1 = 1 - 2.0**-24
+
 
 def as_float32(value: float) -> float:
     """The shortest decimal that stands for the same single-precision number.

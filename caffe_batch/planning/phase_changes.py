@@ -59,7 +59,9 @@ def _rate_changes(
 ) -> Iterator[Change]:
     before = float(decay.base_lr)
     if phase.learning_rate != before:
-        yield Change("solver", ("base_lr",), before, phase.learning_rate, phase.reason)
+        scaled = "--lr-scaling: the recipe's first rate, for the effective batch"
+        reason = phase.reason if phase.first_update else scaled
+        yield Change("solver", ("base_lr",), before, phase.learning_rate, reason)
     reason = "a phase has one rate; its drops are the phases' bounds"
     yield from set_field(solver, "lr_policy", "fixed", reason)
     for name in ("gamma", "stepsize"):

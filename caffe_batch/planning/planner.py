@@ -19,6 +19,7 @@ from caffe_batch.planning.no_fit import does_not_fit
 from caffe_batch.planning.phase_changes import growth_remarks, phase_changes
 from caffe_batch.planning.plan import Plan, TestSplit
 from caffe_batch.planning.schedule import (
+    LrScaling,
     Rescaling,
     ScheduleWishes,
     rate_advice,
@@ -34,6 +35,7 @@ from caffe_batch.planning.split import (
     make_candidates,
     split_remarks,
 )
+from caffe_batch.planning.summed_losses import sums_remark
 from caffe_batch.planning.testing import (
     changes_of_tests,
     finding_of_test,
@@ -67,6 +69,8 @@ class Wishes:
         keep_tests: Leave the test nets' batches and test_iter as they are, where they don't read
             through the train net's own data layer.
         own_gpus: GPUs that the files were planned for; None if nobody knows.
+        summed_iter: Passes that losses which are sums are meant over; those of an update (where
+            the batch grows, of its first phase) if None.
     """
 
     effective_batch: int | None = None
@@ -79,6 +83,7 @@ class Wishes:
     max_batch: int | None = None
     keep_tests: bool = False
     own_gpus: int | None = None
+    summed_iter: int | None = None
 
 
 def make_plan(model: Model, budget: Budget, wishes: Wishes | None = None) -> Plan:
@@ -263,10 +268,13 @@ class _Planner:
 
         A recipe for several GPUs and one for a single GPU look alike, unless they are of a job:
         where the files with these GPUs have the effective batch that they are known to have, or
-        that of the plan, they are for these GPUs.
+        that of the plan, they are for these GPUs. So are NVCaffe's, whose batches stay whatever
+        the GPUs.
         """
         if self.wishes.own_gpus is not None:
             return self.wishes.own_gpus
+        if self.sharing.divided:
+            return self.model.gpus
         given = self.wishes.schedule.recipe_batch
         known = (self.wanted, chosen.effective_batch) if given is None else (given,)
         return self.model.gpus if self._own_batch() * self.sharing.each in known else 1
@@ -300,6 +308,7 @@ class _Planner:
             iter_size=iter_size,
             gpus=self.model.gpus,
             own_gpus=self._own_gpus(chosen),
+            summed_iter=self.wishes.summed_iter or chosen.iter_size,
             refused=self.wishes.refused,
         )
 
@@ -348,14 +357,26 @@ class _Planner:
             yield from growth_remarks(recipe.solver, self._decay(chosen), phases, wishes.lengths)
         else:
             yield from schedule_remarks(recipe.solver, applied(recipe, draft.changes).solver)
-        told = wishes.recipe_batch or self.wishes.own_gpus
-        if self.model.gpus > 1 and told is None and scale.ratio != 1:
-            yield (
-                f"The files' schedule is taken to be for {scale.own_batch} samples an update, "
-                "on one GPU; --recipe-batch says otherwise."
-            )
-        if abs(1 / scale.ratio - 1) > WORTH_A_WORD:
+        yield from self._gpus_remark(chosen)
+        sums = sums_remark(self.model, chosen.batch_size, 1 / scale.ratio)
+        if sums:
+            yield sums
+        scaled = wishes.lr_scaling is not LrScaling.NONE
+        if abs(1 / scale.ratio - 1) > WORTH_A_WORD and (scaled or not sums):
             yield rate_advice(recipe.solver.type, 1 / scale.ratio, wishes.lr_scaling)
+
+    def _gpus_remark(self, chosen: Candidate) -> Iterator[str]:
+        """For how many GPUs the files are taken to be, where nobody has told."""
+        gpus, told = self.model.gpus, self.wishes.schedule.recipe_batch or self.wishes.own_gpus
+        if gpus == 1 or told is not None or self.sharing.divided:
+            return
+        for_one, for_all = self._own_batch(), self._own_batch() * self.sharing.each
+        one = f"one GPU, {for_one} samples an update", for_one
+        several = f"{gpus} GPUs, {for_all} samples an update", for_all
+        taken, other = (one, several) if self._own_gpus(chosen) == 1 else (several, one)
+        yield (
+            f"The files are taken to be for {taken[0]}; --recipe-batch {other[1]}: for {other[0]}."
+        )
 
 
 def _each_once(*changes: Change) -> tuple[Change, ...]:

@@ -150,6 +150,7 @@ class Setting:
             effective_batch=batch,
             split=SplitWishes(batch_size=batch, iter_size=1),
             schedule=schedule,
+            summed_iter=self.passes,  # a sum weighs a sample as in the recipe's batch
         )
         model = replace(self.model, recipe=applied(self.model.recipe, changes))
         plan = make_plan(model, self.budget, wishes)

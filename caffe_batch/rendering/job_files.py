@@ -82,14 +82,24 @@ class JobFiles:
 
 
 def gpus_of_job(solver: Path) -> int | None:
-    """GPUs that a solver was planned for; None if it is no job's, or its plan can't be read."""
+    """GPUs that a solver was planned for; None if it is no job's, or its plan can't be read.
+
+    Raises:
+        InputError: It is of a job whose batch grows, and so no recipe by itself.
+    """
     files = JobFiles(solver.parent)
     try:
         content = json.loads(files.plan.read_text(encoding="utf-8"))
-        own = [files.solver.name, *(phase["solver"] for phase in content["phases"])]
-        return int(content["gpus"]) if solver.name in own else None
+        gpus, phases = int(content["gpus"]), [str(each["solver"]) for each in content["phases"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if solver.name in phases:
+        raise InputError(
+            f"{solver} is phase {phases.index(solver.name) + 1} of {len(phases)} of a job whose "
+            "batch grows, and no recipe by itself",
+            hint="Plan the files that the job was planned from, or copy this one elsewhere.",
+        )
+    return gpus if solver.name == files.solver.name else None
 
 
 def with_solver(

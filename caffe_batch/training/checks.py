@@ -8,7 +8,6 @@ from pathlib import Path
 from caffe_batch.errors import InputError
 from caffe_batch.prototxt import read_net
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.job import PlanFacts
 from caffe_batch.training.learning_rate import learning_rate
 
 
@@ -82,14 +81,18 @@ def named_files(net: Path) -> list[tuple[str, str]]:
     ]
 
 
-def check_one_gpu(plan: PlanFacts, path: Path) -> None:
+def check_one_gpu(gpus: int, path: Path) -> None:
     """Refuses a plan for several GPUs.
 
+    Args:
+        gpus: The plan's.
+        path: Where the plan is, or is to be.
+
     Raises:
-        InputError: It is one.
+        InputError: They are several.
     """
-    if plan.gpus > 1:
+    if gpus > 1:
         raise InputError(
-            f"{path}: the plan is for {plan.gpus} GPUs, and train uses one",
+            f"{path}: the plan is for {gpus} GPUs, and train uses one",
             hint="Plan with --gpus 1: the effective batch stays, iter_size grows.",
         )

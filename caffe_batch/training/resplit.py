@@ -1,8 +1,9 @@
 """Out of memory: the next smaller split of the same effective batch, and the files for it.
 
 Every phase keeps its samples per update and its updates: batch_size goes down and iter_size up.
-What depends on iter_size (the compensations of the audit) is worked out anew, and the test nets'
-batches shrink along, at the same number of samples a test.
+What depends on iter_size is compensated, from what the files have now: a training that is under way
+stays the same, also where the plan's own compensations were refused. The test nets' batches shrink
+along, at the same number of samples a test.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from caffe_batch.memory.model import Prediction
 from caffe_batch.memory.predict import Model
 from caffe_batch.planning.audit import audit
 from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
-from caffe_batch.planning.findings import Cause, Finding, compensations
+from caffe_batch.planning.findings import Finding, compensations
 from caffe_batch.planning.plan import verdict_of
 from caffe_batch.planning.split import divisors
 from caffe_batch.planning.testing import changes_of_tests, planned_tests, read_together
@@ -66,7 +67,6 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
     models = [model_of(job, plan, phase.recipe) for phase in phases]
     effective = [phase.effective_batch for phase in plan.phases]
     content = job.plan_content()
-    refused = frozenset(map(Cause, content.get("no_compensate", ())))
     needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
     obstacle = ""
     for size in reversed(divisors(gcd(*effective))):
@@ -75,7 +75,7 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
         iter_sizes = [samples // size for samples in effective]
         try:
             splits = [
-                _split(model, plan.batch_size, size, count, refused)
+                _split(model, plan.batch_size, size, count)
                 for model, count in zip(models, iter_sizes, strict=True)
             ]
         except CaffeBatchError as error:  # Caffe would refuse the net at this size
@@ -102,7 +102,6 @@ def _split(
     size_before: int,
     size: int,
     iter_size: int,
-    refused: frozenset[Cause],
 ) -> _PhaseSplit:
     tests = planned_tests(model, [None] * len(model.recipe.tests))
     share = Fraction(size, size_before)
@@ -112,7 +111,7 @@ def _split(
         for test in group
     }
     test_sizes = [size if test.shared else smaller[test.number] for test in tests]
-    findings = audit(model, batch_size=size, iter_size=iter_size, refused=refused)
+    findings = audit(model, batch_size=size, iter_size=iter_size)
     changes = (
         *batch_changes(model.recipe, model.train_layers, size),
         *changes_of_tests(model.recipe, model, tests, test_sizes),

@@ -378,7 +378,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFacts, tuple[Trai
         InputError: They, or the options, are no base for training.
     """
     plan = job.read_plan()
-    check_one_gpu(plan, job.plan)
+    check_one_gpu(plan.gpus, job.plan)
     phases = read_phases(plan)
     if options.noise_scale:
         check_accumulates(max(phase.solver.iter_size for phase in phases))

@@ -103,3 +103,51 @@ def test_a_job_for_two_gpus_planned_again(tmp_path: Path) -> None:
     (two / "mine.prototxt").write_text((two / "solver.prototxt").read_text())
     done = call("plan", two / "mine.prototxt", "--gpu-memory", "1GiB", "--json")
     assert json.loads(done.out)["effective_batch"] == 6
+
+
+def test_a_phase_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
+    solver = tmp_path / "solver.prototxt"
+    text = SOLVER.format(net=tmp_path / "net.prototxt").replace('"fixed"', '"step"')
+    solver.write_text(text + "gamma: 0.5 stepsize: 2")
+    job = tmp_path / "job"
+    plan_again(solver, job, 6, "--schedule", "grow", "--max-batch", "60")
+    again = job / "solver.prototxt"
+    done = call("plan", again, "--mode", "cpu", "--gpu-memory", "1GiB", "--out", tmp_path / "again")
+    assert done.code == 2
+    assert "is phase 1 of 2 of a job whose batch grows, and no recipe by itself" in done.err
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_plan_that_train_cannot_run_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(SOLVER.format(net=tmp_path / "net.prototxt"))
+    job = tmp_path / "job"
+    done = call("train", solver, "--gpus", 2, "--effective-batch", 24, "--gpu-memory", "1GiB",
+                "--reserve", 0, "--out", job)  # fmt: skip
+    assert done.code == 2
+    assert "the plan is for 2 GPUs, and train uses one" in done.err
+    assert not job.exists()
+
+
+def test_for_how_many_gpus_the_files_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(SOLVER.format(net=tmp_path / "net.prototxt"))
+    one = "one GPU, 12 samples an update"
+    several = "4 GPUs, 48 samples an update"
+
+    def note(*options: object) -> list[str]:
+        done = call("plan", solver, "--gpu-memory", "1GiB", "--reserve", 0, "--json", *options)
+        assert done.code == 0, done.err
+        return [each for each in json.loads(done.out)["notes"] if "are taken to be" in each]
+
+    assert note() == []
+    assert note("--gpus", 4) == [
+        f"The files are taken to be for {several}; --recipe-batch 12: for {one}."
+    ]
+    assert note("--gpus", 4, "--effective-batch", 24) == [
+        f"The files are taken to be for {one}; --recipe-batch 48: for {several}."
+    ]
+    assert note("--gpus", 4, "--recipe-batch", 12) == []

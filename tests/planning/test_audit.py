@@ -120,7 +120,22 @@ def test_the_own_split_of_files_that_accumulate_changes_nothing(audited: Auditor
     found = audited(ACCUMULATING, "iter_size: 4 clip_gradients: 8", k=4)
     assert [finding for finding in found.values() if finding.changes] == []
     assert training(found) == {(Cause.BATCH_NORM_STATISTICS, "bn"): "different"}
-    assert "for 4 passes" in found[Cause.LOSS_NORMALIZATION, "loss"].explanation
+    assert "the sum over 4 x 8 samples" in found[Cause.LOSS_NORMALIZATION, "loss"].explanation
+    assert "as in the files: 8 stays" in found[Cause.CLIP_GRADIENTS, None].explanation
+
+
+def test_a_window_that_no_float_holds(audited: Auditor) -> None:
+    net = ACCUMULATING.replace("fraction: 0.9", "fraction: 0.999999")
+    found = audited(net, k=1024, b=1)[Cause.BATCH_NORM_AVERAGE, "bn"]
+    assert found.verdict is Verdict.APPROXIMATE
+    ((_, before, after),) = values(found)
+    assert before == 0.999999
+    assert 0.9999999 < after < 1
+
+
+def test_a_threshold_of_zero_is_none_that_changes(audited: Auditor) -> None:
+    found = audited(PLAIN, "clip_gradients: 0")[Cause.CLIP_GRADIENTS, None]
+    assert (found.verdict, found.changes) == (Verdict.EXACT, ())
 
 
 def test_a_threshold_stays_a_number_that_caffe_reads(audited: Auditor) -> None:
