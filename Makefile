@@ -51,7 +51,7 @@ gpu-memory-check: venv
 	$(BIN)/python tools/image/build.py gpu
 	$(BIN)/python tools/count_gpu_memory/check.py
 	$(BIN)/python tools/count_gpu_memory/recovery.py
-	$(BIN)/python tools/count_gpu_memory/gpu_script.py
+	$(BIN)/python tools/count_gpu_memory/rehearse.py
 
 # Needs grpcio-tools and mypy-protobuf in the Python that runs it.
 schema:

@@ -1,11 +1,14 @@
-"""Trains a job for some updates in GPU mode, in the runtime's own Python, and is looked at.
+# mypy: ignore-errors
+# (caffe has no types.)
+"""Trains for a few updates, says how long they took, and holds its memory; started by trainer.py.
 
-    python train_worker.py SETTINGS
+    python train_worker.py MODE SOLVER WARM_UP TURNS UPDATES
 
-SETTINGS is a JSON object: solver (a file, or null to make no net), directory (where paths in the
-net start), mode ("cpu" or "gpu"), gpu, and turns (updates to time, a number for each turn). Prints
-a line of JSON: the seconds of each turn. Then it keeps what it has of the GPU until standard input
-closes. Where Caffe aborts, no line is printed. Runs on Python 3.6 and newer.
+MODE is "cpu" or "gpu" (the first one that CUDA shows). WARM_UP updates, then TURNS times UPDATES
+updates. Prints a line of JSON, "pid" and the "seconds" of each turn, and lives until its stdin
+ends.
+
+This file runs on Python 3.6 and newer and needs nothing but caffe.
 """
 
 import json
@@ -14,28 +17,35 @@ import sys
 import time
 
 
-def main(settings):
-    os.chdir(settings["directory"])
+def finish(net):
+    """Waits for the GPU: what is read of its last parameter comes after all that was begun."""
+    return float(list(net.params.values())[-1][-1].data.flat[0])
+
+
+def main(mode, solver_file, warm_up, turns, updates):
+    import resource
+
     import caffe
 
-    if settings["mode"] == "gpu":
-        caffe.set_device(settings["gpu"])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if mode == "gpu":
+        caffe.set_device(0)
         caffe.set_mode_gpu()
     else:
         caffe.set_mode_cpu()
+    solver = caffe.get_solver(solver_file)
+    solver.step(warm_up)
     seconds = []
-    if settings["solver"] is not None:
-        solver = caffe.get_solver(settings["solver"])
-        weights = next(iter(solver.net.params.values()))[0]
-        for updates in settings["turns"]:
-            start = time.perf_counter()
-            solver.step(updates)
-            weights.data.sum()  # comes from the GPU once all is done there
-            seconds.append(time.perf_counter() - start)
-    print(json.dumps({"seconds": seconds}), flush=True)
+    for _ in range(turns):
+        finish(solver.net)
+        start = time.perf_counter()
+        solver.step(updates)
+        finish(solver.net)
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps({"pid": os.getpid(), "seconds": seconds}), flush=True)
     sys.stdin.read()
     os._exit(0)  # without waiting for prefetch threads
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(*sys.argv[1:3], *map(int, sys.argv[3:]))
