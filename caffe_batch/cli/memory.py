@@ -97,7 +97,7 @@ def memory(
     if as_json:
         print_json(described)
     else:
-        _print_table(prediction, by_type=by == "type", top=top)
+        _print_table(prediction, by_type=by == "type", top=top, tested=bool(tests))
     if plot is not None:
         _draw(model, train, prediction, plot, budget)
 
@@ -125,7 +125,7 @@ def _draw(model: Model, train: Net, prediction: Prediction, plot: Path, budget: 
     click.echo(f"drawn: {plot}", err=True)
 
 
-def _print_table(prediction: Prediction, *, by_type: bool, top: int | None) -> None:
+def _print_table(prediction: Prediction, *, by_type: bool, top: int | None, tested: bool) -> None:
     from caffe_batch.memory import Engine
     from caffe_batch.reporting.memory_table import memory_table
     from caffe_batch.sizes import format_size
@@ -138,7 +138,8 @@ def _print_table(prediction: Prediction, *, by_type: bool, top: int | None) -> N
         bound = f"{format_size(prediction.lower_peak_bytes)} to "
     out.print(
         f"\nCaffe asks for {bound}{format_size(prediction.peak_bytes)} of {place} memory "
-        f"({prediction.peak_bytes:,} bytes), {format_size(prediction.after_build_bytes)} of it "
+        f"({prediction.peak_bytes:,} bytes{', a test included' if tested else ''}), "
+        f"{format_size(prediction.after_build_bytes)} of it "
         "while it builds the nets.",
     )
     if prediction.rounding_bytes:
