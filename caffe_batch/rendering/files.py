@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -29,4 +30,5 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system has refused the file before
+            temporary.unlink(missing_ok=True)

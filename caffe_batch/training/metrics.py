@@ -147,18 +147,20 @@ def read_line(line: str) -> Metrics:
 
 
 def read_metrics(path: Path) -> Iterator[Metrics]:
-    """The lines of metrics.jsonl, first to last.
+    """The lines of metrics.jsonl, first to last; those that can't be read are passed over."""
+    return (metrics for metrics in _read_lines(path) if metrics is not None)
 
-    A last line that a crash cut short is left out.
 
-    Raises:
-        ValueError: A line is broken.
-    """
-    with path.open(encoding="utf-8") as file:
+def _read_lines(path: Path) -> Iterator[Metrics | None]:
+    """Every line, None for one that can't be read; a last one that was cut short is left out."""
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if not line.endswith("\n"):
                 return
-            yield read_line(line)
+            try:
+                yield read_line(line)
+            except ValueError:
+                yield None
 
 
 class MetricsFollower:
@@ -238,25 +240,32 @@ class Kept:
     Attributes:
         update: The last update that has a loss; 0 if none has.
         seconds: Spent training up to there.
+        broken: Lines that couldn't be read, and are gone.
     """
 
     update: int = 0
     seconds: float = 0.0
+    broken: int = 0
 
-    def gap(self, begun: int, done: int) -> list[str]:
-        """A sentence on the updates that are missing, if there are any.
+    def notes(self, begun: int, done: int) -> list[str]:
+        """A sentence each on lines that were broken and updates that are missing.
 
         Args:
             begun: Updates done where the run began.
             done: Those of the snapshot that it goes on from; each snapshot comes after a loss.
         """
+        said = []
+        if self.broken:
+            said.append(
+                f"{self.broken} lines of metrics.jsonl could not be read, and are left out."
+            )
         first = max(self.update, begun) + 1
-        if first > done:
-            return []
-        return [
-            f"metrics.jsonl lacks the losses and tests of updates {first} to {done}: the last run "
-            "was killed before it wrote them. Caffe's log has what Caffe said of them."
-        ]
+        if first <= done:
+            said.append(
+                f"metrics.jsonl lacks the losses and tests of updates {first} to {done}: the last "
+                "run ended before it wrote them. Caffe's log has what Caffe said of them."
+            )
+        return said
 
 
 def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
@@ -269,11 +278,14 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
     """
     if not path.is_file():
         return Kept()
-    last, seconds = 0, 0.0
+    last, seconds, broken = 0, 0.0, 0
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)  # half of one, if a kill has cut this short before
     with MetricsFile(temporary) as kept:
-        for metrics in read_metrics(path):
+        for metrics in _read_lines(path):
+            if metrics is None:
+                broken += 1
+                continue
             again = tests_again and isinstance(metrics, NetTestMetrics)
             if metrics.update <= (update - 1 if again else update):
                 kept.append(metrics)
@@ -281,4 +293,4 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
                 last = metrics.update if isinstance(metrics, UpdateMetrics) else last
         kept.sync()
     temporary.replace(path)
-    return Kept(last, seconds)
+    return Kept(last, seconds, broken)

@@ -130,6 +130,11 @@ class WorkerProcess:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether an event of it was heard."""
+        return self._last_word is not None
+
     def send_signal(self, number: int) -> None:
         """Send a signal to the worker's process group, if it still runs."""
         if self.running():
@@ -220,8 +225,11 @@ class SignalRelay:
             self._worker.stop(number)
 
     def snapshot(self, number: int) -> None:
-        """Ask the worker for a snapshot; between two workers there is a new one."""
-        if self._worker:
+        """Ask the worker for a snapshot; before its first update there is one, or nothing to save.
+
+        A worker that hasn't said anything yet doesn't listen yet either: the signal would end it.
+        """
+        if self._worker and self._worker.has_spoken:
             self._worker.send_signal(number)
 
 

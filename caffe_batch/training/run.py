@@ -24,9 +24,11 @@ from caffe_batch.training.ending import Ending, EndReason
 from caffe_batch.training.events import (
     Built,
     Diverged,
+    Finished,
     LogEvent,
     SnapshotTaken,
     Started,
+    Updated,
     WorkerEvent,
 )
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
@@ -45,6 +47,7 @@ from caffe_batch.training.snapshots import (
     Snapshot,
     finish_pruning,
     newest_whole,
+    prune,
     set_aside_from,
     take_in,
 )
@@ -90,6 +93,7 @@ class Run:
         self._log_tail: Sequence[str] = ()
         self._updates = phases[-1].last_update
         self._resume: Snapshot | None = None
+        self._unproven: int | None = None  # update of a snapshot that no loss has come after
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = list(notes)
@@ -148,7 +152,7 @@ class Run:
         done = self._resume.update if self._resume else 0
         first = phase_at(self._phases, done)
         kept = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
-        self._notes += kept.gap(self._attempts[0].first_update if self._attempts else done, done)
+        self._notes += kept.notes(self._attempts[0].first_update if self._attempts else done, done)
         start = partial(
             WorkerProcess,
             self._runtime.for_job(
@@ -279,7 +283,13 @@ class Run:
                 device=event.device,
             )
         elif isinstance(event, SnapshotTaken):
-            take_in(Path(event.state), self._options.keep_last, self._options.keep_every)
+            take_in(Path(event.state))
+            self._unproven = event.update
+        elif isinstance(event, (Updated, Finished)) and self._unproven is not None:
+            # An update after it had a loss that is none of a divergence: the ones before may go.
+            if isinstance(event, Finished) or event.update > self._unproven:
+                self._unproven = None
+                prune(self._job.snapshots, self._options.keep_last, self._options.keep_every)
         elif isinstance(event, Diverged):
             set_aside_from(self._job.snapshots, event.update)
         if isinstance(event, (Started, Built)):

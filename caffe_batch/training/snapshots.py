@@ -192,13 +192,11 @@ def set_aside_from(folder: Path, update: int) -> None:
             set_aside(snapshot, DIVERGED)
 
 
-def take_in(state: Path, keep_last: int | None, keep_every: int | None) -> None:
-    """Record a snapshot that was just taken; those that are not to be kept go.
+def take_in(state: Path) -> None:
+    """Record a snapshot that was just taken.
 
     Args:
         state: Its solverstate.
-        keep_last: As :func:`prune` takes it.
-        keep_every: As :func:`prune` takes it.
 
     Raises:
         DamagedSnapshotError: It isn't whole. It is set aside.
@@ -211,7 +209,6 @@ def take_in(state: Path, keep_last: int | None, keep_every: int | None) -> None:
     except DamagedSnapshotError:
         set_aside(snapshot, CORRUPT)
         raise
-    prune(state.parent, keep_last, keep_every)
 
 
 def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
