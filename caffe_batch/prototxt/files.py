@@ -35,8 +35,11 @@ def read_bytes(path: str) -> bytes:
         PrototxtError: There is no such file, it is a directory, can't be read or is too large.
     """
     try:
+        data = bytearray()
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            # Piece by piece: read(n) takes n bytes of address space, however small the file is.
+            while len(data) <= MAX_BYTES and (piece := file.read(1 << 20)):
+                data += piece
     except FileNotFoundError:
         raise PrototxtError("there is no such file", path=path, hint=_neighbours(path)) from None
     except IsADirectoryError:
@@ -48,7 +51,7 @@ def read_bytes(path: str) -> bytes:
         raise PrototxtError(f"the file can't be read: {reason}", path=path) from error
     if len(data) > MAX_BYTES:
         raise PrototxtError(f"the file is larger than {MAX_BYTES} bytes", path=path)
-    return data
+    return bytes(data)
 
 
 def is_binary(data: bytes) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +216,17 @@ def test_caffe_refuses_a_byte_order_mark(
     (refused, _), (read, _) = judge("NetParameter", ["\ufeff" + NET, NET])
     assert refused is None
     assert read == MESSAGE.SerializeToString()
+
+
+def test_a_small_file_takes_little_address_space(tmp_path: Path) -> None:
+    """Also where a batch system has limited that (`ulimit -v`)."""
+    file = tmp_path / "net.prototxt"
+    file.write_text('name: "small"')
+    code = (
+        "import resource, sys; from caffe_batch.prototxt.files import read_bytes; "
+        "resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)); print(len(read_bytes(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("13\n", 0), done.stderr

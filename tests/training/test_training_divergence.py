@@ -66,6 +66,20 @@ def test_the_good_snapshot_stays_and_the_bad_one_does_not_count(
     assert record_of(job).attempts[1].first_update == 30
 
 
+def test_the_last_good_snapshot_stays_where_only_one_is_kept(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """The one before goes once the newest has proved itself: at the next update's loss."""
+    job = exploding(tmp_path)
+    with pytest.raises(TrainingError, match="after update 31 the loss is nan"):
+        train(job, runtime, Options(keep_last=1))
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [30]
+    (tmp_path / "good").mkdir()
+    good = write_job(tmp_path / "good", snapshot=10, max_iter=35)
+    train(good, runtime, Options(keep_last=1))
+    assert [snapshot.update for snapshot in list_snapshots(good.snapshots)] == [35]
+
+
 def test_rollback_goes_on_with_a_smaller_rate(runtime: Runtime, tmp_path: Path) -> None:
     job = exploding(tmp_path)
     seen: list[Progress] = []

@@ -95,6 +95,17 @@ def test_rewind(path: Path, snapshot: int, again: bool, kept: list[Metrics], tol
     assert [file.name for file in path.parent.iterdir()] == ["metrics.jsonl"]
 
 
+def test_broken_lines_are_passed_over_and_told(path: Path) -> None:
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, b'{"update": 2, "lo\n', b"\xff\x00\n", b"[]\n", *others]))
+    assert list(read_metrics(path)) == LINES
+    found = rewind(path, 9, tests_again=False)
+    assert found == Kept(4, 2.1, broken=3)
+    assert found.notes(0, 4) == ["3 lines of metrics.jsonl could not be read, and are left out."]
+    assert "updates 5 to 7" in found.notes(0, 7)[1]
+    assert rewind(path, 9, tests_again=False) == Kept(4, 2.1)
+
+
 def test_a_rewind_that_a_kill_cut_short_is_made_anew(path: Path) -> None:
     with MetricsFile(path.with_name("metrics.jsonl.new")) as half:
         half.append(update(1))

@@ -152,3 +152,20 @@ def test_a_worker_alone_ends_amid_an_update(runtime: Runtime, tmp_path: Path) ->
     assert record is not None
     wait_for(lambda: not is_alive(record.attempts[0].pid), timeout_s=10)
     assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [0]
+
+
+def test_sighup_before_the_worker_listens_is_no_end_of_it(runtime: Runtime, tmp_path: Path) -> None:
+    """Nothing is to be saved then; the default action of the signal would end the worker."""
+    job = write_job(tmp_path, max_iter=40)
+    command = [sys.executable, "-m", "caffe_batch", "train", str(job.path), "--cpu", "-q"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()}) as supervisor:
+        wait_for(lambda: job.read_record() is not None)
+        record = job.read_record()
+        assert record is not None
+        for _ in range(20):  # from its very begin on
+            os.kill(supervisor.pid, signal.SIGHUP)
+            time.sleep(0.01)
+        assert supervisor.wait(timeout=60) == 0
+    record = job.read_record()
+    assert record is not None
+    assert [attempt.ending for attempt in record.attempts] == ["finished"]
