@@ -224,7 +224,8 @@ def test_a_small_file_takes_little_address_space(tmp_path: Path) -> None:
     file.write_text('name: "small"')
     code = (
         "import resource, sys; from caffe_batch.prototxt.files import read_bytes; "
-        "resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)); print(len(read_bytes(sys.argv[1])))"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29)); "
+        "print(len(read_bytes(sys.argv[1])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False
