@@ -112,22 +112,23 @@ def check_engine(target: str, folder: Path) -> None:
     for number, restart in ((signal.SIGINT, True), (signal.SIGKILL, False)):
         more = ["--restart"] if restart else []
         with subprocess.Popen([*program, *more], env=environment) as training:
-            wait_for(lambda: bool(containers_of(image)))
+            wait_for(lambda: bool(workers()))
             time.sleep(5)  # it trains by then
             training.send_signal(number)
-        wait_for(lambda: not containers_of(image))
+        wait_for(lambda: not workers())
     states = sorted((job / "snapshots").glob("*.solverstate"))
     expect(len(states) >= 2, f"a signal and a lost supervisor left {states}")
     done = subprocess.run(program, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout)
     expect(done.stdout.startswith("Finished: 400 of 400"), "no training through podman")
-    expect(not containers_of(image), "a container was left")
+    expect(not workers(), "a container was left")
 
 
-def containers_of(image: str) -> list[str]:
-    """Names of the containers of an image, running or not."""
-    names = run("podman", "ps", "--all", "--format", "{{.Names}}", f"--filter=ancestor={image}")
-    return names.split()
+def workers() -> list[str]:
+    """Names of the containers that `train` has named, running or not."""
+    return run(
+        "podman", "ps", "--all", "--format={{.Names}}", "--filter=name=^caffe-batch-"
+    ).split()
 
 
 def wait_for(done: Callable[[], bool], timeout_s: float = 60) -> None:
