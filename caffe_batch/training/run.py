@@ -23,12 +23,9 @@ from caffe_batch.training.data_position import FROM_FIRST_RECORD, data_start
 from caffe_batch.training.ending import Ending, EndReason
 from caffe_batch.training.events import (
     Built,
-    Diverged,
-    Finished,
     LogEvent,
     SnapshotTaken,
     Started,
-    Updated,
     WorkerEvent,
 )
 from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
@@ -43,14 +40,8 @@ from caffe_batch.training.places import job_places
 from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.snapshot_contents import DamagedSnapshotError
-from caffe_batch.training.snapshots import (
-    Snapshot,
-    finish_pruning,
-    newest_whole,
-    prune,
-    set_aside_from,
-    take_in,
-)
+from caffe_batch.training.snapshot_keeper import SnapshotKeeper
+from caffe_batch.training.snapshots import Snapshot, finish_pruning, newest_whole
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker
@@ -93,7 +84,7 @@ class Run:
         self._log_tail: Sequence[str] = ()
         self._updates = phases[-1].last_update
         self._resume: Snapshot | None = None
-        self._unproven: int | None = None  # update of a snapshot that no loss has come after
+        self._keeper = SnapshotKeeper(job.snapshots, options.keep_last, options.keep_every)
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = list(notes)
@@ -276,22 +267,13 @@ class Run:
         Raises:
             DamagedSnapshotError: A snapshot that was just taken isn't whole.
         """
+        self._keeper.handle(event)
         if isinstance(event, Started):
             self._amend(
                 caffe_version=event.caffe_version,
                 python_version=event.python_version,
                 device=event.device,
             )
-        elif isinstance(event, SnapshotTaken):
-            take_in(Path(event.state))
-            self._unproven = event.update
-        elif isinstance(event, (Updated, Finished)) and self._unproven is not None:
-            # An update after it had a loss that is none of a divergence: the ones before may go.
-            if isinstance(event, Finished) or event.update > self._unproven:
-                self._unproven = None
-                prune(self._job.snapshots, self._options.keep_last, self._options.keep_every)
-        elif isinstance(event, Diverged):
-            set_aside_from(self._job.snapshots, event.update)
         if isinstance(event, (Started, Built)):
             self._amend(choices=(*self._attempts[-1].choices, *event.choices))
         if isinstance(event, (Started, Built, SnapshotTaken)):
