@@ -12,7 +12,7 @@ import lmdb
 
 from caffe_batch.rendering.job_files import JobFiles
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.job import JobDirectory
+from caffe_batch.training.job import Attempt, JobDirectory
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress
 
@@ -47,6 +47,18 @@ layer {{
   include {{ phase: TEST }}
 }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }}
+"""
+
+#: 8.4 MB a sample, and little work.
+WIDE = """
+layer {{ name: "data" type: "Data" top: "data" top: "label"
+  transform_param {{ scale: 0.00390625 }}
+  data_param {{ source: "{data}" backend: LMDB batch_size: 60 }} }}
+layer {{ name: "tile" type: "Tile" bottom: "data" top: "wide"
+  tile_param {{ axis: 1 tiles: 60000 }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "wide" top: "ip"
+  inner_product_param {{ num_output: 4 weight_filler {{ type: "gaussian" std: 1e-4 }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
 """
 
 #: Solver fields, as they are written.
@@ -157,3 +169,10 @@ def write_job(
     }
     job.plan.write_text(json.dumps(plan))
     return job
+
+
+def attempts_of(job: JobDirectory) -> tuple[Attempt, ...]:
+    """The workers of a job so far."""
+    record = job.read_record()
+    assert record is not None
+    return record.attempts

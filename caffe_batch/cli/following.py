@@ -38,7 +38,8 @@ def follow(job: JobDirectory, *, quiet: bool) -> None:
     attempt = status.attempt
     if status.state is RunState.KILLED:
         raise TrainingError(
-            f"the run in {job.path} was killed at update {update} of {updates}",
+            f"the run in {job.path} was killed at update {update} of {updates}, or could not write "
+            "its end to the disk",
             hint=f"caffe-batch train {job.path} goes on from its newest snapshot.",
         )
     if status.state is RunState.FAILED:

@@ -28,8 +28,8 @@ def status(directory: str, as_json: bool) -> None:
     """Say where the training in DIR stands.
 
     The state is planned, running, finished, interrupted, failed, or killed: then neither its
-    `train` nor its worker is there any more, and `caffe-batch train DIR` goes on from the newest
-    snapshot.
+    `train` nor its worker is there any more, and nothing says why (a full disk does the same).
+    `caffe-batch train DIR` goes on from the newest snapshot.
     """
     from caffe_batch.reporting.status_view import status_lines
     from caffe_batch.training import JobDirectory
@@ -56,9 +56,10 @@ def status(directory: str, as_json: bool) -> None:
 def stop(directory: str, timeout: float) -> None:
     """Stop the training in DIR as Ctrl-C does: it takes a snapshot and ends.
 
-    `caffe-batch train DIR` goes on from there.
+    `caffe-batch train DIR` goes on from there. A second `stop` ends it at once, as a second Ctrl-C.
     """
     from caffe_batch.training import JobDirectory
+    from caffe_batch.training.lock import is_alive
 
     job = JobDirectory(directory)
     now = _status(job)
@@ -70,17 +71,19 @@ def stop(directory: str, timeout: float) -> None:
     host = now.record.host if now.record else platform.node()
     if host != platform.node():
         raise InputError(f"{job.path}: it runs on {host}", hint=f"Stop it from {host}.")
-    try:
-        os.kill(now.pid, signal.SIGTERM)
-    except ProcessLookupError:
+    if is_alive(now.pid):
+        os.kill(now.pid, signal.SIGINT)
+        hint = "`caffe-batch stop` again kills the worker at once, and the newest snapshot stands."
+    else:
         click.echo("Its supervisor is gone already; waiting for the worker.", err=True)
+        worker = now.attempt.pid if now.attempt else "PID"
+        hint = f"`kill -9 {worker}` ends the worker, and the newest snapshot stands."
     deadline = time.monotonic() + timeout
     while job.supervisor() is not None:
         if time.monotonic() > deadline:
             raise TrainingError(
                 f"{job.path}: it still runs after {timeout:g} s",
-                hint="A long update is finished first; `caffe-batch stop` again kills the worker "
-                "at once, and the newest snapshot stands.",
+                hint=hint,
             )
         time.sleep(0.05)
     click.echo(f"Stopped after update {_status(job).progress.update:,}.")

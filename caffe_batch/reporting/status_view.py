@@ -21,7 +21,11 @@ def status_lines(job: JobDirectory, status: Status) -> list[str]:
     attempt = status.attempt
     if status.record and attempt:
         end = f", the last one ended: {attempt.detail}" if attempt.ended else ""
-        killed = ", the last one was killed" if status.state is RunState.KILLED else ""
+        killed = (
+            ", the last one was killed or could not write its end"
+            if status.state is RunState.KILLED
+            else ""
+        )
         lines.append(
             f"attempts: {len(status.record.attempts)} on {status.record.host}{end}{killed}"
         )

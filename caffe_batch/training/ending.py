@@ -18,6 +18,7 @@ class EndReason(str, Enum):
     INTERRUPTED = "interrupted"
     GPU_MEMORY = "out of GPU memory"
     HOST_MEMORY = "out of host memory"
+    NOT_MAPPED = "no address space for a database"
     KILLED = "killed"
     DIVERGED = "diverged"
     STALLED = "no progress"
@@ -49,6 +50,8 @@ HINTS = {
     EndReason.GPU_MEMORY: "Plan again with a smaller --gpu-memory or a larger --reserve, or "
     "close what else uses the GPU.",
     EndReason.HOST_MEMORY: "Close other programs, or plan again with a smaller --gpu-memory.",
+    EndReason.NOT_MAPPED: "Its map is as large as the database, whatever the batch size: raise "
+    "the limit of the address space (`ulimit -v`).",
     EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
     "run it again; it goes on from the newest snapshot.",
     EndReason.DIVERGED: "Lower base_lr in solver.prototxt, then run it again: it goes on from the "
@@ -73,6 +76,9 @@ _GPU_MEMORY = re.compile(r"\bcudaSuccess \(2 vs\. 0\)|CU(?:BLAS|DNN)_STATUS_ALLO
 _HOST_MEMORY = re.compile(
     r"host allocation of size \d+ failed|std::bad_alloc|\bMemoryError\b|Cannot allocate memory"
 )
+
+# A database is mapped whole, whatever the batch size: no smaller split makes room for it.
+_NOT_MAPPED = re.compile(r"\bmdb_status == 0 \(12 vs\. 0\)")
 
 
 # How Caffe words a snapshot that could not be written (io.cpp).
@@ -103,6 +109,8 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     text = "\n".join(log)
     if _GPU_MEMORY.search(text):
         return Ending(EndReason.GPU_MEMORY, _failed_check(log) or "out of GPU memory", status)
+    if _NOT_MAPPED.search(text):
+        return Ending(EndReason.NOT_MAPPED, _failed_check(log) or "no address space", status)
     if _HOST_MEMORY.search(text):
         return Ending(EndReason.HOST_MEMORY, _failed_check(log) or "out of memory", status)
     failed = _failed_check(log)

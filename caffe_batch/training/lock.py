@@ -39,7 +39,7 @@ def held(file: Path, directory: Path) -> Iterator[int]:
         deadline = time.monotonic() + ORPHAN_WAIT_S
         while not _locked(descriptor):
             owner = _owner(descriptor)
-            if not owner or _is_alive(owner):
+            if not owner or is_alive(owner):
                 raise JobBusyError(
                     f"{directory}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it.",
@@ -93,7 +93,7 @@ def _owner(descriptor: int) -> int:
     return int(os.pread(descriptor, 32, 0) or b"0")
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether there is such a process; one that waits for its parent to take note is dead."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

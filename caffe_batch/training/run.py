@@ -41,7 +41,7 @@ from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerPr
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.snapshot_contents import DamagedSnapshotError
 from caffe_batch.training.snapshot_keeper import SnapshotKeeper
-from caffe_batch.training.snapshots import Snapshot, finish_pruning, newest_whole
+from caffe_batch.training.snapshots import Snapshot, finish_pruning, list_snapshots, newest_whole
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker
@@ -88,7 +88,12 @@ class Run:
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = list(notes)
-        self._start = starting_point(options.weights, options.snapshot, self._before)
+        self._start = starting_point(
+            options.weights,
+            options.snapshot,
+            self._before,
+            has_snapshots=bool(list_snapshots(job.snapshots)),
+        )
         #: What a person was told so far, by the tries before as well.
         self.told = told
 

@@ -56,7 +56,7 @@ class StartingPoint:
 
 
 def starting_point(
-    weights: Sequence[Path], state: Path | None, before: JobRecord | None
+    weights: Sequence[Path], state: Path | None, before: JobRecord | None, *, has_snapshots: bool
 ) -> StartingPoint:
     """Where a run begins: as asked for, or as the run before, which it goes on with, has begun.
 
@@ -64,6 +64,7 @@ def starting_point(
         weights: The .caffemodel files asked for.
         state: The solverstate asked for.
         before: The record of the run before.
+        has_snapshots: Whether that has left any. One without, and without an update, has not begun.
 
     Raises:
         InputError: Both are asked for, or the run before has begun with something else.
@@ -79,6 +80,9 @@ def starting_point(
     if before is None or not before.attempts:
         return asked
     begun = StartingPoint(before.weights, before.initial_state)
+    updated = any(attempt.last_update > attempt.first_update for attempt in before.attempts)
+    if asked != StartingPoint() and not updated and not has_snapshots:
+        return asked
     if asked not in (StartingPoint(), begun):
         raise InputError(
             "the run has begun already, and not with these weights",

@@ -19,7 +19,6 @@ from benchmarks.gpu.facts import libraries, missing, slug
 from benchmarks.gpu.layer_cases import cases
 from benchmarks.gpu.trainer import NotTrainedError, training
 from caffe_batch import prototxt, runtimes
-from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.runtimes.reserve import default_reserve
 from caffe_batch.training.ending import EndReason
@@ -196,10 +195,9 @@ def test_speed_reads_no_data(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(runtime: runtimes.Runtime) -> None:
-    lacks = list(missing(runtime, 0))
-    if not runtimes.inspect(runtime).gpu:
-        assert any("no GPU code in the Caffe of" in lack for lack in lacks)
-    assert all(libraries(runtime)) or not libraries(runtime)
+    has_code = runtimes.inspect(runtime).gpu
+    assert any("no GPU code in the Caffe of" in lack for lack in missing(runtime, 0)) != has_code
+    assert bool(libraries(runtime)) == has_code
     assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
 
 
@@ -221,14 +219,15 @@ def test_parts_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert "resnet50" not in told
 
 
-def test_without_a_gpu_the_script_ends_with_a_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_without_gpu_code_the_script_ends_with_a_reason(
+    runtime: runtimes.Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if machine.gpus().devices:
-        pytest.skip("there is a GPU")
-    done = subprocess.run([RUN, "--out", tmp_path], capture_output=True, text=True)
+    """With a CPU build, on a machine with a GPU as well."""
+    done = subprocess.run(
+        [RUN, "--out", tmp_path, "--runtime", runtime.name], capture_output=True, text=True
+    )
     assert done.returncode == 2
-    assert "run.sh: no " in done.stderr
+    assert f"run.sh: no GPU code in the Caffe of {runtime.name}" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert main.main(["--runtime", "/no/python", "--out", str(tmp_path)]) == 2
     assert "/no/python" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.snapshots import list_snapshots
 from tests.command import PROGRAM, call, spawn
 from tests.planned_jobs import FinishedJob, write_job
+from tests.training.test_training_supervisor import is_alive, wait_for
 
 ENDLESS = 1_000_000
 
@@ -117,6 +119,31 @@ def test_following_to_the_end(detached: JobDirectory) -> None:
     assert said.endswith(f"files: {detached.path}\n")
 
 
+def test_a_second_stop_kills_a_worker_that_does_not_answer(detached: JobDirectory) -> None:
+    worker = int(str(status_of(detached)["worker_pid"]))
+    os.kill(worker, signal.SIGSTOP)
+    first = call("stop", detached.path, "--timeout", 0.5)
+    assert first.code == 4
+    assert "`caffe-batch stop` again kills the worker at once" in first.err
+    second = call("stop", detached.path)
+    assert second.code == 0, second.err
+    assert not is_alive(worker)
+    assert status_of(detached)["state"] == "interrupted"
+
+
+def test_a_stop_without_a_supervisor_names_the_worker(detached: JobDirectory) -> None:
+    now = status_of(detached)
+    supervisor, worker = (int(str(now[key])) for key in ("pid", "worker_pid"))
+    os.kill(worker, signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for(lambda: not is_alive(supervisor))
+    done = call("stop", detached.path, "--timeout", 0.5)
+    assert done.code == 4
+    assert "Its supervisor is gone already; waiting for the worker." in done.err
+    assert f"`kill -9 {worker}` ends the worker, and the newest snapshot stands." in done.err
+    os.kill(worker, signal.SIGKILL)
+
+
 def test_a_run_that_is_killed(detached: JobDirectory) -> None:
     now = status_of(detached)
     with subprocess.Popen(
@@ -127,10 +154,12 @@ def test_a_run_that_is_killed(detached: JobDirectory) -> None:
             os.kill(int(str(pid)), signal.SIGKILL)
         _, said = following.communicate(timeout=20)
     assert following.returncode == 4
-    assert "was killed at update" in said
+    assert re.search(r"was killed at update \d+ of 1000000, or could not write its end", said)
     assert f"caffe-batch train {detached.path} goes on from its newest snapshot." in said
     assert status_of(detached)["state"] == "killed"
-    assert "the last one was killed" in call("status", detached.path).out
+    assert "the last one was killed or could not write its end" in (
+        call("status", detached.path).out
+    )
 
 
 def test_a_detached_run_that_can_not_begin(tmp_path: Path) -> None:

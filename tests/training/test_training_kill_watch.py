@@ -17,25 +17,14 @@ from caffe_batch.runtimes.kernel_kills import KillCounter, kill_counter
 from caffe_batch.runtimes.machine import resident_bytes
 from caffe_batch.training import kill_watch
 from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import Attempt, JobDirectory, JobState
+from caffe_batch.training.job import JobDirectory, JobState
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
-from tests.planned_jobs import write_job, write_lmdb
+from tests.planned_jobs import WIDE, attempts_of, write_job, write_lmdb
 
 MIB = 2**20
 KILLED = Ending(EndReason.KILLED, "killed by SIGKILL", -9)
-
-#: 8.4 MB a sample, and little work.
-WIDE = """
-layer {{ name: "data" type: "Data" top: "data" top: "label"
-  data_param {{ source: "{data}" backend: LMDB batch_size: 60 }} }}
-layer {{ name: "tile" type: "Tile" bottom: "data" top: "wide"
-  tile_param {{ axis: 1 tiles: 60000 }} }}
-layer {{ name: "ip" type: "InnerProduct" bottom: "wide" top: "ip"
-  inner_product_param {{ num_output: 4 weight_filler {{ type: "gaussian" std: 1e-4 }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
-"""
 
 
 @dataclass(frozen=True)
@@ -85,12 +74,6 @@ def kill_another(group: Path) -> None:
     """Let the kernel kill a process for memory."""
     fill = ["python3", "-c", "import sys; b'x' * 2**30"]
     assert subprocess.run(in_group(group, fill)).returncode == -signal.SIGKILL
-
-
-def attempts_of(job: JobDirectory) -> tuple[Attempt, ...]:
-    record = job.read_record()
-    assert record is not None
-    return record.attempts
 
 
 def wide_job(folder: Path) -> JobDirectory:

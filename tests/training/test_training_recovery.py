@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from caffe_batch.errors import DoesNotFitError, TrainingError
@@ -21,29 +22,17 @@ from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training import recovery
 from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import Attempt, JobDirectory, JobState
+from caffe_batch.training.job import JobDirectory, JobState
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.command import call
-from tests.planned_jobs import NET, write_job, write_lmdb
+from tests.planned_jobs import NET, WIDE, attempts_of, write_job, write_lmdb
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 MIB = 2**20
-
-#: 8.4 MB a sample, and little work.
-WIDE = """
-layer {{ name: "data" type: "Data" top: "data" top: "label"
-  transform_param {{ scale: 0.00390625 }}
-  data_param {{ source: "{data}" backend: LMDB batch_size: 60 }} }}
-layer {{ name: "tile" type: "Tile" bottom: "data" top: "wide"
-  tile_param {{ axis: 1 tiles: 60000 }} }}
-layer {{ name: "ip" type: "InnerProduct" bottom: "wide" top: "ip"
-  inner_product_param {{ num_output: 4 weight_filler {{ type: "gaussian" std: 1e-4 }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
-"""
 
 #: 84 MB that the first test asks for.
 TESTED_WIDE = """
@@ -81,12 +70,6 @@ class Limited(Runtime):
 
     def environment(self) -> dict[str, str]:
         return self.inner.environment()
-
-
-def attempts_of(job: JobDirectory) -> tuple[Attempt, ...]:
-    record = job.read_record()
-    assert record is not None
-    return record.attempts
 
 
 def address_space(runtime: Runtime) -> int:
@@ -326,3 +309,22 @@ def test_what_the_plan_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(TrainingError, match=r"can't be planned anew: .*have no 'path'") as failure:
         train(job, Interpreter(sys.executable), script=FAKE)
     assert failure.value.hint == "An older version planned it: plan again."
+
+
+def test_no_smaller_split_makes_room_for_a_database(runtime: Runtime, tmp_path: Path) -> None:
+    """LMDB maps the whole of it, whatever batch_size: the plan stays, and the limit is named."""
+    job = planned(tmp_path, SUMMED, "max_iter: 2", "--effective-batch", 12, "--gpu-memory", "1GiB")
+    with (
+        lmdb.open(str(tmp_path / "data"), map_size=2**36) as larger,
+        larger.begin(write=True) as put,
+    ):
+        put.put(b"last", b"")  # writes down how large the map is
+    before = job.plan.read_text()
+    limited = Limited("limited", runtime, address_space(runtime) + 560 * MIB)
+    with pytest.raises(
+        TrainingError, match=r"no address space for a database: .*mdb_status"
+    ) as error:
+        train(job, limited)
+    assert "`ulimit -v`" in str(error.value.hint)
+    assert [attempt.batch_size for attempt in attempts_of(job)] == [12]
+    assert job.plan.read_text() == before

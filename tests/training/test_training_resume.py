@@ -19,14 +19,14 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.data_position import FROM_FIRST_RECORD, DataStart, data_start
 from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import Attempt, JobDirectory
+from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.phases import TrainingPhase, past_tests, read_phases
 from caffe_batch.training.process import WORKER
 from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
-from tests.planned_jobs import write_job
+from tests.planned_jobs import attempts_of, write_job
 from tests.training.small_sources import HDF5, IMAGES, LEVELDB, LMDB, net, write_sources
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
@@ -84,12 +84,6 @@ def measured(job: JobDirectory) -> list[dict[str, Any]]:
     """Everything but the time."""
     lines = [{**vars(line), "seconds": None} for line in read_metrics(job.metrics)]
     return sorted(lines, key=lambda line: ("output" in line, line["update"]))
-
-
-def attempts_of(job: JobDirectory) -> tuple[Attempt, ...]:
-    record = job.read_record()
-    assert record is not None
-    return record.attempts
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.job import JobDirectory, JobRecord
@@ -92,6 +92,19 @@ def test_weights_of_another_net_are_refused(
     with pytest.raises(InputError, match="no layer of the net has its weights in"):
         train(job, runtime, Options(weights=(trained.weights,)))
     assert list_snapshots(job.snapshots) == []
+
+
+def test_weights_that_were_none_bind_nothing(
+    runtime: Runtime, trained: Snapshot, tmp_path: Path
+) -> None:
+    """Nothing was learned from them: others take their place, without --restart."""
+    job = still_job(tmp_path / "still")
+    with pytest.raises(TrainingError, match="at update 0 of 2"):
+        train(job, runtime, Options(weights=(job.net,)))
+    train(job, runtime, Options(weights=(trained.weights,)))
+    (snapshot,) = list_snapshots(job.snapshots)
+    assert weights_of(snapshot.weights) == weights_of(trained.weights)
+    assert record_of(job).weights == (str(trained.weights),)
 
 
 def test_a_run_goes_on_as_it_began(runtime: Runtime, trained: Snapshot, tmp_path: Path) -> None:
