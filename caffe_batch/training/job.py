@@ -54,7 +54,7 @@ class Attempt:
         phase: Which phase of the plan it ran, 1 for the first.
         batch_size, iter_size: The split of the effective batch that it ran.
         predicted_bytes: What the plan says that Caffe asks for; None if it doesn't say.
-        seen_bytes: The most memory that the worker was seen to have (see ``MemoryWatch``).
+        seen_bytes: The most memory that the worker was seen to have (see ``MemoryMeter``).
         free_bytes: What was free on the GPU before it started; None on the CPU.
     """
 
