@@ -32,11 +32,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from caffe_batch import runtimes
+from caffe_batch.engines.caffe.snapshots import CORRUPT, Snapshot, list_snapshots
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.options import Options
-from caffe_batch.training.snapshots import CORRUPT, Snapshot, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import write_job
 

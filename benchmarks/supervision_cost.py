@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from caffe_batch import runtimes
+from caffe_batch.jobs.job import JobDirectory
 from caffe_batch.runtimes import apt, debian, host, installation
-from caffe_batch.training.job import JobDirectory
 from tests.planned_jobs import write_job
 
 ROOT = Path(__file__).resolve().parent.parent

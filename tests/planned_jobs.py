@@ -10,9 +10,9 @@ from pathlib import Path
 
 import lmdb
 
-from caffe_batch.rendering.job_files import JobFiles
+from caffe_batch.jobs.job import Attempt, JobDirectory
+from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.job import Attempt, JobDirectory
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress
 

@@ -99,9 +99,9 @@ def compare(
     from caffe_batch import runtimes
     from caffe_batch.experiments.compare import Settings
     from caffe_batch.experiments.compare import compare as run
+    from caffe_batch.jobs.job import write_json
     from caffe_batch.reporting.compare_view import compare_view
     from caffe_batch.training import Device, Options
-    from caffe_batch.training.job import write_json
 
     if cpu and gpu is not None:
         raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
@@ -143,7 +143,7 @@ def _refuse_strategies_options(ctx: click.Context, target: str, names: list[str]
 def _directory(request: PlanRequest, out: Path | None) -> Path:
     """The directory with the strategies of a net, written if it isn't there."""
     from caffe_batch.experiments.compare import check_tests
-    from caffe_batch.rendering.strategy_files import read_strategies, strategies_file
+    from caffe_batch.jobs.strategy_files import read_strategies, strategies_file
 
     if out is None:
         raise InputError(

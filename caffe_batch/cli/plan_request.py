@@ -14,11 +14,11 @@ from caffe_batch.cli.options import load_recipe
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
+    from caffe_batch.jobs.job_files import JobFiles
     from caffe_batch.layers.base import Mode
     from caffe_batch.memory import Model
     from caffe_batch.net import Recipe, Sources
     from caffe_batch.planning import Budget, Plan, Wishes
-    from caffe_batch.rendering.job_files import JobFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,8 @@ class PlanRequest(NetRequest):
         self, out: Path | None, check: Callable[[Plan], None] = lambda plan: None
     ) -> tuple[Plan, JobFiles | None]:
         """Plans, and writes the job directory if ``out`` is given and ``check`` doesn't raise."""
+        from caffe_batch.jobs.job_files import write_job
         from caffe_batch.planning import make_plan
-        from caffe_batch.rendering.job_files import write_job
 
         found = self.prepare()
         plan = make_plan(found.model, found.budget, found.wishes)
@@ -110,9 +110,9 @@ class PlanRequest(NetRequest):
 
     def prepare(self) -> Prepared:
         """Reads the files; notes and warnings go to stderr."""
+        from caffe_batch.jobs.job_files import with_solver
         from caffe_batch.memory import Engine, Model
-        from caffe_batch.rendering.job_files import with_solver
-        from caffe_batch.training.checks import check_solver
+        from caffe_batch.solver.checks import check_solver
 
         self._check()
         recipe, sources = load_recipe(
@@ -174,10 +174,10 @@ class PlanRequest(NetRequest):
             )
 
     def _wishes(self, recipe: Recipe, sources: Sources) -> Wishes:
+        from caffe_batch.jobs.job_files import gpus_of_job
+        from caffe_batch.net.records import count_records
         from caffe_batch.planning import Cause, LrScaling, ScheduleWishes, SplitWishes, Wishes
-        from caffe_batch.planning.growth import Schedule
-        from caffe_batch.planning.records import count_records
-        from caffe_batch.rendering.job_files import gpus_of_job
+        from caffe_batch.planning.schedule.growth import Schedule
 
         tests = recipe.tests
         if len(self.test_records) not in (0, len(tests)):

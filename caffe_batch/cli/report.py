@@ -54,7 +54,7 @@ def report(
     if as_json:
         print_json({"runs": [{**run.status.json(), "curves": run.curves()} for run in runs]})
         return
-    from caffe_batch.rendering.files import write_text
+    from caffe_batch.files import write_text
     from caffe_batch.reporting.report_page import render_report
 
     page = out or (runs[0].job.report if len(runs) == 1 else Path("report.html"))

@@ -58,8 +58,8 @@ def stop(directory: str, timeout: float) -> None:
 
     `caffe-batch train DIR` goes on from there. A second `stop` ends it at once, as a second Ctrl-C.
     """
+    from caffe_batch.jobs.lock import is_alive
     from caffe_batch.training import JobDirectory
-    from caffe_batch.training.lock import is_alive
 
     job = JobDirectory(directory)
     now = _status(job)

@@ -31,7 +31,7 @@ from caffe_batch.cli.plan_request import PlanRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from caffe_batch.planning.strategies import Strategies
+    from caffe_batch.planning.strategies.strategies import Strategies
     from caffe_batch.schema.caffe_pb2 import SolverParameter
 
 
@@ -97,8 +97,8 @@ def find(
         out: Where the directories go.
         check: Refuses a recipe before anything is written.
     """
-    from caffe_batch.planning.strategies import find_strategies
-    from caffe_batch.rendering.strategy_files import write_strategies
+    from caffe_batch.jobs.strategy_files import write_strategies
+    from caffe_batch.planning.strategies.strategies import find_strategies
     from caffe_batch.runtimes.machine import free_host_bytes
 
     recipe = request.prepare()

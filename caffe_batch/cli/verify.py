@@ -20,7 +20,7 @@ from caffe_batch.errors import CaffeBatchError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from caffe_batch.planning.findings import Finding
+    from caffe_batch.planning.audit.findings import Finding
 
 
 @click.command()
@@ -66,10 +66,10 @@ def verify(
     from caffe_batch import runtimes
     from caffe_batch.experiments.comparison import judge
     from caffe_batch.experiments.verify import verify as measure
+    from caffe_batch.jobs.job_files import with_solver
     from caffe_batch.memory import Model
-    from caffe_batch.planning.audit import audit
-    from caffe_batch.planning.findings import Cause
-    from caffe_batch.rendering.job_files import with_solver
+    from caffe_batch.planning.audit.audit import audit
+    from caffe_batch.planning.audit.findings import Cause
     from caffe_batch.reporting.verify_view import verify_view
 
     refused = frozenset(map(Cause, no_compensate))

@@ -23,12 +23,12 @@ from caffe_batch.experiments.standings import (
     read_run,
     read_tests,
 )
+from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.job_copy import copy_job
+from caffe_batch.jobs.strategy_files import read_strategies
 from caffe_batch.prototxt import read_solver
-from caffe_batch.rendering.job_copy import copy_job
-from caffe_batch.rendering.strategy_files import read_strategies
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.schema.caffe_pb2 import SolverParameter
-from caffe_batch.training.job import JobDirectory, JobState
 from caffe_batch.training.options import Options
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Progress

@@ -23,7 +23,7 @@ from typing import Any
 
 from caffe_batch.experiments.variants import DataUse
 from caffe_batch.layers.base import Shape, count
-from caffe_batch.planning.findings import SAME, Finding, Scope
+from caffe_batch.planning.audit.findings import SAME, Finding, Scope
 
 #: The largest relative L2 error between trainings that are the same. Caffe's numbers have 24 bits
 #: (6e-8), and the order of a sum of a few thousand of them makes some 1e-7 to 1e-6.

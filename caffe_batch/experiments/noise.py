@@ -8,22 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from caffe_batch.engines.caffe import INSIDE
+from caffe_batch.engines.caffe.ending import HINTS, Ending, EndReason, last_lines
+from caffe_batch.engines.caffe.events import GradientNorms, Started
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.files import write_text
+from caffe_batch.jobs.job_files import edited_net, working_directory
 from caffe_batch.memory import Model
-from caffe_batch.planning.changes import batch_changes
+from caffe_batch.net.records import count_records
+from caffe_batch.planning.edits.changes import batch_changes
 from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
 from caffe_batch.planning.planner import check_has_loss
-from caffe_batch.planning.records import count_records
-from caffe_batch.rendering.files import write_text
-from caffe_batch.rendering.job_files import edited_net, working_directory
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import Device
-from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
-from caffe_batch.training.events import GradientNorms, Started
 from caffe_batch.training.process import THREAD_VARIABLES, WorkerProcess
 
 #: Runs under the runtime's Python.
-WORKER = Path(__file__).with_name("noise_worker.py")
+WORKER = INSIDE / "noise_worker.py"
 
 #: How often Caffe's log is read, in seconds.
 _TICK_S = 0.2

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import NetTestMetrics, UpdateMetrics, read_metrics
-from caffe_batch.training.phases import phase_at, read_phases
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.jobs.stages import phase_at, read_phases
 
 #: The loss at the end is the mean over this share of the updates.
 _END = 0.1

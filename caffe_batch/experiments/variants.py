@@ -21,7 +21,7 @@ from caffe_batch.net.batch import BATCHED_TYPES, batch_sites
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS
 from caffe_batch.net.sources import READERS, Sources
-from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
+from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.schema import caffe_pb2
 
 #: How many updates each variant trains for.

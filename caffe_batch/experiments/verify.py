@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from caffe_batch.engines.caffe import INSIDE
+from caffe_batch.engines.caffe.ending import EndReason, classify, last_lines
 from caffe_batch.errors import DoesNotFitError, NetError, ShapeError, TrainingError
 from caffe_batch.experiments.comparison import (
     FLOOR,
@@ -40,21 +42,20 @@ from caffe_batch.experiments.variants import (
     make_variant,
     write_variant,
 )
+from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import Model
-from caffe_batch.planning.changes import Change, batch_changes
-from caffe_batch.planning.findings import Finding
+from caffe_batch.planning.audit.findings import Finding
+from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.planning.planner import check_has_loss
-from caffe_batch.rendering.job_files import working_directory
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.sizes import format_size
-from caffe_batch.training.checks import check_solver
-from caffe_batch.training.ending import EndReason, classify, last_lines
+from caffe_batch.solver.checks import check_solver
 from caffe_batch.training.process import THREAD_VARIABLES
 
 #: Runs under the runtime's Python.
-WORKER = Path(__file__).with_name("verify_worker.py")
+WORKER = INSIDE / "verify_worker.py"
 
 #: Passes of an update: no power of two, so that a factor k can't hide in a float's exponent.
 ITER_SIZE = 3

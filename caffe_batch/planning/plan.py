@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from caffe_batch.memory.engine import Engine
+from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.budget import Budget
-from caffe_batch.planning.changes import Change
-from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
-from caffe_batch.planning.growth import PlannedPhase
-from caffe_batch.planning.split import Candidate
+from caffe_batch.planning.edits.changes import Change
+from caffe_batch.planning.schedule.growth import PlannedPhase
+from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.sizes import format_size
 
 

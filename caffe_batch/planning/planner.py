@@ -9,16 +9,14 @@ from fractions import Fraction
 from caffe_batch.errors import InputError, NetError
 from caffe_batch.memory.model import Prediction
 from caffe_batch.memory.predict import Model
-from caffe_batch.planning.audit import audit
+from caffe_batch.planning.audit.audit import audit
+from caffe_batch.planning.audit.findings import Cause, Finding, compensations
+from caffe_batch.planning.audit.summed_losses import sums_remark
 from caffe_batch.planning.budget import Budget
-from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
-from caffe_batch.planning.decay import StepDecay, step_decay
-from caffe_batch.planning.findings import Cause, Finding, compensations
-from caffe_batch.planning.growth import PlannedPhase, Schedule, grow
-from caffe_batch.planning.no_fit import does_not_fit
-from caffe_batch.planning.phase_changes import growth_remarks, phase_changes
+from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.planning.plan import Plan, TestSplit
-from caffe_batch.planning.schedule import (
+from caffe_batch.planning.schedule.growth import PlannedPhase, Schedule, grow
+from caffe_batch.planning.schedule.rescaling import (
     LrScaling,
     Rescaling,
     ScheduleWishes,
@@ -26,7 +24,8 @@ from caffe_batch.planning.schedule import (
     schedule_changes,
     schedule_remarks,
 )
-from caffe_batch.planning.split import (
+from caffe_batch.planning.schedule.stage_changes import growth_remarks, phase_changes
+from caffe_batch.planning.split.candidates import (
     Candidate,
     Sharing,
     SplitWishes,
@@ -35,14 +34,15 @@ from caffe_batch.planning.split import (
     make_candidates,
     split_remarks,
 )
-from caffe_batch.planning.summed_losses import sums_remark
-from caffe_batch.planning.testing import (
+from caffe_batch.planning.split.net_tests import (
     changes_of_tests,
     finding_of_test,
     largest_that_fit,
     planned_tests,
     smallest,
 )
+from caffe_batch.planning.split.no_fit import does_not_fit
+from caffe_batch.solver.decay import StepDecay, step_decay
 
 #: Test batches make room for the train net down to this size; below only if nothing fits else.
 SMALLEST_TEST_BATCH = 8

@@ -1,6 +1,5 @@
 """Nets and solvers from Jinja2 templates: the package's (``templates/``) and the user's own."""
 
-from caffe_batch.rendering.files import write_text
 from caffe_batch.rendering.find import available, find, find_path
 from caffe_batch.rendering.header import Variable
 from caffe_batch.rendering.render import render, render_solver
@@ -18,5 +17,4 @@ __all__ = [
     "render",
     "render_solver",
     "show",
-    "write_text",
 ]

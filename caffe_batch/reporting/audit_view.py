@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caffe_batch.planning.findings import Scope, Verdict
+from caffe_batch.planning.audit.findings import Scope, Verdict
 
 #: Verdicts that a person should hear of before the training begins.
 _WARNED = (Verdict.DIFFERENT, Verdict.UNKNOWN, Verdict.APPROXIMATE)

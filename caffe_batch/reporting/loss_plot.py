@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_batch.errors import InputError
-from caffe_batch.training.metrics import Metrics, NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.jobs.metrics import Metrics, NetTestMetrics, UpdateMetrics, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

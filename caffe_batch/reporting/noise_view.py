@@ -11,8 +11,8 @@ from rich.text import Text
 
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.noise import Measurement
+from caffe_batch.jobs.metrics import GradientMetrics
 from caffe_batch.planning.noise import Advice, advise, estimate_noise_scale
-from caffe_batch.training.metrics import GradientMetrics
 
 #: The effective batches that are compared, over the present one.
 FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import NetTestMetrics, gradient_metrics
 from caffe_batch.reporting.noise_view import training_noise
 from caffe_batch.reporting.training_view import format_scores
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import NetTestMetrics, gradient_metrics
 
 
 def outcome_lines(

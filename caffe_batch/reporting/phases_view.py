@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from caffe_batch.planning.growth import Phase
+from caffe_batch.planning.schedule.growth import Phase
 
 
 def phases_view(phases: Sequence[Phase]) -> Table:

@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from caffe_batch.planning.changes import Change
-from caffe_batch.planning.findings import Finding, Verdict
+from caffe_batch.planning.audit.findings import Finding, Verdict
+from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
-from caffe_batch.planning.split import Candidate
+from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.reporting.phases_view import phases_view
 from caffe_batch.sizes import format_size
 

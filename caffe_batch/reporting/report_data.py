@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.jobs.job import JobDirectory, PlanFacts
+from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
+from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Engine, Model, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.training.following import RunFollower, Status
-from caffe_batch.training.job import JobDirectory, PlanFacts
-from caffe_batch.training.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
-from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
 
 
 @dataclass(frozen=True)

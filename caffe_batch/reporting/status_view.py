@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from caffe_batch.jobs.job import JobDirectory
 from caffe_batch.reporting.training_view import format_scores, progress_line
 from caffe_batch.training.following import RunState, Status
-from caffe_batch.training.job import JobDirectory
 
 
 def status_lines(job: JobDirectory, status: Status) -> list[str]:

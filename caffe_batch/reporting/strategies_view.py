@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from caffe_batch.planning.strategies import Strategies
-from caffe_batch.planning.strategy import Strategy
+from caffe_batch.planning.strategies.strategies import Strategies
+from caffe_batch.planning.strategies.strategy import Strategy
 from caffe_batch.sizes import format_size
 
 

@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from caffe_batch.jobs.metrics import NetTestMetrics
 from caffe_batch.sizes import format_size
-from caffe_batch.training.metrics import NetTestMetrics
 from caffe_batch.training.progress import Progress
 
 #: Seconds between two plain lines.

@@ -6,13 +6,13 @@ import functools
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes.base import Runtime, RuntimeInfo
 
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = INSIDE / "probe.py"
 
 #: A cold import over a network file system takes minutes; a runtime that hangs takes for ever.
 TIMEOUT_S = 300

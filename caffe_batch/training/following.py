@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from caffe_batch.training.events import LossRecord
-from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState
-from caffe_batch.training.learning_rate import learning_rate
-from caffe_batch.training.memory_meter import MemoryMeter
-from caffe_batch.training.metrics import (
+from caffe_batch.engines.caffe.events import LossRecord
+from caffe_batch.jobs.job import Attempt, JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.metrics import (
     Metrics,
     MetricsFollower,
     NetTestMetrics,
     UpdateMetrics,
     finite,
 )
-from caffe_batch.training.phases import phase_at, read_phases
+from caffe_batch.jobs.stages import phase_at, read_phases
+from caffe_batch.solver.learning_rate import learning_rate
+from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
 

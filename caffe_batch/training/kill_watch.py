@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.runtimes.kernel_kills import kill_counter
 from caffe_batch.runtimes.machine import free_host_bytes, resident_bytes
-from caffe_batch.training.ending import Ending, EndReason
 
 #: The kernel counts a process that it kills before that is gone: up to so many looks before.
 _LOOKS = 50

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_batch.engines.caffe.ending import HINTS, Ending, EndReason, last_lines
 from caffe_batch.errors import CaffeBatchError, InputError, TrainingError
-from caffe_batch.training.ending import HINTS, Ending, EndReason, last_lines
-from caffe_batch.training.job import JobState
-from caffe_batch.training.metrics import NetTestMetrics
+from caffe_batch.jobs.job import JobState
+from caffe_batch.jobs.metrics import NetTestMetrics
 
 #: The endings that are no failure.
 STATES = {

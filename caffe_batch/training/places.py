@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import JobPlaces
 from caffe_batch.training.checks import named_files
-from caffe_batch.training.job import JobDirectory, PlanFacts
 from caffe_batch.training.start import StartingPoint
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from caffe_batch.engines.caffe import INSIDE
+from caffe_batch.engines.caffe.ending import Ending, EndReason, classify
+from caffe_batch.engines.caffe.events import LogEvent, WorkerEvent, read_worker_line
+from caffe_batch.engines.caffe.inside.worker_log import change_names
+from caffe_batch.engines.caffe.log_files import LogFollower
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
-from caffe_batch.training.ending import Ending, EndReason, classify
-from caffe_batch.training.events import LogEvent, WorkerEvent, read_worker_line
-from caffe_batch.training.log_files import LogFollower
-from caffe_batch.training.worker_log import change_names
 
 #: Runs under the runtime's Python.
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = INSIDE / "worker.py"
 
 #: Whichever BLAS Caffe was built with, one of these limits its threads.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")

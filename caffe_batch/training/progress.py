@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from caffe_batch.training.events import LossRecord
-from caffe_batch.training.metrics import NetTestMetrics
+from caffe_batch.engines.caffe.events import LossRecord
+from caffe_batch.jobs.metrics import NetTestMetrics
 
 #: Points kept for a sparkline; beyond them every second one is dropped.
 _CURVE_POINTS = 128

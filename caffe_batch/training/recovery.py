@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.errors import InputError, TrainingError
-from caffe_batch.planning.changes import Change
-from caffe_batch.planning.numbers import as_float32
+from caffe_batch.jobs.job import Attempt, JobDirectory, PlanFacts
+from caffe_batch.jobs.job_recipe import joined, read_job_phases, with_changes
+from caffe_batch.planning.edits.changes import Change
 from caffe_batch.runtimes.reserve import learn_reserve
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import Attempt, JobDirectory, PlanFacts
-from caffe_batch.training.job_recipe import joined, read_job_phases, with_changes
+from caffe_batch.solver.numbers import as_float32
 from caffe_batch.training.options import Options
 from caffe_batch.training.resplit import split_smaller
 

@@ -16,25 +16,25 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
+from caffe_batch.engines.caffe.ending import Ending
 from caffe_batch.errors import CaffeBatchError, DoesNotFitError
-from caffe_batch.memory.model import Prediction
-from caffe_batch.memory.predict import Model
-from caffe_batch.planning.audit import audit
-from caffe_batch.planning.changes import Change, applied, batch_changes, iter_size_change
-from caffe_batch.planning.findings import Finding, compensations
-from caffe_batch.planning.plan import verdict_of
-from caffe_batch.planning.split import divisors
-from caffe_batch.planning.testing import changes_of_tests, planned_tests, read_together
-from caffe_batch.sizes import format_size
-from caffe_batch.training.ending import Ending
-from caffe_batch.training.job import JobDirectory, PlanFacts
-from caffe_batch.training.job_recipe import (
+from caffe_batch.jobs.job import JobDirectory, PlanFacts
+from caffe_batch.jobs.job_recipe import (
     JobPhase,
     joined,
     model_of,
     read_job_phases,
     with_changes,
 )
+from caffe_batch.memory.model import Prediction
+from caffe_batch.memory.predict import Model
+from caffe_batch.planning.audit.audit import audit
+from caffe_batch.planning.audit.findings import Finding, compensations
+from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
+from caffe_batch.planning.plan import verdict_of
+from caffe_batch.planning.split.candidates import divisors
+from caffe_batch.planning.split.net_tests import changes_of_tests, planned_tests, read_together
+from caffe_batch.sizes import format_size
 
 
 @dataclass(frozen=True)

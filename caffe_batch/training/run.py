@@ -12,36 +12,41 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
-from caffe_batch.net.filtering import net_state
-from caffe_batch.net.recipe import NetFile
-from caffe_batch.net.sources import Sources
-from caffe_batch.prototxt import read_net
-from caffe_batch.runtimes.base import Runtime
-from caffe_batch.runtimes.machine import gpus
-from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
-from caffe_batch.training.data_position import FROM_FIRST_RECORD, data_start
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.events import (
+from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, data_start
+from caffe_batch.engines.caffe.ending import Ending, EndReason
+from caffe_batch.engines.caffe.events import (
     Built,
     LogEvent,
     SnapshotTaken,
     Started,
     WorkerEvent,
 )
-from caffe_batch.training.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
+from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError
+from caffe_batch.engines.caffe.snapshots import (
+    Snapshot,
+    finish_pruning,
+    list_snapshots,
+    newest_whole,
+)
+from caffe_batch.jobs.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
+from caffe_batch.jobs.metrics import MetricsFile, last_scores, rewind
+from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases
+from caffe_batch.net.filtering import net_state
+from caffe_batch.net.recipe import NetFile
+from caffe_batch.net.sources import Sources
+from caffe_batch.prototxt import read_net
+from caffe_batch.runtimes.base import Runtime
+from caffe_batch.runtimes.machine import gpus
+from caffe_batch.solver.learning_rate import learning_rate
+from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
 from caffe_batch.training.kill_watch import KillWatch
-from caffe_batch.training.learning_rate import learning_rate
 from caffe_batch.training.memory_meter import MemoryMeter
-from caffe_batch.training.metrics import MetricsFile, last_scores, rewind
 from caffe_batch.training.options import Device, Options
 from caffe_batch.training.outcome import STATES, Outcome, failure
-from caffe_batch.training.phases import TrainingPhase, phase_at, read_phases
 from caffe_batch.training.places import job_places
 from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress
-from caffe_batch.training.snapshot_contents import DamagedSnapshotError
 from caffe_batch.training.snapshot_keeper import SnapshotKeeper
-from caffe_batch.training.snapshots import Snapshot, finish_pruning, list_snapshots, newest_whole
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_batch.training.events import (
+from caffe_batch.engines.caffe.events import (
     Diverged,
     Finished,
     LogEvent,
@@ -12,7 +12,7 @@ from caffe_batch.training.events import (
     Updated,
     WorkerEvent,
 )
-from caffe_batch.training.snapshots import prune, set_aside_from, take_in
+from caffe_batch.engines.caffe.snapshots import prune, set_aside_from, take_in
 
 
 class SnapshotKeeper:
@@ -23,7 +23,7 @@ class SnapshotKeeper:
 
     Args:
         folder: Where the snapshots lie.
-        keep_last, keep_every: As :func:`caffe_batch.training.snapshots.prune` takes them.
+        keep_last, keep_every: As :func:`caffe_batch.engines.caffe.snapshots.prune` takes them.
     """
 
     def __init__(self, folder: Path, keep_last: int | None, keep_every: int | None) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError, check_contents
+from caffe_batch.engines.caffe.snapshots import Snapshot, named_snapshot
 from caffe_batch.errors import InputError
-from caffe_batch.training.job import JobRecord
-from caffe_batch.training.snapshot_contents import DamagedSnapshotError, check_contents
-from caffe_batch.training.snapshots import Snapshot, named_snapshot
+from caffe_batch.jobs.job import JobRecord
 
 
 @dataclass(frozen=True)

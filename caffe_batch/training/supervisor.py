@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from caffe_batch.jobs.job import JobDirectory
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.training.job import JobDirectory
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.process import WORKER, SignalRelay, forwarded_signals

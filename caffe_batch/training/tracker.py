@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from caffe_batch.training.events import (
+from caffe_batch.engines.caffe.events import (
     Built,
     GradientNorms,
     LogEvent,
@@ -18,15 +18,15 @@ from caffe_batch.training.events import (
     Updated,
     WorkerEvent,
 )
-from caffe_batch.training.learning_rate import learning_rate
-from caffe_batch.training.metrics import (
+from caffe_batch.jobs.metrics import (
     GradientMetrics,
     MetricsFile,
     NetTestMetrics,
     UpdateMetrics,
     finite,
 )
-from caffe_batch.training.phases import TrainingPhase, phase_at
+from caffe_batch.jobs.stages import TrainingPhase, phase_at
+from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
 

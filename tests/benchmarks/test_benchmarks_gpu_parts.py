@@ -19,9 +19,9 @@ from benchmarks.gpu.facts import libraries, missing, slug
 from benchmarks.gpu.layer_cases import cases
 from benchmarks.gpu.trainer import NotTrainedError, training
 from caffe_batch import prototxt, runtimes
+from caffe_batch.engines.caffe.ending import EndReason
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.runtimes.reserve import default_reserve
-from caffe_batch.training.ending import EndReason
 from tools.count_gpu_memory.check import build_library
 from tools.count_gpu_memory.nets import own_nets, write_job
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caffe_batch.rendering import job_files
-from caffe_batch.rendering.files import write_text
+from caffe_batch.files import write_text
+from caffe_batch.jobs import job_files
 from tests.command import PROGRAM, Result, call, spawn, tree
 from tests.planned_jobs import write_lmdb
 

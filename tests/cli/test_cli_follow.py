@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
-from caffe_batch.training.snapshots import list_snapshots
+from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from tests.command import PROGRAM, call, spawn
 from tests.planned_jobs import FinishedJob, write_job
 from tests.training.test_training_supervisor import is_alive, wait_for

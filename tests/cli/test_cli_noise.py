@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.training.metrics import GradientMetrics, MetricsFile, gradient_metrics
+from caffe_batch.jobs.metrics import GradientMetrics, MetricsFile, gradient_metrics
 from tests.command import Result, call, tree
 from tests.experiments.regression import write_regression
 from tests.planned_jobs import NET, write_job, write_lmdb

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.jobs.job import JobDirectory
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.command import call
 from tests.planned_jobs import write_lmdb

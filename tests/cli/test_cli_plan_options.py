@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from caffe_batch.cli.options import COMPENSATED as OFFERED
-from caffe_batch.planning.findings import COMPENSATED
+from caffe_batch.planning.audit.findings import COMPENSATED
 from caffe_batch.prototxt import read_net, read_solver
 from tests.command import call, tree
 from tests.planned_jobs import NET, RECORDS, write_lmdb

@@ -10,7 +10,7 @@ import pytest
 
 from caffe_batch import prototxt
 from caffe_batch.cli.compare import NAMES
-from caffe_batch.planning.strategies import WAYS
+from caffe_batch.planning.strategies.strategies import WAYS
 from caffe_batch.training import JobDirectory
 from tests.command import call, tree
 from tests.planned_jobs import RECORDS, write_lmdb

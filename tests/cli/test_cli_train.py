@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.jobs.job import JobDirectory, JobState
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training.job import JobDirectory, JobState
-from caffe_batch.training.snapshots import list_snapshots
 from tests.planned_jobs import NET, RECORDS, write_job, write_lmdb
 
 PROGRAM = str(Path(sys.executable).with_name("caffe-batch"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.training.snapshots import list_snapshots
+from caffe_batch.engines.caffe.snapshots import list_snapshots
 from tests.command import call, spawn
 from tests.planned_jobs import write_job
 

@@ -13,8 +13,8 @@ from caffe_batch.experiments.verify import WORKER, Audit, verify
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning.audit import audit
-from caffe_batch.planning.findings import Finding
+from caffe_batch.planning.audit.audit import audit
+from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.runtimes import Runtime
 
 SOLVER = """

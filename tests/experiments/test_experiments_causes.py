@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from caffe_batch.experiments.comparison import TOLERANCE, judge
-from caffe_batch.planning.findings import Cause, Scope, Verdict
+from caffe_batch.planning.audit.findings import Cause, Scope, Verdict
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, Bench, inner_product
 from tests.planned_jobs import write_lmdb
 

@@ -15,11 +15,11 @@ import pytest
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.compare import Settings, Training, compare
 from caffe_batch.experiments.standings import Comparison, SeedRun
-from caffe_batch.planning.strategies import find_strategies
-from caffe_batch.rendering.strategy_files import write_strategies
+from caffe_batch.jobs.metrics import NetTestMetrics, read_metrics
+from caffe_batch.jobs.strategy_files import write_strategies
+from caffe_batch.planning.strategies.strategies import find_strategies
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import Device, JobDirectory, JobState, Options, Progress
-from caffe_batch.training.metrics import NetTestMetrics, read_metrics
 from tests.small_memory import BATCH, SOLVER, read_model, tight, wishes, write_recipe
 
 CPU = Options(device=Device.CPU)

@@ -19,7 +19,7 @@ from caffe_batch.experiments.comparison import (
     relative_errors,
     vanishing,
 )
-from caffe_batch.planning.findings import Cause, Finding, Scope, Verdict
+from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 
 
 def test_an_error_is_relative_to_its_own_array() -> None:

@@ -16,8 +16,8 @@ from caffe_batch.experiments.standings import (
     output_names,
     read_run,
 )
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, UpdateMetrics
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import MetricsFile, NetTestMetrics, UpdateMetrics
 from tests.planned_jobs import write_job
 
 FACTS = {"name": "small", "title": "Small", "batch_size": 4, "iter_size": 1, "changes": [1]}

@@ -17,8 +17,8 @@ from caffe_batch.errors import (
 )
 from caffe_batch.experiments import verify
 from caffe_batch.experiments.comparison import TOLERANCE, judge
-from caffe_batch.planning.changes import Change
-from caffe_batch.planning.findings import Cause, Finding, Verdict
+from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
+from caffe_batch.planning.edits.changes import Change
 from caffe_batch.runtimes.interpreter import Interpreter
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, Bench, inner_product, nothing
 from tests.planned_jobs import write_lmdb

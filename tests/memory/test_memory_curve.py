@@ -12,7 +12,7 @@ from caffe_batch.memory import Model
 from caffe_batch.memory.curve import peak_curve
 from caffe_batch.memory.ledger import Terms
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning.split import divisors
+from caffe_batch.planning.split.candidates import divisors
 from caffe_batch.rendering import render
 
 LINES = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))

@@ -11,8 +11,8 @@ import pytest
 from caffe_batch.memory import Engine, Model
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Cause, Finding, Verdict, Wishes, audit, make_plan
-from caffe_batch.planning.findings import Scope
-from caffe_batch.planning.split import SplitWishes
+from caffe_batch.planning.audit.findings import Scope
+from caffe_batch.planning.split.candidates import SplitWishes
 
 DATA = """
 layer { name: "in" type: "Input" top: "data" top: "label"

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caffe_batch.jobs.job_files import write_job
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Plan, Verdict, Wishes, make_plan
-from caffe_batch.planning.changes import Change, applied
-from caffe_batch.planning.findings import Cause, Finding
-from caffe_batch.planning.testing import NetTest, largest_that_fit, smallest
-from caffe_batch.rendering.job_files import write_job
+from caffe_batch.planning.audit.findings import Cause, Finding
+from caffe_batch.planning.edits.changes import Change, applied
+from caffe_batch.planning.split.net_tests import NetTest, largest_that_fit, smallest
 
 NET = """
 layer {{ name: "data" type: "Input" top: "data" top: "label" include {{ phase: TRAIN }}

@@ -9,7 +9,7 @@ import pytest
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, SplitWishes, Wishes, make_plan
-from caffe_batch.planning.growth import Schedule
+from caffe_batch.planning.schedule.growth import Schedule
 from tests.planned_jobs import NET, RECORDS, write_lmdb
 
 RESHAPE = """layer {

@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.decay import StepDecay, step_decay
-from caffe_batch.planning.growth import Phase, Schedule, grow
-from caffe_batch.planning.numbers import as_written
-from caffe_batch.planning.split import Sharing
+from caffe_batch.planning.schedule.growth import Phase, Schedule, grow
+from caffe_batch.planning.split.candidates import Sharing
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.decay import StepDecay, step_decay
+from caffe_batch.solver.numbers import as_written
 
 RECORDS = 50_000
 

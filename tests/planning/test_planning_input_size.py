@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import DoesNotFitError, InputError, ShapeError
+from caffe_batch.jobs.job_files import write_job
 from caffe_batch.memory import Model
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Wishes
-from caffe_batch.planning.changes import applied
-from caffe_batch.planning.input_size import InputSize, largest_input
-from caffe_batch.rendering.job_files import write_job
+from caffe_batch.planning.edits.changes import applied
+from caffe_batch.planning.strategies.input_size import InputSize, largest_input
 
 BATCH = 12
 BODY = """

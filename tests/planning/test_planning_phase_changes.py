@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from caffe_batch.planning.decay import step_decay
-from caffe_batch.planning.growth import Phase, Schedule, grow
-from caffe_batch.planning.phase_changes import growth_remarks, phase_changes
+from caffe_batch.planning.schedule.growth import Phase, Schedule, grow
+from caffe_batch.planning.schedule.stage_changes import growth_remarks, phase_changes
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.decay import step_decay
 
 RECORDS = 50_000
 

@@ -9,7 +9,7 @@ from itertools import accumulate, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_batch.planning.spacing import Stretch, spaced_tests
+from caffe_batch.planning.schedule.spacing import Stretch, spaced_tests
 
 lengths = st.lists(
     st.tuples(st.integers(1, 3000), st.fractions(Fraction(1, 2), 500, max_denominator=7)),

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from caffe_batch.errors import DoesNotFitError
 from caffe_batch.memory import Model
 from caffe_batch.planning import Budget, ScheduleWishes
-from caffe_batch.planning.changes import applied
-from caffe_batch.planning.strategies import WAYS, Strategies, find_strategies, raised_momentum
-from caffe_batch.planning.strategy import Strategy
+from caffe_batch.planning.edits.changes import applied
+from caffe_batch.planning.strategies.strategies import (
+    WAYS,
+    Strategies,
+    find_strategies,
+    raised_momentum,
+)
+from caffe_batch.planning.strategies.strategy import Strategy
 from caffe_batch.schema import caffe_pb2
 from tests.planned_jobs import RECORDS, write_lmdb
 from tests.small_memory import BATCH, SMALL, SOLVER, read_model, tight, wishes, write_recipe

@@ -20,9 +20,9 @@ from caffe_batch.planning import (
     Wishes,
     make_plan,
 )
-from caffe_batch.planning.growth import Schedule
-from caffe_batch.planning.strategies import find_strategies
-from caffe_batch.planning.summed_losses import summed_losses
+from caffe_batch.planning.audit.summed_losses import summed_losses
+from caffe_batch.planning.schedule.growth import Schedule
+from caffe_batch.planning.strategies.strategies import find_strategies
 
 NET = """
 layer {{ name: "data" type: "Input" top: "data" top: "label"

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
 from caffe_batch.net import NetFile, Recipe
-from caffe_batch.planning.changes import Change, applied
-from caffe_batch.planning.decay import MAX_DROPS, rate_drops
-from caffe_batch.planning.schedule import (
+from caffe_batch.planning.edits.changes import Change, applied
+from caffe_batch.planning.schedule.rescaling import (
     LrScaling,
     Rescaling,
     ScheduleWishes,
@@ -23,7 +22,8 @@ from caffe_batch.planning.schedule import (
     schedule_remarks,
 )
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.learning_rate import learning_rate
+from caffe_batch.solver.decay import MAX_DROPS, rate_drops
+from caffe_batch.solver.learning_rate import learning_rate
 
 Solver = caffe_pb2.SolverParameter
 RECORDS = 50_000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.split import (
+from caffe_batch.planning.split.candidates import (
     Candidate,
     Sharing,
     SplitWishes,

@@ -11,10 +11,10 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from caffe_batch.errors import InputError
+from caffe_batch.jobs.job_files import with_solver
 from caffe_batch.memory import Model, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.rendering import render
-from caffe_batch.rendering.job_files import with_solver
 from caffe_batch.reporting.memory_plot import draw, write_memory_plot
 from caffe_batch.reporting.memory_table import memory_table
 

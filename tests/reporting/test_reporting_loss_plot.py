@@ -10,8 +10,8 @@ import pytest
 from matplotlib.lines import Line2D
 
 from caffe_batch.errors import InputError
+from caffe_batch.jobs.metrics import Metrics, MetricsFile, NetTestMetrics, UpdateMetrics
 from caffe_batch.reporting.loss_plot import draw, smooth, write_loss_plot
-from caffe_batch.training.metrics import Metrics, MetricsFile, NetTestMetrics, UpdateMetrics
 
 
 def update(number: int, loss: float | None) -> UpdateMetrics:

@@ -6,10 +6,10 @@ import io
 
 from rich.console import Console
 
-from caffe_batch.planning.decay import step_decay
-from caffe_batch.planning.growth import grow
+from caffe_batch.planning.schedule.growth import grow
 from caffe_batch.reporting.phases_view import phases_view
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.decay import step_decay
 
 SHOWN = """\
    epochs  updates  effective batch  iter_size  learning rate  why

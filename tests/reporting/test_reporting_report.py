@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import InputError
+from caffe_batch.jobs.metrics import MetricsFile, NetTestMetrics, UpdateMetrics, read_metrics
 from caffe_batch.memory import Prediction, predict
-from caffe_batch.planning.findings import Scope, Verdict
+from caffe_batch.planning.audit.findings import Scope, Verdict
 from caffe_batch.rendering import render
 from caffe_batch.reporting.audit_view import audit_rows, audit_warnings
 from caffe_batch.reporting.report_data import read_run, read_runs
 from caffe_batch.reporting.report_figures import write_figures
 from caffe_batch.reporting.report_page import memory_bars, render_report
-from caffe_batch.training.metrics import MetricsFile, NetTestMetrics, UpdateMetrics, read_metrics
 from tests.planned_jobs import RECORDS, FinishedJob, write_job
 
 #: Elements that HTML never closes.

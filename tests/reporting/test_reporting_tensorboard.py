@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.reporting.tensorboard import TensorBoardFiles
-from caffe_batch.runtimes import Runtime
-from caffe_batch.training.job import JobDirectory, JobState
-from caffe_batch.training.metrics import (
+from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.metrics import (
     Metrics,
     MetricsFile,
     NetTestMetrics,
@@ -24,6 +22,8 @@ from caffe_batch.training.metrics import (
     read_metrics,
     rewind,
 )
+from caffe_batch.reporting.tensorboard import TensorBoardFiles
+from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from caffe_batch.jobs.metrics import NetTestMetrics
 from caffe_batch.reporting.training_view import (
     TrainingView,
     format_scores,
@@ -16,7 +17,6 @@ from caffe_batch.reporting.training_view import (
     progress_view,
     sparkline,
 )
-from caffe_batch.training.metrics import NetTestMetrics
 from caffe_batch.training.progress import Progress
 
 

@@ -18,10 +18,10 @@ import pytest
 
 from caffe_batch import runtimes
 from caffe_batch.errors import InputError, RuntimeMissingError, TrainingError
+from caffe_batch.jobs.job import JobState
 from caffe_batch.runtimes import container
 from caffe_batch.runtimes.base import JobPlaces
 from caffe_batch.runtimes.container import Container
-from caffe_batch.training.job import JobState
 from caffe_batch.training.process import SignalRelay
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train

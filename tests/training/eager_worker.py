@@ -7,9 +7,10 @@ import json
 import os
 import sys
 
-TRAINING = os.path.join(os.path.dirname(__file__), "..", "..", "caffe_batch", "training")
+CHECKOUT = os.path.join(os.path.dirname(__file__), "..", "..")
+INSIDE = os.path.join(CHECKOUT, "caffe_batch", "engines", "caffe", "inside")
 
-sys.path[0] = os.path.abspath(TRAINING)
+sys.path[0] = os.path.abspath(INSIDE)
 import micro_gradients  # noqa: E402
 import worker  # noqa: E402
 

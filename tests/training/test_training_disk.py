@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.snapshots import CORRUPT, list_snapshots
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training.job import JobDirectory, JobRecord, JobState
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.snapshots import CORRUPT, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.command import call
 from tests.planned_jobs import write_job

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import InputError
+from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.lock import JobBusyError
+from caffe_batch.jobs.metrics import MetricsFile, MetricsFollower, UpdateMetrics, rewind
 from caffe_batch.training.following import RunFollower, RunState, Status
-from caffe_batch.training.job import JobDirectory, JobState
-from caffe_batch.training.lock import JobBusyError
 from caffe_batch.training.memory_meter import MemoryMeter
-from caffe_batch.training.metrics import MetricsFile, MetricsFollower, UpdateMetrics, rewind
 from tests.planned_jobs import FinishedJob, write_job
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.job import JobDirectory, JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.kernel_kills import KillCounter, kill_counter
 from caffe_batch.runtimes.machine import resident_bytes
 from caffe_batch.training import kill_watch
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import JobDirectory, JobState
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.snapshots import CORRUPT, list_snapshots
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.jobs import lock
+from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.lock import JobBusyError
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training import lock
-from caffe_batch.training.job import JobDirectory, JobRecord, JobState
-from caffe_batch.training.lock import JobBusyError
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.snapshots import CORRUPT, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
 

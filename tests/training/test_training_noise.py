@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.events import GradientNorms, read_worker_line
 from caffe_batch.errors import InputError
-from caffe_batch.planning.noise import Observation, estimate_noise_scale
-from caffe_batch.reporting.loss_plot import draw
-from caffe_batch.reporting.noise_view import training_noise
-from caffe_batch.runtimes import Runtime
-from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.events import GradientNorms, read_worker_line
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import (
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import (
     GradientMetrics,
     MetricsFile,
     NetTestMetrics,
@@ -26,6 +21,11 @@ from caffe_batch.training.metrics import (
     read_metrics,
     rewind,
 )
+from caffe_batch.planning.noise import Observation, estimate_noise_scale
+from caffe_batch.reporting.loss_plot import draw
+from caffe_batch.reporting.noise_view import training_noise
+from caffe_batch.runtimes import Runtime
+from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job

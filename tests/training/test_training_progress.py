@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from caffe_batch.training.events import LossRecord
+from caffe_batch.engines.caffe.events import LossRecord
 from caffe_batch.training.progress import LossCurve, Rate
 
 

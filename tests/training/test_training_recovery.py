@@ -15,18 +15,18 @@ from typing import Any
 import lmdb
 import pytest
 
+from caffe_batch.engines.caffe.ending import Ending, EndReason
+from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import DoesNotFitError, TrainingError
-from caffe_batch.rendering.job_files import JobFiles
+from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.job_files import JobFiles
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training import recovery
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import JobDirectory, JobState
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import split_smaller
-from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.command import call
 from tests.planned_jobs import NET, WIDE, attempts_of, write_job, write_lmdb

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
+from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
+from caffe_batch.engines.caffe.ending import Ending, EndReason
+from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.stages import TrainingPhase, past_tests, read_phases
 from caffe_batch.layers.base import Phase
 from caffe_batch.net.filtering import net_state, select
 from caffe_batch.net.sources import Sources
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.data_position import FROM_FIRST_RECORD, DataStart, data_start
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import JobDirectory
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
-from caffe_batch.training.phases import TrainingPhase, past_tests, read_phases
 from caffe_batch.training.process import WORKER
 from caffe_batch.training.resplit import split_smaller
-from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import attempts_of, write_job
 from tests.training.small_sources import HDF5, IMAGES, LEVELDB, LMDB, net, write_sources

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.ending import EndReason
+from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots
+from caffe_batch.jobs.job import JobState
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.ending import EndReason
-from caffe_batch.training.job import JobState
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.options import Options
 from caffe_batch.training.process import WorkerProcess
-from caffe_batch.training.snapshots import Snapshot, list_snapshots
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, write_job, write_lmdb
 from tests.training.test_training_supervisor import is_alive, wait_for

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.ending import Ending, EndReason
+from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.job import JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training import stall
-from caffe_batch.training.ending import Ending, EndReason
-from caffe_batch.training.job import JobState
 from caffe_batch.training.options import Options
-from caffe_batch.training.snapshots import list_snapshots
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, write_job, write_lmdb

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots, named_snapshot
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.jobs.job import JobDirectory, JobRecord
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.job import JobDirectory, JobRecord
-from caffe_batch.training.metrics import UpdateMetrics, read_metrics
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
-from caffe_batch.training.snapshots import Snapshot, list_snapshots, named_snapshot
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, FinishedJob, write_job, write_lmdb
 

@@ -22,8 +22,8 @@ from benchmarks.gpu import fit, layers, memory, speed
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.layer_cases import cases
 from benchmarks.gpu.trainer import NotTrainedError, training
+from caffe_batch.engines.caffe.ending import EndReason
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training.ending import EndReason
 from tools.count_gpu_memory.check import build_library
 from tools.count_gpu_memory.nets import own_nets
 from tools.image.build import IMAGES, ROOT, container_of

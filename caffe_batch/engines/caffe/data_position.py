@@ -1,0 +1,243 @@
+"""Where the data goes on after a snapshot, which Caffe's snapshots don't say (BVLC#1059).
+
+How many records a data layer has read follows from the updates and tests before. What brings it
+there depends on its type:
+
+- ``Data`` (LMDB, LevelDB) and ``HDF5Data`` go on record by record before they read the first.
+- ``ImageData`` gets the list from that line on, with the lines before it at the end. Where it
+  shuffles, it goes on order by order, then reads the images of the epoch that were seen before.
+- All others make up their data or draw it at random.
+
+Sources: data_layer.cpp, hdf5_data_layer.cpp, image_data_layer.cpp, solver.cpp (Step, Test).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from caffe_batch import prototxt
+from caffe_batch.errors import InputError
+from caffe_batch.files import write_text
+from caffe_batch.jobs.stages import TrainingPhase, past_tests, phase_at
+from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
+from caffe_batch.net.sources import Sources
+from caffe_batch.schema import caffe_pb2
+
+#: Types that can be brought to a record, and where their settings are.
+SETTINGS = {"Data": "data_param", "HDF5Data": "hdf5_data_param", "ImageData": "image_data_param"}
+
+RECURRENT_TYPES = ("LSTM", "RNN")
+
+
+@dataclass(frozen=True)
+class LayerStart:
+    """How one data layer begins.
+
+    Attributes:
+        net: 0 for the train net, 1 and on for the test nets.
+        index: Which layer of the net's message.
+        layer: The same.
+        go_on: How often it goes on before it reads: by a record, or (ImageData) by an order.
+        batches: How many it then reads that nobody uses.
+        lines: The image list in place of its own, or None.
+        note: What will not be as in a run without an interruption; may be empty.
+    """
+
+    net: int
+    index: int
+    layer: caffe_pb2.LayerParameter
+    go_on: int = 0
+    batches: int = 0
+    lines: bytes | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DataStart:
+    """What a worker does before it trains, so that its data goes on where it was.
+
+    Attributes:
+        recipe: The solver and its nets.
+        layers: The data layers, in the order in which Caffe makes them.
+        notes: What will not be as in a run without an interruption.
+    """
+
+    recipe: Recipe
+    layers: tuple[LayerStart, ...]
+    notes: tuple[str, ...]
+
+    def settings(self, folder: Path) -> dict[str, object]:
+        """What the worker is told (see its docstring).
+
+        Args:
+            folder: Where files that the worker needs may be written; it is emptied first.
+        """
+        going_on: dict[str, list[int]] = {}
+        for start in self.layers:
+            going_on.setdefault(start.layer.type, []).append(start.go_on)
+        reads = [(start.net, start.layer.name, start.batches) for start in self.layers]
+        return {
+            "go_on": {name: counts for name, counts in going_on.items() if any(counts)},
+            "read": [read for read in reads if read[2]],
+            "nets": self._write_nets(folder),
+        }
+
+    def _write_nets(self, folder: Path) -> dict[str, object] | None:
+        """The nets with other image lists; None where the solver's own will do."""
+        shutil.rmtree(folder, ignore_errors=True)
+        lists = [start for start in self.layers if start.lines is not None]
+        if not lists:
+            return None
+        folder.mkdir()
+        paths = []
+        for number, file in enumerate(_nets(self.recipe)):
+            message = caffe_pb2.NetParameter()
+            message.CopyFrom(file.message)
+            for start in lists:
+                if start.net == number:
+                    images = folder / f"net{number}.layer{start.index}.txt"
+                    images.write_bytes(start.lines or b"")
+                    message.layer[start.index].image_data_param.source = str(images)
+            paths.append(folder / f"net{number}.prototxt")
+            write_text(paths[-1], prototxt.write(message))
+        return {"train": str(paths[0]), "tests": [str(path) for path in paths[1:]]}
+
+
+#: The data as it is at the first update.
+FROM_FIRST_RECORD: Mapping[str, object] = {"go_on": {}, "read": [], "nets": None}
+
+
+def data_start(phases: Sequence[TrainingPhase], update: int, sources: Sources) -> DataStart:
+    """Where the data of a job goes on.
+
+    Args:
+        phases: The phases of the job.
+        update: Updates done in the snapshot that it goes on from.
+        sources: Where relative paths of the nets start.
+
+    Raises:
+        InputError: A net of the job can't be read.
+    """
+    last = phase_at(phases, update)
+    recipes = [
+        read_recipe(phase.path, allow_unknown_fields=True) for phase in phases[: last.number]
+    ]
+    seen, tests = [last.samples(update)], past_tests(phases, update)
+    for number in range(len(recipes[-1].tests)):
+        seen.append(
+            sum(
+                done * phase.solver.test_iter[number] * _batch_size(recipe.tests[number])
+                for done, phase, recipe in zip(tests, phases, recipes, strict=False)
+            )
+        )
+    starts = [
+        _layer_start(LayerStart(net, index, layer), seen[net], last.solver.random_seed, sources)
+        for net, file in enumerate(_nets(recipes[-1]))
+        for index, layer in file.selected()
+        if layer.type in SETTINGS
+    ]
+    notes = dict.fromkeys(filter(None, (start.note for start in starts)))
+    return DataStart(
+        recipes[-1],
+        tuple(starts),
+        (*notes, *_shuffled_together(starts), *_not_in_snapshots(recipes[-1].train)),
+    )
+
+
+def _nets(recipe: Recipe) -> tuple[NetFile, ...]:
+    return (recipe.train, *recipe.tests)
+
+
+def _batch_size(file: NetFile) -> int:
+    """Samples of a batch; the data layers of a net agree on it. 0 without one."""
+    sizes = [
+        int(getattr(layer, SETTINGS[layer.type]).batch_size)
+        for _, layer in file.selected()
+        if layer.type in SETTINGS
+    ]
+    return sizes[0] if sizes else 0
+
+
+def _layer_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:
+    """The start of a layer that has read ``seen`` records."""
+    settings = getattr(start.layer, SETTINGS[start.layer.type])
+    if start.layer.type == "ImageData":
+        return _image_start(start, seen, seed, sources)
+    if start.layer.type == "HDF5Data" and settings.shuffle:
+        return replace(start, go_on=seen)  # each epoch has an order of its own
+    try:
+        return replace(start, go_on=seen % sources.contents(start.layer).records)
+    except InputError:
+        return replace(start, go_on=seen)  # Caffe says itself what is wrong with the source
+
+
+def _image_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:
+    settings, name = start.layer.image_data_param, start.layer.name
+    lines = _image_lines(settings.source, sources)
+    if not seen or not lines:
+        return start
+    if settings.rand_skip or (settings.shuffle and seed < 0):
+        reason = "rand_skip" if settings.rand_skip else "shuffle, and the solver has no random_seed"
+        note = f"Layer {name!r} starts its images in a new random order ({reason})."
+        return replace(start, note=note)
+    epochs, rest = divmod(seen, len(lines))
+    if not settings.shuffle:
+        return replace(start, lines=b"\n".join((*lines[rest:], *lines[:rest], b"")))
+    batches, again = divmod(rest, settings.batch_size)
+    note = f"Layer {name!r} reads {again} of its shuffled images once more." if again else ""
+    return replace(start, go_on=epochs, batches=batches, note=note)
+
+
+def _image_lines(source: str, sources: Sources) -> list[bytes]:
+    try:
+        lines = sources.find(source).read_bytes().split(b"\n")
+    except (InputError, OSError):
+        return []  # Caffe says itself what is wrong with the source
+    return lines if lines[-1] else lines[:-1]
+
+
+def _shuffled_together(starts: Sequence[LayerStart]) -> Iterator[str]:
+    """All shuffling HDF5Data layers take turns with one random-number generator."""
+    shuffled = [start for start in starts if start.go_on and start.layer.hdf5_data_param.shuffle]
+    if len(shuffled) > 1:
+        names = ", ".join(dict.fromkeys(repr(start.layer.name) for start in shuffled))
+        yield f"HDF5 layers {names} go on in another random order: they shuffle in turns."
+
+
+def _not_in_snapshots(file: NetFile) -> Iterator[str]:
+    """What else Caffe's snapshots don't hold of a train net."""
+    layers = [layer for _, layer in file.selected()]
+    random = [layer.name for layer in layers if _draws(layer)]
+    if random:
+        yield (
+            f"Random numbers are drawn anew, as Caffe's snapshots don't hold their state: "
+            f"{_some(random)}."
+        )
+    recurrent = [layer.name for layer in layers if layer.type in RECURRENT_TYPES]
+    if recurrent:
+        yield (
+            f"The first pass begins without what {_some(recurrent)} remembered of the pass before: "
+            "Caffe's snapshots don't hold it."
+        )
+
+
+def _draws(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether the passes of a layer of a train net draw random numbers."""
+    if layer.type == "DummyData":
+        return any(filler.type != "constant" for filler in layer.dummy_data_param.data_filler)
+    if layer.type == "Pooling":
+        return layer.pooling_param.pool == caffe_pb2.PoolingParameter.STOCHASTIC
+    if layer.type in ("Data", "ImageData", "WindowData", "MemoryData"):
+        transform = layer.transform_param
+        random = layer.type == "WindowData" or transform.mirror or transform.crop_size
+        return bool(random)
+    return layer.type == "Dropout"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """Names for a sentence, the first few if they are many."""
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,152 @@
+"""Why a worker ended: exit status, its last word and the last log lines become a reason."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from caffe_batch.engines.caffe.events import Diverged, Finished, Refused, Stopped, WorkerEvent
+
+
+class EndReason(str, Enum):
+    """Why a worker ended; the value is what job.json has."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    GPU_MEMORY = "out of GPU memory"
+    HOST_MEMORY = "out of host memory"
+    NOT_MAPPED = "no address space for a database"
+    KILLED = "killed"
+    DIVERGED = "diverged"
+    STALLED = "no progress"
+    SNAPSHOT_LOST = "snapshot not written"
+    CHECK_FAILED = "failed check"
+    CRASHED = "crashed"
+    PYTHON_ERROR = "Python error"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a worker ended.
+
+    Attributes:
+        reason: The class of it.
+        detail: One sentence for people, with Caffe's own message where there is one.
+        status: Exit status; negative is the number of the signal that killed it.
+    """
+
+    reason: EndReason
+    detail: str
+    status: int
+
+
+#: What to try next, by reason.
+HINTS = {
+    EndReason.GPU_MEMORY: "Plan again with a smaller --gpu-memory or a larger --reserve, or "
+    "close what else uses the GPU.",
+    EndReason.HOST_MEMORY: "Close other programs, or plan again with a smaller --gpu-memory.",
+    EndReason.NOT_MAPPED: "Its map is as large as the database, whatever the batch size: raise "
+    "the limit of the address space (`ulimit -v`).",
+    EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
+    "run it again; it goes on from the newest snapshot.",
+    EndReason.DIVERGED: "Lower base_lr in solver.prototxt, then run it again: it goes on from the "
+    "last good snapshot. --on-divergence rollback:0.5 does that by itself.",
+    EndReason.STALLED: "Run it again: it goes on from the newest snapshot. --stall-timeout says "
+    "how long it may be silent.",
+    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it goes on from the newest "
+    "snapshot that is whole.",
+    EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
+    "directory where `plan` ran.",
+}
+
+_FATAL = re.compile(r"F\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+\s+\d+ ([^\s\]]+:\d+)\] (.*)")
+_PYTHON_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Iteration)(?:: .*)?")
+
+# What boost makes of a Python layer's error that it has printed already.
+_CONSEQUENCE = "returned NULL without setting an error"
+
+# How Caffe words an allocation that failed: cudaMalloc, cuBLAS and cuDNN handles (common.cpp,
+# device_alternate.hpp) and the host allocator (syncedmem.hpp).
+_GPU_MEMORY = re.compile(r"\bcudaSuccess \(2 vs\. 0\)|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED")
+_HOST_MEMORY = re.compile(
+    r"host allocation of size \d+ failed|std::bad_alloc|\bMemoryError\b|Cannot allocate memory"
+)
+
+# A database is mapped whole, whatever the batch size: no smaller split makes room for it.
+_NOT_MAPPED = re.compile(r"\bmdb_status == 0 \(12 vs\. 0\)")
+
+
+# How Caffe words a snapshot that could not be written (io.cpp).
+_NOT_WRITTEN = "SerializeToOstream"
+
+
+def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
+    """The reason of an ending.
+
+    Args:
+        status: Exit status as :mod:`subprocess` has it. A shell in between turns signal n into
+            128 + n; that is understood as well.
+        last_word: The last event that the worker sent, or None.
+        log: The last lines of its log, oldest first: enough to hold the failed check above the
+            stack trace.
+    """
+    if isinstance(last_word, Finished):
+        return Ending(EndReason.FINISHED, "all updates are done", status)
+    if isinstance(last_word, Stopped):
+        return Ending(EndReason.INTERRUPTED, f"stopped after update {last_word.update}", status)
+    if isinstance(last_word, Refused):
+        return Ending(EndReason.REFUSED, last_word.why, status)
+    if isinstance(last_word, Diverged):
+        what = (
+            "weights are not finite" if last_word.loss is None else f"loss is {last_word.loss:.6g}"
+        )
+        return Ending(EndReason.DIVERGED, f"after update {last_word.update} the {what}", status)
+    text = "\n".join(log)
+    if _GPU_MEMORY.search(text):
+        return Ending(EndReason.GPU_MEMORY, _failed_check(log) or "out of GPU memory", status)
+    if _NOT_MAPPED.search(text):
+        return Ending(EndReason.NOT_MAPPED, _failed_check(log) or "no address space", status)
+    if _HOST_MEMORY.search(text):
+        return Ending(EndReason.HOST_MEMORY, _failed_check(log) or "out of memory", status)
+    failed = _failed_check(log)
+    if failed and _NOT_WRITTEN in failed:
+        return Ending(EndReason.SNAPSHOT_LOST, failed, status)
+    if failed:
+        return Ending(EndReason.CHECK_FAILED, failed, status)
+    number = -status if status < 0 else status - 128 if 128 < status < 160 else 0
+    if number == signal.SIGKILL:
+        return Ending(EndReason.KILLED, "killed by SIGKILL", status)
+    if number:
+        return Ending(EndReason.CRASHED, f"ended by {_signal_name(number)}", status)
+    errors = [line for line in log if _PYTHON_ERROR.fullmatch(line)]
+    if errors:
+        told = [line for line in errors if not line.endswith(_CONSEQUENCE)]
+        return Ending(EndReason.PYTHON_ERROR, (told or errors)[-1], status)
+    return Ending(EndReason.UNKNOWN, f"ended with exit status {status} before its end", status)
+
+
+def last_lines(log: Sequence[str], count: int = 8) -> list[str]:
+    """The last lines that say something: without stack traces and empty lines."""
+    telling = [
+        line
+        for line in log
+        if line.strip() and not re.match(r"\s*@\s+0x|\*\*\* |\s+@ +\(unknown\)", line)
+    ]
+    return telling[-count:]
+
+
+def _failed_check(log: Sequence[str]) -> str | None:
+    fatal = next((match for line in log if (match := _FATAL.fullmatch(line))), None)
+    return f"{fatal[2]} ({fatal[1]})" if fatal else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

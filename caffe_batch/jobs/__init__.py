@@ -1,0 +1,1 @@
+"""The job directory: its files, and nobody else reads or writes them."""

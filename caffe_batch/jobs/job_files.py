@@ -1,0 +1,375 @@
+"""A plan becomes files: solver.prototxt, net.prototxt and plan.json in a job directory.
+
+The user's own files are edited: comments and layout stay, and what changes is a line of the plan.
+Paths inside them (data sources, mean files) stay as they are; plan.json remembers the directory
+that they start from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from caffe_batch import __version__, prototxt
+from caffe_batch.errors import InputError
+from caffe_batch.files import write_text
+from caffe_batch.net.batch import batch_size
+from caffe_batch.net.filtering import net_state
+from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
+from caffe_batch.net.records import count_records
+from caffe_batch.net.sources import READERS, Sources
+from caffe_batch.planning.edits.changes import Change
+from caffe_batch.planning.plan import Plan
+from caffe_batch.rendering.render import render_solver
+from caffe_batch.schema import caffe_pb2
+
+#: For a solver from the template, where nothing is known of the data.
+DEFAULT_TEST_ITER = 100
+DEFAULT_EPOCHS = 10
+DEFAULT_MAX_ITER = 10000
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of a planned job, by name.
+
+    Attributes:
+        directory: The job directory, absolute.
+    """
+
+    directory: Path
+
+    @property
+    def solver(self) -> Path:
+        """The solver that Caffe trains with."""
+        return self.directory / "solver.prototxt"
+
+    @property
+    def net(self) -> Path:
+        """The train net, and the test nets that stand in the same file."""
+        return self.directory / "net.prototxt"
+
+    @property
+    def plan(self) -> Path:
+        """The plan as JSON."""
+        return self.directory / "plan.json"
+
+    def phase_solver(self, number: int) -> Path:
+        """The solver of a phase, counted from 1; the first is :attr:`solver`."""
+        return self.solver if number == 1 else self.directory / f"solver.phase{number}.prototxt"
+
+    def phase_net(self, number: int) -> Path:
+        """The net of a phase, counted from 1; the first is :attr:`net`."""
+        return self.net if number == 1 else self.directory / f"net.phase{number}.prototxt"
+
+    def test_net(self, number: int) -> Path:
+        """A test net with a file of its own."""
+        return self.directory / f"test_net_{number}.prototxt"
+
+    @property
+    def snapshot_prefix(self) -> Path:
+        """Where Caffe puts its snapshots: this, and ``_iter_N.caffemodel``."""
+        return self.directory / "snapshots" / "snapshot"
+
+    def json(self) -> dict[str, str]:
+        """Paths by role, for the JSON of ``plan``."""
+        return {"solver": str(self.solver), "net": str(self.net), "plan": str(self.plan)}
+
+
+def gpus_of_job(solver: Path) -> int | None:
+    """GPUs that a solver was planned for; None if it is no job's, or its plan can't be read.
+
+    Raises:
+        InputError: It is of a job whose batch grows, and so no recipe by itself.
+    """
+    files = JobFiles(solver.parent)
+    try:
+        content = json.loads(files.plan.read_text(encoding="utf-8"))
+        gpus, phases = int(content["gpus"]), [str(each["solver"]) for each in content["phases"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if solver.name in phases:
+        raise InputError(
+            f"{solver} is phase {phases.index(solver.name) + 1} of {len(phases)} of a job whose "
+            "batch grows, and no recipe by itself",
+            hint="Plan the files that the job was planned from, or copy this one elsewhere.",
+        )
+    return gpus if solver.name == files.solver.name else None
+
+
+def with_solver(
+    recipe: Recipe,
+    sources: Sources,
+    effective_batch: int | None = None,
+    *,
+    allow_unknown: bool = False,
+) -> tuple[Recipe, str | None]:
+    """The recipe with a solver from the template, if the user gave none, and that solver's text.
+
+    It tests once an epoch over the whole test set, where the record counts are known.
+
+    Args:
+        recipe: What the user gave.
+        sources: Where its data is.
+        effective_batch: Samples per update; the net's batch size if None.
+        allow_unknown: Let layer types without a rule pass.
+    """
+    if recipe.solver_path is not None:
+        return recipe, None
+    message = recipe.train.message
+    test = NetFile(message, recipe.train.path, net_state("TEST", message))
+    has_test = test.selected() != recipe.train.selected()
+    own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
+    records = count_records(recipe.train, sources)
+    settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
+    if records is not None:
+        size = effective_batch or own_size
+        updates = ceil(records / size)
+        settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
+    if has_test:
+        size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
+        test_records = count_records(test, sources)
+        batches = DEFAULT_TEST_ITER if test_records is None else ceil(test_records / size)
+        settings["test_iter"] = [batches]
+    text = render_solver(comment="From caffe-batch's solver template.", **settings)
+    solver = prototxt.parse_solver(text)
+    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
+
+
+def write_job(
+    plan: Plan,
+    recipe: Recipe,
+    solver_text: str | None,
+    sources: Sources,
+    directory: Path,
+) -> JobFiles:
+    """Writes a job directory.
+
+    Each file appears whole or not at all, plan.json last: a directory with a plan.json is ready.
+    Whatever stops the writing, what it made is taken away again.
+
+    Args:
+        plan: What to write.
+        recipe: The files that it changes.
+        solver_text: The solver from the template, or None to edit the user's own.
+        sources: Where the data was found.
+        directory: Created if it isn't there.
+
+    Raises:
+        InputError: The directory holds a job already, or other files of these names, or its path
+            can't stand in a prototxt.
+        OSError: It can't be written.
+    """
+    files = JobFiles(directory.resolve())
+    _check_nameable(files)
+    changes = [each.changes for each in plan.phases] or [plan.changes]
+    wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
+    texts = job_texts(wired, recipe, solver_text, files)
+    check_free(files, directory, texts)
+    planned = plan.json()
+    content = {
+        **planned,
+        "summary": plan.summary(),
+        "changes": [change.json() for change in wired[0]],
+        "phases": [
+            {
+                **phase,
+                "solver": files.phase_solver(number).name,
+                "net": files.phase_net(number).name,
+                "changes": [change.json() for change in wired[number - 1]],
+            }
+            for number, phase in enumerate(planned["phases"], start=1)
+        ],
+        "input_shapes": {top: list(size) for top, size in (sources.input_shapes or {}).items()},
+        "files": files.json(),
+        "working_directory": str(working_directory(recipe, sources).resolve()),
+        "caffe_batch_version": __version__,
+    }
+    texts[files.plan] = json.dumps(content, indent=2) + "\n"
+    write_files(files, texts)
+    return files
+
+
+def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
+    """Writes the texts of a job in their order, plan.json last, and makes its directories.
+
+    Raises:
+        OSError: One can't be written; what was made is taken away again.
+    """
+    with ExitStack() as undo:
+        for folder in _missing_directories(files.snapshot_prefix.parent):
+            undo.callback(_remove_empty, folder)
+            folder.mkdir()
+        for path, text in texts.items():
+            undo.callback(path.unlink, missing_ok=True)
+            write_text(path, text)
+        undo.pop_all()
+
+
+def check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
+    """Raises an InputError if a job in this directory would overwrite anything."""
+    if files.plan.exists():
+        raise InputError(
+            f"{directory} holds a job already",
+            hint=f"Run it with `caffe-batch train {directory}`, remove it, or give another "
+            "--out DIR.",
+        )
+    there = next((path.name for path in names if path.exists()), None)
+    if there:
+        raise InputError(
+            f"{directory} holds a {there}, which the job would overwrite",
+            hint="Give a new directory: --out DIR is created if it isn't there.",
+        )
+
+
+def _check_nameable(files: JobFiles) -> None:
+    """Raises an InputError if no prototxt can name the directory."""
+    try:
+        str(files.directory).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{str(files.directory)!r} is not UTF-8, so no prototxt can name it",
+            hint="Give another --out DIR.",
+        ) from error
+
+
+def job_texts(
+    changes: Sequence[Sequence[Change]], recipe: Recipe, solver_text: str | None, files: JobFiles
+) -> dict[Path, str]:
+    """The text of each prototxt of the job.
+
+    Args:
+        changes: What each phase changes, first to last.
+        recipe: The files that they change.
+        solver_text: The solver from the template, or None to edit the user's own.
+        files: The names of the texts.
+    """
+    if solver_text is None:
+        solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
+    texts = {}
+    for number, own in enumerate(changes, start=1):
+        texts[files.phase_net(number)] = edited_net(recipe.train, own)
+        texts[files.phase_solver(number)] = edited_solver(recipe, solver_text, own)
+    for number, test in _other_test_files(recipe).items():
+        texts[files.test_net(number)] = edited_net(test, changes[0], f"test_net_{number}")
+    return texts
+
+
+def edited_solver(recipe: Recipe, text: str, changes: Sequence[Change]) -> str:
+    """The text of a solver with its changes made; comments and layout stay."""
+    path = None if recipe.solver_path is None else str(recipe.solver_path)
+    document = prototxt.Document(text, caffe_pb2.SolverParameter, path)
+    own = [change for change in changes if change.file == "solver"]
+    document.update((change.path, change.after) for change in own if change.after is not None)
+    for change in own:
+        if change.after is None:
+            document.remove(change.path)
+    return document.text
+
+
+def edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> str:
+    """The text of a net with the changes of its layers made; comments and layout stay."""
+    edits = [
+        prototxt.Edit(change.layer, change.path, change.after)
+        for change in changes
+        if change.file == name
+    ]
+    text = prototxt.write(file.message) if file.path is None else _read(file.path)
+    return prototxt.edit_net(text, edits, path=None if file.path is None else str(file.path))
+
+
+def _read(path: Path) -> str:
+    """The text of one of the user's files, which the recipe was read from before."""
+    if not path.is_file():
+        raise InputError(
+            f"{path} is a pipe, and can't be read a second time to copy it into the job",
+            hint="Save it as a file, and plan that.",
+        )
+    return prototxt.read_text(path)
+
+
+def _wiring(recipe: Recipe, files: JobFiles, phase: int) -> list[Change]:
+    """The fields of a phase's solver that name other files of the job."""
+    reason = "the job directory holds the net and the snapshots"
+    solver = recipe.solver
+    given = {field.name for field, _ in solver.ListFields()}
+    changes = []
+    net_field = "train_net" if recipe_has_own_test_files(recipe) else "net"
+    for field in TRAIN_NET_FIELDS:
+        if field != net_field and field in given:
+            inline = field.endswith("_param")
+            before: Any = "(inline)" if inline else getattr(solver, field)
+            changes.append(Change("solver", (field,), before, None, reason))
+    before = getattr(solver, net_field) if net_field in given else None
+    changes.append(Change("solver", (net_field,), before, str(files.phase_net(phase)), reason))
+    for number in _other_test_files(recipe):
+        index = number - len(solver.test_net_param)
+        before = solver.test_net[index]
+        after = str(files.test_net(number))
+        changes.append(Change("solver", ("test_net", index), before, after, reason))
+    before = solver.snapshot_prefix if "snapshot_prefix" in given else None
+    changes.append(
+        Change("solver", ("snapshot_prefix",), before, str(files.snapshot_prefix), reason)
+    )
+    return changes
+
+
+def recipe_has_own_test_files(recipe: Recipe) -> bool:
+    """Whether the train net stands in a file (or message) that no test net uses."""
+    return bool(recipe.tests) and all(
+        test.message is not recipe.train.message for test in recipe.tests
+    )
+
+
+def _other_test_files(recipe: Recipe) -> dict[int, NetFile]:
+    """Test nets that a solver names in test_net, by their number among all test nets."""
+    first = len(recipe.solver.test_net_param)
+    number = len(recipe.solver.test_net)
+    return {i: recipe.tests[i] for i in range(first, first + number)}
+
+
+def working_directory(recipe: Recipe, sources: Sources) -> Path:
+    """The directory from which every relative source of the nets is found.
+
+    The current one where that works, as with Caffe itself; else the net's or the solver's own.
+    """
+    wanted = [
+        source
+        for file in (recipe.train, *recipe.tests)
+        for _, layer in file.selected()
+        if layer.type in READERS
+        for source in [_source(layer)]
+        if source
+    ]
+    for directory in sources.directories:
+        if all((directory / source).exists() for source in wanted):
+            return directory
+    return sources.directories[0]
+
+
+def _source(layer: Any) -> str:
+    message = {
+        "Data": "data_param",
+        "ImageData": "image_data_param",
+        "HDF5Data": "hdf5_data_param",
+    }[layer.type]
+    return str(getattr(layer, message).source)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it wasn't made, or somebody else put something there
+        folder.rmdir()
+
+
+def _missing_directories(path: Path) -> list[Path]:
+    """The directories to make for this one to be there, outermost first."""
+    missing: list[Path] = []
+    while not path.exists():
+        missing.insert(0, path)
+        path = path.parent
+    return missing

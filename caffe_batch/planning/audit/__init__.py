@@ -1,0 +1,1 @@
+"""What accumulation does to a training."""

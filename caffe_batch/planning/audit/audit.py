@@ -1,0 +1,383 @@
+"""Is training at (b, k) the training at (b*k, 1)? Every cause that says otherwise, by layer.
+
+The net is followed at both sizes (:mod:`caffe_batch.net.samples`); what its layers, its losses and
+its solver do with k passes instead of one becomes a finding each. ``caffe-batch verify`` measures
+the same on real Caffe.
+
+Files may accumulate already: with iter_size k0 they mean what their clip_gradients, loss_weight and
+moving_average_fraction do in k0 passes. What makes up for k passes starts from there.
+
+Sources: solver.cpp (Step), sgd_solver.cpp (ApplyUpdate, ClipGradients, Normalize, Regularize),
+parallel.cpp, batch_norm_layer.cpp, the data layers and the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.unknown import UNKNOWN
+from caffe_batch.memory.predict import Model
+from caffe_batch.net.graph import AUTOMATIC
+from caffe_batch.net.samples import Station, Summed
+from caffe_batch.planning.audit.both_sizes import BothSizes
+from caffe_batch.planning.audit.data_order import finding_of_order
+from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Scope, Verdict
+from caffe_batch.planning.edits.changes import Change, batch_changes
+from caffe_batch.solver.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
+
+#: A moving average's window that is so near, relatively, is the same.
+NEAR_ENOUGH = 0.01
+
+
+def audit(
+    model: Model,
+    *,
+    batch_size: int,
+    iter_size: int,
+    gpus: int = 1,
+    own_gpus: int = 1,
+    summed_iter: int | None = None,
+    refused: Collection[Cause] = (),
+) -> tuple[Finding, ...]:
+    """Every cause that makes, or could make, the split training another one than the whole.
+
+    Args:
+        model: The recipe's model, with the recipe's own batch size.
+        batch_size: As the files are to have it (NVCaffe: for all GPUs together).
+        iter_size: Passes accumulated into one update.
+        gpus: GPUs that share each update.
+        own_gpus: GPUs that share each update of the files as they are.
+        summed_iter: Passes that losses which are sums are summed over; iter_size if None. Where
+            the batch grows, that of the first phase: else their steps would grow with it.
+        refused: Causes that are not to be compensated.
+
+    Returns:
+        The findings: the solver's first, then by layer in the net's order. Of one pass on one GPU,
+        which is the whole batch, only what undoes the files' own compensations.
+    """
+    split = BothSizes(model, batch_size, iter_size, gpus, own_gpus, summed_iter)
+    if split.parts == split.own_parts == split.summed_parts == 1:
+        return ()
+    findings = list(_of_solver(split))
+    try:
+        stations = split.stations
+    except ShapeError as error:  # at any size but this one
+        findings.append(_one_size(split, error))
+        stations = ()
+    for station in stations:
+        for judge in _JUDGES:
+            findings += judge(split, station)
+    findings += _of_log(split)
+    if split.parts == 1:
+        findings = [each for each in findings if each.cause in COMPENSATED and each.changes]
+    return tuple(_refuse(finding, refused) for finding in findings)
+
+
+Judge = Callable[[BothSizes, Station], Iterator[Finding]]
+
+
+def _of_solver(split: BothSizes) -> Iterator[Finding]:
+    solver, k = split.model.recipe.solver, split.iter_size
+    if solver.clip_gradients >= 0:
+        yield from _clipping(split)
+    if solver.weight_decay:
+        yield Finding(
+            Cause.WEIGHT_DECAY, None, Verdict.EXACT,
+            "Weight decay is added once an update, after the gradient is divided by iter_size.",
+        )  # fmt: skip
+    if split.gpus > 1:
+        shared = any(param.name for param in split.small.params)
+        yield Finding(
+            Cause.LAYER_WISE_REDUCE, None, Verdict.EXACT,
+            f"Gradients are averaged over the {split.gpus} GPUs"
+            + (f"; with layer_wise_reduce after each of the {k} passes, which changes nothing but "
+               "the traffic." if solver.layer_wise_reduce and k > 1 else "."),
+            offer="layer_wise_reduce: false "
+            + ("is needed with shared parameters." if shared else "sends them once an update.")
+            if solver.layer_wise_reduce else "",
+        )  # fmt: skip
+
+
+def _clipping(split: BothSizes) -> Iterator[Finding]:
+    k, before = split.iter_size, as_float32(split.model.recipe.solver.clip_gradients)
+    after = as_float32(min(before * k / split.own_iter, LARGEST_FLOAT32))
+    what = (
+        f"Caffe compares the threshold with the norm of the summed gradient, {k} times the mean's"
+    )
+    if after != before:
+        change = Change(
+            "solver", ("clip_gradients",), before, after,
+            f"the norm is taken of the sum of {k} gradients, before it is divided by iter_size"
+            + _instead(split.own_iter),
+        )  # fmt: skip
+        yield Finding(
+            Cause.CLIP_GRADIENTS, None, Verdict.COMPENSATED,
+            f"{what}{_instead(split.own_iter)}; {k / split.own_iter:g} times the threshold "
+            "clips the same.",
+            (change,),
+        )  # fmt: skip
+    elif k > 1:
+        said = f"{what} as in the files: {before:g} stays."
+        yield Finding(Cause.CLIP_GRADIENTS, None, Verdict.EXACT, said)
+
+
+def _instead(own: int) -> str:
+    """What a change starts from, where that isn't one pass."""
+    return f" (in the files: {own})" if own > 1 else ""
+
+
+def _of_data(split: BothSizes, station: Station) -> Iterator[Finding]:
+    layer = station.small.layer
+    if layer.bottoms or not station.trains or station.small.rule is UNKNOWN:
+        return
+    if layer.type == "WindowData":
+        yield _windows(split, station)
+    elif layer.type == "DummyData":
+        if station.coupling.draws:
+            yield _draws(station, "its random numbers")
+    else:
+        yield from finding_of_order(layer, station.coupling, split.gpus)
+
+
+def _windows(split: BothSizes, station: Station) -> Finding:
+    """WindowData takes floor(batch_size x fg_fraction) windows with an object in each batch."""
+    name = station.small.layer.name
+    here, whole = (station.coupling.quota or 0) * split.parts, station.whole.quota or 0
+    if here == whole:
+        return Finding(
+            Cause.WINDOW_DATA, name, Verdict.APPROXIMATE,
+            f"The windows are drawn at random; {whole} of an update's are foreground either way.",
+        )  # fmt: skip
+    return Finding(
+        Cause.WINDOW_DATA, name, Verdict.DIFFERENT,
+        f"Foreground windows are rounded down in each batch: {split.parts} x "
+        f"{station.coupling.quota} = {here} of an update's windows, instead of {whole}.",
+        offer="A batch_size whose share fg_fraction is whole.",
+    )  # fmt: skip
+
+
+def _of_layer(split: BothSizes, station: Station) -> Iterator[Finding]:
+    """What a layer does between its bottoms and its tops."""
+    layer, coupling = station.small.layer, station.coupling
+    if not station.trains:
+        return
+    if station.small.rule is UNKNOWN:
+        yield Finding(
+            Cause.UNKNOWN_LAYER, layer.name, Verdict.UNKNOWN,
+            f"What a {layer.type} layer does with a batch depends on its code.",
+            offer="`caffe-batch verify` measures it.",
+        )  # fmt: skip
+    elif station.problem:
+        yield Finding(
+            Cause.MIXED_SAMPLES, layer.name, Verdict.DIFFERENT,
+            f"It mixes the samples of a batch: {station.problem}.",
+        )  # fmt: skip
+    if coupling.draws and layer.bottoms:
+        yield _draws(station, "its draws")
+    if coupling.overwrites and any(station.small.site.param_need) and split.iter_size > 1:
+        yield Finding(
+            Cause.OVERWRITTEN_GRADIENT, layer.name, Verdict.DIFFERENT,
+            f"Each pass overwrites the gradient of its parameter instead of adding to it: of the "
+            f"{split.iter_size} passes of an update the last one counts, divided by "
+            f"{split.iter_size}.",
+            offer="A batch_size that takes the update in one pass, or the parameter in a layer "
+            "that adds up, such as Bias or Scale.",
+        )  # fmt: skip
+    if layer.type == "BatchNorm":
+        yield from _batch_norm(split, station)
+    if coupling.carries:
+        yield Finding(
+            Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
+            f"Its state runs on from pass to pass: stream n of a pass goes on where stream n of "
+            f"the pass before ended, which in the whole batch is {split.per_gpu} streams away. "
+            "Exact where every sequence begins in its own batch (cont 0 at its first step).",
+            offer="Cut the data so that each batch begins its sequences, or lay the streams out "
+            "for the smaller batch.",
+        )  # fmt: skip
+
+
+def _draws(station: Station, what: str) -> Finding:
+    return Finding(
+        Cause.RANDOM_DRAWS, station.small.layer.name, Verdict.APPROXIMATE,
+        f"The same distribution, but {what} come in another order.",
+    )  # fmt: skip
+
+
+def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
+    name, decay, k = station.small.layer.name, station.coupling.decay, split.iter_size
+    if not station.coupling.statistics or decay is None:
+        yield Finding(
+            Cause.BATCH_NORM_STATISTICS, name, Verdict.EXACT,
+            "use_global_stats: mean and variance are known beforehand.",
+        )  # fmt: skip
+        return
+    yield Finding(
+        Cause.BATCH_NORM_STATISTICS, name, Verdict.DIFFERENT,
+        f"Mean and variance are those of {split.per_gpu} samples instead of "
+        f"{split.per_gpu * split.parts}, in the forward pass and in the gradient.",
+        offer="use_global_stats: true when fine-tuning; else as large a batch_size as fits.",
+    )  # fmt: skip
+    own, before = split.own_iter, as_float32(decay)
+    if k == own or before in (0, 1):
+        return
+    exact = before ** (own / k)
+    after = min(as_float32(exact), LARGEST_BELOW_1)
+    near = abs((1 - after) / (1 - exact) - 1) <= NEAR_ENOUGH
+    root = Fraction(own, k)
+    change = split.change(
+        station.small, ("batch_norm_param", "moving_average_fraction"), before, after,
+        f"{k} passes of an update then forget as much as {own} did: {before:g}^({root})",
+    )  # fmt: skip
+    yield Finding(
+        Cause.BATCH_NORM_AVERAGE, name, Verdict.COMPENSATED if near else Verdict.APPROXIMATE,
+        f"The moving averages decay in each pass, {k} times an update{_instead(own)}; the "
+        f"fraction to the power of {root} keeps their window"
+        + ("." if near else ", as far as single precision holds it."),
+        (change,),
+    )  # fmt: skip
+
+
+def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
+    """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
+    weighted = [i for i, weight in enumerate(station.small.loss) if weight]
+    if not weighted:
+        return
+    if split.hands_weight_on(station.small):
+        yield from _counted_twice(split, station)
+        return
+    node = split.written(station.small)
+    factors: dict[int, Fraction | None] = {}
+    for i in weighted:
+        top = station.tops[i]
+        if split.is_sum(top):
+            factors[i] = split.more_parts
+        elif isinstance(top, Summed):
+            factors[i] = top.factor
+    cause = Cause.LOSS_NORMALIZATION if node.rule.is_loss else Cause.LOSS_SUM
+    if None in factors.values():
+        yield Finding(
+            Cause.IGNORE_LABEL, node.layer.name, Verdict.APPROXIMATE,
+            "It divides by the labels that aren't ignored, counted in each pass: every pass "
+            "weighs the same, however many labels count in it.",
+            offer="normalization: FULL or BATCH_SIZE divide by a number that is always the same.",
+        )  # fmt: skip
+    changed = {i: factor for i, factor in factors.items() if factor not in (None, 1)}
+    if changed:
+        yield _weigh(split, station, cause, changed)
+    elif factors and None not in factors.values():
+        sums = any(split.is_sum(station.tops[i]) for i in weighted)
+        yield Finding(
+            cause, node.layer.name, Verdict.EXACT,
+            f"It is a sum, and its loss_weight is for the sum over {split.summed_parts} x "
+            f"{split.per_gpu} samples."
+            if sums
+            else "It is a mean over the batch, and the mean of the passes is the same mean.",
+        )  # fmt: skip
+
+
+def _counted_twice(split: BothSizes, station: Station) -> Iterator[Finding]:
+    """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
+    top = station.tops[0]
+    if not (isinstance(top, Summed) and top.factor == 1):
+        yield Finding(
+            Cause.LOG_OUTPUTS, station.small.layer.name, Verdict.DIFFERENT,
+            "Other layers read this loss, so Caffe's `loss` line counts it twice: with its weight "
+            "and, as a sum over each pass, with 1. The gradient has its weight alone.",
+            scope=Scope.LOG,
+        )  # fmt: skip
+
+
+def _weigh(
+    split: BothSizes, station: Station, cause: Cause, factors: dict[int, Fraction]
+) -> Finding:
+    """The finding and the change for a loss that is a sum over the batch."""
+    node = split.written(station.small)
+    times = _either(f"{float(each):g} times" for each in factors.values())
+    away = _either(
+        f"{float(each):g} times too small" if each > 1 else f"{float(1 / each):g} times too large"
+        for each in factors.values()
+    )
+    summed = f"summed over {split.per_gpu} samples it is {away}"
+    if node is station.small:
+        weights, written = node.loss, bool(node.layer.loss_weights)
+    else:  # a Split has taken the weight of its bottom over, and has it on its first top
+        top, written = node.tops.index(station.small.bottoms[0]), True
+        weights, factors = (0.0,) * top + station.small.loss[:1], {top: factors[0]}
+    changes = [
+        split.change(
+            node, ("loss_weight", i),
+            as_float32(weight) if written else None,
+            as_float32(as_float32(weight) * float(factors.get(i, 1))),
+            f"no mean over the batch: {summed}",
+        )
+        for i, weight in enumerate(weights)
+        if i in factors or not written
+    ]  # fmt: skip
+    return Finding(
+        cause, node.layer.name, Verdict.COMPENSATED,
+        f"It doesn't divide by the batch size: {summed}; {times} the loss_weight makes up for it.",
+        tuple(changes),
+    )  # fmt: skip
+
+
+def _either(words: Iterable[str]) -> str:
+    """One of some words, which may be the same."""
+    return " or ".join(sorted(set(words)))
+
+
+def _of_literal(split: BothSizes, station: Station) -> Iterator[Finding]:
+    """Batch sizes written out where no data is made."""
+    if station.small.layer.type != "Reshape":
+        return
+    name = station.small.layer.name
+    model = split.model
+    changes = batch_changes(model.recipe, model.train_layers, split.batch_size)
+    own = tuple(change for change in changes if change.layer_name == name)
+    if own:
+        yield Finding(
+            Cause.LITERAL_BATCH, name, Verdict.COMPENSATED,
+            "The batch size stands in its shape; a 0 copies whatever it is.", own,
+        )  # fmt: skip
+
+
+def _one_size(split: BothSizes, error: ShapeError) -> Finding:
+    return Finding(
+        Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
+        f"Caffe builds the net with {split.per_gpu} samples a pass only, so there is no whole "
+        f"batch to compare with: {error.message}.",
+    )  # fmt: skip
+
+
+def _of_log(split: BothSizes) -> Iterator[Finding]:
+    """What Caffe's log prints of the train net."""
+    used = {i for node in split.small.nodes for i in node.bottoms}
+    makers = {i: node.layer.name for node in split.small.nodes for i in node.tops}
+    blobs = {i: split.small.blobs[i].name for i in sorted(makers.keys() - used)}
+    names = [
+        f"the unnamed one of layer {makers[i]}" if name == AUTOMATIC else name
+        for i, name in blobs.items()
+    ]
+    if names and split.iter_size > 1:
+        yield Finding(
+            Cause.LOG_OUTPUTS, None, Verdict.DIFFERENT,
+            f"Caffe's log prints the train net's outputs ({', '.join(names)}) of the last pass of "
+            "an update only. Its `loss` line, and caffe-batch's, is the mean of all passes.",
+            scope=Scope.LOG,
+        )  # fmt: skip
+
+
+#: What each layer is asked.
+_JUDGES: tuple[Judge, ...] = (_of_data, _of_literal, _of_layer, _of_loss)
+
+
+def _refuse(finding: Finding, refused: Collection[Cause]) -> Finding:
+    """A finding whose compensation the user doesn't want."""
+    if finding.cause not in refused or not finding.changes:
+        return finding
+    offer = "; ".join(f"{c.field}: {c.before} -> {c.after}" for c in finding.changes)
+    return replace(
+        finding, verdict=Verdict.DIFFERENT, changes=(), offer=f"Refused, would be: {offer}"
+    )

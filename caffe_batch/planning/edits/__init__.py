@@ -1,0 +1,1 @@
+"""What a plan changes in the user's files."""

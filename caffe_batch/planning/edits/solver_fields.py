@@ -1,0 +1,49 @@
+"""Fields of a solver that count updates, and how their changes are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from caffe_batch.errors import InputError
+from caffe_batch.planning.edits.changes import Change
+from caffe_batch.schema import caffe_pb2
+
+
+def set_field(
+    solver: caffe_pb2.SolverParameter, name: str, value: Any, reason: str
+) -> Iterator[Change]:
+    """The change of a solver's field, or none where it has that value."""
+    before = getattr(solver, name)
+    if before != value:
+        given = any(field.name == name for field, _ in solver.ListFields())
+        yield Change("solver", (name,), before if given else None, value, reason)
+
+
+def whole_updates(field: str, exact: Fraction) -> int:
+    """The nearest number of updates, at least one.
+
+    Raises:
+        InputError: Caffe can't count so many (an int32).
+    """
+    if exact > 2**31 - 1:
+        raise InputError(
+            f"{field} would be {float(exact):.3g} updates, more than Caffe can count",
+            hint="Give fewer --epochs, or a larger --effective-batch.",
+        )
+    return max(1, round(exact))
+
+
+def epochs_text(epochs: Fraction) -> str:
+    """As it stands after "every".
+
+    >>> epochs_text(Fraction(1)), epochs_text(Fraction(5, 2))
+    ('epoch', '2.5 epochs')
+    """
+    return "epoch" if epochs == 1 else f"{float(epochs):.4g} epochs"
+
+
+def rounding(exact: Fraction) -> str:
+    """What rounding does to a number of updates, for the end of a reason."""
+    return "" if exact.denominator == 1 else f" ({float(exact):.2f} updates, rounded once)"

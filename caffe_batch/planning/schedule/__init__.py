@@ -1,0 +1,1 @@
+"""The schedule at another effective batch, and batches that grow."""

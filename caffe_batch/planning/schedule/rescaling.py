@@ -1,0 +1,253 @@
+"""A solver's schedule for another effective batch: epochs stay, updates change.
+
+All of a solver's intervals count updates (caffe-facts A5). With another number of samples an
+update, each is scaled from the number in the file, exactly, and rounded once. Rates that follow a
+formula of the update counter (sgd_solver.cpp, GetLearningRate) get the constants that make the
+same curve over the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from math import sqrt
+
+from caffe_batch.errors import InputError
+from caffe_batch.planning.edits.changes import Change
+from caffe_batch.planning.edits.solver_fields import epochs_text, rounding, set_field, whole_updates
+from caffe_batch.planning.schedule.rate_curve import rate_curve_changes
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.decay import rate_drops
+from caffe_batch.solver.numbers import as_float32
+
+#: Solver fields that count updates between two events.
+INTERVALS = ("display", "test_interval", "snapshot")
+
+#: Rules that scale each gradient by its own size.
+ADAPTIVE = ("Adam", "RMSProp", "AdaGrad", "AdaDelta")
+
+
+class LrScaling(str, Enum):
+    """How the learning rate follows the effective batch; the value is what ``--lr-scaling`` has."""
+
+    NONE = "none"
+    LINEAR = "linear"
+    SQRT = "sqrt"
+
+    def factor(self, ratio: Fraction) -> float:
+        """What a rate is multiplied by when the effective batch is multiplied by ``ratio``."""
+        if self is LrScaling.NONE:
+            return 1.0
+        return float(ratio) if self is LrScaling.LINEAR else sqrt(ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleWishes:
+    """What the user wants of the schedule.
+
+    Attributes:
+        epochs: Passes over the training data; None for as many as the recipe makes.
+        test_every, snapshot_every: Epochs between two; None for as many as in the recipe.
+        lr_scaling: How the learning rate follows the effective batch.
+        keep: Leave every interval as it is in the file.
+        recipe_batch: Samples per update that the file's schedule was written for; None for what
+            the files have.
+    """
+
+    epochs: Fraction | None = None
+    test_every: Fraction | None = None
+    snapshot_every: Fraction | None = None
+    lr_scaling: LrScaling = LrScaling.NONE
+    keep: bool = False
+    recipe_batch: int | None = None
+
+    @property
+    def lengths(self) -> dict[str, Fraction]:
+        """Epochs between two, by solver field, where they are given."""
+        given = {"test_interval": self.test_every, "snapshot": self.snapshot_every}
+        return {field: epochs for field, epochs in given.items() if epochs is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaling:
+    """From the recipe's updates to the plan's.
+
+    Attributes:
+        own_batch: Samples per update that the schedule was written for.
+        batch: Samples per update of the plan.
+        records: Records of the training data, or None if unknown.
+    """
+
+    own_batch: int
+    batch: int
+    records: int | None
+
+    @property
+    def ratio(self) -> Fraction:
+        """The plan's updates for each of the recipe's, over the same samples."""
+        return Fraction(self.own_batch, self.batch)
+
+    def updates(self, epochs: Fraction) -> Fraction:
+        """The plan's updates in so many epochs, unrounded.
+
+        Raises:
+            InputError: The number of records isn't known.
+        """
+        if self.records is None:
+            raise InputError(
+                "how many records make an epoch? The training data can't be counted",
+                hint="Give --train-records N.",
+            )
+        return epochs * self.records / self.batch
+
+    def reason(self, before: int, exact: Fraction) -> str:
+        """Why an interval changes, with what rounding does to it."""
+        samples = before * self.own_batch
+        about = f"{samples / self.records:.4g} epochs" if self.records else f"{samples:,} samples"
+        rounded = "" if exact.denominator == 1 else f" ({float(exact):.2f}, rounded once)"
+        return f"{about}, as in the recipe{rounded}"
+
+
+def schedule_changes(
+    solver: caffe_pb2.SolverParameter, scale: Rescaling, wishes: ScheduleWishes
+) -> list[Change]:
+    """What makes the recipe's schedule the plan's.
+
+    Args:
+        solver: The recipe's solver.
+        scale: The two effective batches, and the data.
+        wishes: What the user wants of it.
+
+    Raises:
+        InputError: Epochs are asked for and the records aren't known, or the lengths are too short
+            or too long to be counted.
+    """
+    changes: list[Change] = []
+    if wishes.keep:
+        return changes
+    run = scale.ratio
+    if wishes.epochs is not None:
+        run = scale.updates(wishes.epochs) / solver.max_iter
+    length = whole_updates("max_iter", solver.max_iter * run)
+    if run != 1:
+        changes += _run_length(solver, scale, length, wishes.epochs)
+        changes += rate_curve_changes(solver, run, length, wishes.epochs)
+    for field in INTERVALS:
+        changes += _interval(solver, scale, wishes, field, length)
+    snapshot = next((c.after for c in changes if c.path == ("snapshot",)), solver.snapshot)
+    changes += last_snapshot(solver, length, snapshot)
+    if wishes.lr_scaling is not LrScaling.NONE and scale.ratio != 1:
+        factor = wishes.lr_scaling.factor(1 / scale.ratio)
+        before_rate = as_float32(solver.base_lr)
+        changes.append(
+            Change(
+                "solver", ("base_lr",), before_rate, as_float32(before_rate * factor),
+                f"{wishes.lr_scaling.value} scaling: x {factor:.4g} for "
+                f"{scale.batch} instead of {scale.own_batch} samples an update",
+            )
+        )  # fmt: skip
+    return changes
+
+
+def _run_length(
+    solver: caffe_pb2.SolverParameter, scale: Rescaling, length: int, epochs: Fraction | None
+) -> Iterator[Change]:
+    if epochs is None:
+        reason = scale.reason(solver.max_iter, solver.max_iter * scale.ratio)
+    else:
+        reason = f"{epochs_text(epochs)}{rounding(scale.updates(epochs))}"
+    yield from set_field(solver, "max_iter", length, reason)
+
+
+def _interval(
+    solver: caffe_pb2.SolverParameter,
+    scale: Rescaling,
+    wishes: ScheduleWishes,
+    field: str,
+    length: int,
+) -> Iterator[Change]:
+    """An interval keeps its epochs, but a run that is to be tested isn't left without a test."""
+    before, epochs = getattr(solver, field), wishes.lengths.get(field)
+    if epochs is not None and (field == "snapshot" or solver.test_iter):
+        exact = scale.updates(epochs)
+        reason = f"every {epochs_text(epochs)}{rounding(exact)}"
+    elif before > 0:
+        exact = before * scale.ratio
+        reason = scale.reason(before, exact)
+    else:
+        return
+    after = whole_updates(field, exact)
+    tested = field == "test_interval" and len(solver.test_iter) > 0
+    if tested and after > length and (epochs is not None or before <= solver.max_iter):
+        reason = f"one test after the last update: {after} updates are more than the run has"
+        after = length
+    yield from set_field(solver, field, after, reason)
+
+
+def last_snapshot(
+    solver: caffe_pb2.SolverParameter, length: int, snapshot: int
+) -> Iterator[Change]:
+    """What keeps a run from ending without the snapshot that the recipe has.
+
+    Args:
+        solver: The recipe's solver.
+        length: Updates of the run.
+        snapshot: Updates between its snapshots, 0 for none.
+    """
+    own = solver.snapshot
+    if solver.snapshot_after_train or not 0 < own <= solver.max_iter:
+        return
+    lost_last = solver.max_iter % own == 0 and length % snapshot != 0
+    if lost_last or snapshot > length:
+        reason = f"{snapshot} updates between snapshots don't divide {length}: the last has none"
+        yield from set_field(solver, "snapshot_after_train", True, reason)
+
+
+def schedule_remarks(
+    before: caffe_pb2.SolverParameter, after: caffe_pb2.SolverParameter
+) -> Iterator[str]:
+    """What a recipe's run has that the plan's hasn't, a sentence or two each.
+
+    Args:
+        before: The recipe's solver.
+        after: The plan's, of a plan without phases.
+    """
+    drops = len(rate_drops(before))
+    if lost := max(0, drops - len(rate_drops(after))):
+        yield (
+            f"{lost} of the recipe's {drops} drops of the rate don't happen: the run has "
+            f"{after.max_iter} updates, and Caffe drops the rate at most once an update."
+        )
+    if before.test_iter and _ends_with_test(before) and not _ends_with_test(after):
+        yield (
+            f"The recipe's last update is tested and the plan's isn't: {after.max_iter} is no "
+            f"multiple of test_interval {after.test_interval}."
+        )
+
+
+def _ends_with_test(solver: caffe_pb2.SolverParameter) -> bool:
+    """As in solver.cpp, Solve: after the last update only where the interval divides it."""
+    return solver.test_interval > 0 and solver.max_iter % solver.test_interval == 0
+
+
+def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:
+    """What people do to the learning rate when the effective batch changes, for this update rule.
+
+    Goyal et al. 2017 (arXiv:1706.02677) for SGD; Malladi et al. 2022 (arXiv:2205.10287) for rules
+    that scale each gradient by its size.
+
+    Args:
+        solver_type: Caffe's name of the update rule.
+        ratio: The new effective batch over the recipe's.
+        scaling: What was asked for.
+    """
+    grown = f"The effective batch is {float(ratio):.4g} times the recipe's"
+    if scaling is not LrScaling.NONE:
+        return f"{grown}; base_lr is scaled ({scaling.value})."
+    if solver_type in ADAPTIVE:
+        rule, option = f"with {solver_type} people scale by the square root", "sqrt"
+    else:
+        rule, option = f"with {solver_type} people scale it in proportion, with a warm-up", "linear"
+    return f"{grown} and base_lr is as it was; {rule}: --lr-scaling {option}."

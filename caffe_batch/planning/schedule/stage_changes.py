@@ -1,0 +1,186 @@
+"""What the phases of a growing batch change in the recipe's solver.
+
+Each phase is a solver of its own, with one rate and its own length; the number of updates goes on
+from one to the next, so max_iter and all intervals count the updates of the whole run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import log
+
+from caffe_batch.planning.edits.changes import Change, iter_size_change
+from caffe_batch.planning.edits.solver_fields import epochs_text, set_field, whole_updates
+from caffe_batch.planning.schedule.growth import Phase
+from caffe_batch.planning.schedule.rescaling import INTERVALS, last_snapshot
+from caffe_batch.planning.schedule.spacing import Stretch, spaced_tests
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.decay import StepDecay
+
+#: From this share of more samples than epochs mean, or fewer, a remark says so.
+WORTH_A_WORD = Fraction(1, 200)
+
+#: From this ratio on (its logarithm), an interval between tests is far from the recipe's.
+FAR_OFF = log(1.5)
+
+
+def phase_changes(
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phases: Sequence[Phase],
+    every: Mapping[str, Fraction] | None = None,
+) -> tuple[tuple[Change, ...], ...]:
+    """What each phase changes in the recipe's solver.
+
+    Args:
+        solver: The recipe's solver, in current syntax.
+        decay: What it means.
+        phases: All phases.
+        every: Epochs between two, by solver field, where the recipe's are not to be kept.
+    """
+    every = every or {}
+    tests = _test_spacings(solver, decay, phases, every)
+    intervals: tuple[int | None, ...] = spaced_tests(tests) if tests else (None,) * len(phases)
+    return tuple(
+        (
+            *iter_size_change(solver, phase.iter_size),
+            *_rate_changes(solver, decay, phase),
+            *set_field(solver, "max_iter", phase.last_update, f"all updates up to {phase.end}"),
+            *_interval_changes(solver, decay, phase, every, interval),
+            *_end_snapshot(solver, decay, phase, every, more_follow=phase is not phases[-1]),
+        )
+        for phase, interval in zip(phases, intervals, strict=True)
+    )
+
+
+def _rate_changes(
+    solver: caffe_pb2.SolverParameter, decay: StepDecay, phase: Phase
+) -> Iterator[Change]:
+    before = float(decay.base_lr)
+    if phase.learning_rate != before:
+        scaled = "--lr-scaling: the recipe's first rate, for the effective batch"
+        reason = phase.reason if phase.first_update else scaled
+        yield Change("solver", ("base_lr",), before, phase.learning_rate, reason)
+    reason = "a phase has one rate; its drops are the phases' bounds"
+    yield from set_field(solver, "lr_policy", "fixed", reason)
+    for name in ("gamma", "stepsize"):
+        if solver.HasField(name):
+            before = float(decay.gamma) if name == "gamma" else solver.stepsize
+            yield Change("solver", (name,), before, None, reason)
+    for index in reversed(range(len(solver.stepvalue))):
+        yield Change("solver", ("stepvalue", index), solver.stepvalue[index], None, reason)
+
+
+def _interval(
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phase: Phase,
+    name: str,
+    every: Mapping[str, Fraction],
+) -> tuple[Fraction, str] | None:
+    """An interval that keeps its epochs, unrounded, and why it changes; None for one not in use.
+
+    An epoch of the phase has another number of updates than one of the recipe.
+    """
+    own = getattr(solver, name)
+    if name in every and (name == "snapshot" or solver.test_iter):
+        return every[name] * phase.updates_per_epoch, f"every {epochs_text(every[name])}"
+    if own <= 0:
+        return None
+    return own * Fraction(phase.updates_per_epoch, decay.updates_per_epoch), (
+        f"an epoch takes {phase.updates_per_epoch} updates instead of {decay.updates_per_epoch}"
+    )
+
+
+def _test_spacings(
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phases: Sequence[Phase],
+    every: Mapping[str, Fraction],
+) -> list[Stretch]:
+    """How often each phase should test; empty where the recipe tests at update 0 at most."""
+    seldom = solver.test_interval > solver.max_iter and "test_interval" not in every
+    if seldom or not solver.test_iter:
+        return []
+    stretches = []
+    for phase in phases:
+        found = _interval(solver, decay, phase, "test_interval", every)
+        if found is None:
+            return []
+        stretches.append(Stretch(phase.first_update, phase.last_update, found[0]))
+    return stretches
+
+
+def _interval_changes(
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phase: Phase,
+    every: Mapping[str, Fraction],
+    test_interval: int | None,
+) -> Iterator[Change]:
+    """Intervals keep their epochs; tests also meet the bounds of the phases."""
+    for name in INTERVALS:
+        found = _interval(solver, decay, phase, name, every)
+        if found is None:
+            continue
+        exact, reason = found
+        updates = whole_updates(name, exact)
+        if name == "test_interval" and test_interval is not None:
+            if test_interval != updates:
+                reason += f", {float(exact):.6g}; each bound of the phases is to have one test"
+            updates = test_interval
+        yield from set_field(solver, name, updates, reason)
+
+
+def _end_snapshot(
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phase: Phase,
+    every: Mapping[str, Fraction],
+    *,
+    more_follow: bool,
+) -> Iterator[Change]:
+    """A phase that others follow ends with a snapshot; the last one if the recipe does."""
+    if more_follow:
+        reason = "the next phase goes on from it"
+        yield from set_field(solver, "snapshot_after_train", True, reason)
+    elif found := _interval(solver, decay, phase, "snapshot", every):
+        updates = whole_updates("snapshot", found[0])
+        yield from last_snapshot(solver, phase.last_update, updates)
+
+
+def growth_remarks(
+    solver: caffe_pb2.SolverParameter,
+    decay: StepDecay,
+    phases: Sequence[Phase],
+    every: Mapping[str, Fraction],
+) -> Iterator[str]:
+    """What to know of the phases beside their changes, a sentence or two each.
+
+    Args:
+        solver: The recipe's solver.
+        decay: What it means.
+        phases: All phases.
+        every: As :func:`phase_changes` takes it.
+    """
+    samples = sum(
+        (phase.last_update - phase.first_update) * phase.effective_batch for phase in phases
+    )
+    seen = Fraction(samples, decay.records)
+    if abs(seen / decay.epochs - 1) >= WORTH_A_WORD:
+        yield (
+            f"An epoch of a phase is records / batch updates, rounded up: "
+            f"{float(decay.epochs):.6g} of them see the records {float(seen):.6g} times, and that "
+            "is the epoch that training shows."
+        )
+    tests = _test_spacings(solver, decay, phases, every)
+    for number, (stretch, interval) in enumerate(
+        zip(tests, spaced_tests(tests) if tests else (), strict=True), start=1
+    ):
+        if stretch.off(interval) > FAR_OFF:
+            yield (
+                f"Phase {number} tests every {interval} updates instead of "
+                f"{float(stretch.spacing):.6g}: Caffe tests at multiples of test_interval, and "
+                "each bound of the phases is to have one test."
+            )

@@ -1,0 +1,1 @@
+"""The split of the effective batch, and the batches of the test nets."""

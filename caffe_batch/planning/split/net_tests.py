@@ -1,0 +1,262 @@
+"""The batches of the test nets: small enough beside the train net, and the test set seen once.
+
+A test's batches cost memory but change no weight: the score is the mean over test_iter batches
+(solver.cpp, Test), so any batch size gives the same one as long as the batches are equal. They
+make room for the train net where that allows a larger micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby
+
+from caffe_batch.errors import NetError
+from caffe_batch.memory.predict import Model
+from caffe_batch.net.batch import batch_size
+from caffe_batch.net.recipe import Recipe
+from caffe_batch.net.samples import Rows, Summed, follow
+from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
+from caffe_batch.planning.edits.changes import Change, inside_solver, layer_changes
+from caffe_batch.planning.split.candidates import divisors
+
+
+@dataclass(frozen=True, slots=True)
+class NetTest:
+    """The batches of one test net.
+
+    Attributes:
+        number: Which test net, in Caffe's order.
+        own_size, own_iter: As in the files.
+        records: Records of the test set, or None if they can't be counted.
+        shared: Whether it reads through the train net's data layer, and so with its batch size.
+        leader: The first test net that reads through the same data layers; the number itself where
+            no other does.
+    """
+
+    number: int
+    own_size: int
+    own_iter: int
+    records: int | None
+    shared: bool
+    leader: int
+
+    @property
+    def samples(self) -> int:
+        """What one test is to see: the test set once, or as much as in the files."""
+        return self.records or self.own_size * self.own_iter
+
+    def iter_for(self, size: int) -> int:
+        """test_iter for a batch size; the last batch may begin the set again."""
+        return -(-self.samples // size)
+
+    def sizes(self, floor: int) -> list[int]:
+        """The batch sizes to choose from, smallest first: from the floor to the files' own.
+
+        Divisors of the samples count down to half of the files' own all the same.
+        """
+        least = min(floor, self.own_size)
+        enough = min(least, -(-self.own_size // 2))
+        exact = [size for size in divisors(self.samples) if enough <= size <= self.own_size]
+        halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
+        return sorted({*exact, *(size for size in halves if size >= least)})
+
+
+def planned_tests(model: Model, records: Sequence[int | None]) -> list[NetTest]:
+    """The test nets whose batch size can be planned.
+
+    Args:
+        model: The recipe's model.
+        records: Records of each test set, None where unknown.
+    """
+    found, kept = [], set()
+    leaders = _leaders(model.recipe)
+    for number, leader in enumerate(leaders):
+        try:
+            size = batch_size(model.test_layers[number])
+        except NetError:
+            kept.add(leader)  # no layer has a batch size there: it stays as it is
+            continue
+        own_iter = model.recipe.solver.test_iter[number]
+        shared = leader == _TRAIN
+        place = number if shared else leader
+        found.append(NetTest(number, size, own_iter, records[number], shared, place))
+    return [test for test in found if test.shared or test.leader not in kept]
+
+
+#: Stands for the train net among the numbers of the test nets.
+_TRAIN = -1
+
+
+def _leaders(recipe: Recipe) -> list[int]:
+    """Of each test net the first net that reads through the same data layers, directly or not."""
+    layers = {_TRAIN: recipe.data_layers(recipe.train)}
+    layers |= {number: recipe.data_layers(file) for number, file in enumerate(recipe.tests)}
+    leaders = {number: number for number in layers}
+    for one, other in combinations(layers, 2):
+        if layers[one] & layers[other]:
+            first, second = sorted((leaders[one], leaders[other]))
+            leaders = {n: first if old == second else old for n, old in leaders.items()}
+    return [leaders[number] for number in range(len(recipe.tests))]
+
+
+def read_together(tests: Sequence[NetTest]) -> list[list[NetTest]]:
+    """Test nets with batches of their own, grouped by the data layers that they read through.
+
+    Each group has one batch size.
+    """
+    own = [test for test in tests if not test.shared]
+    return [list(group) for _, group in groupby(sorted(own, key=_leader), _leader)]
+
+
+def _leader(test: NetTest) -> int:
+    return test.leader
+
+
+def smallest(tests: Sequence[NetTest], number: int, floor: int) -> tuple[int | None, ...]:
+    """For a model of ``number`` test nets: each of these with the smallest batch it may have.
+
+    Args:
+        tests: The test nets to plan.
+        number: How many test nets the model has.
+        floor: No batch goes below this to make room, except that of the files.
+    """
+    sizes: list[int | None] = [None] * number
+    for group in read_together(tests):
+        for test in group:
+            sizes[test.number] = group[0].sizes(floor)[0]
+    return tuple(sizes)
+
+
+def largest_that_fit(
+    tests: Sequence[NetTest],
+    start: tuple[int | None, ...],
+    floor: int,
+    fits: Callable[[tuple[int | None, ...]], bool],
+) -> tuple[int | None, ...]:
+    """The largest batch of each test net, up to the file's own, that fits beside the train net.
+
+    A size that divides the test set is taken instead if it isn't below half of that.
+
+    Args:
+        tests: The test nets to plan.
+        start: Sizes that fit, one a test net of the model (see :func:`smallest`).
+        floor: As it was there.
+        fits: Whether these sizes fit together.
+    """
+    chosen = start
+    for group in read_together(tests):
+        sizes = group[0].sizes(floor)
+        numbers = {test.number for test in group}
+
+        def trial(
+            size: int, numbers: set[int] = numbers, before: tuple[int | None, ...] = chosen
+        ) -> tuple[int | None, ...]:
+            return tuple(size if n in numbers else own for n, own in enumerate(before))
+
+        low, high = 0, len(sizes) - 1  # the first one fits
+        if fits(trial(sizes[high])):
+            low = high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(trial(sizes[middle])) else (low, middle)
+        largest = sizes[low]
+        exact = max(
+            (size for size in sizes[: low + 1] if all(test.samples % size == 0 for test in group)),
+            default=0,
+        )
+        chosen = trial(exact if 2 * exact >= largest else largest)
+    return chosen
+
+
+def changes_of_tests(
+    recipe: Recipe, model: Model, tests: Sequence[NetTest], sizes: Sequence[int]
+) -> list[Change]:
+    """What the test nets' batches change in the files.
+
+    A layer that two test nets read through changes once.
+
+    Args:
+        recipe: The files.
+        model: Their model, with the files' own batch sizes.
+        tests: The test nets that were planned.
+        sizes: The batch size of each.
+    """
+    changes = []
+    for test, size in zip(tests, sizes, strict=True):
+        if not test.shared and size != test.own_size:
+            changes += [
+                inside_solver(change, test.number) if change.file == "solver" else change
+                for change in layer_changes(
+                    model.test_layers[test.number],
+                    [index for index, _ in recipe.tests[test.number].selected()],
+                    size,
+                    "the test net's memory makes room for the train net's",
+                    recipe.file_of_test(test.number),
+                )
+            ]
+        after = test.iter_for(size)
+        if after != test.own_iter:
+            changes.append(
+                Change("solver", ("test_iter", test.number), test.own_iter, after,
+                       _why(test, size))
+            )  # fmt: skip
+    return list(dict.fromkeys(changes))
+
+
+def _why(test: NetTest, size: int) -> str:
+    if test.records is None:
+        return f"a test sees {test.samples:,} samples, as in the files"
+    again = test.iter_for(size) * size - test.records
+    extra = f" ({again} of them twice)" if again else ""
+    return f"one test covers the {test.records:,} records once{extra}"
+
+
+def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
+    """Whether the score of other test batches is the same score; None if the batches stay.
+
+    Args:
+        model: The recipe's model, with the files' own batch sizes.
+        test: The test net.
+        size: Its batch size in the plan.
+    """
+    if size == test.own_size:
+        return None
+    small, large = (
+        replace(model, test_batches=_only(model, test, each)).test_nets(each)[test.number]
+        for each in (size, 2 * size)
+    )
+    used = {i for node in small.nodes for i in node.bottoms}
+    uneven = []
+    for station in follow(small, large, 2):
+        if station.coupling.carries or station.problem:
+            uneven.append(station.small.layer.name)
+        for index, state in zip(station.small.tops, station.tops, strict=True):
+            fair = isinstance(state, Rows) or (isinstance(state, Summed) and state.factor == 1)
+            if index not in used and not fair:
+                uneven.append(small.blobs[index].name)
+    name = f"test net {test.number}"
+    if uneven:
+        return Finding(
+            Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
+            f"{name}: {', '.join(uneven)} is no mean over the samples of a batch, each by itself, "
+            f"so the mean over batches of {size} is not that over batches of {test.own_size}.",
+            scope=Scope.TEST,
+        )  # fmt: skip
+    if test.samples % size:
+        return Finding(
+            Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
+            f"{name}: batches of {size} don't divide {test.samples:,} records, so the first "
+            f"{test.iter_for(size) * size - test.samples} count twice.",
+            scope=Scope.TEST,
+        )  # fmt: skip
+    return Finding(
+        Cause.TEST_BATCHES, None, Verdict.EXACT,
+        f"{name}: the mean over {test.iter_for(size)} equal batches is the mean over the samples.",
+        scope=Scope.TEST,
+    )  # fmt: skip
+
+
+def _only(model: Model, test: NetTest, size: int) -> tuple[int | None, ...]:
+    number = len(model.recipe.tests)
+    return tuple(size if i == test.number else None for i in range(number))

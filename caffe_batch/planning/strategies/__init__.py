@@ -1,0 +1,1 @@
+"""Ways to train where the memory holds only a small batch."""

@@ -1,0 +1,189 @@
+"""What every way to train is derived from, and what is known of a way once it is.
+
+The formulas are those of :mod:`caffe_batch.planning.strategies.strategies`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+from caffe_batch.memory.predict import Model
+from caffe_batch.planning.budget import Budget
+from caffe_batch.planning.edits.changes import Change, applied
+from caffe_batch.planning.plan import Plan
+from caffe_batch.planning.planner import Wishes, make_plan
+from caffe_batch.planning.split.candidates import SplitWishes
+from caffe_batch.solver.numbers import as_float32
+
+#: Caffe's update rules whose steps are an average of gradients by momentum.
+AVERAGING = ("SGD", "Nesterov")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to train.
+
+    Attributes:
+        name: For options and directories.
+        title: What it is, in a sentence.
+        plan: The plan of it; None if it isn't possible.
+        learning_rate: base_lr.
+        momentum: As in the solver.
+        updates_per_epoch: Updates to see every record once, at the first batch; None if the number
+            of records is unknown.
+        updates: All of them (max_iter); 0 without a plan.
+        noise: The noise scale relative to the recipe's; None where the formula doesn't hold.
+        warnings: What to know before choosing it, a sentence or two each.
+        why_not: Why it isn't possible; empty if it is.
+    """
+
+    name: str
+    title: str
+    plan: Plan | None
+    learning_rate: float
+    momentum: float
+    updates_per_epoch: float | None
+    updates: int
+    noise: float | None
+    warnings: tuple[str, ...] = ()
+    why_not: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """For other programs; what only a plan has is None without one."""
+        plan = self.plan
+        return {
+            "name": self.name,
+            "title": self.title,
+            "possible": plan is not None,
+            "why_not": self.why_not or None,
+            "effective_batch": plan and plan.effective_batch,
+            "batch_size": plan and plan.batch_size,
+            "iter_size": plan and plan.iter_size,
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "updates_per_epoch": self.updates_per_epoch,
+            "updates": self.updates or None,
+            "mode": plan and plan.mode,
+            "predicted_peak_bytes": plan and plan.predicted_peak_bytes,
+            "noise_relative": self.noise,
+            "verdict": plan and plan.verdict(),
+            "warnings": list(self.warnings),
+            "changes": [change.json() for change in plan.changes] if plan else [],
+        }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the ways start from.
+
+    Attributes:
+        model: The memory model of the recipe.
+        budget: The memory allowed.
+        wishes: The plan asked for: effective batch, schedule, records.
+        host_bytes: Memory of this machine that Caffe's CPU mode could have, None if unknown.
+        accumulated: The plan that keeps the recipe's batch by accumulation.
+    """
+
+    model: Model
+    budget: Budget
+    wishes: Wishes
+    host_bytes: int | None
+    accumulated: Plan
+
+    @property
+    def batch(self) -> int:
+        """N: samples per update of the recipe."""
+        return self.accumulated.effective_batch
+
+    @property
+    def passes(self) -> int:
+        """k: small batches in a batch of the recipe."""
+        return self.accumulated.iter_size
+
+    @property
+    def learning_rate(self) -> float:
+        """eps: the recipe's base_lr."""
+        return as_float32(self.model.recipe.solver.base_lr)
+
+    @property
+    def momentum(self) -> float:
+        """m: the recipe's momentum."""
+        return as_float32(self.model.recipe.solver.momentum)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the update rule is one that the formulas hold for."""
+        return self.model.recipe.solver.type in AVERAGING
+
+    @cached_property
+    def wishes_of_batch(self) -> Wishes:
+        """The wishes with the recipe's batch and schedule written out."""
+        schedule = replace(self.wishes.schedule, recipe_batch=self.accumulated.recipe_batch)
+        return replace(self.wishes, effective_batch=self.batch, schedule=schedule)
+
+    @cached_property
+    def full_batch_bytes(self) -> int | None:
+        """What the whole batch in one pass takes; None where Caffe refuses it."""
+        largest = self.accumulated.candidates[0]
+        return largest.predicted_peak_bytes if largest.iter_size == 1 else None
+
+    def noise(self, learning_rate: float, momentum: float, batch: int) -> float | None:
+        """The noise scale of an update rule relative to the recipe's."""
+        if not self.averages:
+            return None
+        own = self.learning_rate / (self.batch * (1 - self.momentum))
+        return float(f"{learning_rate / (batch * (1 - momentum)) / own:.6g}")
+
+    def small_plan(self, changes: tuple[Change, ...] = (), remarks: tuple[str, ...] = ()) -> Plan:
+        """The plan of an update after each small batch, with these changes of the solver."""
+        wishes, batch = self.wishes_of_batch, self.accumulated.batch_size
+        schedule = wishes.schedule
+        if schedule.epochs is not None and wishes.train_records:
+            # As many samples as the accumulated plan sees, its rounding included.
+            samples = updates_of(self.model, self.accumulated) * self.batch
+            schedule = replace(schedule, epochs=Fraction(samples, wishes.train_records))
+        wishes = replace(
+            wishes,
+            effective_batch=batch,
+            split=SplitWishes(batch_size=batch, iter_size=1),
+            schedule=schedule,
+            summed_iter=self.passes,  # a sum weighs a sample as in the recipe's batch
+        )
+        model = replace(self.model, recipe=applied(self.model.recipe, changes))
+        plan = make_plan(model, self.budget, wishes)
+        return replace(plan, changes=(*changes, *plan.changes), remarks=remarks)
+
+    def strategy(
+        self,
+        name: str,
+        title: str,
+        plan: Plan,
+        *,
+        learning_rate: float | None = None,
+        momentum: float | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> Strategy:
+        """A way with what follows from its plan; rate and momentum are the recipe's if None."""
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        kept = self.momentum if momentum is None else momentum
+        batch, records = plan.effective_batch, plan.train_records
+        return Strategy(
+            name=name,
+            title=title,
+            plan=plan,
+            learning_rate=rate,
+            momentum=kept,
+            updates_per_epoch=records / batch if records else None,
+            updates=updates_of(self.model, plan),
+            noise=1.0 if batch == self.batch else self.noise(rate, kept, batch),
+            warnings=warnings,
+        )
+
+
+def updates_of(model: Model, plan: Plan) -> int:
+    """The updates of a plan: max_iter, that of the last phase."""
+    changes = plan.phases[-1].changes if plan.phases else plan.changes
+    return applied(model.recipe, changes).solver.max_iter

@@ -1,0 +1,1 @@
+"""What a SolverParameter means, whoever runs it."""

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.files import write_text
+
+OVER_THE_LIMIT = """
+import resource, sys
+from pathlib import Path
+from caffe_batch.files import write_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_text(Path(sys.argv[1]), "x" * 100_000)
+except OSError as error:
+    print(error.filename)
+"""
+
+
+def test_writes_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    write_text(path, "first\r\n")
+    write_text(path, "zweite Fassung: Größe\n")
+    assert path.read_bytes().decode() == "zweite Fassung: Größe\n"
+    assert os.listdir(tmp_path) == ["net.prototxt"]
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    before = os.umask(0o027)
+    try:
+        write_text(path, "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_what_is_no_regular_file_is_written_to() -> None:
+    write_text(Path(os.devnull), "x")
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "net.prototxt"
+    with pytest.raises(FileNotFoundError, match=r"missing/net\.prototxt"):
+        write_text(path, "x")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        write_text(tmp_path, "x")
+
+
+def test_when_the_disk_takes_no_more_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("the old one")
+    done = subprocess.run(
+        [sys.executable, "-c", OVER_THE_LIMIT, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(path)
+    assert path.read_text() == "the old one"
+    assert os.listdir(tmp_path) == ["net.prototxt"]
