@@ -56,7 +56,7 @@ def render(
     TEMPLATE is a name from --list, or the path of a Jinja2 file. A variable that is missing or
     that the template doesn't know is an error, and so is a text that Caffe couldn't read.
     """
-    from caffe_batch import rendering
+    from caffe_batch import files, rendering
 
     if list_templates:
         _print_list(rendering.available(templates_dir), as_json)
@@ -74,7 +74,7 @@ def render(
     if output is None:
         click.echo(text, nl=False)
         return
-    rendering.write_text(output, text)
+    files.write_text(output, text)
     click.echo(f"wrote {output}", err=True)
 
 
