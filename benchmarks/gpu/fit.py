@@ -15,7 +15,7 @@ from benchmarks.gpu.bench import Bench, Part
 from benchmarks.gpu.memory import Fixed, Predicted, fixed_cost, predicted
 from benchmarks.gpu.program import caffe_batch
 from benchmarks.gpu.trainer import NotTrainedError, training
-from caffe_batch.engines.caffe.ending import EndReason
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.sizes import format_size, parse_size
 from tools.count_gpu_memory.nets import own_nets, write_job
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gpu.bench import Bench
-from caffe_batch.engines.caffe.ending import Ending, classify
+from caffe_batch.engines.caffe.ending import classify
 from caffe_batch.errors import CaffeBatchError
+from caffe_batch.jobs.ending import Ending
 
 WORKER = Path(__file__).with_name("train_worker.py")
 

@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from caffe_batch.engines.caffe import INSIDE
-from caffe_batch.engines.caffe.ending import HINTS, Ending, EndReason, last_lines
+from caffe_batch.engines.caffe.ending import HINTS, last_lines
 from caffe_batch.engines.caffe.events import GradientNorms, Started
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.files import write_text
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job_files import edited_net, working_directory
 from caffe_batch.memory import Model
 from caffe_batch.net.records import count_records

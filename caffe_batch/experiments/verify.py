@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from caffe_batch.engines.caffe import INSIDE
-from caffe_batch.engines.caffe.ending import EndReason, classify, last_lines
+from caffe_batch.engines.caffe.ending import classify, last_lines
 from caffe_batch.errors import DoesNotFitError, NetError, ShapeError, TrainingError
 from caffe_batch.experiments.comparison import (
     FLOOR,
@@ -42,6 +42,7 @@ from caffe_batch.experiments.variants import (
     make_variant,
     write_variant,
 )
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from caffe_batch.engines.caffe.ending import Ending, EndReason
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.kernel_kills import kill_counter
 from caffe_batch.runtimes.machine import free_host_bytes, resident_bytes
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_batch.engines.caffe.ending import HINTS, Ending, EndReason, last_lines
+from caffe_batch.engines.caffe.ending import HINTS, last_lines
 from caffe_batch.errors import CaffeBatchError, InputError, TrainingError
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job import JobState
 from caffe_batch.jobs.metrics import NetTestMetrics
 

@@ -16,10 +16,11 @@ from types import FrameType
 from typing import Any
 
 from caffe_batch.engines.caffe import INSIDE
-from caffe_batch.engines.caffe.ending import Ending, EndReason, classify
+from caffe_batch.engines.caffe.ending import classify
 from caffe_batch.engines.caffe.events import LogEvent, WorkerEvent, read_worker_line
 from caffe_batch.engines.caffe.inside.worker_log import change_names
 from caffe_batch.engines.caffe.log_files import LogFollower
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job import Attempt, JobDirectory, PlanFacts
 from caffe_batch.jobs.job_recipe import joined, read_job_phases, with_changes
 from caffe_batch.planning.edits.changes import Change

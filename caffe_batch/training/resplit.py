@@ -16,8 +16,8 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
-from caffe_batch.engines.caffe.ending import Ending
 from caffe_batch.errors import CaffeBatchError, DoesNotFitError
+from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.jobs.job_recipe import (
     JobPhase,

@@ -13,7 +13,6 @@ from typing import Any
 
 from caffe_batch import __version__
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, data_start
-from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.engines.caffe.events import (
     Built,
     LogEvent,
@@ -28,6 +27,7 @@ from caffe_batch.engines.caffe.snapshots import (
     list_snapshots,
     newest_whole,
 )
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
 from caffe_batch.jobs.metrics import MetricsFile, last_scores, rewind
 from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from caffe_batch.engines.caffe.ending import Ending, EndReason
+from caffe_batch.jobs.ending import Ending, EndReason
 
 #: A worker that was never silent for long may be silent for so many seconds.
 LEAST_TIMEOUT_S = 600.0

@@ -19,7 +19,7 @@ from benchmarks.gpu.facts import libraries, missing, slug
 from benchmarks.gpu.layer_cases import cases
 from benchmarks.gpu.trainer import NotTrainedError, training
 from caffe_batch import prototxt, runtimes
-from caffe_batch.engines.caffe.ending import EndReason
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.runtimes.reserve import default_reserve
 from tools.count_gpu_memory.check import build_library

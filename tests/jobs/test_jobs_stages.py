@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.ending import EndReason
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics

@@ -15,9 +15,9 @@ from typing import Any
 import lmdb
 import pytest
 
-from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import DoesNotFitError, TrainingError
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job import JobDirectory, JobState
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
-from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.jobs.stages import TrainingPhase, past_tests, read_phases

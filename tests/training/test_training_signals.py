@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.ending import EndReason
 from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job import JobState
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime

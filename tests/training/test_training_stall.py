@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.ending import Ending, EndReason
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job import JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter

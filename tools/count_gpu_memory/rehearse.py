@@ -22,7 +22,7 @@ from benchmarks.gpu import fit, layers, memory, speed
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.layer_cases import cases
 from benchmarks.gpu.trainer import NotTrainedError, training
-from caffe_batch.engines.caffe.ending import EndReason
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.runtimes import Runtime
 from tools.count_gpu_memory.check import build_library
 from tools.count_gpu_memory.nets import own_nets

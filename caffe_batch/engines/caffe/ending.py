@@ -5,45 +5,9 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from caffe_batch.engines.caffe.events import Diverged, Finished, Refused, Stopped, WorkerEvent
-
-
-class EndReason(str, Enum):
-    """Why a worker ended; the value is what job.json has."""
-
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"
-    GPU_MEMORY = "out of GPU memory"
-    HOST_MEMORY = "out of host memory"
-    NOT_MAPPED = "no address space for a database"
-    KILLED = "killed"
-    DIVERGED = "diverged"
-    STALLED = "no progress"
-    SNAPSHOT_LOST = "snapshot not written"
-    CHECK_FAILED = "failed check"
-    CRASHED = "crashed"
-    PYTHON_ERROR = "Python error"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a worker ended.
-
-    Attributes:
-        reason: The class of it.
-        detail: One sentence for people, with Caffe's own message where there is one.
-        status: Exit status; negative is the number of the signal that killed it.
-    """
-
-    reason: EndReason
-    detail: str
-    status: int
-
+from caffe_batch.jobs.ending import Ending, EndReason
 
 #: What to try next, by reason.
 HINTS = {

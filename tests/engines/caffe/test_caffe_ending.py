@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.ending import Ending, EndReason, classify, last_lines
+from caffe_batch.engines.caffe.ending import classify, last_lines
 from caffe_batch.engines.caffe.events import Built, Diverged, Finished, Refused, Stopped
 from caffe_batch.errors import DoesNotFitError, TrainingError
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training.supervisor import train

@@ -1,0 +1,40 @@
+"""How a worker of a job has ended: the reason, and a sentence about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class EndReason(str, Enum):
+    """Why a worker ended; the value is its spelling in job.json."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    GPU_MEMORY = "out of GPU memory"
+    HOST_MEMORY = "out of host memory"
+    NOT_MAPPED = "no address space for a database"
+    KILLED = "killed"
+    DIVERGED = "diverged"
+    STALLED = "no progress"
+    SNAPSHOT_LOST = "snapshot not written"
+    CHECK_FAILED = "failed check"
+    CRASHED = "crashed"
+    PYTHON_ERROR = "Python error"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a worker ended.
+
+    Attributes:
+        reason: Why.
+        detail: One sentence for people, with the engine's own message where there is one.
+        status: Exit status; a negative one is minus the number of the signal that killed it.
+    """
+
+    reason: EndReason
+    detail: str
+    status: int
