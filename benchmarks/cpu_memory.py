@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from caffe_batch import runtimes
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from tests.memory.cpu_nets import NETS, CpuNet
 from tests.memory.host_memory import build_counter, count, weigh
@@ -33,7 +33,7 @@ def measured(
 ) -> dict[str, Any]:
     """Predicts and measures a net, in bytes."""
     net.write(folder)
-    model = Model(read_recipe(folder / "solver.prototxt"), Sources((folder,)), "cpu")
+    model = CaffeMemory(read_recipe(folder / "solver.prototxt"), Sources((folder,)), "cpu")
     predicted = model.at().after_two_updates_bytes
     resident = weigh([folder], runtime)[0]
     counted = count([folder], runtime, counter)[0] if counter else None

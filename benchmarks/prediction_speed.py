@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from caffe_batch import runtimes
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Wishes, divisors, make_plan
+from caffe_batch.planning import Budget, PlanOptions, divisors, make_plan
 from caffe_batch.rendering import render
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,10 +54,12 @@ def speeds(name: str, folder: Path) -> dict[str, float]:
     recipe = read_recipe(path)
     command = [sys.executable, "-m", "caffe_batch", "memory", str(path), "--json"]
     found = {
-        "prediction_s": timed(lambda: Model(recipe, Sources()).at(8), 15),
-        "search_s": timed(lambda: Model(recipe, Sources()).peaks(divisors(4096))),
+        "prediction_s": timed(lambda: CaffeMemory(recipe, Sources()).at(8), 15),
+        "search_s": timed(lambda: CaffeMemory(recipe, Sources()).peaks(divisors(4096))),
         "plan_s": timed(
-            lambda: make_plan(Model(recipe, Sources()), BUDGET, Wishes(effective_batch=4096))
+            lambda: make_plan(
+                CaffeMemory(recipe, Sources()), BUDGET, PlanOptions(effective_batch=4096)
+            )
         ),
         "process_s": timed(lambda: subprocess.run(command, check=True, capture_output=True), 5),
     }
@@ -80,7 +82,7 @@ def exactness(folder: Path) -> list[tuple[str, int, int, int]]:
         (folder / "net.prototxt").write_text(case["net"])
         (folder / "solver.prototxt").write_text(case["solver"])
         recipe = read_recipe(folder / "net.prototxt", folder / "solver.prototxt")
-        model = Model(recipe, Sources(input_shapes={"data": (3, 19, 23)}))
+        model = CaffeMemory(recipe, Sources(input_shapes={"data": (3, 19, 23)}))
         measured = case["device_bytes"]["after_two_updates"]
         rows.append((case["name"], case["batch"], model.at().after_two_updates_bytes, measured))
     return rows

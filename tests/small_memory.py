@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Wishes
+from caffe_batch.planning import Budget, PlanOptions
 from tests.planned_jobs import NET, RECORDS, write_lmdb
 
 #: Samples per update of the recipe, and of one pass within the budget.
@@ -33,19 +33,19 @@ def write_recipe(folder: Path, data: Path | None = None, solver: str = SOLVER) -
     return folder / "solver.prototxt"
 
 
-def read_model(solver: Path) -> Model:
+def read_model(solver: Path) -> CaffeMemory:
     """Its memory model."""
     recipe = read_recipe(solver)
-    return Model(recipe, Sources(recipe.directories))
+    return CaffeMemory(recipe, Sources(recipe.directories))
 
 
-def tight(model: Model, size: int = SMALL) -> Budget:
+def tight(model: CaffeMemory, size: int = SMALL) -> Budget:
     """The budget that holds passes of ``size`` samples and no more, with test batches of 5."""
     tests = (5,) * len(model.recipe.tests)
     return Budget(model.with_test_batches(tests).at(size).allocated_bytes, 0)
 
 
-def wishes(**changes: object) -> Wishes:
+def options(**changes: object) -> PlanOptions:
     """The recipe's batch, on its data."""
-    known = Wishes(effective_batch=BATCH, train_records=RECORDS, test_records=(RECORDS,))
-    return replace(known, **changes)  # type: ignore[arg-type]  # fields of Wishes
+    known = PlanOptions(effective_batch=BATCH, train_records=RECORDS, test_records=(RECORDS,))
+    return replace(known, **changes)  # type: ignore[arg-type]  # fields of PlanOptions

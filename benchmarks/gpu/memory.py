@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.gpu import nvml
 from benchmarks.gpu.bench import Bench, Part
 from benchmarks.gpu.trainer import NotTrainedError, training
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.reserve import NET, SOLVER, default_reserve
@@ -74,7 +74,7 @@ class Predicted:
 def predicted(job: Path, solver: str = "solver.prototxt") -> Predicted:
     """The prediction for a job."""
     recipe = read_recipe(job / solver)
-    prediction = Model(recipe, Sources((job,))).at()
+    prediction = CaffeMemory(recipe, Sources((job,))).at()
     threads = sum(
         layer.type in WITH_THREAD
         for net in (recipe.train, *recipe.tests)

@@ -20,7 +20,7 @@ from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
     from caffe_batch.layers.base import Mode
-    from caffe_batch.memory import Model, Prediction
+    from caffe_batch.memory import CaffeMemory, Prediction
     from caffe_batch.net import Net
 
 
@@ -83,13 +83,13 @@ def memory(
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
     Without a solver, plain SGD without a test net is assumed.
     """
-    from caffe_batch.memory import Engine, Model
+    from caffe_batch.memory import CaffeMemory, Engine
     from caffe_batch.reporting.memory_table import memory_json
 
     recipe, sources = load_recipe(
         net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
     )
-    model = Model(recipe, sources, mode, allow_unknown, Engine(engine), gpus, half)
+    model = CaffeMemory(recipe, sources, mode, allow_unknown, Engine(engine), gpus, half)
     train = model.train_net(batch_size)
     tests = model.test_nets(batch_size)
     prediction = model.of(train, tests)
@@ -102,7 +102,9 @@ def memory(
         _draw(model, train, prediction, plot, budget)
 
 
-def _draw(model: Model, train: Net, prediction: Prediction, plot: Path, budget: str | None) -> None:
+def _draw(
+    model: CaffeMemory, train: Net, prediction: Prediction, plot: Path, budget: str | None
+) -> None:
     from caffe_batch.net import batch_size
     from caffe_batch.reporting.memory_plot import write_memory_plot
     from caffe_batch.sizes import parse_size

@@ -93,7 +93,7 @@ def noise(
 
     from caffe_batch import runtimes
     from caffe_batch.experiments.noise import Settings, measure_noise
-    from caffe_batch.memory import Model
+    from caffe_batch.memory import CaffeMemory
     from caffe_batch.planning.noise import advise
     from caffe_batch.training import Device
 
@@ -102,7 +102,7 @@ def noise(
     recipe, sources = load_recipe(
         net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
     )
-    model = Model(recipe, sources, "cpu", allow_unknown)
+    model = CaffeMemory(recipe, sources, "cpu", allow_unknown)
     own_batch = model.batch_size * recipe.solver.iter_size
     if effective_batch is None and own_batch < 1:
         raise InputError(

@@ -16,9 +16,9 @@ from caffe_batch.errors import InputError
 if TYPE_CHECKING:
     from caffe_batch.jobs.job_files import JobFiles
     from caffe_batch.layers.base import Mode
-    from caffe_batch.memory import Model
+    from caffe_batch.memory import CaffeMemory
     from caffe_batch.net import Recipe, Sources
-    from caffe_batch.planning import Budget, Plan, Wishes
+    from caffe_batch.planning import Budget, Plan, PlanOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,13 @@ class Prepared:
     Attributes:
         model: The memory model of the recipe.
         budget: The memory allowed.
-        wishes: What the plan is to be.
+        options: What the plan is to be.
         solver_text: The solver from the template, where the user gave none.
     """
 
-    model: Model
+    model: CaffeMemory
     budget: Budget
-    wishes: Wishes
+    options: PlanOptions
     solver_text: str | None
 
 
@@ -101,7 +101,7 @@ class PlanRequest(NetRequest):
         from caffe_batch.planning import make_plan
 
         found = self.prepare()
-        plan = make_plan(found.model, found.budget, found.wishes)
+        plan = make_plan(found.model, found.budget, found.options)
         check(plan)
         if out is None:
             return plan, None
@@ -111,7 +111,7 @@ class PlanRequest(NetRequest):
     def prepare(self) -> Prepared:
         """Reads the files; notes and warnings go to stderr."""
         from caffe_batch.jobs.job_files import with_solver
-        from caffe_batch.memory import Engine, Model
+        from caffe_batch.memory import CaffeMemory, Engine
         from caffe_batch.solver.checks import check_solver
 
         self._check()
@@ -125,13 +125,15 @@ class PlanRequest(NetRequest):
         )
         check_solver(recipe.solver, recipe.solver_path)
         engine = Engine(self.engine)
-        model = Model(recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half)
-        wishes = self._wishes(recipe, sources)
+        model = CaffeMemory(
+            recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half
+        )
+        options = self._options(recipe, sources)
         if recipe.solver_path is None:
             click.echo(
                 "note: no solver was given; templates/solver.prototxt.j2 makes one", err=True
             )
-        return Prepared(model, budget, wishes, solver_text)
+        return Prepared(model, budget, options, solver_text)
 
     def _check(self) -> None:
         """Refuses options that contradict each other."""
@@ -173,10 +175,16 @@ class PlanRequest(NetRequest):
                 hint="Give one of them.",
             )
 
-    def _wishes(self, recipe: Recipe, sources: Sources) -> Wishes:
+    def _options(self, recipe: Recipe, sources: Sources) -> PlanOptions:
         from caffe_batch.jobs.job_files import gpus_of_job
         from caffe_batch.net.records import count_records
-        from caffe_batch.planning import Cause, LrScaling, ScheduleWishes, SplitWishes, Wishes
+        from caffe_batch.planning import (
+            Cause,
+            LrScaling,
+            PlanOptions,
+            ScheduleOptions,
+            SplitOptions,
+        )
         from caffe_batch.planning.schedule.growth import Schedule
 
         tests = recipe.tests
@@ -188,12 +196,12 @@ class PlanRequest(NetRequest):
             )
         counted: tuple[int | None, ...] = self.test_records
         counted = counted or tuple(count_records(test, sources) for test in tests)
-        return Wishes(
+        return PlanOptions(
             effective_batch=self.effective_batch,
-            split=SplitWishes(
+            split=SplitOptions(
                 self.tolerance, self.batch_size, self.iter_size, self.prefer_multiple_of
             ),
-            schedule=ScheduleWishes(
+            schedule=ScheduleOptions(
                 epochs=self.epochs,
                 test_every=self.test_every,
                 snapshot_every=self.snapshot_every,

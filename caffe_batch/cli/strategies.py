@@ -103,7 +103,7 @@ def find(
 
     recipe = request.prepare()
     check(recipe.model.recipe.solver)
-    found = find_strategies(recipe.model, recipe.budget, recipe.wishes, free_host_bytes())
+    found = find_strategies(recipe.model, recipe.budget, recipe.options, free_host_bytes())
     if out is not None:
         write_strategies(found, recipe.solver_text, request_json(request), out)
     return found

@@ -67,7 +67,7 @@ def verify(
     from caffe_batch.experiments.comparison import judge
     from caffe_batch.experiments.verify import verify as measure
     from caffe_batch.jobs.job_files import with_solver
-    from caffe_batch.memory import Model
+    from caffe_batch.memory import CaffeMemory
     from caffe_batch.planning.audit.audit import audit
     from caffe_batch.planning.audit.findings import Cause
     from caffe_batch.reporting.verify_view import verify_view
@@ -77,7 +77,7 @@ def verify(
         net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
     )
     recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown)
-    model = Model(recipe, sources, "cpu", allow_unknown)
+    model = CaffeMemory(recipe, sources, "cpu", allow_unknown)
 
     def audited(size: int, passes: int) -> Sequence[Finding]:
         # The whole batch, one pass, is what the recipe means: nothing is refused there.

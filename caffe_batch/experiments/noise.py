@@ -15,7 +15,7 @@ from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.files import write_text
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job_files import edited_net, working_directory
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net.records import count_records
 from caffe_batch.planning.edits.changes import batch_changes
 from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
@@ -96,7 +96,7 @@ class Measurement:
 
 
 def measure_noise(
-    model: Model,
+    model: CaffeMemory,
     runtime: Runtime,
     settings: Settings | None = None,
     observer: Callable[[int], None] = lambda group: None,
@@ -141,7 +141,7 @@ def measure_noise(
     return Measurement(estimate_noise_scale(observations), size, settings, started.device, notes)
 
 
-def _repetition(model: Model, samples: int) -> tuple[str, ...]:
+def _repetition(model: CaffeMemory, samples: int) -> tuple[str, ...]:
     """A note, if the data isn't enough to measure every sample once."""
     records = count_records(model.recipe.train, model.sources)
     if records is None or samples <= records:
@@ -152,7 +152,7 @@ def _repetition(model: Model, samples: int) -> tuple[str, ...]:
     )
 
 
-def _check_reads_data(model: Model) -> None:
+def _check_reads_data(model: CaffeMemory) -> None:
     for layer in model.train_layers:
         if layer.type in _FED_TYPES:
             raise InputError(
@@ -162,7 +162,7 @@ def _check_reads_data(model: Model) -> None:
             )
 
 
-def _worker_settings(model: Model, settings: Settings, net: Path) -> dict[str, Any]:
+def _worker_settings(model: CaffeMemory, settings: Settings, net: Path) -> dict[str, Any]:
     solver, train = model.recipe.solver, model.recipe.train
     cpu_mode = solver.HasField("solver_mode") and solver.solver_mode == solver.CPU
     device = Device.CPU if settings.device is Device.AUTO and cpu_mode else settings.device

@@ -16,7 +16,7 @@ from typing import Any
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.made_data import Feed, numbers_for
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net.batch import BATCHED_TYPES, batch_sites
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS
@@ -43,7 +43,7 @@ class Variant:
         batch_size, iter_size: The split.
     """
 
-    model: Model
+    model: CaffeMemory
     batch_size: int
     iter_size: int
 
@@ -73,7 +73,7 @@ class DataUse:
 
 
 def make_variant(
-    model: Model, batch_size: int, iter_size: int, changes: Iterable[Change]
+    model: CaffeMemory, batch_size: int, iter_size: int, changes: Iterable[Change]
 ) -> Variant:
     """The recipe at a split, with some more changes.
 
@@ -90,10 +90,12 @@ def make_variant(
         *changes,
     )
     edited = replace(applied(recipe, every), tests=())
-    return Variant(Model(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size)
+    return Variant(
+        CaffeMemory(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size
+    )
 
 
-def data_use(model: Model, directory: Path) -> dict[int, DataUse]:
+def data_use(model: CaffeMemory, directory: Path) -> dict[int, DataUse]:
     """Where the samples come from, by the index of each layer that makes them.
 
     Args:

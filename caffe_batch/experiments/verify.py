@@ -45,7 +45,7 @@ from caffe_batch.experiments.variants import (
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.planning.planner import check_has_loss
@@ -103,7 +103,7 @@ class _Split:
 
 
 def verify(
-    model: Model,
+    model: CaffeMemory,
     runtime: Runtime,
     audit: Audit,
     *,
@@ -167,7 +167,7 @@ def verify(
     )
 
 
-def _choose(model: Model, audit: Audit, batch_size: int | None, iter_size: int) -> _Split:
+def _choose(model: CaffeMemory, audit: Audit, batch_size: int | None, iter_size: int) -> _Split:
     """The first split that can be built and fits the memory of this machine.
 
     Raises:
@@ -190,7 +190,7 @@ def _choose(model: Model, audit: Audit, batch_size: int | None, iter_size: int) 
 
 
 def _split(
-    model: Model,
+    model: CaffeMemory,
     audit: Audit,
     size: int,
     iter_size: int,
@@ -227,7 +227,7 @@ def _split(
     return _Split(findings, whole, compensated, plain, refused, notes)
 
 
-def _changes(model: Model, findings: Sequence[Finding], size: int) -> list[Change]:
+def _changes(model: CaffeMemory, findings: Sequence[Finding], size: int) -> list[Change]:
     """What the audit changes beyond what any variant of that batch size has to."""
     own = batch_changes(model.recipe, model.train_layers, size)
     every = [change for finding in findings for change in finding.changes]

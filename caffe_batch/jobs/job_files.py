@@ -167,7 +167,7 @@ def write_job(
     """
     files = JobFiles(directory.resolve())
     _check_nameable(files)
-    changes = [each.changes for each in plan.phases] or [plan.changes]
+    changes = [each.changes for each in plan.stages] or [plan.changes]
     wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
     texts = job_texts(wired, recipe, solver_text, files)
     check_free(files, directory, texts)

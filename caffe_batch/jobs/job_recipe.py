@@ -11,7 +11,7 @@ from caffe_batch.errors import InputError
 from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.jobs.job_files import edited_net, edited_solver
 from caffe_batch.memory.engine import Engine
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.recipe import Recipe, follow_solver
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.edits.changes import Change
@@ -82,11 +82,11 @@ def _recipe(job: JobDirectory, path: Path) -> Recipe:
     return follow_solver(solver, path, allow_unknown_fields=True)
 
 
-def model_of(job: JobDirectory, plan: PlanFacts, recipe: Recipe) -> Model:
+def model_of(job: JobDirectory, plan: PlanFacts, recipe: Recipe) -> CaffeMemory:
     """The memory model that the plan was made with, of a recipe of the job."""
     content = job.plan_content()
     shapes = {top: tuple(shape) for top, shape in content.get("input_shapes", {}).items()}
-    return Model(
+    return CaffeMemory(
         recipe,
         Sources((plan.working_directory, job.path), shapes),
         "cpu" if plan.cpu_mode else "gpu",

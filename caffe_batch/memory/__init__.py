@@ -3,13 +3,13 @@
 from caffe_batch.memory.engine import Engine
 from caffe_batch.memory.ledger import LayerBytes, Part
 from caffe_batch.memory.model import Prediction, predict_nets
-from caffe_batch.memory.predict import Model, predict, solver_settings
+from caffe_batch.memory.predict import CaffeMemory, predict, solver_settings
 from caffe_batch.memory.solver_state import SolverSettings
 
 __all__ = [
+    "CaffeMemory",
     "Engine",
     "LayerBytes",
-    "Model",
     "Part",
     "Prediction",
     "SolverSettings",

@@ -27,7 +27,7 @@ from caffe_batch.schema import caffe_pb2
 
 
 @dataclass(frozen=True)
-class Model:
+class CaffeMemory:
     """The memory model of one recipe, ready to be asked at any batch size.
 
     Attributes:
@@ -76,7 +76,7 @@ class Model:
         """The TRAIN batch size of the file."""
         return batch_size(self.train_layers)
 
-    def with_test_batches(self, sizes: tuple[int | None, ...]) -> Model:
+    def with_test_batches(self, sizes: tuple[int | None, ...]) -> CaffeMemory:
         """The same model with other batch sizes of the test nets."""
         other = replace(self, test_batches=sizes)
         alike = ("train_layers", "_split_layers", "_train_nets")
@@ -222,7 +222,7 @@ def predict(
     """
     recipe = read_recipe(net, solver)
     sources = sources or Sources(recipe.directories)
-    model = Model(recipe, sources, mode, allow_unknown, engine, gpus, half)
+    model = CaffeMemory(recipe, sources, mode, allow_unknown, engine, gpus, half)
     return model.at(batch_size)
 
 

@@ -57,7 +57,7 @@ Samples = Fixed | Rows | Summed | Mixed
 
 
 @dataclass(frozen=True, slots=True)
-class Station:
+class SampleFlow:
     """One layer, and what becomes of the samples there.
 
     Attributes:
@@ -77,8 +77,8 @@ class Station:
     trains: bool
 
 
-def follow(small: Net, large: Net, parts: int) -> tuple[Station, ...]:
-    """The stations of a net, in order.
+def follow(small: Net, large: Net, parts: int) -> tuple[SampleFlow, ...]:
+    """The flows of a net, in order.
 
     Args:
         small: The net at the size of a micro-batch.
@@ -87,7 +87,7 @@ def follow(small: Net, large: Net, parts: int) -> tuple[Station, ...]:
     """
     states: list[Samples] = [Fixed()] * len(small.blobs)
     trains = _under_loss(small)
-    stations = []
+    flows = []
     for node, other, needed in zip(small.nodes, large.nodes, trains, strict=True):
         coupling, whole = node.rule.coupling(node.site), other.rule.coupling(other.site)
         step = _Step(
@@ -102,8 +102,8 @@ def follow(small: Net, large: Net, parts: int) -> tuple[Station, ...]:
         tops, problem = step.tops()
         for index, state in zip(node.tops, tops, strict=True):
             states[index] = state
-        stations.append(Station(node, other, coupling, whole, tops, problem, needed))
-    return tuple(stations)
+        flows.append(SampleFlow(node, other, coupling, whole, tops, problem, needed))
+    return tuple(flows)
 
 
 def _under_loss(net: Net) -> list[bool]:

@@ -5,9 +5,9 @@ from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
 from caffe_batch.planning.budget import Budget, parse_budget
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
-from caffe_batch.planning.planner import Wishes, make_plan
-from caffe_batch.planning.schedule.rescaling import LrScaling, ScheduleWishes
-from caffe_batch.planning.split.candidates import Candidate, SplitWishes, divisors
+from caffe_batch.planning.planner import PlanOptions, make_plan
+from caffe_batch.planning.schedule.rescaling import LrScaling, ScheduleOptions
+from caffe_batch.planning.split.candidates import Candidate, SplitOptions, divisors
 
 __all__ = [
     "Budget",
@@ -17,10 +17,10 @@ __all__ = [
     "Finding",
     "LrScaling",
     "Plan",
-    "ScheduleWishes",
-    "SplitWishes",
+    "PlanOptions",
+    "ScheduleOptions",
+    "SplitOptions",
     "Verdict",
-    "Wishes",
     "audit",
     "divisors",
     "make_plan",

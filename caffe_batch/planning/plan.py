@@ -10,7 +10,7 @@ from caffe_batch.memory.engine import Engine
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
-from caffe_batch.planning.schedule.growth import PlannedPhase
+from caffe_batch.planning.schedule.growth import PlannedStage
 from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.sizes import format_size
 
@@ -66,7 +66,7 @@ class Plan:
         remarks: What else there is to know, a sentence or two each.
         train_records: Records of the train source, or None if unknown.
         lower_bound: Whether the prediction leaves unknown layers out.
-        phases: Where the effective batch grows in the course of the run, its phases: ``chosen``,
+        stages: Where the effective batch grows in the course of the run, its stages: ``chosen``,
             ``changes`` and the files of the plan are then the first one's, ``findings`` the last
             one's. Empty where it stays.
         half, allow_unknown: As the memory model had them.
@@ -90,7 +90,7 @@ class Plan:
     remarks: tuple[str, ...]
     train_records: int | None
     lower_bound: bool
-    phases: tuple[PlannedPhase, ...] = ()
+    stages: tuple[PlannedStage, ...] = ()
     half: bool = False
     allow_unknown: bool = False
     refused: frozenset[Cause] = frozenset()
@@ -112,8 +112,8 @@ class Plan:
 
     @property
     def iter_sizes(self) -> tuple[int, ...]:
-        """The iter_size of each phase; of a plan without phases, its one."""
-        return tuple(each.phase.iter_size for each in self.phases) or (self.iter_size,)
+        """The iter_size of each stage; of a plan without stages, its one."""
+        return tuple(each.stage.iter_size for each in self.stages) or (self.iter_size,)
 
     @property
     def effective_batch(self) -> int:
@@ -129,7 +129,7 @@ class Plan:
         """The plan in one line."""
         each = f" x {self.gpus} GPUs" if self.gpus > 1 and not self.divides_batch else ""
         together = f" (over {self.gpus} GPUs)" if self.gpus > 1 and self.divides_batch else ""
-        last = self.phases[-1].phase if self.phases else None
+        last = self.stages[-1].stage if self.stages else None
         grows = (
             f", growing to {last.effective_batch} = {self.batch_size} x {last.iter_size}"
             if last else ""
@@ -163,8 +163,8 @@ class Plan:
                 f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
                 "all; without that a larger batch_size would fit."
             )
-        if self.phases:
-            notes.append(f"The audit is of the last phase, iter_size {self.iter_sizes[-1]}.")
+        if self.stages:
+            notes.append(f"The audit is of the last stage, iter_size {self.iter_sizes[-1]}.")
         if self.engine is Engine.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(
@@ -222,7 +222,7 @@ class Plan:
             "tests": [test.json() for test in self.tests],
             "changes": [change.json() for change in self.changes],
             "phases": [
-                {**each.phase.json(), "batch_size": self.batch_size} for each in self.phases
+                {**each.stage.json(), "batch_size": self.batch_size} for each in self.stages
             ],
         }
 

@@ -8,27 +8,27 @@ from fractions import Fraction
 
 from caffe_batch.errors import InputError, NetError
 from caffe_batch.memory.model import Prediction
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding, compensations
 from caffe_batch.planning.audit.summed_losses import sums_remark
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.planning.plan import Plan, TestSplit
-from caffe_batch.planning.schedule.growth import PlannedPhase, Schedule, grow
+from caffe_batch.planning.schedule.growth import PlannedStage, Schedule, grow
 from caffe_batch.planning.schedule.rescaling import (
     LrScaling,
     Rescaling,
-    ScheduleWishes,
+    ScheduleOptions,
     rate_advice,
     schedule_changes,
     schedule_remarks,
 )
-from caffe_batch.planning.schedule.stage_changes import growth_remarks, phase_changes
+from caffe_batch.planning.schedule.stage_changes import growth_remarks, stage_changes
 from caffe_batch.planning.split.candidates import (
     Candidate,
     Sharing,
-    SplitWishes,
+    SplitOptions,
     choose,
     good_neighbours,
     make_candidates,
@@ -52,7 +52,7 @@ WORTH_A_WORD = Fraction(1, 20)
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PlanOptions:
     """What a plan is to be.
 
     Attributes:
@@ -70,12 +70,12 @@ class Wishes:
             through the train net's own data layer.
         own_gpus: GPUs that the files were planned for; None if nobody knows.
         summed_iter: Passes that losses which are sums are meant over; those of an update (where
-            the batch grows, of its first phase) if None.
+            the batch grows, of its first stage) if None.
     """
 
     effective_batch: int | None = None
-    split: SplitWishes = field(default_factory=SplitWishes)
-    schedule: ScheduleWishes = field(default_factory=ScheduleWishes)
+    split: SplitOptions = field(default_factory=SplitOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     refused: frozenset[Cause] = frozenset()
     train_records: int | None = None
     test_records: tuple[int | None, ...] = ()
@@ -86,23 +86,23 @@ class Wishes:
     summed_iter: int | None = None
 
 
-def make_plan(model: Model, budget: Budget, wishes: Wishes | None = None) -> Plan:
+def make_plan(model: CaffeMemory, budget: Budget, options: PlanOptions | None = None) -> Plan:
     """The split with the fewest passes that fits, and everything that has to change for it.
 
     Args:
         model: The memory model of the recipe.
         budget: The memory allowed on each GPU.
-        wishes: What the plan is to be; the defaults if None.
+        options: What the plan is to be; the defaults if None.
 
     Raises:
         DoesNotFitError: Not even the smallest split fits.
         InputError: No split makes the effective batch, options contradict each other, or the net
             has no loss.
     """
-    wishes = wishes or Wishes()
+    options = options or PlanOptions()
     check_has_loss(model)
-    planner = _Planner(model, budget, wishes, SMALLEST_TEST_BATCH)
-    found = planner.best() or _Planner(model, budget, wishes, 1).best()
+    planner = _Planner(model, budget, options, SMALLEST_TEST_BATCH)
+    found = planner.best() or _Planner(model, budget, options, 1).best()
     if found is None:
         raise does_not_fit(planner.lean, budget, planner.smallest_candidates())
     return found
@@ -116,22 +116,24 @@ class _Draft:
     findings: tuple[Finding, ...]
     tests: tuple[TestSplit, ...]
     changes: tuple[Change, ...]
-    phases: tuple[PlannedPhase, ...]
+    stages: tuple[PlannedStage, ...]
 
 
 class _Planner:
     """What stays the same while splits are tried."""
 
-    def __init__(self, model: Model, budget: Budget, wishes: Wishes, floor: int) -> None:
-        self.model, self.budget, self.wishes, self.floor = model, budget, wishes, floor
+    def __init__(
+        self, model: CaffeMemory, budget: Budget, options: PlanOptions, floor: int
+    ) -> None:
+        self.model, self.budget, self.options, self.floor = model, budget, options, floor
         self.sharing = Sharing(model.gpus, model.divides_batch)
         self.wanted = self._wanted()
         number = len(model.recipe.tests)
-        known = (*wishes.test_records, *(None,) * number)[:number]
-        known = (None,) * number if wishes.keep_tests else known
+        known = (*options.test_records, *(None,) * number)[:number]
+        known = (None,) * number if options.keep_tests else known
         # Through a data layer that it shares with the train net a test gets that one's batch.
         self.tests = [
-            test for test in planned_tests(model, known) if test.shared or not wishes.keep_tests
+            test for test in planned_tests(model, known) if test.shared or not options.keep_tests
         ]
         self.smallest_tests = smallest(self.tests, number, floor)
         #: With the smallest test batches: what fits at all fits with them.
@@ -139,11 +141,11 @@ class _Planner:
 
     def best(self) -> Plan | None:
         """The plan of the best split that fits; None if none does."""
-        candidates = self._make_candidates(self.wishes.split)
+        candidates = self._make_candidates(self.options.split)
         if all(candidate.predicted_peak_bytes is None for candidate in candidates):
             self.lean.at(candidates[-1].batch_size)  # raises what Caffe refuses
         while True:
-            chosen = choose(candidates, self.wanted, self.wishes.split.prefer_multiple_of)
+            chosen = choose(candidates, self.wanted, self.options.split.prefer_multiple_of)
             if chosen is None:
                 return None
             draft = self.draft(chosen)
@@ -158,7 +160,7 @@ class _Planner:
 
     def smallest_candidates(self) -> list[Candidate]:
         """The smallest batch_size that Caffe builds, and smaller ones, which it refuses."""
-        candidates = self._make_candidates(self.wishes.split)
+        candidates = self._make_candidates(self.options.split)
         built = [n for n, each in enumerate(candidates) if each.predicted_peak_bytes is not None]
         return candidates[built[-1] :]
 
@@ -173,19 +175,19 @@ class _Planner:
             *batch_changes(recipe, model.train_layers, size),
             *changes_of_tests(recipe, model, self.tests, test_sizes),
         )
-        phases = self._phases(chosen, split)
-        findings = self._audit(chosen, phases[-1].phase.iter_size if phases else chosen.iter_size)
-        if phases:
-            changes = phases[0].changes
+        stages = self._stages(chosen, split)
+        findings = self._audit(chosen, stages[-1].stage.iter_size if stages else chosen.iter_size)
+        if stages:
+            changes = stages[0].changes
         else:
             changes = _each_once(
                 *split,
                 *iter_size_change(recipe.solver, chosen.iter_size),
-                *schedule_changes(recipe.solver, self.scale(chosen), self.wishes.schedule),
+                *schedule_changes(recipe.solver, self.scale(chosen), self.options.schedule),
                 *compensations(findings),
             )
         # Where one pass is accumulated with others, compensations may cost memory.
-        variants = {changes, phases[-1].changes} if phases else {changes}
+        variants = {changes, stages[-1].changes} if stages else {changes}
         tested = zip(self.tests, test_sizes, strict=True)
         return _Draft(
             max((self._predict(each) for each in variants), key=lambda p: p.allocated_bytes),
@@ -195,12 +197,12 @@ class _Planner:
                 for test, each in zip(self.tests, test_sizes, strict=True)
             ),
             changes,
-            phases,
+            stages,
         )
 
     def plan(self, candidates: Sequence[Candidate], chosen: Candidate, draft: _Draft) -> Plan:
         """The plan of a draft that fits."""
-        model, records = self.model, self.wishes.train_records
+        model, records = self.model, self.options.train_records
         if records is not None and chosen.effective_batch > records:
             raise InputError(
                 f"an effective batch of {chosen.effective_batch} is more than the {records} "
@@ -223,40 +225,40 @@ class _Planner:
             tests=draft.tests,
             changes=draft.changes,
             remarks=(*self._split_remarks(chosen), *self._schedule_remarks(chosen, draft)),
-            phases=draft.phases,
+            stages=draft.stages,
             train_records=records,
             lower_bound=bool(draft.prediction.unknown_layers),
             half=model.half,
             allow_unknown=model.allow_unknown,
-            refused=self.wishes.refused,
+            refused=self.options.refused,
         )
 
     def scale(self, chosen: Candidate) -> Rescaling:
         """From the recipe's updates to those of a split."""
         return Rescaling(
-            self._recipe_batch(chosen), chosen.effective_batch, self.wishes.train_records
+            self._recipe_batch(chosen), chosen.effective_batch, self.options.train_records
         )
 
     def _wanted(self) -> int:
         """The effective batch that is asked for."""
-        wishes, own_iter = self.wishes, self.model.recipe.solver.iter_size
-        if wishes.effective_batch is not None:
-            return wishes.effective_batch
-        split = wishes.split
+        options, own_iter = self.options, self.model.recipe.solver.iter_size
+        if options.effective_batch is not None:
+            return options.effective_batch
+        split = options.split
         if split.batch_size is not None and split.iter_size is not None:
             return split.batch_size * split.iter_size * self.sharing.each
-        if wishes.schedule.recipe_batch is not None:
-            return wishes.schedule.recipe_batch
+        if options.schedule.recipe_batch is not None:
+            return options.schedule.recipe_batch
         if own_iter < 1:
             raise InputError(
                 f"the solver has iter_size {own_iter}, and an update takes at least one pass",
                 hint="Correct it, or give --effective-batch N: the plan sets iter_size.",
             )
-        return self._own_batch() * self._each(wishes.own_gpus or self.model.gpus)
+        return self._own_batch() * self._each(options.own_gpus or self.model.gpus)
 
     def _recipe_batch(self, chosen: Candidate) -> int:
         """Samples per update that the files' schedule was written for."""
-        given = self.wishes.schedule.recipe_batch
+        given = self.options.schedule.recipe_batch
         if given is not None:
             return given
         if self.model.recipe.solver_path is None:  # the template's is made for the plan's batch
@@ -271,11 +273,11 @@ class _Planner:
         that of the plan, they are for these GPUs. So are NVCaffe's, whose batches stay whatever
         the GPUs.
         """
-        if self.wishes.own_gpus is not None:
-            return self.wishes.own_gpus
+        if self.options.own_gpus is not None:
+            return self.options.own_gpus
         if self.sharing.divided:
             return self.model.gpus
-        given = self.wishes.schedule.recipe_batch
+        given = self.options.schedule.recipe_batch
         known = (self.wanted, chosen.effective_batch) if given is None else (given,)
         return self.model.gpus if self._own_batch() * self.sharing.each in known else 1
 
@@ -287,9 +289,9 @@ class _Planner:
         """Samples per update of the files as they are, on a single GPU (NVCaffe: on all)."""
         return self.model.batch_size * max(1, self.model.recipe.solver.iter_size)
 
-    def _make_candidates(self, wishes: SplitWishes) -> list[Candidate]:
+    def _make_candidates(self, options: SplitOptions) -> list[Candidate]:
         return make_candidates(
-            self.wanted, self.sharing, wishes, self.budget.usable_bytes, self.lean.peaks
+            self.wanted, self.sharing, options, self.budget.usable_bytes, self.lean.peaks
         )
 
     def _fits(self, size: int, test_sizes: tuple[int | None, ...]) -> bool:
@@ -308,42 +310,42 @@ class _Planner:
             iter_size=iter_size,
             gpus=self.model.gpus,
             own_gpus=self._own_gpus(chosen),
-            summed_iter=self.wishes.summed_iter or chosen.iter_size,
-            refused=self.wishes.refused,
+            summed_iter=self.options.summed_iter or chosen.iter_size,
+            refused=self.options.refused,
         )
 
     def _decay(self, chosen: Candidate) -> StepDecay:
         """The drops of the recipe's rate, over the epochs that are wanted."""
         scale = self.scale(chosen)
         decay = step_decay(self.model.recipe.solver, scale.records, scale.own_batch)
-        return decay.lasting(self.wishes.schedule.epochs or decay.epochs)
+        return decay.lasting(self.options.schedule.epochs or decay.epochs)
 
-    def _phases(self, chosen: Candidate, split: tuple[Change, ...]) -> tuple[PlannedPhase, ...]:
-        """The phases of a growing batch, each with all its changes; none where it stays."""
-        wishes, solver = self.wishes, self.model.recipe.solver
-        if wishes.growth is Schedule.DECAY:
+    def _stages(self, chosen: Candidate, split: tuple[Change, ...]) -> tuple[PlannedStage, ...]:
+        """The stages of a growing batch, each with all its changes; none where it stays."""
+        options, solver = self.options, self.model.recipe.solver
+        if options.growth is Schedule.DECAY:
             return ()
         decay = self._decay(chosen)
-        factor = wishes.schedule.lr_scaling.factor(1 / self.scale(chosen).ratio)
-        phases = grow(
+        factor = options.schedule.lr_scaling.factor(1 / self.scale(chosen).ratio)
+        stages = grow(
             replace(decay, base_lr=decay.base_lr * Fraction(factor)),
             effective_batch=chosen.effective_batch,
             pass_samples=chosen.batch_size * self.sharing.each,
-            schedule=wishes.growth,
-            max_batch=wishes.max_batch,
+            schedule=options.growth,
+            max_batch=options.max_batch,
             sharing=self.sharing,
         )
-        changes = phase_changes(solver, decay, phases, wishes.schedule.lengths)
+        changes = stage_changes(solver, decay, stages, options.schedule.lengths)
         return tuple(
-            PlannedPhase(
-                phase,
-                _each_once(*split, *own, *compensations(self._audit(chosen, phase.iter_size))),
+            PlannedStage(
+                stage,
+                _each_once(*split, *own, *compensations(self._audit(chosen, stage.iter_size))),
             )
-            for phase, own in zip(phases, changes, strict=True)
+            for stage, own in zip(stages, changes, strict=True)
         )
 
     def _split_remarks(self, chosen: Candidate) -> Iterator[str]:
-        split, near = self.wishes.split, list[Candidate]()
+        split, near = self.options.split, list[Candidate]()
         if not split.tolerance and not split.pinned:
             near = good_neighbours(
                 self.wanted, self.sharing, chosen, self.budget.usable_bytes, self.lean.peaks
@@ -351,23 +353,23 @@ class _Planner:
         return split_remarks(self.wanted, chosen, near, self.sharing, split.prefer_multiple_of)
 
     def _schedule_remarks(self, chosen: Candidate, draft: _Draft) -> Iterator[str]:
-        wishes, recipe, scale = self.wishes.schedule, self.model.recipe, self.scale(chosen)
-        if draft.phases:
-            phases = [each.phase for each in draft.phases]
-            yield from growth_remarks(recipe.solver, self._decay(chosen), phases, wishes.lengths)
+        options, recipe, scale = self.options.schedule, self.model.recipe, self.scale(chosen)
+        if draft.stages:
+            stages = [each.stage for each in draft.stages]
+            yield from growth_remarks(recipe.solver, self._decay(chosen), stages, options.lengths)
         else:
             yield from schedule_remarks(recipe.solver, applied(recipe, draft.changes).solver)
         yield from self._gpus_remark(chosen)
         sums = sums_remark(self.model, chosen.batch_size, 1 / scale.ratio)
         if sums:
             yield sums
-        scaled = wishes.lr_scaling is not LrScaling.NONE
+        scaled = options.lr_scaling is not LrScaling.NONE
         if abs(1 / scale.ratio - 1) > WORTH_A_WORD and (scaled or not sums):
-            yield rate_advice(recipe.solver.type, 1 / scale.ratio, wishes.lr_scaling)
+            yield rate_advice(recipe.solver.type, 1 / scale.ratio, options.lr_scaling)
 
     def _gpus_remark(self, chosen: Candidate) -> Iterator[str]:
         """For how many GPUs the files are taken to be, where nobody has told."""
-        gpus, told = self.model.gpus, self.wishes.schedule.recipe_batch or self.wishes.own_gpus
+        gpus, told = self.model.gpus, self.options.schedule.recipe_batch or self.options.own_gpus
         if gpus == 1 or told is not None or self.sharing.divided:
             return
         for_one, for_all = self._own_batch(), self._own_batch() * self.sharing.each
@@ -387,7 +389,7 @@ def _each_once(*changes: Change) -> tuple[Change, ...]:
     return tuple(found.values())
 
 
-def check_has_loss(model: Model) -> None:
+def check_has_loss(model: CaffeMemory) -> None:
     """Raises a NetError if nothing in the train net is a loss: there is nothing to train."""
     if not model.has_loss:
         raise NetError(

@@ -13,7 +13,7 @@ from caffe_batch.planning.audit.findings import Finding, Verdict
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.split.candidates import Candidate
-from caffe_batch.reporting.phases_view import phases_view
+from caffe_batch.reporting.stages_view import stages_view
 from caffe_batch.sizes import format_size
 
 #: How many candidates are shown on each side of the chosen one.
@@ -29,14 +29,14 @@ def plan_view(plan: Plan) -> RenderableType:
         parts.append(Text("The other rows are with the smallest test batches.", style="dim"))
     for note in plan.notes:
         parts += ["", Text(note)]
-    if plan.phases:
-        parts += ["", Text("Phases"), phases_view([each.phase for each in plan.phases])]
+    if plan.stages:
+        parts += ["", Text("Stages"), stages_view([each.stage for each in plan.stages])]
     parts += ["", Text(plan.verdict(), style="bold")]
     if plan.findings:
         parts.append(_audit(plan.findings))
     if plan.changes:
-        phase = " in the first phase" if plan.phases else ""
-        parts += ["", Text(f"What changes{phase}"), _changes(plan)]
+        stage = " in the first stage" if plan.stages else ""
+        parts += ["", Text(f"What changes{stage}"), _changes(plan)]
     else:
         parts += ["", Text("Nothing changes: the files have this split already.")]
     return Group(*parts)

@@ -16,7 +16,7 @@ from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
 from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Engine, Model, Prediction
+from caffe_batch.memory import CaffeMemory, Engine, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.training.following import RunFollower, Status
 
@@ -98,7 +98,9 @@ class ReportedRun:
             directories = (self.facts.working_directory, *recipe.directories)
             engine = Engine(self.plan.get("engine", "caffe"))
             mode: Mode = "cpu" if self.facts.cpu_mode else "gpu"
-            model = Model(recipe, Sources(directories, shapes), mode, True, engine, self.facts.gpus)
+            model = CaffeMemory(
+                recipe, Sources(directories, shapes), mode, True, engine, self.facts.gpus
+            )
             return model.at()
         except (CaffeBatchError, ValueError, OSError) as error:
             return str(error)

@@ -78,7 +78,7 @@ def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch
         )
     if len(at) > MAX_DROPS:
         raise InputError(
-            f"the rate drops {len(at):,} times, and each phase of a schedule is a solver of its "
+            f"the rate drops {len(at):,} times, and each stage of a schedule is a solver of its "
             "own",
             hint=f"At most {MAX_DROPS} drops can be turned into growth of the batch.",
         )

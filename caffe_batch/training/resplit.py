@@ -27,7 +27,7 @@ from caffe_batch.jobs.job_recipe import (
     with_changes,
 )
 from caffe_batch.memory.model import Prediction
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Finding, compensations
 from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
@@ -98,7 +98,7 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
 
 
 def _split(
-    model: Model,
+    model: CaffeMemory,
     size_before: int,
     size: int,
     iter_size: int,

@@ -11,7 +11,7 @@ from typing import Any
 from caffe_batch.experiments.comparison import Verification
 from caffe_batch.experiments.verify import WORKER, Audit, verify
 from caffe_batch.layers.base import Shape
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Finding
@@ -77,13 +77,13 @@ class Bench:
         *,
         shapes: dict[str, Shape] | None = None,
         allow_unknown: bool = False,
-    ) -> Model:
+    ) -> CaffeMemory:
         """The model of a net of text."""
         net_file, solver_file = self.folder / "net.prototxt", self.folder / "solver.prototxt"
         net_file.write_text(net)
         solver_file.write_text(solver)
         recipe = read_recipe(net_file, solver_file)
-        return Model(recipe, Sources(recipe.directories, shapes), "cpu", allow_unknown)
+        return CaffeMemory(recipe, Sources(recipe.directories, shapes), "cpu", allow_unknown)
 
     def measure(
         self,

@@ -20,7 +20,7 @@ from caffe_batch.jobs.strategy_files import write_strategies
 from caffe_batch.planning.strategies.strategies import find_strategies
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import Device, JobDirectory, JobState, Options, Progress
-from tests.small_memory import BATCH, SOLVER, read_model, tight, wishes, write_recipe
+from tests.small_memory import BATCH, SOLVER, options, read_model, tight, write_recipe
 
 CPU = Options(device=Device.CPU)
 
@@ -42,7 +42,7 @@ class Notes:
 def write(folder: Path, solver: str = SOLVER) -> Path:
     """A directory of strategies, as `strategies --out` writes it."""
     model = read_model(write_recipe(folder, solver=solver))
-    found = find_strategies(model, tight(model), wishes(), None)
+    found = find_strategies(model, tight(model), options(), None)
     write_strategies(found, None, {}, folder / "run")
     return folder / "run"
 

@@ -12,7 +12,7 @@ import pytest
 
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.noise import AT_FILLERS, WORKER, Settings, measure_noise
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
@@ -107,9 +107,9 @@ layer { name: "far" type: "EuclideanLoss" bottom: "out" bottom: "aim" }
 """
 
 
-def model(net: Path, solver: Path | None = None) -> Model:
+def model(net: Path, solver: Path | None = None) -> CaffeMemory:
     recipe = read_recipe(net, solver)
-    return Model(recipe, Sources(recipe.directories), "cpu")
+    return CaffeMemory(recipe, Sources(recipe.directories), "cpu")
 
 
 def test_the_closed_form_of_linear_regression(runtime: Runtime, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.job_files import JobFiles, with_solver, write_job
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Plan, Wishes, make_plan
+from caffe_batch.planning import Budget, Plan, PlanOptions, make_plan
 
 Pycaffe = Callable[..., str]
 
@@ -65,8 +65,10 @@ def plan_into(out: Path, *files: str) -> tuple[Plan, JobFiles]:
     recipe = read_recipe(*files)
     sources = Sources(recipe.directories)
     recipe, text = with_solver(recipe, sources)
-    model = Model(recipe, sources)
-    plan = make_plan(model, Budget(model.at(SMALL).allocated_bytes, 0), Wishes(keep_tests=True))
+    model = CaffeMemory(recipe, sources)
+    plan = make_plan(
+        model, Budget(model.at(SMALL).allocated_bytes, 0), PlanOptions(keep_tests=True)
+    )
     assert plan.batch_size == SMALL
     return plan, write_job(plan, recipe, text, sources, out)
 

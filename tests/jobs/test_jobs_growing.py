@@ -12,12 +12,12 @@ import pytest
 
 from caffe_batch import prototxt
 from caffe_batch.jobs.job_files import JobFiles, write_job
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Wishes, make_plan
+from caffe_batch.planning import Budget, PlanOptions, make_plan
 from caffe_batch.planning.edits.changes import Change
-from caffe_batch.planning.schedule.growth import PlannedPhase, grow
-from caffe_batch.planning.schedule.stage_changes import phase_changes
+from caffe_batch.planning.schedule.growth import PlannedStage, grow
+from caffe_batch.planning.schedule.stage_changes import stage_changes
 from caffe_batch.runtimes import Runtime
 from caffe_batch.solver.decay import step_decay
 from caffe_batch.training import JobDirectory, JobState, UpdateMetrics, read_metrics, train
@@ -48,15 +48,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
     monkeypatch.chdir(tmp_path)
     recipe = read_recipe("solver.prototxt")
     sources = Sources(recipe.directories)
-    model = Model(recipe, sources, "cpu")
-    wishes = Wishes(train_records=RECORDS, keep_tests=True)
-    plan = make_plan(model, Budget(model.at(3).allocated_bytes, 0), wishes)
+    model = CaffeMemory(recipe, sources, "cpu")
+    options = PlanOptions(train_records=RECORDS, keep_tests=True)
+    plan = make_plan(model, Budget(model.at(3).allocated_bytes, 0), options)
     assert (plan.batch_size, plan.iter_size) == (3, 2)
     decay = step_decay(recipe.solver, RECORDS, 6)
     phases = grow(decay, effective_batch=6, pass_samples=3, max_batch=24)
     split = [change for change in plan.changes if change.field != "iter_size"]
     planned = tuple(
-        PlannedPhase(
+        PlannedStage(
             phase,
             (
                 *split,
@@ -64,9 +64,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
                 *clipping(phase.iter_size),
             ),
         )
-        for phase, own in zip(phases, phase_changes(recipe.solver, decay, phases), strict=True)
+        for phase, own in zip(phases, stage_changes(recipe.solver, decay, phases), strict=True)
     )
-    plan = replace(plan, phases=planned, changes=planned[0].changes)
+    plan = replace(plan, stages=planned, changes=planned[0].changes)
     return write_job(plan, recipe, None, sources, tmp_path / "job")
 
 

@@ -16,12 +16,12 @@ from caffe_batch.jobs.job_files import write_job
 from caffe_batch.jobs.stages import read_phases
 from caffe_batch.planning import make_plan
 from caffe_batch.planning.schedule.growth import Schedule
-from tests.small_memory import SOLVER, read_model, tight, wishes, write_recipe
+from tests.small_memory import SOLVER, options, read_model, tight, write_recipe
 
 
 def test_paths_seed_and_plan(tmp_path: Path) -> None:
     model = read_model(write_recipe(tmp_path, solver=SOLVER + "random_seed: 8\n"))
-    plan = make_plan(model, tight(model), wishes())
+    plan = make_plan(model, tight(model), options())
     write_job(plan, model.recipe, None, model.sources, tmp_path / "job")
     (tmp_path / "job" / "metrics.jsonl").write_text("{}\n")
     (tmp_path / "job" / "snapshots" / "snapshot_iter_3.solverstate").write_text("")
@@ -54,7 +54,7 @@ def test_paths_seed_and_plan(tmp_path: Path) -> None:
 
 def test_every_phase_is_copied(tmp_path: Path) -> None:
     model = read_model(write_recipe(tmp_path))
-    growing = replace(wishes(), growth=Schedule.GROW, train_records=1000)
+    growing = replace(options(), growth=Schedule.GROW, train_records=1000)
     plan = make_plan(model, tight(model), growing)
     write_job(plan, model.recipe, None, model.sources, tmp_path / "job")
     files = copy_job(tmp_path / "job", tmp_path / "other", 3)
@@ -73,7 +73,7 @@ def test_test_nets_of_their_own(tmp_path: Path) -> None:
     text = SOLVER.replace('net: "net', 'test_net: "test.prototxt" train_net: "net')
     (tmp_path / "solver.prototxt").write_text(text)
     model = read_model(tmp_path / "solver.prototxt")
-    plan = make_plan(model, tight(model), wishes())
+    plan = make_plan(model, tight(model), options())
     write_job(plan, model.recipe, None, model.sources, tmp_path / "job")
     files = copy_job(tmp_path / "job", tmp_path / "other", 3)
     solver = prototxt.read_solver(files.solver)
@@ -89,7 +89,7 @@ def test_what_is_no_job(tmp_path: Path) -> None:
 
 def test_a_job_in_the_way_stays(tmp_path: Path) -> None:
     model = read_model(write_recipe(tmp_path))
-    plan = make_plan(model, tight(model), wishes())
+    plan = make_plan(model, tight(model), options())
     for name in ("job", "other"):
         write_job(plan, model.recipe, None, model.sources, tmp_path / name)
     with pytest.raises(InputError, match="holds a job already"):

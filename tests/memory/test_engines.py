@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import InputError, NetError
-from caffe_batch.memory import Engine, Model, Part, Prediction, predict
+from caffe_batch.memory import CaffeMemory, Engine, Part, Prediction, predict
 from caffe_batch.net import Sources, read_recipe
 
 FILE = Path(__file__).parent.parent / "data" / "engine_memory.json"
@@ -48,11 +48,11 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 SOLVER = 'net: "net.prototxt" test_iter: 1 test_interval: 5'
 
 
-def model(folder: Path, net: str, solver: str = SOLVER, **build: Any) -> Model:
+def model(folder: Path, net: str, solver: str = SOLVER, **build: Any) -> CaffeMemory:
     (folder / "net.prototxt").write_text(net)
     (folder / "solver.prototxt").write_text(solver)
     recipe = read_recipe(folder / "net.prototxt", folder / "solver.prototxt")
-    return Model(recipe, Sources((), {"data": (3, 7, 11)}), **build)
+    return CaffeMemory(recipe, Sources((), {"data": (3, 7, 11)}), **build)
 
 
 @pytest.mark.parametrize("column", COLUMNS)

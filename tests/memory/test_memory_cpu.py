@@ -15,7 +15,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from caffe_batch.memory import Model, Part, Prediction
+from caffe_batch.memory import CaffeMemory, Part, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
@@ -45,7 +45,7 @@ TOLERANCE = 0.03
 def predict(folder: Path, **options: Any) -> Prediction:
     """The prediction for a folder's solver, as ``caffe-batch memory --mode cpu`` makes it."""
     sources = Sources((folder,), **options)
-    return Model(read_recipe(folder / "solver.prototxt"), sources, "cpu").at()
+    return CaffeMemory(read_recipe(folder / "solver.prototxt"), sources, "cpu").at()
 
 
 def assert_exact(counted: Counted | None, predicted: Prediction) -> None:
@@ -183,5 +183,5 @@ def test_hdf5_files_that_nobody_has_read(tmp_path: Path) -> None:
     shapes: dict[str, Sequence[int]] = {"data": (3, 64, 64), "label": ()}
     assert predict(folder, input_shapes=shapes).unknown_layers == ("data",)
     sources = Sources((folder,), {"data": (3, 64, 64), "label": ()})
-    model = Model(read_recipe(folder / "solver.prototxt"), sources, "gpu")
+    model = CaffeMemory(read_recipe(folder / "solver.prototxt"), sources, "gpu")
     assert model.at().unknown_layers == ()  # the device never sees the file

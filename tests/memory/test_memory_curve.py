@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.memory.curve import peak_curve
 from caffe_batch.memory.ledger import Terms
 from caffe_batch.net import Sources, read_recipe
@@ -74,7 +74,7 @@ def test_real_nets(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.prototxt"
         path.write_text(render(name, {"data": "dummy"}))
         recipe = read_recipe(path)
-        model = Model(recipe, Sources())
+        model = CaffeMemory(recipe, Sources())
         sizes = [1, 2, 3, 4, 6, 8, 12, 24]
         expected = {size: model.at(size).peak_bytes for size in sizes}
         assert model.peaks(sizes) == expected
@@ -89,7 +89,7 @@ def test_the_batch_of_a_data_layer_that_is_a_loss_too(tmp_path: Path) -> None:
         'layer { name: "ip" type: "InnerProduct" bottom: "a" top: "b" '
         "inner_product_param { num_output: 3 } }"
     )
-    model = Model(read_recipe(path), Sources())
+    model = CaffeMemory(read_recipe(path), Sources())
     assert model.train_net(2).blob_shapes == {
         "a": (2, 5), "a_data_0_split_0": (2, 5), "a_data_0_split_1": (2, 5), "b": (2, 3),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.reporting.memory_table import memory_json
 from caffe_batch.schema import caffe_pb2
@@ -37,7 +37,7 @@ def predicted(case: dict[str, Any], folder: Path, data: Path) -> dict[str, Any]:
     (folder / "net.prototxt").write_text(case["net"])
     (folder / "solver.prototxt").write_text(case["solver"])
     recipe = read_recipe(folder / "net.prototxt", folder / "solver.prototxt")
-    model = Model(recipe, Sources((data,)))
+    model = CaffeMemory(recipe, Sources((data,)))
     train, tests = model.train_net(), model.test_nets()
     return memory_json(train, tests, model.of(train, tests))
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from caffe_batch.memory import Engine, Model
+from caffe_batch.memory import CaffeMemory, Engine
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Cause, Finding, Verdict, Wishes, audit, make_plan
+from caffe_batch.planning import Budget, Cause, Finding, PlanOptions, Verdict, audit, make_plan
 from caffe_batch.planning.audit.findings import Scope
-from caffe_batch.planning.split.candidates import SplitWishes
+from caffe_batch.planning.split.candidates import SplitOptions
 
 DATA = """
 layer { name: "in" type: "Input" top: "data" top: "label"
@@ -32,11 +32,11 @@ class Auditor:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def model(self, net: str, solver: str = "", **build: Any) -> Model:
+    def model(self, net: str, solver: str = "", **build: Any) -> CaffeMemory:
         (self.folder / "net.prototxt").write_text(net)
         (self.folder / "solver.prototxt").write_text(f'net: "net.prototxt" {solver}')
         recipe = read_recipe(self.folder / "net.prototxt", self.folder / "solver.prototxt")
-        return Model(recipe, Sources((), {"d": (3, 5, 7)}), allow_unknown=True, **build)
+        return CaffeMemory(recipe, Sources((), {"d": (3, 5, 7)}), allow_unknown=True, **build)
 
     def __call__(
         self, net: str, solver: str = "", b: int = 8, k: int = 3, refused: Sequence[Cause] = ()
@@ -407,10 +407,10 @@ def test_files_for_several_gpus_keep_what_they_mean(tmp_path: Path) -> None:
     """Two GPUs x iter_size 3: what the files are taken for decides what their sums mean."""
     net = DATA + IP + LOSS % "loss_param { normalization: NONE }"
     model = Auditor(tmp_path).model(net, "iter_size: 3 clip_gradients: 2", gpus=2)
-    plan = make_plan(model, Budget(2**30, 0), Wishes(split=SplitWishes(iter_size=3)))
+    plan = make_plan(model, Budget(2**30, 0), PlanOptions(split=SplitOptions(iter_size=3)))
     assert (plan.effective_batch, plan.changes) == (2 * 3 * 24, ())
     # One GPU had 3 x 24 in an update; two have it in one pass of 36 each.
-    plan = make_plan(model, Budget(2**30, 0), Wishes(effective_batch=3 * 24))
+    plan = make_plan(model, Budget(2**30, 0), PlanOptions(effective_batch=3 * 24))
     assert (plan.batch_size, plan.iter_size) == (36, 1)
     changes = {change.field: (change.before, change.after) for change in plan.changes}
     assert changes["clip_gradients"] == (2.0, pytest.approx(2 / 3))

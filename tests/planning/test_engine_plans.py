@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import DoesNotFitError, InputError
-from caffe_batch.memory import Engine, Model
+from caffe_batch.memory import CaffeMemory, Engine
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Wishes, make_plan
+from caffe_batch.planning import Budget, PlanOptions, make_plan
 
 NET = """
 layer { name: "data" type: "Data" top: "data" top: "label"
@@ -24,11 +24,11 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 AMPLE = Budget(2**33, 0)
 
 
-def model(folder: Path, **build: Any) -> Model:
+def model(folder: Path, **build: Any) -> CaffeMemory:
     (folder / "net.prototxt").write_text(NET)
     (folder / "solver.prototxt").write_text('net: "net.prototxt" iter_size: 2')
     recipe = read_recipe(folder / "net.prototxt", folder / "solver.prototxt")
-    return Model(recipe, Sources((), {"data": (3, 7, 11)}), **build)
+    return CaffeMemory(recipe, Sources((), {"data": (3, 7, 11)}), **build)
 
 
 def test_caffe_multiplies_by_the_gpus(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_caffe_multiplies_by_the_gpus(tmp_path: Path) -> None:
 
 def test_several_gpus_are_planned_with_their_buffers(tmp_path: Path) -> None:
     asked = model(tmp_path, gpus=2)
-    plan = make_plan(asked, AMPLE, Wishes(effective_batch=48))
+    plan = make_plan(asked, AMPLE, PlanOptions(effective_batch=48))
     assert plan.predicted_peak_bytes == asked.at(24).peak_bytes
     assert plan.rounding_bytes == asked.at(24).rounding_bytes
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.jobs.job_files import write_job
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Plan, Verdict, Wishes, make_plan
+from caffe_batch.planning import Budget, Plan, PlanOptions, Verdict, make_plan
 from caffe_batch.planning.audit.findings import Cause, Finding
 from caffe_batch.planning.edits.changes import Change, applied
 from caffe_batch.planning.split.net_tests import NetTest, largest_that_fit, smallest
@@ -33,15 +33,15 @@ layer {{ name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "ac
 SOLVER = 'net: "net.prototxt" max_iter: 100 test_iter: 4 test_interval: 10'
 
 
-def model(folder: Path, loss: str = "", accuracy: str = "", solver: str = SOLVER) -> Model:
+def model(folder: Path, loss: str = "", accuracy: str = "", solver: str = SOLVER) -> CaffeMemory:
     (folder / "net.prototxt").write_text(NET.format(loss=loss, accuracy=accuracy))
     (folder / "solver.prototxt").write_text(solver)
     recipe = read_recipe(folder / "solver.prototxt")
-    return Model(recipe, Sources(recipe.directories))
+    return CaffeMemory(recipe, Sources(recipe.directories))
 
 
-def planned(of: Model, usable: int, **wishes: Any) -> Plan:
-    return make_plan(of, Budget(usable, 0), Wishes(**wishes))
+def planned(of: CaffeMemory, usable: int, **options: Any) -> Plan:
+    return make_plan(of, Budget(usable, 0), PlanOptions(**options))
 
 
 def of_tests(plan: Plan) -> list[Finding]:
@@ -68,7 +68,7 @@ def test_they_make_room_for_a_larger_micro_batch(tmp_path: Path) -> None:
         ("solver", "test_iter[0]"): 8,
     }
     # What the plan predicts is what the changed files take, and the next larger batch doesn't fit.
-    changed = Model(applied(recipe.recipe, plan.changes), recipe.sources).at()
+    changed = CaffeMemory(applied(recipe.recipe, plan.changes), recipe.sources).at()
     assert plan.predicted_peak_bytes == changed.peak_bytes <= usable
     assert recipe.with_test_batches((40,)).at(60).allocated_bytes > usable
     (finding,) = of_tests(plan)
@@ -131,7 +131,7 @@ def test_a_test_net_inside_the_solver(tmp_path: Path) -> None:
     plan = planned(recipe, usable)
     fields = {change.field for change in plan.changes if change.file == "solver"}
     assert "test_net_param[0].layer[1].input_param.shape[0].dim[0]" in fields
-    changed = Model(applied(recipe.recipe, plan.changes), recipe.sources)
+    changed = CaffeMemory(applied(recipe.recipe, plan.changes), recipe.sources)
     assert plan.predicted_peak_bytes == changed.at().peak_bytes
 
 
@@ -180,7 +180,7 @@ def test_two_tests_through_one_layer_have_one_batch_size(
     (tmp_path / "net.prototxt").write_text(TWO_TESTS)
     (tmp_path / "solver.prototxt").write_text(TWO_SOLVER)
     recipe = read_recipe(tmp_path / "solver.prototxt")
-    files = Model(recipe, Sources(recipe.directories))
+    files = CaffeMemory(recipe, Sources(recipe.directories))
     usable = files.with_test_batches((25, 25)).at(60).allocated_bytes
     plan = planned(files, usable)
     assert (plan.batch_size, plan.iter_size) == (60, 1)

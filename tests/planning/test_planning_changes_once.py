@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, SplitWishes, Wishes, make_plan
+from caffe_batch.planning import Budget, PlanOptions, SplitOptions, make_plan
 from caffe_batch.planning.schedule.growth import Schedule
 from tests.planned_jobs import NET, RECORDS, write_lmdb
 
@@ -37,14 +37,14 @@ def test_a_layer_that_three_nets_share(tmp_path: Path, growth: Schedule) -> None
     (tmp_path / "solver.prototxt").write_text(SOLVER)
     recipe = read_recipe(tmp_path / "solver.prototxt")
     plan = make_plan(
-        Model(recipe, Sources(recipe.directories)),
+        CaffeMemory(recipe, Sources(recipe.directories)),
         Budget(2**31, 0),
-        Wishes(
+        PlanOptions(
             effective_batch=12, train_records=RECORDS, test_records=(RECORDS, RECORDS),
-            split=SplitWishes(batch_size=4), growth=growth, max_batch=40,
+            split=SplitOptions(batch_size=4), growth=growth, max_batch=40,
         ),
     )  # fmt: skip
-    for changes in [plan.changes, *(each.changes for each in plan.phases)]:
+    for changes in [plan.changes, *(each.changes for each in plan.stages)]:
         places = [change.place for change in changes]
         assert len(places) == len(set(places))
         (reshape,) = [change for change in changes if change.layer_name == "flat"]

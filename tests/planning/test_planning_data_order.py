@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Cause, Finding, Verdict, audit
 from caffe_batch.schema import caffe_pb2
@@ -90,7 +90,7 @@ def text(kind: str, settings: str, size: int, more: str, transform: str) -> str:
 
 def finding(net: Path, gpus: int) -> Finding:
     recipe = read_recipe(net)
-    model = Model(recipe, Sources(recipe.directories), gpus=gpus)
+    model = CaffeMemory(recipe, Sources(recipe.directories), gpus=gpus)
     found = audit(model, batch_size=SIZE, iter_size=2, gpus=gpus)
     (order,) = [each for each in found if each.cause is Cause.DATA_ORDER]
     return order

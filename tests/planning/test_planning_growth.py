@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import InputError
-from caffe_batch.planning.schedule.growth import Phase, Schedule, grow
+from caffe_batch.planning.schedule.growth import Schedule, Stage, grow
 from caffe_batch.planning.split.candidates import Sharing
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.decay import StepDecay, step_decay
@@ -33,8 +33,8 @@ def solver_of(**fields: Any) -> caffe_pb2.SolverParameter:
 PAPER = step_decay(solver_of(), RECORDS, 128)
 
 
-def updates(phases: tuple[Phase, ...]) -> list[int]:
-    return [phase.last_update - phase.first_update for phase in phases]
+def updates(stages: tuple[Stage, ...]) -> list[int]:
+    return [stage.last_update - stage.first_update for stage in stages]
 
 
 def test_the_epochs_of_a_recipe() -> None:
@@ -78,20 +78,20 @@ def test_a_float_means_the_simplest_fraction(text: float, fraction: tuple[int, i
     ],
 )
 def test_the_update_counts_of_the_paper(schedule: Schedule, batch: int, counts: list[int]) -> None:
-    phases = grow(PAPER, effective_batch=batch, pass_samples=64, schedule=schedule, max_batch=5120)
-    assert updates(phases) == counts
+    stages = grow(PAPER, effective_batch=batch, pass_samples=64, schedule=schedule, max_batch=5120)
+    assert updates(stages) == counts
     total = {128: {"decay": 78200, "grow": 29240, "hybrid": 34520}, 640: {"grow": 6500},
              3200: {"grow": 2360}}  # fmt: skip
-    assert phases[-1].last_update == total[batch][schedule.value]
+    assert stages[-1].last_update == total[batch][schedule.value]
 
 
 def test_batches_and_rates_of_the_paper() -> None:
-    phases = grow(PAPER, effective_batch=128, pass_samples=64, max_batch=5120)
-    assert [phase.effective_batch for phase in phases] == [128, 640, 3200, 5120]
-    assert [phase.iter_size for phase in phases] == [2, 10, 50, 80]
-    assert [phase.learning_rate for phase in phases] == [0.1, 0.1, 0.1, 0.032]
-    assert [phase.first_epoch for phase in phases] == [0, 60, 120, 160]
-    assert [phase.reason for phase in phases[1:]] == [
+    stages = grow(PAPER, effective_batch=128, pass_samples=64, max_batch=5120)
+    assert [stage.effective_batch for stage in stages] == [128, 640, 3200, 5120]
+    assert [stage.iter_size for stage in stages] == [2, 10, 50, 80]
+    assert [stage.learning_rate for stage in stages] == [0.1, 0.1, 0.1, 0.032]
+    assert [stage.first_epoch for stage in stages] == [0, 60, 120, 160]
+    assert [stage.reason for stage in stages[1:]] == [
         "epoch 60, where the recipe divides the rate by 5: the batch grows by 5 instead",
         "epoch 120, where the recipe divides the rate by 5: the batch grows by 5 instead",
         "epoch 160, where the recipe divides the rate by 5: the batch grows by 1.6, and the rate "
@@ -100,17 +100,17 @@ def test_batches_and_rates_of_the_paper() -> None:
     hybrid = grow(
         PAPER, effective_batch=128, pass_samples=64, schedule=Schedule.HYBRID, max_batch=5120
     )
-    assert [phase.effective_batch for phase in hybrid] == [128, 640, 640, 640]
-    assert [phase.learning_rate for phase in hybrid] == [0.1, 0.1, 0.02, 0.004]
+    assert [stage.effective_batch for stage in hybrid] == [128, 640, 640, 640]
+    assert [stage.learning_rate for stage in hybrid] == [0.1, 0.1, 0.02, 0.004]
     assert hybrid[2].reason == (
         "epoch 120, where the recipe divides the rate by 5: so does the schedule, at the same batch"
     )
 
 
 def test_the_largest_batch_is_a_tenth_of_the_records() -> None:
-    phases = grow(PAPER, effective_batch=128, pass_samples=64)
-    assert phases[-1].effective_batch == 4992  # the multiple of 64 below 5000
-    assert phases[-1].learning_rate == pytest.approx(0.1 / 125 * 4992 / 128)
+    stages = grow(PAPER, effective_batch=128, pass_samples=64)
+    assert stages[-1].effective_batch == 4992  # the multiple of 64 below 5000
+    assert stages[-1].learning_rate == pytest.approx(0.1 / 125 * 4992 / 128)
 
 
 def test_a_batch_that_is_no_multiple_of_a_pass_corrects_the_rate() -> None:
@@ -158,7 +158,7 @@ def test_what_every_schedule_keeps(
     batch = pass_samples * iter_size
     assume(batch + pass_samples <= limit <= decay.records)
     try:
-        phases = grow(
+        stages = grow(
             decay, effective_batch=batch, pass_samples=pass_samples, schedule=schedule,
             max_batch=limit,
         )  # fmt: skip
@@ -166,31 +166,31 @@ def test_what_every_schedule_keeps(
         drops = 1 if schedule is Schedule.HYBRID else len(decay.drops)
         assert batch / decay.gamma**drops - batch <= Fraction(pass_samples, 2)
         return
-    assert phases[0].effective_batch == batch
-    assert schedule is Schedule.DECAY or phases[-1].effective_batch > batch
-    assert phases[0].learning_rate == float(decay.base_lr)
-    batches = [phase.effective_batch for phase in phases]
+    assert stages[0].effective_batch == batch
+    assert schedule is Schedule.DECAY or stages[-1].effective_batch > batch
+    assert stages[0].learning_rate == float(decay.base_lr)
+    batches = [stage.effective_batch for stage in stages]
     assert batches == sorted(batches)
     assert max(batches) <= (batch if schedule is Schedule.DECAY else limit)
-    assert all(phase.iter_size * pass_samples == phase.effective_batch for phase in phases)
+    assert all(stage.iter_size * pass_samples == stage.effective_batch for stage in stages)
     # The noise scale, rate / batch, falls by gamma at each drop.
-    noise = [phase.learning_rate / phase.effective_batch for phase in phases]
+    noise = [stage.learning_rate / stage.effective_batch for stage in stages]
     for before, after in pairwise(noise):
         assert after == pytest.approx(before * decay.gamma)
-    # The epochs are those of the recipe, one phase after the other.
-    assert [phase.first_epoch for phase in phases] == [0, *decay.drops]
-    assert sum(phase.epochs for phase in phases) == decay.epochs
-    assert phases[0].first_update == 0
-    assert all(after.first_update == before.last_update for before, after in pairwise(phases))
+    # The epochs are those of the recipe, one stage after the other.
+    assert [stage.first_epoch for stage in stages] == [0, *decay.drops]
+    assert sum(stage.epochs for stage in stages) == decay.epochs
+    assert stages[0].first_update == 0
+    assert all(after.first_update == before.last_update for before, after in pairwise(stages))
     # Its updates see every record in each of its epochs, and less than a batch an epoch more.
-    for phase in phases:
-        samples = (phase.last_update - phase.first_update) * phase.effective_batch
-        wanted = phase.epochs * decay.records
-        assert samples >= wanted - phase.effective_batch / 2
-        assert samples < wanted + (phase.epochs + Fraction(1, 2)) * phase.effective_batch
+    for stage in stages:
+        samples = (stage.last_update - stage.first_update) * stage.effective_batch
+        wanted = stage.epochs * decay.records
+        assert samples >= wanted - stage.effective_batch / 2
+        assert samples < wanted + (stage.epochs + Fraction(1, 2)) * stage.effective_batch
 
 
-def test_a_phase_has_at_least_one_update() -> None:
+def test_a_stage_has_at_least_one_update() -> None:
     close = step_decay(solver_of(stepvalue=[23460, 23461]), RECORDS, 128)
     assert updates(grow(close, effective_batch=128, pass_samples=64))[1] == 1
 
@@ -213,7 +213,7 @@ def test_policies_without_drops(policy: str) -> None:
         ({"stepvalue": [78200]}, r"doesn't drop before max_iter 78200"),
         ({"stepvalue": [0, 10]}, r"stepvalue 0 drops the rate before the first update"),
         ({"lr_policy": "step", "stepsize": 0}, r"needs a stepsize above 0, found 0"),
-        ({"lr_policy": "step", "stepsize": 1}, r"drops 78,199 times, and each phase"),
+        ({"lr_policy": "step", "stepsize": 1}, r"drops 78,199 times, and each stage"),
         ({"lr_policy": "steps"}, r"lr_policy 'steps': Caffe has no such policy"),
     ],
 )
@@ -293,5 +293,5 @@ def test_the_batch_size_advised_grows(
         if advised:
             smaller = int(advised[1])
             assert smaller < pass_samples
-            phases = grow(decay, effective_batch=batch, pass_samples=smaller * gpus)
-            assert phases[-1].effective_batch > batch
+            stages = grow(decay, effective_batch=batch, pass_samples=smaller * gpus)
+            assert stages[-1].effective_batch > batch

@@ -12,9 +12,9 @@ import pytest
 
 from caffe_batch.errors import DoesNotFitError, InputError, ShapeError
 from caffe_batch.jobs.job_files import write_job
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning import Budget, Wishes
+from caffe_batch.planning import Budget, PlanOptions
 from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.strategies.input_size import InputSize, largest_input
 
@@ -71,20 +71,20 @@ TESTED = f"{SOLVER} test_iter: 4 test_interval: 3"
 
 def read(
     folder: Path, net: str, *, solver: str = SOLVER, record: tuple[int, ...] | None = None
-) -> Model:
+) -> CaffeMemory:
     (folder / "net.prototxt").write_text(net)
     (folder / "solver.prototxt").write_text(solver)
     (folder / "none").write_text("a_file 0\n")  # as a list of images; nothing opens it
     recipe = read_recipe(folder / "solver.prototxt")
-    return Model(recipe, Sources(recipe.directories, {"data": record} if record else None))
+    return CaffeMemory(recipe, Sources(recipe.directories, {"data": record} if record else None))
 
 
-def budget(model: Model, share: float = 0.5) -> Budget:
+def budget(model: CaffeMemory, share: float = 0.5) -> Budget:
     """A budget for this share of what the whole batch takes."""
     return Budget(int(model.at(BATCH).allocated_bytes * share), 0)
 
 
-def smallest_bytes(model: Model) -> int | None:
+def smallest_bytes(model: CaffeMemory) -> int | None:
     """What the whole batch takes with the smallest test batches, None if Caffe refuses it."""
     lean = model.with_test_batches((1,) * len(model.recipe.tests))
     try:
@@ -93,7 +93,7 @@ def smallest_bytes(model: Model) -> int | None:
         return None
 
 
-def resized(model: Model, found: InputSize, sizes: dict[str, int]) -> Model:
+def resized(model: CaffeMemory, found: InputSize, sizes: dict[str, int]) -> CaffeMemory:
     """The recipe with other values of the size fields that the plan changes."""
     changes = [
         replace(change, after=next(sizes[str(s)] for s in change.path[::-1] if str(s) in sizes))
@@ -114,7 +114,7 @@ def test_the_next_larger_crop_doesnt_fit(
     solver = TESTED if "TEST" in net else SOLVER
     model = read(tmp_path, net + BODY + HEAD, solver=solver, record=record)
     limit = budget(model, share)
-    found = largest_input(model, limit, Wishes(effective_batch=BATCH))
+    found = largest_input(model, limit, PlanOptions(effective_batch=BATCH))
     assert (found.plan.batch_size, found.plan.iter_size) == (BATCH, 1)
     side = found.size[0]
     assert found.size == (side, side)
@@ -134,7 +134,7 @@ def test_the_next_larger_crop_doesnt_fit(
 def test_both_sides_shrink_in_proportion(tmp_path: Path, net: str, own: tuple[int, int]) -> None:
     model = read(tmp_path, net + BODY + HEAD)
     limit = budget(model)
-    found = largest_input(model, limit, Wishes(effective_batch=BATCH))
+    found = largest_input(model, limit, PlanOptions(effective_batch=BATCH))
     assert found.own == own
     height, width = found.size
     longer, shorter = (own[0], own[1]) if own[0] > own[1] else (own[1], own[0])
@@ -154,7 +154,7 @@ def test_both_sides_shrink_in_proportion(tmp_path: Path, net: str, own: tuple[in
 
 def test_images_are_resized_and_cut_alike(tmp_path: Path) -> None:
     model = read(tmp_path, RESIZED_AND_CROPPED + BODY + HEAD)
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     side = found.size[0]
     after = {change.path[-1]: change.after for change in found.plan.changes}
     assert after == {
@@ -167,7 +167,7 @@ def test_images_are_resized_and_cut_alike(tmp_path: Path) -> None:
 
 def test_both_phases_get_the_size(tmp_path: Path) -> None:
     model = read(tmp_path, CROPPED + BODY + HEAD, solver=TESTED, record=(3, 40, 41))
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     sizes = [
         (change.layer, change.before, change.after)
         for change in found.plan.changes
@@ -187,7 +187,7 @@ def test_test_nets_in_files_of_their_own_and_inside_the_solver(tmp_path: Path) -
         f'test_net: "test.prototxt" test_net_param {{ {own} }}'
     )
     model = read(tmp_path, train + BODY + HEAD, solver=solver, record=(3, 40, 41))
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     files = write_job(found.plan, model.recipe, None, model.sources, tmp_path / "job")
     job = read_recipe(files.solver)
     written = [
@@ -206,7 +206,7 @@ def test_layers_whose_weights_follow_the_size_are_named(tmp_path: Path) -> None:
     """
     net = INPUT + BODY + spatial + HEAD.replace('bottom: "pool"', 'bottom: "scaled"')
     model = read(tmp_path, net)
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     assert found.reshaped == ("scale", "ip")
     assert any("scale, ip" in note for note in found.notes)
     pooled = (
@@ -218,7 +218,7 @@ def test_layers_whose_weights_follow_the_size_are_named(tmp_path: Path) -> None:
         + HEAD.replace('bottom: "pool"', 'bottom: "all"')
     )
     model = read(tmp_path, INPUT + pooled)
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     assert found.reshaped == ()
 
 
@@ -235,7 +235,7 @@ def test_sizes_that_caffe_refuses_are_left_out_with_the_reason(tmp_path: Path) -
     layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
     """
     model = read(tmp_path, INPUT.replace("dim: 29 dim: 47", "dim: 48 dim: 48") + meets)
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     assert found.size[0] % 2 == 0
     assert set(found.refused) == {(n, n) for n in range(found.size[0] + 1, 48) if n % 2}
     assert all("sum" in why for why in found.refused.values())
@@ -245,10 +245,10 @@ def test_sizes_that_caffe_refuses_are_left_out_with_the_reason(tmp_path: Path) -
 def test_mean_files(tmp_path: Path) -> None:
     """Of images that are resized it has the old size; of records that are cut it stays right."""
     model = read(tmp_path, RESIZED + BODY + HEAD)
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     assert any(note.startswith("mean.binaryproto has the old size") for note in found.notes)
     model = read(tmp_path, CROPPED + BODY + HEAD, solver=TESTED, record=(3, 40, 41))
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     assert not any("mean.binaryproto" in note for note in found.notes)
 
 
@@ -272,13 +272,13 @@ def test_nets_without_a_size_to_change(
     if "more" in net and record:
         model = replace(model, sources=Sources((), {"data": record, "more": record}))
     with pytest.raises(InputError, match=says):
-        largest_input(model, Budget(1000, 0), Wishes(effective_batch=BATCH))
+        largest_input(model, Budget(1000, 0), PlanOptions(effective_batch=BATCH))
 
 
 def test_no_size_fits(tmp_path: Path) -> None:
     model = read(tmp_path, INPUT + BODY + HEAD)
     with pytest.raises(DoesNotFitError, match="no input below 29 x 47 fits"):
-        largest_input(model, Budget(2000, 0), Wishes(effective_batch=BATCH))
+        largest_input(model, Budget(2000, 0), PlanOptions(effective_batch=BATCH))
 
 
 def test_no_smaller_size_is_taken(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_no_smaller_size_is_taken(tmp_path: Path) -> None:
     net = INPUT + fixed + HEAD.replace('bottom: "pool"', 'bottom: "flat"')
     model = read(tmp_path, net)
     with pytest.raises(InputError, match="Caffe takes no input below 29 x 47: layer 'flat'"):
-        largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+        largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
 
 
 BUILD = """
@@ -307,7 +307,7 @@ print(json.dumps({"blobs": {name: list(blob.data.shape) for name, blob in net.bl
 
 def test_real_caffe_trains_at_the_size(tmp_path: Path, pycaffe: Callable[..., str]) -> None:
     model = read(tmp_path, DUMMY + BODY + HEAD)
-    found = largest_input(model, budget(model), Wishes(effective_batch=BATCH))
+    found = largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
     files = write_job(found.plan, model.recipe, None, model.sources, tmp_path / "job")
     built: dict[str, Any] = json.loads(pycaffe(BUILD, str(files.solver)))
     changed = replace(model, recipe=applied(model.recipe, found.plan.changes)).train_net()

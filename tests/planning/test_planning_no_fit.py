@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import DoesNotFitError
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, make_plan
 
@@ -35,7 +35,7 @@ def refusal(folder: Path, layers: str, bottom: str) -> DoesNotFitError:
     (folder / "net.prototxt").write_text(net)
     recipe = read_recipe(folder / "net.prototxt")
     with pytest.raises(DoesNotFitError) as error:
-        make_plan(Model(recipe, Sources(())), Budget(100, 0))
+        make_plan(CaffeMemory(recipe, Sources(())), Budget(100, 0))
     return error.value
 
 

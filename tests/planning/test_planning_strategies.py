@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import DoesNotFitError
-from caffe_batch.memory import Model
-from caffe_batch.planning import Budget, ScheduleWishes
+from caffe_batch.memory import CaffeMemory
+from caffe_batch.planning import Budget, ScheduleOptions
 from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.strategies.strategies import (
     WAYS,
@@ -22,7 +22,7 @@ from caffe_batch.planning.strategies.strategies import (
 from caffe_batch.planning.strategies.strategy import Strategy
 from caffe_batch.schema import caffe_pb2
 from tests.planned_jobs import RECORDS, write_lmdb
-from tests.small_memory import BATCH, SMALL, SOLVER, read_model, tight, wishes, write_recipe
+from tests.small_memory import BATCH, SMALL, SOLVER, options, read_model, tight, write_recipe
 
 K = BATCH // SMALL
 HOST = 2**34
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path, data: Path) -> Model:
+def model(tmp_path: Path, data: Path) -> CaffeMemory:
     return read_model(write_recipe(tmp_path, data))
 
 
@@ -80,7 +80,7 @@ def test_raised_momentum_keeps_the_window_and_needs_the_rate_over_k_squared(
 def test_the_noise_of_each_way(tmp_path: Path, data: Path, momentum: float) -> None:
     text = SOLVER.replace("momentum: 0.9", f"momentum: {momentum}")
     model = read_model(write_recipe(tmp_path, data, text))
-    found = ways(find_strategies(model, tight(model), wishes(), HOST))
+    found = ways(find_strategies(model, tight(model), options(), HOST))
     noise = {name: way.noise for name, way in found.items() if way.plan}
     assert noise == {
         "accumulate": 1,
@@ -97,9 +97,9 @@ def test_the_noise_of_each_way(tmp_path: Path, data: Path, momentum: float) -> N
 # Plans
 
 
-def test_every_way_has_a_plan_that_fits(model: Model) -> None:
+def test_every_way_has_a_plan_that_fits(model: CaffeMemory) -> None:
     budget = tight(model)
-    found = find_strategies(model, budget, wishes(), HOST)
+    found = find_strategies(model, budget, options(), HOST)
     assert [way.name for way in found.ways] == list(WAYS)
     for way in found.ways:
         if way.name == "grow":  # a tenth of 70 records is less than 24
@@ -124,8 +124,8 @@ def test_every_way_has_a_plan_that_fits(model: Model) -> None:
         assert solver.momentum == pytest.approx(way.momentum)
 
 
-def test_rates_and_momenta(model: Model) -> None:
-    found = ways(find_strategies(model, tight(model), wishes(), HOST))
+def test_rates_and_momenta(model: CaffeMemory) -> None:
+    found = ways(find_strategies(model, tight(model), options(), HOST))
     settings = {name: (way.learning_rate, way.momentum) for name, way in found.items() if way.plan}
     raised = pytest.approx(1 - 0.1 / K)
     assert settings == {
@@ -140,8 +140,8 @@ def test_rates_and_momenta(model: Model) -> None:
     }
 
 
-def test_what_a_way_changes_beside_the_batch_is_listed(model: Model) -> None:
-    found = ways(find_strategies(model, tight(model), wishes(), HOST))
+def test_what_a_way_changes_beside_the_batch_is_listed(model: CaffeMemory) -> None:
+    found = ways(find_strategies(model, tight(model), options(), HOST))
 
     def changed(name: str) -> dict[str, tuple[object, object]]:
         plan = found[name].plan
@@ -160,7 +160,7 @@ def test_what_a_way_changes_beside_the_batch_is_listed(model: Model) -> None:
 
 def test_momentum_that_wasnt_given_is_added(tmp_path: Path, data: Path) -> None:
     model = read_model(write_recipe(tmp_path, data, SOLVER.replace("momentum: 0.9", "")))
-    found = find_strategies(model, tight(model), wishes(), HOST)
+    found = find_strategies(model, tight(model), options(), HOST)
     way = ways(found)["small-momentum"]
     assert way.momentum == pytest.approx(1 - 1 / K)
     assert solver_of(found, way).momentum == pytest.approx(1 - 1 / K)
@@ -179,7 +179,7 @@ def test_rules_without_an_average_have_no_momentum_way(
 ) -> None:
     text = SOLVER.replace("momentum: 0.9", f'momentum: {momentum} type: "{solver_type}"')
     model = read_model(write_recipe(tmp_path, data, text))
-    found = ways(find_strategies(model, tight(model), wishes(), HOST))
+    found = ways(find_strategies(model, tight(model), options(), HOST))
     for name in ("small-momentum", "momentum-alone"):
         assert found[name].plan is None
         assert reason in found[name].why_not
@@ -191,58 +191,58 @@ def test_rules_without_an_average_have_no_momentum_way(
 def test_nesterov_is_as_sgd(tmp_path: Path, data: Path) -> None:
     text = SOLVER + 'type: "Nesterov"\n'
     model = read_model(write_recipe(tmp_path, data, text))
-    found = ways(find_strategies(model, tight(model), wishes(), HOST))
+    found = ways(find_strategies(model, tight(model), options(), HOST))
     assert found["small-momentum"].noise == pytest.approx(1, rel=1e-5)
 
 
-def test_a_high_momentum_is_warned_of(tmp_path: Path, data: Path, model: Model) -> None:
-    found = ways(find_strategies(model, tight(model), wishes(), HOST))
+def test_a_high_momentum_is_warned_of(tmp_path: Path, data: Path, model: CaffeMemory) -> None:
+    found = ways(find_strategies(model, tight(model), options(), HOST))
     (warning,) = found["small-momentum"].warnings  # 0.98333
     assert "averages 60 updates" in warning
     assert any("36 times" in each or "6^2" in each for each in found["momentum-alone"].warnings)
     text = SOLVER.replace("momentum: 0.9", "momentum: 0.5")
     gentle = read_model(write_recipe(tmp_path, data, text))
-    found = ways(find_strategies(gentle, tight(gentle), wishes(), HOST))
+    found = ways(find_strategies(gentle, tight(gentle), options(), HOST))
     assert found["small-momentum"].warnings == ()
 
 
-def test_where_the_batch_fits_nothing_has_to_be_small(model: Model) -> None:
-    found = ways(find_strategies(model, Budget(2**30, 0), wishes(), HOST))
+def test_where_the_batch_fits_nothing_has_to_be_small(model: CaffeMemory) -> None:
+    found = ways(find_strategies(model, Budget(2**30, 0), options(), HOST))
     assert {name for name, way in found.items() if way.plan} == {"accumulate", "cpu"}
     assert found["small"].why_not == "the whole batch fits in one pass"
 
 
-def test_cpu_memory_has_a_limit_too(model: Model) -> None:
-    needed = ways(find_strategies(model, tight(model), wishes(), HOST))["cpu"].plan
+def test_cpu_memory_has_a_limit_too(model: CaffeMemory) -> None:
+    needed = ways(find_strategies(model, tight(model), options(), HOST))["cpu"].plan
     assert needed is not None
     bytes_ = needed.predicted_peak_bytes + needed.rounding_bytes
-    assert ways(find_strategies(model, tight(model), wishes(), bytes_))["cpu"].plan is not None
-    less = ways(find_strategies(model, tight(model), wishes(), bytes_ // 2))["cpu"]
+    assert ways(find_strategies(model, tight(model), options(), bytes_))["cpu"].plan is not None
+    less = ways(find_strategies(model, tight(model), options(), bytes_ // 2))["cpu"]
     assert less.plan is None
     assert "more than the" in less.why_not
-    unknown = ways(find_strategies(model, tight(model), wishes(), None))["cpu"]
+    unknown = ways(find_strategies(model, tight(model), options(), None))["cpu"]
     assert "How much memory this machine has isn't known." in unknown.warnings
 
 
 def test_growth(tmp_path: Path, data: Path) -> None:
     model = read_model(write_recipe(tmp_path, data))
-    found = find_strategies(model, tight(model), wishes(train_records=1000), HOST)
+    found = find_strategies(model, tight(model), options(train_records=1000), HOST)
     way = ways(found)["grow"]
     assert way.plan is not None, way.why_not
-    assert [each.phase.effective_batch for each in way.plan.phases] == [24, 48]
-    assert way.updates == way.plan.phases[-1].phase.last_update < 20
+    assert [each.stage.effective_batch for each in way.plan.stages] == [24, 48]
+    assert way.updates == way.plan.stages[-1].stage.last_update < 20
     assert way.noise == 1
 
 
 @pytest.mark.parametrize("epochs", [Fraction(3), Fraction(1, 3), Fraction(7, 2)])
-def test_every_way_sees_as_many_samples(model: Model, epochs: Fraction) -> None:
+def test_every_way_sees_as_many_samples(model: CaffeMemory, epochs: Fraction) -> None:
     """Also where the epochs don't come out as whole updates of the recipe."""
-    asked = wishes(schedule=ScheduleWishes(epochs=epochs))
+    asked = options(schedule=ScheduleOptions(epochs=epochs))
     found = find_strategies(model, tight(model), asked, HOST)
     seen = {way.updates * way.plan.effective_batch for way in found.ways if way.plan is not None}
     assert seen == {max(1, round(epochs * RECORDS / BATCH)) * BATCH}
 
 
-def test_nothing_fits(model: Model) -> None:
+def test_nothing_fits(model: CaffeMemory) -> None:
     with pytest.raises(DoesNotFitError, match="batch_size 1 needs"):
-        find_strategies(model, Budget(1000, 0), wishes(), HOST)
+        find_strategies(model, Budget(1000, 0), options(), HOST)

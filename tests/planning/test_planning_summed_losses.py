@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import (
     Budget,
     LrScaling,
     Plan,
-    ScheduleWishes,
-    SplitWishes,
-    Wishes,
+    PlanOptions,
+    ScheduleOptions,
+    SplitOptions,
     make_plan,
 )
 from caffe_batch.planning.audit.summed_losses import summed_losses
@@ -40,15 +40,15 @@ momentum: 0.9
 """
 
 
-def model(folder: Path, normalization: str, weight: str = "") -> Model:
+def model(folder: Path, normalization: str, weight: str = "") -> CaffeMemory:
     net = NET.format(normalization=normalization, weight=weight)
     (folder / "net.prototxt").write_text(net)
     (folder / "solver.prototxt").write_text(SOLVER)
-    return Model(read_recipe(folder / "solver.prototxt"), Sources((folder,)))
+    return CaffeMemory(read_recipe(folder / "solver.prototxt"), Sources((folder,)))
 
 
-def planned(of: Model, **wishes: Any) -> Plan:
-    return make_plan(of, Budget(2**30, 0), Wishes(train_records=1200, **wishes))
+def planned(of: CaffeMemory, **options: Any) -> Plan:
+    return make_plan(of, Budget(2**30, 0), PlanOptions(train_records=1200, **options))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_which_are_sums(
     assert summed_losses(recipe, 12) == names
     # Ten times the batch, in one pass or in two: it is told where, and only where, it matters.
     for iter_size in (1, 2):
-        plan = planned(recipe, effective_batch=120, split=SplitWishes(iter_size=iter_size))
+        plan = planned(recipe, effective_batch=120, split=SplitOptions(iter_size=iter_size))
         told = [note for note in plan.notes if "is a sum over the batch" in note]
         assert len(told) == bool(names)
         if names:
@@ -83,7 +83,7 @@ def test_with_a_scaled_rate_both_are_told(tmp_path: Path) -> None:
     plan = planned(
         model(tmp_path, "NONE"),
         effective_batch=24,
-        schedule=ScheduleWishes(lr_scaling=LrScaling.LINEAR),
+        schedule=ScheduleOptions(lr_scaling=LrScaling.LINEAR),
     )
     notes = " ".join(plan.notes)
     assert "is a sum over the batch" in notes
@@ -91,33 +91,33 @@ def test_with_a_scaled_rate_both_are_told(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_grows_keeps_the_step_of_a_sum(tmp_path: Path) -> None:
-    """Per sample the loss weighs what it did in the first phase, else growth would be a rate."""
-    plan = planned(model(tmp_path, "NONE"), split=SplitWishes(batch_size=6), growth=Schedule.GROW)
+    """Per sample the loss weighs what it did in the first stage, else growth would be a rate."""
+    plan = planned(model(tmp_path, "NONE"), split=SplitOptions(batch_size=6), growth=Schedule.GROW)
     weights = [
-        {change.after for change in phase.changes if change.path == ("loss_weight", 0)}
-        for phase in plan.phases
+        {change.after for change in stage.changes if change.path == ("loss_weight", 0)}
+        for stage in plan.stages
     ]
-    assert [phase.phase.iter_size for phase in plan.phases] == [2, 4, 8]
-    # Caffe takes the mean over the passes of sums over 6: weight / 6 a sample in every phase.
+    assert [stage.stage.iter_size for stage in plan.stages] == [2, 4, 8]
+    # Caffe takes the mean over the passes of sums over 6: weight / 6 a sample in every stage.
     assert weights == [{2.0}, {2.0}, {2.0}]
 
 
 def test_small_batches_keep_what_a_sample_weighs(tmp_path: Path) -> None:
     """Else their steps would be half as large, and the noise listed would be another."""
     budget = Budget(2**30, 0)
-    wishes = Wishes(train_records=1200, split=SplitWishes(batch_size=6))
-    found = find_strategies(model(tmp_path, "NONE"), budget, wishes)
+    options = PlanOptions(train_records=1200, split=SplitOptions(batch_size=6))
+    found = find_strategies(model(tmp_path, "NONE"), budget, options)
     weights = {
         way.name: [c.after for c in way.plan.changes if c.path == ("loss_weight", 0)]
         for way in found.ways
-        if way.plan is not None and not way.plan.phases
+        if way.plan is not None and not way.plan.stages
     }
     # Two passes of 6, or one update after each 6: twice the weight of the sum over 12.
     assert weights["accumulate"] == [2.0]
     small = ("small", "small-linear", "small-sqrt", "small-momentum", "momentum-alone")
     assert [weights[name] for name in small] == [[2.0]] * 5
     assert weights["cpu"] == []  # the whole batch in one pass
-    means = find_strategies(model(tmp_path, "VALID"), budget, wishes)
+    means = find_strategies(model(tmp_path, "VALID"), budget, options)
     assert [way.noise for way in means.ways] == [way.noise for way in found.ways]
 
 
@@ -125,7 +125,7 @@ def test_a_schedule_beyond_what_caffe_counts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than Caffe can count"):
         planned(
             model(tmp_path, "VALID"),
-            split=SplitWishes(batch_size=6),
+            split=SplitOptions(batch_size=6),
             growth=Schedule.GROW,
-            schedule=ScheduleWishes(epochs=Fraction(10**12)),
+            schedule=ScheduleOptions(epochs=Fraction(10**12)),
         )

@@ -16,7 +16,7 @@ from caffe_batch.planning.edits.changes import Change, applied
 from caffe_batch.planning.schedule.rescaling import (
     LrScaling,
     Rescaling,
-    ScheduleWishes,
+    ScheduleOptions,
     rate_advice,
     schedule_changes,
     schedule_remarks,
@@ -33,9 +33,9 @@ def solver(text: str) -> Solver:
     return text_format.Parse(text, Solver())
 
 
-def rescaled(given_: Solver, scale: Rescaling, **wishes: Any) -> tuple[Solver, list[Change]]:
+def rescaled(given_: Solver, scale: Rescaling, **options: Any) -> tuple[Solver, list[Change]]:
     """The solver as the plan has it, and what changed."""
-    changes = schedule_changes(given_, scale, ScheduleWishes(**wishes))
+    changes = schedule_changes(given_, scale, ScheduleOptions(**options))
     net = NetFile(caffe_pb2.NetParameter(), None, caffe_pb2.NetState())
     return applied(Recipe(given_, None, net, ()), changes).solver, changes
 

@@ -13,7 +13,7 @@ from caffe_batch.errors import InputError
 from caffe_batch.planning.split.candidates import (
     Candidate,
     Sharing,
-    SplitWishes,
+    SplitOptions,
     choose,
     divisors,
     good_neighbours,
@@ -23,7 +23,7 @@ from caffe_batch.planning.split.candidates import (
 )
 
 ALONE = Sharing()
-EXACT = SplitWishes()
+EXACT = SplitOptions()
 
 
 def peaks(sizes: Sequence[int]) -> dict[int, int | str]:
@@ -31,9 +31,9 @@ def peaks(sizes: Sequence[int]) -> dict[int, int | str]:
     return {size: size for size in sizes}
 
 
-def chosen(effective: int, wishes: SplitWishes, usable: int, gpus: int = 1) -> Candidate:
-    candidates = make_candidates(effective, Sharing(gpus), wishes, usable, peaks)
-    best = choose(candidates, effective, wishes.prefer_multiple_of)
+def chosen(effective: int, options: SplitOptions, usable: int, gpus: int = 1) -> Candidate:
+    candidates = make_candidates(effective, Sharing(gpus), options, usable, peaks)
+    best = choose(candidates, effective, options.prefer_multiple_of)
     assert best is not None
     return best
 
@@ -112,9 +112,9 @@ def test_the_nearest_shares_are_named() -> None:
 def test_a_tolerance_never_takes_more_passes_and_stays_within(
     effective: int, gpus: int, percent: int, usable: int
 ) -> None:
-    wishes = SplitWishes(Fraction(percent, 100))
+    options = SplitOptions(Fraction(percent, 100))
     try:
-        best = chosen(effective, wishes, usable, gpus)
+        best = chosen(effective, options, usable, gpus)
     except InputError:
         assert effective < gpus or effective % gpus
         return
@@ -131,45 +131,45 @@ def test_a_tolerance_never_takes_more_passes_and_stays_within(
 
 
 def test_an_exact_split_is_taken_before_a_neighbour_of_as_many_passes() -> None:
-    best = chosen(256, SplitWishes(Fraction(1, 20)), usable=65)
+    best = chosen(256, SplitOptions(Fraction(1, 20)), usable=65)
     assert (best.batch_size, best.iter_size) == (64, 4)
-    best = chosen(256, SplitWishes(Fraction(1, 20)), usable=62)
+    best = chosen(256, SplitOptions(Fraction(1, 20)), usable=62)
     assert (best.batch_size, best.iter_size) == (62, 4)
-    best = chosen(257, SplitWishes(Fraction(1, 20)), usable=65)
+    best = chosen(257, SplitOptions(Fraction(1, 20)), usable=65)
     assert (best.batch_size, best.iter_size, best.effective_batch) == (64, 4, 256)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "split"),
+    ("options", "split"),
     [
-        (SplitWishes(batch_size=8), (8, 12)),
-        (SplitWishes(iter_size=6), (16, 6)),
-        (SplitWishes(batch_size=8, iter_size=12), (8, 12)),
-        (SplitWishes(Fraction(1, 20), batch_size=7), (7, 14)),
-        (SplitWishes(prefer_multiple_of=12), (24, 4)),
-        (SplitWishes(prefer_multiple_of=5), (32, 3)),  # no divisor is: the largest then
+        (SplitOptions(batch_size=8), (8, 12)),
+        (SplitOptions(iter_size=6), (16, 6)),
+        (SplitOptions(batch_size=8, iter_size=12), (8, 12)),
+        (SplitOptions(Fraction(1, 20), batch_size=7), (7, 14)),
+        (SplitOptions(prefer_multiple_of=12), (24, 4)),
+        (SplitOptions(prefer_multiple_of=5), (32, 3)),  # no divisor is: the largest then
     ],
 )
-def test_pins_and_preferences(wishes: SplitWishes, split: tuple[int, int]) -> None:
-    best = chosen(96, wishes, usable=40)
+def test_pins_and_preferences(options: SplitOptions, split: tuple[int, int]) -> None:
+    best = chosen(96, options, usable=40)
     assert (best.batch_size, best.iter_size) == split
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message", "hint"),
+    ("options", "message", "hint"),
     [
-        (SplitWishes(batch_size=7), "96 can't be made with batch_size 7", "batch 91 or 98"),
-        (SplitWishes(iter_size=7), "96 can't be made with iter_size 7", "batch 91 or 98"),
+        (SplitOptions(batch_size=7), "96 can't be made with batch_size 7", "batch 91 or 98"),
+        (SplitOptions(iter_size=7), "96 can't be made with iter_size 7", "batch 91 or 98"),
         (
-            SplitWishes(batch_size=5, iter_size=7),
+            SplitOptions(batch_size=5, iter_size=7),
             "96 can't be made with batch_size 5 and iter_size 7",
             "batch 70 or 105",
         ),
     ],
 )
-def test_pins_that_dont_divide(wishes: SplitWishes, message: str, hint: str) -> None:
+def test_pins_that_dont_divide(options: SplitOptions, message: str, hint: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        chosen(96, wishes, usable=40)
+        chosen(96, options, usable=40)
     assert caught.value.hint is not None
     assert hint in caught.value.hint
 

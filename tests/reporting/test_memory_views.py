@@ -12,7 +12,7 @@ from rich.console import Console
 
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.job_files import with_solver
-from caffe_batch.memory import Model, Prediction
+from caffe_batch.memory import CaffeMemory, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.rendering import render
 from caffe_batch.reporting.memory_plot import draw, write_memory_plot
@@ -22,17 +22,17 @@ SIZES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(tmp_path_factory: pytest.TempPathFactory) -> CaffeMemory:
     path = tmp_path_factory.mktemp("nets") / "lenet.prototxt"
     path.write_text(render("lenet_digits", {"data": "dummy"}))
     recipe = read_recipe(path)
     recipe, _ = with_solver(recipe, Sources())
     assert recipe.tests
-    return Model(recipe, Sources())
+    return CaffeMemory(recipe, Sources())
 
 
 @pytest.fixture(scope="module")
-def prediction(model: Model) -> Prediction:
+def prediction(model: CaffeMemory) -> Prediction:
     return model.at(8)
 
 
@@ -71,7 +71,7 @@ def bar_total(panel: Axes) -> float:
     return sum(bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle))
 
 
-def test_the_picture_holds_every_byte(model: Model, prediction: Prediction) -> None:
+def test_the_picture_holds_every_byte(model: CaffeMemory, prediction: Prediction) -> None:
     curve = model.peaks([1, 2, 4, 8, 16])
     figure = draw(prediction, "LeNet", 8, {**curve, 32: "refused"}, 10**6)
     along, against = figure.axes
@@ -84,7 +84,7 @@ def test_the_picture_holds_every_byte(model: Model, prediction: Prediction) -> N
 
 @pytest.mark.parametrize(("name", "head"), [("m.png", b"\x89PNG"), ("m.svg", b"<?xml")])
 def test_the_ending_decides_the_format(
-    model: Model, prediction: Prediction, tmp_path: Path, name: str, head: bytes
+    model: CaffeMemory, prediction: Prediction, tmp_path: Path, name: str, head: bytes
 ) -> None:
     write_memory_plot(
         prediction, tmp_path / name, title="LeNet", batch_size=8, curve=model.peaks([4, 8])

@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from tools.count_gpu_memory.nets import WholeNet, doc_nets, fetch_doc, own_nets
 from tools.image.build import IMAGES, container_of
@@ -53,7 +53,7 @@ def build_library(folder: Path) -> Path:
 def predicted(job: Path) -> dict[str, int]:
     """What ``caffe-batch memory`` says of a job, under the names of measure.py."""
     recipe = read_recipe(job / "solver.prototxt")
-    prediction = Model(recipe, Sources((job,))).at()
+    prediction = CaffeMemory(recipe, Sources((job,))).at()
     return {
         "after_build": prediction.after_build_bytes,
         "after_two_updates": prediction.after_two_updates_bytes,

@@ -19,9 +19,9 @@ from fractions import Fraction
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.graph import AUTOMATIC
-from caffe_batch.net.samples import Station, Summed
+from caffe_batch.net.samples import SampleFlow, Summed
 from caffe_batch.planning.audit.both_sizes import BothSizes
 from caffe_batch.planning.audit.data_order import finding_of_order
 from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Scope, Verdict
@@ -33,7 +33,7 @@ NEAR_ENOUGH = 0.01
 
 
 def audit(
-    model: Model,
+    model: CaffeMemory,
     *,
     batch_size: int,
     iter_size: int,
@@ -51,7 +51,7 @@ def audit(
         gpus: GPUs that share each update.
         own_gpus: GPUs that share each update of the files as they are.
         summed_iter: Passes that losses which are sums are summed over; iter_size if None. Where
-            the batch grows, that of the first phase: else their steps would grow with it.
+            the batch grows, that of the first stage: else their steps would grow with it.
         refused: Causes that are not to be compensated.
 
     Returns:
@@ -63,20 +63,20 @@ def audit(
         return ()
     findings = list(_of_solver(split))
     try:
-        stations = split.stations
+        flows = split.flows
     except ShapeError as error:  # at any size but this one
         findings.append(_one_size(split, error))
-        stations = ()
-    for station in stations:
+        flows = ()
+    for flow in flows:
         for judge in _JUDGES:
-            findings += judge(split, station)
+            findings += judge(split, flow)
     findings += _of_log(split)
     if split.parts == 1:
         findings = [each for each in findings if each.cause in COMPENSATED and each.changes]
     return tuple(_refuse(finding, refused) for finding in findings)
 
 
-Judge = Callable[[BothSizes, Station], Iterator[Finding]]
+Judge = Callable[[BothSizes, SampleFlow], Iterator[Finding]]
 
 
 def _of_solver(split: BothSizes) -> Iterator[Finding]:
@@ -129,23 +129,23 @@ def _instead(own: int) -> str:
     return f" (in the files: {own})" if own > 1 else ""
 
 
-def _of_data(split: BothSizes, station: Station) -> Iterator[Finding]:
-    layer = station.small.layer
-    if layer.bottoms or not station.trains or station.small.rule is UNKNOWN:
+def _of_data(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
+    layer = flow.small.layer
+    if layer.bottoms or not flow.trains or flow.small.rule is UNKNOWN:
         return
     if layer.type == "WindowData":
-        yield _windows(split, station)
+        yield _windows(split, flow)
     elif layer.type == "DummyData":
-        if station.coupling.draws:
-            yield _draws(station, "its random numbers")
+        if flow.coupling.draws:
+            yield _draws(flow, "its random numbers")
     else:
-        yield from finding_of_order(layer, station.coupling, split.gpus)
+        yield from finding_of_order(layer, flow.coupling, split.gpus)
 
 
-def _windows(split: BothSizes, station: Station) -> Finding:
+def _windows(split: BothSizes, flow: SampleFlow) -> Finding:
     """WindowData takes floor(batch_size x fg_fraction) windows with an object in each batch."""
-    name = station.small.layer.name
-    here, whole = (station.coupling.quota or 0) * split.parts, station.whole.quota or 0
+    name = flow.small.layer.name
+    here, whole = (flow.coupling.quota or 0) * split.parts, flow.whole.quota or 0
     if here == whole:
         return Finding(
             Cause.WINDOW_DATA, name, Verdict.APPROXIMATE,
@@ -154,30 +154,30 @@ def _windows(split: BothSizes, station: Station) -> Finding:
     return Finding(
         Cause.WINDOW_DATA, name, Verdict.DIFFERENT,
         f"Foreground windows are rounded down in each batch: {split.parts} x "
-        f"{station.coupling.quota} = {here} of an update's windows, instead of {whole}.",
+        f"{flow.coupling.quota} = {here} of an update's windows, instead of {whole}.",
         offer="A batch_size whose share fg_fraction is whole.",
     )  # fmt: skip
 
 
-def _of_layer(split: BothSizes, station: Station) -> Iterator[Finding]:
+def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
-    layer, coupling = station.small.layer, station.coupling
-    if not station.trains:
+    layer, coupling = flow.small.layer, flow.coupling
+    if not flow.trains:
         return
-    if station.small.rule is UNKNOWN:
+    if flow.small.rule is UNKNOWN:
         yield Finding(
             Cause.UNKNOWN_LAYER, layer.name, Verdict.UNKNOWN,
             f"What a {layer.type} layer does with a batch depends on its code.",
             offer="`caffe-batch verify` measures it.",
         )  # fmt: skip
-    elif station.problem:
+    elif flow.problem:
         yield Finding(
             Cause.MIXED_SAMPLES, layer.name, Verdict.DIFFERENT,
-            f"It mixes the samples of a batch: {station.problem}.",
+            f"It mixes the samples of a batch: {flow.problem}.",
         )  # fmt: skip
     if coupling.draws and layer.bottoms:
-        yield _draws(station, "its draws")
-    if coupling.overwrites and any(station.small.site.param_need) and split.iter_size > 1:
+        yield _draws(flow, "its draws")
+    if coupling.overwrites and any(flow.small.site.param_need) and split.iter_size > 1:
         yield Finding(
             Cause.OVERWRITTEN_GRADIENT, layer.name, Verdict.DIFFERENT,
             f"Each pass overwrites the gradient of its parameter instead of adding to it: of the "
@@ -187,7 +187,7 @@ def _of_layer(split: BothSizes, station: Station) -> Iterator[Finding]:
             "that adds up, such as Bias or Scale.",
         )  # fmt: skip
     if layer.type == "BatchNorm":
-        yield from _batch_norm(split, station)
+        yield from _batch_norm(split, flow)
     if coupling.carries:
         yield Finding(
             Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
@@ -199,16 +199,16 @@ def _of_layer(split: BothSizes, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _draws(station: Station, what: str) -> Finding:
+def _draws(flow: SampleFlow, what: str) -> Finding:
     return Finding(
-        Cause.RANDOM_DRAWS, station.small.layer.name, Verdict.APPROXIMATE,
+        Cause.RANDOM_DRAWS, flow.small.layer.name, Verdict.APPROXIMATE,
         f"The same distribution, but {what} come in another order.",
     )  # fmt: skip
 
 
-def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
-    name, decay, k = station.small.layer.name, station.coupling.decay, split.iter_size
-    if not station.coupling.statistics or decay is None:
+def _batch_norm(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
+    name, decay, k = flow.small.layer.name, flow.coupling.decay, split.iter_size
+    if not flow.coupling.statistics or decay is None:
         yield Finding(
             Cause.BATCH_NORM_STATISTICS, name, Verdict.EXACT,
             "use_global_stats: mean and variance are known beforehand.",
@@ -228,7 +228,7 @@ def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
     near = abs((1 - after) / (1 - exact) - 1) <= NEAR_ENOUGH
     root = Fraction(own, k)
     change = split.change(
-        station.small, ("batch_norm_param", "moving_average_fraction"), before, after,
+        flow.small, ("batch_norm_param", "moving_average_fraction"), before, after,
         f"{k} passes of an update then forget as much as {own} did: {before:g}^({root})",
     )  # fmt: skip
     yield Finding(
@@ -240,18 +240,18 @@ def _batch_norm(split: BothSizes, station: Station) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
+def _of_loss(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
-    weighted = [i for i, weight in enumerate(station.small.loss) if weight]
+    weighted = [i for i, weight in enumerate(flow.small.loss) if weight]
     if not weighted:
         return
-    if split.hands_weight_on(station.small):
-        yield from _counted_twice(split, station)
+    if split.hands_weight_on(flow.small):
+        yield from _counted_twice(split, flow)
         return
-    node = split.written(station.small)
+    node = split.written(flow.small)
     factors: dict[int, Fraction | None] = {}
     for i in weighted:
-        top = station.tops[i]
+        top = flow.tops[i]
         if split.is_sum(top):
             factors[i] = split.more_parts
         elif isinstance(top, Summed):
@@ -266,9 +266,9 @@ def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
     changed = {i: factor for i, factor in factors.items() if factor not in (None, 1)}
     if changed:
-        yield _weigh(split, station, cause, changed)
+        yield _weigh(split, flow, cause, changed)
     elif factors and None not in factors.values():
-        sums = any(split.is_sum(station.tops[i]) for i in weighted)
+        sums = any(split.is_sum(flow.tops[i]) for i in weighted)
         yield Finding(
             cause, node.layer.name, Verdict.EXACT,
             f"It is a sum, and its loss_weight is for the sum over {split.summed_parts} x "
@@ -278,12 +278,12 @@ def _of_loss(split: BothSizes, station: Station) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _counted_twice(split: BothSizes, station: Station) -> Iterator[Finding]:
+def _counted_twice(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
-    top = station.tops[0]
+    top = flow.tops[0]
     if not (isinstance(top, Summed) and top.factor == 1):
         yield Finding(
-            Cause.LOG_OUTPUTS, station.small.layer.name, Verdict.DIFFERENT,
+            Cause.LOG_OUTPUTS, flow.small.layer.name, Verdict.DIFFERENT,
             "Other layers read this loss, so Caffe's `loss` line counts it twice: with its weight "
             "and, as a sum over each pass, with 1. The gradient has its weight alone.",
             scope=Scope.LOG,
@@ -291,21 +291,21 @@ def _counted_twice(split: BothSizes, station: Station) -> Iterator[Finding]:
 
 
 def _weigh(
-    split: BothSizes, station: Station, cause: Cause, factors: dict[int, Fraction]
+    split: BothSizes, flow: SampleFlow, cause: Cause, factors: dict[int, Fraction]
 ) -> Finding:
     """The finding and the change for a loss that is a sum over the batch."""
-    node = split.written(station.small)
+    node = split.written(flow.small)
     times = _either(f"{float(each):g} times" for each in factors.values())
     away = _either(
         f"{float(each):g} times too small" if each > 1 else f"{float(1 / each):g} times too large"
         for each in factors.values()
     )
     summed = f"summed over {split.per_gpu} samples it is {away}"
-    if node is station.small:
+    if node is flow.small:
         weights, written = node.loss, bool(node.layer.loss_weights)
     else:  # a Split has taken the weight of its bottom over, and has it on its first top
-        top, written = node.tops.index(station.small.bottoms[0]), True
-        weights, factors = (0.0,) * top + station.small.loss[:1], {top: factors[0]}
+        top, written = node.tops.index(flow.small.bottoms[0]), True
+        weights, factors = (0.0,) * top + flow.small.loss[:1], {top: factors[0]}
     changes = [
         split.change(
             node, ("loss_weight", i),
@@ -328,11 +328,11 @@ def _either(words: Iterable[str]) -> str:
     return " or ".join(sorted(set(words)))
 
 
-def _of_literal(split: BothSizes, station: Station) -> Iterator[Finding]:
+def _of_literal(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """Batch sizes written out where no data is made."""
-    if station.small.layer.type != "Reshape":
+    if flow.small.layer.type != "Reshape":
         return
-    name = station.small.layer.name
+    name = flow.small.layer.name
     model = split.model
     changes = batch_changes(model.recipe, model.train_layers, split.batch_size)
     own = tuple(change for change in changes if change.layer_name == name)

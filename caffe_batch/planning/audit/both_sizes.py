@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.graph import Net, Node
-from caffe_batch.net.samples import Rows, Samples, Station, Summed, follow
+from caffe_batch.net.samples import Rows, SampleFlow, Samples, Summed, follow
 from caffe_batch.planning.edits.changes import Change
 
 
@@ -26,10 +26,10 @@ class BothSizes:
         gpus: GPUs that share each update.
         own_gpus: GPUs that share each update of the files as they are.
         summed_iter: Passes that make the batch which losses that are sums are summed over:
-            iter_size if None. Where the batch grows, that of the first phase.
+            iter_size if None. Where the batch grows, that of the first stage.
     """
 
-    model: Model
+    model: CaffeMemory
     batch_size: int
     iter_size: int
     gpus: int
@@ -62,7 +62,7 @@ class BothSizes:
         return self._alone.train_net(self.per_gpu)
 
     @cached_property
-    def stations(self) -> tuple[Station, ...]:
+    def flows(self) -> tuple[SampleFlow, ...]:
         """What becomes of the samples, layer by layer."""
         return follow(self.small, self._whole[0], self._whole[1])
 
@@ -98,7 +98,7 @@ class BothSizes:
         )  # fmt: skip
 
     @cached_property
-    def _alone(self) -> Model:
+    def _alone(self) -> CaffeMemory:
         return self.model if self.gpus == 1 else replace(self.model, gpus=1)
 
     @cached_property

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.audit.both_sizes import BothSizes
 
 
-def summed_losses(model: Model, batch_size: int) -> tuple[str, ...]:
+def summed_losses(model: CaffeMemory, batch_size: int) -> tuple[str, ...]:
     """Names of the layers whose loss is a sum over the batch, in the net's order.
 
     Args:
@@ -18,19 +18,19 @@ def summed_losses(model: Model, batch_size: int) -> tuple[str, ...]:
     """
     split = BothSizes(model, batch_size, iter_size=1, gpus=1)
     try:
-        stations = split.stations
+        flows = split.flows
     except ShapeError:  # at any size but this one
         return ()
     names = (
-        split.written(station.small).layer.name
-        for station in stations
-        for weight, top in zip(station.small.loss, station.tops, strict=True)
-        if weight and split.is_sum(top) and not split.hands_weight_on(station.small)
+        split.written(flow.small).layer.name
+        for flow in flows
+        for weight, top in zip(flow.small.loss, flow.tops, strict=True)
+        if weight and split.is_sum(top) and not split.hands_weight_on(flow.small)
     )
     return tuple(dict.fromkeys(names))
 
 
-def sums_remark(model: Model, batch_size: int, ratio: Fraction) -> str | None:
+def sums_remark(model: CaffeMemory, batch_size: int, ratio: Fraction) -> str | None:
     """What another effective batch does to losses that are sums; None if it does nothing.
 
     Args:

@@ -2,9 +2,9 @@
 
 Smith, Kindermans, Ying, Le: Don't Decay the Learning Rate, Increase the Batch Size (ICLR 2018).
 The noise of SGD goes with rate / batch while the batch is well below the records, so a batch that
-grows by 1/gamma anneals as a rate that drops by gamma does, with fewer updates. Each phase between
+grows by 1/gamma anneals as a rate that drops by gamma does, with fewer updates. Each stage between
 two drops is a solver of its own; Caffe hands the momentum from one to the next in a snapshot. The
-history there is a sum of rate x gradient: where the rate changes between phases, the old rate
+history there is a sum of rate x gradient: where the rate changes between stages, the old rate
 fades out of it as it does after a drop within one solver (sgd_solver.cpp, ComputeUpdateValue).
 """
 
@@ -42,15 +42,15 @@ class Schedule(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class Stage:
     """A part of the training with one batch and one learning rate.
 
     Attributes:
         first_epoch: Epochs done when it begins.
         epochs: How many it takes.
         updates_per_epoch: Updates in which its batch covers the records: rounded up.
-        first_update: Updates done when it begins, over all phases.
-        last_update: Updates done when it ends, over all phases: Caffe's max_iter.
+        first_update: Updates done when it begins, over all stages.
+        last_update: Updates done when it ends, over all stages: Caffe's max_iter.
         effective_batch: Samples per update.
         iter_size: Passes accumulated into one update.
         learning_rate: The rate of all its updates.
@@ -87,15 +87,15 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedPhase:
-    """A phase, and everything that it changes in the user's files.
+class PlannedStage:
+    """A stage, and everything that it changes in the user's files.
 
     Attributes:
-        phase: The phase.
+        stage: The stage.
         changes: All of them: those of the solver, of the split and of what is compensated.
     """
 
-    phase: Phase
+    stage: Stage
     changes: tuple[Change, ...]
 
 
@@ -107,17 +107,17 @@ def grow(
     schedule: Schedule = Schedule.GROW,
     max_batch: int | None = None,
     sharing: Sharing | None = None,
-) -> tuple[Phase, ...]:
-    """The phases of a recipe whose drops become growth of the batch.
+) -> tuple[Stage, ...]:
+    """The stages of a recipe whose drops become growth of the batch.
 
     After i drops the schedule means rate / batch = base_lr x gamma^i / effective_batch. The batch
     is the multiple of a pass that is nearest to effective_batch / gamma^i, up to the largest
-    allowed; the rate is what is then left. There are as many phases as the recipe has different
+    allowed; the rate is what is then left. There are as many stages as the recipe has different
     rates; each takes its epochs x ceil(records / batch) updates, rounded once, and at least one.
 
     Args:
-        decay: The recipe. Its base_lr is the first phase's rate.
-        effective_batch: Samples per update of the first phase.
+        decay: The recipe. Its base_lr is the first stage's rate.
+        effective_batch: Samples per update of the first stage.
         pass_samples: Samples of one forward/backward pass on all GPUs; they stay.
         schedule: Which drops become growth.
         max_batch: The largest effective batch; a tenth of the records if None.
@@ -145,17 +145,17 @@ def grow(
             decay.records, effective_batch, pass_samples, most, limit, told, sharing or Sharing()
         )
     largest = limit // pass_samples * pass_samples
-    phases: list[Phase] = []
+    stages: list[Stage] = []
     starts, ends = (Fraction(0), *decay.drops), (*decay.drops, decay.epochs)
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         grown = effective_batch / decay.gamma ** min(number, schedule.growths)
         batch = _whole_passes(grown, pass_samples, limit)
         rate = decay.base_lr * decay.gamma**number * Fraction(batch, effective_batch)
         per_epoch = -(-decay.records // batch)
-        done = phases[-1].last_update if phases else 0
+        done = stages[-1].last_update if stages else 0
         updates = whole_updates("max_iter", (end - start) * per_epoch)
-        phases.append(
-            Phase(
+        stages.append(
+            Stage(
                 first_epoch=start,
                 epochs=end - start,
                 updates_per_epoch=per_epoch,
@@ -164,10 +164,10 @@ def grow(
                 effective_batch=batch,
                 iter_size=batch // pass_samples,
                 learning_rate=float(rate),
-                reason=_reason(decay, start, phases[-1] if phases else None, batch, grown, largest),
+                reason=_reason(decay, start, stages[-1] if stages else None, batch, grown, largest),
             )
         )
-    return tuple(phases)
+    return tuple(stages)
 
 
 def _limit(
@@ -234,7 +234,7 @@ def _cannot_grow(
 def _reason(
     decay: StepDecay,
     start: Fraction,
-    before: Phase | None,
+    before: Stage | None,
     batch: int,
     grown: Fraction,
     largest: int,
@@ -243,7 +243,7 @@ def _reason(
     if before is None:
         return "the recipe's first rate"
     growth = Fraction(batch, before.effective_batch)
-    drop = 1 / (decay.gamma * growth)  # of the rate, against the phase before
+    drop = 1 / (decay.gamma * growth)  # of the rate, against the stage before
     at = (
         f"epoch {float(start):.6g}, where the recipe divides the rate by {_number(1 / decay.gamma)}"
     )

@@ -44,7 +44,7 @@ class LrScaling(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleWishes:
+class ScheduleOptions:
     """What the user wants of the schedule.
 
     Attributes:
@@ -111,40 +111,40 @@ class Rescaling:
 
 
 def schedule_changes(
-    solver: caffe_pb2.SolverParameter, scale: Rescaling, wishes: ScheduleWishes
+    solver: caffe_pb2.SolverParameter, scale: Rescaling, options: ScheduleOptions
 ) -> list[Change]:
     """What makes the recipe's schedule the plan's.
 
     Args:
         solver: The recipe's solver.
         scale: The two effective batches, and the data.
-        wishes: What the user wants of it.
+        options: What the user wants of it.
 
     Raises:
         InputError: Epochs are asked for and the records aren't known, or the lengths are too short
             or too long to be counted.
     """
     changes: list[Change] = []
-    if wishes.keep:
+    if options.keep:
         return changes
     run = scale.ratio
-    if wishes.epochs is not None:
-        run = scale.updates(wishes.epochs) / solver.max_iter
+    if options.epochs is not None:
+        run = scale.updates(options.epochs) / solver.max_iter
     length = whole_updates("max_iter", solver.max_iter * run)
     if run != 1:
-        changes += _run_length(solver, scale, length, wishes.epochs)
-        changes += rate_curve_changes(solver, run, length, wishes.epochs)
+        changes += _run_length(solver, scale, length, options.epochs)
+        changes += rate_curve_changes(solver, run, length, options.epochs)
     for field in INTERVALS:
-        changes += _interval(solver, scale, wishes, field, length)
+        changes += _interval(solver, scale, options, field, length)
     snapshot = next((c.after for c in changes if c.path == ("snapshot",)), solver.snapshot)
     changes += last_snapshot(solver, length, snapshot)
-    if wishes.lr_scaling is not LrScaling.NONE and scale.ratio != 1:
-        factor = wishes.lr_scaling.factor(1 / scale.ratio)
+    if options.lr_scaling is not LrScaling.NONE and scale.ratio != 1:
+        factor = options.lr_scaling.factor(1 / scale.ratio)
         before_rate = as_float32(solver.base_lr)
         changes.append(
             Change(
                 "solver", ("base_lr",), before_rate, as_float32(before_rate * factor),
-                f"{wishes.lr_scaling.value} scaling: x {factor:.4g} for "
+                f"{options.lr_scaling.value} scaling: x {factor:.4g} for "
                 f"{scale.batch} instead of {scale.own_batch} samples an update",
             )
         )  # fmt: skip
@@ -164,12 +164,12 @@ def _run_length(
 def _interval(
     solver: caffe_pb2.SolverParameter,
     scale: Rescaling,
-    wishes: ScheduleWishes,
+    options: ScheduleOptions,
     field: str,
     length: int,
 ) -> Iterator[Change]:
     """An interval keeps its epochs, but a run that is to be tested isn't left without a test."""
-    before, epochs = getattr(solver, field), wishes.lengths.get(field)
+    before, epochs = getattr(solver, field), options.lengths.get(field)
     if epochs is not None and (field == "snapshot" or solver.test_iter):
         exact = scale.updates(epochs)
         reason = f"every {epochs_text(epochs)}{rounding(exact)}"
@@ -212,7 +212,7 @@ def schedule_remarks(
 
     Args:
         before: The recipe's solver.
-        after: The plan's, of a plan without phases.
+        after: The plan's, of a plan without stages.
     """
     drops = len(rate_drops(before))
     if lost := max(0, drops - len(rate_drops(after))):

@@ -1,6 +1,6 @@
-"""What the phases of a growing batch change in the recipe's solver.
+"""What the stages of a growing batch change in the recipe's solver.
 
-Each phase is a solver of its own, with one rate and its own length; the number of updates goes on
+Each stage is a solver of its own, with one rate and its own length; the number of updates goes on
 from one to the next, so max_iter and all intervals count the updates of the whole run.
 """
 
@@ -12,7 +12,7 @@ from math import log
 
 from caffe_batch.planning.edits.changes import Change, iter_size_change
 from caffe_batch.planning.edits.solver_fields import epochs_text, set_field, whole_updates
-from caffe_batch.planning.schedule.growth import Phase
+from caffe_batch.planning.schedule.growth import Stage
 from caffe_batch.planning.schedule.rescaling import INTERVALS, last_snapshot
 from caffe_batch.planning.schedule.spacing import Stretch, spaced_tests
 from caffe_batch.schema import caffe_pb2
@@ -25,44 +25,44 @@ WORTH_A_WORD = Fraction(1, 200)
 FAR_OFF = log(1.5)
 
 
-def phase_changes(
+def stage_changes(
     solver: caffe_pb2.SolverParameter,
     decay: StepDecay,
-    phases: Sequence[Phase],
+    stages: Sequence[Stage],
     every: Mapping[str, Fraction] | None = None,
 ) -> tuple[tuple[Change, ...], ...]:
-    """What each phase changes in the recipe's solver.
+    """What each stage changes in the recipe's solver.
 
     Args:
         solver: The recipe's solver, in current syntax.
         decay: What it means.
-        phases: All phases.
+        stages: All stages.
         every: Epochs between two, by solver field, where the recipe's are not to be kept.
     """
     every = every or {}
-    tests = _test_spacings(solver, decay, phases, every)
-    intervals: tuple[int | None, ...] = spaced_tests(tests) if tests else (None,) * len(phases)
+    tests = _test_spacings(solver, decay, stages, every)
+    intervals: tuple[int | None, ...] = spaced_tests(tests) if tests else (None,) * len(stages)
     return tuple(
         (
-            *iter_size_change(solver, phase.iter_size),
-            *_rate_changes(solver, decay, phase),
-            *set_field(solver, "max_iter", phase.last_update, f"all updates up to {phase.end}"),
-            *_interval_changes(solver, decay, phase, every, interval),
-            *_end_snapshot(solver, decay, phase, every, more_follow=phase is not phases[-1]),
+            *iter_size_change(solver, stage.iter_size),
+            *_rate_changes(solver, decay, stage),
+            *set_field(solver, "max_iter", stage.last_update, f"all updates up to {stage.end}"),
+            *_interval_changes(solver, decay, stage, every, interval),
+            *_end_snapshot(solver, decay, stage, every, more_follow=stage is not stages[-1]),
         )
-        for phase, interval in zip(phases, intervals, strict=True)
+        for stage, interval in zip(stages, intervals, strict=True)
     )
 
 
 def _rate_changes(
-    solver: caffe_pb2.SolverParameter, decay: StepDecay, phase: Phase
+    solver: caffe_pb2.SolverParameter, decay: StepDecay, stage: Stage
 ) -> Iterator[Change]:
     before = float(decay.base_lr)
-    if phase.learning_rate != before:
+    if stage.learning_rate != before:
         scaled = "--lr-scaling: the recipe's first rate, for the effective batch"
-        reason = phase.reason if phase.first_update else scaled
-        yield Change("solver", ("base_lr",), before, phase.learning_rate, reason)
-    reason = "a phase has one rate; its drops are the phases' bounds"
+        reason = stage.reason if stage.first_update else scaled
+        yield Change("solver", ("base_lr",), before, stage.learning_rate, reason)
+    reason = "a stage has one rate; its drops are the stages' bounds"
     yield from set_field(solver, "lr_policy", "fixed", reason)
     for name in ("gamma", "stepsize"):
         if solver.HasField(name):
@@ -75,60 +75,60 @@ def _rate_changes(
 def _interval(
     solver: caffe_pb2.SolverParameter,
     decay: StepDecay,
-    phase: Phase,
+    stage: Stage,
     name: str,
     every: Mapping[str, Fraction],
 ) -> tuple[Fraction, str] | None:
     """An interval that keeps its epochs, unrounded, and why it changes; None for one not in use.
 
-    An epoch of the phase has another number of updates than one of the recipe.
+    An epoch of the stage has another number of updates than one of the recipe.
     """
     own = getattr(solver, name)
     if name in every and (name == "snapshot" or solver.test_iter):
-        return every[name] * phase.updates_per_epoch, f"every {epochs_text(every[name])}"
+        return every[name] * stage.updates_per_epoch, f"every {epochs_text(every[name])}"
     if own <= 0:
         return None
-    return own * Fraction(phase.updates_per_epoch, decay.updates_per_epoch), (
-        f"an epoch takes {phase.updates_per_epoch} updates instead of {decay.updates_per_epoch}"
+    return own * Fraction(stage.updates_per_epoch, decay.updates_per_epoch), (
+        f"an epoch takes {stage.updates_per_epoch} updates instead of {decay.updates_per_epoch}"
     )
 
 
 def _test_spacings(
     solver: caffe_pb2.SolverParameter,
     decay: StepDecay,
-    phases: Sequence[Phase],
+    stages: Sequence[Stage],
     every: Mapping[str, Fraction],
 ) -> list[Stretch]:
-    """How often each phase should test; empty where the recipe tests at update 0 at most."""
+    """How often each stage should test; empty where the recipe tests at update 0 at most."""
     seldom = solver.test_interval > solver.max_iter and "test_interval" not in every
     if seldom or not solver.test_iter:
         return []
     stretches = []
-    for phase in phases:
-        found = _interval(solver, decay, phase, "test_interval", every)
+    for stage in stages:
+        found = _interval(solver, decay, stage, "test_interval", every)
         if found is None:
             return []
-        stretches.append(Stretch(phase.first_update, phase.last_update, found[0]))
+        stretches.append(Stretch(stage.first_update, stage.last_update, found[0]))
     return stretches
 
 
 def _interval_changes(
     solver: caffe_pb2.SolverParameter,
     decay: StepDecay,
-    phase: Phase,
+    stage: Stage,
     every: Mapping[str, Fraction],
     test_interval: int | None,
 ) -> Iterator[Change]:
-    """Intervals keep their epochs; tests also meet the bounds of the phases."""
+    """Intervals keep their epochs; tests also meet the bounds of the stages."""
     for name in INTERVALS:
-        found = _interval(solver, decay, phase, name, every)
+        found = _interval(solver, decay, stage, name, every)
         if found is None:
             continue
         exact, reason = found
         updates = whole_updates(name, exact)
         if name == "test_interval" and test_interval is not None:
             if test_interval != updates:
-                reason += f", {float(exact):.6g}; each bound of the phases is to have one test"
+                reason += f", {float(exact):.6g}; each bound of the stages is to have one test"
             updates = test_interval
         yield from set_field(solver, name, updates, reason)
 
@@ -136,51 +136,51 @@ def _interval_changes(
 def _end_snapshot(
     solver: caffe_pb2.SolverParameter,
     decay: StepDecay,
-    phase: Phase,
+    stage: Stage,
     every: Mapping[str, Fraction],
     *,
     more_follow: bool,
 ) -> Iterator[Change]:
-    """A phase that others follow ends with a snapshot; the last one if the recipe does."""
+    """A stage that others follow ends with a snapshot; the last one if the recipe does."""
     if more_follow:
-        reason = "the next phase goes on from it"
+        reason = "the next stage goes on from it"
         yield from set_field(solver, "snapshot_after_train", True, reason)
-    elif found := _interval(solver, decay, phase, "snapshot", every):
+    elif found := _interval(solver, decay, stage, "snapshot", every):
         updates = whole_updates("snapshot", found[0])
-        yield from last_snapshot(solver, phase.last_update, updates)
+        yield from last_snapshot(solver, stage.last_update, updates)
 
 
 def growth_remarks(
     solver: caffe_pb2.SolverParameter,
     decay: StepDecay,
-    phases: Sequence[Phase],
+    stages: Sequence[Stage],
     every: Mapping[str, Fraction],
 ) -> Iterator[str]:
-    """What to know of the phases beside their changes, a sentence or two each.
+    """What to know of the stages beside their changes, a sentence or two each.
 
     Args:
         solver: The recipe's solver.
         decay: What it means.
-        phases: All phases.
-        every: As :func:`phase_changes` takes it.
+        stages: All stages.
+        every: As :func:`stage_changes` takes it.
     """
     samples = sum(
-        (phase.last_update - phase.first_update) * phase.effective_batch for phase in phases
+        (stage.last_update - stage.first_update) * stage.effective_batch for stage in stages
     )
     seen = Fraction(samples, decay.records)
     if abs(seen / decay.epochs - 1) >= WORTH_A_WORD:
         yield (
-            f"An epoch of a phase is records / batch updates, rounded up: "
+            f"An epoch of a stage is records / batch updates, rounded up: "
             f"{float(decay.epochs):.6g} of them see the records {float(seen):.6g} times, and that "
             "is the epoch that training shows."
         )
-    tests = _test_spacings(solver, decay, phases, every)
+    tests = _test_spacings(solver, decay, stages, every)
     for number, (stretch, interval) in enumerate(
         zip(tests, spaced_tests(tests) if tests else (), strict=True), start=1
     ):
         if stretch.off(interval) > FAR_OFF:
             yield (
-                f"Phase {number} tests every {interval} updates instead of "
+                f"Stage {number} tests every {interval} updates instead of "
                 f"{float(stretch.spacing):.6g}: Caffe tests at multiples of test_interval, and "
-                "each bound of the phases is to have one test."
+                "each bound of the stages is to have one test."
             )

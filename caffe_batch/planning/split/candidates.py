@@ -44,7 +44,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitWishes:
+class SplitOptions:
     """What the user wants of a split, beside its product.
 
     Attributes:
@@ -164,7 +164,7 @@ def choose(
 
 
 def splits(
-    effective_batch: int, sharing: Sharing, wishes: SplitWishes, largest: int
+    effective_batch: int, sharing: Sharing, options: SplitOptions, largest: int
 ) -> list[tuple[int, int]]:
     """Every (batch_size, iter_size) that may be taken, largest batch_size first.
 
@@ -174,45 +174,45 @@ def splits(
     Args:
         effective_batch: Samples per update.
         sharing: GPUs, and what a batch_size means.
-        wishes: What the user wants of it.
+        options: What the user wants of it.
         largest: No neighbour has a larger batch_size: it wouldn't fit.
 
     Raises:
         InputError: There is none; says which ones would do.
     """
-    if not wishes.tolerance:
+    if not options.tolerance:
         samples_per_gpu(effective_batch, sharing.gpus)
     found = {
         pair
-        for pair in _near(effective_batch, sharing, wishes, largest)
-        if wishes.batch_size in (None, pair[0]) and wishes.iter_size in (None, pair[1])
+        for pair in _near(effective_batch, sharing, options, largest)
+        if options.batch_size in (None, pair[0]) and options.iter_size in (None, pair[1])
     }
     if not found:
-        raise _no_split(effective_batch, sharing, wishes)
+        raise _no_split(effective_batch, sharing, options)
     return sorted(found, key=lambda pair: (-pair[0], pair[1]))
 
 
 def _near(
-    wanted: int, sharing: Sharing, wishes: SplitWishes, largest: int
+    wanted: int, sharing: Sharing, options: SplitOptions, largest: int
 ) -> Iterator[tuple[int, int]]:
     """The exact splits, and those within the tolerance."""
     if wanted % sharing.gpus == 0:
         share = wanted // sharing.each
         for size in divisors(share // sharing.unit):
             yield size * sharing.unit, share // (size * sharing.unit)
-    if not wishes.tolerance:
+    if not options.tolerance:
         return
     small = range(1, min(isqrt(wanted), MOST_NEIGHBOURS) + 1)
     sizes = [sharing.unit * n for n in (*small, largest // sharing.unit) if n]
-    sizes += [n for n in [wishes.batch_size] if n]
-    counts = [*small] + [n for n in [wishes.iter_size] if n]
+    sizes += [n for n in [options.batch_size] if n]
+    counts = [*small] + [n for n in [options.iter_size] if n]
     pairs = [(size, count) for size in sizes for count in _times(wanted, size * sharing.each)]
     for count in counts:
         for size in _times(wanted, count * sharing.each * sharing.unit):
             fits = max(1, min(size, largest // sharing.unit))
             pairs.append((fits * sharing.unit, count))
     for size, count in pairs:
-        if abs(size * count * sharing.each - wanted) <= wishes.tolerance * wanted:
+        if abs(size * count * sharing.each - wanted) <= options.tolerance * wanted:
             yield size, count
 
 
@@ -221,21 +221,21 @@ def _times(wanted: int, unit: int) -> tuple[int, int]:
     return max(1, wanted // unit), -(-wanted // unit)
 
 
-def _no_split(wanted: int, sharing: Sharing, wishes: SplitWishes) -> InputError:
+def _no_split(wanted: int, sharing: Sharing, options: SplitOptions) -> InputError:
     pinned = [
         f"{name} {value}"
-        for name, value in (("batch_size", wishes.batch_size), ("iter_size", wishes.iter_size))
+        for name, value in (("batch_size", options.batch_size), ("iter_size", options.iter_size))
         if value is not None
     ]
     if not pinned:
         below = wanted - wanted % sharing.gpus
         return InputError(
-            f"no effective batch within {float(wishes.tolerance):.3g} of {wanted} can be shared "
+            f"no effective batch within {float(options.tolerance):.3g} of {wanted} can be shared "
             f"by {sharing.gpus} GPUs exactly",
             hint=f"The nearest that can are {below} and {below + sharing.gpus}.",
         )
-    unit = sharing.each * (wishes.batch_size or 1) * (wishes.iter_size or 1)
-    if wishes.batch_size is None:
+    unit = sharing.each * (options.batch_size or 1) * (options.iter_size or 1)
+    if options.batch_size is None:
         unit *= sharing.unit
     near = sorted({max(1, wanted // unit) * unit, -(-wanted // unit) * unit})
     each = f" on {sharing.gpus} GPUs" if sharing.gpus > 1 else ""
@@ -249,7 +249,7 @@ def _no_split(wanted: int, sharing: Sharing, wishes: SplitWishes) -> InputError:
 def make_candidates(
     effective_batch: int,
     sharing: Sharing,
-    wishes: SplitWishes,
+    options: SplitOptions,
     usable_bytes: int,
     peaks: Callable[[Sequence[int]], Mapping[int, int | str]],
 ) -> list[Candidate]:
@@ -258,15 +258,15 @@ def make_candidates(
     Args:
         effective_batch: Samples per update.
         sharing: GPUs, and what a batch_size means.
-        wishes: What the user wants of it.
+        options: What the user wants of it.
         usable_bytes: The budget less the reserve.
         peaks: The predicted peak at each of some batch sizes, in bytes, or in words why Caffe
             refuses it.
     """
     check_effective_batch(effective_batch, sharing.gpus)
-    upper = ceil(effective_batch * (1 + wishes.tolerance) / sharing.each)
-    largest = largest_that_fits(upper, usable_bytes, peaks) if wishes.tolerance else upper
-    pairs = splits(effective_batch, sharing, wishes, largest)
+    upper = ceil(effective_batch * (1 + options.tolerance) / sharing.each)
+    largest = largest_that_fits(upper, usable_bytes, peaks) if options.tolerance else upper
+    pairs = splits(effective_batch, sharing, options, largest)
     known = peaks(list(dict.fromkeys(size for size, _ in pairs)))
     candidates = []
     for size, count in pairs:
@@ -327,10 +327,10 @@ def good_neighbours(
     twice = 2 * chosen.batch_size
     if chosen.iter_size < 2 or not _fits(peaks([twice])[twice], usable_bytes):
         return []
-    wishes = SplitWishes(tolerance=NEIGHBOURHOOD)
+    options = SplitOptions(tolerance=NEIGHBOURHOOD)
     near = [
         each
-        for each in make_candidates(effective_batch, sharing, wishes, usable_bytes, peaks)
+        for each in make_candidates(effective_batch, sharing, options, usable_bytes, peaks)
         if each.fits and 2 * each.iter_size <= chosen.iter_size
     ]
     fewest = min((each.iter_size for each in near), default=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from caffe_batch.errors import NetError
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.samples import Rows, Summed, follow
@@ -62,7 +62,7 @@ class NetTest:
         return sorted({*exact, *(size for size in halves if size >= least)})
 
 
-def planned_tests(model: Model, records: Sequence[int | None]) -> list[NetTest]:
+def planned_tests(model: CaffeMemory, records: Sequence[int | None]) -> list[NetTest]:
     """The test nets whose batch size can be planned.
 
     Args:
@@ -170,7 +170,7 @@ def largest_that_fit(
 
 
 def changes_of_tests(
-    recipe: Recipe, model: Model, tests: Sequence[NetTest], sizes: Sequence[int]
+    recipe: Recipe, model: CaffeMemory, tests: Sequence[NetTest], sizes: Sequence[int]
 ) -> list[Change]:
     """What the test nets' batches change in the files.
 
@@ -212,7 +212,7 @@ def _why(test: NetTest, size: int) -> str:
     return f"one test covers the {test.records:,} records once{extra}"
 
 
-def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
+def finding_of_test(model: CaffeMemory, test: NetTest, size: int) -> Finding | None:
     """Whether the score of other test batches is the same score; None if the batches stay.
 
     Args:
@@ -228,10 +228,10 @@ def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
     )
     used = {i for node in small.nodes for i in node.bottoms}
     uneven = []
-    for station in follow(small, large, 2):
-        if station.coupling.carries or station.problem:
-            uneven.append(station.small.layer.name)
-        for index, state in zip(station.small.tops, station.tops, strict=True):
+    for flow in follow(small, large, 2):
+        if flow.coupling.carries or flow.problem:
+            uneven.append(flow.small.layer.name)
+        for index, state in zip(flow.small.tops, flow.tops, strict=True):
             fair = isinstance(state, Rows) or (isinstance(state, Summed) and state.factor == 1)
             if index not in used and not fair:
                 uneven.append(small.blobs[index].name)
@@ -257,6 +257,6 @@ def finding_of_test(model: Model, test: NetTest, size: int) -> Finding | None:
     )  # fmt: skip
 
 
-def _only(model: Model, test: NetTest, size: int) -> tuple[int | None, ...]:
+def _only(model: CaffeMemory, test: NetTest, size: int) -> tuple[int | None, ...]:
     number = len(model.recipe.tests)
     return tuple(size if i == test.number else None for i in range(number))

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from caffe_batch.errors import DoesNotFitError
 from caffe_batch.memory.ledger import LayerBytes
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.batch import written_out
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.sizes import format_size
 
 
-def does_not_fit(model: Model, budget: Budget, candidates: Sequence[Candidate]) -> DoesNotFitError:
+def does_not_fit(
+    model: CaffeMemory, budget: Budget, candidates: Sequence[Candidate]
+) -> DoesNotFitError:
     """The error for a budget that not even the smallest batch fits, with the costliest layers.
 
     Args:

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from caffe_batch.errors import DoesNotFitError, InputError, NetError
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change, applied, inside_solver
 from caffe_batch.planning.plan import Plan
-from caffe_batch.planning.planner import Wishes, make_plan
-from caffe_batch.planning.split.candidates import SplitWishes
+from caffe_batch.planning.planner import PlanOptions, make_plan
+from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.schema import caffe_pb2
 
 Size = tuple[int, int]
@@ -51,7 +51,7 @@ class InputSize:
     notes: tuple[str, ...]
 
 
-def largest_input(model: Model, budget: Budget, wishes: Wishes) -> InputSize:
+def largest_input(model: CaffeMemory, budget: Budget, options: PlanOptions) -> InputSize:
     """The largest input size, below the recipe's, at which the whole batch fits in one pass.
 
     Every size is planned, from the largest down, until one fits: what Caffe takes and what it
@@ -60,14 +60,14 @@ def largest_input(model: Model, budget: Budget, wishes: Wishes) -> InputSize:
     Args:
         model: The memory model of the recipe.
         budget: The memory allowed.
-        wishes: What a plan of the full batch is to be.
+        options: What a plan of the full batch is to be.
 
     Raises:
         InputError: The net has no size that could be smaller, or Caffe takes no smaller one.
         DoesNotFitError: No size fits.
     """
     scale, fields = _scale(model)
-    whole = replace(wishes, split=SplitWishes(iter_size=1))
+    whole = replace(options, split=SplitOptions(iter_size=1))
     refused: dict[Size, str] = {}
     missing = 0
     for length in range(scale.largest, 0, -1):
@@ -178,7 +178,7 @@ class _Scale:
             )
 
 
-def _scale(model: Model) -> tuple[_Scale, list[tuple[Change, int]]]:
+def _scale(model: CaffeMemory) -> tuple[_Scale, list[tuple[Change, int]]]:
     """The scale, and a change to be filled in for each number, with the size it stands for.
 
     Raises:
@@ -309,7 +309,7 @@ def _sides(message: str, height: int, width: int) -> tuple[_Field, ...]:
     )
 
 
-def _reshaped(model: Model, smaller: Model, batch_size: int) -> tuple[str, ...]:
+def _reshaped(model: CaffeMemory, smaller: CaffeMemory, batch_size: int) -> tuple[str, ...]:
     """The layers whose parameters follow the size."""
     before = model.train_net(batch_size).param_shapes
     after = smaller.train_net(batch_size).param_shapes

@@ -46,13 +46,13 @@ from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.memory.engine import Engine
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
-from caffe_batch.planning.planner import Wishes, make_plan
+from caffe_batch.planning.planner import PlanOptions, make_plan
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.planning.schedule.rescaling import ADAPTIVE
-from caffe_batch.planning.split.candidates import SplitWishes
+from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.planning.strategies.input_size import largest_input
 from caffe_batch.planning.strategies.strategy import Setting, Strategy
 from caffe_batch.solver.numbers import as_float32
@@ -98,14 +98,14 @@ class Strategies:
 
 
 def find_strategies(
-    model: Model, budget: Budget, wishes: Wishes, host_bytes: int | None = None
+    model: CaffeMemory, budget: Budget, options: PlanOptions, host_bytes: int | None = None
 ) -> Strategies:
     """Every way to train the recipe within a budget.
 
     Args:
         model: The memory model of the recipe, on one GPU or in CPU mode.
         budget: The memory allowed.
-        wishes: Effective batch, schedule and records; a split and a scaling of the rate are the
+        options: Effective batch, schedule and records; a split and a scaling of the rate are the
             ways' own.
         host_bytes: Memory of this machine that Caffe's CPU mode could have, None if unknown.
 
@@ -113,7 +113,7 @@ def find_strategies(
         DoesNotFitError: Not even one sample fits.
         InputError: No plan is possible at all.
     """
-    setting = Setting(model, budget, wishes, host_bytes, make_plan(model, budget, wishes))
+    setting = Setting(model, budget, options, host_bytes, make_plan(model, budget, options))
     return Strategies(setting, tuple(_try(setting, *way) for way in WAYS.items()))
 
 
@@ -193,7 +193,7 @@ def _momentum_alone(setting: Setting, name: str, title: str) -> Strategy:
 def _smaller_input(setting: Setting, name: str, title: str) -> Strategy:
     if setting.passes == 1:
         raise InputError("the whole batch fits as it is")
-    found = largest_input(setting.model, setting.budget, setting.wishes_of_batch)
+    found = largest_input(setting.model, setting.budget, setting.options_of_batch)
     (height, width), (own_height, own_width) = found.size, found.own
     said = f"Images of {height} x {width} instead of {own_height} x {own_width}: another task."
     return setting.strategy(name, title, found.plan, warnings=(said, *found.notes))
@@ -201,9 +201,9 @@ def _smaller_input(setting: Setting, name: str, title: str) -> Strategy:
 
 def _grow(setting: Setting, name: str, title: str) -> Strategy:
     plan = make_plan(
-        setting.model, setting.budget, replace(setting.wishes_of_batch, growth=Schedule.GROW)
+        setting.model, setting.budget, replace(setting.options_of_batch, growth=Schedule.GROW)
     )
-    last = plan.phases[-1].phase
+    last = plan.stages[-1].stage
     said = f"Up to {last.effective_batch} samples an update; the noise falls as in the recipe."
     return setting.strategy(name, title, plan, warnings=(said,))
 
@@ -213,8 +213,8 @@ def _cpu(setting: Setting, name: str, title: str) -> Strategy:
         raise InputError("the memory asked for is the host's already")
     model = replace(setting.model, mode="cpu", engine=Engine.CAFFE, half=False)
     budget = _NO_LIMIT if setting.host_bytes is None else Budget(setting.host_bytes, 0)
-    wishes = replace(setting.wishes_of_batch, split=SplitWishes(iter_size=1))
-    plan = make_plan(model, budget, wishes)
+    options = replace(setting.options_of_batch, split=SplitOptions(iter_size=1))
+    plan = make_plan(model, budget, options)
     said = ["Many times slower than a GPU; time is what it costs."]
     if setting.host_bytes is None:
         said.append("How much memory this machine has isn't known.")

@@ -10,12 +10,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from caffe_batch.memory.predict import Model
+from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change, applied
 from caffe_batch.planning.plan import Plan
-from caffe_batch.planning.planner import Wishes, make_plan
-from caffe_batch.planning.split.candidates import SplitWishes
+from caffe_batch.planning.planner import PlanOptions, make_plan
+from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.solver.numbers import as_float32
 
 #: Caffe's update rules whose steps are an average of gradients by momentum.
@@ -82,14 +82,14 @@ class Setting:
     Attributes:
         model: The memory model of the recipe.
         budget: The memory allowed.
-        wishes: The plan asked for: effective batch, schedule, records.
+        options: The plan asked for: effective batch, schedule, records.
         host_bytes: Memory of this machine that Caffe's CPU mode could have, None if unknown.
         accumulated: The plan that keeps the recipe's batch by accumulation.
     """
 
-    model: Model
+    model: CaffeMemory
     budget: Budget
-    wishes: Wishes
+    options: PlanOptions
     host_bytes: int | None
     accumulated: Plan
 
@@ -119,10 +119,10 @@ class Setting:
         return self.model.recipe.solver.type in AVERAGING
 
     @cached_property
-    def wishes_of_batch(self) -> Wishes:
-        """The wishes with the recipe's batch and schedule written out."""
-        schedule = replace(self.wishes.schedule, recipe_batch=self.accumulated.recipe_batch)
-        return replace(self.wishes, effective_batch=self.batch, schedule=schedule)
+    def options_of_batch(self) -> PlanOptions:
+        """The options with the recipe's batch and schedule written out."""
+        schedule = replace(self.options.schedule, recipe_batch=self.accumulated.recipe_batch)
+        return replace(self.options, effective_batch=self.batch, schedule=schedule)
 
     @cached_property
     def full_batch_bytes(self) -> int | None:
@@ -139,21 +139,21 @@ class Setting:
 
     def small_plan(self, changes: tuple[Change, ...] = (), remarks: tuple[str, ...] = ()) -> Plan:
         """The plan of an update after each small batch, with these changes of the solver."""
-        wishes, batch = self.wishes_of_batch, self.accumulated.batch_size
-        schedule = wishes.schedule
-        if schedule.epochs is not None and wishes.train_records:
+        options, batch = self.options_of_batch, self.accumulated.batch_size
+        schedule = options.schedule
+        if schedule.epochs is not None and options.train_records:
             # As many samples as the accumulated plan sees, its rounding included.
             samples = updates_of(self.model, self.accumulated) * self.batch
-            schedule = replace(schedule, epochs=Fraction(samples, wishes.train_records))
-        wishes = replace(
-            wishes,
+            schedule = replace(schedule, epochs=Fraction(samples, options.train_records))
+        options = replace(
+            options,
             effective_batch=batch,
-            split=SplitWishes(batch_size=batch, iter_size=1),
+            split=SplitOptions(batch_size=batch, iter_size=1),
             schedule=schedule,
             summed_iter=self.passes,  # a sum weighs a sample as in the recipe's batch
         )
         model = replace(self.model, recipe=applied(self.model.recipe, changes))
-        plan = make_plan(model, self.budget, wishes)
+        plan = make_plan(model, self.budget, options)
         return replace(plan, changes=(*changes, *plan.changes), remarks=remarks)
 
     def strategy(
@@ -183,7 +183,7 @@ class Setting:
         )
 
 
-def updates_of(model: Model, plan: Plan) -> int:
-    """The updates of a plan: max_iter, that of the last phase."""
-    changes = plan.phases[-1].changes if plan.phases else plan.changes
+def updates_of(model: CaffeMemory, plan: Plan) -> int:
+    """The updates of a plan: max_iter, that of the last stage."""
+    changes = plan.stages[-1].changes if plan.stages else plan.changes
     return applied(model.recipe, changes).solver.max_iter

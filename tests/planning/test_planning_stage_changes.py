@@ -1,4 +1,4 @@
-"""What the phases of a growing batch change in the solver: rates, lengths, tests, snapshots."""
+"""What the stages of a growing batch change in the solver: rates, lengths, tests, snapshots."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from caffe_batch.planning.schedule.growth import Phase, Schedule, grow
-from caffe_batch.planning.schedule.stage_changes import growth_remarks, phase_changes
+from caffe_batch.planning.schedule.growth import Schedule, Stage, grow
+from caffe_batch.planning.schedule.stage_changes import growth_remarks, stage_changes
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.decay import step_decay
 
@@ -28,18 +28,18 @@ def solver_of(**fields: Any) -> caffe_pb2.SolverParameter:
 PAPER = step_decay(solver_of(), RECORDS, 128)
 
 
-def paper(schedule: Schedule = Schedule.GROW) -> tuple[Phase, ...]:
+def paper(schedule: Schedule = Schedule.GROW) -> tuple[Stage, ...]:
     return grow(PAPER, effective_batch=128, pass_samples=64, schedule=schedule, max_batch=5120)
 
 
 def fields_of(solver: caffe_pb2.SolverParameter, **every: Fraction) -> list[dict[str, Any]]:
-    changes = phase_changes(solver, PAPER, paper(), every)
-    return [{change.field: change.after for change in phase} for phase in changes]
+    changes = stage_changes(solver, PAPER, paper(), every)
+    return [{change.field: change.after for change in stage} for stage in changes]
 
 
-def test_all_that_a_phase_changes() -> None:
+def test_all_that_a_stage_changes() -> None:
     solver = solver_of(snapshot_after_train=False)
-    _, changes, _, last = phase_changes(solver, PAPER, paper())
+    _, changes, _, last = stage_changes(solver, PAPER, paper())
     assert [(change.field, change.before, change.after) for change in changes] == [
         ("iter_size", 1, 10),
         ("lr_policy", "multistep", "fixed"),
@@ -59,10 +59,10 @@ def test_all_that_a_phase_changes() -> None:
 
 
 def test_each_bound_of_the_paper_is_tested_once() -> None:
-    fields, phases = fields_of(solver_of()), paper()
+    fields, stages = fields_of(solver_of()), paper()
     intervals = [391, *(each["test_interval"] for each in fields[1:])]
     assert "test_interval" not in fields[0]
-    bounds = [phase.last_update for phase in phases]
+    bounds = [stage.last_update for stage in stages]
     for bound, before, after in zip(bounds, intervals, intervals[1:], strict=False):
         assert (bound % before == 0) + (bound % after == 0) == 1
     assert bounds[-1] % intervals[-1] == 0
@@ -72,11 +72,11 @@ def test_each_bound_of_the_paper_is_tested_once() -> None:
 
 def test_a_reason_says_what_is_moved() -> None:
     (change,) = (
-        each for each in phase_changes(solver_of(), PAPER, paper())[1] if
+        each for each in stage_changes(solver_of(), PAPER, paper())[1] if
         each.field == "test_interval"
     )  # fmt: skip
     assert change.reason == (
-        "an epoch takes 79 updates instead of 391, 79; each bound of the phases is to have one test"
+        "an epoch takes 79 updates instead of 391, 79; each bound of the stages is to have one test"
     )
 
 
@@ -84,18 +84,18 @@ def test_a_reason_says_what_is_moved() -> None:
     "fields", [{"test_iter": []}, {"test_interval": 10**6}], ids=["no test net", "never"]
 )
 def test_who_never_tests_gets_no_test(fields: dict[str, Any]) -> None:
-    for each, phase in zip(fields_of(solver_of(**fields)), paper(), strict=True):
+    for each, stage in zip(fields_of(solver_of(**fields)), paper(), strict=True):
         interval = each.get("test_interval", fields.get("test_interval", 391))
-        exact = fields.get("test_interval", 391) * Fraction(phase.updates_per_epoch, 391)
+        exact = fields.get("test_interval", 391) * Fraction(stage.updates_per_epoch, 391)
         assert abs(interval - exact) <= Fraction(1, 2)
 
 
 def test_epochs_between_tests() -> None:
-    phases = paper()
+    stages = paper()
     spaced = fields_of(solver_of(), test_interval=Fraction(10))
-    for each, phase in zip(spaced, phases, strict=True):
-        assert 5 < each["test_interval"] / phase.updates_per_epoch < 20
-    assert phases[-1].last_update % spaced[-1]["test_interval"] == 0
+    for each, stage in zip(spaced, stages, strict=True):
+        assert 5 < each["test_interval"] / stage.updates_per_epoch < 20
+    assert stages[-1].last_update % spaced[-1]["test_interval"] == 0
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_how_often_the_records_are_seen_is_told() -> None:
     """1437 records in batches of 128: 12 updates an epoch, for 1536 samples."""
     solver = solver_of(stepvalue=[120], max_iter=240, test_interval=12)
     decay = step_decay(solver, 1437, 128)
-    phases = grow(decay, effective_batch=128, pass_samples=64, max_batch=640)
-    samples = sum((each.last_update - each.first_update) * each.effective_batch for each in phases)
-    (remark,) = growth_remarks(solver, decay, phases, {})
+    stages = grow(decay, effective_batch=128, pass_samples=64, max_batch=640)
+    samples = sum((each.last_update - each.first_update) * each.effective_batch for each in stages)
+    (remark,) = growth_remarks(solver, decay, stages, {})
     assert remark == (
-        "An epoch of a phase is records / batch updates, rounded up: 20 of them see the records "
+        "An epoch of a stage is records / batch updates, rounded up: 20 of them see the records "
         f"{samples / 1437:.6g} times, and that is the epoch that training shows."
     )
     exact = step_decay(solver, 1280, 128)
@@ -127,14 +127,14 @@ def test_how_often_the_records_are_seen_is_told() -> None:
 
 
 def test_tests_far_from_where_they_should_be_are_told() -> None:
-    """The last phase ends at update 29243, a prime: only that can be its interval."""
+    """The last stage ends at update 29243, a prime: only that can be its interval."""
     solver = solver_of(max_iter=78317)
     decay = step_decay(solver, RECORDS, 128)
-    phases = grow(decay, effective_batch=128, pass_samples=64, max_batch=5120)
-    assert phases[-1].last_update == 29243
-    fields = {change.field: change.after for change in phase_changes(solver, decay, phases)[-1]}
+    stages = grow(decay, effective_batch=128, pass_samples=64, max_batch=5120)
+    assert stages[-1].last_update == 29243
+    fields = {change.field: change.after for change in stage_changes(solver, decay, stages)[-1]}
     assert fields["test_interval"] == 29243
-    assert [each for each in growth_remarks(solver, decay, phases, {}) if "tests" in each] == [
-        "Phase 4 tests every 29243 updates instead of 10: Caffe tests at multiples of "
-        "test_interval, and each bound of the phases is to have one test."
+    assert [each for each in growth_remarks(solver, decay, stages, {}) if "tests" in each] == [
+        "Stage 4 tests every 29243 updates instead of 10: Caffe tests at multiples of "
+        "test_interval, and each bound of the stages is to have one test."
     ]

@@ -1,4 +1,4 @@
-"""The table of a schedule's phases."""
+"""The table of a schedule's stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from caffe_batch.planning.schedule.growth import grow
-from caffe_batch.reporting.phases_view import phases_view
+from caffe_batch.reporting.stages_view import stages_view
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.decay import step_decay
 
@@ -31,7 +31,7 @@ def test_the_schedule_of_the_paper() -> None:
     )  # fmt: skip
     decay = step_decay(solver, 50_000, 128)
     console = Console(file=io.StringIO(), width=240, force_terminal=False)
-    console.print(phases_view(grow(decay, effective_batch=128, pass_samples=64, max_batch=5120)))
+    console.print(stages_view(grow(decay, effective_batch=128, pass_samples=64, max_batch=5120)))
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert "\n".join(lines) + "\n" == SHOWN
