@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_batch.cli.options import (
+    build_options,
     console,
-    engine_options,
     json_option,
     load_recipe,
     net_argument,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Device memory of a GPU, or host memory in CPU mode.",
 )
-@engine_options
+@build_options
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
@@ -70,6 +70,7 @@ def memory(
     batch_size: int | None,
     mode: Mode,
     engine: str,
+    build: str,
     half: bool,
     gpus: int,
     by: str,
@@ -83,13 +84,17 @@ def memory(
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
     Without a solver, plain SGD without a test net is assumed.
     """
-    from caffe_batch.memory import CaffeMemory, Engine
+    from caffe_batch import engines
+    from caffe_batch.memory import Build
     from caffe_batch.reporting.memory_table import memory_json
 
     recipe, sources = load_recipe(
         net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
     )
-    model = CaffeMemory(recipe, sources, mode, allow_unknown, Engine(engine), gpus, half)
+    model = engines.find(engine).memory_model(
+        recipe, sources, mode,
+        allow_unknown=allow_unknown, build=Build(build), gpus=gpus, half=half,
+    )  # fmt: skip
     train = model.train_net(batch_size)
     tests = model.test_nets(batch_size)
     prediction = model.of(train, tests)
@@ -128,7 +133,7 @@ def _draw(
 
 
 def _print_table(prediction: Prediction, *, by_type: bool, top: int | None, tested: bool) -> None:
-    from caffe_batch.memory import Engine
+    from caffe_batch.memory import Build
     from caffe_batch.reporting.memory_table import memory_table
     from caffe_batch.sizes import format_size
 
@@ -149,9 +154,9 @@ def _print_table(prediction: Prediction, *, by_type: bool, top: int | None, test
             f"cudaMalloc rounds that up by {format_size(prediction.rounding_bytes)} "
             f"({prediction.rounding_bytes:,} bytes)."
         )
-    if prediction.engine is Engine.CUDNN and prediction.uncertain_bytes:
+    if prediction.build is Build.CUDNN and prediction.uncertain_bytes:
         out.print("Counted is the most that cuDNN's workspaces can take: Caffe's limit.")
-    if prediction.engine is Engine.NVCAFFE:
+    if prediction.build is Build.NVCAFFE:
         out.print(
             "For NVCaffe all figures are estimates; the workspace that its convolutions share "
             "isn't counted: it takes what is free, up to half of the GPU's memory."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from caffe_batch import engines
 from caffe_batch.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -83,8 +84,30 @@ net_options = option_group(
 )
 
 
-#: The options that say which build of Caffe is meant; ``engine`` comes as its name.
-engine_options = option_group(
+class EngineName(click.Choice[str]):
+    """The name of an engine. The builds of Caffe, which ``--engine`` once meant, are explained."""
+
+    _builds = ("cudnn", "nvcaffe")
+
+    def __init__(self) -> None:
+        super().__init__(engines.NAMES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in self._builds:
+            self.fail(f"{value!r} is a build of Caffe, not an engine: say --build {value}.")
+        return super().convert(value, param, ctx)
+
+
+engine_option = click.option(
+    "--engine",
+    type=EngineName(),
+    default=engines.DEFAULT,
+    show_default=True,
+    help="What trains.",
+)
+
+#: The options that say what trains: the engine, and which build of Caffe; both come as names.
+build_options = option_group(
     click.option(
         "--half",
         is_flag=True,
@@ -92,13 +115,14 @@ engine_options = option_group(
         "default_backward_type.",
     ),
     click.option(
-        "--engine",
+        "--build",
         type=click.Choice(["caffe", "cudnn", "nvcaffe"]),
         default="caffe",
         show_default=True,
-        help="The GPU build: Caffe without cuDNN (exact), with cuDNN (bounds), or NVIDIA's "
-        "fork (an estimate).",
+        help="The build of Caffe whose GPU memory is predicted: without cuDNN (exact), with cuDNN "
+        "(bounds), or NVIDIA's fork (an estimate).",
     ),
+    engine_option,
 )
 
 

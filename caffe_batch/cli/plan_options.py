@@ -8,7 +8,7 @@ from fractions import Fraction
 import click
 
 from caffe_batch.cli.options import (
-    engine_options,
+    build_options,
     net_options,
     no_compensate_option,
     option_group,
@@ -169,7 +169,7 @@ schedule_options = option_group(
 
 #: All options that describe a plan.
 plan_options = option_group(
-    engine_options,
+    build_options,
     records_options,
     schedule_options,
     split_options,

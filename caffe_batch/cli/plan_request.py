@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_batch import engines
 from caffe_batch.cli.options import load_recipe
 from caffe_batch.errors import InputError
 
@@ -33,6 +34,7 @@ class NetRequest:
     gpu_memory: str | None
     mode: Mode
     engine: str
+    build: str
     half: bool
     reserve: str | None
 
@@ -111,7 +113,7 @@ class PlanRequest(NetRequest):
     def prepare(self) -> Prepared:
         """Reads the files; notes and warnings go to stderr."""
         from caffe_batch.jobs.job_files import with_solver
-        from caffe_batch.memory import CaffeMemory, Engine
+        from caffe_batch.memory import Build
         from caffe_batch.solver.checks import check_solver
 
         self._check()
@@ -124,10 +126,13 @@ class PlanRequest(NetRequest):
             recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
         )
         check_solver(recipe.solver, recipe.solver_path)
-        engine = Engine(self.engine)
-        model = CaffeMemory(
-            recipe, sources, self.mode, self.allow_unknown, engine, self.gpus, self.half
-        )
+        model = engines.find(self.engine).memory_model(
+            recipe, sources, self.mode,
+            allow_unknown=self.allow_unknown,
+            build=Build(self.build),
+            gpus=self.gpus,
+            half=self.half,
+        )  # fmt: skip
         options = self._options(recipe, sources)
         if recipe.solver_path is None:
             click.echo(

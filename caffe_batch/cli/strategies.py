@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_batch.cli.options import (
+    build_options,
     console,
-    engine_options,
     json_option,
     net_argument,
     net_options,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: The options that describe the recipe and the memory; a PlanRequest takes them.
 strategies_options = option_group(
-    engine_options,
+    build_options,
     records_options,
     recipe_batch_option,
     test_every_option,

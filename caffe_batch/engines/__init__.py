@@ -1,1 +1,42 @@
-"""What trains: an engine each."""
+"""What trains: one package for each engine, and the interface that all of them have.
+
+Nothing outside this package asks which engine it is: everything else holds an
+:class:`~caffe_batch.engines.base.Engine`, found by the name that plan.json or ``--engine`` gives.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from caffe_batch.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from caffe_batch.engines.base import Engine
+
+#: The engine where nobody names one.
+DEFAULT = "caffe"
+
+# Their modules are imported when they are asked for: --help needs only the names.
+_MODULES = {"caffe": "caffe_batch.engines.caffe.engine"}
+
+#: The names of the engines, as plan.json and ``--engine`` spell them.
+NAMES = tuple(_MODULES)
+
+
+def find(name: str = DEFAULT) -> Engine:
+    """The engine of that name.
+
+    >>> find("caffe").title
+    'Caffe'
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in _MODULES:
+        raise InputError(
+            f"there is no engine {name!r}",
+            hint=did_you_mean(name, NAMES) or f"There are: {', '.join(NAMES)}.",
+        )
+    engine: Engine = import_module(_MODULES[name]).ENGINE
+    return engine

@@ -206,6 +206,7 @@ class JobDirectory:
             directory = content.get("working_directory")
             records = content.get("train_records")
             predicted = content.get("predicted_peak_bytes")
+            build = content.get("build") or content.get("engine")  # its name in 0.1.0
             batch_size, iter_size = int(content["batch_size"]), int(content["iter_size"])
             effective = int(content["effective_batch"])
             split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
@@ -229,7 +230,7 @@ class JobDirectory:
                 or (PhaseFacts(self.solver, self.net, effective),),
                 predicted_peak_bytes=None if predicted is None else int(predicted),
                 rounding_bytes=int(content.get("rounding_bytes", 0)),
-                exact=content.get("engine") == "caffe" and not content.get("lower_bound"),
+                exact=build == "caffe" and not content.get("lower_bound"),
                 audit=tuple(dict(finding) for finding in content.get("audit", ())),
             )
         except (KeyError, TypeError, ValueError) as error:

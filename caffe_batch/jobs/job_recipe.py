@@ -10,7 +10,7 @@ from typing import Any
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.jobs.job_files import edited_net, edited_solver
-from caffe_batch.memory.engine import Engine
+from caffe_batch.memory.build import Build
 from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.recipe import Recipe, follow_solver
 from caffe_batch.net.sources import Sources
@@ -91,7 +91,7 @@ def model_of(job: JobDirectory, plan: PlanFacts, recipe: Recipe) -> CaffeMemory:
         Sources((plan.working_directory, job.path), shapes),
         "cpu" if plan.cpu_mode else "gpu",
         bool(content.get("allow_unknown")),
-        Engine(content.get("engine", Engine.CAFFE.value)),
+        Build(content.get("build") or content.get("engine", Build.CAFFE.value)),
         half=bool(content.get("half")),
     )
 

@@ -1,14 +1,14 @@
 """Memory predicted before anything runs: every side of every blob that Caffe touches, summed."""
 
-from caffe_batch.memory.engine import Engine
+from caffe_batch.memory.build import Build
 from caffe_batch.memory.ledger import LayerBytes, Part
 from caffe_batch.memory.model import Prediction, predict_nets
 from caffe_batch.memory.predict import CaffeMemory, predict, solver_settings
 from caffe_batch.memory.solver_state import SolverSettings
 
 __all__ = [
+    "Build",
     "CaffeMemory",
-    "Engine",
     "LayerBytes",
     "Part",
     "Prediction",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from caffe_batch.layers.base import Mode, count
-from caffe_batch.memory.engine import Engine, nvcaffe_uncertain_bytes
+from caffe_batch.memory.build import Build, nvcaffe_uncertain_bytes
 from caffe_batch.memory.ledger import LayerBytes, Ledger, Part, Step, Terms
 from caffe_batch.memory.program import FLOAT_BYTES, Params, Program
 from caffe_batch.memory.solver_state import SolverSettings
@@ -36,7 +36,7 @@ class Prediction:
         rounding_bytes: What cudaMalloc adds to the peak by rounding each request up.
         uncertain_bytes: How much of the totals may turn out not to be taken: with cuDNN the
             workspaces, with NVCaffe whatever it may do otherwise. 0 for Caffe's own kernels.
-        engine: The build of Caffe; for NVCaffe all figures are estimates.
+        build: The build of Caffe; for NVCaffe all figures are estimates.
         terms: The peak as a sum whose terms follow the batch size; None where it is no plain sum.
     """
 
@@ -49,7 +49,7 @@ class Prediction:
     unknown_layers: tuple[str, ...]
     rounding_bytes: int = 0
     uncertain_bytes: int = 0
-    engine: Engine = Engine.CAFFE
+    build: Build = Build.CAFFE
     terms: Terms | None = None
 
     @property
@@ -69,7 +69,7 @@ def predict_nets(
     solver: SolverSettings,
     mode: Mode,
     *,
-    engine: Engine = Engine.CAFFE,
+    build: Build = Build.CAFFE,
     gpus: int = 1,
     half: bool = False,
 ) -> Prediction:
@@ -80,21 +80,21 @@ def predict_nets(
         tests: The test nets, in the solver's order.
         solver: What of the solver decides memory.
         mode: ``"gpu"`` counts device memory, ``"cpu"`` host memory.
-        engine: The build of Caffe.
+        build: The build of Caffe.
         gpus: GPUs that train together. Counted is the first one's memory, which is the most: the
             tests run there.
         half: Whether NVCaffe works in half precision.
     """
     ledger = Ledger(mode)
-    training = Program(ledger, engine, half=half)
+    training = Program(ledger, build, half=half)
     params = training.add_net(train, "train")
-    testing = Program(ledger, engine, half=half)
+    testing = Program(ledger, build, half=half)
     for number, net in enumerate(tests):
         testing.add_net(net, f"test{number}", backward=False, trained=params)
     ledger.run(training.build)
     ledger.run(testing.build)
     after_build = ledger.peak
-    if gpus > 1 and engine is not Engine.NVCAFFE:
+    if gpus > 1 and build is not Build.NVCAFFE:
         ledger.run([_parallel_step(ledger, params)])
     update = _update_step(ledger, train, params, solver)
     # Tests run before the first update, or else at update test_interval.
@@ -118,7 +118,7 @@ def predict_nets(
     there = ledger.at_peak()
     layers = ledger.by_layer(there)
     uncertain = training.uncertain_bytes + testing.uncertain_bytes
-    if engine is Engine.NVCAFFE:
+    if build is Build.NVCAFFE:
         uncertain += nvcaffe_uncertain_bytes(layers)
     return Prediction(
         mode=mode,
@@ -130,7 +130,7 @@ def predict_nets(
         unknown_layers=tuple(dict.fromkeys(unknown)),
         rounding_bytes=ledger.rounding_bytes(there),
         uncertain_bytes=uncertain,
-        engine=engine,
+        build=build,
         terms=ledger.terms(there),
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from caffe_batch.layers.base import Layer, Mode
+from caffe_batch.memory.build import Build, check_build
 from caffe_batch.memory.curve import Peak, peak_curve
-from caffe_batch.memory.engine import Engine, check_build
 from caffe_batch.memory.ledger import Terms
 from caffe_batch.memory.model import Prediction, predict_nets
 from caffe_batch.memory.solver_state import SolverSettings
@@ -35,23 +36,26 @@ class CaffeMemory:
         sources: Where data is found, and the shapes that the user gave.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
         allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
-        engine: The build of Caffe.
+        build: The build of Caffe.
         gpus: GPUs that train together; the memory is that of each of them.
         half: Whether NVCaffe works in half precision.
         test_batches: Batch size of each test net; None, or none at all, for the file's own.
     """
 
+    #: Name of the engine whose memory this is.
+    engine: ClassVar[str] = "caffe"
+
     recipe: Recipe
     sources: Sources
     mode: Mode = "gpu"
     allow_unknown: bool = False
-    engine: Engine = Engine.CAFFE
+    build: Build = Build.CAFFE
     gpus: int = 1
     half: bool = False
     test_batches: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
-        check_build(self.mode, self.engine, self.gpus, half=self.half)
+        check_build(self.mode, self.build, self.gpus, half=self.half)
 
     @cached_property
     def train_layers(self) -> tuple[Layer, ...]:
@@ -100,7 +104,7 @@ class CaffeMemory:
 
         NVCaffe divides the batches that data layers read, not those of literal shapes.
         """
-        return self.engine is Engine.NVCAFFE and reads_batches(self.train_layers)
+        return self.build is Build.NVCAFFE and reads_batches(self.train_layers)
 
     def train_net(self, size: int | None = None) -> Net:
         """The train net at a batch size (the file's own, if None), as each GPU has it."""
@@ -152,7 +156,7 @@ class CaffeMemory:
         return file.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown)
 
     def _on_each_gpu(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        divided = self.engine is Engine.NVCAFFE and self.gpus > 1
+        divided = self.build is Build.NVCAFFE and self.gpus > 1
         return with_divided_batches(layers, self.gpus) if divided else layers
 
     def at(self, size: int | None = None) -> Prediction:
@@ -185,7 +189,7 @@ class CaffeMemory:
             tests,
             solver_settings(self.recipe.solver),
             self.mode,
-            engine=self.engine,
+            build=self.build,
             gpus=self.gpus,
             half=self.half,
         )
@@ -199,7 +203,7 @@ def predict(
     mode: Mode = "gpu",
     sources: Sources | None = None,
     allow_unknown: bool = False,
-    engine: Engine = Engine.CAFFE,
+    build: Build = Build.CAFFE,
     gpus: int = 1,
     half: bool = False,
 ) -> Prediction:
@@ -212,8 +216,8 @@ def predict(
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
         sources: Where data is found; the working directory and beside the files if None.
         allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
-        engine: The build of Caffe; with ``Engine.CUDNN`` the peak is an upper bound, with
-            ``Engine.NVCAFFE`` an estimate.
+        build: The build of Caffe; with ``Build.CUDNN`` the peak is an upper bound, with
+            ``Build.NVCAFFE`` an estimate.
         gpus: GPUs that train together; the memory is that of each of them.
         half: Whether NVCaffe works in half precision.
 
@@ -222,7 +226,7 @@ def predict(
     """
     recipe = read_recipe(net, solver)
     sources = sources or Sources(recipe.directories)
-    model = CaffeMemory(recipe, sources, mode, allow_unknown, engine, gpus, half)
+    model = CaffeMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
     return model.at(batch_size)
 
 

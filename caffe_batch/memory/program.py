@@ -12,7 +12,7 @@ from functools import cache
 
 from caffe_batch.errors import NetError, ShapeError
 from caffe_batch.layers.base import Inner, Memory, Rule, Site, count
-from caffe_batch.memory.engine import NVCAFFE_BATCHES, Engine
+from caffe_batch.memory.build import NVCAFFE_BATCHES, Build
 from caffe_batch.memory.ledger import Ledger, Part, Step
 from caffe_batch.net.graph import Net, Node, build
 
@@ -49,16 +49,14 @@ class Program:
 
     Args:
         ledger: Where the memory is accounted for.
-        engine: The build of Caffe.
+        build: The build of Caffe.
         half: Whether NVCaffe keeps activations and gradients in half precision; it then keeps a
             copy of the weights in half precision too.
     """
 
-    def __init__(
-        self, ledger: Ledger, engine: Engine = Engine.CAFFE, *, half: bool = False
-    ) -> None:
+    def __init__(self, ledger: Ledger, build: Build = Build.CAFFE, *, half: bool = False) -> None:
         self.ledger = ledger
-        self.engine = engine
+        self.caffe_build = build
         self.half = half
         self.uncertain_bytes = 0  # of what is added: what may turn out not to be taken
         self.build: list[Step] = []
@@ -173,7 +171,7 @@ class Program:
             part, copies = Part.LAYER_BUFFERS, buffer.copies
             if buffer.prefetch:
                 part = Part.DATA_PREFETCH
-                copies = NVCAFFE_BATCHES if self.engine is Engine.NVCAFFE else copies
+                copies = NVCAFFE_BATCHES if self.caffe_build is Build.NVCAFFE else copies
             itemsize = copies * buffer.itemsize
             either = buffer.either and (itemsize * buffer.either[0], itemsize * buffer.either[1])
             sides.buffers[buffer.name] = (itemsize * buffer.count, part, row, copies, either)
@@ -181,12 +179,12 @@ class Program:
             self.partial.append(node.layer.name)
         unrolled = node.rule.inner(node.site)
         if unrolled is not None:
-            inside = Program(self.ledger, self.engine, half=self.half)
+            inside = Program(self.ledger, self.caffe_build, half=self.half)
             inside.add_inner(node, unrolled, row, sides, backward=backward)
         shares = [(sides[side], sides[other]) for side, other in memory.shares]
         built = [sides[side] for side in memory.build]
         least, most = memory.workspace
-        if most and self.engine is Engine.CUDNN:  # NVCaffe's convolutions share one
+        if most and self.caffe_build is Build.CUDNN:  # NVCaffe's convolutions share one
             built.append(self.ledger.side(most, Part.LAYER_BUFFERS, row))
             self.uncertain_bytes += most - least
         if self.ledger.mode == "cpu" and node.rule.fills_parameters:
@@ -210,18 +208,18 @@ class Program:
             self.backward += inside.backward if backward else ()
 
     def _memory(self, node: Node) -> Memory:
-        if not self.engine.uses_cudnn and getattr(node.site.settings, "engine", "") == "CUDNN":
+        if not self.caffe_build.uses_cudnn and getattr(node.site.settings, "engine", "") == "CUDNN":
             raise NetError(
                 "engine: CUDNN is unknown to a Caffe that was built without cuDNN",
                 layer=node.layer.name,
-                hint="Leave the engine out; or, if yours is built with cuDNN, give --engine cudnn.",
+                hint="Leave the engine out; or, if yours is built with cuDNN, give --build cudnn.",
             )
         known = self._memories.get((node.rule, node.site))
         if known is not None:
             return known
         try:
             memory = node.rule.memory(node.site, self.ledger.mode)
-            memory = node.rule.cudnn(node.site, memory) if self.engine.uses_cudnn else memory
+            memory = node.rule.cudnn(node.site, memory) if self.caffe_build.uses_cudnn else memory
             self._memories[node.rule, node.site] = memory
             return memory
         except ShapeError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caffe_batch.memory.engine import Engine
+from caffe_batch.memory.build import Build
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
@@ -54,7 +54,8 @@ class Plan:
         gpus: GPUs that share each update.
         budget: The memory allowed on each GPU.
         mode: ``"gpu"`` or ``"cpu"``: whose memory the prediction counts.
-        engine: The build of Caffe that the prediction is for.
+        engine: Name of the engine that the plan is for.
+        build: The build of Caffe that the prediction is for.
         divides_batch: Whether a batch_size is for all GPUs together, as NVCaffe has it.
         rounding_bytes: What cudaMalloc adds to the predicted peak.
         uncertain_bytes: How much of the predicted peak may turn out not to be taken.
@@ -79,7 +80,8 @@ class Plan:
     gpus: int
     budget: Budget
     mode: str
-    engine: Engine
+    engine: str
+    build: Build
     divides_batch: bool
     rounding_bytes: int
     uncertain_bytes: int
@@ -143,7 +145,7 @@ class Plan:
 
     @property
     def _bound(self) -> str:
-        if self.engine is Engine.NVCAFFE:
+        if self.build is Build.NVCAFFE:
             return "about "
         if self.lower_bound:
             return "at least "
@@ -165,13 +167,13 @@ class Plan:
             )
         if self.stages:
             notes.append(f"The audit is of the last stage, iter_size {self.iter_sizes[-1]}.")
-        if self.engine is Engine.CUDNN and self.uncertain_bytes:
+        if self.build is Build.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(
                 f"The peak is at least {format_size(least)}: cuDNN's workspaces depend on the "
                 "algorithms it chooses, and are counted at Caffe's limit."
             )
-        if self.engine is Engine.NVCAFFE:
+        if self.build is Build.NVCAFFE:
             notes.append(
                 "For NVCaffe the peak is an estimate. Its convolutions share one workspace, which "
                 "isn't counted: it takes what is free, up to half of the GPU's memory."
@@ -194,7 +196,8 @@ class Plan:
             "gpus": self.gpus,
             "batch_size_per_gpu": self.batch_size_per_gpu,
             "mode": self.mode,
-            "engine": self.engine.value,
+            "engine": self.engine,
+            "build": self.build.value,
             "budget_bytes": self.budget.budget_bytes,
             "reserve_bytes": self.budget.reserve_bytes,
             "predicted_peak_bytes": self.predicted_peak_bytes,

@@ -217,6 +217,7 @@ class _Planner:
             budget=self.budget,
             mode=model.mode,
             engine=model.engine,
+            build=model.build,
             divides_batch=model.divides_batch,
             rounding_bytes=draft.prediction.rounding_bytes,
             uncertain_bytes=draft.prediction.uncertain_bytes,

@@ -39,7 +39,7 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
     layers = [node.layer for node in train.nodes]
     return {
         "mode": prediction.mode,
-        "engine": prediction.engine.value,
+        "build": prediction.build.value,
         "batch_size": None if unknown_source(layers) else batch_size(layers),
         "device_bytes": {
             "after_build": prediction.after_build_bytes,

@@ -16,7 +16,7 @@ from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
 from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import CaffeMemory, Engine, Prediction
+from caffe_batch.memory import Build, CaffeMemory, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.training.following import RunFollower, Status
 
@@ -96,10 +96,10 @@ class ReportedRun:
             recipe = read_recipe(self.job.solver)
             shapes = {top: tuple(shape) for top, shape in self.plan.get("input_shapes", {}).items()}
             directories = (self.facts.working_directory, *recipe.directories)
-            engine = Engine(self.plan.get("engine", "caffe"))
+            build = Build(self.plan.get("build") or self.plan.get("engine", "caffe"))
             mode: Mode = "cpu" if self.facts.cpu_mode else "gpu"
             model = CaffeMemory(
-                recipe, Sources(directories, shapes), mode, True, engine, self.facts.gpus
+                recipe, Sources(directories, shapes), mode, True, build, self.facts.gpus
             )
             return model.at()
         except (CaffeBatchError, ValueError, OSError) as error:

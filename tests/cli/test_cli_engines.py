@@ -29,15 +29,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_json_of_each_engine() -> None:
-    for engine in ("caffe", "cudnn", "nvcaffe"):
-        found = json.loads(call("memory", "net.prototxt", "--engine", engine, "--json").out)
+def test_json_of_each_build() -> None:
+    for build in ("caffe", "cudnn", "nvcaffe"):
+        found = json.loads(call("memory", "net.prototxt", "--build", build, "--json").out)
         device = found["device_bytes"]
-        assert found["engine"] == engine
+        assert found["build"] == build
         assert device["rounding"] > 0
         uncertain = device["peak"] - device["peak_lower"]
-        assert (uncertain > 0) == (engine != "caffe")
-        if engine == "cudnn":
+        assert (uncertain > 0) == (build != "caffe")
+        if build == "cudnn":
             assert uncertain == WORKSPACES
 
 
@@ -49,31 +49,32 @@ def test_the_line_about_rounding() -> None:
 
 
 def test_bounds_are_said() -> None:
-    said = call("memory", "net.prototxt", "--engine", "cudnn").out
+    said = call("memory", "net.prototxt", "--build", "cudnn").out
     device = json.loads(
-        call("memory", "net.prototxt", "--engine", "cudnn", "--json").out
+        call("memory", "net.prototxt", "--build", "cudnn", "--json").out
     )["device_bytes"]  # fmt: skip
     assert f"Caffe asks for {format_size(device['peak_lower'])} to " in said
     assert "Caffe's limit" in said
-    assert "estimates" in call("memory", "net.prototxt", "--engine", "nvcaffe").out
+    assert "estimates" in call("memory", "net.prototxt", "--build", "nvcaffe").out
 
 
-def test_plan_for_an_engine() -> None:
+def test_plan_for_a_build() -> None:
     options = ("--gpu-memory", "1GiB", "--effective-batch", 8, "--json")
-    plan = json.loads(call("plan", "net.prototxt", *options, "--engine", "cudnn").out)
+    plan = json.loads(call("plan", "net.prototxt", *options, "--build", "cudnn").out)
     plain = json.loads(call("plan", "net.prototxt", *options).out)
-    assert (plan["engine"], plain["engine"]) == ("cudnn", "caffe")
+    assert (plan["build"], plain["build"]) == ("cudnn", "caffe")
+    assert plan["engine"] == "caffe"
     assert plan["predicted_peak_bytes"] - plain["predicted_peak_bytes"] > 0.9 * WORKSPACES
     assert (len(plan["notes"]), plain["notes"]) == (1, [])
     assert plan["notes"][0] in " ".join(
-        call("plan", "net.prototxt", *options[:-1], "--engine", "cudnn").out.split()
+        call("plan", "net.prototxt", *options[:-1], "--build", "cudnn").out.split()
     )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--engine", "cudnn", "--mode", "cpu"), "engine cudnn is for GPUs, and this is CPU mode"),
+        (("--build", "cudnn", "--mode", "cpu"), "build cudnn is for GPUs, and this is CPU mode"),
         (("--half",), "Caffe 1.0 has no half precision"),
     ],
 )
@@ -91,4 +92,18 @@ def test_engine_of_the_file_in_a_build_without_it(folder: Path) -> None:
     done = call("plan", "net.prototxt", "--gpu-memory", "1GiB")
     assert done.code == 2
     assert "layer 'conv': engine: CUDNN is unknown to a Caffe" in done.err
-    assert "--engine cudnn" in done.err
+    assert "--build cudnn" in done.err
+
+
+@pytest.mark.parametrize("build", ["cudnn", "nvcaffe"])
+@pytest.mark.parametrize("command", ["memory", "plan", "strategies", "train"])
+def test_the_old_spelling_of_a_build_names_the_new_one(command: str, build: str) -> None:
+    done = call(command, "net.prototxt", "--engine", build)
+    assert done.code == 2
+    assert f"--build {build}" in done.err
+
+
+def test_an_engine_that_there_is_not() -> None:
+    done = call("plan", "net.prototxt", "--engine", "cafe", "--gpu-memory", "1GiB")
+    assert done.code == 2
+    assert "'caffe'" in done.err

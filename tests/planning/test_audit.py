@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from caffe_batch.memory import CaffeMemory, Engine
+from caffe_batch.memory import Build, CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Cause, Finding, PlanOptions, Verdict, audit, make_plan
 from caffe_batch.planning.audit.findings import Scope
@@ -429,6 +429,6 @@ def test_nvcaffe_divides(tmp_path: Path) -> None:
       data_param { source: "x" batch_size: 24 } }""" + IP.replace('"data"', '"d"') + BN % "" + (
         LOSS % ""
     )  # fmt: skip
-    model = Auditor(tmp_path).model(net, engine=Engine.NVCAFFE, gpus=2)
+    model = Auditor(tmp_path).model(net, build=Build.NVCAFFE, gpus=2)
     found = {f.cause: f for f in audit(model, batch_size=8, iter_size=3, gpus=2)}
     assert "4 samples instead of 24" in found[Cause.BATCH_NORM_STATISTICS].explanation

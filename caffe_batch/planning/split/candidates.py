@@ -377,7 +377,7 @@ def split_remarks(
     if sharing.gpus > 1 and not sharing.divided:
         yield (
             f"Caffe multiplies: batch_size {size} is for each of the {sharing.gpus} GPUs. "
-            "(NVIDIA's fork divides it: --engine nvcaffe.)"
+            "(NVIDIA's fork divides it: --build nvcaffe.)"
         )
 
 

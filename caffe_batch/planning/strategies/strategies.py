@@ -45,7 +45,7 @@ from math import sqrt
 from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
-from caffe_batch.memory.engine import Engine
+from caffe_batch.memory.build import Build
 from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
@@ -211,7 +211,7 @@ def _grow(setting: Setting, name: str, title: str) -> Strategy:
 def _cpu(setting: Setting, name: str, title: str) -> Strategy:
     if setting.model.mode == "cpu":
         raise InputError("the memory asked for is the host's already")
-    model = replace(setting.model, mode="cpu", engine=Engine.CAFFE, half=False)
+    model = replace(setting.model, mode="cpu", build=Build.CAFFE, half=False)
     budget = _NO_LIMIT if setting.host_bytes is None else Budget(setting.host_bytes, 0)
     options = replace(setting.options_of_batch, split=SplitOptions(iter_size=1))
     plan = make_plan(model, budget, options)

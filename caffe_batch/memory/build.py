@@ -1,8 +1,8 @@
-"""Which Caffe trains: BVLC's with its own kernels or with cuDNN's, or NVIDIA's fork.
+"""Which Caffe is predicted: BVLC's with its own kernels or with cuDNN's, or NVIDIA's fork.
 
-The prediction for Caffe's own kernels is exact. With cuDNN all is exact but the workspaces of
-convolutions, which have bounds. For NVCaffe it is an estimate between two bounds: its memory was
-read off its sources, never measured.
+The prediction for Caffe's own kernels is exact. With cuDNN everything is exact except the
+workspaces of convolutions, which have bounds. For NVCaffe it is an estimate between two bounds: its
+memory was read off its sources, never measured.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from caffe_batch.layers.base import Mode
 from caffe_batch.memory.ledger import LayerBytes, Part
 
 
-class Engine(Enum):
-    """A build of Caffe, as ``--engine`` names it."""
+class Build(Enum):
+    """A build of Caffe, as ``--build`` names it."""
 
     CAFFE = "caffe"
     CUDNN = "cudnn"
@@ -25,7 +25,7 @@ class Engine(Enum):
     @property
     def uses_cudnn(self) -> bool:
         """Whether layers that leave their engine to Caffe run cuDNN's code."""
-        return self is not Engine.CAFFE
+        return self is not Build.CAFFE
 
 
 #: Batches that an NVCaffe data layer queues at most: 3 parsers x 4 transformers, and the one in
@@ -33,21 +33,19 @@ class Engine(Enum):
 NVCAFFE_BATCHES = 13
 
 
-def check_build(mode: Mode, engine: Engine, gpus: int, *, half: bool) -> None:
+def check_build(mode: Mode, build: Build, gpus: int, *, half: bool) -> None:
     """Raises an InputError for a combination that doesn't exist."""
-    if mode == "cpu" and engine is not Engine.CAFFE:
+    if mode == "cpu" and build is not Build.CAFFE:
         raise InputError(
-            f"engine {engine.value} is for GPUs, and this is CPU mode",
-            hint="Leave the engine out: in CPU mode every build runs Caffe's own code.",
+            f"build {build.value} is for GPUs, and this is CPU mode",
+            hint="Leave --build out: in CPU mode every build runs Caffe's own code.",
         )
     if mode == "cpu" and gpus > 1:
         raise InputError(
             f"{gpus} GPUs in CPU mode", hint="Caffe trains in CPU mode without any: leave them out."
         )
-    if half and engine is not Engine.NVCAFFE:
-        raise InputError(
-            "Caffe 1.0 has no half precision", hint="It is for the engine nvcaffe alone."
-        )
+    if half and build is not Build.NVCAFFE:
+        raise InputError("Caffe 1.0 has no half precision", hint="Only the build nvcaffe has it.")
 
 
 def nvcaffe_uncertain_bytes(layers: Iterable[LayerBytes]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import DoesNotFitError, InputError
-from caffe_batch.memory import CaffeMemory, Engine
+from caffe_batch.memory import Build, CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, PlanOptions, make_plan
 
@@ -48,14 +48,14 @@ def test_several_gpus_are_planned_with_their_buffers(tmp_path: Path) -> None:
 
 def test_nvcaffe_divides_by_the_gpus(tmp_path: Path) -> None:
     """Every batch_size is a multiple of the GPUs; an update has batch_size x iter_size samples."""
-    asked = model(tmp_path, engine=Engine.NVCAFFE, gpus=4)
+    asked = model(tmp_path, build=Build.NVCAFFE, gpus=4)
     plan = make_plan(asked, AMPLE)
     assert plan.effective_batch == 12 * 2
     assert (plan.batch_size, plan.batch_size_per_gpu, plan.iter_size) == (24, 6, 1)
     assert [c.batch_size for c in plan.candidates] == [24, 12, 8, 4]
     assert all(c.batch_size * c.iter_size == 24 for c in plan.candidates)
     assert plan.predicted_peak_bytes == asked.at(24).peak_bytes
-    assert asked.at(24).parts == model(tmp_path, engine=Engine.NVCAFFE).at(6).parts
+    assert asked.at(24).parts == model(tmp_path, build=Build.NVCAFFE).at(6).parts
     assert "batch_size 24 (over 4 GPUs) x iter_size 1, about " in plan.summary()
     assert "batch_size is for all GPUs together." in plan.notes
     assert any("estimate" in note for note in plan.notes)
@@ -63,11 +63,11 @@ def test_nvcaffe_divides_by_the_gpus(tmp_path: Path) -> None:
 
 def test_nvcaffe_shares_exactly_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="24 can't be shared by 5 GPUs exactly"):
-        make_plan(model(tmp_path, engine=Engine.NVCAFFE, gpus=5), AMPLE)
+        make_plan(model(tmp_path, build=Build.NVCAFFE, gpus=5), AMPLE)
 
 
 def test_cudnn_is_planned_at_the_upper_bound(tmp_path: Path) -> None:
-    asked = model(tmp_path, engine=Engine.CUDNN)
+    asked = model(tmp_path, build=Build.CUDNN)
     needed = asked.at(12).allocated_bytes
     assert make_plan(asked, Budget(needed, 0)).batch_size == 12
     plan = make_plan(asked, Budget(needed - 1, 0))
@@ -76,7 +76,7 @@ def test_cudnn_is_planned_at_the_upper_bound(tmp_path: Path) -> None:
     assert " at most " in plan.summary()
     assert any("cuDNN's workspaces" in note for note in plan.notes)
     written = plan.json()
-    assert written["engine"] == "cudnn"
+    assert (written["engine"], written["build"]) == ("caffe", "cudnn")
     assert written["predicted_peak_lower_bytes"] == plan.predicted_peak_bytes - 24 * 2**20
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import InputError, NetError
-from caffe_batch.memory import CaffeMemory, Engine, Part, Prediction, predict
+from caffe_batch.memory import Build, CaffeMemory, Part, Prediction, predict
 from caffe_batch.net import Sources, read_recipe
 
 FILE = Path(__file__).parent.parent / "data" / "engine_memory.json"
 CASES = json.loads(FILE.read_text())["cases"]
 #: Column of the measurements -> build, GPUs, whether it is the lower bound.
 COLUMNS = {
-    "caffe": (Engine.CAFFE, 1, False),
-    "caffe_2_gpus": (Engine.CAFFE, 2, False),
-    "cudnn_lower": (Engine.CUDNN, 1, True),
-    "cudnn_upper": (Engine.CUDNN, 1, False),
-    "cudnn_upper_2_gpus": (Engine.CUDNN, 2, False),
+    "caffe": (Build.CAFFE, 1, False),
+    "caffe_2_gpus": (Build.CAFFE, 2, False),
+    "cudnn_lower": (Build.CUDNN, 1, True),
+    "cudnn_upper": (Build.CUDNN, 1, False),
+    "cudnn_upper_2_gpus": (Build.CUDNN, 2, False),
 }
 REFUSALS = (
     "built without cuDNN|doesn't dilate with cuDNN|needs 2 spatial axes|at most 4 axes"
@@ -59,8 +59,8 @@ def model(folder: Path, net: str, solver: str = SOLVER, **build: Any) -> CaffeMe
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_as_measured(case: dict[str, Any], column: str, tmp_path: Path) -> None:
     """Most bytes while building and until two updates are done, and what rounding adds."""
-    engine, gpus, lower = COLUMNS[column]
-    asked = model(tmp_path, case["net"], case["solver"], engine=engine, gpus=gpus)
+    build, gpus, lower = COLUMNS[column]
+    asked = model(tmp_path, case["net"], case["solver"], build=build, gpus=gpus)
     if case[column] is None:
         with pytest.raises(NetError, match=REFUSALS) as refused:
             asked.at()
@@ -76,7 +76,7 @@ def test_as_measured(case: dict[str, Any], column: str, tmp_path: Path) -> None:
 
 
 def test_the_table_sums_to_the_upper_bound(tmp_path: Path) -> None:
-    found = model(tmp_path, DATA + LAYERS, engine=Engine.CUDNN).at()
+    found = model(tmp_path, DATA + LAYERS, build=Build.CUDNN).at()
     assert sum(found.parts.values()) == sum(row.bytes for row in found.layers) == found.peak_bytes
     # Both nets have a convolution of 3 groups, and each group 3 workspaces of 8 MiB.
     assert found.uncertain_bytes == 2 * 3 * 3 * 8 * 2**20
@@ -85,7 +85,7 @@ def test_the_table_sums_to_the_upper_bound(tmp_path: Path) -> None:
 
 def test_without_cudnn_nothing_is_uncertain(tmp_path: Path) -> None:
     found = model(tmp_path, DATA + LAYERS).at()
-    assert found.engine is Engine.CAFFE
+    assert found.build is Build.CAFFE
     assert found.lower_peak_bytes == found.peak_bytes
     assert found.allocated_bytes == found.peak_bytes + found.rounding_bytes
 
@@ -104,7 +104,7 @@ def test_nvcaffe_divides_what_data_layers_read(
     gpus: int, train: int, test: int, tmp_path: Path
 ) -> None:
     """Rounding up, in both phases."""
-    asked = model(tmp_path, DATA + LAYERS, engine=Engine.NVCAFFE, gpus=gpus)
+    asked = model(tmp_path, DATA + LAYERS, build=Build.NVCAFFE, gpus=gpus)
     assert asked.divides_batch
     assert asked.train_net().blob_shapes["data"][0] == train
     assert asked.test_nets()[0].blob_shapes["data"][0] == test
@@ -112,18 +112,18 @@ def test_nvcaffe_divides_what_data_layers_read(
 
 
 def test_nvcaffe_leaves_literal_shapes(tmp_path: Path) -> None:
-    asked = model(tmp_path, LITERAL + LAYERS, "base_lr: 1", engine=Engine.NVCAFFE, gpus=2)
+    asked = model(tmp_path, LITERAL + LAYERS, "base_lr: 1", build=Build.NVCAFFE, gpus=2)
     assert not asked.divides_batch
     assert asked.train_net().blob_shapes["data"][0] == 10
 
 
 def nvcaffe(folder: Path, *, half: bool) -> Prediction:
-    return model(folder, DATA + LAYERS, engine=Engine.NVCAFFE, half=half).at()
+    return model(folder, DATA + LAYERS, build=Build.NVCAFFE, half=half).at()
 
 
 def test_nvcaffe_has_bounds_and_no_workspace(tmp_path: Path) -> None:
     found = nvcaffe(tmp_path, half=False)
-    cudnn = model(tmp_path, DATA + LAYERS, engine=Engine.CUDNN).at()
+    cudnn = model(tmp_path, DATA + LAYERS, build=Build.CUDNN).at()
     assert 0 < found.lower_peak_bytes < found.peak_bytes < cudnn.peak_bytes
     # The parameters, their gradients and the solver's state are there whatever else it does.
     floats = sum(found.parts[part] for part in (Part.PARAMETERS, Part.SOLVER_STATE))
@@ -144,11 +144,11 @@ def test_half_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        ({"mode": "cpu", "engine": Engine.CUDNN}, "engine cudnn is for GPUs"),
-        ({"mode": "cpu", "engine": Engine.NVCAFFE}, "engine nvcaffe is for GPUs"),
+        ({"mode": "cpu", "build": Build.CUDNN}, "build cudnn is for GPUs"),
+        ({"mode": "cpu", "build": Build.NVCAFFE}, "build nvcaffe is for GPUs"),
         ({"mode": "cpu", "gpus": 2}, "2 GPUs in CPU mode"),
         ({"half": True}, "Caffe 1.0 has no half precision"),
-        ({"half": True, "engine": Engine.CUDNN}, "Caffe 1.0 has no half precision"),
+        ({"half": True, "build": Build.CUDNN}, "Caffe 1.0 has no half precision"),
     ],
 )
 def test_builds_that_dont_exist(build: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -158,6 +158,6 @@ def test_builds_that_dont_exist(build: dict[str, Any], message: str, tmp_path: P
 
 def test_the_library_door(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(LITERAL + LAYERS)
-    found = predict(tmp_path / "net.prototxt", batch_size=4, engine=Engine.CUDNN, gpus=2)
-    assert found.engine is Engine.CUDNN
+    found = predict(tmp_path / "net.prototxt", batch_size=4, build=Build.CUDNN, gpus=2)
+    assert found.build is Build.CUDNN
     assert found.uncertain_bytes == 3 * 3 * 8 * 2**20
