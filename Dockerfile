@@ -1,7 +1,8 @@
 # caffe-batch with real Caffe: `docker build -t caffe-batch .` for GPUs (the last stage),
 # `docker build -t caffe-batch:cpu --target cpu .` without CUDA. docs/docker.md says how to use them.
 #
-# Everything comes from the package sources that the base image is configured with.
+# Everything comes from the package sources that the base image is configured with. Caffe comes from
+# Debian 11: where the mirror no longer has it, --build-arg CAFFE_BATCH_MIRROR names one that has.
 
 # --- The GPU build of Caffe, from Debian's source package; only its files leave this stage.
 
@@ -9,14 +10,11 @@ FROM debian:12-slim AS build
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
-# CUDA is in non-free; the source package of Caffe was last in Debian 11.
-WORKDIR /etc/apt/sources.list.d
-RUN sed -i 's/^Components:.*/Components: main contrib non-free/' debian.sources \
-    && sed '/^$/,$d; s/^Types:.*/Types: deb-src/; s/^Suites:.*/Suites: bullseye/; \
-        s/^Components:.*/Components: main/' debian.sources > caffe.sources
-
+# CUDA is in non-free.
 # hadolint ignore=DL3008
-RUN apt-get update \
+RUN sed -i 's/^Components:.*/Components: main contrib non-free/' \
+        /etc/apt/sources.list.d/debian.sources \
+    && apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         cmake \
         dpkg-dev \
@@ -44,9 +42,10 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 WORKDIR /src
-RUN apt-get update \
-    && apt-get source caffe=1.0.0+git20180821.99bd997-8 \
-    && rm -rf /var/lib/apt/lists/*
+ARG CAFFE_BATCH_MIRROR=""
+COPY docker/fetch-caffe /docker/
+RUN /docker/fetch-caffe /etc/apt/sources.list.d/debian.sources 1.0.0+git20180821.99bd997-8 \
+        "$CAFFE_BATCH_MIRROR"
 
 # Compute capabilities with GPU code of their own; the highest goes in as PTX too, which the driver
 # compiles for newer GPUs. One alone builds in a fraction of the time.
@@ -62,22 +61,24 @@ FROM debian:12-slim AS program
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         python3-pip \
-        python3-setuptools \
         python3-venv \
-        python3-wheel \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 WORKDIR /src
-COPY docker/requirements.txt docker/
+COPY docker/requirements.txt docker/requirements-build.txt docker/
 RUN python3 -m venv --system-site-packages --without-pip /opt/caffe-batch \
     && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
-        --require-hashes --requirement docker/requirements.txt
-COPY pyproject.toml setup.py README.md ./
+        --require-hashes --requirement docker/requirements.txt \
+    && python3 -m venv --without-pip /opt/build \
+    && python3 -m pip --python /opt/build install --no-cache-dir --no-deps \
+        --require-hashes --requirement docker/requirements-build.txt
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY prototxt prototxt
 COPY templates templates
 COPY caffe_batch caffe_batch
-RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
-        --no-build-isolation .
+RUN python3 -m pip --python /opt/build wheel --no-cache-dir --no-deps --no-build-isolation \
+        --wheel-dir /src/dist . \
+    && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps dist/*.whl
 
 # The same with what the GPU image's pycaffe imports.
 FROM program AS program-gpu
@@ -92,8 +93,7 @@ FROM debian:12-slim AS base
 
 LABEL org.opencontainers.image.title="caffe-batch" \
       org.opencontainers.image.description="Plans and runs Caffe training that fits a GPU" \
-      org.opencontainers.image.licenses="BSD-2-Clause" \
-      org.opencontainers.image.version="0.1.0"
+      org.opencontainers.image.licenses="BSD-2-Clause"
 
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -109,8 +109,7 @@ ENV PATH=/opt/caffe-batch/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1
 
-# The job directory, and the data that nets name.
-VOLUME ["/job", "/data"]
+# /job is the job directory, /data holds the data that nets name; both are mounted by whoever runs it.
 WORKDIR /job
 # tini hands signals on: `docker stop` takes a snapshot.
 ENTRYPOINT ["tini", "--", "caffe-batch"]
@@ -121,12 +120,12 @@ CMD ["--help"]
 FROM base AS cpu
 
 ENV CAFFE_BATCH_HOME=/opt/caffe
+ARG CAFFE_BATCH_MIRROR=""
 COPY --from=program /opt/caffe-batch /opt/caffe-batch
 RUN apt-get update \
     && caffe-batch runtime install \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /tmp/*
 USER 1000
-HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-python", "-c", "import caffe"]
 
 # --- The GPU image.
 
@@ -166,5 +165,3 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 USER 1000
-# Loads Caffe without touching a GPU, whose memory belongs to the training.
-HEALTHCHECK --interval=5m --timeout=1m CMD ["caffe-python", "-c", "import caffe"]

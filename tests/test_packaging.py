@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from caffe_batch import __version__
+
 CHECKOUT = Path(__file__).resolve().parent.parent
-SOURCES = ("caffe_batch", "templates", "prototxt", "pyproject.toml", "setup.py", "README.md")
+SOURCES = (
+    "caffe_batch", "templates", "prototxt", "pyproject.toml", "setup.py", "README.md", "LICENSE"
+)  # fmt: skip
 
 
 def files_below(folder: Path) -> list[str]:
@@ -28,8 +36,8 @@ def call(*arguments: str, **options: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the wheel was installed; built as a release is: sdist, then wheel."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel; built as a release is: the wheel from the sdist."""
     folder = tmp_path_factory.mktemp("packaging")
     source = folder / "source"
     source.mkdir()
@@ -41,8 +49,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(path, source)
     call("-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(source))
-    (wheel,) = (folder / "dist").glob("*.whl")
-    target = folder / "installed"
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path) -> Path:
+    """A folder into which the wheel was installed."""
+    (wheel,) = built.glob("*.whl")
+    target = built.parent / "installed"
     pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
     call(*pip, "--target", str(target), str(wheel))
     return target
@@ -79,7 +93,88 @@ def test_commands_work_from_the_installed_place(installed: Path, tmp_path: Path)
     assert net.startswith('name: "ResNet-50"\n')
 
 
-def test_the_program_is_installed(installed: Path, tmp_path: Path) -> None:
+def test_plan_works_from_the_installed_place(installed: Path, tmp_path: Path) -> None:
+    """Schema, templates and planning together."""
+    program = str(installed / "bin" / "caffe-batch")
+    arguments = ("caffenet", "--effective-batch", "256", "--gpu-memory", "2GiB")
+    shape = ("--input-shape", "data=3x256x256")
+    plan = run_installed(installed, program, "plan", *arguments, *shape, cwd=tmp_path)
+    assert plan.startswith("effective batch 256 = batch_size 64 x iter_size 4, ")
+
+
+def metadata(installed: Path) -> importlib.metadata.Distribution:
+    (found,) = importlib.metadata.distributions(path=[str(installed)], name="caffe-batch")
+    return found
+
+
+def test_there_is_one_version(installed: Path, tmp_path: Path) -> None:
+    """That of the wheel, of the installed program, and of a checkout that nobody installed."""
+    assert metadata(installed).version == __version__
+    said = f"caffe-batch, version {__version__}\n"
     program = installed / "bin" / "caffe-batch"
-    version = run_installed(installed, str(program), "--version", cwd=tmp_path)
-    assert version.startswith("caffe-batch, version ")
+    assert run_installed(installed, str(program), "--version", cwd=tmp_path) == said
+    shutil.copytree(CHECKOUT / "caffe_batch", tmp_path / "caffe_batch")
+    assert call("-m", "caffe_batch", "--version", cwd=tmp_path) == said
+
+
+def test_the_licence_is_in_the_wheel_and_in_the_sdist(installed: Path, built: Path) -> None:
+    licence = (CHECKOUT / "LICENSE").read_text()
+    found = metadata(installed)
+    assert found.metadata["License-Expression"] == "BSD-2-Clause"
+    assert found.metadata.get_all("License-File") == ["LICENSE"]
+    assert found.read_text("licenses/LICENSE") == licence
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        member = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/LICENSE")
+        assert member is not None
+        assert member.read().decode() == licence
+
+
+def test_the_sdist_is_complete(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        there = {name.partition("/")[2] for name in archive.getnames()}
+    for folder in ("caffe_batch", "templates", "prototxt"):
+        here = {f"{folder}/{name}" for name in files_below(CHECKOUT / folder)}
+        assert {name for name in here if "__pycache__" not in name} <= there
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_import_is_of_a_declared_package(installed: Path) -> None:
+    """A package that is there only because another needs it may go away with that one."""
+    files = (installed / "caffe_batch").rglob("*.py")
+    names = set().union(*(imported(path) for path in files if path.parent.name != "inside"))
+    modules = importlib.metadata.packages_distributions()
+    packages = {
+        normal(package)
+        for name in names - {*sys.stdlib_module_names, "caffe_batch"}
+        for package in modules[name]
+    }
+    requirements = metadata(installed).requires or []
+    assert packages <= {normal(re.split(r"[<>=~!; \[]", line)[0]) for line in requirements}
+
+
+def normal(package: str) -> str:
+    return package.lower().replace("_", "-")
+
+
+def test_extras_that_are_named_exist(installed: Path) -> None:
+    """In the documentation and in what the program says."""
+    pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")]
+    texts = [path.read_text() for path in (*pages, *(CHECKOUT / "caffe_batch").rglob("*.py"))]
+    named = re.compile(r"pip install (?:-e )?'(?:\.|caffe-batch)\[([\w,-]+)\]'")
+    extras = {
+        extra for text in texts for found in named.findall(text) for extra in found.split(",")
+    }
+    assert extras
+    assert extras <= {*(metadata(installed).metadata.get_all("Provides-Extra") or ())}

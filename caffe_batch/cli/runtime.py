@@ -14,7 +14,7 @@ from caffe_batch.cli.options import json_option
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:
-    from caffe_batch.runtimes import Installed, Progress, RuntimeInfo
+    from caffe_batch.runtimes import Installed, InstallObserver, RuntimeInfo
 
 
 @click.group()
@@ -50,8 +50,8 @@ def install(name: str | None, mirror: str | None, force: bool) -> None:
     if not force and name in (there := runtimes.installed()):
         click.echo(f"{name} is installed already: {_line(there[name])}", err=True)
         return
-    with _progress() as progress:
-        made = runtimes.install(name, mirror=mirror, force=force, progress=progress)
+    with _observer() as observer:
+        made = runtimes.install(name, mirror=mirror, force=force, observer=observer)
     click.echo(f"Installed {name}: {_line(made)}", err=True)
 
 
@@ -129,30 +129,29 @@ def _line(each: Installed) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """Bars on a terminal, else a line for each stage; on stderr."""
+def _observer() -> Iterator[InstallObserver]:
+    """Shows an install on stderr: bars on a terminal, else one line for each step."""
     from rich.console import Console
-    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        told: list[str] = []
+        shown: set[str] = set()
 
-        def tell(stage: str, share: float) -> None:
-            if stage not in told:
-                told.append(stage)
-                click.echo(f"{stage} ...", err=True)
+        def show_line(step: str, share: float) -> None:
+            if step not in shown:
+                shown.add(step)
+                click.echo(f"{step} ...", err=True)
 
-        yield tell
+        yield show_line
         return
-    stages: dict[str, TaskID] = {}
+    tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Bars(*columns, console=console) as bars:
+    with Progress(*columns, console=console) as bars:
 
-        def report(stage: str, share: float) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=1.0)
-            bars.update(stages[stage], completed=share)
+        def move_bar(step: str, share: float) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=1.0)
+            bars.update(tasks[step], completed=share)
 
-        yield report
+        yield move_bar

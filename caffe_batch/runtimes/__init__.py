@@ -7,7 +7,7 @@ caffe_batch.errors.RuntimeMissingError: the runtime /no/such/python is not an ex
 ...
 """
 
-from caffe_batch.runtimes.base import InstallError, Progress, Runtime, RuntimeInfo
+from caffe_batch.runtimes.base import InstallError, InstallObserver, Runtime, RuntimeInfo
 from caffe_batch.runtimes.discovery import VARIABLE, find
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.installation import install
@@ -23,8 +23,8 @@ __all__ = [
     "DEFAULT_NAME",
     "VARIABLE",
     "InstallError",
+    "InstallObserver",
     "Installed",
-    "Progress",
     "Runtime",
     "RuntimeInfo",
     "data_directory",

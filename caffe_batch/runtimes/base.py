@@ -9,12 +9,12 @@ from pathlib import Path
 
 from caffe_batch.errors import CaffeBatchError
 
-#: Told how far a long job is: the stage in words, and the share of that stage done (0 to 1).
-Progress = Callable[[str, float], None]
+#: Called as an install advances, with the current step in words and the share of it done (0 to 1).
+InstallObserver = Callable[[str, float], None]
 
 
 class InstallError(CaffeBatchError, RuntimeError):
-    """An install that began and broke off: network, signature, disk. Exit code 1."""
+    """An install that began and could not finish: network, signature, disk. Exit code 1."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class Container(Runtime):
         return f"caffe-batch-{readable}-{hashlib.sha256(os.fsencode(job)).hexdigest()[:8]}"
 
     def command(self, args: Sequence[str]) -> list[str]:
+        # An image of somebody else's may have a health check, made for a service.
         options = ["--rm", "--init", "--no-healthcheck", *self._user()]
         if has_driver():
             options += ENGINES[self.engine]

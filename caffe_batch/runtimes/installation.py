@@ -16,7 +16,7 @@ from pathlib import Path
 
 from caffe_batch.errors import InputError, RuntimeMissingError
 from caffe_batch.runtimes import apt, debian, host, store
-from caffe_batch.runtimes.base import InstallError, Progress
+from caffe_batch.runtimes.base import InstallError, InstallObserver
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.sizes import format_size
 
@@ -32,7 +32,7 @@ def install(
     *,
     mirror: str | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    observer: InstallObserver | None = None,
 ) -> store.Installed:
     """Installs Caffe 1.0 for the CPU with a Python 3.9, without root, from a Debian mirror.
 
@@ -40,7 +40,7 @@ def install(
         name: What to call it.
         mirror: The address of a Debian mirror; None: the one that this machine's apt uses.
         force: Install again if it is there already, in place of the old one.
-        progress: Told how far it is.
+        observer: Called as the install advances.
 
     Returns:
         The installed runtime; at once if it is there already.
@@ -51,14 +51,14 @@ def install(
             mirror known.
         InstallError: The network, a signature or the disk failed. Nothing half-made is left.
     """
-    report = progress or (lambda stage, share: None)
+    report = observer or (lambda step, share: None)
     store.check_name(name)
     if not force and name in (there := store.installed()):
         return there[name]
     architecture = this_architecture()
     host.require_tools()
     archive = apt.Archive(mirror or host.host_mirror(), debian.SUITE, architecture.debian)
-    return install_from(archive, name, force=force, progress=report)
+    return install_from(archive, name, force=force, observer=report)
 
 
 def install_from(
@@ -66,12 +66,12 @@ def install_from(
     name: str,
     *,
     force: bool,
-    progress: Progress,
+    observer: InstallObserver,
     needed_bytes: int = NEEDED_BYTES,
 ) -> store.Installed:
     """Installs from a given archive; the rest is as in :func:`install`."""
     _check_path(store.runtimes_directory())
-    with store.locked(progress) as lock:
+    with store.locked(observer) as lock:
         # Another install may have ended while this one waited.
         if not force and name in (there := store.installed()):
             return there[name]
@@ -80,12 +80,12 @@ def install_from(
             folder = scratch / name
             root = store.root_of(folder)
             root.mkdir(parents=True)
-            packages = apt.download(archive, debian.PACKAGES, _new(scratch / "apt"), lock, progress)
+            packages = apt.download(archive, debian.PACKAGES, _new(scratch / "apt"), lock, observer)
             versions = package_versions(packages)
-            unpack(packages, root, lock, progress)
+            unpack(packages, root, lock, observer)
             shutil.rmtree(scratch / "apt")
             adapt(root)
-            progress("Trying it", 0)
+            observer("Trying it", 0)
             machine = platform.machine()
             runtime = debian.DebianRuntime(name, root, debian.ARCHITECTURES[machine])
             info = inspect(runtime)
@@ -100,7 +100,7 @@ def install_from(
                 size_bytes=_size(root),
             )
             store.write_record(folder, record)
-            progress("Trying it", 1)
+            observer("Trying it", 1)
             return store.Installed(name, store.put(folder, name), record)
 
 
@@ -131,19 +131,19 @@ def package_versions(packages: Sequence[Path]) -> dict[str, str]:
     return {name: version.replace("%3a", ":") for name, version, _ in parts}
 
 
-def unpack(packages: Sequence[Path], root: Path, lock: int, progress: Progress) -> None:
+def unpack(packages: Sequence[Path], root: Path, lock: int, observer: InstallObserver) -> None:
     """Unpacks packages into one folder, deleting each when it is done to save space.
 
     Raises:
         InstallError: A package is damaged, or the disk is full.
     """
-    progress("Unpacking", 0)
+    observer("Unpacking", 0)
     with ThreadPoolExecutor(_UNPACKERS) as pool:
         jobs = [pool.submit(_unpack_one, package, root, lock) for package in packages]
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
-                progress("Unpacking", done / len(jobs))
+                observer("Unpacking", done / len(jobs))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import platformdirs
 
 from caffe_batch.errors import InputError, RuntimeMissingError, did_you_mean
-from caffe_batch.runtimes.base import Progress
+from caffe_batch.runtimes.base import InstallObserver
 from caffe_batch.runtimes.debian import ARCHITECTURES, DebianRuntime
 
 #: The runtime that ``install`` makes and that is preferred where there are several.
@@ -159,7 +159,7 @@ def put(made: Path, name: str) -> Path:
 
 
 @contextmanager
-def locked(progress: Progress | None = None) -> Iterator[int]:
+def locked(observer: InstallObserver | None = None) -> Iterator[int]:
     """Holds the lock under which runtimes are made and thrown away, waiting for it if need be.
 
     Yields:
@@ -173,8 +173,8 @@ def locked(progress: Progress | None = None) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if progress:
-                progress("Waiting for another install or remove to end", 0)
+            if observer:
+                observer("Waiting for another install or remove to end", 0)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:

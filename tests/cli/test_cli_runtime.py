@@ -30,7 +30,7 @@ def caffe_batch(*args: str, **variables: str) -> subprocess.CompletedProcess[str
 @pytest.fixture
 def installed(home: Path, archive: Archive) -> runtimes.Installed:
     return installation.install_from(
-        archive, "debian-11", force=False, progress=lambda *told: None, needed_bytes=0
+        archive, "debian-11", force=False, observer=lambda *seen: None, needed_bytes=0
     )
 
 
@@ -89,10 +89,10 @@ def test_bars_on_a_terminal(
     from caffe_batch.cli import runtime
 
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with runtime._progress() as progress:
-        progress("Downloading packages", 0.25)
-        progress("Downloading packages", 1.0)
-        progress("Unpacking", 0.5)
+    with runtime._observer() as observer:
+        observer("Downloading packages", 0.25)
+        observer("Downloading packages", 1.0)
+        observer("Unpacking", 0.5)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "Downloading packages" in printed.err

@@ -1,11 +1,15 @@
-"""The private apt: what it is told, and that it takes nothing which isn't signed."""
+"""The private apt: its settings, and that it accepts nothing that isn't signed."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -18,7 +22,7 @@ ARCHIVE = Path(__file__).with_name("archive")
 PACKAGES = ("python3-caffe", "libopenblas0-pthread")
 
 
-def quiet(stage: str, share: float) -> None:
+def quiet(step: str, share: float) -> None:
     pass
 
 
@@ -60,20 +64,20 @@ def test_mirror_that_is_no_address(mirror: str) -> None:
 
 
 def test_download_follows_dependencies(archive: Archive, tmp_path: Path) -> None:
-    stages: list[tuple[str, float]] = []
+    steps: list[tuple[str, float]] = []
     folder = tmp_path / "state"
     folder.mkdir()
     with (tmp_path / "lock").open("w") as lock:
         packages = apt.download(
-            archive, PACKAGES, folder, lock.fileno(), lambda *told: stages.append(told)
+            archive, PACKAGES, folder, lock.fileno(), lambda *seen: steps.append(seen)
         )
     assert [package.name.split("_")[0] for package in packages] == [
         "libopenblas0-pthread",
         "libstub",
         "python3-caffe",
     ]
-    assert stages[0] == ("Reading the list of packages", 0)
-    assert ("Downloading packages", 1.0) in stages
+    assert steps[0] == ("Reading the list of packages", 0)
+    assert ("Downloading packages", 1.0) in steps
 
 
 def test_unsigned_archive_is_refused(copy: Archive, tmp_path: Path) -> None:
@@ -113,15 +117,79 @@ def test_changed_package_is_refused(copy: Archive, tmp_path: Path) -> None:
         download(copy, tmp_path / "state")
 
 
-def test_mirror_without_the_suite(archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match="could not get the packages from file:/no/such"):
-        download(replace(archive, mirror="file:/no/such"), tmp_path / "state")
+@pytest.fixture
+def old(copy: Archive) -> Archive:
+    """A mirror as it will be one day: with the newer releases, without the suite."""
+    dists = Path(copy.mirror.removeprefix("file:")) / "dists"
+    (dists / "bullseye").rename(dists / "trixie")
+    (dists / "stable").symlink_to("trixie")
+    return copy
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a web server that serves ``tmp_path``; apt asks it without a proxy."""
+    (tmp_path / "direct.conf").write_text('Acquire::http::Proxy::127.0.0.1 "DIRECT";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "direct.conf"))
+    handler = partial(SilentHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name there
+        pass
+
+
+def check_suite_is_gone(archive: Archive, tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="has no 'bullseye'") as caught:
+        download(archive, tmp_path / "state")
+    assert caught.value.message.startswith(f"the mirror {archive.mirror} has no 'bullseye'")
+    for way_out in ("an archive mirror of Debian", "--mirror", "CAFFE_BATCH_MIRROR", "--build-arg"):
+        assert way_out in str(caught.value.hint)
+
+
+def test_suite_that_has_left_a_local_mirror(old: Archive, tmp_path: Path) -> None:
+    check_suite_is_gone(old, tmp_path)
+
+
+def test_suite_that_has_left_a_web_mirror(served: str, old: Archive, tmp_path: Path) -> None:
+    check_suite_is_gone(replace(old, mirror=f"{served}/copy"), tmp_path)
+
+
+def test_suite_is_gone_whoever_signed_the_others(old: Archive, tmp_path: Path) -> None:
+    """The keys of a newer release may be unknown here."""
+    check_suite_is_gone(replace(old, keyring=ARCHIVE / "strangers_key.asc"), tmp_path)
+
+
+def test_archive_mirror_in_place_of_the_one_without_the_suite(
+    served: str, copy: Archive, tmp_path: Path
+) -> None:
+    assert len(download(replace(copy, mirror=f"{served}/copy"), tmp_path / "state")) == 3
+
+
+@pytest.mark.parametrize("address", ["{served}/wrong", "file:/no/such"])
+def test_address_without_a_mirror(
+    address: str, served: str, archive: Archive, tmp_path: Path
+) -> None:
+    mirror = address.format(served=served)
+    with pytest.raises(InstallError, match="neither 'bullseye' nor 'stable' is there") as caught:
+        download(replace(archive, mirror=mirror), tmp_path / "state")
+    assert caught.value.message.startswith(f"there is no Debian mirror at {mirror}:")
+    assert "the folder that holds dists/ and pool/" in str(caught.value.hint)
 
 
 @pytest.mark.slow  # apt tries again, and again
-def test_mirror_that_does_not_answer(archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match="Check the network and the mirror"):
-        download(replace(archive, mirror="http://127.0.0.1:9/debian"), tmp_path / "state")
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "no.such.host.invalid"])
+def test_mirror_that_does_not_answer(host: str, archive: Archive, tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="can't be reached") as caught:
+        download(replace(archive, mirror=f"http://{host}/debian"), tmp_path / "state")
+    assert caught.value.message.startswith(f"the mirror http://{host}/debian can't be reached:")
+    assert "Check the network" in str(caught.value.hint)
 
 
 def test_lax_host_settings_and_hooks_do_not_count(

@@ -42,7 +42,7 @@ def caffe_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def installed(home: Path, archive: Archive) -> runtimes.Installed:
     return installation.install_from(
-        archive, "debian-11", force=False, progress=lambda *told: None, needed_bytes=0
+        archive, "debian-11", force=False, observer=lambda *seen: None, needed_bytes=0
     )
 
 

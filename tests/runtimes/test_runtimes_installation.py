@@ -19,11 +19,11 @@ from caffe_batch import runtimes
 from caffe_batch.errors import InputError, RuntimeMissingError
 from caffe_batch.runtimes import debian, installation, store
 from caffe_batch.runtimes.apt import Archive
-from caffe_batch.runtimes.base import InstallError, Progress
+from caffe_batch.runtimes.base import InstallError, InstallObserver
 
 NAME = "debian-11"
 
-#: Installs from the small archive in a process of its own; prints each stage.
+#: Installs from the small archive in a process of its own; prints each step.
 CHILD = """
 import sys
 from pathlib import Path
@@ -34,17 +34,19 @@ mirror, architecture, keyring = sys.argv[1:]
 archive = Archive(mirror, "bullseye", architecture, Path(keyring))
 installation.install_from(
     archive, "debian-11", force=False, needed_bytes=0,
-    progress=lambda stage, share: print(stage, share, flush=True),
+    observer=lambda step, share: print(step, share, flush=True),
 )
 """
 
 
-def quiet(stage: str, share: float) -> None:
+def quiet(step: str, share: float) -> None:
     pass
 
 
-def install(archive: Archive, *, force: bool = False, told: Progress = quiet) -> store.Installed:
-    return installation.install_from(archive, NAME, force=force, progress=told, needed_bytes=0)
+def install(
+    archive: Archive, *, force: bool = False, observer: InstallObserver = quiet
+) -> store.Installed:
+    return installation.install_from(archive, NAME, force=force, observer=observer, needed_bytes=0)
 
 
 def command(archive: Archive) -> list[str]:
@@ -68,13 +70,13 @@ def left_over(home: Path) -> list[str]:
 
 
 def test_install(home: Path, archive: Archive) -> None:
-    stages: list[str] = []
-    made = install(archive, told=lambda stage, share: stages.append(stage))
+    steps: list[str] = []
+    made = install(archive, observer=lambda step, share: steps.append(step))
     assert made == runtimes.installed()[NAME]
     assert made.folder == home / "runtimes" / NAME
     assert sorted(path.name for path in made.folder.iterdir()) == ["root", "runtime.json"]
     assert left_over(home) == []
-    assert list(dict.fromkeys(stages)) == [
+    assert list(dict.fromkeys(steps)) == [
         "Reading the list of packages",
         "Downloading packages",
         "Unpacking",
@@ -120,10 +122,10 @@ def test_moved_runtime_works(
 def test_second_install_is_the_first(home: Path, archive: Archive) -> None:
     made = install(archive)
     inode = made.folder.stat().st_ino
-    told: list[str] = []
-    assert install(archive, told=lambda stage, share: told.append(stage)) == made
+    seen: list[str] = []
+    assert install(archive, observer=lambda step, share: seen.append(step)) == made
     assert runtimes.install(NAME, mirror="file:/not/looked/at") == made
-    assert (told, made.folder.stat().st_ino) == ([], inode)
+    assert (seen, made.folder.stat().st_ino) == ([], inode)
 
 
 def test_forced_install_replaces(home: Path, archive: Archive) -> None:
@@ -138,7 +140,7 @@ def test_forced_install_replaces(home: Path, archive: Archive) -> None:
 
 def test_failed_forced_install_leaves_the_old_one(home: Path, archive: Archive) -> None:
     made = install(archive)
-    with pytest.raises(InstallError, match="could not get the packages"):
+    with pytest.raises(InstallError, match="there is no Debian mirror at file:/no/such"):
         install(replace(archive, mirror="file:/no/such"), force=True)
     assert runtimes.installed() == {NAME: made}
     assert left_over(home) == []
@@ -167,7 +169,7 @@ def test_runtime_that_does_not_import_caffe_leaves_nothing(
 def test_too_little_space(home: Path, archive: Archive) -> None:
     with pytest.raises(InstallError, match=r"takes 9000 TiB of disk space"):
         installation.install_from(
-            archive, NAME, force=False, progress=quiet, needed_bytes=9000 * 2**40
+            archive, NAME, force=False, observer=quiet, needed_bytes=9000 * 2**40
         )
     assert (runtimes.installed(), left_over(home)) == ({}, [])
 
@@ -290,10 +292,10 @@ def test_child_of_a_killed_install_keeps_the_lock(home: Path) -> None:
     assert holder.stdout.readline() == "locked\n"
     holder.kill()
     waited: list[str] = []
-    with store.locked(lambda stage, share: waited.append(stage)):
+    with store.locked(lambda step, share: waited.append(step)):
         assert waited == ["Waiting for another install or remove to end"]
     holder.communicate()
-    with store.locked(lambda stage, share: waited.append(stage)):
+    with store.locked(lambda step, share: waited.append(step)):
         assert len(waited) == 1
 
 

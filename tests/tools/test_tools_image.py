@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tools.image.build import IMAGES, base_image
 from tools.image.gpu_code import entries
@@ -47,7 +51,7 @@ def test_no_host_is_named(path: Path) -> None:
     assert re.findall(r"\w+://\S+|\b[\w-]+\.(?:org|com|io|net)/", path.read_text()) == []
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-pycaffe"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-build", "requirements-pycaffe"])
 def test_python_packages_are_pinned_with_checksums(name: str) -> None:
     lines = (ROOT / "docker" / f"{name}.txt").read_text().replace("\\\n", " ").splitlines()
     packages = [line for line in lines if line and not line.lstrip().startswith("#")]
@@ -60,6 +64,75 @@ def test_images_run_as_an_ordinary_user_and_leave_no_package_lists() -> None:
     for stage in IMAGES:
         instructions = DOCKERFILE.split(f" AS {stage}\n")[1].split("\nFROM ")[0]
         assert re.search(r"^USER [1-9]\d*$", instructions, re.MULTILINE)
-        assert re.search(r"^HEALTHCHECK ", instructions, re.MULTILINE)
     for command in re.findall(r"^RUN (?:.*\\\n)*.*", DOCKERFILE, re.MULTILINE):
         assert ("apt-get update" in command) == ("rm -rf /var/lib/apt/lists/*" in command)
+
+
+def fetch_caffe(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the script with sources that name the small archive of tests/runtimes."""
+    archive = ROOT / "tests" / "runtimes" / "archive"
+    sources = tmp_path / "debian.sources"
+    sources.write_text(
+        f"Types: deb\nURIs: file:{archive}\nSuites: bookworm bookworm-updates\nComponents: main\n"
+        f"Signed-By: {archive / 'key.asc'}\n\nTypes: deb\nURIs: file:/not/this/one\n"
+    )
+    return subprocess.run(
+        [ROOT / "docker" / "fetch-caffe", sources, "1.0", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_source_of_caffe_is_fetched_from_the_first_mirror(tmp_path: Path) -> None:
+    """That archive is signed and has no source packages, which is as far as it goes here."""
+    done = fetch_caffe(tmp_path)
+    assert done.returncode == 1
+    assert "does not have a Release file" not in done.stderr
+    archive = ROOT / "tests" / "runtimes" / "archive"
+    assert f"there is no source package caffe 1.0 at file:{archive}." in done.stderr
+
+
+def test_a_mirror_without_debian_11_is_said_when_an_image_is_built(tmp_path: Path) -> None:
+    done = fetch_caffe(tmp_path, f"file:{tmp_path}/mirror")
+    assert done.returncode == 1
+    assert "bullseye Release' does not have a Release file." in done.stderr
+    assert f"there is no source package caffe 1.0 at file:{tmp_path}/mirror." in done.stderr
+    assert "an archive mirror of Debian" in done.stderr
+    assert "--build-arg CAFFE_BATCH_MIRROR=" in done.stderr
+
+
+def test_the_images_are_for_jobs_that_end() -> None:
+    """A volume that nobody mounts hides the results; nobody asks a batch job for its health."""
+    assert re.findall(r"^(?:VOLUME|HEALTHCHECK) .*", DOCKERFILE, re.MULTILINE) == []
+
+
+def interpolated(text: str, variables: Mapping[str, str]) -> str:
+    """A compose file with its variables filled in, as the Compose Specification says it."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: variables.get(match[1]) or match[2], text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "user", "data"),
+    [
+        ({}, "1000:1000", ".:/data:ro"),
+        ({"CAFFE_BATCH_USER": "1234:5", "CAFFE_BATCH_DATA": "/a/b"}, "1234:5", "/a/b:/data:ro"),
+    ],
+)
+def test_compose(variables: dict[str, str], user: str, data: str) -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    (service,) = yaml.safe_load(interpolated(text, variables))["services"].values()
+    assert (service["user"], service["volumes"]) == (user, [".:/job", data])
+    assert service["command"] == ["train", "job"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_compose_takes_no_variable_that_a_shell_keeps_to_itself() -> None:
+    """bash sets UID and exports it not, so that compose would never see it."""
+    text = (ROOT / "compose.yaml").read_text()
+    names = set(re.findall(r"\$\{(\w+)", text))
+    assert names
+    for name in names:
+        assert f'echo "{name}=' in text  # the comment says how to set it

@@ -101,7 +101,7 @@ def check_engine(target: str, folder: Path) -> None:
     container is left. (CONTAINERS_CONF names settings for a machine with odd limits.)
     """
     image = IMAGES[target]
-    trial = ["podman", "run", "--rm", "--no-healthcheck", image, "--version"]
+    trial = ["podman", "run", "--rm", image, "--version"]
     if not shutil.which("podman") or subprocess.run(trial).returncode:
         print("no podman that runs a container: `train --runtime podman` was not tried")
         return
