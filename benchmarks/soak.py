@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py [--kills 200] [--updates 6000] [--seed 1]
 
-A job of three growing phases, with a snapshot every five updates, is killed at random points:
+A job of three growing stages, with a snapshot every five updates, is killed at random points:
 SIGKILL to the worker, to the supervisor, or to both at once, a fifth of them while it starts. After
 each kill `caffe-batch train DIR` is called again, at once. No update sees a whole number of epochs,
 so every attempt has to find the record to go on with: at the end the weights and the solver's
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from caffe_batch import runtimes
 from caffe_batch.engines.caffe.snapshots import CORRUPT, Snapshot, list_snapshots
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
@@ -46,7 +46,7 @@ VICTIMS = ("worker", "supervisor", "both")
 
 #: What is shown of an attempt.
 SHOWN = (
-    "number", "phase", "resumed_from", "first_update", "last_update", "batch_size", "iter_size",
+    "number", "stage", "resumed_from", "first_update", "last_update", "batch_size", "iter_size",
     "threads", "ending", "detail", "choices",
 )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Kill:
 
 
 def make_job(folder: Path, updates: int) -> JobDirectory:
-    """Three phases: 63, 133 and 259 samples an update, of 70 records."""
+    """Three stages: 63, 133 and 259 samples an update, of 70 records."""
     folder.mkdir()
     ends = [updates // 2, updates * 3 // 4, updates]
     return write_job(

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from caffe_batch import runtimes
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.runtimes import apt, debian, host, installation
 from tests.planned_jobs import write_job
 

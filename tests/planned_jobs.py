@@ -10,8 +10,9 @@ from pathlib import Path
 
 import lmdb
 
-from caffe_batch.jobs.job import Attempt, JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import JobFiles
+from caffe_batch.jobs.record import Attempt
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress
@@ -124,7 +125,7 @@ def write_job(
         snapshot: Updates between snapshots, 0 for the last one alone.
         width: Neurons of the hidden layer: how long an update takes.
         net: Text of another net.
-        later: For each phase after the first, the solver fields that differ from the first's;
+        later: For each stage after the first, the solver fields that differ from the first's;
             max_iter and iter_size among them.
         fields: Other solver fields, as they are written; None leaves one out.
     """
@@ -145,24 +146,25 @@ def write_job(
     files = JobFiles(job.path)
     solvers = [solver]
     for number, own in enumerate(later, start=2):
-        solvers.append({**solver, "net": f'"{files.phase_net(number)}"', **own})
+        solvers.append({**solver, "net": f'"{files.stage_net(number)}"', **own})
     for number, values in enumerate(solvers, start=1):
         given = {name: value for name, value in values.items() if value is not None}
         text = "".join(f"{name}: {value}\n" for name, value in given.items())
-        files.phase_solver(number).write_text(text)
-        files.phase_net(number).write_text(net)
+        files.stage_solver(number).write_text(text)
+        files.stage_net(number).write_text(net)
     plan = {
+        "format": 2,
         "effective_batch": batch_size * iter_size,
         "batch_size": batch_size,
         "iter_size": iter_size,
         "gpus": 1,
         "train_records": RECORDS,
         "working_directory": str(folder),
-        "phases": [
+        "stages": [
             {
                 "effective_batch": batch_size * int(str(values["iter_size"])),
-                "solver": files.phase_solver(number).name,
-                "net": files.phase_net(number).name,
+                "solver": files.stage_solver(number).name,
+                "net": files.stage_net(number).name,
             }
             for number, values in enumerate(solvers, start=1)
         ],

@@ -99,7 +99,6 @@ def compare(
     from caffe_batch import runtimes
     from caffe_batch.experiments.compare import Settings
     from caffe_batch.experiments.compare import compare as run
-    from caffe_batch.jobs.job import write_json
     from caffe_batch.reporting.compare_view import compare_view
     from caffe_batch.training import Device, Options
 
@@ -120,7 +119,6 @@ def compare(
     )
     with _Display() as display:
         found = run(directory, runtime, settings, display)
-    write_json(directory / "compare.json", found.json())
     _draw(found, directory / "compare.png")
     if as_json:
         print_json(found.json())
@@ -153,7 +151,7 @@ def _directory(request: PlanRequest, out: Path | None) -> Path:
     if not strategies_file(out).exists():
         find(request, out, check_tests)
         return out
-    before, now = read_strategies(out).get("request", {}), request_json(request)
+    before, now = read_strategies(out).request, request_json(request)
     other = [name for name in now if before.get(name) != now[name]]
     if other:
         raise InputError(

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from caffe_batch.errors import InputError, TrainingError, did_you_mean
 from caffe_batch.experiments.standings import (
@@ -23,9 +23,11 @@ from caffe_batch.experiments.standings import (
     read_run,
     read_tests,
 )
-from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.compare_file import read_comparison, write_comparison
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_copy import copy_job
-from caffe_batch.jobs.strategy_files import read_strategies
+from caffe_batch.jobs.record import JobState
+from caffe_batch.jobs.strategy_files import StrategyFacts, read_strategies
 from caffe_batch.prototxt import read_solver
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.schema.caffe_pb2 import SolverParameter
@@ -74,6 +76,8 @@ class Watcher(Protocol):
 def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watcher) -> Comparison:
     """Train the ways of a directory that ``strategies`` has written, and compare them.
 
+    The comparison is written to its compare.json as well.
+
     In the main thread, SIGINT and SIGTERM make every training take a snapshot and stop; a second
     one kills them.
 
@@ -88,12 +92,12 @@ def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watc
         JobBusyError: Another process trains in one of the directories.
         KeyboardInterrupt: It was asked to stop; everything has stopped.
     """
-    content = read_strategies(directory)
-    ways = _chosen(content["strategies"], settings.names)
-    first = JobDirectory(directory / ways[0]["name"])
+    strategies, before = read_strategies(directory), read_comparison(directory)
+    ways = _chosen(strategies.ways, settings.names)
+    first = JobDirectory(directory / ways[0].name)
     check_tests(read_solver(first.solver, allow_unknown_fields=True))
     trainings = [
-        Training(way["name"], seed, _job(directory, way["name"], seed))
+        Training(way.name, seed, _job(directory, way.name, seed))
         for seed in settings.seeds  # every way with one seed, before any with the next
         for way in ways
     ]
@@ -102,32 +106,36 @@ def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watc
     score, loss = next((each for each in names if any(each)), (None, None))
     standings = tuple(
         Standing(
-            name=way["name"],
-            title=way["title"],
-            facts=way,
-            runs=tuple(runs[way["name"], seed] for seed in settings.seeds),
+            name=way.name,
+            title=way.title,
+            facts=way.content,
+            runs=tuple(runs[way.name, seed] for seed in settings.seeds),
         )
         for way in ways
     )
-    recipe = content["recipe"]
-    return Comparison(score, loss, settings.seeds, settings.jobs, recipe, standings)
+    found = Comparison(score, loss, settings.seeds, settings.jobs, strategies.recipe, standings)
+    write_comparison(directory, before, found.json())
+    return found
 
 
-def _chosen(ways: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _chosen(ways: Sequence[StrategyFacts], names: Sequence[str]) -> list[StrategyFacts]:
     """The ways asked for, in their own order."""
-    known = {way["name"]: way for way in ways}
+    known = {way.name: way for way in ways}
     for name in names:
         if name not in known:
             raise InputError(
                 f"there is no strategy {name!r}",
                 hint=did_you_mean(name, list(known)) or f"There are {', '.join(known)}.",
             )
-        if not known[name]["possible"]:
+        if not known[name].possible:
             raise InputError(
-                f"the strategy {name!r} is not possible here: {known[name]['why_not']}",
+                f"the strategy {name!r} is not possible here: {known[name].why_not}",
                 hint="Leave it out.",
             )
-    return [way for way in ways if way["possible"] and (not names or way["name"] in names)]
+    chosen = [way for way in ways if way.possible and (not names or way.name in names)]
+    if not chosen:
+        raise InputError("there is no strategy that is possible", hint="Ask for more memory.")
+    return chosen
 
 
 def check_tests(solver: SolverParameter) -> None:

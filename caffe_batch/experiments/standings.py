@@ -6,16 +6,16 @@ training may lie from the mean by chance alone. Values that aren't finite count 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
-from caffe_batch.jobs.stages import phase_at, read_phases
+from caffe_batch.jobs.stages import read_stages, stage_at
 
 #: The loss at the end is the mean over this share of the updates.
 _END = 0.1
@@ -118,7 +118,7 @@ class Standing:
 
     name: str
     title: str
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
     runs: tuple[SeedRun, ...]
 
     @property
@@ -190,7 +190,7 @@ class Comparison:
     loss_name: str | None
     seeds: tuple[int, ...]
     jobs: int
-    recipe: dict[str, Any]
+    recipe: Mapping[str, Any]
     standings: tuple[Standing, ...]
 
     def json(self) -> dict[str, Any]:
@@ -238,14 +238,14 @@ def read_run(job: JobDirectory, root: Path, seed: int, failure: str = "") -> See
     """
     tests = read_tests(job)
     names = output_names(tests)
-    phases = read_phases(job.read_plan())
+    stages = read_stages(job.read_plan())
     points = []
     for update in sorted({test.update for test in tests}):
         here = [test for test in tests if test.update == update and test.test_net == 0]
         score, loss = (
             next((test.value for test in here if test.output == name), None) for name in names
         )
-        samples = phase_at(phases, update).samples(update)
+        samples = stage_at(stages, update).samples(update)
         seconds = here[0].seconds if here else 0.0
         points.append(Point(update, samples, seconds, score, loss))
     return SeedRun(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.job_files import JobFiles, check_free, write_files
+from caffe_batch.jobs.plan_file import PlanFile, moved_path
+from caffe_batch.planning.edits.changes import Change
 from caffe_batch.schema import caffe_pb2
 
 #: The fields of a job's solver that name its own files.
@@ -27,7 +27,7 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
         seed: random_seed, which decides the first weights, dropout, cut-outs and mirrored images.
 
     Raises:
-        InputError: The source holds no job, or the target one already.
+        InputError: The source holds no job that can be read, or the target one already.
         OSError: A file can't be read or written.
     """
     old, new = JobFiles(source.resolve()), JobFiles(target.resolve())
@@ -44,15 +44,11 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
             text = _moved_solver(text, old, new, seed)
         texts[new.directory / path.name] = text
     before = prototxt.read_solver(old.solver)
-    change = {
-        "file": "solver.prototxt",
-        "field": "random_seed",
-        "from": before.random_seed if before.HasField("random_seed") else None,
-        "to": seed,
-        "reason": "one of several trainings that differ by chance alone",
-    }
-    plan = _moved_plan(json.loads(old.plan.read_text(encoding="utf-8")), old, new, change)
-    texts[new.plan] = json.dumps(plan, indent=2) + "\n"
+    drawn = before.random_seed if before.HasField("random_seed") else None
+    reason = "one of several trainings that differ by chance alone"
+    change = Change("solver", ("random_seed",), drawn, seed, reason)
+    plan = PlanFile.read(old.plan).moved(new.directory, new.json()).with_change(change)
+    texts[new.plan] = plan.text
     write_files(new, texts)
     return new
 
@@ -62,30 +58,6 @@ def _moved_solver(text: str, old: JobFiles, new: JobFiles, seed: int) -> str:
     for field in _OWN_PATHS:
         for number in range(document.count((field,))):
             path = (field, number) if field == "test_net" else (field,)
-            document.set(path, _moved(document.get(path), old, new))
+            document.set(path, moved_path(document.get(path), old.directory, new.directory))
     document.set(("random_seed",), seed)
     return document.text
-
-
-def _moved_plan(
-    plan: dict[str, Any], old: JobFiles, new: JobFiles, change: dict[str, Any]
-) -> dict[str, Any]:
-    def moved(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        kept = [{**each, "to": _moved(each["to"], old, new)} for each in changes]
-        return [*kept, change]
-
-    phases = [{**phase, "changes": moved(phase["changes"])} for phase in plan.get("phases", [])]
-    return {
-        **plan,
-        "changes": moved(plan["changes"]),
-        "phases": phases,
-        "files": new.json(),
-    }
-
-
-def _moved(value: Any, old: JobFiles, new: JobFiles) -> Any:
-    """A path in the old directory as one in the new one; anything else as it is."""
-    inside = f"{old.directory}/"
-    if isinstance(value, str) and value.startswith(inside):
-        return f"{new.directory}/{value.removeprefix(inside)}"
-    return value

@@ -7,7 +7,6 @@ that they start from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -15,9 +14,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from caffe_batch import __version__, prototxt
+from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_text
+from caffe_batch.jobs.json_files import NewerFormatError
+from caffe_batch.jobs.plan_file import PlanFile, plan_content
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
@@ -59,13 +60,13 @@ class JobFiles:
         """The plan as JSON."""
         return self.directory / "plan.json"
 
-    def phase_solver(self, number: int) -> Path:
-        """The solver of a phase, counted from 1; the first is :attr:`solver`."""
-        return self.solver if number == 1 else self.directory / f"solver.phase{number}.prototxt"
+    def stage_solver(self, number: int) -> Path:
+        """The solver of a stage, counted from 1; the first is :attr:`solver`."""
+        return self.solver if number == 1 else self.directory / f"solver.stage{number}.prototxt"
 
-    def phase_net(self, number: int) -> Path:
-        """The net of a phase, counted from 1; the first is :attr:`net`."""
-        return self.net if number == 1 else self.directory / f"net.phase{number}.prototxt"
+    def stage_net(self, number: int) -> Path:
+        """The net of a stage, counted from 1; the first is :attr:`net`."""
+        return self.net if number == 1 else self.directory / f"net.stage{number}.prototxt"
 
     def test_net(self, number: int) -> Path:
         """A test net with a file of its own."""
@@ -85,21 +86,24 @@ def gpus_of_job(solver: Path) -> int | None:
     """GPUs that a solver was planned for; None if it is no job's, or its plan can't be read.
 
     Raises:
-        InputError: It is of a job whose batch grows, and so no recipe by itself.
+        InputError: It is of a job whose batch grows, and so no recipe by itself; or of one that a
+            newer version has planned.
     """
     files = JobFiles(solver.parent)
     try:
-        content = json.loads(files.plan.read_text(encoding="utf-8"))
-        gpus, phases = int(content["gpus"]), [str(each["solver"]) for each in content["phases"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        plan = PlanFile.read(files.plan)
+    except NewerFormatError:
+        raise
+    except (OSError, InputError):
         return None
-    if solver.name in phases:
+    stages = [stage.solver.name for stage in plan.stages]
+    if len(stages) > 1 and solver.name in stages:
         raise InputError(
-            f"{solver} is phase {phases.index(solver.name) + 1} of {len(phases)} of a job whose "
+            f"{solver} is stage {stages.index(solver.name) + 1} of {len(stages)} of a job whose "
             "batch grows, and no recipe by itself",
             hint="Plan the files that the job was planned from, or copy this one elsewhere.",
         )
-    return gpus if solver.name == files.solver.name else None
+    return plan.gpus if solver.name == files.solver.name else None
 
 
 def with_solver(
@@ -172,25 +176,24 @@ def write_job(
     texts = job_texts(wired, recipe, solver_text, files)
     check_free(files, directory, texts)
     planned = plan.json()
-    content = {
-        **planned,
-        "summary": plan.summary(),
-        "changes": [change.json() for change in wired[0]],
-        "phases": [
+    content = plan_content(
+        planned,
+        summary=plan.summary(),
+        changes=[change.json() for change in wired[0]],
+        stages=[
             {
-                **phase,
-                "solver": files.phase_solver(number).name,
-                "net": files.phase_net(number).name,
+                **stage,
+                "solver": files.stage_solver(number).name,
+                "net": files.stage_net(number).name,
                 "changes": [change.json() for change in wired[number - 1]],
             }
-            for number, phase in enumerate(planned["phases"], start=1)
+            for number, stage in enumerate(planned["stages"], start=1)
         ],
-        "input_shapes": {top: list(size) for top, size in (sources.input_shapes or {}).items()},
-        "files": files.json(),
-        "working_directory": str(working_directory(recipe, sources).resolve()),
-        "caffe_batch_version": __version__,
-    }
-    texts[files.plan] = json.dumps(content, indent=2) + "\n"
+        input_shapes={top: list(size) for top, size in (sources.input_shapes or {}).items()},
+        files=files.json(),
+        working_directory=str(working_directory(recipe, sources).resolve()),
+    )
+    texts[files.plan] = PlanFile.of(files.plan, content).text
     write_files(files, texts)
     return files
 
@@ -244,7 +247,7 @@ def job_texts(
     """The text of each prototxt of the job.
 
     Args:
-        changes: What each phase changes, first to last.
+        changes: What each stage changes, first to last.
         recipe: The files that they change.
         solver_text: The solver from the template, or None to edit the user's own.
         files: The names of the texts.
@@ -253,8 +256,8 @@ def job_texts(
         solver_text = _read(recipe.solver_path) if recipe.solver_path else ""
     texts = {}
     for number, own in enumerate(changes, start=1):
-        texts[files.phase_net(number)] = edited_net(recipe.train, own)
-        texts[files.phase_solver(number)] = edited_solver(recipe, solver_text, own)
+        texts[files.stage_net(number)] = edited_net(recipe.train, own)
+        texts[files.stage_solver(number)] = edited_solver(recipe, solver_text, own)
     for number, test in _other_test_files(recipe).items():
         texts[files.test_net(number)] = edited_net(test, changes[0], f"test_net_{number}")
     return texts
@@ -293,8 +296,8 @@ def _read(path: Path) -> str:
     return prototxt.read_text(path)
 
 
-def _wiring(recipe: Recipe, files: JobFiles, phase: int) -> list[Change]:
-    """The fields of a phase's solver that name other files of the job."""
+def _wiring(recipe: Recipe, files: JobFiles, stage: int) -> list[Change]:
+    """The fields of a stage's solver that name other files of the job."""
     reason = "the job directory holds the net and the snapshots"
     solver = recipe.solver
     given = {field.name for field, _ in solver.ListFields()}
@@ -306,7 +309,7 @@ def _wiring(recipe: Recipe, files: JobFiles, phase: int) -> list[Change]:
             before: Any = "(inline)" if inline else getattr(solver, field)
             changes.append(Change("solver", (field,), before, None, reason))
     before = getattr(solver, net_field) if net_field in given else None
-    changes.append(Change("solver", (net_field,), before, str(files.phase_net(phase)), reason))
+    changes.append(Change("solver", (net_field,), before, str(files.stage_net(stage)), reason))
     for number in _other_test_files(recipe):
         index = number - len(solver.test_net_param)
         before = solver.test_net[index]

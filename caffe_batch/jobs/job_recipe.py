@@ -1,16 +1,14 @@
-"""A job's files read back: what a phase trains, and what the plan had changed for it."""
+"""A job's files read back: what a stage trains, and what the plan had changed for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory, PlanFacts
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import edited_net, edited_solver
-from caffe_batch.memory.build import Build
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.recipe import Recipe, follow_solver
 from caffe_batch.net.sources import Sources
@@ -19,8 +17,8 @@ from caffe_batch.prototxt import read_solver
 
 
 @dataclass(frozen=True)
-class JobPhase:
-    """One phase of a job, as its files are now.
+class JobStage:
+    """One stage of a job, as its files are now.
 
     Attributes:
         recipe: Its solver and nets, the files of the job directory.
@@ -45,25 +43,16 @@ class JobPhase:
         return texts
 
 
-def read_job_phases(job: JobDirectory, plan: PlanFacts) -> tuple[JobPhase, ...]:
-    """The phases of a job.
+def read_job_stages(job: JobDirectory, plan: PlanFile) -> tuple[JobStage, ...]:
+    """The stages of a job.
 
     Raises:
         InputError: A file can't be read, or plan.json is of a version that doesn't say enough.
     """
-    content = job.plan_content()
-    listed = [phase.get("changes") for phase in content.get("phases", ())]
-    listed = listed or [content.get("changes")]
-    try:
-        changes = [tuple(map(Change.from_json, each or ())) for each in listed]
-    except KeyError as error:
-        raise InputError(
-            f"{job.plan}: the changes have no {error}, so they can't be changed again",
-            hint="An older version planned it: plan again.",
-        ) from error
+    changes = plan.stage_changes()
     return tuple(
-        JobPhase(_recipe(job, phase.solver), own)
-        for phase, own in zip(plan.phases, changes, strict=True)
+        JobStage(_recipe(job, stage.solver), own)
+        for stage, own in zip(plan.stages, changes, strict=True)
     )
 
 
@@ -82,17 +71,15 @@ def _recipe(job: JobDirectory, path: Path) -> Recipe:
     return follow_solver(solver, path, allow_unknown_fields=True)
 
 
-def model_of(job: JobDirectory, plan: PlanFacts, recipe: Recipe) -> CaffeMemory:
+def model_of(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> CaffeMemory:
     """The memory model that the plan was made with, of a recipe of the job."""
-    content = job.plan_content()
-    shapes = {top: tuple(shape) for top, shape in content.get("input_shapes", {}).items()}
     return CaffeMemory(
         recipe,
-        Sources((plan.working_directory, job.path), shapes),
-        "cpu" if plan.cpu_mode else "gpu",
-        bool(content.get("allow_unknown")),
-        Build(content.get("build") or content.get("engine", Build.CAFFE.value)),
-        half=bool(content.get("half")),
+        Sources((plan.working_directory, job.path), plan.input_shapes),
+        plan.mode,
+        plan.allow_unknown,
+        plan.build,
+        half=plan.half,
     )
 
 
@@ -106,13 +93,3 @@ def joined(before: Sequence[Change], after: Iterable[Change]) -> list[Change]:
         known = changes.get(change.place)
         changes[change.place] = replace(change, before=known.before) if known else change
     return [change for change in changes.values() if change.before != change.after]
-
-
-def with_changes(content: Mapping[str, Any], changes: Sequence[Sequence[Change]]) -> dict[str, Any]:
-    """plan.json with other lists of changes, one for each phase."""
-    lists = [[change.json() for change in each] for each in changes]
-    phases = [
-        {**phase, "changes": own}
-        for phase, own in zip(content.get("phases", ()), lists, strict=False)
-    ]
-    return {**content, "changes": lists[0], "phases": phases}

@@ -1,6 +1,6 @@
 """The solvers of a job, one after another: most jobs have one, a schedule that grows has several.
 
-Caffe's iteration number goes on from phase to phase, and so does every ``update`` here.
+Caffe's iteration number goes on from stage to stage, and so does every ``update`` here.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import PlanFacts
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.prototxt import read_solver
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.checks import check_solver
 
 
 @dataclass(frozen=True)
-class TrainingPhase:
+class TrainingStage:
     """One solver of a job, and where its updates lie among those of all.
 
     Attributes:
@@ -39,11 +39,11 @@ class TrainingPhase:
 
     @property
     def last_update(self) -> int:
-        """Updates done when it ends: max_iter counts those of all phases before."""
+        """Updates done when it ends: max_iter counts those of all stages before."""
         return self.solver.max_iter
 
     def samples(self, update: int) -> int:
-        """Samples seen by all updates up to one of this phase."""
+        """Samples seen by all updates up to one of this stage."""
         return self.first_sample + (update - self.first_update) * self.effective_batch
 
     def tests_at(self, update: int) -> bool:
@@ -52,9 +52,9 @@ class TrainingPhase:
         return every > 0 and update % every == 0
 
     def tests_before(self, update: int) -> int:
-        """Tests of this phase before the one, if any, that follows ``update`` updates.
+        """Tests of this stage before the one, if any, that follows ``update`` updates.
 
-        The one that ends a phase isn't counted here (see :func:`past_tests`).
+        The one that ends a stage isn't counted here (see :func:`past_tests`).
         """
         every, end = self.solver.test_interval, min(update, self.last_update)
         if every <= 0 or end <= self.first_update:
@@ -64,50 +64,50 @@ class TrainingPhase:
         return tests - skipped
 
 
-def read_phases(plan: PlanFacts) -> tuple[TrainingPhase, ...]:
-    """The phases of a job, checked for what training counts on.
+def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
+    """The stages of a job, checked for what training counts on.
 
     Raises:
         InputError: A solver that can't train, or that the next one can't go on from.
     """
-    phases: list[TrainingPhase] = []
-    for number, facts in enumerate(plan.phases, start=1):
+    stages: list[TrainingStage] = []
+    for number, facts in enumerate(plan.stages, start=1):
         solver = read_solver(facts.solver, allow_unknown_fields=True)
         check_solver(solver, facts.solver)
-        if number < len(plan.phases) and not solver.snapshot_after_train:
+        if number < len(plan.stages) and not solver.snapshot_after_train:
             raise InputError(
-                f"{facts.solver}: without snapshot_after_train the next phase has no snapshot "
+                f"{facts.solver}: without snapshot_after_train the next stage has no snapshot "
                 "to go on from",
                 hint="Remove snapshot_after_train: false.",
             )
-        before = phases[-1] if phases else None
+        before = stages[-1] if stages else None
         done = before.last_update if before else 0
         if solver.max_iter <= done:
             raise InputError(
-                f"{facts.solver}: max_iter is {solver.max_iter}, and the phases before do {done} "
+                f"{facts.solver}: max_iter is {solver.max_iter}, and the stages before do {done} "
                 "updates already",
-                hint="max_iter counts the updates of all phases up to its own.",
+                hint="max_iter counts the updates of all stages up to its own.",
             )
         samples = before.samples(done) if before else 0
-        phases.append(
-            TrainingPhase(number, facts.solver, solver, facts.effective_batch, done, samples)
+        stages.append(
+            TrainingStage(number, facts.solver, solver, facts.effective_batch, done, samples)
         )
-    return tuple(phases)
+    return tuple(stages)
 
 
-def past_tests(phases: Sequence[TrainingPhase], update: int) -> tuple[int, ...]:
-    """Tests of each phase before the one, if any, that follows ``update`` updates.
+def past_tests(stages: Sequence[TrainingStage], update: int) -> tuple[int, ...]:
+    """Tests of each stage before the one, if any, that follows ``update`` updates.
 
-    Where a phase ends with a test and the next begins with the same, only that one counts.
+    Where a stage ends with a test and the next begins with the same, only that one counts.
     """
-    done = [phase.tests_before(update) for phase in phases]
-    for number, (phase, after) in enumerate(pairwise(phases)):
-        bound = phase.last_update
-        if update >= bound and phase.tests_at(bound) and not after.tests_at(bound):
+    done = [stage.tests_before(update) for stage in stages]
+    for number, (stage, after) in enumerate(pairwise(stages)):
+        bound = stage.last_update
+        if update >= bound and stage.tests_at(bound) and not after.tests_at(bound):
             done[number] += 1
     return tuple(done)
 
 
-def phase_at(phases: Sequence[TrainingPhase], done: int) -> TrainingPhase:
-    """The phase that goes on after ``done`` updates; at the very end, the last one."""
-    return next((phase for phase in phases if done < phase.last_update), phases[-1])
+def stage_at(stages: Sequence[TrainingStage], done: int) -> TrainingStage:
+    """The stage that goes on after ``done`` updates; at the very end, the last one."""
+    return next((stage for stage in stages if done < stage.last_update), stages[-1])

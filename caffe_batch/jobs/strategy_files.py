@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
 from caffe_batch.errors import InputError
-from caffe_batch.files import write_text
 from caffe_batch.jobs.job_files import write_job
+from caffe_batch.jobs.json_files import FIRST_FORMAT, check_format, read_object, write_json
 from caffe_batch.planning.strategies.strategies import Strategies
+
+#: The newest format of strategies.json, and the one that is written.
+STRATEGIES_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class StrategyFacts:
+    """What strategies.json says of a strategy.
+
+    Attributes:
+        name: That of its job's directory.
+        title: What it is, for people.
+        possible: Whether it can be trained.
+        why_not: Why it can't; empty if it can.
+        content: All that the file says of it.
+    """
+
+    name: str
+    title: str
+    possible: bool
+    why_not: str
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StrategiesFile:
+    """strategies.json.
+
+    Attributes:
+        recipe: What the strategies start from.
+        request: What they were asked for with.
+        ways: The strategies.
+    """
+
+    recipe: Mapping[str, Any]
+    request: Mapping[str, Any]
+    ways: tuple[StrategyFacts, ...]
 
 
 def strategies_file(directory: Path) -> Path:
@@ -43,14 +80,15 @@ def write_strategies(
     for way in found.ways:
         if way.plan is not None:
             write_job(way.plan, model.recipe, solver_text, model.sources, directory / way.name)
-    content = {**found.json(), "request": dict(request), "caffe_batch_version": __version__}
-    write_text(strategies_file(directory), json.dumps(content, indent=2) + "\n")
+    own = {"format": STRATEGIES_FORMAT, "caffe_batch_version": __version__}
+    write_json(strategies_file(directory), {**own, **found.json(), "request": dict(request)})
 
 
-def read_strategies(directory: Path) -> dict[str, Any]:
-    """What strategies.json holds.
+def read_strategies(directory: Path) -> StrategiesFile:
+    """What strategies.json says.
 
     Raises:
+        NewerFormatError: It is of a newer format.
         InputError: It isn't there, or something else.
     """
     path = strategies_file(directory)
@@ -59,13 +97,27 @@ def read_strategies(directory: Path) -> dict[str, Any]:
             f"{directory}: there is no {path.name}",
             hint="Write the directory with `caffe-batch strategies NET ... --out DIR`.",
         )
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for way in content["strategies"]:
-            _ = way["name"], way["possible"], way["title"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not what `strategies` writes ({type(error).__name__}: {error})",
-            hint="Write the directory anew with `caffe-batch strategies NET ... --out DIR`.",
-        ) from error
-    return content
+    content = read_object(
+        path, "Mend it, or write another directory with `caffe-batch strategies`."
+    )
+    first = check_format(content, STRATEGIES_FORMAT) == FIRST_FORMAT
+    asked = content.maybe(content.nested, "request")
+    return StrategiesFile(
+        recipe=content.nested("recipe").content,
+        request={} if asked is None else _upgraded(asked.content) if first else asked.content,
+        ways=tuple(
+            StrategyFacts(
+                way.text("name"),
+                way.text("title"),
+                way.flag("possible"),
+                way.maybe(way.text, "why_not", ""),
+                way.content,
+            )
+            for way in content.objects("strategies")
+        ),
+    )
+
+
+def _upgraded(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request of the first format in the present one: its engine is the build."""
+    return {**request, "engine": "caffe", "build": request.get("engine")}

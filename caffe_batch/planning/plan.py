@@ -224,7 +224,7 @@ class Plan:
             "audit": [finding.json() for finding in self.findings],
             "tests": [test.json() for test in self.tests],
             "changes": [change.json() for change in self.changes],
-            "phases": [
+            "stages": [
                 {**each.stage.json(), "batch_size": self.batch_size} for each in self.stages
             ],
         }

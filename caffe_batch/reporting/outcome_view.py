@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import NetTestMetrics, gradient_metrics
 from caffe_batch.reporting.noise_view import training_noise
 from caffe_batch.reporting.training_view import format_scores

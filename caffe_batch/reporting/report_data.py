@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
-from caffe_batch.jobs.job import JobDirectory, PlanFacts
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
-from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases
-from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory, Prediction
+from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
+from caffe_batch.memory import CaffeMemory, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.training.following import RunFollower, Status
 
@@ -45,9 +44,8 @@ class ReportedRun:
     Attributes:
         name: What it is called in the report; its own among the runs reported together.
         job: Its directory.
-        plan: plan.json.
-        facts: What training needs to know of it.
-        phases: Its solvers.
+        plan: Its plan.
+        stages: Its solvers.
         status: Where it stands.
         updates: The losses, in the order of the updates.
         tests: The test outputs.
@@ -55,16 +53,15 @@ class ReportedRun:
 
     name: str
     job: JobDirectory
-    plan: Mapping[str, Any]
-    facts: PlanFacts
-    phases: tuple[TrainingPhase, ...]
+    plan: PlanFile
+    stages: tuple[TrainingStage, ...]
     status: Status
     updates: tuple[UpdateMetrics, ...]
     tests: tuple[TestCurve, ...]
 
     def samples(self, update: int) -> int:
         """Samples seen by the first ``update`` updates."""
-        return phase_at(self.phases, max(update - 1, 0)).samples(update)
+        return stage_at(self.stages, max(update - 1, 0)).samples(update)
 
     def curves(self) -> dict[str, Any]:
         """The curves as columns of numbers, for other programs; null where there is no number."""
@@ -91,17 +88,12 @@ class ReportedRun:
 
     @cached_property
     def memory(self) -> Prediction | str:
-        """The memory of the first phase's files, or in words why it can't be told."""
+        """The memory of the first stage's files, or in words why it can't be told."""
         try:
             recipe = read_recipe(self.job.solver)
-            shapes = {top: tuple(shape) for top, shape in self.plan.get("input_shapes", {}).items()}
-            directories = (self.facts.working_directory, *recipe.directories)
-            build = Build(self.plan.get("build") or self.plan.get("engine", "caffe"))
-            mode: Mode = "cpu" if self.facts.cpu_mode else "gpu"
-            model = CaffeMemory(
-                recipe, Sources(directories, shapes), mode, True, build, self.facts.gpus
-            )
-            return model.at()
+            plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
+            sources = Sources(directories, plan.input_shapes)
+            return CaffeMemory(recipe, sources, plan.mode, True, plan.build, plan.gpus).at()
         except (CaffeBatchError, ValueError, OSError) as error:
             return str(error)
 
@@ -116,7 +108,7 @@ def read_run(job: JobDirectory, name: str | None = None) -> ReportedRun:
     Raises:
         InputError: It is not planned, or plan.json or job.json can't be read.
     """
-    facts = job.read_plan()
+    plan = job.read_plan()
     with closing(RunFollower(job)) as follower:
         status = follower.status()
     with closing(MetricsFollower(job.metrics)) as metrics:
@@ -124,9 +116,8 @@ def read_run(job: JobDirectory, name: str | None = None) -> ReportedRun:
     return ReportedRun(
         name=name or job.path.name,
         job=job,
-        plan=json.loads(job.plan.read_text(encoding="utf-8")),
-        facts=facts,
-        phases=read_phases(facts),
+        plan=plan,
+        stages=read_stages(plan),
         status=status,
         updates=tuple(line for line in lines if isinstance(line, UpdateMetrics)),
         tests=_test_curves([line for line in lines if isinstance(line, NetTestMetrics)]),

@@ -90,7 +90,7 @@ def _draw_schedule(runs: Sequence[ReportedRun]) -> Figure:
     for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
         x = [line.update for line in run.updates]
         rates = [line.learning_rate for line in run.updates]
-        batches = [line.effective_batch or run.facts.effective_batch for line in run.updates]
+        batches = [line.effective_batch or run.plan.effective_batch for line in run.updates]
         panels[0].step(x, rates, color=colour, where="post", label=run.name)
         panels[1].step(x, batches, color=colour, where="post", label=run.name)
     panels[0].set_ylabel("learning rate")
@@ -101,15 +101,15 @@ def _draw_schedule(runs: Sequence[ReportedRun]) -> Figure:
 
 
 def _draw_memory(run: ReportedRun, memory: Prediction) -> Figure:
-    size = run.facts.batch_size
+    size = run.plan.batch_size
     curve = {
-        candidate["batch_size"]: candidate["predicted_peak_bytes"]
-        for candidate in run.plan.get("candidates", ())
-        if candidate.get("predicted_peak_bytes")
+        candidate.batch_size: candidate.predicted_peak_bytes
+        for candidate in run.plan.candidates
+        if candidate.predicted_peak_bytes
     }
     curve[size] = memory.peak_bytes
     title = f"{run.name}, batch_size {size}"
-    return memory_plot.draw(memory, title, size, curve, run.plan.get("budget_bytes"))
+    return memory_plot.draw(memory, title, size, curve, run.plan.budget_bytes)
 
 
 def _draw_tests(

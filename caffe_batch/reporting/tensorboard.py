@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import Metrics, MetricsFollower, NetTestMetrics, UpdateMetrics
 from caffe_batch.training.progress import Progress
 

@@ -192,8 +192,8 @@ def _numbers(progress: Progress) -> list[str]:
     parts.append(f"learning rate {_number(progress.learning_rate)}")
     if progress.epoch is not None:
         parts.append(f"epoch {progress.epoch:,.2f}")
-    if progress.phases > 1:
-        parts.append(f"phase {progress.phase} of {progress.phases}")
+    if progress.stages > 1:
+        parts.append(f"stage {progress.stage} of {progress.stages}")
     return parts
 
 

@@ -3,9 +3,10 @@
 ``train(JobDirectory(path), runtimes.find())`` is the whole of it; the command line adds a display.
 """
 
-from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobRecord, JobState
 from caffe_batch.training.options import Device, Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress

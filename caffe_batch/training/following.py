@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from caffe_batch.engines.caffe.events import LossRecord
-from caffe_batch.jobs.job import Attempt, JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import (
     Metrics,
     MetricsFollower,
@@ -18,7 +18,8 @@ from caffe_batch.jobs.metrics import (
     UpdateMetrics,
     finite,
 )
-from caffe_batch.jobs.stages import phase_at, read_phases
+from caffe_batch.jobs.record import Attempt, JobRecord, JobState
+from caffe_batch.jobs.stages import read_stages, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.progress import LossCurve, Progress, Rate
@@ -67,8 +68,8 @@ class Status:
             "state": self.state.value,
             "update": progress.update,
             "updates": progress.updates,
-            "phase": progress.phase,
-            "phases": progress.phases,
+            "stage": progress.stage,
+            "stages": progress.stages,
             "epoch": progress.epoch,
             "loss": None if progress.loss is None else finite(progress.loss),
             "learning_rate": progress.learning_rate,
@@ -132,7 +133,7 @@ class RunFollower:
 
     def _begin(self) -> None:
         self._plan = self._job.read_plan()
-        self._phases = read_phases(self._plan)
+        self._stages = read_stages(self._plan)
         self._last: UpdateMetrics | None = None
         self._scores: dict[tuple[int, int], NetTestMetrics] = {}
         self._rate, self._curve = Rate(0, 0.0), LossCurve()
@@ -151,8 +152,8 @@ class RunFollower:
         last, overall = self._last, self._rate.overall()
         attempt = record.attempts[-1] if record and record.attempts else None
         update = last.update if last else attempt.first_update if attempt else 0
-        phase, end = phase_at(self._phases, update), self._phases[-1]
-        samples = phase.samples(update)
+        stage, end = stage_at(self._stages, update), self._stages[-1]
+        samples = stage.samples(update)
         left = end.samples(end.last_update) - samples
         return Progress(
             update=update,
@@ -162,9 +163,9 @@ class RunFollower:
             samples_per_s=self._rate.recent(),
             loss=None if last is None else math.nan if last.loss is None else last.loss,
             losses=self._curve.points(),
-            learning_rate=learning_rate(phase.solver, update),
-            phase=phase.number,
-            phases=len(self._phases),
+            learning_rate=learning_rate(stage.solver, update),
+            stage=stage.number,
+            stages=len(self._stages),
             scores=tuple(self._scores[key] for key in sorted(self._scores)),
             elapsed_s=last.seconds if last else 0.0,
             left_s=None if overall is None else left / overall,

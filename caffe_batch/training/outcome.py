@@ -9,8 +9,8 @@ from pathlib import Path
 from caffe_batch.engines.caffe.ending import HINTS, last_lines
 from caffe_batch.errors import CaffeBatchError, InputError, TrainingError
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import JobState
 from caffe_batch.jobs.metrics import NetTestMetrics
+from caffe_batch.jobs.record import JobState
 
 #: The endings that are no failure.
 STATES = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from caffe_batch.jobs.job import JobDirectory, PlanFacts
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import JobPlaces
 from caffe_batch.training.checks import named_files
@@ -13,7 +14,7 @@ from caffe_batch.training.start import StartingPoint
 
 
 def job_places(
-    job: JobDirectory, plan: PlanFacts, directory: Path, start: StartingPoint
+    job: JobDirectory, plan: PlanFile, directory: Path, start: StartingPoint
 ) -> JobPlaces:
     """The folders of a training.
 
@@ -23,7 +24,7 @@ def job_places(
         directory: Where the worker runs: relative paths in the nets start there.
         start: The weights or the snapshot of another run that it begins with.
     """
-    data = [folder for phase in plan.phases for folder in _data_folders(phase.net, directory)]
+    data = [folder for stage in plan.stages for folder in _data_folders(stage.net, directory)]
     begun = [Path(path).parent for path in (*start.weights, start.state) if path]
     return JobPlaces(job.path, directory, (*data, *begun), job.worker_events)
 

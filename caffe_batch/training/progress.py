@@ -27,7 +27,7 @@ class Progress:
         loss: The last record: mean over its micro-batches. None before the first.
         losses: The loss so far, thinned out to at most 128 points.
         learning_rate: The rate of the next update.
-        phase, phases: The phase of the next update, counted from 1, and how many there are.
+        stage, stages: The stage of the next update, counted from 1, and how many there are.
         scores: Outputs of the last test.
         elapsed_s: Seconds since this attempt's first update began.
         left_s: Seconds to the last sample at the rate so far, or None while it isn't known.
@@ -46,8 +46,8 @@ class Progress:
     loss: float | None
     losses: tuple[float, ...]
     learning_rate: float
-    phase: int
-    phases: int
+    stage: int
+    stages: int
     scores: tuple[NetTestMetrics, ...]
     elapsed_s: float
     left_s: float | None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import Attempt, JobDirectory, PlanFacts
-from caffe_batch.jobs.job_recipe import joined, read_job_phases, with_changes
+from caffe_batch.jobs.job_recipe import joined, read_job_stages
+from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.record import Attempt
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.runtimes.reserve import learn_reserve
 from caffe_batch.solver.numbers import as_float32
@@ -85,7 +86,7 @@ class Recovery:
         return f"{ending.detail}: going back to the last good snapshot with base_lr {rates}"
 
 
-def _learn(plan: PlanFacts, attempt: Attempt) -> None:
+def _learn(plan: PlanFile, attempt: Attempt) -> None:
     """Remember what this GPU holds less than was predicted, where the prediction is exact."""
     peak = plan.predicted_on(attempt.device)
     if plan.exact and peak and attempt.free_bytes and attempt.device:
@@ -94,21 +95,21 @@ def _learn(plan: PlanFacts, attempt: Attempt) -> None:
 
 
 def scale_rates(job: JobDirectory, factor: float, why: str) -> str:
-    """Multiply base_lr of every phase's solver, and list it in plan.json.
+    """Multiply base_lr of every stage's solver, and list it in plan.json.
 
     Returns:
         The new rates, for people.
     """
-    phases = read_job_phases(job, job.read_plan())
+    plan = job.read_plan()
+    stages = read_job_stages(job, plan)
     texts: dict[Path, str] = {}
     lists, rates = [], []
-    for phase in phases:
-        before = as_float32(phase.recipe.solver.base_lr)
+    for stage in stages:
+        before = as_float32(stage.recipe.solver.base_lr)
         after = as_float32(before * factor)
         change = Change("solver", ("base_lr",), before, after, f"{why}; rolled back")
-        texts |= phase.texts([change])
-        lists.append(joined(phase.changes, [change]))
+        texts |= stage.texts([change])
+        lists.append(joined(stage.changes, [change]))
         rates.append(f"{after:.4g}")
-    content = with_changes(job.plan_content(), lists)
-    job.rewrite({**texts, job.plan: json.dumps(content, indent=2) + "\n"})
+    job.rewrite({**texts, job.plan: plan.with_changes(lists).text})
     return ", ".join(dict.fromkeys(rates))

@@ -1,6 +1,6 @@
 """Out of memory: the next smaller split of the same effective batch, and the files for it.
 
-Every phase keeps its samples per update and its updates: batch_size goes down and iter_size up.
+Every stage keeps its samples per update and its updates: batch_size goes down and iter_size up.
 What depends on iter_size is compensated, from what the files have now: a training that is under way
 stays the same, also where the plan's own compensations were refused. The test nets' batches shrink
 along, at the same number of samples a test.
@@ -8,24 +8,22 @@ along, at the same number of samples a test.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
-from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, DoesNotFitError
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
-from caffe_batch.jobs.job import JobDirectory, PlanFacts
 from caffe_batch.jobs.job_recipe import (
-    JobPhase,
+    JobStage,
     joined,
     model_of,
-    read_job_phases,
-    with_changes,
+    read_job_stages,
 )
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.memory.model import Prediction
 from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.planning.audit.audit import audit
@@ -38,8 +36,8 @@ from caffe_batch.sizes import format_size
 
 
 @dataclass(frozen=True)
-class _PhaseSplit:
-    """One phase at a smaller batch_size."""
+class _StageSplit:
+    """One stage at a smaller batch_size."""
 
     iter_size: int
     changes: tuple[Change, ...]
@@ -47,7 +45,7 @@ class _PhaseSplit:
     prediction: Prediction
 
 
-def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
+def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     """Rewrite a job for the next smaller split.
 
     Args:
@@ -63,10 +61,9 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
         InputError: The files don't say enough, or can't be read.
     """
     why = ending.reason.value
-    phases = read_job_phases(job, plan)
-    models = [model_of(job, plan, phase.recipe) for phase in phases]
-    effective = [phase.effective_batch for phase in plan.phases]
-    content = job.plan_content()
+    stages = read_job_stages(job, plan)
+    models = [model_of(job, plan, stage.recipe) for stage in stages]
+    effective = [stage.effective_batch for stage in plan.stages]
     needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
     obstacle = ""
     for size in reversed(divisors(gcd(*effective))):
@@ -81,7 +78,7 @@ def split_smaller(job: JobDirectory, plan: PlanFacts, ending: Ending) -> str:
         except CaffeBatchError as error:  # Caffe would refuse the net at this size
             obstacle = f" that Caffe would build ({error.message})"
             continue
-        _rewrite(job, plan, content, phases, size, splits, why)
+        _rewrite(job, plan, stages, size, splits, why)
         return (
             f"{why}: going on with batch_size {size} x iter_size {iter_sizes[0]} instead of "
             f"{plan.batch_size} x {plan.iter_size}"
@@ -102,7 +99,7 @@ def _split(
     size_before: int,
     size: int,
     iter_size: int,
-) -> _PhaseSplit:
+) -> _StageSplit:
     tests = planned_tests(model, [None] * len(model.recipe.tests))
     share = Fraction(size, size_before)
     smaller = {
@@ -119,7 +116,7 @@ def _split(
         *compensations(findings),
     )
     prediction = replace(model, recipe=applied(model.recipe, changes)).at()
-    return _PhaseSplit(iter_size, changes, findings, prediction)
+    return _StageSplit(iter_size, changes, findings, prediction)
 
 
 def _largest_divisor(number: int, bound: Fraction) -> int:
@@ -129,24 +126,22 @@ def _largest_divisor(number: int, bound: Fraction) -> int:
 
 def _rewrite(
     job: JobDirectory,
-    plan: PlanFacts,
-    content: dict[str, Any],
-    phases: Sequence[JobPhase],
+    plan: PlanFile,
+    stages: Sequence[JobStage],
     size: int,
-    splits: Sequence[_PhaseSplit],
+    splits: Sequence[_StageSplit],
     why: str,
 ) -> None:
     texts: dict[Path, str] = {}
-    for phase, split in zip(phases, splits, strict=True):
-        # A test net with a file of its own belongs to all phases.
-        texts = {**phase.texts(split.changes), **texts}
+    for stage, split in zip(stages, splits, strict=True):
+        # A test net with a file of its own belongs to all stages.
+        texts = {**stage.texts(split.changes), **texts}
     prediction = max((split.prediction for split in splits), key=lambda p: p.allocated_bytes)
     first, last = splits[0], splits[-1]
     lists = [
-        joined(phase.changes, split.changes) for phase, split in zip(phases, splits, strict=True)
+        joined(stage.changes, split.changes) for stage, split in zip(stages, splits, strict=True)
     ]
-    new = with_changes(content, lists)
-    new |= {
+    planned = {
         "batch_size": size,
         "iter_size": first.iter_size,
         "batch_size_per_gpu": size,
@@ -160,23 +155,11 @@ def _rewrite(
             f"{first.iter_size}, {format_size(prediction.peak_bytes)} predicted (planned anew: "
             f"{why})"
         ),
-        "phases": [
-            {**phase, "batch_size": size, "iter_size": split.iter_size}
-            for phase, split in zip(new["phases"], splits, strict=False)
-        ],
+        "stages": [{"batch_size": size, "iter_size": split.iter_size} for split in splits],
         "candidates": [
-            {**each, "fits": each["fits"] and each["batch_size"] <= size}
-            for each in content.get("candidates", ())
-        ],
-        "resplits": [
-            *content.get("resplits", ()),
-            {
-                "from": [plan.batch_size, plan.iter_size],
-                "to": [size, first.iter_size],
-                "predicted_bytes": plan.predicted_peak_bytes,
-                "reason": why,
-            },
+            {**each, "fits": bool(each.get("fits")) and each["batch_size"] <= size}
+            for each in plan.content.get("candidates", ())
         ],
     }
-    texts[job.plan] = json.dumps(new, indent=2) + "\n"
+    texts[job.plan] = plan.with_split(planned, lists, why).text
     job.rewrite(texts)

@@ -27,10 +27,12 @@ from caffe_batch.engines.caffe.snapshots import (
     list_snapshots,
     newest_whole,
 )
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import Attempt, JobDirectory, JobRecord, JobState, PlanFacts
 from caffe_batch.jobs.metrics import MetricsFile, last_scores, rewind
-from caffe_batch.jobs.stages import TrainingPhase, phase_at, read_phases
+from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.record import Attempt, JobRecord, JobState
+from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
@@ -82,12 +84,12 @@ class Run:
         told: tuple[str, ...],
         notes: Sequence[str],
     ) -> None:
-        plan, phases = read_job(job, options)
-        self._job, self._plan, self._phases, self._before = job, plan, phases, job.read_record()
+        plan, stages = read_job(job, options)
+        self._job, self._plan, self._stages, self._before = job, plan, stages, job.read_record()
         self._runtime, self._options, self._relay = runtime, options, relay
         self._attempts = self._before.attempts if self._before else ()
         self._log_tail: Sequence[str] = ()
-        self._updates = phases[-1].last_update
+        self._updates = stages[-1].last_update
         self._resume: Snapshot | None = None
         self._keeper = SnapshotKeeper(job.snapshots, options.keep_last, options.keep_every)
         self._device = options.device
@@ -148,10 +150,10 @@ class Run:
             self._notes.append("Training on the CPU: the plan is for Caffe's CPU mode.")
 
     def carry_out(self, observer: Observer, script: Path, lock: int) -> Ending:
-        """Run the phases to the end, a worker each; job.json tells how far it is."""
+        """Run the stages to the end, a worker each; job.json tells how far it is."""
         self._prepare()
         done = self._resume.update if self._resume else 0
-        first = phase_at(self._phases, done)
+        first = stage_at(self._stages, done)
         kept = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
         self._notes += kept.notes(self._attempts[0].first_update if self._attempts else done, done)
         start = partial(
@@ -167,18 +169,18 @@ class Run:
         )
         with MetricsFile(self._job.metrics) as metrics:
             tracker = Tracker(
-                self._phases,
+                self._stages,
                 self._plan.train_records,
                 first_update=done,
                 seconds_before=kept.seconds,
                 metrics=metrics,
             )
             tracker.note(*self.told)
-            ending = self._run_phase(first, start, tracker, observer)
-            for phase in self._phases[first.number :]:
+            ending = self._run_stage(first, start, tracker, observer)
+            for stage in self._stages[first.number :]:
                 if ending.reason is not EndReason.FINISHED:
                     break
-                ending = self._obstacle(phase) or self._run_phase(phase, start, tracker, observer)
+                ending = self._obstacle(stage) or self._run_stage(stage, start, tracker, observer)
             self.told = tracker.notes
         return ending
 
@@ -186,39 +188,39 @@ class Run:
         """Note in job.json that the run is over."""
         self._write(STATES.get(ending.reason, JobState.FAILED))
 
-    def _obstacle(self, phase: TrainingPhase) -> Ending | None:
-        """Why a phase doesn't follow the one that has finished; None if its snapshot is there."""
-        done = phase.first_update
+    def _obstacle(self, stage: TrainingStage) -> Ending | None:
+        """Why a stage doesn't follow the one that has finished; None if its snapshot is there."""
+        done = stage.first_update
         if self._relay.stop_requested:
             return Ending(EndReason.INTERRUPTED, f"stopped after update {done}", 0)
         self._resume, _ = newest_whole(self._job.snapshots, done)
         if self._resume is None or self._resume.update != done:
-            return Ending(EndReason.UNKNOWN, f"phase {phase.number - 1} left no snapshot", 0)
+            return Ending(EndReason.UNKNOWN, f"stage {stage.number - 1} left no snapshot", 0)
         self._notes.append(_resume_note(self._resume))
         return None
 
-    def _run_phase(
+    def _run_stage(
         self,
-        phase: TrainingPhase,
+        stage: TrainingStage,
         start: Callable[[Mapping[str, Any]], WorkerProcess],
         tracker: Tracker,
         observer: Observer,
     ) -> Ending:
-        """Run the worker of a phase to its end, whatever that is."""
-        if len(self._phases) > 1:
-            rate = learning_rate(phase.solver, phase.first_update)
+        """Run the worker of a stage to its end, whatever that is."""
+        if len(self._stages) > 1:
+            rate = learning_rate(stage.solver, stage.first_update)
             self._notes.append(
-                f"Phase {phase.number} of {len(self._phases)}, up to update {phase.last_update}: "
-                f"effective batch {phase.effective_batch}, learning rate {rate:.4g}."
+                f"Stage {stage.number} of {len(self._stages)}, up to update {stage.last_update}: "
+                f"effective batch {stage.effective_batch}, learning rate {rate:.4g}."
             )
-        settings = {**self._worker_settings(phase), **self._data_settings()}
+        settings = {**self._worker_settings(stage), **self._data_settings()}
         tracker.note(*self._notes)
-        gpu = phase.solver.device_id if self._options.gpu is None else self._options.gpu
+        gpu = stage.solver.device_id if self._options.gpu is None else self._options.gpu
         free = None if self._device is Device.CPU else _free_gpu_bytes(gpu)
         worker = start(settings)
         try:
             self._relay.attend(worker)
-            self._attempts += (self._new_attempt(phase, worker.pid, free),)
+            self._attempts += (self._new_attempt(stage, worker.pid, free),)
             self._notes = []
             self._write(JobState.RUNNING)
             ending = self._follow(worker, tracker, observer)
@@ -227,7 +229,7 @@ class Run:
             self._relay.attend(None)
         self._log_tail = worker.log_tail
         self._amend(ended=_now(), ending=ending.reason.value, detail=ending.detail)
-        self._write(JobState.RUNNING)  # the next phase, or another try, may follow
+        self._write(JobState.RUNNING)  # the next stage, or another try, may follow
         return ending
 
     def outcome(self, ending: Ending) -> Outcome:
@@ -239,9 +241,9 @@ class Run:
         """
         state, update = STATES.get(ending.reason), self.last_attempt.last_update
         if state is None:
-            phase = self._plan.phases[self.last_attempt.phase - 1]
+            stage = self._plan.stages[self.last_attempt.stage - 1]
             failed = ending.reason is EndReason.CHECK_FAILED
-            missing = missing_files(phase.net, self._directory) if failed else []
+            missing = missing_files(stage.net, self._directory) if failed else []
             raise failure(
                 ending, update, self._updates, self._job.log, self._log_tail,
                 on_gpu=self._options.device is Device.GPU, missing=missing,
@@ -296,9 +298,9 @@ class Run:
         predicted = self._plan.predicted_on(device)
         return replace(progress, predicted_bytes=predicted, used_bytes=meter.read(device))
 
-    def _worker_settings(self, phase: TrainingPhase) -> dict[str, Any]:
+    def _worker_settings(self, stage: TrainingStage) -> dict[str, Any]:
         return {
-            "solver": str(phase.path),
+            "solver": str(stage.path),
             "worker_solver": str(self._job.worker_solver),
             "job": str(self._job.path),
             "snapshots": str(self._job.snapshots),
@@ -310,7 +312,7 @@ class Run:
             "device": self._device.value,
             "gpu": self._options.gpu,
             "record_every": -(-self._updates // _RECORDS),
-            "frozen": self._frozen(phase) if self._options.noise_scale else None,
+            "frozen": self._frozen(stage) if self._options.noise_scale else None,
             "max_loss": self._options.max_loss,
         }
 
@@ -318,20 +320,20 @@ class Run:
         """Where the worker's data begins; what can't be as it was is noted."""
         if not self._resume:
             return FROM_FIRST_RECORD
-        found = data_start(self._phases, self._resume.update, Sources((self._directory,)))
+        found = data_start(self._stages, self._resume.update, Sources((self._directory,)))
         if self._resume.update:
             self._notes += found.notes
         return found.settings(self._job.worker_nets)
 
-    def _frozen(self, phase: TrainingPhase) -> list[tuple[str, int]] | None:
-        """The parameters that don't learn; None where a phase has no micro-batches to compare."""
-        if phase.solver.iter_size < 2:
+    def _frozen(self, stage: TrainingStage) -> list[tuple[str, int]] | None:
+        """The parameters that don't learn; None where a stage has no micro-batches to compare."""
+        if stage.solver.iter_size < 2:
             return None
         net = read_net(self._job.net, allow_unknown_fields=True)
-        state = net_state("TRAIN", net, phase.solver.train_state)
+        state = net_state("TRAIN", net, stage.solver.train_state)
         return NetFile(net, self._job.net, state).frozen_parameters()
 
-    def _new_attempt(self, phase: TrainingPhase, pid: int, free_bytes: int | None) -> Attempt:
+    def _new_attempt(self, stage: TrainingStage, pid: int, free_bytes: int | None) -> Attempt:
         done = self._resume.update if self._resume else 0
         return Attempt(
             number=len(self._attempts) + 1,
@@ -344,9 +346,9 @@ class Run:
             first_update=done,
             last_update=done,
             choices=tuple(self._notes),
-            phase=phase.number,
-            batch_size=phase.effective_batch // phase.solver.iter_size,
-            iter_size=phase.solver.iter_size,
+            stage=stage.number,
+            batch_size=stage.effective_batch // stage.solver.iter_size,
+            iter_size=stage.solver.iter_size,
             predicted_bytes=self._plan.predicted_peak_bytes,
             free_bytes=free_bytes,
         )
@@ -357,7 +359,7 @@ class Run:
         self._attempts = (*earlier, replace(last, **changes))
 
     def _write(self, state: JobState) -> None:
-        seed = self._phases[0].solver.random_seed
+        seed = self._stages[0].solver.random_seed
         self._job.write_record(
             JobRecord(
                 state=state,
@@ -373,18 +375,18 @@ class Run:
         )
 
 
-def read_job(job: JobDirectory, options: Options) -> tuple[PlanFacts, tuple[TrainingPhase, ...]]:
-    """The plan of a job and its phases, checked for what training counts on.
+def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[TrainingStage, ...]]:
+    """The plan of a job and its stages, checked for what training counts on.
 
     Raises:
         InputError: They, or the options, are no base for training.
     """
     plan = job.read_plan()
     check_one_gpu(plan.gpus, job.plan)
-    phases = read_phases(plan)
+    stages = read_stages(plan)
     if options.noise_scale:
-        check_accumulates(max(phase.solver.iter_size for phase in phases))
-    return plan, phases
+        check_accumulates(max(stage.solver.iter_size for stage in stages))
+    return plan, stages
 
 
 def _resume_note(snapshot: Snapshot) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError, check_contents
 from caffe_batch.engines.caffe.snapshots import Snapshot, named_snapshot
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobRecord
+from caffe_batch.jobs.record import JobRecord
 
 
 @dataclass(frozen=True)

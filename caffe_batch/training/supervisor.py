@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
@@ -29,7 +29,7 @@ def train(
 ) -> Outcome:
     """Train a planned directory to its end, from its newest snapshot if there is one.
 
-    A plan with several phases has a solver for each; their workers run one after another, each
+    A plan with several stages has a solver for each; their workers run one after another, each
     from the snapshot that the one before has ended with.
 
     What ends badly and can be mended goes on from the newest good snapshot: out of memory with the

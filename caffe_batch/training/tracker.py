@@ -25,7 +25,7 @@ from caffe_batch.jobs.metrics import (
     UpdateMetrics,
     finite,
 )
-from caffe_batch.jobs.stages import TrainingPhase, phase_at
+from caffe_batch.jobs.stages import TrainingStage, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.progress import LossCurve, Progress, Rate
 
@@ -34,7 +34,7 @@ class Tracker:
     """What is known of a run: its attempts one after another.
 
     Args:
-        phases: The phases of the job.
+        stages: The stages of the job.
         train_records: Records of the training set, or None if unknown.
         first_update: Updates done when the run begins.
         seconds_before: Seconds spent training by earlier runs.
@@ -48,14 +48,14 @@ class Tracker:
 
     def __init__(
         self,
-        phases: Sequence[TrainingPhase],
+        stages: Sequence[TrainingStage],
         train_records: int | None,
         *,
         first_update: int,
         seconds_before: float,
         metrics: MetricsFile,
     ) -> None:
-        self._phases, self._train_records, self._metrics = phases, train_records, metrics
+        self._stages, self._train_records, self._metrics = stages, train_records, metrics
         self._seconds_before = self._seconds = seconds_before
         self._began: float | None = None
         self._rate = Rate(self._samples(first_update), seconds_before)
@@ -98,8 +98,8 @@ class Tracker:
         """Everything a display needs, now; what was measured reaches the file."""
         self._metrics.flush()
         overall = self._rate.overall()
-        phase, last = phase_at(self._phases, self.update), self._phases[-1]
-        samples = phase.samples(self.update)
+        stage, last = stage_at(self._stages, self.update), self._stages[-1]
+        samples = stage.samples(self.update)
         left = last.samples(last.last_update) - samples
         return Progress(
             update=self.update,
@@ -109,9 +109,9 @@ class Tracker:
             samples_per_s=self._rate.recent(),
             loss=self._loss,
             losses=self._curve.points(),
-            learning_rate=learning_rate(phase.solver, self.update),
-            phase=phase.number,
-            phases=len(self._phases),
+            learning_rate=learning_rate(stage.solver, self.update),
+            stage=stage.number,
+            stages=len(self._stages),
             scores=self.scores(),
             elapsed_s=self._elapsed(),
             left_s=None if overall is None else left / overall,
@@ -129,26 +129,26 @@ class Tracker:
             self._metrics.append(self._update_metrics(record))
 
     def _update_metrics(self, record: LossRecord) -> UpdateMetrics:
-        phase = phase_at(self._phases, record.update - 1)
-        samples = phase.samples(record.update)
+        stage = stage_at(self._stages, record.update - 1)
+        samples = stage.samples(record.update)
         return UpdateMetrics(
             update=record.update,
             loss=finite(record.loss),
-            learning_rate=float(f"{learning_rate(phase.solver, record.update - 1):.7g}"),
+            learning_rate=float(f"{learning_rate(stage.solver, record.update - 1):.7g}"),
             samples=samples,
             epoch=self._epoch(samples),
             seconds=round(self._seconds_before + record.seconds, 4),
-            effective_batch=phase.effective_batch,
+            effective_batch=stage.effective_batch,
         )
 
     def _note_gradients(self, event: GradientNorms) -> None:
         """Those of a diverged update say nothing, and JSON has no number for them."""
-        phase = phase_at(self._phases, event.update - 1)
+        stage = stage_at(self._stages, event.update - 1)
         if math.isfinite(event.micro_norm_squared):
             self._metrics.append(
                 GradientMetrics(
                     update=event.update,
-                    batch_size=phase.effective_batch // phase.solver.iter_size,
+                    batch_size=stage.effective_batch // stage.solver.iter_size,
                     passes=event.passes,
                     micro_norm_squared=event.micro_norm_squared,
                     mean_norm_squared=event.mean_norm_squared,
@@ -159,7 +159,7 @@ class Tracker:
     def _note_score(self, event: NetTestOutput) -> None:
         known = self._scores.get((self._test.net, event.index))
         if known and known.update == self._test.update:
-            return  # a phase begins with the test that the one before has ended with
+            return  # a stage begins with the test that the one before has ended with
         self._seconds = self._seconds_before + self._elapsed()
         score = NetTestMetrics(
             update=self._test.update,
@@ -177,7 +177,7 @@ class Tracker:
         return 0.0 if self._began is None else time.monotonic() - self._began
 
     def _samples(self, update: int) -> int:
-        return phase_at(self._phases, update).samples(update)
+        return stage_at(self._stages, update).samples(update)
 
     def _epoch(self, samples: int) -> float | None:
         return round(samples / self._train_records, 4) if self._train_records else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch import __version__
 from tests.command import Result, call
 from tests.small_memory import BATCH, SMALL, read_model, tight, write_recipe
 
@@ -85,7 +86,10 @@ def test_called_again_it_trains_nothing_anew(
     again = call("compare", *options, *ARGS, "--json")
     assert again.code == 0, again.err
     assert {path: path.stat().st_mtime_ns for path in logs} == logs
-    assert json.loads(again.out) == json.loads((folder / "run" / "compare.json").read_text())
+    written = json.loads((folder / "run" / "compare.json").read_text())
+    assert written.pop("format") == 2
+    assert written.pop("caffe_batch_version") == __version__
+    assert json.loads(again.out) == written
     by_directory = call("compare", folder / "run", *ARGS)
     assert by_directory.out == first.out
 

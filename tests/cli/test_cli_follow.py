@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from tests.command import PROGRAM, call, spawn
 from tests.planned_jobs import FinishedJob, write_job

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.supervisor import train
@@ -105,7 +105,7 @@ def test_a_job_for_two_gpus_planned_again(tmp_path: Path) -> None:
     assert json.loads(done.out)["effective_batch"] == 6
 
 
-def test_a_phase_is_no_recipe(tmp_path: Path) -> None:
+def test_a_stage_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
     solver = tmp_path / "solver.prototxt"
     text = SOLVER.format(net=tmp_path / "net.prototxt").replace('"fixed"', '"step"')
@@ -115,7 +115,7 @@ def test_a_phase_is_no_recipe(tmp_path: Path) -> None:
     again = job / "solver.prototxt"
     done = call("plan", again, "--mode", "cpu", "--gpu-memory", "1GiB", "--out", tmp_path / "again")
     assert done.code == 2
-    assert "is phase 1 of 2 of a job whose batch grows, and no recipe by itself" in done.err
+    assert "is stage 1 of 2 of a job whose batch grows, and no recipe by itself" in done.err
     assert not (tmp_path / "again").exists()
 
 

@@ -163,7 +163,7 @@ def test_growth(folder: Path) -> None:
     assert "growing to 40 = 4 x 10" in done.out
     content = json.loads(Path("job/plan.json").read_text())
     # 6 updates an epoch at 12; 3 at 24, 2 at 40: 20, 10 and 10 epochs.
-    phases = content["phases"]
+    phases = content["stages"]
     assert [(each["effective_batch"], each["iter_size"]) for each in phases] == [
         (12, 3), (24, 6), (40, 10)
     ]  # fmt: skip
@@ -181,18 +181,18 @@ def test_growth(folder: Path) -> None:
     assert f"40 of them see the records {samples / RECORDS:.6g} times" in content["notes"][0]
     # The compensation follows the phase.
     clips = [
-        read_solver(Path("job", phase["solver"])).clip_gradients for phase in content["phases"]
+        read_solver(Path("job", phase["solver"])).clip_gradients for phase in content["stages"]
     ]
     assert clips == [105, 210, 350]
     assert {read_net(Path("job", phase["net"])).layer[0].data_param.batch_size
-            for phase in content["phases"]} == {4}  # fmt: skip
-    assert "the batch grows by 2" in content["phases"][1]["reason"]
+            for phase in content["stages"]} == {4}  # fmt: skip
+    assert "the batch grows by 2" in content["stages"][1]["reason"]
 
 
 def test_hybrid(folder: Path) -> None:
     answer = plan("--schedule", "hybrid", "--max-batch", 40)
-    assert [p["effective_batch"] for p in answer["phases"]] == [12, 24, 24]
-    assert [p["base_lr"] for p in answer["phases"]] == [0.1, 0.1, 0.05]
+    assert [p["effective_batch"] for p in answer["stages"]] == [12, 24, 24]
+    assert [p["base_lr"] for p in answer["stages"]] == [0.1, 0.1, 0.05]
 
 
 @pytest.mark.parametrize(

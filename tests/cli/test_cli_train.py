@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
 from tests.planned_jobs import NET, RECORDS, write_job, write_lmdb
 

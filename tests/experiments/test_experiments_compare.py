@@ -152,7 +152,7 @@ def test_a_directory_without_strategies(tmp_path: Path, runtime: Runtime) -> Non
     with pytest.raises(InputError, match=r"there is no strategies\.json"):
         compare(tmp_path, runtime, settings(), Notes())
     (tmp_path / "strategies.json").write_text('{"strategies": [{"name": 1}]}')
-    with pytest.raises(InputError, match="not what `strategies` writes"):
+    with pytest.raises(InputError, match="there is no recipe"):
         compare(tmp_path, runtime, settings(), Notes())
 
 

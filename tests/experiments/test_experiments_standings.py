@@ -16,7 +16,7 @@ from caffe_batch.experiments.standings import (
     output_names,
     read_run,
 )
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import MetricsFile, NetTestMetrics, UpdateMetrics
 from tests.planned_jobs import write_job
 

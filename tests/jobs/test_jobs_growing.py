@@ -1,4 +1,4 @@
-"""A plan with phases becomes a solver and a net for each, and real Caffe trains them as one job."""
+"""A plan with stages becomes a solver and a net for each, and real Caffe trains them as one job."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
     plan = make_plan(model, Budget(model.at(3).allocated_bytes, 0), options)
     assert (plan.batch_size, plan.iter_size) == (3, 2)
     decay = step_decay(recipe.solver, RECORDS, 6)
-    phases = grow(decay, effective_batch=6, pass_samples=3, max_batch=24)
+    stages = grow(decay, effective_batch=6, pass_samples=3, max_batch=24)
     split = [change for change in plan.changes if change.field != "iter_size"]
     planned = tuple(
         PlannedStage(
-            phase,
+            stage,
             (
                 *split,
                 *own,
-                *clipping(phase.iter_size),
+                *clipping(stage.iter_size),
             ),
         )
-        for phase, own in zip(phases, stage_changes(recipe.solver, decay, phases), strict=True)
+        for stage, own in zip(stages, stage_changes(recipe.solver, decay, stages), strict=True)
     )
     plan = replace(plan, stages=planned, changes=planned[0].changes)
     return write_job(plan, recipe, None, sources, tmp_path / "job")
@@ -76,15 +76,15 @@ def clipping(iter_size: int) -> tuple[Change, ...]:
 
 
 def solver_fields(files: JobFiles, number: int) -> dict[str, Any]:
-    solver = prototxt.read_solver(files.phase_solver(number))
+    solver = prototxt.read_solver(files.stage_solver(number))
     return {field.name: value for field, value in solver.ListFields()}
 
 
-def test_each_phase_has_a_solver_and_a_net(files: JobFiles) -> None:
+def test_each_stage_has_a_solver_and_a_net(files: JobFiles) -> None:
     names = sorted(path.name for path in files.directory.glob("*.prototxt"))
     assert names == [
-        "net.phase2.prototxt", "net.phase3.prototxt", "net.prototxt",
-        "solver.phase2.prototxt", "solver.phase3.prototxt", "solver.prototxt",
+        "net.prototxt", "net.stage2.prototxt", "net.stage3.prototxt",
+        "solver.prototxt", "solver.stage2.prototxt", "solver.stage3.prototxt",
     ]  # fmt: skip
     for number, (iter_size, last, every) in enumerate([(2, 24, 12), (4, 36, 10), (8, 42, 3)], 1):
         fields = solver_fields(files, number)
@@ -92,31 +92,31 @@ def test_each_phase_has_a_solver_and_a_net(files: JobFiles) -> None:
         assert (fields["lr_policy"], fields["test_interval"]) == ("fixed", every)
         assert not {"gamma", "stepvalue"} & fields.keys()
         assert fields["snapshot_after_train"] is (number < 3)  # the last keeps the user's
-        assert fields["net"] == str(files.phase_net(number))
+        assert fields["net"] == str(files.stage_net(number))
         assert fields["snapshot_prefix"] == str(files.snapshot_prefix)
-        net = prototxt.read_net(files.phase_net(number))
+        net = prototxt.read_net(files.stage_net(number))
         assert net.name == f"tiny{iter_size}"
         assert net.layer[0].data_param.batch_size == 3
-    assert "base_lr: 0.1  # the paper's\n" in files.phase_solver(3).read_text()
+    assert "base_lr: 0.1  # the paper's\n" in files.stage_solver(3).read_text()
 
 
-def test_phases_in_plan_json(files: JobFiles) -> None:
+def test_stages_in_plan_json(files: JobFiles) -> None:
     content = json.loads(files.plan.read_text())
     assert [
         (p["first_update"], p["last_update"], p["first_epoch"], p["epochs"], p["solver"], p["net"])
-        for p in content["phases"]
+        for p in content["stages"]
     ] == [
         (0, 24, 0.0, 2.0, "solver.prototxt", "net.prototxt"),
-        (24, 36, 2.0, 2.0, "solver.phase2.prototxt", "net.phase2.prototxt"),
-        (36, 42, 4.0, 2.0, "solver.phase3.prototxt", "net.phase3.prototxt"),
+        (24, 36, 2.0, 2.0, "solver.stage2.prototxt", "net.stage2.prototxt"),
+        (36, 42, 4.0, 2.0, "solver.stage3.prototxt", "net.stage3.prototxt"),
     ]
     assert [
         (p["batch_size"], p["iter_size"], p["effective_batch"], p["base_lr"])
-        for p in content["phases"]
+        for p in content["stages"]
     ] == [(3, 2, 6, 0.1), (3, 4, 12, 0.1), (3, 8, 24, 0.1)]
-    assert content["changes"] == content["phases"][0]["changes"]
-    named = {change["field"]: change["to"] for change in content["phases"][2]["changes"]}
-    assert named["net"] == str(files.phase_net(3))
+    assert content["changes"] == content["stages"][0]["changes"]
+    named = {change["field"]: change["to"] for change in content["stages"][2]["changes"]}
+    assert named["net"] == str(files.stage_net(3))
     assert (named["iter_size"], named["max_iter"], named["name"]) == (8, 42, "tiny8")
 
 
@@ -127,10 +127,10 @@ def test_real_caffe_trains_them_as_one_job(files: JobFiles, runtime: Runtime) ->
     updates = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
     assert [line.update for line in updates] == list(range(1, 43))
     assert [line.effective_batch for line in updates] == 24 * [6] + 12 * [12] + 6 * [24]
-    assert updates[-1].samples == 3 * 2 * 72  # each epoch of each phase sees 72 samples
+    assert updates[-1].samples == 3 * 2 * 72  # each epoch of each stage sees 72 samples
     log = job.log.read_text()
     assert 'name: "tiny8"' in log
-    # A test at the end of each phase, one at each bound, an epoch between two where that can be.
+    # A test at the end of each stage, one at each bound, an epoch between two where that can be.
     tested = re.findall(r"Iteration (\d+), Testing net", log)
     assert [int(update) for update in tested] == [0, 12, 24, 30, 36, 39, 42]
     taken = re.findall(r"Snapshotting to binary proto file .*_iter_(\d+)\.caffemodel", log)

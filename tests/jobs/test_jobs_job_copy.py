@@ -10,10 +10,10 @@ import pytest
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_copy import copy_job
 from caffe_batch.jobs.job_files import write_job
-from caffe_batch.jobs.stages import read_phases
+from caffe_batch.jobs.stages import read_stages
 from caffe_batch.planning import make_plan
 from caffe_batch.planning.schedule.growth import Schedule
 from tests.small_memory import SOLVER, options, read_model, tight, write_recipe
@@ -45,6 +45,7 @@ def test_paths_seed_and_plan(tmp_path: Path) -> None:
     assert after["changes"][-1] == {
         "file": "solver.prototxt", "field": "random_seed", "from": 8, "to": 41,
         "reason": "one of several trainings that differ by chance alone",
+        "layer_index": None, "layer_name": "", "path": ["random_seed"],
     }  # fmt: skip
     assert len(after["changes"]) == len(before["changes"]) + 1
     same = set(before) - {"changes", "files"}
@@ -52,18 +53,18 @@ def test_paths_seed_and_plan(tmp_path: Path) -> None:
     assert JobDirectory(files.directory).read_plan().iter_size == plan.iter_size
 
 
-def test_every_phase_is_copied(tmp_path: Path) -> None:
+def test_every_stage_is_copied(tmp_path: Path) -> None:
     model = read_model(write_recipe(tmp_path))
     growing = replace(options(), growth=Schedule.GROW, train_records=1000)
     plan = make_plan(model, tight(model), growing)
     write_job(plan, model.recipe, None, model.sources, tmp_path / "job")
     files = copy_job(tmp_path / "job", tmp_path / "other", 3)
-    first, second = read_phases(JobDirectory(files.directory).read_plan())
+    first, second = read_stages(JobDirectory(files.directory).read_plan())
     assert (first.solver.random_seed, second.solver.random_seed) == (3, 3)
-    assert second.path == files.phase_solver(2)
-    assert second.solver.net == str(files.phase_net(2))
-    phases = json.loads(files.plan.read_text())["phases"]
-    assert [each["changes"][-1]["field"] for each in phases] == ["random_seed"] * 2
+    assert second.path == files.stage_solver(2)
+    assert second.solver.net == str(files.stage_net(2))
+    stages = json.loads(files.plan.read_text())["stages"]
+    assert [each["changes"][-1]["field"] for each in stages] == ["random_seed"] * 2
 
 
 def test_test_nets_of_their_own(tmp_path: Path) -> None:

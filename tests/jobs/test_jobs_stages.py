@@ -13,11 +13,12 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
-from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
-from caffe_batch.jobs.stages import phase_at, read_phases
+from caffe_batch.jobs.record import JobRecord, JobState
+from caffe_batch.jobs.stages import read_stages, stage_at
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.schema import caffe_pb2
@@ -29,7 +30,7 @@ from tests.planned_jobs import RECORDS, FinishedJob, write_job
 ENDLESS = 10_000_000
 FIXED = '"fixed"'
 
-#: The phases of :func:`grown`: up to which update, micro-batches of an update, rate.
+#: The stages of :func:`grown`: up to which update, micro-batches of an update, rate.
 GROWN = [(20, 3, 0.1), (34, 5, 0.1), (44, 8, 0.05)]
 
 CHAIN = """
@@ -53,7 +54,7 @@ for path in solvers:
     elif state:
         solver.net.copy_from(state.replace("solverstate", "caffemodel"))
     for _ in range(passes):
-        solver.net._forward(0, 0)  # the data goes on through the phases
+        solver.net._forward(0, 0)  # the data goes on through the stages
     solver.step(message.max_iter - done)
     solver.snapshot()
     passes += message.iter_size * (message.max_iter - done)
@@ -64,7 +65,7 @@ print(state)
 
 @pytest.fixture(scope="module")
 def grown(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
-    """The phases of GROWN, with tests and snapshots that fall on their bounds and elsewhere."""
+    """The stages of GROWN, with tests and snapshots that fall on their bounds and elsewhere."""
     (end, iter_size, rate), *later = GROWN
     job = write_job(
         tmp_path_factory.mktemp("grown"), lr_policy=FIXED,
@@ -102,8 +103,8 @@ def learned(state: Path) -> tuple[list[list[float]], list[list[float]]]:
     return weights, [list(blob.data) for blob in solver.history]
 
 
-def edit(job: JobDirectory, phase: int, before: str, after: str) -> None:
-    solver = JobFiles(job.path).phase_solver(phase)
+def edit(job: JobDirectory, stage: int, before: str, after: str) -> None:
+    solver = JobFiles(job.path).stage_solver(stage)
     assert before in solver.read_text()
     solver.write_text(solver.read_text().replace(before, after))
 
@@ -124,7 +125,7 @@ def test_the_weights_are_those_of_a_chain_by_hand(
     grown: FinishedJob, pycaffe: Callable[..., str], tmp_path: Path
 ) -> None:
     files = JobFiles(grown.job.path)
-    solvers = [str(files.phase_solver(number)) for number in (1, 2, 3)]
+    solvers = [str(files.stage_solver(number)) for number in (1, 2, 3)]
     by_hand = Path(pycaffe(CHAIN, str(tmp_path), "kept", *solvers).strip())
     weights, history = learned(by_hand)
     ours = list_snapshots(grown.job.snapshots)[-1]
@@ -135,18 +136,18 @@ def test_the_weights_are_those_of_a_chain_by_hand(
     assert learned(without)[0] != weights  # so the comparison sees the momentum
 
 
-def test_phases_are_one_job(grown: FinishedJob) -> None:
+def test_stages_are_one_job(grown: FinishedJob) -> None:
     job, outcome = grown.job, grown.outcome
     assert (outcome.state, outcome.update, outcome.updates) == (JobState.FINISHED, 44, 44)
     record = record_of(job)
     assert (record.state, record.updates_done, record.updates) == (JobState.FINISHED, 44, 44)
     assert [
-        (a.number, a.phase, a.first_update, a.last_update, a.ending) for a in record.attempts
+        (a.number, a.stage, a.first_update, a.last_update, a.ending) for a in record.attempts
     ] == [(1, 1, 0, 20, "finished"), (2, 2, 20, 34, "finished"), (3, 3, 34, 44, "finished")]
     assert record.attempts[1].resumed_from == str(job.snapshots / "tiny_iter_20.solverstate")
     assert record.attempts[1].choices[:2] == (
         "Going on from update 20 (tiny_iter_20.solverstate).",
-        "Phase 2 of 3, up to update 34: effective batch 30, learning rate 0.1.",
+        "Stage 2 of 3, up to update 34: effective batch 30, learning rate 0.1.",
     )
     taken = [snapshot.update for snapshot in list_snapshots(job.snapshots)]
     assert taken == [7, 14, 20, 21, 28, 34, 35, 42, 44]
@@ -157,7 +158,7 @@ def test_phases_are_one_job(grown: FinishedJob) -> None:
     assert not train(job, Interpreter("/no/such/python")).ran
 
 
-def test_metrics_go_on_through_the_phases(grown: FinishedJob) -> None:
+def test_metrics_go_on_through_the_stages(grown: FinishedJob) -> None:
     updates = updates_of(grown.job)
     assert [line.update for line in updates] == list(range(1, 45))
     assert [line.effective_batch for line in updates] == 20 * [18] + 14 * [30] + 10 * [48]
@@ -175,26 +176,26 @@ def test_each_test_is_one_line(grown: FinishedJob) -> None:
         (update, output)
         for update in (0, 10, 20, 25, 30, 35, 40)
         for output in ("accuracy", "loss")
-    ]  # Caffe tests at update 20 twice, at the end of one phase and the begin of the next
+    ]  # Caffe tests at update 20 twice, at the end of one stage and the begin of the next
     assert grown.job.log.read_text().count("Iteration 20, Testing net") == 2
     seconds = [line.seconds for line in tests]
     assert seconds == sorted(seconds)
 
 
-def test_progress_is_of_all_phases(grown: FinishedJob) -> None:
+def test_progress_is_of_all_stages(grown: FinishedJob) -> None:
     first, last = grown.seen[0], grown.seen[-1]
     assert {progress.updates for progress in grown.seen} == {44}
-    assert {progress.phases for progress in grown.seen} == {3}
-    assert (first.phase, last.phase) == (1, 3)
+    assert {progress.stages for progress in grown.seen} == {3}
+    assert (first.stage, last.stage) == (1, 3)
     done = [progress.update for progress in grown.seen]
     assert done == sorted(done)
     assert (last.update, last.samples, last.left_s) == (44, 20 * 18 + 14 * 30 + 10 * 48, 0)
     assert len(last.losses) == 44
     training = [progress.training for progress in grown.seen]
-    assert training == sorted(training)  # the display doesn't start again with a phase
+    assert training == sorted(training)  # the display doesn't start again with a stage
 
 
-def test_interrupted_in_a_later_phase(runtime: Runtime, tmp_path: Path) -> None:
+def test_interrupted_in_a_later_stage(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, lr_policy=FIXED, max_iter=12, width=300, test_interval=1000,
         later=[
@@ -210,7 +211,7 @@ def test_interrupted_in_a_later_phase(runtime: Runtime, tmp_path: Path) -> None:
     edit(job, 3, str(2 * ENDLESS), str(stopped + 9))
     outcome = train(job, runtime)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, stopped + 9)
-    assert [(a.phase, a.first_update, a.last_update) for a in record_of(job).attempts] == [
+    assert [(a.stage, a.first_update, a.last_update) for a in record_of(job).attempts] == [
         (1, 0, 12), (2, 12, stopped), (2, stopped, stopped + 4), (3, stopped + 4, stopped + 9),
     ]  # fmt: skip
     updates = updates_of(job)
@@ -220,7 +221,7 @@ def test_interrupted_in_a_later_phase(runtime: Runtime, tmp_path: Path) -> None:
     assert updates[-1].samples == 12 * 18 + (stopped + 4 - 12) * 30 + 5 * 48
 
 
-def test_interrupted_in_the_first_phase(runtime: Runtime, tmp_path: Path) -> None:
+def test_interrupted_in_the_first_stage(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, lr_policy=FIXED, max_iter=ENDLESS, width=300, test_interval=1000,
         later=[{"max_iter": 2 * ENDLESS, "iter_size": 5}],
@@ -228,16 +229,16 @@ def test_interrupted_in_the_first_phase(runtime: Runtime, tmp_path: Path) -> Non
     outcome = train(job, runtime, observer=Interrupt(lambda progress: progress.update >= 10))
     stopped = outcome.update
     assert outcome.state is JobState.INTERRUPTED
-    assert [attempt.phase for attempt in record_of(job).attempts] == [1]
-    edit(job, 1, str(ENDLESS), str(stopped))  # the snapshot is now the end of the phase
+    assert [attempt.stage for attempt in record_of(job).attempts] == [1]
+    edit(job, 1, str(ENDLESS), str(stopped))  # the snapshot is now the end of the stage
     edit(job, 2, str(2 * ENDLESS), str(stopped + 5))
     outcome = train(job, runtime)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, stopped + 5)
-    assert [attempt.phase for attempt in record_of(job).attempts] == [1, 2]
+    assert [attempt.stage for attempt in record_of(job).attempts] == [1, 2]
     assert updates_of(job)[-1].samples == stopped * 18 + 5 * 30
 
 
-def test_a_stop_at_the_bound_of_two_phases(runtime: Runtime, tmp_path: Path) -> None:
+def test_a_stop_at_the_bound_of_two_stages(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, lr_policy=FIXED, max_iter=10, test_interval=10,
         later=[{"max_iter": 20, "iter_size": 5}],
@@ -246,15 +247,15 @@ def test_a_stop_at_the_bound_of_two_phases(runtime: Runtime, tmp_path: Path) -> 
     assert (outcome.state, outcome.update, outcome.updates) == (JobState.INTERRUPTED, 10, 20)
     record = record_of(job)
     assert (record.state, record.updates_done) == (JobState.INTERRUPTED, 10)
-    assert [attempt.phase for attempt in record.attempts] == [1]
+    assert [attempt.stage for attempt in record.attempts] == [1]
     outcome = train(job, runtime)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, 20)
-    assert [attempt.phase for attempt in record_of(job).attempts] == [1, 2]
+    assert [attempt.stage for attempt in record_of(job).attempts] == [1, 2]
     assert [line.update for line in updates_of(job)] == list(range(1, 21))
     assert [line.update for line in scores_of(job)] == [0, 0, 10, 10, 20, 20]
 
 
-def test_a_phase_without_the_snapshot_before(runtime: Runtime, tmp_path: Path) -> None:
+def test_a_stage_without_the_snapshot_before(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, lr_policy=FIXED, max_iter=10, later=[{"max_iter": 20, "iter_size": 5}]
     )
@@ -263,7 +264,7 @@ def test_a_phase_without_the_snapshot_before(runtime: Runtime, tmp_path: Path) -
         for snapshot in list_snapshots(job.snapshots):
             snapshot.state.unlink()
 
-    with pytest.raises(TrainingError, match=r"at update 10 of 20: .*phase 1 left no snapshot"):
+    with pytest.raises(TrainingError, match=r"at update 10 of 20: .*stage 1 left no snapshot"):
         train(job, runtime, observer=remove)
     assert record_of(job).state is JobState.FAILED
 
@@ -291,38 +292,38 @@ NET = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } }
 
 @pytest.fixture
 def two(tmp_path: Path) -> JobDirectory:
-    """Two phases that are only read."""
+    """Two stages that are only read."""
     return write_job(tmp_path, net=NET, max_iter=10, later=[{"max_iter": 30, "iter_size": 5}])
 
 
-def test_where_phases_begin_and_end(two: JobDirectory) -> None:
-    phases = read_phases(two.read_plan())
-    assert [(p.number, p.first_update, p.last_update) for p in phases] == [(1, 0, 10), (2, 10, 30)]
-    assert [phase_at(phases, done).number for done in (0, 9, 10, 29, 30)] == [1, 1, 2, 2, 2]
-    assert [phases[1].samples(update) for update in (10, 11, 30)] == [180, 210, 780]
-    assert phases[0].samples(10) == phases[1].samples(10)
+def test_where_stages_begin_and_end(two: JobDirectory) -> None:
+    stages = read_stages(two.read_plan())
+    assert [(p.number, p.first_update, p.last_update) for p in stages] == [(1, 0, 10), (2, 10, 30)]
+    assert [stage_at(stages, done).number for done in (0, 9, 10, 29, 30)] == [1, 1, 2, 2, 2]
+    assert [stages[1].samples(update) for update in (10, 11, 30)] == [180, 210, 780]
+    assert stages[0].samples(10) == stages[1].samples(10)
 
 
-@pytest.mark.parametrize("name", ["solver.phase2.prototxt", "net.phase2.prototxt"])
-def test_a_missing_file_of_a_phase_is_named(two: JobDirectory, name: str) -> None:
+@pytest.mark.parametrize("name", ["solver.stage2.prototxt", "net.stage2.prototxt"])
+def test_a_missing_file_of_a_stage_is_named(two: JobDirectory, name: str) -> None:
     (two.path / name).unlink()
     with pytest.raises(InputError, match=f"there is no {name}"):
         two.read_plan()
 
 
-def test_a_plan_whose_phases_lack_a_key(two: JobDirectory) -> None:
+def test_a_plan_whose_stages_lack_a_key(two: JobDirectory) -> None:
     plan = json.loads(two.plan.read_text())
-    del plan["phases"][1]["solver"]
+    del plan["stages"][1]["solver"]
     two.plan.write_text(json.dumps(plan))
-    with pytest.raises(InputError, match=r"not a plan \(KeyError: 'solver'\)"):
+    with pytest.raises(InputError, match=r"no solver in stages\[1\]"):
         two.read_plan()
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("random_seed: 1", "snapshot_after_train: false", "next phase has no snapshot to go on"),
-        ("max_iter: 10", "max_iter: 30", r"phase2.*max_iter is 30, and the phases before do 30"),
+        ("random_seed: 1", "snapshot_after_train: false", "next stage has no snapshot to go on"),
+        ("max_iter: 10", "max_iter: 30", r"stage2.*max_iter is 30, and the stages before do 30"),
     ],
 )
 def test_solvers_that_make_no_chain(
@@ -330,4 +331,4 @@ def test_solvers_that_make_no_chain(
 ) -> None:
     edit(two, 1, before, after)
     with pytest.raises(InputError, match=message):
-        read_phases(two.read_plan())
+        read_stages(two.read_plan())

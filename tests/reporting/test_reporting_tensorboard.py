@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import (
     Metrics,
     MetricsFile,
@@ -22,6 +22,7 @@ from caffe_batch.jobs.metrics import (
     read_metrics,
     rewind,
 )
+from caffe_batch.jobs.record import JobState
 from caffe_batch.reporting.tensorboard import TensorBoardFiles
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options

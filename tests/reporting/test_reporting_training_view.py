@@ -33,8 +33,8 @@ PROGRESS = Progress(
     loss=0.0612345,
     losses=tuple(1 / n for n in range(1, 100)),
     learning_rate=0.005,
-    phase=1,
-    phases=1,
+    stage=1,
+    stages=1,
     scores=(score("accuracy", 0.98123), score("loss", 0.07)),
     elapsed_s=20.0,
     left_s=3725.4,
@@ -131,10 +131,10 @@ def test_plain_line() -> None:
     assert progress_line(bare) == "update 0 of 10,000, learning rate 0.005"
 
 
-def test_one_phase_of_several() -> None:
-    third = replace(PROGRESS, phase=3, phases=4)
-    assert progress_line(third).endswith("epoch 175.80, phase 3 of 4, 1:02:05 left")
-    assert shown(third)[2].endswith("epoch 175.80, phase 3 of 4")
+def test_one_stage_of_several() -> None:
+    third = replace(PROGRESS, stage=3, stages=4)
+    assert progress_line(third).endswith("epoch 175.80, stage 3 of 4, 1:02:05 left")
+    assert shown(third)[2].endswith("epoch 175.80, stage 3 of 4")
 
 
 def test_scores_of_several_nets_and_of_no_number() -> None:

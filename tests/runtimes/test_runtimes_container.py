@@ -18,7 +18,7 @@ import pytest
 
 from caffe_batch import runtimes
 from caffe_batch.errors import InputError, RuntimeMissingError, TrainingError
-from caffe_batch.jobs.job import JobState
+from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import container
 from caffe_batch.runtimes.base import JobPlaces
 from caffe_batch.runtimes.container import Container

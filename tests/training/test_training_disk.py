@@ -12,8 +12,9 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import CORRUPT, list_snapshots
 from caffe_batch.errors import TrainingError
-from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobRecord, JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress

@@ -10,8 +10,9 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import DIVERGED, list_snapshots
 from caffe_batch.errors import TrainingError
-from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobRecord, JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training import recovery
@@ -113,14 +114,14 @@ def test_rollbacks_are_bounded(
     assert "base_lr: 0.05" in job.solver.read_text()
 
 
-def test_every_phase_gets_the_smaller_rate(runtime: Runtime, tmp_path: Path) -> None:
+def test_every_stage_gets_the_smaller_rate(runtime: Runtime, tmp_path: Path) -> None:
     job = exploding(
         tmp_path, max_iter=20, snapshot=10, stepvalue=25, later=[{"max_iter": 40, "base_lr": 0.2}]
     )
     train(job, runtime, Options(rollback=1e-30))
-    for name, rate in (("solver.prototxt", "1e-31"), ("solver.phase2.prototxt", "2e-31")):
+    for name, rate in (("solver.prototxt", "1e-31"), ("solver.stage2.prototxt", "2e-31")):
         assert f"base_lr: {rate}\n" in (job.path / name).read_text()
-    assert [(a.phase, a.ending) for a in record_of(job).attempts] == [
+    assert [(a.stage, a.ending) for a in record_of(job).attempts] == [
         (1, "finished"),
         (2, "diverged"),
         (2, "finished"),

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
 from caffe_batch.jobs.metrics import MetricsFile, MetricsFollower, UpdateMetrics, rewind
+from caffe_batch.jobs.record import JobState
 from caffe_batch.training.following import RunFollower, RunState, Status
 from caffe_batch.training.memory_meter import MemoryMeter
 from tests.planned_jobs import FinishedJob, write_job
@@ -38,7 +39,7 @@ def test_a_planned_job(tmp_path: Path) -> None:
 def test_a_finished_job_as_its_observer_saw_it(finished: FinishedJob) -> None:
     now, seen = status_of(finished.job), finished.seen[-1]
     assert now.state is RunState.FINISHED
-    for name in ("update", "updates", "samples", "epoch", "learning_rate", "phase", "scores"):
+    for name in ("update", "updates", "samples", "epoch", "learning_rate", "stage", "scores"):
         assert getattr(now.progress, name) == getattr(seen, name), name
     assert now.progress.loss == pytest.approx(seen.loss)
     assert len(now.progress.losses) == 60

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import JobDirectory, JobState
+from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.kernel_kills import KillCounter, kill_counter
 from caffe_batch.runtimes.machine import resident_bytes

@@ -18,9 +18,10 @@ import pytest
 from caffe_batch.engines.caffe.snapshots import CORRUPT, list_snapshots
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.jobs import lock
-from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobRecord, JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
@@ -80,13 +81,13 @@ class KillWorker:
 
     def __call__(self, progress: Progress) -> None:
         if self.at < 0 and progress.training and progress.update >= self.update:
-            with contextlib.suppress(ProcessLookupError):  # it has ended its phase: the next one
+            with contextlib.suppress(ProcessLookupError):  # it has ended its stage: the next one
                 os.kill(record_of(self.job).attempts[-1].pid, signal.SIGKILL)
                 self.at = progress.update
 
 
-def test_killed_in_each_phase_the_weights_are_the_same(runtime: Runtime, tmp_path: Path) -> None:
-    """A phase change is a restart like any other: no update is lost, none is done twice."""
+def test_killed_in_each_stage_the_weights_are_the_same(runtime: Runtime, tmp_path: Path) -> None:
+    """A stage change is a restart like any other: no update is lost, none is done twice."""
     settings: dict[str, object] = {
         **WHOLE, "max_iter": 60, "snapshot": 20, "test_interval": 10_000,
         "later": [{"max_iter": 120, "iter_size": 10}, {"max_iter": 180, "iter_size": 20}],
@@ -102,15 +103,15 @@ def test_killed_in_each_phase_the_weights_are_the_same(runtime: Runtime, tmp_pat
             train(job, runtime, observer=kill)
     assert train(job, runtime).update == 180
     check_complete(job, 180)
-    bounds = [(a.phase, a.first_update) for a in record_of(job).attempts]
-    assert {first for phase, first in bounds if phase == 2} <= {60, 80, 100}
+    bounds = [(a.stage, a.first_update) for a in record_of(job).attempts]
+    assert {first for stage, first in bounds if stage == 2} <= {60, 80, 100}
     assert (2, 60) in bounds
     assert (3, 120) in bounds
     ends = [list_snapshots(each.snapshots)[-1].state for each in (straight, job)]
     assert learned(ends[0]) == learned(ends[1])
 
 
-def test_killed_between_two_phases(runtime: Runtime, tmp_path: Path) -> None:
+def test_killed_between_two_stages(runtime: Runtime, tmp_path: Path) -> None:
     """The first has said that it is done, and the second has no worker yet."""
     settings: dict[str, object] = {
         **WHOLE, "batch_size": 6, "max_iter": 20, "test_interval": 10_000,
@@ -131,10 +132,10 @@ def test_killed_between_two_phases(runtime: Runtime, tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(job.path), runtime.name]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     (attempt,) = record_of(job).attempts
-    assert (attempt.phase, attempt.ending, attempt.last_update) == (1, "finished", 20)
+    assert (attempt.stage, attempt.ending, attempt.last_update) == (1, "finished", 20)
     assert train(job, runtime).update == 40
     check_complete(job, 40)
-    assert [(each.phase, each.first_update) for each in record_of(job).attempts] == [
+    assert [(each.stage, each.first_update) for each in record_of(job).attempts] == [
         (1, 0),
         (2, 20),
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from caffe_batch.engines.caffe.events import GradientNorms, read_worker_line
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import (
     GradientMetrics,
     MetricsFile,

@@ -17,10 +17,11 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import DoesNotFitError, TrainingError
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import JobDirectory, JobState
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.schema import caffe_pb2
@@ -180,7 +181,7 @@ def test_memory_that_another_program_takes(runtime: Runtime, tmp_path: Path) -> 
     assert (value(job, "test_iter"), job.net.read_text().count("batch_size: 5 ")) == ("14", 1)
 
 
-def test_every_phase_keeps_its_effective_batch(
+def test_every_stage_keeps_its_effective_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_WORKER", "small_gpu")
@@ -191,7 +192,7 @@ def test_every_phase_keeps_its_effective_batch(
     )  # fmt: skip
     outcome = train(job, Interpreter(sys.executable), script=FAKE)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, 30)
-    assert [(a.phase, a.batch_size, a.iter_size, a.ending) for a in attempts_of(job)] == [
+    assert [(a.stage, a.batch_size, a.iter_size, a.ending) for a in attempts_of(job)] == [
         (1, 6, 3, "out of GPU memory"),
         (1, 3, 6, "out of GPU memory"),
         (1, 2, 9, "finished"),
@@ -200,15 +201,15 @@ def test_every_phase_keeps_its_effective_batch(
     ]
     files = JobFiles(job.path)
     for number, (samples, max_iter) in enumerate([(18, 10), (30, 20), (48, 30)], start=1):
-        solver = files.phase_solver(number).name
+        solver = files.stage_solver(number).name
         assert (value(job, "iter_size", solver), value(job, "max_iter", solver)) == (
             str(samples // 2),
             str(max_iter),
         )
-        assert "batch_size: 2 " in files.phase_net(number).read_text()
+        assert "batch_size: 2 " in files.stage_net(number).read_text()
     content = json.loads(job.plan.read_text())
     assert [each["to"] for each in content["resplits"]] == [[3, 6], [2, 9]]
-    assert [phase["iter_size"] for phase in content["phases"]] == [9, 15, 24]
+    assert [stage["iter_size"] for stage in content["stages"]] == [9, 15, 24]
 
 
 def test_no_smaller_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,9 +305,11 @@ def test_what_the_plan_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FAKE_WORKER", "out_of_gpu_memory")
     job = write_job(tmp_path)
     content = json.loads(job.plan.read_text())
-    content["phases"][0]["changes"] = [{"file": "net.prototxt", "field": "x", "from": 1, "to": 2}]
+    content["stages"][0]["changes"] = [{"file": "net.prototxt", "field": "x", "from": 1, "to": 2}]
     job.plan.write_text(json.dumps(content))
-    with pytest.raises(TrainingError, match=r"can't be planned anew: .*have no 'path'") as failure:
+    with pytest.raises(
+        TrainingError, match=r"can't be planned anew: .*have no layer_index, layer_name, path"
+    ) as failure:
         train(job, Interpreter(sys.executable), script=FAKE)
     assert failure.value.hint == "An older version planned it: plan again."
 

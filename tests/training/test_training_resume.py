@@ -13,10 +13,10 @@ import pytest
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
-from caffe_batch.jobs.stages import TrainingPhase, past_tests, read_phases
+from caffe_batch.jobs.stages import TrainingStage, past_tests, read_stages
 from caffe_batch.layers.base import Phase
 from caffe_batch.net.filtering import net_state, select
 from caffe_batch.net.sources import Sources
@@ -31,7 +31,7 @@ from tests.training.small_sources import HDF5, IMAGES, LEVELDB, LMDB, net, write
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
 
-#: Bounds of the phases and their micro-batches; the second one ends in the midst of an epoch.
+#: Bounds of the stages and their micro-batches; the second one ends in the midst of an epoch.
 PHASES = [(9, 3), (17, 5), (23, 8)]
 
 
@@ -51,7 +51,7 @@ def job_over(
     return write_job(folder, net=text, batch_size=batch_size, **settings)
 
 
-def phases(**fields: Any) -> dict[str, Any]:
+def stages(**fields: Any) -> dict[str, Any]:
     (end, iter_size), *later = PHASES
     own = [{"max_iter": end, "iter_size": iter_size} for end, iter_size in later]
     return {"max_iter": end, "iter_size": iter_size, "later": own, **fields}
@@ -89,12 +89,12 @@ def measured(job: JobDirectory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("kills", "kinds", "fields"),
     [
-        (3, ["lmdb", "leveldb", "hdf5", "images"], phases()),
+        (3, ["lmdb", "leveldb", "hdf5", "images"], stages()),
         (1, ["shuffled_hdf5", "lmdb"], {}),
         # The epochs of shuffled images are whole batches here.
         (1, ["shuffled_images"], {"batch_size": IMAGES, "iter_size": 1, "max_iter": 90}),
     ],
-    ids=["sources in order, phases", "shuffled rows", "shuffled images"],
+    ids=["sources in order, stages", "shuffled rows", "shuffled images"],
 )
 def test_kills_change_nothing(
     kills: int,
@@ -160,9 +160,9 @@ def test_a_smaller_split_reads_on(
         assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
 
 
-def phase(number: int, first: int, end: int, **fields: Any) -> TrainingPhase:
+def stage(number: int, first: int, end: int, **fields: Any) -> TrainingStage:
     solver = caffe_pb2.SolverParameter(max_iter=end, **fields)
-    return TrainingPhase(number, Path(), solver, 18, first, first * 18)
+    return TrainingStage(number, Path(), solver, 18, first, first * 18)
 
 
 @pytest.mark.parametrize(
@@ -170,27 +170,27 @@ def phase(number: int, first: int, end: int, **fields: Any) -> TrainingPhase:
     [(0, True, 0), (1, True, 1), (10, True, 1), (11, True, 2), (20, True, 2), (30, True, 2),
      (1, False, 0), (10, False, 0), (11, False, 1), (30, False, 1)],
 )  # fmt: skip
-def test_tests_of_a_phase(update: int, initial: bool, tests: int) -> None:
-    own = phase(1, 0, 20, test_interval=10, test_initialization=initial)
+def test_tests_of_a_stage(update: int, initial: bool, tests: int) -> None:
+    own = stage(1, 0, 20, test_interval=10, test_initialization=initial)
     assert own.tests_before(update) == tests
 
 
 @pytest.mark.parametrize(
     ("update", "tests"), [(20, 0), (21, 1), (25, 1), (26, 2), (34, 3), (99, 3)]
 )
-def test_tests_of_a_later_phase(update: int, tests: int) -> None:
-    own = phase(2, 20, 34, test_interval=5, test_initialization=False)
+def test_tests_of_a_later_stage(update: int, tests: int) -> None:
+    own = stage(2, 20, 34, test_interval=5, test_initialization=False)
     assert own.tests_before(update) == tests
-    assert phase(2, 20, 34).tests_before(update) == 0
+    assert stage(2, 20, 34).tests_before(update) == 0
 
 
 def test_a_test_at_a_bound_counts_once() -> None:
-    once = phase(1, 0, 20, test_interval=10)
+    once = stage(1, 0, 20, test_interval=10)
     for interval, tests in [(5, (2, 3)), (7, (3, 2))]:  # 20 again, 25, 30; 21, 28
-        both = (once, phase(2, 20, 34, test_interval=interval))
+        both = (once, stage(2, 20, 34, test_interval=interval))
         assert past_tests(both, 34) == tests
         assert past_tests(both, 19) == (2, 0)
-    assert past_tests((once, phase(2, 20, 34, test_interval=7)), 20) == (3, 0)
+    assert past_tests((once, stage(2, 20, 34, test_interval=7)), 20) == (3, 0)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def planned(tmp_path: Path) -> JobDirectory:
 
 
 def start_of(job: JobDirectory, update: int) -> DataStart:
-    return data_start(read_phases(job.read_plan()), update, Sources())
+    return data_start(read_stages(job.read_plan()), update, Sources())
 
 
 def test_where_each_layer_goes_on(planned: JobDirectory, tmp_path: Path) -> None:

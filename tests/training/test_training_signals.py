@@ -13,8 +13,8 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots
 from caffe_batch.jobs.ending import EndReason
-from caffe_batch.jobs.job import JobState
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.schema import caffe_pb2

@@ -11,7 +11,7 @@ import pytest
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.job import JobState
+from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training import stall

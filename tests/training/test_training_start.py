@@ -9,8 +9,9 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots, named_snapshot
 from caffe_batch.errors import InputError, TrainingError
-from caffe_batch.jobs.job import JobDirectory, JobRecord
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobRecord
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options

@@ -15,9 +15,10 @@ import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import InputError, TrainingError
-from caffe_batch.jobs.job import JobDirectory, JobRecord, JobState
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import JobRecord, JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training.options import Options
@@ -255,7 +256,7 @@ def test_a_killed_supervisor_takes_its_worker_along(runtime: Runtime, tmp_path: 
     job = write_job(tmp_path, max_iter=ENDLESS, width=300, test_interval=1000)
     code = (
         "import sys; from caffe_batch import runtimes; "
-        "from caffe_batch.jobs.job import JobDirectory; "
+        "from caffe_batch.jobs.directory import JobDirectory; "
         "from caffe_batch.training.supervisor import train; "
         "train(JobDirectory(sys.argv[1]), runtimes.find(sys.argv[2]))"
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_text
-from caffe_batch.jobs.stages import TrainingPhase, past_tests, phase_at
+from caffe_batch.jobs.stages import TrainingStage, past_tests, stage_at
 from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
@@ -110,27 +110,27 @@ class DataStart:
 FROM_FIRST_RECORD: Mapping[str, object] = {"go_on": {}, "read": [], "nets": None}
 
 
-def data_start(phases: Sequence[TrainingPhase], update: int, sources: Sources) -> DataStart:
+def data_start(stages: Sequence[TrainingStage], update: int, sources: Sources) -> DataStart:
     """Where the data of a job goes on.
 
     Args:
-        phases: The phases of the job.
+        stages: The stages of the job.
         update: Updates done in the snapshot that it goes on from.
         sources: Where relative paths of the nets start.
 
     Raises:
         InputError: A net of the job can't be read.
     """
-    last = phase_at(phases, update)
+    last = stage_at(stages, update)
     recipes = [
-        read_recipe(phase.path, allow_unknown_fields=True) for phase in phases[: last.number]
+        read_recipe(stage.path, allow_unknown_fields=True) for stage in stages[: last.number]
     ]
-    seen, tests = [last.samples(update)], past_tests(phases, update)
+    seen, tests = [last.samples(update)], past_tests(stages, update)
     for number in range(len(recipes[-1].tests)):
         seen.append(
             sum(
-                done * phase.solver.test_iter[number] * _batch_size(recipe.tests[number])
-                for done, phase, recipe in zip(tests, phases, recipes, strict=False)
+                done * stage.solver.test_iter[number] * _batch_size(recipe.tests[number])
+                for done, stage, recipe in zip(tests, stages, recipes, strict=False)
             )
         )
     starts = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job import JobDirectory
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Device, Options

@@ -1,0 +1,372 @@
+"""plan.json: what ``plan`` has decided, read as one object, changed by its methods, written back.
+
+The first format has no ``format``; its ``engine`` is the build of Caffe, and its ``phases`` are the
+stages. Files are written in the present format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from caffe_batch import __version__
+from caffe_batch.errors import InputError
+from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, json_text, read_object
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory.build import Build
+from caffe_batch.planning.edits.changes import Change
+
+#: The newest format of plan.json, and the one that is written.
+PLAN_FORMAT = 2
+
+_HINT = "Mend the field, or plan again with `caffe-batch plan NET ... --out DIR`, into another DIR."
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """What plan.json says of a stage.
+
+    Attributes:
+        solver, net: Its files.
+        effective_batch: Samples of each of its updates.
+    """
+
+    solver: Path
+    net: Path
+    effective_batch: int
+
+
+@dataclass(frozen=True)
+class PlannedCandidate:
+    """A split that the plan has weighed.
+
+    Attributes:
+        batch_size: Of a micro-batch.
+        predicted_peak_bytes: What Caffe would ask for; None where it refuses the net.
+    """
+
+    batch_size: int
+    predicted_peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """plan.json.
+
+    Attributes:
+        path: The file.
+        content: All that it holds, in the present format; what this version doesn't know as well.
+        effective_batch: Samples per update, in the first stage.
+        batch_size, iter_size, gpus: Its factors.
+        mode: The mode of Caffe that the plan counts on.
+        engine: Name of the engine that it is for.
+        build: The build of Caffe that the plan counts on.
+        train_records: Records of the training set, or None if the plan doesn't know.
+        working_directory: Where the plan was made; relative paths in the net start there.
+        summary: The plan in one line.
+        verdict: Whether it is the recipe's training, in a sentence; empty if it doesn't say.
+        notes: What to know about its figures.
+        stages: The solvers to run one after another, at least one.
+        budget_bytes: The memory allowed, or None if the plan doesn't say.
+        predicted_peak_bytes: What Caffe is predicted to ask for, in the plan's mode, or None.
+        rounding_bytes: What cudaMalloc adds to it.
+        lower_bound: Whether the prediction leaves out unknown layers.
+        candidates: The splits that were weighed.
+        input_shapes: Sizes given for the net's inputs, by top.
+        allow_unknown, half: As the plan was asked for.
+        audit: What accumulation changes, a mapping each (see ``Finding.json``).
+        changes: What the plan changes in the files of the first stage, a mapping each (see
+            ``Change.json``).
+    """
+
+    path: Path
+    content: Mapping[str, Any] = field(repr=False)
+    effective_batch: int
+    batch_size: int
+    iter_size: int
+    gpus: int
+    mode: Mode
+    engine: str
+    build: Build
+    train_records: int | None
+    working_directory: Path
+    summary: str
+    verdict: str
+    notes: tuple[str, ...]
+    stages: tuple[StageFiles, ...]
+    budget_bytes: int | None
+    predicted_peak_bytes: int | None
+    rounding_bytes: int
+    lower_bound: bool
+    candidates: tuple[PlannedCandidate, ...]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    allow_unknown: bool
+    half: bool
+    audit: tuple[Mapping[str, Any], ...]
+    changes: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, path: Path, content: Mapping[str, Any]) -> PlanFile:
+        """The object of some content, in any format that this version knows.
+
+        Args:
+            path: The file that the content is for; it need not exist.
+            content: What it holds, or is to hold.
+
+        Raises:
+            NewerFormatError: The content is of a newer format.
+            InputError: A field is missing or not what it should be.
+        """
+        return cls._of(Fields(path, dict(content), hint=_HINT))
+
+    @classmethod
+    def read(cls, path: Path) -> PlanFile:
+        """What a plan.json holds.
+
+        Raises:
+            NewerFormatError: It is of a newer format.
+            InputError: It is no plan.
+            OSError: It can't be read.
+        """
+        return cls._of(read_object(path, _HINT))
+
+    @classmethod
+    def _of(cls, fields: Fields) -> PlanFile:
+        path = fields.path
+        if check_format(fields, PLAN_FORMAT) == FIRST_FORMAT:
+            fields = Fields(path, _upgraded(fields.content), hint=fields.hint)
+        batch_size, iter_size = fields.positive("batch_size"), fields.positive("iter_size")
+        effective = fields.positive("effective_batch")
+        split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
+        directory = path.parent
+        stages = tuple(
+            StageFiles(
+                directory / stage.text("solver"),
+                directory / stage.text("net"),
+                stage.positive("effective_batch"),
+            )
+            for stage in fields.maybe(fields.objects, "stages", ())
+        )
+        alone = StageFiles(directory / "solver.prototxt", directory / "net.prototxt", effective)
+        shapes = fields.maybe(fields.nested, "input_shapes")
+        builds = ", ".join(each.value for each in Build)
+        return cls(
+            path=path,
+            content=fields.content,
+            effective_batch=effective,
+            batch_size=batch_size,
+            iter_size=iter_size,
+            gpus=fields.positive("gpus"),
+            mode=fields.maybe(lambda name: fields.choice(name, _mode, "gpu, cpu"), "mode", "gpu"),
+            engine=fields.maybe(fields.text, "engine", "caffe"),
+            build=fields.maybe(
+                lambda name: fields.choice(name, Build, builds), "build", Build.CAFFE
+            ),
+            train_records=fields.maybe(fields.integer, "train_records"),
+            working_directory=Path(fields.maybe(fields.text, "working_directory", str(directory))),
+            summary=fields.maybe(fields.text, "summary", split),
+            verdict=fields.maybe(fields.text, "verdict", ""),
+            notes=fields.maybe(fields.texts, "notes", ()),
+            stages=stages or (alone,),
+            budget_bytes=fields.maybe(fields.integer, "budget_bytes"),
+            predicted_peak_bytes=fields.maybe(fields.integer, "predicted_peak_bytes"),
+            rounding_bytes=fields.maybe(fields.integer, "rounding_bytes", 0),
+            lower_bound=fields.maybe(fields.flag, "lower_bound", False),
+            candidates=tuple(
+                PlannedCandidate(
+                    each.positive("batch_size"),
+                    each.maybe(each.integer, "predicted_peak_bytes"),
+                )
+                for each in fields.maybe(fields.objects, "candidates", ())
+            ),
+            input_shapes={top: shapes.integers(top) for top in shapes.content} if shapes else {},
+            allow_unknown=fields.maybe(fields.flag, "allow_unknown", False),
+            half=fields.maybe(fields.flag, "half", False),
+            audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),
+            changes=tuple(map(_listed_change, fields.maybe(fields.objects, "changes", ()))),
+        )
+
+    @property
+    def text(self) -> str:
+        """plan.json as it is written."""
+        return json_text(self.content)
+
+    @property
+    def cpu_mode(self) -> bool:
+        """Whether the plan counts on Caffe's CPU mode."""
+        return self.mode == "cpu"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the prediction is exact, no bound and no estimate."""
+        return self.build is Build.CAFFE and not self.lower_bound
+
+    def predicted_on(self, device: str | None) -> int | None:
+        """The predicted peak if it is meant for a device, ``CPU`` or ``GPU 0``; else None."""
+        return self.predicted_peak_bytes if self.cpu_mode == (device == "CPU") else None
+
+    def stage_changes(self) -> tuple[tuple[Change, ...], ...]:
+        """What the plan has changed in the user's files for each stage.
+
+        Raises:
+            InputError: The plan is of a version that doesn't say enough, or is damaged.
+        """
+        fields = Fields(self.path, self.content, hint=_HINT)
+        stages = fields.maybe(fields.objects, "stages", ()) or (fields,)
+        return tuple(
+            tuple(map(_change, stage.maybe(stage.objects, "changes", ()))) for stage in stages
+        )
+
+    def with_changes(self, changes: Sequence[Sequence[Change]]) -> PlanFile:
+        """The plan with other changes of the user's files, a list for each stage."""
+        return self._with_lists(
+            lambda stage, before: _merged(before, [each.json() for each in changes[stage]])
+        )
+
+    def with_split(
+        self, planned: Mapping[str, Any], changes: Sequence[Sequence[Change]], why: str
+    ) -> PlanFile:
+        """The plan with another split of the same effective batch.
+
+        Args:
+            planned: What the new split comes to, as ``Plan.json`` says it; a key that it leaves
+                out stays as it is, and so do the keys of a stage.
+            changes: What it changes in the user's files, a list for each stage.
+            why: Why there is another split.
+        """
+        stages = [
+            {**before, **after}
+            for before, after in zip(
+                self.content.get("stages", ()), planned.get("stages", ()), strict=False
+            )
+        ] or self.content.get("stages", [])
+        content = {**self.content, **planned, "stages": stages}
+        content["resplits"] = [
+            *self.content.get("resplits", ()),
+            {
+                "from": [self.batch_size, self.iter_size],
+                "to": [content["batch_size"], content["iter_size"]],
+                "predicted_bytes": self.predicted_peak_bytes,
+                "reason": why,
+            },
+        ]
+        return PlanFile.of(self.path, content).with_changes(changes)
+
+    def moved(self, target: Path, files: Mapping[str, str]) -> PlanFile:
+        """The plan in another directory.
+
+        Args:
+            target: That directory, absolute.
+            files: The paths of its files by role.
+        """
+        source = self.path.parent
+
+        def moved(change: Mapping[str, Any]) -> dict[str, Any]:
+            return {**change, "to": moved_path(change.get("to"), source, target)}
+
+        content = self._with_lists(lambda _, before: [moved(each) for each in before]).content
+        return PlanFile.of(target / self.path.name, {**content, "files": dict(files)})
+
+    def with_change(self, change: Change) -> PlanFile:
+        """The plan with one more change, in every stage; it takes the place of one of its field."""
+
+        def joined(before: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+            new = change.json()
+            known = [each for each in before if _place(each) == _place(new)]
+            kept = [each for each in before if each not in known]
+            return [*kept, *({**each, **new, "from": each.get("from")} for each in known or [new])]
+
+        return self._with_lists(lambda _, before: joined(before))
+
+    def _with_lists(
+        self, lists: Callable[[int, Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
+    ) -> PlanFile:
+        """The plan with other lists of changes; they are made of a stage's index and its own."""
+        stages = [
+            {**stage, "changes": lists(number, stage.get("changes") or ())}
+            for number, stage in enumerate(self.content.get("stages", ()))
+        ]
+        first = stages[0]["changes"] if stages else lists(0, self.content.get("changes") or ())
+        return PlanFile.of(self.path, {**self.content, "changes": first, "stages": stages})
+
+
+def plan_content(planned: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a new plan.json holds.
+
+    Args:
+        planned: What ``Plan.json`` says.
+        more: What else the job needs to know.
+    """
+    return {"format": PLAN_FORMAT, "caffe_batch_version": __version__, **planned, **more}
+
+
+def moved_path(value: Any, source: Path, target: Path) -> Any:
+    """A path in one directory as one in another; anything else as it is."""
+    inside = f"{source}/"
+    if isinstance(value, str) and value.startswith(inside):
+        return f"{target}/{value.removeprefix(inside)}"
+    return value
+
+
+def _upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of the first format in the present one."""
+    known = {"format", "engine", "build", "phases", "stages"}
+    return {
+        "format": PLAN_FORMAT,
+        "engine": "caffe",
+        "build": content.get("engine"),
+        **{key: value for key, value in content.items() if key not in known},
+        "stages": content.get("phases") or [],
+    }
+
+
+def _mode(text: str) -> Mode:
+    if text not in get_args(Mode):
+        raise ValueError(text)
+    return cast(Mode, text)
+
+
+def _finding(fields: Fields) -> Mapping[str, Any]:
+    for name in ("verdict", "cause", "explanation", "scope"):
+        fields.text(name)
+    for name in ("layer", "change"):
+        fields.maybe(fields.text, name)
+    return fields.content
+
+
+def _listed_change(fields: Fields) -> Mapping[str, Any]:
+    for name in ("file", "field", "reason"):
+        fields.text(name)
+    return fields.content
+
+
+def _change(fields: Fields) -> Change:
+    """A change that can be changed again; 0.1.0's forerunners didn't write all of it."""
+    lacking = {"path", "layer_index", "layer_name", "from", "to"} - set(fields.content)
+    if lacking:
+        raise InputError(
+            f"{fields.path}: the changes have no {', '.join(sorted(lacking))}, so they can't be "
+            "changed again",
+            hint="An older version planned it: plan again.",
+        )
+    _listed_change(fields)
+    fields.text("layer_name")
+    fields.maybe(fields.integer, "layer_index")
+    path = fields.content["path"]
+    if not isinstance(path, list) or not all(type(step) in (str, int) for step in path):
+        fields.texts("path")
+    return Change.from_json(fields.content)
+
+
+def _merged(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The changes ``after``, with the keys that only those ``before`` of the same field have."""
+    known = {_place(change): change for change in before}
+    return [{**known.get(_place(change), {}), **change} for change in after]
+
+
+def _place(change: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(change.get(name)) for name in ("file", "layer_index", "field"))
