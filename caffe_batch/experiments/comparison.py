@@ -78,19 +78,26 @@ class ParameterErrors:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """A loss with the whole batch, in the variants of :class:`Errors`, and in the controls."""
+    """A loss with the whole batch, in the variants of :class:`Errors`, and in the controls.
+
+    Attributes:
+        size: The sum of the absolute values of its terms with the whole batch. Terms that cancel
+            each other out leave a small loss with their rounding, so a loss counts as no smaller
+            than a share of it.
+    """
 
     whole: float
     compensated: float
     plain: float | None = None
     controls: tuple[float, ...] = ()
+    size: float = 0.0
 
     @property
     def errors(self) -> Errors:
         """The relative errors of the losses."""
 
         def error(loss: float) -> float:
-            return _ratio(abs(loss - self.whole), abs(self.whole))
+            return _ratio(abs(loss - self.whole), max(abs(self.whole), FLOOR * self.size))
 
         return Errors(
             error(self.compensated),

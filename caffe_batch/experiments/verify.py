@@ -158,8 +158,8 @@ def verify(
         solver_type=model.recipe.solver.type,
         parameters=tuple(_parameters(found, split)),
         statistics=tuple(_statistics(found, split)),
-        first_losses=_losses(found["first_losses"], split),
-        losses=_losses(found["losses"], split),
+        first_losses=_losses(found["first_losses"], found["loss_sizes"][0], split),
+        losses=_losses(found["losses"], found["loss_sizes"][1], split),
         data=tuple(uses.values()),
         findings=split.findings,
         notes=split.notes,
@@ -301,13 +301,14 @@ def _lines(log: Path) -> list[str]:
     return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
 
 
-def _losses(values: Sequence[Any], split: _Split) -> Losses:
+def _losses(values: Sequence[Any], size: float, split: _Split) -> Losses:
     by_name = dict(zip(split.variants, values, strict=True))
     return Losses(
         by_name["whole"],
         by_name["compensated"],
         by_name.get("plain"),
         tuple(by_name[name] for name in _CONTROLS),
+        size,
     )
 
 

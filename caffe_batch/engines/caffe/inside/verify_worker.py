@@ -16,7 +16,8 @@ SETTINGS is a JSON file:
 Each part runs in a child of its own (Caffe aborts its process where a check fails), with its log
 in FOLDER/caffe.log. In the result, "statuses" has the exit status of each variant. If the first one
 ran, "losses" has the smoothed loss of each, and "first_losses" that of the
-first update, and "gradient" (clipped, of the first update), "weights" (after the updates) and
+first update; "loss_sizes" has for both the sum of the absolute values of all terms, in the first
+variant. "gradient" (clipped, of the first update), "weights" (after the updates) and
 "statistics" (averages of BatchNorm layers) have a row for each array: "name" (layer and index),
 "shape", L2 "norm" in the first variant, and the norms of the "differences" of each other variant;
 null stands where a variant failed, or is disturbed and so has no gradient worth a look.
@@ -62,6 +63,7 @@ class Run:
         self.floor = settings["floor"]
         self.passes = 0
         self.losses = []  # of each pass
+        self.sizes = []  # of each pass: the sum of the absolute values of the loss's terms
         weighted = zip(self.net._blobs, self.net._blob_loss_weights)
         self.weighted = [(blob, weight) for blob, weight in weighted if weight]
         self.last_layer = len(self.net.layers) - 1
@@ -86,6 +88,9 @@ class Run:
             self.losses.append(
                 sum(weight * float(blob.data.sum()) for blob, weight in self.weighted)
             )
+            self.sizes.append(
+                sum(abs(weight) * float(abs(blob.data).sum()) for blob, weight in self.weighted)
+            )
 
     def disturb(self, layer):
         """Puts the finished gradient of an update off, as rounding does but by more.
@@ -106,9 +111,9 @@ class Run:
             each *= 1 + self.disturbance * random.choice([-1, 1])
             each += scatter
 
-    def loss_by_update(self):
+    def by_update(self, values):
         """The mean over the passes of each update."""
-        return np.reshape(self.losses, (-1, self.iter_size)).mean(axis=1)
+        return np.reshape(values, (-1, self.iter_size)).mean(axis=1)
 
     def blobs(self):
         """(layer, number, blob) of each parameter, shared ones once."""
@@ -169,10 +174,16 @@ def train(caffe, settings, variant):
     run.solver.step(settings["updates"])
     save(variant, "weights", [((n, i), blob.data) for n, i, blob in run.learnable()])
     save(variant, "statistics", run.averages())
-    losses = run.loss_by_update()
-    smoothed = losses[-settings["average_loss"] :].mean()
     with open(os.path.join(variant["folder"], "losses.json"), "w") as file:
-        json.dump([float(losses[0]), float(smoothed)], file)
+        json.dump(
+            [first_and_smoothed(run, values, settings) for values in (run.losses, run.sizes)], file
+        )
+
+
+def first_and_smoothed(run, values, settings):
+    """Of the first update, and the mean of the last ones."""
+    values = run.by_update(values)
+    return float(values[0]), float(values[-settings["average_loss"] :].mean())
 
 
 def in_child(work, caffe, settings, variant):
@@ -225,10 +236,10 @@ def compared(variants, ran, what):
     return rows
 
 
-def first_and_smoothed(variant, ran):
-    """The losses of a variant, if it ran."""
+def losses_of(variant, ran):
+    """The losses of a variant, if it ran, and the sizes of their terms: first and smoothed."""
     if not ran:
-        return None, None
+        return (None, None), (None, None)
     with open(os.path.join(variant["folder"], "losses.json")) as file:
         return json.load(file)
 
@@ -251,8 +262,9 @@ def main(settings):
     ran = [status == 0 for status in statuses]
     result = {"statuses": statuses}
     if ran[0]:
-        both = [first_and_smoothed(variant, there) for variant, there in zip(variants, ran)]
+        both, sizes = zip(*(losses_of(*each) for each in zip(variants, ran)))
         result["first_losses"], result["losses"] = zip(*both)
+        result["loss_sizes"] = sizes[0]
         undisturbed = [
             there and not variant["disturbance"] for variant, there in zip(variants, ran)
         ]

@@ -1,0 +1,181 @@
+"""One drawn training on real Caffe: does what the audit promises come true?"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.errors import CaffeBatchError, TrainingError
+from caffe_batch.experiments import verify as experiment
+from caffe_batch.experiments.comparison import Verification, judge
+from caffe_batch.memory import Model
+from caffe_batch.net import Sources, read_recipe
+from caffe_batch.planning.audit.audit import audit
+from caffe_batch.planning.audit.findings import Finding, Scope
+from caffe_batch.runtimes import Runtime
+from tools.audit_search.nets import Case
+
+SERVER = Path(__file__).resolve().parent / "server.py"
+
+
+class Outcome(str, Enum):
+    """What became of a drawn net."""
+
+    #: The audit says that it is the same training, and it is.
+    TRUE = "true"
+    #: The audit says so, and it isn't.
+    FALSE = "FALSE"
+    #: The audit says that it is another training: nothing is promised.
+    NO_PROMISE = "no promise"
+    #: caffe-batch refuses the net.
+    REFUSED = "refused here"
+    #: Caffe refuses the net, or dies of it.
+    CAFFE = "refused by Caffe"
+    #: The whole batch gives numbers that are none in its first update.
+    NOT_FINITE = "not finite"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A case, and what became of it.
+
+    Attributes:
+        said: The measurement in words, or the reason of a refusal.
+        error: The largest relative error of the first gradient and loss.
+        causes: What the audit found beside what is exact.
+    """
+
+    outcome: Outcome
+    said: str = ""
+    error: float = 0.0
+    causes: tuple[str, ...] = ()
+
+
+class Bench:
+    """A pycaffe that forks a child for each net, and a folder for its files."""
+
+    def __init__(self, runtime: Runtime, folder: Path, server: subprocess.Popen[str]) -> None:
+        self.runtime = runtime
+        self.folder = folder
+        self.server = server
+        self.controls = False
+
+    def judge(self, case: Case) -> Judged:
+        """Runs a case."""
+        try:
+            found = self.measure(case)
+            if judge(found).promised and not judge(found).held:
+                self.controls = True
+                found = self.measure(case)
+        except TrainingError as error:
+            return Judged(Outcome.CAFFE, str(error).splitlines()[0])
+        except CaffeBatchError as error:
+            return Judged(Outcome.REFUSED, str(error).splitlines()[0])
+        finally:
+            self.controls = False
+        verdict = judge(found)
+        causes = tuple(
+            dict.fromkeys(
+                f"{f.cause.value} ({f.verdict.value})"
+                for f in found.findings
+                if f.scope is Scope.TRAINING
+            )
+        )
+        error = max(found.gradient.compensated, found.first_losses.errors.compensated)
+        if math.isnan(error) or not math.isfinite(found.first_losses.whole):
+            return Judged(Outcome.NOT_FINITE, verdict.sentence, 0.0, causes)
+        if not verdict.promised:
+            return Judged(Outcome.NO_PROMISE, verdict.sentence, error, causes)
+        outcome = Outcome.TRUE if verdict.held else Outcome.FALSE
+        return Judged(outcome, verdict.sentence, error, causes)
+
+    def measure(self, case: Case) -> Verification:
+        """What ``verify`` finds of a case.
+
+        Raises:
+            CaffeBatchError: The net is refused.
+        """
+        net_file, solver_file = self.folder / "net.prototxt", self.folder / "solver.prototxt"
+        net_file.write_text(case.net_text())
+        solver_file.write_text(case.solver_text())
+        recipe = read_recipe(net_file, solver_file)
+        model = Model(recipe, Sources(recipe.directories), "cpu", allow_unknown=False)
+
+        def audited(size: int, passes: int) -> Sequence[Finding]:
+            return audit(model, batch_size=size, iter_size=passes)
+
+        return experiment.verify(
+            model, self.runtime, audited, batch_size=case.batch_size, iter_size=case.iter_size
+        )
+
+    def run_worker(
+        self, runtime: Runtime, settings: Mapping[str, Any], folder: Path, directory: Path
+    ) -> dict[str, Any]:
+        """In place of ``verify._run_worker``: one fork for all variants.
+
+        The controls run only where the rest disagrees: until then they are said to err by nothing,
+        which is the strictest judgement.
+        """
+        result = folder / "result.json"
+        variants = [v for v in settings["variants"] if not v["disturbance"] or self.controls]
+        if not self.controls:
+            variants = variants[:2]
+        given = {**settings, "variants": variants, "result": str(result)}
+        status = self._request({"cwd": str(directory), "log": str(folder / "log")}, given)
+        if status or not result.exists():
+            log = (folder / "log").read_text(errors="replace").splitlines()
+            told = [line for line in log if line.startswith("F") or "Error" in line]
+            raise TrainingError((told or log or ["it wrote nothing"])[0])
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found if self.controls else _undisturbed(found, settings["variants"])
+
+    def _request(self, request: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+        requests, answers = self.server.stdin, self.server.stdout
+        if requests is None or answers is None:
+            raise TrainingError("no pipes to the runtime")
+        requests.write(json.dumps({**request, "settings": settings}) + "\n")
+        requests.flush()
+        return int(answers.readline() or "255")
+
+
+def _undisturbed(found: dict[str, Any], variants: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was found of the first two variants, as if all others had run and equalled the first."""
+    others = [variant["disturbance"] for variant in variants[2:]]
+    for key in ("losses", "first_losses"):
+        found[key] = [*found[key], *(found[key][0] for _ in others)]
+    for key in ("gradient", "weights", "statistics"):
+        for row in found[key]:
+            row["differences"] += [None if key == "gradient" and d else 0.0 for d in others]
+    found["statuses"] = [*found["statuses"], *(0 for _ in others)]
+    return found
+
+
+@contextmanager
+def open_bench(runtime: Runtime, folder: Path) -> Iterator[Bench]:
+    """A bench whose files lie in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = subprocess.Popen(
+        runtime.command([str(SERVER), str(experiment.WORKER)]),
+        env={**runtime.environment(), "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+    bench = Bench(runtime, folder, server)
+    before = experiment._run_worker
+    experiment._run_worker = bench.run_worker
+    try:
+        with server:
+            yield bench
+            if server.stdin is not None:
+                server.stdin.close()
+    finally:
+        experiment._run_worker = before

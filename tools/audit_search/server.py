@@ -1,0 +1,108 @@
+"""Measures one training a line: runs in the runtime's Python, which has imported caffe.
+
+    python server.py VERIFY_WORKER
+
+Each line of stdin is a JSON object: "settings" as verify_worker.py takes them, "cwd", and "log" for
+the outputs. A forked child runs all variants, one after the other; its exit status goes to stdout.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import sys
+import traceback
+import types
+
+import caffe
+import numpy as np
+
+
+def direct(work, caffe, settings, variant):
+    """In place of in_child: in this process, which a failed check of Caffe ends.
+
+    HDF5Data shuffles with the C library's numbers, which a new process begins anew.
+    """
+    ctypes.CDLL(None).srand(1)
+    work(caffe, settings, variant)
+    return 0
+
+
+class Kept(dict):
+    """Arrays by name, as np.load gives them."""
+
+    files = property(list)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def in_memory():
+    """numpy, but what is saved stays in this process: files cost more than the nets."""
+    kept = {}
+
+    def savez(path, *arrays, **named):
+        numbered = {"arr_%d" % number: array for number, array in enumerate(arrays)}
+        kept[path] = Kept((n, np.array(a)) for n, a in dict(numbered, **named).items())
+        open(path, "w").close()
+
+    numpy = types.ModuleType("numpy")
+    numpy.__dict__.update(np.__dict__)
+    numpy.savez, numpy.load = savez, kept.__getitem__
+    return numpy
+
+
+def once(draw):
+    """Draws the numbers of a blob once for all variants."""
+    drawn = {}
+
+    def cached(feed, number, update):
+        if (number, update) not in drawn:
+            drawn[number, update] = draw(feed, number, update)
+        return drawn[number, update]
+
+    return cached
+
+
+def serve(worker, request):
+    """Measures in this (forked) process; never returns."""
+    status = 1
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(request["cwd"])
+        worker["np"], worker["draw"] = in_memory(), once(worker["draw"])
+        worker["main"](request["settings"])
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main(path):
+    worker = {"__name__": "verify_worker"}
+    with open(path) as file:
+        exec(compile(file.read(), path, "exec"), worker)  # noqa: S102  # its own file
+    worker["in_child"] = direct
+    caffe.set_mode_cpu()
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            serve(worker, json.loads(line))
+        status = os.waitpid(child, 0)[1]
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        answers.write(str(code) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
