@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv runtime demo test test-slow check image-check gpu-memory-check schema docs clean
+.PHONY: help venv runtime demo test test-slow check audit-search image-check gpu-memory-check schema docs clean
 
 help:
 	@echo "make demo       set up everything and train the digits on real Caffe"
 	@echo "make test       set up everything and run the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      ruff, mypy --strict, documentation checks"
+	@echo "make audit-search      20,000 random trainings: is the audit's \"the same\" true on real Caffe"
 	@echo "make image-check       build the container images and try them (root, buildah)"
 	@echo "make gpu-memory-check  the GPU image's memory beside the prediction, without a GPU"
 	@echo "make runtime    install the pycaffe runtime only"
@@ -41,6 +42,10 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/hadolint Dockerfile
+
+# Goes on where it was interrupted; some hours on one core.
+audit-search: runtime
+	$(BIN)/python tools/audit_search/search.py
 
 # As root, with Debian's packages buildah and mmdebstrap; half an hour on two cores.
 image-check: venv

@@ -23,6 +23,7 @@ from tools.audit_search.nets import FILE_BATCH, Case, DrawnLayer, Spec
 from tools.audit_search.sources import CLASSES, SHAPE
 
 N = FILE_BATCH
+FILLERS = ('"xavier"', '"gaussian" std: 0.4', '"uniform" min: -0.7 max: 0.8', '"msra"')
 SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
 
@@ -69,9 +70,7 @@ class Grower:
         return f"{letter}{self.number}"
 
     def filler(self, field: str = "weight_filler") -> str:
-        kinds = ('type: "xavier"', 'type: "gaussian" std: 0.4', 'type: "uniform" min: -0.7 max: 0.8',
-                 'type: "msra"')  # fmt: skip
-        return f"{field} {{ {self.draw.choice(kinds)} }}"
+        return f"{field} {{ type: {self.draw.choice(FILLERS)} }}"
 
     def small_filler(self, field: str) -> str:
         return f'{field} {{ type: "uniform" min: -0.4 max: 0.9 }}'
@@ -167,7 +166,7 @@ class Grower:
         )
 
     def any_blob(self, *, data: bool = False) -> str:
-        return self.pick(lambda b: 1 < len(b.shape), (N, self.draw.randint(2, 6)), data=data)
+        return self.pick(lambda b: len(b.shape) > 1, (N, self.draw.randint(2, 6)), data=data)
 
     def alike(self, name: str) -> str:
         """Another blob of the same shape, or perhaps the same."""
@@ -421,7 +420,8 @@ def inner_product(g: Grower) -> DrawnLayer:
     width = shape[-1] if g.often(0.3) else g.draw.randint(2, 6)
     bias = "bias_term: false" if g.often(0.2) else g.small_filler("bias_filler")
     transpose = "transpose: true" if g.often(0.15) else ""
-    settings = f"inner_product_param {{ num_output: {width} axis: {axis} {transpose} {g.filler()} {bias} }}"
+    fields = f"num_output: {width} axis: {axis} {transpose} {g.filler()} {bias}"
+    settings = f"inner_product_param {{ {fields} }}"
     same = width == shape[-1] and axis == len(shape) - 1
     return layer(bottom, g.top_of(bottom, 0.2) if same else g.name("t"), settings)
 
@@ -595,8 +595,9 @@ def hdf5_output(g: Grower) -> DrawnLayer:
 
 
 def normalization(g: Grower) -> str:
-    kind = g.draw.choice(("", "normalization: FULL", "normalization: BATCH_SIZE",
-                          "normalization: NONE", "normalize: false", "normalize: true"))  # fmt: skip
+    kinds = ("FULL", "BATCH_SIZE", "NONE", "VALID")
+    written = ("", "normalize: false", "normalize: true")
+    kind = g.draw.choice((*written, *(f"normalization: {kind}" for kind in kinds)))
     ignore = "ignore_label: 1" if g.often(0.1) else ""
     return f"loss_param {{ {kind} {ignore} }}"
 
@@ -702,7 +703,7 @@ TYPES: dict[str, Drawn] = {
         "power_param { scale: 0 shift: 0.7 }", "power_param { power: 2 }",
     ),
     "RNN": recurrent(1),
-    "ReLU": neuron("", "", "relu_param { negative_slope: 0.2 }", "relu_param { negative_slope: -0.3 }"),
+    "ReLU": neuron("", *(f"relu_param {{ negative_slope: {slope} }}" for slope in (0, 0.2, -0.3))),
     "Reduction": reduction,
     "Reshape": reshape,
     "SPP": spp,
@@ -828,16 +829,16 @@ def _close(grower: Grower) -> None:
         if grower.blobs[name].readers or (done and grower.often(0.4)):
             continue
         shape = grower.blobs[name].shape
+        bottoms: tuple[str, ...] = (name,)
+        weights: tuple[float, ...] = ()
         if len(shape) > 1 and shape[0] == N and grower.often(0.6):
-            target = grower.fresh(shape)
-            bottoms = (name, target)
+            bottoms = (name, grower.fresh(shape))
             settings, kind = "", "EuclideanLoss"
         else:
-            bottoms, kind = (name,), "Reduction"
+            kind, weights = "Reduction", (0.5,)
             settings = "reduction_param { operation: SUMSQ coeff: 0.2 }"
         layer = DrawnLayer(grower.name("l"), kind, bottoms, (grower.name("t"),), settings)
         if grower.append(layer):
-            weights = () if kind == "EuclideanLoss" else (0.5,)
             grower.layers[-1] = replace(
                 grower.layers[-1], loss_weights=weights, propagate_down=(), rules=""
             )

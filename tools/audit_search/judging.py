@@ -15,7 +15,7 @@ from typing import Any
 from caffe_batch.errors import CaffeBatchError, TrainingError
 from caffe_batch.experiments import verify as experiment
 from caffe_batch.experiments.comparison import Verification, judge
-from caffe_batch.memory import Model
+from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Finding, Scope
@@ -88,13 +88,13 @@ class Bench:
                 if f.scope is Scope.TRAINING
             )
         )
-        error = max(found.gradient.compensated, found.first_losses.errors.compensated)
-        if math.isnan(error) or not math.isfinite(found.first_losses.whole):
+        worst = max(found.gradient.compensated, found.first_losses.errors.compensated)
+        if math.isnan(worst) or not math.isfinite(found.first_losses.whole):
             return Judged(Outcome.NOT_FINITE, verdict.sentence, 0.0, causes)
         if not verdict.promised:
-            return Judged(Outcome.NO_PROMISE, verdict.sentence, error, causes)
+            return Judged(Outcome.NO_PROMISE, verdict.sentence, worst, causes)
         outcome = Outcome.TRUE if verdict.held else Outcome.FALSE
-        return Judged(outcome, verdict.sentence, error, causes)
+        return Judged(outcome, verdict.sentence, worst, causes)
 
     def measure(self, case: Case) -> Verification:
         """What ``verify`` finds of a case.
@@ -106,7 +106,7 @@ class Bench:
         net_file.write_text(case.net_text())
         solver_file.write_text(case.solver_text())
         recipe = read_recipe(net_file, solver_file)
-        model = Model(recipe, Sources(recipe.directories), "cpu", allow_unknown=False)
+        model = CaffeMemory(recipe, Sources(recipe.directories), "cpu", allow_unknown=False)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
             return audit(model, batch_size=size, iter_size=passes)

@@ -45,7 +45,7 @@ def in_memory():
     kept = {}
 
     def savez(path, *arrays, **named):
-        numbered = {"arr_%d" % number: array for number, array in enumerate(arrays)}
+        numbered = {"arr_" + str(number): array for number, array in enumerate(arrays)}
         kept[path] = Kept((n, np.array(a)) for n, a in dict(numbered, **named).items())
         open(path, "w").close()
 
