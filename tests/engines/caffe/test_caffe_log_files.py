@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.caffe.inside.worker_log import WorkerLog, change_names
 from caffe_batch.engines.caffe.log_files import LogFollower, log_files
 from caffe_batch.jobs.metrics import NetTestMetrics, read_metrics
@@ -46,7 +47,7 @@ def test_no_line_is_lost_and_the_follower_reads_all(runtime: Runtime, tmp_path: 
     log = tmp_path / "caffe.log"
     follower = LogFollower(log)
     follower.tail = type(follower.tail)()  # keeps everything
-    folder = str(Path(run.__file__).parent)
+    folder = str(INSIDE)
     with (
         log.open("ab") as output,
         subprocess.Popen(runtime.command(["-c", WRITER, folder, str(log)]), stderr=output) as child,
