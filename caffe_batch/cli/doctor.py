@@ -1,4 +1,4 @@
-"""``caffe-batch doctor``: what this machine has, and what is missing for what."""
+"""``caffe-batch doctor``: what this machine has, and what is missing."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what this machine has, and what is missing for what.
+    """Say what this machine has, and what is missing.
 
-    Looks at the runtime (by running it), GPUs, disk space and optional Python packages. On a GPU
-    that Caffe can use it measures what the CUDA context takes, and remembers it for --reserve.
-    Changes nothing else.
+    Examines the runtime (by running it), GPUs, disk space and optional Python packages. On a GPU
+    that Caffe can use, it measures the memory that the CUDA context takes and remembers it for
+    --reserve. It changes nothing else.
     """
-    from caffe_batch.runtimes.doctor import examine, lacks
+    from caffe_batch.runtimes.doctor import examine, missing_items
 
     found = examine()
-    missing = lacks(found)
+    missing = missing_items(found)
     if as_json:
-        rows = [asdict(lack) for lack in missing]
+        rows = [asdict(item) for item in missing]
         click.echo(json.dumps({**asdict(found), "missing": rows}, indent=2))
         return
     for title, text in _rows(found):
         click.echo(f"{title + ':' if title else '':<14}{text}")
     click.echo("\nMissing:" if missing else "\nNothing is missing.")
-    for lack in missing:
-        click.echo(f"- {lack.what}\n    needed for: {lack.needed_for}\n    {lack.remedy}")
+    for item in missing:
+        click.echo(f"- {item.what}\n    needed for: {item.needed_for}\n    {item.remedy}")
 
 
 def _rows(found: Examination) -> Iterator[tuple[str, str]]:
-    """Title and text of each line; a line that goes on with the one before has no title."""
+    """Title and text of each line; a continuation of the line before has no title."""
     yield "System", found.system
     yield "Python", f"{found.python}, protobuf {found.protobuf}"
     yield "Data", f"{found.data_directory} ({format_size(found.free_bytes)} free)"
@@ -57,16 +57,16 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
     if others:
         yield "", f"also installed: {', '.join(others)}"
     if not found.gpus.devices:
-        yield "GPU", f"none found ({found.gpus.problem or f'says {found.gpus.source}'})"
+        yield "GPU", f"none found ({found.gpus.problem or f'according to {found.gpus.source}'})"
     for number, gpu in enumerate(found.gpus.devices):
-        memory = "memory not told"
+        memory = "memory unknown"
         if gpu.total_bytes is not None and gpu.free_bytes is not None:
             memory = f"{format_size(gpu.total_bytes)}, {format_size(gpu.free_bytes)} free"
         yield f"GPU {number}", f"{gpu.name}, {memory}"
     if found.gpus.driver:
-        yield "Driver", f"{found.gpus.driver} (says {found.gpus.source})"
+        yield "Driver", f"{found.gpus.driver} (according to {found.gpus.source})"
     how = "measured on GPU 0" if found.reserve.measured else "assumed"
-    why = f"; not measured now: {found.reserve.problem}" if found.reserve.problem else ""
+    why = f"; could not be measured: {found.reserve.problem}" if found.reserve.problem else ""
     yield "Reserve", f"{format_size(found.reserve.bytes)} for the CUDA context ({how}{why})"
     present = [f"{extra.package} {extra.version}" for extra in found.extras if extra.version]
     yield "Packages", ", ".join(present) or "no optional ones"

@@ -21,28 +21,27 @@ if TYPE_CHECKING:
 def runtime() -> None:
     """Install, list, check or remove a pycaffe.
 
-    A runtime is a Python that can import caffe: the one that training runs on. Without
-    --runtime or CAFFE_BATCH_RUNTIME, commands take this Python if it has caffe, else an
-    installed runtime.
+    A runtime is a Python that can import caffe; training runs on it. Without --runtime or
+    CAFFE_BATCH_RUNTIME, commands use this Python if it has caffe, else an installed runtime.
     """
 
 
 @runtime.command()
-@click.option("--name", metavar="NAME", help="What to call it.  [default: debian-11]")
+@click.option("--name", metavar="NAME", help="Name of the runtime.  [default: debian-11]")
 @click.option(
     "--mirror",
     metavar="URL",
     envvar="CAFFE_BATCH_MIRROR",
     show_envvar=True,
-    help="A Debian mirror, where this machine's apt has none among its sources.",
+    help="A Debian mirror; needed if this machine's apt uses none that has Debian 11.",
 )
-@click.option("--force", is_flag=True, help="Install again, in place of what is there.")
+@click.option("--force", is_flag=True, help="Replace the runtime if it is installed already.")
 def install(name: str | None, mirror: str | None, force: bool) -> None:
     """Install Caffe 1.0 for the CPU, without root.
 
-    apt downloads Debian 11's pycaffe and all that it needs (about 160 MB) into your data
-    directory (about 700 MB there); nothing else of this machine is changed. The data directory
-    is in your home; CAFFE_BATCH_HOME gives another. Don't use --force while a training runs.
+    apt downloads Debian 11's pycaffe and everything it needs (about 160 MB) into your data
+    directory (where it takes about 700 MB); nothing else on this machine is changed. The data
+    directory is in your home; CAFFE_BATCH_HOME names another. Don't use --force during a training.
     """
     from caffe_batch import runtimes
 
@@ -79,10 +78,10 @@ def list_(as_json: bool) -> None:
 @click.argument("spec", metavar="[RUNTIME]", required=False)
 @json_option
 def check(spec: str | None, as_json: bool) -> None:
-    """Say what a runtime is, by running it.
+    """Run a runtime and say what it is.
 
-    RUNTIME is the name of an installed one or the path of a Python; without it, the runtime
-    that a training would use.
+    RUNTIME is the name of an installed runtime or the path of a Python; the default is the runtime
+    that training would use.
     """
     from caffe_batch import runtimes
 
@@ -116,7 +115,7 @@ def remove(name: str) -> None:
 
 def _gpu(info: RuntimeInfo) -> str:
     if not info.gpu:
-        return "no, this is a build for the CPU only"
+        return "no, this build is for the CPU only"
     return "yes" if info.gpu_problem is None else f"built for it, but: {info.gpu_problem}"
 
 

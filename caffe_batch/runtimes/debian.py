@@ -1,6 +1,6 @@
 """A runtime that is an unpacked Debian: files in one folder, run without changing the host.
 
-Its python is started through the folder's own dynamic loader and finds all its libraries there,
+Its Python is started through the folder's own dynamic loader and finds all its libraries there,
 so the host's C library may be older or newer than the folder's.
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from caffe_batch.runtimes.base import Runtime
 
-#: The release, and what of it to install: pycaffe, and the BLAS that is fastest on a CPU.
+#: The release, and the packages to install from it: pycaffe, and the fastest BLAS for a CPU.
 SUITE = "bullseye"
 PACKAGES = ("python3-caffe", "libopenblas0-pthread")
 PYTHON = "usr/bin/python3.9"
 
-#: Variables about the host's Python and libraries, which would break this one's.
+#: Variables that configure the host's Python and libraries, and would break the runtime's.
 _HOSTS_OWN = {
     "LD_AUDIT",
     "LD_LIBRARY_PATH",
@@ -41,11 +41,11 @@ PTH_LINE = (
 
 @dataclass(frozen=True)
 class Architecture:
-    """One kind of processor, in the words of the kernel, of Debian and of the C library.
+    """One kind of processor, as the kernel, Debian and the C library name it.
 
     Attributes:
-        machine: As ``platform.machine()`` has it.
-        debian: As dpkg has it.
+        machine: The name that ``platform.machine()`` gives.
+        debian: dpkg's name.
         triplet: The name of the library folders.
         loader: The dynamic loader, relative to the root folder.
     """
@@ -69,21 +69,20 @@ ARCHITECTURES = {
 class DebianRuntime(Runtime):
     """An unpacked Debian with ``python3-caffe``.
 
-    The host's LD_PRELOAD, LD_LIBRARY_PATH and Python variables don't reach it, and neither do
-    the packages of the user's site folder. The modules of the user's PYTHONPATH (Python layers)
-    are found, but after the runtime's own, so that a numpy of the host's Python can't get in
-    the way.
+    The host's LD_PRELOAD, LD_LIBRARY_PATH and Python variables don't reach it, nor do the packages
+    in the user's site folder. Modules on the user's PYTHONPATH (Python layers) are found, but
+    after the runtime's own, so that a numpy of the host's Python can't get in the way.
 
     Attributes:
         root: The folder that holds ``usr/``, ``lib/`` and so on.
-        architecture: The processor that its programs are for.
+        architecture: The kind of processor that its programs are built for.
     """
 
     root: Path
     architecture: Architecture
 
     def library_folders(self) -> list[str]:
-        """Where its loader looks, the threaded OpenBLAS before any other BLAS."""
+        """Where its loader looks for libraries, the threaded OpenBLAS before any other BLAS."""
         triplet = self.architecture.triplet
         folders = [f"usr/lib/{triplet}/openblas-pthread", f"usr/lib/{triplet}", f"lib/{triplet}"]
         return [str(self.root / folder) for folder in (*folders, "usr/lib")]

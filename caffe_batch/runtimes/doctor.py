@@ -1,4 +1,4 @@
-"""What this machine has for caffe-batch, and what it lacks for what."""
+"""What this machine has for caffe-batch, and what is missing on it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from caffe_batch.sizes import format_size
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything that was found out about this machine.
+    """Everything that was found on this machine.
 
     Attributes:
         system: The operating system and the processor.
         python, protobuf: Versions of what caffe-batch itself runs on.
         data_directory: Where runtimes are installed.
-        free_bytes: Free there.
-        missing_tools: Programs that an install needs and that aren't here.
-        runtime: Name of the runtime that a training would use, or None.
-        runtime_info: What it is.
-        runtime_problem: Why there is none.
+        free_bytes: Free disk space there.
+        missing_tools: Programs that an install needs and that this machine doesn't have.
+        runtime: Name of the runtime that training would use, or None.
+        runtime_info: What that runtime says about itself.
+        runtime_problem: Why there is no runtime.
         installed: Caffe's version for each installed runtime.
         gpus: The GPUs.
-        reserve: What the first of them gives to a process before Caffe asks for anything.
+        reserve: Memory that the first GPU gives to a process before Caffe asks for any.
         extras: The optional packages.
     """
 
@@ -53,8 +53,8 @@ class Examination:
 
 
 @dataclass(frozen=True)
-class Lack:
-    """Something that is missing: what, for what it is needed, and what to do about it."""
+class MissingItem:
+    """Something that is missing: what it is, what needs it, and how to get it."""
 
     what: str
     needed_for: str
@@ -62,9 +62,9 @@ class Lack:
 
 
 def examine() -> Examination:
-    """Looks at everything. Takes seconds, because it runs the runtime.
+    """Examines this machine. Takes seconds, because it runs the runtime.
 
-    Where Caffe can use a GPU, its reserve is measured and remembered.
+    Where Caffe can use a GPU, the GPU's reserve is measured and remembered.
     """
     runtime = name = info = problem = None
     there: dict[str, str] = {}
@@ -97,30 +97,30 @@ def examine() -> Examination:
     )
 
 
-def lacks(found: Examination) -> list[Lack]:
-    """What a machine lacks, the most important first."""
-    lacking = []
+def missing_items(found: Examination) -> list[MissingItem]:
+    """What is missing on a machine, the most important first."""
+    missing = []
     if found.runtime_info is None:
-        lacking.append(_runtime(found))
+        missing.append(_runtime(found))
     if found.gpus.problem:
-        lacking.append(
-            Lack(
-                f"an answer about GPUs ({found.gpus.problem})",
+        missing.append(
+            MissingItem(
+                f"information about GPUs ({found.gpus.problem})",
                 "--gpu-memory auto and --gpu-memory 80%",
                 "give the memory as a size, for example --gpu-memory 8GiB",
             )
         )
     if found.gpus.devices and found.runtime_info and not found.runtime_info.gpu:
-        lacking.append(
-            Lack(
+        missing.append(
+            MissingItem(
                 "a Caffe with GPU code",
-                "training on this machine's GPU (train uses the CPU)",
-                "give a Python whose caffe has it with --runtime /path/to/python",
+                "training on this machine's GPU (until then, train uses the CPU)",
+                "with --runtime /path/to/python, name a Python whose caffe was built for GPUs",
             )
         )
     if found.runtime_info and found.runtime_info.gpu_problem:
-        lacking.append(
-            Lack(
+        missing.append(
+            MissingItem(
                 f"a GPU that Caffe can use ({found.runtime_info.gpu_problem})",
                 "training on the GPU",
                 "check the driver with nvidia-smi",
@@ -130,20 +130,20 @@ def lacks(found: Examination) -> list[Lack]:
         if extra.version is None:
             why = f" ({extra.problem})" if extra.problem else ""
             remedy = f"pip install 'caffe-batch[{extra.extra}]'"
-            lacking.append(Lack(f"{extra.package}{why}", extra.needed_for, remedy))
-    return lacking
+            missing.append(MissingItem(f"{extra.package}{why}", extra.needed_for, remedy))
+    return missing
 
 
-def _runtime(found: Examination) -> Lack:
+def _runtime(found: Examination) -> MissingItem:
     remedy = "caffe-batch runtime install"
     if found.missing_tools:
         remedy = (
-            "give a Python that can import caffe with --runtime /path/to/python"
+            "with --runtime /path/to/python, name a Python that can import caffe"
             f" (an install needs {' and '.join(found.missing_tools)})"
         )
     elif found.free_bytes < NEEDED_BYTES:
         remedy += (
-            f", after making space: it needs {format_size(NEEDED_BYTES)},"
+            f", once there is space: it needs {format_size(NEEDED_BYTES)},"
             f" and {format_size(found.free_bytes)} are free"
         )
-    return Lack(f"a runtime ({found.runtime_problem})", "train", remedy)
+    return MissingItem(f"a runtime ({found.runtime_problem})", "train", remedy)

@@ -1,7 +1,7 @@
 """Installs a runtime: Debian 11's pycaffe, downloaded with apt and unpacked into one folder.
 
-Everything happens in a temporary folder that becomes the runtime by one rename at the very end,
-after its Python has imported caffe.
+Everything happens in a temporary folder, which becomes the runtime by a single rename at the very
+end, after its Python has imported caffe.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from caffe_batch.runtimes.base import InstallError, InstallObserver
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.sizes import format_size
 
-#: What an install takes at its peak: the files, the packages not unpacked yet, apt's lists.
+#: Peak disk space of an install: the files, the packages not yet unpacked, apt's lists.
 NEEDED_BYTES = 800 * 2**20
 
-#: Unpacking is half decompression, half disk; more processes don't help.
+#: Unpacking is half decompression, half disk access; more processes don't help.
 _UNPACKERS = 2
 
 
@@ -38,18 +38,19 @@ def install(
 
     Args:
         name: What to call it.
-        mirror: The address of a Debian mirror; None: the one that this machine's apt uses.
-        force: Install again if it is there already, in place of the old one.
+        mirror: The address of a Debian mirror; by default, the one that this machine's apt uses.
+        force: If a runtime of that name is already installed, replace it.
         observer: Called as the install advances.
 
     Returns:
-        The installed runtime; at once if it is there already.
+        The installed runtime; immediately if it was installed before.
 
     Raises:
-        InputError: The name, the mirror's address or the data directory's path won't do.
-        RuntimeMissingError: It can't be installed on this machine: no apt, another processor, no
-            mirror known.
-        InstallError: The network, a signature or the disk failed. Nothing half-made is left.
+        InputError: The name, the mirror's address or the path of the data directory is unsuitable.
+        RuntimeMissingError: It can't be installed on this machine: there is no apt, no package for
+            its processor, or no known mirror.
+        InstallError: The mirror, the network, a signature or the disk failed. Nothing unfinished is
+            left behind.
     """
     report = observer or (lambda step, share: None)
     store.check_name(name)
@@ -72,7 +73,7 @@ def install_from(
     """Installs from a given archive; the rest is as in :func:`install`."""
     _check_path(store.runtimes_directory())
     with store.locked(observer) as lock:
-        # Another install may have ended while this one waited.
+        # Another install may have finished while this one waited.
         if not force and name in (there := store.installed()):
             return there[name]
         with store.workshop() as scratch:
@@ -115,14 +116,14 @@ def this_architecture() -> debian.Architecture:
         raise RuntimeMissingError(
             f"a runtime can be installed on Linux for {' or '.join(debian.ARCHITECTURES)};"
             f" this machine is {platform.system()} on {machine}",
-            hint="Give a Python that can import caffe with --runtime /path/to/python or in"
+            hint="Name a Python that can import caffe with --runtime /path/to/python or in"
             " CAFFE_BATCH_RUNTIME.",
         )
     return debian.ARCHITECTURES[machine]
 
 
 def package_versions(packages: Sequence[Path]) -> dict[str, str]:
-    """Version of each package, from the names of the ``.deb`` files that apt gave them.
+    """Version of each package, from the file names that apt gave the ``.deb`` files.
 
     >>> package_versions([Path("libgmp10_2%3a6.2.1+dfsg-1_amd64.deb")])
     {'libgmp10': '2:6.2.1+dfsg-1'}
@@ -132,7 +133,7 @@ def package_versions(packages: Sequence[Path]) -> dict[str, str]:
 
 
 def unpack(packages: Sequence[Path], root: Path, lock: int, observer: InstallObserver) -> None:
-    """Unpacks packages into one folder, deleting each when it is done to save space.
+    """Unpacks packages into one folder, deleting each afterwards to save space.
 
     Raises:
         InstallError: A package is damaged, or the disk is full.
@@ -149,10 +150,10 @@ def unpack(packages: Sequence[Path], root: Path, lock: int, observer: InstallObs
 
 
 def adapt(root: Path) -> None:
-    """Makes an unpacked Debian usable where it is, and wherever it is moved to.
+    """Makes an unpacked Debian usable where it is and wherever it is moved to.
 
-    Absolute links, which would lead to the host's files, become relative ones; a line of Python
-    adds the modules of the user's PYTHONPATH.
+    Absolute links, which would lead to the host's files, become relative, and a line of Python
+    adds the modules on the user's PYTHONPATH.
     """
     for folder, subfolders, files in os.walk(root):
         for entry in (Path(folder, name) for name in (*subfolders, *files)):
@@ -186,7 +187,7 @@ def _new(folder: Path) -> Path:
 
 
 def _size(root: Path) -> int:
-    """Disk space of a folder's files, in bytes."""
+    """Disk space taken by a folder's files, in bytes."""
     entries = (Path(folder, name) for folder, _, files in os.walk(root) for name in files)
     return sum(entry.lstat().st_blocks * 512 for entry in entries)
 
@@ -195,18 +196,18 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise InstallError(
-            f"a runtime takes {format_size(needed_bytes)} of disk space while it is installed,"
+            f"installing a runtime takes {format_size(needed_bytes)} of disk space,"
             f" and {folder.parent} has {format_size(free)} left",
-            hint="Make space there, or set CAFFE_BATCH_HOME to a folder on another disk.",
+            hint="Free some space there, or set CAFFE_BATCH_HOME to a folder on another disk.",
         )
 
 
 def _check_path(directory: Path) -> None:
-    """Refuses the characters that the loader, Python or apt would take for something else."""
+    """Refuses characters that the loader, Python or apt would misinterpret."""
     wrong = set(str(directory)) & set(':;"$\n')
     if wrong:
         raise InputError(
-            f"a runtime can't live in {str(directory)!r}: its path has"
-            f" {' and '.join(repr(character) for character in sorted(wrong))} in it",
+            f"a runtime can't live in {str(directory)!r}: its path contains"
+            f" {' and '.join(repr(character) for character in sorted(wrong))}",
             hint="Set CAFFE_BATCH_HOME to another folder.",
         )

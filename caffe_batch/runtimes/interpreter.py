@@ -1,4 +1,4 @@
-"""A runtime that is a Python interpreter of this machine which can import caffe by itself."""
+"""A runtime that is a Python interpreter on this machine, able to import caffe by itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from caffe_batch.runtimes.base import Runtime
 class Interpreter(Runtime):
     """An executable that behaves as ``python``; its path is the runtime's name.
 
-    It is started with the environment as it is: a Caffe built by hand is usually found through
-    the user's own PYTHONPATH and LD_LIBRARY_PATH.
+    It inherits the environment unchanged: a Caffe built by hand is usually found through the
+    user's own PYTHONPATH and LD_LIBRARY_PATH.
     """
 
     def command(self, args: Sequence[str]) -> list[str]:

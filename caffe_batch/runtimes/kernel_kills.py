@@ -1,7 +1,7 @@
-"""The kernel's count of the processes that it has killed for memory: of a control group, or of all.
+"""The kernel's count of processes it has killed for lack of memory, in a control group or overall.
 
 A kill is counted in the control group of its victim, version 1 or 2, whatever ran out of memory:
-the group, one around it, or the machine (mm/oom_kill.c, mm/memcontrol.c).
+that group, one of its parents, or the machine (mm/oom_kill.c, mm/memcontrol.c).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class KillCounter:
-    """Where the kernel counts what it kills for memory.
+    """Where the kernel counts the processes it kills for lack of memory.
 
     Attributes:
-        file: It has a line ``oom_kill N``.
-        whole_machine: Whether it counts all processes, not those of one control group.
+        file: Has a line ``oom_kill N``.
+        whole_machine: Whether it counts all processes, not only those of one control group.
     """
 
     file: Path
     whole_machine: bool = False
 
     def read(self) -> int | None:
-        """How many were killed since the machine or the group began; None if it doesn't tell."""
+        """Kills since the machine booted or the group was made; None if the file has no count."""
         try:
             found = re.search(r"^oom_kill (\d+)$", self.file.read_text("ascii"), re.MULTILINE)
         except OSError:
@@ -36,25 +36,24 @@ class KillCounter:
 
 
 def kill_counter(pid: int) -> KillCounter:
-    """The counter that a kill of this process shows in: of its control group if that has one.
+    """The counter in which a kill of this process shows: that of its control group if it has one.
 
-    The process that is asked about must be one of this machine's and alive: one that is ending is
-    in no group.
+    The process must be alive and on this machine; one that is ending belongs to no group.
     """
     try:
         groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         groups = ""
     counters = [KillCounter(file) for file in counting_files(groups)]
-    told = [counter for counter in counters if counter.read() is not None]
-    return told[0] if told else KillCounter(Path("/proc/vmstat"), whole_machine=True)
+    working = [counter for counter in counters if counter.read() is not None]
+    return working[0] if working else KillCounter(Path("/proc/vmstat"), whole_machine=True)
 
 
 def counting_files(groups: str) -> Iterator[Path]:
-    """The files that may have the count, of what /proc/PID/cgroup says.
+    """The files that may hold the count, from the content of /proc/PID/cgroup.
 
-    The first group of version 1 has the processes that are in no group. That of version 2 has no
-    count; what looks like it inside a container is the container's, and has one.
+    In version 1, the root group holds the processes that belong to no group. In version 2 it has
+    no count; what looks like the root inside a container is the container's own group, and has one.
 
     >>> [str(path) for path in counting_files("4:memory:/job 7")]
     ['/sys/fs/cgroup/memory/job 7/memory.oom_control']

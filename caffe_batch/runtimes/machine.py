@@ -16,7 +16,7 @@ from caffe_batch.errors import InputError
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; the sizes are None where the driver doesn't tell (a GPU cut up by MIG)."""
+    """One GPU; the sizes are None where the driver doesn't report them (a GPU divided by MIG)."""
 
     name: str
     total_bytes: int | None
@@ -25,13 +25,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs of this machine, and who told.
+    """The GPUs of this machine, and where the information comes from.
 
     Attributes:
-        source: ``NVML``, ``nvidia-smi``, or None if neither is there.
+        source: ``NVML``, ``nvidia-smi``, or None if neither is available.
         driver: Version of the NVIDIA driver.
         devices: In the driver's order.
-        problem: Why there is no answer.
+        problem: Why nothing is known about GPUs.
     """
 
     source: str | None = None
@@ -48,8 +48,8 @@ class Extra:
         package: Its name for pip.
         needed_for: What doesn't work without it.
         extra: The extra of caffe-batch that installs it.
-        version: None if it isn't there or doesn't import.
-        problem: Why it doesn't import.
+        version: None if it isn't installed or can't be imported.
+        problem: Why it can't be imported.
     """
 
     package: str
@@ -72,13 +72,13 @@ _MIB = 1024**2
 
 
 def gpus() -> Gpus:
-    """Asks NVML, and without nvidia-ml-py the program nvidia-smi."""
+    """Asks NVML or, without nvidia-ml-py, the program nvidia-smi."""
     try:
         return _ask_nvml()
     except ImportError:
         pass
     if shutil.which("nvidia-smi") is None:
-        return Gpus(problem="there is neither nvidia-ml-py nor nvidia-smi to ask")
+        return Gpus(problem="neither nvidia-ml-py nor nvidia-smi is installed")
     done = subprocess.run(
         [
             "nvidia-smi",
@@ -100,23 +100,25 @@ def free_gpu_bytes(number: int = 0) -> int:
     """Free memory of a GPU, in bytes.
 
     Raises:
-        InputError: No GPU of that number, or nobody who could tell.
+        InputError: There is no GPU of that number, or nothing reports its memory.
     """
     found = gpus()
     device = found.devices[number] if number < len(found.devices) else None
     if device is None or device.free_bytes is None:
-        problem = found.problem or f"this machine has {len(found.devices)} that tell their memory"
+        known = f"this machine has {len(found.devices)} GPUs" if device is None else "not reported"
+        problem = found.problem or known
         raise InputError(
-            f"GPU {number} can't be asked for its free memory: {problem}",
-            hint="Give the memory as a size instead, for instance --gpu-memory 8GiB.",
+            f"the free memory of GPU {number} is unknown: {problem}",
+            hint="Give the memory as a size instead, for example --gpu-memory 8GiB.",
         )
     return device.free_bytes
 
 
 def free_host_bytes() -> int | None:
-    """Memory of this machine that a new process can have, in bytes; None if nobody tells.
+    """Memory of this machine that a new process can have, in bytes; None if that is unknown.
 
-    The kernel's own estimate, and what the control group (a container) leaves where it has a limit.
+    This is the kernel's own estimate or, if it is less, what is left of the control group's
+    (a container's) limit.
     """
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
@@ -137,7 +139,7 @@ def free_host_bytes() -> int | None:
 
 
 def process_gpu_bytes(number: int, pid: int) -> int | None:
-    """Memory that a process has of a GPU, in bytes; None if NVML doesn't say.
+    """GPU memory that a process holds, in bytes; None if NVML doesn't report it.
 
     Inside a container NVML may know the process by another number.
     """
@@ -159,7 +161,7 @@ def process_gpu_bytes(number: int, pid: int) -> int | None:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Resident set of a process of this machine, in bytes; None if it is gone."""
+    """Resident set of a process on this machine, in bytes; None if the process is gone."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
     except OSError:
@@ -168,7 +170,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def resident_peak_bytes(pid: int) -> int | None:
-    """The largest resident set that a process had so far, in bytes; None if it is gone."""
+    """Largest resident set of a process so far, in bytes; None if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -178,7 +180,7 @@ def resident_peak_bytes(pid: int) -> int | None:
 
 
 def read_nvidia_smi(csv: str) -> Gpus:
-    r"""The GPUs in nvidia-smi's answer: a line each of driver, name, total and free MiB.
+    r"""The GPUs in nvidia-smi's output: one per line, as driver, name, total and free MiB.
 
     >>> read_nvidia_smi("550.54, Some GPU, 8192, 8000\n").devices
     (Gpu(name='Some GPU', total_bytes=8589934592, free_bytes=8388608000),)
@@ -189,19 +191,19 @@ def read_nvidia_smi(csv: str) -> Gpus:
 
 
 def extras() -> list[Extra]:
-    """The optional packages, each tried by importing it."""
+    """The optional packages; each is tried by importing it."""
     return [_try(*row) for row in _EXTRAS]
 
 
 def free_space(path: Path) -> int:
-    """Free bytes of the disk that ``path`` is on, or will be on when it is made."""
+    """Free bytes on the disk that ``path`` is on, or would be on if it existed."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def protobuf() -> str:
-    """Version and kind of the protobuf package; ``upb`` is the fast kind."""
+    """Version and implementation of the protobuf package; ``upb`` is the fast one."""
     from google.protobuf.internal import api_implementation
 
     return f"{importlib.metadata.version('protobuf')} ({api_implementation.Type()})"
@@ -212,7 +214,7 @@ def _try(package: str, module: str, extra: str, needed_for: str) -> Extra:
         importlib.import_module(module)
     except ModuleNotFoundError:
         return Extra(package, needed_for, extra)
-    except ImportError as error:  # it is there, and a library that it needs isn't
+    except ImportError as error:  # it is installed, but a library that it needs isn't
         return Extra(package, needed_for, extra, problem=str(error))
     try:
         return Extra(package, needed_for, extra, importlib.metadata.version(package))
@@ -247,5 +249,5 @@ def _nvml_gpu(handle: object) -> Gpu:
 
 
 def _mib(cell: str) -> int | None:
-    """Bytes of a number of MiB; None for ``[N/A]`` and the like."""
+    """A number of MiB in bytes; None for ``[N/A]`` and the like."""
     return int(cell) * _MIB if cell.isdecimal() else None

@@ -1,12 +1,12 @@
-"""What a GPU gives to the CUDA context and the library handles: measured once, then remembered.
+"""GPU memory that the CUDA context and library handles take: measured once, then remembered.
 
 ``caffe-batch doctor`` trains a tiny net in a child process, asks NVML for the memory of that
-process and takes off what Caffe itself asked for. The rest is the fixed cost of a process that
-uses the GPU: CUDA's context with Caffe's kernels in it, and the handles of cuBLAS and cuRAND. It
-depends on the GPU and on the driver, so it is remembered for each pair.
+process and subtracts what Caffe itself asked for. The rest is the fixed cost of a process that
+uses the GPU: the CUDA context with Caffe's kernels in it, and the handles of cuBLAS and cuRAND. It
+depends on the GPU and on the driver, so it is remembered for each pair of them.
 
-Not in it: the handles that each data layer's thread makes, cuDNN's handles (three for each group of
-a convolution), NCCL's buffers.
+It does not include the handles that each data layer's thread makes, cuDNN's handles (three for each
+group of a convolution) and NCCL's buffers.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.store import data_directory
 
-#: The figure that runs out of memory have taught, behind the key of the GPU.
+#: Follows the key of a GPU where the figure was learned from runs that ran out of memory.
 _LEARNED = ", learned"
 
-#: A GPU that has this share of its free memory again is free as before.
+#: A GPU with at least this share of its earlier free memory counts as free as before.
 _SAME = 0.95
 
 #: Creating a context can take a minute where the driver compiles Caffe's kernels for the GPU.
 TIMEOUT_S = 300
 
-#: No layer whose memory depends on the build of Caffe, all of its handles in use.
+#: Its layers take the same memory in every build of Caffe, and use all of its handles.
 NET = """\
 layer { name: "data" type: "DummyData" top: "data" top: "target"
   dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 dim: 5 } } }
@@ -46,7 +46,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "target" top: "l
 """
 SOLVER = 'net: "net.prototxt"\nbase_lr: 0.01\nlr_policy: "fixed"\nmax_iter: 2\n'
 
-#: Trains, says so, and holds the GPU until its stdin ends.
+#: Trains, says so, and keeps the GPU until its stdin is closed.
 CHILD = """\
 import os
 import sys
@@ -61,12 +61,12 @@ sys.stdin.read()
 
 @dataclass(frozen=True)
 class Reserve:
-    """The memory of a GPU that Caffe's own requests can't have.
+    """The memory of a GPU that is not available to Caffe's own requests.
 
     Attributes:
         bytes: How much.
-        measured: Whether that was measured on this GPU with this driver; else it is assumed.
-        problem: Why it wasn't measured, where that was tried.
+        measured: Whether it was measured on this GPU with this driver; otherwise it is assumed.
+        problem: Why an attempt to measure it failed.
     """
 
     bytes: int
@@ -79,9 +79,9 @@ class UnmeasuredError(InputError):
 
 
 def default_reserve(number: int = 0) -> Reserve:
-    """The reserve of a GPU where the user gives none: remembered, else assumed.
+    """The reserve of a GPU where the user gives none: the remembered one, else an assumption.
 
-    Where a run has shown that this isn't enough (:func:`learn_reserve`), it is what that run says.
+    If a run has shown that this isn't enough (:func:`learn_reserve`), the reserve learned from it.
     """
     file = _file()
     if not file.exists():
@@ -95,9 +95,9 @@ def default_reserve(number: int = 0) -> Reserve:
 
 
 def learn_reserve(number: int, free_bytes: int, needed_bytes: int) -> None:
-    """Learn from a run that asked for less than was free on a GPU, and ran out of memory.
+    """Learns from a run that asked for less than was free on a GPU and still ran out of memory.
 
-    The reserve is then more than the difference. Where less is free now than before the run,
+    The reserve is then larger than the difference. If less is free now than before the run,
     another program has taken memory, and nothing is learned.
 
     Args:
@@ -124,18 +124,18 @@ def measure_reserve(runtime: Runtime, gpus: machine.Gpus, number: int = 0) -> Re
 
 
 def fixed_bytes(process_bytes: int, requested_bytes: int) -> int:
-    """The fixed cost of a process: what it has of the GPU less what Caffe asked for.
+    """The fixed cost of a process: the GPU memory it holds, less what Caffe asked for.
 
     >>> fixed_bytes(process_bytes=300_000_000, requested_bytes=2_000)
     299998000
 
     Raises:
-        UnmeasuredError: It has no more than Caffe asked for, so NVML's figure isn't its memory.
+        UnmeasuredError: It holds no more than Caffe asked for, so NVML's figure can't be right.
     """
     if process_bytes <= requested_bytes:
         raise UnmeasuredError(
-            f"NVML says that a process has {process_bytes} bytes of the GPU, and Caffe alone asked "
-            f"for {requested_bytes} there"
+            f"NVML says that a process has {process_bytes} bytes of the GPU, but Caffe alone asked "
+            f"for {requested_bytes}"
         )
     return process_bytes - requested_bytes
 
@@ -147,14 +147,14 @@ def recall(file: Path, gpus: machine.Gpus, number: int, what: str = "") -> int |
         file: Where it is remembered.
         gpus: The GPUs of this machine.
         number: Which of them.
-        what: Which figure, where it isn't the measured one.
+        what: Which figure, if not the measured one.
     """
     key = _key(gpus, number)
     return _read(file).get(key + what) if key else None
 
 
 def remember(file: Path, gpus: machine.Gpus, number: int, cost_bytes: int, what: str = "") -> None:
-    """Remembers the fixed cost of a GPU with its driver, in place of an older one."""
+    """Remembers the fixed cost of a GPU with its driver, replacing an older figure."""
     key = _key(gpus, number)
     if key is None:
         return
@@ -170,14 +170,14 @@ def _file() -> Path:
 
 
 def _key(gpus: machine.Gpus, number: int) -> str | None:
-    """What the cost depends on; None if the machine has no such GPU."""
+    """What the cost depends on, as text; None if the machine has no such GPU."""
     if number >= len(gpus.devices):
         return None
     return f"{gpus.devices[number].name}, driver {gpus.driver}"
 
 
 def _read(file: Path) -> dict[str, int]:
-    """What is remembered; a file that was damaged counts as none and is written anew."""
+    """What is remembered; a damaged file counts as empty and will be overwritten."""
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -187,13 +187,13 @@ def _read(file: Path) -> dict[str, int]:
 
 
 def _measure(runtime: Runtime, number: int) -> tuple[int, int]:
-    """Bytes that a process training the tiny net has of the GPU, and that Caffe asked for."""
+    """GPU memory in bytes that a process training the tiny net holds, and that Caffe asked for."""
     with TemporaryDirectory(prefix="caffe-batch-") as folder:
         net, solver = Path(folder, "net.prototxt"), Path(folder, "solver.prototxt")
         net.write_text(NET, encoding="utf-8")
         solver.write_text(SOLVER, encoding="utf-8")
         requested = predict(net, solver).allocated_bytes
-        # Numbered as NVML numbers them.
+        # So that CUDA numbers the GPUs as NVML does.
         environment = {**runtime.environment(), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         child = subprocess.Popen(
@@ -208,13 +208,13 @@ def _measure(runtime: Runtime, number: int) -> tuple[int, int]:
         timer = Timer(TIMEOUT_S, child.kill)
         timer.start()
         try:
-            with child:  # at the end its stdin is closed, and so it exits
-                said = child.stdout.readline().split() if child.stdout else []
-                if said[:1] != ["trained"]:
+            with child:  # leaving closes its stdin, and so it exits
+                answer = child.stdout.readline().split() if child.stdout else []
+                if answer[:1] != ["trained"]:
                     raise UnmeasuredError("the runtime could not train a tiny net on the GPU")
-                used = machine.process_gpu_bytes(number, int(said[1]))
+                used = machine.process_gpu_bytes(number, int(answer[1]))
         finally:
             timer.cancel()
     if used is None:
-        raise UnmeasuredError("NVML doesn't tell how much of the GPU a process has")
+        raise UnmeasuredError("NVML doesn't report how much GPU memory a process holds")
     return used, requested

@@ -1,8 +1,8 @@
 """The installed runtimes on disk: ``<data directory>/runtimes/<name>/``.
 
-A runtime's folder appears there by one rename, complete, and leaves it by one rename; what is
-being made or thrown away has a name with a dot before it. Each folder holds ``runtime.json`` (the
-record) and ``root/`` (the files), and may be moved or copied as a whole.
+A runtime's folder appears there complete, by a single rename, and disappears by a single rename;
+the names of folders that are being made or deleted begin with a dot. Each folder holds
+``runtime.json`` (the record) and ``root/`` (the files), and may be moved or copied as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from caffe_batch.errors import InputError, RuntimeMissingError, did_you_mean
 from caffe_batch.runtimes.base import InstallObserver
 from caffe_batch.runtimes.debian import ARCHITECTURES, DebianRuntime
 
-#: The runtime that ``install`` makes and that is preferred where there are several.
+#: The runtime that ``install`` makes by default, preferred where there are several.
 DEFAULT_NAME = "debian-11"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -33,14 +33,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True)
 class Record:
-    """What ``runtime.json`` says: what was installed, as found when it was tried after unpacking.
+    """The content of ``runtime.json``: what was installed, as its first run after unpacking said.
 
     Attributes:
-        machine: The processor, as ``platform.machine()`` has it.
+        machine: The processor, as ``platform.machine()`` names it.
         mirror, suite: Where the packages came from.
-        packages: Version of each package.
+        packages: The version of each package.
         caffe_version, python_version, gpu: As in RuntimeInfo.
-        size_bytes: Disk space of the files.
+        size_bytes: Disk space taken by the files.
     """
 
     machine: str
@@ -66,7 +66,7 @@ class Installed:
         """How to start it.
 
         Raises:
-            RuntimeMissingError: It is for another kind of processor.
+            RuntimeMissingError: It was installed for another kind of processor.
         """
         if self.record.machine != platform.machine():
             raise RuntimeMissingError(
@@ -78,7 +78,7 @@ class Installed:
 
 
 def data_directory() -> Path:
-    """The user's data directory: CAFFE_BATCH_HOME, else the platform's usual place."""
+    """The user's data directory: CAFFE_BATCH_HOME, else the platform's usual location."""
     home = os.environ.get("CAFFE_BATCH_HOME")
     if home:
         return Path(home).expanduser().absolute()
@@ -86,7 +86,7 @@ def data_directory() -> Path:
 
 
 def runtimes_directory() -> Path:
-    """The folder of the installed runtimes; it need not exist."""
+    """The folder of the installed runtimes, which need not exist."""
     return data_directory() / "runtimes"
 
 
@@ -96,15 +96,15 @@ def root_of(folder: Path) -> Path:
 
 
 def check_name(name: str) -> str:
-    """Gives the name back if a runtime may have it.
+    """Returns the name if it is valid for a runtime.
 
     Raises:
-        InputError: It may not.
+        InputError: It isn't.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
             f"{name!r} can't be the name of a runtime",
-            hint="Use letters, digits and . _ + -, a letter or digit first.",
+            hint="Use letters, digits and . _ + -, and begin with a letter or a digit.",
         )
     return name
 
@@ -132,7 +132,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def remove(name: str) -> None:
-    """Deletes an installed runtime. A training that runs on it would break.
+    """Deletes an installed runtime. Any training that is running on it breaks.
 
     Raises:
         InputError: There is no such runtime.
@@ -150,7 +150,7 @@ def remove(name: str) -> None:
 
 
 def put(made: Path, name: str) -> Path:
-    """Moves a complete folder out of a workshop to its name, in place of what is there."""
+    """Moves a complete folder out of a workshop to its final name, replacing what is there."""
     folder = runtimes_directory() / name
     if folder.exists():
         folder.rename(made.with_name(f"{name}.old"))
@@ -160,7 +160,7 @@ def put(made: Path, name: str) -> Path:
 
 @contextmanager
 def locked(observer: InstallObserver | None = None) -> Iterator[int]:
-    """Holds the lock under which runtimes are made and thrown away, waiting for it if need be.
+    """Holds the lock under which runtimes are made and deleted, waiting for it if necessary.
 
     Yields:
         The lock's file descriptor. A child that inherits it keeps the lock for as long as it
@@ -174,7 +174,7 @@ def locked(observer: InstallObserver | None = None) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if observer:
-                observer("Waiting for another install or remove to end", 0)
+                observer("Waiting for another install or remove to finish", 0)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
@@ -183,9 +183,9 @@ def locked(observer: InstallObserver | None = None) -> Iterator[int]:
 
 @contextmanager
 def workshop() -> Iterator[Path]:
-    """An empty folder beside the runtimes, gone at the end. Needs the lock.
+    """An empty folder beside the runtimes, deleted at the end. The caller holds the lock.
 
-    Folders that killed installs left are deleted first.
+    Folders left behind by killed installs are deleted first.
     """
     directory = runtimes_directory()
     for left in directory.glob(".tmp-*"):

@@ -1,4 +1,4 @@
-"""``caffe-batch doctor``: exit code 0 whatever is missing, and it says for what."""
+"""``caffe-batch doctor``: exit code 0 whatever is missing, and it says what needs it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_json(runtime: runtimes.Runtime) -> None:
     assert found["free_bytes"] > 0
     assert {extra["package"] for extra in found["extras"]} >= {"h5py", "matplotlib"}
     assert {"source", "driver", "devices", "problem"} == set(found["gpus"])
-    assert all({"what", "needed_for", "remedy"} == set(lack) for lack in found["missing"])
+    assert all({"what", "needed_for", "remedy"} == set(item) for item in found["missing"])
 
 
 def test_machine_with_nothing(home: Path, tmp_path: Path) -> None:
     said = doctor(PATH=str(tmp_path))
     assert "Runtime:      none\n" in said
-    assert "needed for: train\n    give a Python that can import caffe with --runtime" in said
+    assert "needed for: train\n    with --runtime /path/to/python, name a Python" in said
     assert not home.exists()
 
 

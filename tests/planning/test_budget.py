@@ -72,5 +72,5 @@ def test_what_the_gpu_has_free(memory: str, budget: int) -> None:
 
 def test_asking_a_gpu_that_isnt_there() -> None:
     # No machine has a GPU of this number, so the refusal is real with and without a driver.
-    with pytest.raises(InputError, match="GPU 999 can't be asked for its free memory"):
+    with pytest.raises(InputError, match="the free memory of GPU 999 is unknown"):
         free_gpu_bytes(999)

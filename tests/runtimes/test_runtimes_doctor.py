@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from caffe_batch.runtimes.base import RuntimeInfo
-from caffe_batch.runtimes.doctor import Examination, lacks
+from caffe_batch.runtimes.doctor import Examination, missing_items
 from caffe_batch.runtimes.machine import Extra, Gpu, Gpus
 from caffe_batch.runtimes.reserve import Reserve
 
@@ -43,12 +43,12 @@ NO_RUNTIME = replace(HEALTHY, runtime=None, runtime_info=None, runtime_problem="
 
 
 def only(found: Examination) -> tuple[str, str, str]:
-    (lack,) = lacks(found)
-    return lack.what, lack.needed_for, lack.remedy
+    (item,) = missing_items(found)
+    return item.what, item.needed_for, item.remedy
 
 
 def test_healthy_machine() -> None:
-    assert lacks(HEALTHY) == []
+    assert missing_items(HEALTHY) == []
 
 
 def test_no_runtime() -> None:
@@ -59,21 +59,21 @@ def test_no_runtime() -> None:
 def test_no_runtime_and_no_apt() -> None:
     remedy = only(replace(NO_RUNTIME, missing_tools=("apt-get", "dpkg-deb")))[2]
     assert remedy == (
-        "give a Python that can import caffe with --runtime /path/to/python"
+        "with --runtime /path/to/python, name a Python that can import caffe"
         " (an install needs apt-get and dpkg-deb)"
     )
 
 
 def test_no_runtime_and_no_space() -> None:
     remedy = only(replace(NO_RUNTIME, free_bytes=100 * 2**20))[2]
-    assert remedy.endswith("after making space: it needs 800 MiB, and 100 MiB are free")
+    assert remedy.endswith("once there is space: it needs 800 MiB, and 100 MiB are free")
 
 
 def test_gpu_and_a_caffe_without() -> None:
     found = replace(HEALTHY, runtime_info=replace(INFO, gpu=False))
     assert only(found)[:2] == (
         "a Caffe with GPU code",
-        "training on this machine's GPU (train uses the CPU)",
+        "training on this machine's GPU (until then, train uses the CPU)",
     )
 
 
@@ -82,8 +82,8 @@ def test_gpu_that_caffe_cannot_use() -> None:
     assert only(found)[0] == "a GPU that Caffe can use (driver too old)"
 
 
-def test_nobody_tells_of_gpus() -> None:
-    found = replace(HEALTHY, gpus=Gpus(problem="nobody to ask"))
+def test_no_information_about_gpus() -> None:
+    found = replace(HEALTHY, gpus=Gpus(problem="no driver"))
     assert only(found)[1] == "--gpu-memory auto and --gpu-memory 80%"
 
 

@@ -1,4 +1,4 @@
-"""Installing: complete or not at all, whatever happens meanwhile."""
+"""Installing: complete or not at all, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def start(archive: Archive) -> subprocess.Popen[str]:
 
 
 def left_over(home: Path) -> list[str]:
-    """What is in the folder of the runtimes and isn't a runtime."""
+    """What is in the folder of the runtimes without being one."""
     return [path.name for path in (home / "runtimes").iterdir() if path.name.startswith(".tmp")]
 
 
@@ -167,7 +167,7 @@ def test_runtime_that_does_not_import_caffe_leaves_nothing(
 
 
 def test_too_little_space(home: Path, archive: Archive) -> None:
-    with pytest.raises(InstallError, match=r"takes 9000 TiB of disk space"):
+    with pytest.raises(InstallError, match=r"installing a runtime takes 9000 TiB of disk space"):
         installation.install_from(
             archive, NAME, force=False, observer=quiet, needed_bytes=9000 * 2**40
         )
@@ -208,7 +208,7 @@ def test_data_directory_that_the_loader_would_misread(
     character: str, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAFFE_BATCH_HOME", str(tmp_path / f"a{character}b"))
-    with pytest.raises(InputError, match="its path has"):
+    with pytest.raises(InputError, match="its path contains"):
         install(archive)
     assert list(tmp_path.iterdir()) == []
 
@@ -226,7 +226,7 @@ def test_unknown_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_at_any_moment(home: Path, archive: Archive) -> None:
-    """Kills the install at moments spread over its whole length; then one that is let run."""
+    """Kills the install at moments spread over its whole length, then lets one finish."""
     begun = time.monotonic()
     subprocess.run(command(archive), check=True, capture_output=True)
     length = time.monotonic() - begun
@@ -293,7 +293,7 @@ def test_child_of_a_killed_install_keeps_the_lock(home: Path) -> None:
     holder.kill()
     waited: list[str] = []
     with store.locked(lambda step, share: waited.append(step)):
-        assert waited == ["Waiting for another install or remove to end"]
+        assert waited == ["Waiting for another install or remove to finish"]
     holder.communicate()
     with store.locked(lambda step, share: waited.append(step)):
         assert len(waited) == 1

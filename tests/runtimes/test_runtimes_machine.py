@@ -1,4 +1,4 @@
-"""What a machine has, asked through programs and packages that stand for those of others."""
+"""What a machine has, asked through stand-ins for other machines' programs and packages."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_nvidia_smi_without_a_driver(
 
 
 @pytest.mark.usefixtures("without_nvml")
-def test_nobody_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_nvml_nor_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = machine.gpus()
     assert found.source is None
-    assert found.problem == "there is neither nvidia-ml-py nor nvidia-smi to ask"
+    assert found.problem == "neither nvidia-ml-py nor nvidia-smi is installed"
 
 
-def test_gpu_whose_memory_is_not_told() -> None:
+def test_gpu_whose_memory_is_not_reported() -> None:
     found = machine.read_nvidia_smi("550.54, GPU A, [N/A], [Insufficient Permissions]\n")
     assert found.devices == (Gpu("GPU A", None, None),)
 
