@@ -7,8 +7,76 @@ The command line maps the classes to exit codes in one place (:mod:`caffe_batch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of the library, which is an option of the command line.
+
+    >>> Option("gpu_memory", "8GiB").python, Option("gpu_memory", "8GiB").shell
+    ('gpu_memory="8GiB"', '--gpu-memory 8GiB')
+    >>> Option("cpu", True).python, Option("cpu", True).shell
+    ('cpu=True', '--cpu')
+    >>> Option("keep_tests").python, Option("keep_tests").shell
+    ('keep_tests', '--keep-tests')
+
+    Attributes:
+        name: The keyword of the library's functions.
+        value: What to give for it; None where only the option is named.
+    """
+
+    name: str
+    value: str | int | float | None = None
+
+    @property
+    def python(self) -> str:
+        """As a call of the library has it."""
+        value = self.value if isinstance(self.value, bool) else json.dumps(self.value)
+        return self.name if self.value is None else f"{self.name}={value}"
+
+    @property
+    def shell(self) -> str:
+        """As a command line has it."""
+        word = f"--{self.name.replace('_', '-')}"
+        return word if self.value is None or self.value is True else f"{word} {self.value}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something to run: a command, and what does the same from Python."""
+
+    shell: str
+    python: str
+
+
+#: A text in which options and calls are spelled by whoever prints it.
+Text = str | Sequence[str | Option | Call]
+
+
+def in_python(text: Text) -> str:
+    """A text for a user of the library.
+
+    >>> in_python(["Give ", Option("iter_size", 2), "."])
+    'Give iter_size=2.'
+    """
+    return "".join(part if isinstance(part, str) else part.python for part in _parts(text))
+
+
+def in_shell(text: Text) -> str:
+    """A text for a user of the command line.
+
+    >>> in_shell(["Give ", Option("iter_size", 2), "."])
+    'Give --iter-size 2.'
+    """
+    return "".join(part if isinstance(part, str) else part.shell for part in _parts(text))
+
+
+def _parts(text: Text) -> Sequence[str | Option | Call]:
+    return [text] if isinstance(text, str) else text
 
 
 class CaffeBatchError(Exception):
@@ -17,15 +85,37 @@ class CaffeBatchError(Exception):
     Args:
         message: What was expected, what was there, and where. One sentence, no traceback needed.
         hint: What to try next, or None.
+
+    Attributes:
+        message, hint: The same, with options as the library's functions take them.
+        message_parts, hint_parts: The same as they were given.
+        remedies: The options that the hint names, each with the value to give.
+        notes: What there was to say about the files before it went wrong.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(self, message: Text, *, hint: Text | None = None) -> None:
+        self.message_parts, self.hint_parts = message, hint
+        self.message = in_python(message)
+        self.hint = None if hint is None else in_python(hint)
+        self.notes: tuple[str, ...] = ()
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+
+    @property
+    def remedies(self) -> tuple[Option, ...]:
+        """What to give, or to change, as far as it is an option."""
+        return tuple(part for part in self.hint_parts or () if isinstance(part, Option))
+
+    def in_shell(self) -> str:
+        """Message and hint for a user of the command line."""
+        texts = (
+            [self.message_parts]
+            if self.hint_parts is None
+            else [self.message_parts, self.hint_parts]
+        )
+        return "\n".join(map(in_shell, texts))
 
 
 class InputError(CaffeBatchError, ValueError):
@@ -42,16 +132,16 @@ class PrototxtError(InputError):
 
     def __init__(
         self,
-        message: str,
+        message: Text,
         *,
         path: str | None = None,
         line: int | None = None,
         column: int | None = None,
-        hint: str | None = None,
+        hint: Text | None = None,
     ) -> None:
         self.path, self.line, self.column = path, line, column
         where = ":".join(str(part) for part in (path, line, column) if part is not None)
-        super().__init__(f"{where}: {message}" if where else message, hint=hint)
+        super().__init__([f"{where}: ", *_parts(message)] if where else message, hint=hint)
 
 
 class NetError(InputError):
@@ -61,9 +151,11 @@ class NetError(InputError):
         layer: Name of the layer at fault, or None where no single layer is.
     """
 
-    def __init__(self, message: str, *, layer: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: Text, *, layer: str | None = None, hint: Text | None = None
+    ) -> None:
         self.layer = layer
-        super().__init__(f"layer {layer!r}: {message}" if layer else message, hint=hint)
+        super().__init__([f"layer {layer!r}: ", *_parts(message)] if layer else message, hint=hint)
 
 
 class UnknownLayerError(NetError, LookupError):
@@ -86,7 +178,7 @@ class DoesNotFitError(CaffeBatchError, MemoryError):
             out of memory and nobody told how much there was.
     """
 
-    def __init__(self, message: str, *, missing_bytes: int, hint: str | None = None) -> None:
+    def __init__(self, message: Text, *, missing_bytes: int, hint: Text | None = None) -> None:
         self.missing_bytes = missing_bytes
         super().__init__(message, hint=hint)
 

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from caffe_batch.cli.options import console, json_option, print_json
-from caffe_batch.cli.plan_request import PlanRequest
-from caffe_batch.cli.strategies import find, request_json, strategies_options
-from caffe_batch.errors import InputError
+from caffe_batch.cli.options import (
+    console,
+    json_option,
+    print_json,
+    print_notes,
+    warnings_on_stderr,
+)
+from caffe_batch.cli.strategies import strategies_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
     from caffe_batch.experiments.compare import Training
-    from caffe_batch.experiments.standings import Comparison, SeedRun
+    from caffe_batch.experiments.standings import SeedRun
     from caffe_batch.training import Progress
 
 #: The ways (planning.strategies.WAYS, by name).
@@ -33,7 +37,6 @@ NAMES = (
 @strategies_options
 @click.option(
     "--strategy",
-    "names",
     type=click.Choice(NAMES),
     multiple=True,
     help="Train this way; may be repeated.  [default: all that are possible]",
@@ -60,7 +63,7 @@ NAMES = (
     metavar="DIR",
     help="Where the trainings of a NET and their results go.",
 )
-@click.option("--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to train on.")
+@click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to train on.")
 @click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
 @click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU.")
 @click.option(
@@ -72,21 +75,7 @@ NAMES = (
 )
 @json_option
 @click.pass_context
-def compare(
-    ctx: click.Context,
-    /,
-    target: str,
-    names: tuple[str, ...],
-    seeds: int,
-    jobs: int,
-    out: Path | None,
-    spec: str | None,
-    cpu: bool,
-    gpu: int | None,
-    threads: int,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def compare(ctx: click.Context, /, target: str, as_json: bool, **options: Any) -> None:
     """Train several ways with several seeds, and compare them.
 
     DIR is what `caffe-batch strategies ... --out DIR` wrote; given a NET and the options of
@@ -96,82 +85,22 @@ def compare(
 
     Called again, it trains only what isn't finished. Ctrl-C stops every training with a snapshot.
     """
-    from caffe_batch import runtimes
-    from caffe_batch.experiments.compare import Settings
-    from caffe_batch.experiments.compare import compare as run
+    from caffe_batch import api
     from caffe_batch.reporting.compare_view import compare_view
-    from caffe_batch.training import Device, Options
 
-    if cpu and gpu is not None:
-        raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
-    runtime = runtimes.find(spec)
-    if Path(target).is_dir():
-        _refuse_strategies_options(ctx, target, [*options, "out"])
-        directory = Path(target)
-    else:
-        directory = _directory(PlanRequest(net=target, **options), out)
-    device = Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
-    settings = Settings(
-        names=names,
-        seeds=tuple(range(1, seeds + 1)),
-        jobs=jobs,
-        options=Options(device=device, gpu=gpu, threads=threads),
-    )
-    with _Display() as display:
-        found = run(directory, runtime, settings, display)
-    _draw(found, directory / "compare.png")
+    given = {
+        name: value
+        for name, value in options.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    with warnings_on_stderr(), _Display() as display:
+        found = api.compare(target, **given, observer=display)
+    print_notes(found.notes)
     if as_json:
         print_json(found.json())
         return
     console().print(compare_view(found))
-    click.echo(f"\nfiles: {directory}")
-
-
-def _refuse_strategies_options(ctx: click.Context, target: str, names: list[str]) -> None:
-    """A directory is compared as it is: options that would derive it anew are an error."""
-    for parameter in ctx.command.params:
-        given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
-        if given and parameter.name in names:
-            raise InputError(
-                f"{parameter.opts[0]}: {target} holds its strategies already",
-                hint="Leave the option out, or give the NET and another --out DIR.",
-            )
-
-
-def _directory(request: PlanRequest, out: Path | None) -> Path:
-    """The directory with the strategies of a net, written if it isn't there."""
-    from caffe_batch.experiments.compare import check_tests
-    from caffe_batch.jobs.strategy_files import read_strategies, strategies_file
-
-    if out is None:
-        raise InputError(
-            "where do the trainings go?",
-            hint="Give --out DIR, or a directory that `caffe-batch strategies ... --out` wrote.",
-        )
-    if not strategies_file(out).exists():
-        find(request, out, check_tests)
-        return out
-    before, now = read_strategies(out).request, request_json(request)
-    other = [name for name in now if before.get(name) != now[name]]
-    if other:
-        raise InputError(
-            f"{out} was begun with another {other[0]}: {before.get(other[0])}, here "
-            f"{now[other[0]]}",
-            hint="Give another --out DIR, or the options that it was begun with.",
-        )
-    return out
-
-
-def _draw(found: Comparison, picture: Path) -> None:
-    from caffe_batch.reporting.compare_plot import write_compare_plot
-
-    try:
-        write_compare_plot(found, picture)
-    except ImportError:
-        click.echo(f"note: {picture.name} needs matplotlib: pip install 'caffe-batch[plot]'",
-                   err=True)  # fmt: skip
-    except InputError as error:
-        click.echo(f"note: no {picture.name}: {error.message}", err=True)
+    click.echo(f"\nfiles: {found.directory}")
 
 
 class _Display:

@@ -107,7 +107,9 @@ def main(argv: list[str] | None = None) -> Any:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except errors.CaffeBatchError as error:
-        click.echo(f"caffe-batch: {error}", err=True)
+        for note in error.notes:
+            click.echo(f"note: {note}", err=True)
+        click.echo(f"caffe-batch: {error.in_shell()}", err=True)
         sys.exit(exit_code(error))
     except OSError as error:
         if _went_away(error):

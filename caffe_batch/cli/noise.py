@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
 from caffe_batch.cli.options import (
     console,
     json_option,
-    load_recipe,
     net_argument,
     net_options,
     print_json,
+    print_notes,
+    warnings_on_stderr,
 )
-from caffe_batch.errors import InputError
 
 
 @click.command()
@@ -51,7 +51,7 @@ from caffe_batch.errors import InputError
     show_default=True,
     help="Micro-batches of a group; more of them help where the noise is large.",
 )
-@click.option("--runtime", "spec", metavar="RUNTIME", help="The Python with caffe to run on.")
+@click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
 @click.option("--cpu", is_flag=True, help="Run on the CPU even if there is a GPU.")
 @click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Run on this GPU.")
 @click.option(
@@ -62,23 +62,7 @@ from caffe_batch.errors import InputError
     help="CPU threads of the matrix products.",
 )
 @json_option
-def noise(
-    net: str,
-    solver: str | None,
-    input_shapes: tuple[str, ...],
-    allow_unknown: bool,
-    allow_unknown_fields: bool,
-    weights: str | None,
-    batch_size: int | None,
-    effective_batch: int | None,
-    groups: int,
-    passes: int,
-    spec: str | None,
-    cpu: bool,
-    gpu: int | None,
-    threads: int,
-    as_json: bool,
-) -> None:
+def noise(net: str, groups: int, as_json: bool, **options: Any) -> None:
     """Measure the gradient noise scale of NET on real Caffe.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
@@ -91,48 +75,21 @@ def noise(
     from rich.console import Console
     from rich.progress import Progress
 
-    from caffe_batch import runtimes
-    from caffe_batch.experiments.noise import Settings, measure_noise
-    from caffe_batch.memory import CaffeMemory
-    from caffe_batch.planning.noise import advise
-    from caffe_batch.training import Device
-
-    if cpu and gpu is not None:
-        raise InputError("--cpu and --gpu exclude each other", hint="Give one of them.")
-    recipe, sources = load_recipe(
-        net, solver, input_shapes, allow_unknown_fields=allow_unknown_fields
-    )
-    model = CaffeMemory(recipe, sources, "cpu", allow_unknown)
-    own_batch = model.batch_size * recipe.solver.iter_size
-    if effective_batch is None and own_batch < 1:
-        raise InputError(
-            f"the files' effective batch is batch_size {model.batch_size} x iter_size "
-            f"{recipe.solver.iter_size}, and an update takes one sample at least",
-            hint="Correct them, or give --effective-batch and --batch-size.",
-        )
-    settings = Settings(
-        batch_size=batch_size,
-        groups=groups,
-        passes=passes,
-        weights=tuple(Path(name) for name in weights.split(",")) if weights else (),
-        device=Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU,
-        gpu=gpu,
-        threads=threads,
-    )
-    runtime = runtimes.find(spec)
-    screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("measuring", total=groups)
-        measured = measure_noise(
-            model, runtime, settings, lambda group: bar.update(task, completed=group)
-        )
-    for note in measured.notes:
-        click.echo(f"note: {note}", err=True)
-    batch = effective_batch or own_batch
-    if as_json:
-        advice = advise(measured.noise, batch)
-        print_json({**measured.json(), "effective_batch": batch, "advice": advice.json()})
-        return
+    from caffe_batch import api
     from caffe_batch.reporting.noise_view import noise_view
 
-    console().print(noise_view(measured, batch))
+    screen = Console(stderr=True)
+    bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
+    with warnings_on_stderr(), bar:
+        task = bar.add_task("measuring", total=groups)
+        found = api.noise(
+            net,
+            groups=groups,
+            **options,
+            observer=lambda group: bar.update(task, completed=group),
+        )
+    print_notes([*found.file_notes, *found.notes])
+    if as_json:
+        print_json(found.json())
+    else:
+        console().print(noise_view(found, found.effective_batch))

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from caffe_batch import engines
-from caffe_batch.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from caffe_batch.layers.base import Shape
-    from caffe_batch.net import Recipe, Sources
 
 #: Columns of output that goes to a file or a pipe.
 PIPE_WIDTH = 140
@@ -75,7 +68,6 @@ net_options = option_group(
     ),
     click.option(
         "--input-shape",
-        "input_shapes",
         multiple=True,
         metavar="TOP=CxHxW",
         help="Size of one record of a data layer's top, without the batch; may be repeated.",
@@ -126,91 +118,6 @@ build_options = option_group(
 )
 
 
-def parse_input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
-    """Shapes by top name from ``data=3x256x256``; ``label=`` is a scalar.
-
-    Raises:
-        InputError: Not of that form, a size of 0, or a top named twice.
-    """
-    shapes: dict[str, Shape] = {}
-    for text in texts:
-        top, equals, sizes = text.partition("=")
-        numbers = sizes.lower().split("x") if sizes else []
-        if not top or not equals or not all(map(_is_size, numbers)):
-            raise InputError(
-                f"--input-shape {text!r} is not of the form TOP=CxHxW",
-                hint="For instance --input-shape data=3x256x256: channels, height, width.",
-            )
-        if top in shapes:
-            raise InputError(f"--input-shape names top {top!r} twice", hint="Give it once.")
-        shapes[top] = tuple(int(n) for n in numbers)
-    return shapes
-
-
-def _is_size(text: str) -> bool:
-    """Whether a text is a size of an axis, in digits that any Blob's axis needs at most."""
-    return text.isdecimal() and len(text) <= 19 and int(text) > 0
-
-
-def load_recipe(
-    net: str, solver: str | None, input_shapes: Sequence[str], *, allow_unknown_fields: bool
-) -> tuple[Recipe, Sources]:
-    """The recipe of NET and SOLVER, and where its data is; notes and warnings go to stderr."""
-    from caffe_batch.net import Sources, read_recipe
-
-    shapes = parse_input_shapes(input_shapes)
-    with warnings_on_stderr():
-        template = _is_template(net)
-        path = _render_template(net) if template else net
-        recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields)
-    for note in recipe.notes:
-        click.echo(f"note: {note}", err=True)
-    _check_tops(shapes, recipe)
-    beside = Path(path).parent if template else None  # a temporary folder: no data is there
-    return recipe, Sources(tuple(d for d in recipe.directories if d != beside), shapes)
-
-
-def _check_tops(shapes: Iterable[str], recipe: Recipe) -> None:
-    """Raises an InputError for a top that no shape can be given for."""
-    known = list(dict.fromkeys(recipe.open_tops()))
-    for top in shapes:
-        if top not in known:
-            raise InputError(
-                f"--input-shape names top {top!r}, which no data layer of the net has",
-                hint=did_you_mean(top, known) or f"It can give the size of {', '.join(known)}.",
-            )
-
-
-def _is_template(net: str) -> bool:
-    """Whether NET is no file but the name of a template.
-
-    Raises:
-        InputError: It is neither, but looks like a template's name.
-    """
-    from caffe_batch.rendering import available
-
-    names = [] if os.path.exists(net) else [template.name for template in available()]
-    near = None if net in names or "." in net else did_you_mean(net, names)
-    if near:
-        raise InputError(f"{net}: there is no such file, and no such template", hint=near)
-    return net in names
-
-
-def _render_template(net: str) -> str:
-    """A temporary file with what the template NET renders to."""
-    from caffe_batch.rendering import render
-
-    folder = click.get_current_context().with_resource(TemporaryDirectory(prefix="caffe-batch-"))
-    path = Path(folder) / f"{net}.prototxt"
-    path.write_text(render(net, {}), encoding="utf-8")
-    click.echo(
-        f"note: template {net} with its defaults; `caffe-batch render {net} --variables` lists "
-        "them",
-        err=True,
-    )
-    return str(path)
-
-
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
     """Python warnings of the library become plain lines on stderr."""
@@ -221,6 +128,12 @@ def warnings_on_stderr() -> Iterator[None]:
         finally:
             for warning in caught:
                 click.echo(f"warning: {warning.message}", err=True)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What there is to know beside the result, a line each on stderr."""
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def console() -> Console:

@@ -7,9 +7,15 @@ from typing import Any
 
 import click
 
-from caffe_batch.cli.options import console, json_option, net_argument, print_json
+from caffe_batch.cli.options import (
+    console,
+    json_option,
+    net_argument,
+    print_json,
+    print_notes,
+    warnings_on_stderr,
+)
 from caffe_batch.cli.plan_options import plan_options
-from caffe_batch.cli.plan_request import PlanRequest
 
 
 @click.command()
@@ -22,7 +28,7 @@ from caffe_batch.cli.plan_request import PlanRequest
     help="Write the job there.",
 )
 @json_option
-def plan(out: Path | None, as_json: bool, **options: Any) -> None:
+def plan(net: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Find the batch_size x iter_size that fits a memory budget.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
@@ -30,16 +36,21 @@ def plan(out: Path | None, as_json: bool, **options: Any) -> None:
     exactly over the GPUs. --out DIR writes solver.prototxt, net.prototxt and plan.json there, and
     `caffe-batch train DIR` runs them.
     """
-    found, files = PlanRequest(**options).run(out)
+    from caffe_batch import api
+
+    with warnings_on_stderr():
+        found = api.plan(net, **options)
+    print_notes(found.file_notes)
+    job = None if out is None else found.write(out)
     if as_json:
-        print_json({**found.json(), "files": files.json() if files else {}})
+        print_json({**found.json(), "files": job.files.json() if job else {}})
         return
     from caffe_batch.reporting.plan_view import plan_view
 
     terminal = console()
     terminal.print(plan_view(found))
-    if files is None:
+    if job is None:
         terminal.print("\nNothing is written without --out DIR.")
     else:
-        where = files.directory
+        where = job.path
         terminal.print(f"\nWritten to {where}\nRun it: caffe-batch train {where}", soft_wrap=True)

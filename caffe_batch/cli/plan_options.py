@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from fractions import Fraction
-
 import click
 
 from caffe_batch.cli.options import (
@@ -13,40 +10,6 @@ from caffe_batch.cli.options import (
     no_compensate_option,
     option_group,
 )
-
-
-class Share(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
-    """A share such as ``5%``, as a fraction of one."""
-
-    name = "P%"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        if isinstance(value, Fraction):
-            return value
-        text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(value))
-        if not text or Fraction(text[1]) >= 100:
-            self.fail(f"{value!r} is no share such as 5%, below 100%", param, ctx)
-        return Fraction(text[1]) / 100
-
-
-class Epochs(click.ParamType):  # type: ignore[type-arg]
-    """A positive number of epochs, as it was written."""
-
-    name = "EPOCHS"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        try:
-            epochs = Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            epochs = Fraction(0)
-        if epochs <= 0:
-            self.fail(f"{value!r} is no number of epochs above 0", param, ctx)
-        return epochs
-
 
 POSITIVE = click.IntRange(min=1)
 
@@ -63,9 +26,9 @@ recipe_batch_option = click.option(
     help="Samples per update that the files' schedule was written for.  [default: the files' own "
     "batch]",
 )
-test_every_option = click.option("--test-every", type=Epochs(), help="Epochs between tests.")
+test_every_option = click.option("--test-every", metavar="EPOCHS", help="Epochs between tests.")
 epochs_option = click.option(
-    "--epochs", type=Epochs(), help="Train for so many epochs.  [default: the recipe's]"
+    "--epochs", metavar="EPOCHS", help="Train for so many epochs.  [default: the recipe's]"
 )
 
 
@@ -121,7 +84,6 @@ split_options = option_group(
     click.option("--batch-size", type=POSITIVE, metavar="B", help="This batch_size, no other."),
     click.option(
         "--tolerance",
-        type=Share(),
         default="0%",
         metavar="P%",
         help="How far the effective batch may be from N, for fewer passes an update.",
@@ -161,7 +123,7 @@ schedule_options = option_group(
         show_default=True,
         help="How base_lr follows the effective batch.",
     ),
-    click.option("--snapshot-every", type=Epochs(), help="Epochs between snapshots."),
+    click.option("--snapshot-every", metavar="EPOCHS", help="Epochs between snapshots."),
     test_every_option,
     epochs_option,
 )

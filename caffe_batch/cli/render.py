@@ -56,21 +56,21 @@ def render(
     TEMPLATE is a name from --list, or the path of a Jinja2 file. A variable that is missing or
     that the template doesn't know is an error, and so is a text that Caffe couldn't read.
     """
-    from caffe_batch import files, rendering
+    from caffe_batch import api, files
 
     if list_templates:
-        _print_list(rendering.available(templates_dir), as_json)
+        _print_list(api.templates(templates_dir), as_json)
         return
     if template is None:
         raise InputError("render needs a TEMPLATE", hint="`caffe-batch render --list` names them.")
     if variables:
-        _print_variables(rendering.find(template, templates_dir), as_json)
+        _print_variables(api.find_template(template, templates=templates_dir), as_json)
         return
     if as_json:
         raise InputError("--json goes with --list or --variables; a template renders to prototxt")
     settings = read_assignments(assignments)
     with warnings_on_stderr():
-        text = rendering.render(template, settings, templates_dir=templates_dir)
+        text = api.render(template, settings, templates=templates_dir)
     if output is None:
         click.echo(text, nl=False)
         return

@@ -37,9 +37,9 @@ def report(
     memory by layer, the attempts and how they ended, and the environment. A run that goes on, or
     hasn't begun, can be reported as well. --json prints the curves instead of writing the page.
     """
-    from caffe_batch.reporting.report_data import read_runs
+    from caffe_batch import api
 
-    runs = read_runs(directories)
+    runs = api.read_runs(directories)
     if figures is not None:
         from caffe_batch.reporting.report_figures import write_figures
 
@@ -54,9 +54,4 @@ def report(
     if as_json:
         print_json({"runs": [{**run.status.json(), "curves": run.curves()} for run in runs]})
         return
-    from caffe_batch.files import write_text
-    from caffe_batch.reporting.report_page import render_report
-
-    page = out or (runs[0].job.report if len(runs) == 1 else Path("report.html"))
-    write_text(page, render_report(runs))
-    click.echo(page)
+    click.echo(api.report(directories, out=out, runs=runs))

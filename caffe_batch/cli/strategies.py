@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,6 +15,8 @@ from caffe_batch.cli.options import (
     net_options,
     option_group,
     print_json,
+    print_notes,
+    warnings_on_stderr,
 )
 from caffe_batch.cli.plan_options import (
     budget_options,
@@ -26,16 +26,8 @@ from caffe_batch.cli.plan_options import (
     records_options,
     test_every_option,
 )
-from caffe_batch.cli.plan_request import PlanRequest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from caffe_batch.planning.strategies.strategies import Strategies
-    from caffe_batch.schema.caffe_pb2 import SolverParameter
-
-
-#: The options that describe the recipe and the memory; a PlanRequest takes them.
+#: The options that describe the recipe and the memory.
 strategies_options = option_group(
     build_options,
     records_options,
@@ -58,7 +50,7 @@ strategies_options = option_group(
     help="Write a job of each way there, as DIR/NAME.",
 )
 @json_option
-def strategies(out: Path | None, as_json: bool, **options: Any) -> None:
+def strategies(net: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """List the ways to train where only a small batch fits.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
@@ -67,9 +59,14 @@ def strategies(out: Path | None, as_json: bool, **options: Any) -> None:
     the recipe's. --out DIR writes a directory for each, which `caffe-batch train DIR/NAME` runs
     and `caffe-batch compare DIR` compares.
     """
+    from caffe_batch import api
     from caffe_batch.reporting.strategies_view import strategies_view
 
-    found = find(PlanRequest(**options), out)
+    with warnings_on_stderr():
+        found = api.strategies(net, **options)
+    print_notes(found.file_notes)
+    if out is not None:
+        found.write(out)
     if as_json:
         print_json({**found.json(), "directory": None if out is None else str(out.resolve())})
         return
@@ -83,33 +80,3 @@ def strategies(out: Path | None, as_json: bool, **options: Any) -> None:
             f"Run them all: caffe-batch compare {out}",
             soft_wrap=True,
         )
-
-
-def find(
-    request: PlanRequest,
-    out: Path | None,
-    check: Callable[[SolverParameter], None] = lambda solver: None,
-) -> Strategies:
-    """The strategies, and their directories if ``out`` is given.
-
-    Args:
-        request: The recipe and the memory.
-        out: Where the directories go.
-        check: Refuses a recipe before anything is written.
-    """
-    from caffe_batch.jobs.strategy_files import write_strategies
-    from caffe_batch.planning.strategies.strategies import find_strategies
-    from caffe_batch.runtimes.machine import free_host_bytes
-
-    recipe = request.prepare()
-    check(recipe.model.recipe.solver)
-    found = find_strategies(recipe.model, recipe.budget, recipe.options, free_host_bytes())
-    if out is not None:
-        write_strategies(found, recipe.solver_text, request_json(request), out)
-    return found
-
-
-def request_json(request: PlanRequest) -> dict[str, Any]:
-    """What was asked for, as strategies.json has it."""
-    content: dict[str, Any] = json.loads(json.dumps(asdict(request), default=str))
-    return content

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from caffe_batch.cli.options import warnings_on_stderr
+from caffe_batch.cli.options import print_notes, warnings_on_stderr
 from caffe_batch.cli.plan_options import plan_options
-from caffe_batch.cli.plan_request import PlanRequest
 from caffe_batch.cli.train_options import (
-    TrainRequest,
+    RUN_OPTIONS,
     fault_options,
     machine_options,
     start_options,
@@ -25,10 +22,7 @@ from caffe_batch.cli.train_options import (
 from caffe_batch.errors import InputError
 
 if TYPE_CHECKING:
-    from caffe_batch.planning import Plan
-    from caffe_batch.runtimes import Runtime
-    from caffe_batch.training import JobDirectory, Outcome
-    from caffe_batch.training.progress import Observer
+    from caffe_batch.api import Job, Outcome
 
 
 @click.command()
@@ -45,7 +39,18 @@ if TYPE_CHECKING:
 @fault_options
 @view_options
 @click.pass_context
-def train(ctx: click.Context, /, target: str, out: Path | None, **given: Any) -> None:
+def train(
+    ctx: click.Context,
+    /,
+    target: str,
+    out: Path | None,
+    runtime: str | None,
+    tensorboard: bool,
+    follow: bool,
+    detach: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
     """Train a planned directory on real Caffe.
 
     DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
@@ -56,34 +61,32 @@ def train(ctx: click.Context, /, target: str, out: Path | None, **given: Any) ->
     Ctrl-C takes a snapshot and exits with 130, as SIGTERM and SIGUSR1 do; a second Ctrl-C stops at
     once. SIGHUP takes a snapshot and goes on.
     """
-    from caffe_batch import runtimes
-    from caffe_batch.training import JobDirectory, JobState
+    from caffe_batch import api
 
-    request = TrainRequest(**{field.name: given.pop(field.name) for field in fields(TrainRequest)})
-    request.check()
-    job = JobDirectory(target)
-    if request.follow:
-        from caffe_batch.cli.following import follow
+    options = {name: given.pop(name) for name in RUN_OPTIONS}
+    api.train_options(**options)  # refuses them before anything is planned
+    job = api.Job(target)
+    if follow:
+        from caffe_batch.cli.following import follow as look_on
 
         _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only looks on")
-        follow(job, quiet=request.quiet)
+        look_on(job, quiet=quiet)
         return
-    runtime = runtimes.find(request.spec)
-    if job.is_planned():
+    found = api.find_runtime(runtime)
+    if job.is_planned:
         allowed = {param.name or "" for param in ctx.command.params} - {*given, "out"}
         hint = "Plan again with `caffe-batch plan ... --out DIR`, or leave the option out."
         _refuse_options(ctx, allowed, f"{job.path} is planned already", hint)
     else:
-        job = _plan_first(target, given, out, noise_scale=request.noise_scale)
-    if request.detach:
-        from caffe_batch.cli.detaching import detach
+        job = _plan_first(target, given, out, options)
+    if detach:
+        from caffe_batch.cli.detaching import detach as go_on_in_background
 
-        detach(job)
-    outcome = _run(job, runtime, request)
-    if outcome.ran:
-        _draw_loss(job)
-    _print_outcome(job, outcome, noise_scale=request.noise_scale)
-    if outcome.state is JobState.INTERRUPTED:
+        go_on_in_background(job.directory)
+    outcome = _run(job, quiet=quiet, runtime=found, tensorboard=tensorboard, **options)
+    print_notes(outcome.notes)
+    _print_outcome(outcome, noise_scale=options["noise_scale"])
+    if outcome.state.value == "interrupted":
         sys.exit(130)
 
 
@@ -98,65 +101,36 @@ def _refuse_options(
 
 
 def _plan_first(
-    target: str, plan: dict[str, Any], out: Path | None, *, noise_scale: bool
-) -> JobDirectory:
-    from caffe_batch.training import JobDirectory
-    from caffe_batch.training.checks import check_accumulates, check_one_gpu
+    target: str, given: dict[str, Any], out: Path | None, options: dict[str, Any]
+) -> Job:
+    from caffe_batch import api
 
     if Path(target).is_dir():
         raise InputError(
             f"{target}: there is no plan.json, so this is no job directory",
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
-    job = JobDirectory(out or f"{Path(target).stem}.job")
-
-    def check(plan: Plan) -> None:
-        check_one_gpu(plan.gpus, job.plan)
-        if noise_scale:
-            check_accumulates(max(plan.iter_sizes))
-
-    made, _ = PlanRequest(net=target, **plan).run(job.path, check)
-    click.echo(made.summary(), err=True)
+    with warnings_on_stderr():
+        plan = api.plan(target, gpu=options["gpu"], **given)
+    print_notes(plan.file_notes)
+    plan.check_trains(noise_scale=options["noise_scale"])
+    job = plan.write(out or f"{Path(target).stem}.job")
+    click.echo(plan.summary(), err=True)
     return job
 
 
-def _run(job: JobDirectory, runtime: Runtime, request: TrainRequest) -> Outcome:
+def _run(job: Job, *, quiet: bool, **options: Any) -> Outcome:
     """Train, and show it."""
     from caffe_batch.reporting.audit_view import audit_warnings
     from caffe_batch.reporting.training_view import LastingConsole, TrainingView
-    from caffe_batch.training import Progress
-    from caffe_batch.training import train as run
 
-    warnings = audit_warnings(job.read_plan().audit)
-    with warnings_on_stderr(), ExitStack() as open_now:
-        console = LastingConsole(stderr=True)
-        view = TrainingView(console, quiet=request.quiet, warnings=warnings)
-        observers: list[Observer] = [open_now.enter_context(view)]
-        if request.tensorboard:
-            from caffe_batch.reporting.tensorboard import TensorBoardFiles
-
-            observers.append(open_now.enter_context(TensorBoardFiles(job)))
-
-        def observe(progress: Progress) -> None:
-            for observer in observers:
-                observer(progress)
-
-        return run(job, runtime, request.options(), observe)
+    warnings = audit_warnings(job.plan.audit)
+    view = TrainingView(LastingConsole(stderr=True), quiet=quiet, warnings=warnings)
+    with warnings_on_stderr(), view:
+        return job.train(**options, observer=view)
 
 
-def _draw_loss(job: JobDirectory) -> None:
-    from caffe_batch.reporting.loss_plot import write_loss_plot
-
-    try:
-        title = f"{job.path.name}: {job.read_plan().summary}"
-        write_loss_plot(job.metrics, job.loss_plot, title=title)
-    except ImportError:
-        click.echo("note: loss.png needs matplotlib: pip install 'caffe-batch[plot]'", err=True)
-    except InputError as error:
-        click.echo(f"note: no loss.png: {error.message}", err=True)
-
-
-def _print_outcome(job: JobDirectory, outcome: Outcome, *, noise_scale: bool) -> None:
+def _print_outcome(outcome: Outcome, *, noise_scale: bool) -> None:
     from caffe_batch.reporting.outcome_view import outcome_lines
 
     done = f"{outcome.update:,} of {outcome.updates:,} updates"
@@ -164,5 +138,5 @@ def _print_outcome(job: JobDirectory, outcome: Outcome, *, noise_scale: bool) ->
         click.echo(f"Finished already: {done}; --restart trains again from update 0.")
     else:
         click.echo(f"{outcome.state.value.capitalize()}: {done}.")
-    for line in outcome_lines(job, outcome.scores, noise_scale=noise_scale):
+    for line in outcome_lines(outcome.job.directory, outcome.scores, noise_scale=noise_scale):
         click.echo(line)

@@ -120,4 +120,6 @@ def read_strategies(directory: Path) -> StrategiesFile:
 
 def _upgraded(request: Mapping[str, Any]) -> dict[str, Any]:
     """A request of the first format in the present one: its engine is the build."""
-    return {**request, "engine": "caffe", "build": request.get("engine")}
+    kept = {name: value for name, value in request.items() if name != "input_shapes"}
+    shapes = request.get("input_shapes", [])
+    return {**kept, "engine": "caffe", "build": request.get("engine"), "input_shape": shapes}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 
+from caffe_batch.memory.build import Build
 from caffe_batch.memory.ledger import LayerBytes, Part
 from caffe_batch.memory.model import Prediction
 from caffe_batch.net.batch import batch_size, unknown_source
@@ -148,3 +149,36 @@ def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
     kept = sorted(used, key=totals.__getitem__, reverse=True)[: room - 1]
     columns = {COLUMNS[part]: [part] for part in used if part in kept}
     return {**columns, "others": [part for part in used if part not in kept]}
+
+
+def memory_sentences(prediction: Prediction, *, tested: bool) -> Iterator[str]:
+    """What there is to say of a prediction: the total, and how exact it is.
+
+    Args:
+        prediction: The memory.
+        tested: Whether there are test nets in it.
+    """
+    place = "device" if prediction.mode == "gpu" else "host"
+    bound = "at least " if prediction.unknown_layers else ""
+    if prediction.uncertain_bytes:
+        bound = f"{format_size(prediction.lower_peak_bytes)} to "
+    yield (
+        f"Caffe asks for {bound}{format_size(prediction.peak_bytes)} of {place} memory "
+        f"({prediction.peak_bytes:,} bytes{', a test included' if tested else ''}), "
+        f"{format_size(prediction.after_build_bytes)} of it while it builds the nets."
+    )
+    if prediction.rounding_bytes:
+        yield (
+            f"cudaMalloc rounds that up by {format_size(prediction.rounding_bytes)} "
+            f"({prediction.rounding_bytes:,} bytes)."
+        )
+    if prediction.build is Build.CUDNN and prediction.uncertain_bytes:
+        yield "Counted is the most that cuDNN's workspaces can take: Caffe's limit."
+    if prediction.build is Build.NVCAFFE:
+        yield (
+            "For NVCaffe all figures are estimates; the workspace that its convolutions share "
+            "isn't counted: it takes what is free, up to half of the GPU's memory."
+        )
+    if prediction.unknown_layers:
+        names = ", ".join(prediction.unknown_layers)
+        yield f"A lower bound: not all memory of {names} is known."

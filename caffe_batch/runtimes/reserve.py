@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 
 from caffe_batch.errors import InputError
-from caffe_batch.memory import predict
+from caffe_batch.memory.predict import predict
 from caffe_batch.planning.budget import DEFAULT_RESERVE_BYTES
 from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.base import Runtime

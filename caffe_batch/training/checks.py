@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import Call, InputError, Option
 from caffe_batch.prototxt import read_net
 
 
@@ -16,8 +16,14 @@ def check_accumulates(iter_size: int) -> None:
     """
     if iter_size < 2:
         raise InputError(
-            f"--noise-scale compares the micro-batches of an update, and iter_size is {iter_size}",
-            hint="`caffe-batch noise NET` measures it without accumulation.",
+            [
+                Option("noise_scale"),
+                f" compares the micro-batches of an update, and iter_size is {iter_size}",
+            ],
+            hint=[
+                Call("`caffe-batch noise NET`", "caffe_batch.noise(NET)"),
+                " measures it without accumulation.",
+            ],
         )
 
 
@@ -51,18 +57,16 @@ def named_files(net: Path) -> list[tuple[str, str]]:
     ]
 
 
-def check_one_gpu(gpus: int, path: Path) -> None:
+def check_one_gpu(gpus: int) -> None:
     """Refuses a plan for several GPUs.
-
-    Args:
-        gpus: The plan's.
-        path: Where the plan is, or is to be.
 
     Raises:
         InputError: They are several.
     """
     if gpus > 1:
         raise InputError(
-            f"{path}: the plan is for {gpus} GPUs, and train uses one",
-            hint="Plan with --gpus 1: the effective batch stays, iter_size grows.",
-        )
+            f"the plan is for {gpus} GPUs, and train uses one",
+            hint=[
+                "Plan with ", Option("gpus", 1), ": the effective batch stays, iter_size grows."
+            ],
+        )  # fmt: skip

@@ -382,7 +382,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
         InputError: They, or the options, are no base for training.
     """
     plan = job.read_plan()
-    check_one_gpu(plan.gpus, job.plan)
+    check_one_gpu(plan.gpus)
     stages = read_stages(plan)
     if options.noise_scale:
         check_accumulates(max(stage.solver.iter_size for stage in stages))

@@ -1,0 +1,39 @@
+"""The library's front door: what ``import caffe_batch as cb`` gives, ``cb.plan`` and so on.
+
+Nothing here prints. Warnings on files are Python warnings; what else there is to say of a result
+stands in its ``notes`` and ``file_notes``. An error's ``remedies`` are the arguments to change.
+"""
+
+from caffe_batch.api.comparisons import Comparison, compare
+from caffe_batch.api.jobs import Job, Outcome, read_runs, report, train_options
+from caffe_batch.api.machines import find_runtime
+from caffe_batch.api.noise_scales import Noise, noise
+from caffe_batch.api.plans import Plan, plan
+from caffe_batch.api.predictions import Memory, memory
+from caffe_batch.api.rendered import find_template, render, templates
+from caffe_batch.api.verifications import Verification, verify
+from caffe_batch.api.ways import Strategies, strategies
+
+__all__ = [
+    "Comparison",
+    "Job",
+    "Memory",
+    "Noise",
+    "Outcome",
+    "Plan",
+    "Strategies",
+    "Verification",
+    "compare",
+    "find_runtime",
+    "find_template",
+    "memory",
+    "noise",
+    "plan",
+    "read_runs",
+    "render",
+    "report",
+    "strategies",
+    "templates",
+    "train_options",
+    "verify",
+]

@@ -1,0 +1,164 @@
+"""Arguments as people write them, on a command line or in Python, as the values they stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from caffe_batch.errors import InputError, Option, did_you_mean
+from caffe_batch.layers.base import Shape
+
+#: A share (``"5%"`` or 0.05) or a number of epochs (``"0.5"``), kept as it was written.
+Number = str | int | float | Fraction
+
+#: The sizes of records by top: ``{"data": (3, 256, 256)}``, or ``"data=3x256x256"``, or several.
+Shapes = Mapping[str, Sequence[int]] | str | Iterable[str]
+
+#: One or more files: a path, paths with commas between them, or several of them.
+Files = str | Path | Iterable[str | Path]
+
+#: The builds of Caffe whose memory can be predicted.
+BuildName = Literal["caffe", "cudnn", "nvcaffe"]
+
+Choice = TypeVar("Choice", bound=Enum)
+
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
+
+
+def whole(name: str, value: int | None, least: int = 1) -> int | None:
+    """A whole number that is large enough, or None.
+
+    Raises:
+        InputError: It is no whole number, or below ``least``.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(
+            [Option(name), f" is {value!r}, and has to be a whole number of at least {least}"],
+            hint=["Give for instance ", Option(name, least), "."],
+        )
+    return value
+
+
+def share(name: str, value: Number) -> Fraction:
+    """A share of one, below one: from ``"5%"``, or from a number such as 0.05.
+
+    >>> share("tolerance", "5%"), share("tolerance", 0.05)
+    (Fraction(1, 20), Fraction(1, 20))
+
+    Raises:
+        InputError: It is neither.
+    """
+    percent = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if percent:
+        found = Fraction(percent[1]) / 100
+    elif isinstance(value, str):
+        found = Fraction(-1)
+    else:
+        found = _fraction(value)
+    if not 0 <= found < 1:
+        raise InputError(
+            [Option(name), f": {value!r} is no share such as 5%, below 100%"],
+            hint=["Give for instance ", Option(name, "5%"), "."],
+        )
+    return found
+
+
+def positive(name: str, value: Number | None) -> Fraction | None:
+    """A number of epochs above zero, as it was written: 0.1 is a tenth.
+
+    Raises:
+        InputError: It is no number above zero.
+    """
+    if value is None:
+        return None
+    found = _fraction(value)
+    if found <= 0:
+        raise InputError(
+            [Option(name), f": {value!r} is no number of epochs above 0"],
+            hint=["Give for instance ", Option(name, 10), "."],
+        )
+    return found
+
+
+def _fraction(value: Number) -> Fraction:
+    """A number as it was written, 0 if it is none."""
+    try:
+        return Fraction(str(value))
+    except (ValueError, ZeroDivisionError):  # also for nan and inf
+        return Fraction(0)
+
+
+def choice(name: str, value: str, of: type[Choice]) -> Choice:
+    """The member of an enumeration that has this value.
+
+    Raises:
+        InputError: None has.
+    """
+    try:
+        return of(value)
+    except ValueError:
+        known = [str(each.value) for each in of]
+        raise InputError(
+            [Option(name), f": there is no {value!r}"],
+            hint=did_you_mean(str(value), known) or f"There are {', '.join(known)}.",
+        ) from None
+
+
+def several(value: str | Iterable[str]) -> tuple[str, ...]:
+    """One word, or several, as several."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def files(value: Files | None) -> tuple[Path, ...]:
+    """The paths of one or more files.
+
+    >>> [path.name for path in files("a.caffemodel,b.caffemodel")]
+    ['a.caffemodel', 'b.caffemodel']
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(Path(name) for name in value.split(",") if name)
+    return (value,) if isinstance(value, Path) else tuple(map(Path, value))
+
+
+def shapes(value: Shapes) -> dict[str, Shape]:
+    """Sizes of records by top, without the batch; an empty one is a scalar.
+
+    >>> shapes("data=3x227x227"), shapes({"data": (3, 227, 227)})
+    ({'data': (3, 227, 227)}, {'data': (3, 227, 227)})
+
+    Raises:
+        InputError: Not of that form, a size of 0, or a top named twice.
+    """
+    if isinstance(value, Mapping):
+        value = [f"{top}={'x'.join(map(str, sizes))}" for top, sizes in value.items()]
+    found: dict[str, Shape] = {}
+    for text in several(value):
+        top, equals, sizes = text.partition("=")
+        numbers = sizes.lower().split("x") if sizes else []
+        if not top or not equals or not all(map(_is_size, numbers)):
+            raise InputError(
+                [Option("input_shape"), f" {text!r} is not of the form TOP=CxHxW"],
+                hint=[
+                    "For instance ", Option("input_shape", "data=3x256x256"),
+                    ": channels, height, width.",
+                ],
+            )  # fmt: skip
+        if top in found:
+            raise InputError(
+                [Option("input_shape"), f" names top {top!r} twice"], hint="Give it once."
+            )
+        found[top] = tuple(int(n) for n in numbers)
+    return found
+
+
+def _is_size(text: str) -> bool:
+    """Whether a text is a size of an axis, in digits that any Blob's axis needs at most."""
+    return text.isdecimal() and len(text) <= 19 and int(text) > 0

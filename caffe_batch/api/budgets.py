@@ -1,0 +1,49 @@
+"""The memory that a run may use: of the GPU it will be trained on, or of the host."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from caffe_batch.errors import InputError, Option
+from caffe_batch.layers.base import Mode
+from caffe_batch.planning import Budget, parse_budget
+from caffe_batch.runtimes.machine import free_gpu_bytes, free_host_bytes
+from caffe_batch.runtimes.reserve import default_reserve
+
+
+def find_budget(
+    memory: str | int | None, reserve: str | int | None, mode: Mode, gpu: int
+) -> Budget:
+    """The memory that a run may use.
+
+    Args:
+        memory: A size, in bytes if it is a number; ``auto`` (all that is free); a share of it.
+        reserve: What of it Caffe's own requests can't have; None for what is known of this GPU.
+        mode: ``"gpu"`` for the GPU's memory, ``"cpu"`` for the host's.
+        gpu: The GPU to be trained on, as CUDA numbers them.
+
+    Raises:
+        InputError: No size, nobody who could tell what is free, or a reserve that leaves nothing.
+    """
+    if memory is None:
+        raise InputError(
+            "how much memory may the run use?",
+            hint=[
+                "Give ", Option("gpu_memory", "8GiB"), ", or ", Option("gpu_memory", "auto"),
+                " to ask the GPU.",
+            ],
+        )  # fmt: skip
+    on_gpu = mode == "gpu"
+    free = partial(free_gpu_bytes, gpu) if on_gpu else _free_host_bytes
+    kept = default_reserve(gpu).bytes if on_gpu and reserve is None else 0
+    return parse_budget(str(memory), None if reserve is None else str(reserve), free, kept)
+
+
+def _free_host_bytes() -> int:
+    free = free_host_bytes()
+    if free is None:
+        raise InputError(
+            "this machine doesn't tell how much of its memory is free",
+            hint=["Give the memory as a size instead: ", Option("gpu_memory", "8GiB"), "."],
+        )
+    return free

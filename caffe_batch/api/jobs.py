@@ -1,0 +1,429 @@
+"""A job directory: trained, watched, stopped and reported."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caffe_batch import training
+from caffe_batch.api.arguments import Files, files, whole
+from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
+from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.job_files import JobFiles
+from caffe_batch.jobs.lock import is_alive
+from caffe_batch.jobs.metrics import Metrics, read_metrics
+from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.record import JobRecord
+from caffe_batch.training.following import RunFollower, RunState, Status
+from caffe_batch.training.progress import Observer
+
+if TYPE_CHECKING:
+    from caffe_batch.reporting.report_data import ReportedRun
+
+#: Seconds between two looks at a run that another process trains.
+_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Outcome(training.Outcome):
+    """How a training ended; failures are raised instead.
+
+    It has ``state`` (FINISHED or INTERRUPTED), ``update`` and ``updates`` (done, and to do in
+    all), ``scores`` (outputs of the last test), ``ran`` (False if it had been finished before) and:
+
+    Attributes:
+        job: The job that was trained.
+        notes: What else there is to say, such as why there is no picture.
+    """
+
+    job: Job
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        scores = "".join(f", {each.output} {each.value:.4g}" for each in self.scores)
+        return f"<Outcome {self.state.value}: {self.update:,} of {self.updates:,} updates{scores}>"
+
+    def _repr_html_(self) -> str:
+        from caffe_batch.reporting.notebook import outcome_html
+
+        return outcome_html(self, self.job.directory)
+
+
+class Job:
+    """A directory that :meth:`Plan.write` or ``caffe-batch plan --out`` has written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import caffe_batch as cb
+    >>> plan = cb.plan("lenet_digits", gpu_memory="5MiB", reserve=0, input_shape="data=1x8x8")
+    >>> with TemporaryDirectory() as folder:
+    ...     job = plan.write(f"{folder}/job")
+    ...     print(job.status().state.value, job.plan.batch_size, len(job.metrics))
+    planned 64 0
+
+    Args:
+        path: The directory.
+
+    Attributes:
+        directory: The names of its files, and what is in them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.directory = JobDirectory(path)
+
+    @property
+    def path(self) -> Path:
+        """The directory, absolute."""
+        return self.directory.path
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether there is a plan in the directory."""
+        return self.directory.is_planned()
+
+    @property
+    def files(self) -> JobFiles:
+        """The files of the plan, by name."""
+        return JobFiles(self.path)
+
+    @property
+    def plan(self) -> PlanFile:
+        """What plan.json says.
+
+        Raises:
+            InputError: It is missing, or no plan.
+        """
+        return self.directory.read_plan()
+
+    @property
+    def record(self) -> JobRecord | None:
+        """What job.json says of the attempts so far, or None before the first.
+
+        Raises:
+            InputError: The file is no record of a job.
+        """
+        return self.directory.read_record()
+
+    @property
+    def metrics(self) -> tuple[Metrics, ...]:
+        """The lines of metrics.jsonl: updates with their loss, tests, gradients.
+
+        Seconds are those of training, samples and updates are counted from update 0.
+        """
+        file = self.directory.metrics
+        return tuple(read_metrics(file)) if file.exists() else ()
+
+    def status(self) -> Status:
+        """Where the training stands: its ``state``, its ``progress``, its last ``attempt``.
+
+        Raises:
+            InputError: This is no job directory, or its files can't be read.
+        """
+        with closing(RunFollower(self.directory)) as follower:
+            return follower.status()
+
+    def train(
+        self,
+        *,
+        runtime: RuntimeName = None,
+        cpu: bool = False,
+        gpu: int | None = None,
+        threads: int = 1,
+        weights: Files | None = None,
+        snapshot: str | Path | None = None,
+        restart: bool = False,
+        keep_last: int | None = None,
+        keep_every: int | None = None,
+        max_loss: float | None = None,
+        on_divergence: str = "stop",
+        stall_timeout: float | None = None,
+        noise_scale: bool = False,
+        tensorboard: bool = False,
+        observer: Observer | Sequence[Observer] = (),
+    ) -> Outcome:
+        """Trains to the end, from the newest whole snapshot if there is one.
+
+        A run that runs out of memory goes on with the next smaller split of the same effective
+        batch. In the main thread, an interrupt (Ctrl-C, or the stop button of a notebook) takes a
+        snapshot and returns an outcome that is INTERRUPTED; a second one kills the worker.
+
+        Args:
+            runtime: The Python with caffe: its path or name, ``docker[:IMAGE]``,
+                ``podman[:IMAGE]``; None for the one that is found.
+            cpu: Train on the CPU even if there is a GPU.
+            gpu: Train on this GPU, in CUDA's numbers; None for the solver's device_id.
+            threads: CPU threads of the matrix products.
+            weights: .caffemodel files to begin with: fine-tuning.
+            snapshot: Go on from this .solverstate of another run; its weights lie beside it.
+            restart: Throw away an earlier run, and start from update 0.
+            keep_last: Keep the newest so many snapshots; None for all, or with ``keep_every`` one.
+            keep_every: Of each so many updates, keep the first snapshot as well.
+            max_loss: A loss above it has diverged, as nan and inf always have.
+            on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: go on from the last good
+                snapshot with base_lr times the factor, at most three times.
+            stall_timeout: Seconds without progress after which the run is stopped; None for 600,
+                or 20 times the longest silence so far.
+            noise_scale: Measure the gradient noise scale on the way.
+            tensorboard: Write the curves for TensorBoard as well, to ``tensorboard/`` in the job.
+            observer: Called with the progress about five times a second; or several of them.
+
+        Raises:
+            InputError: The directory or the arguments are no base for training.
+            RuntimeMissingError: There is no such Python with caffe.
+            JobBusyError: Another process trains in the directory.
+            DoesNotFitError: Caffe ran out of memory with the smallest split as well.
+            TrainingError: Caffe ended before the last update; the message has its reason, the last
+                lines of its log and where the log is.
+        """
+        options = train_options(
+            cpu=cpu, gpu=gpu, threads=threads, weights=weights, snapshot=snapshot, restart=restart,
+            keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
+            on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
+        )  # fmt: skip
+        found = find_runtime(runtime)
+        observers = [observer] if callable(observer) else list(observer)
+        with ExitStack() as open_now:
+            if tensorboard:
+                from caffe_batch.reporting.tensorboard import TensorBoardFiles
+
+                observers.append(open_now.enter_context(TensorBoardFiles(self.directory)))
+
+            def observe(progress: training.Progress) -> None:
+                for each in observers:
+                    each(progress)
+
+            made = training.train(self.directory, found, options, observe)
+        notes = tuple(self._draw_loss()) if made.ran else ()
+        facts = {field.name: getattr(made, field.name) for field in fields(made)}
+        return Outcome(**facts, job=self, notes=notes)
+
+    def _draw_loss(self) -> Iterator[str]:
+        """Draw loss.png; why it isn't there, if it can't be drawn."""
+        try:
+            from caffe_batch.reporting.loss_plot import write_loss_plot
+
+            title = f"{self.path.name}: {self.plan.summary}"
+            write_loss_plot(self.directory.metrics, self.directory.loss_plot, title=title)
+        except ImportError:
+            yield "loss.png needs matplotlib: pip install 'caffe-batch[plot]'"
+        except InputError as error:
+            yield f"no loss.png: {error.message}"
+
+    def follow(self, observer: Observer | None = None) -> Status:
+        """Looks on at a run that another process trains, until it ends.
+
+        Args:
+            observer: Called with the progress twice a second.
+
+        Raises:
+            InputError: Nothing was trained here so far.
+            TrainingError: The run has failed, or was killed.
+        """
+        observe = observer or (lambda progress: None)
+        with closing(RunFollower(self.directory)) as follower:
+            status = follower.status()
+            if status.state is RunState.PLANNED:
+                raise InputError(
+                    f"{self.path}: nothing was trained here so far",
+                    hint=[self._call("train", "train()", "--detach"), " starts it."],
+                )
+            observe(status.progress)
+            while status.state is RunState.RUNNING:
+                time.sleep(_INTERVAL_S)
+                status = follower.status()
+                observe(status.progress)
+        self._check_ended_well(status)
+        return status
+
+    def _check_ended_well(self, status: Status) -> None:
+        update, updates = status.progress.update, status.progress.updates
+        attempt = status.attempt
+        if status.state is RunState.KILLED:
+            raise TrainingError(
+                f"the run in {self.path} was killed at update {update} of {updates}, or could not "
+                "write its end to the disk",
+                hint=[self._call("train", "train()"), " goes on from its newest snapshot."],
+            )
+        if status.state is RunState.FAILED:
+            why = f"{attempt.ending}: {attempt.detail}" if attempt else "it did not begin"
+            raise TrainingError(f"Caffe stopped at update {update} of {updates}: {why}")
+
+    def stop(
+        self, *, timeout: float = 300.0, observer: Callable[[str], None] | None = None
+    ) -> Status:
+        """Stops a training that another process does, as Ctrl-C there does: with a snapshot.
+
+        :meth:`train` goes on from there. A second ``stop`` ends it at once.
+
+        Args:
+            timeout: Seconds to wait for the end of its update and for its snapshot.
+            observer: Told in a sentence if there is more to wait for than usual.
+
+        Returns:
+            Where it stands then.
+
+        Raises:
+            InputError: Nothing runs here, or it runs on another machine.
+            TrainingError: It still runs after ``timeout``.
+        """
+        now = self.status()
+        if now.pid is None:
+            raise InputError(
+                f"{self.path}: nothing runs here, the job is {now.state.value}",
+                hint=[self._call("status", "status()"), " says more."],
+            )
+        host = now.record.host if now.record else platform.node()
+        if host != platform.node():
+            raise InputError(f"{self.path}: it runs on {host}", hint=f"Stop it from {host}.")
+        if is_alive(now.pid):
+            os.kill(now.pid, signal.SIGINT)
+            again = Call("`caffe-batch stop` again", "stop() again")
+            hint: Text = [again, " kills the worker at once, and the newest snapshot stands."]
+        else:
+            if observer is not None:
+                observer("Its supervisor is gone already; waiting for the worker.")
+            worker = now.attempt.pid if now.attempt else "PID"
+            hint = [f"`kill -9 {worker}` ends the worker, and the newest snapshot stands."]
+        deadline = time.monotonic() + timeout
+        while self.directory.supervisor() is not None:
+            if time.monotonic() > deadline:
+                raise TrainingError(f"{self.path}: it still runs after {timeout:g} s", hint=hint)
+            time.sleep(0.05)
+        return self.status()
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Writes an HTML page about the run that needs no network.
+
+        Args:
+            out: Where to; report.html in the job directory if None.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: This is no job directory, or its files can't be read.
+            OSError: The page can't be written.
+        """
+        return report([self], out=out)
+
+    def _call(self, command: str, method: str, options: str = "") -> Call:
+        shell = " ".join(filter(None, ["caffe-batch", command, str(self.path), options]))
+        return Call(shell, f"Job({str(self.path)!r}).{method}")
+
+    def __repr__(self) -> str:
+        return f"<Job {self.path}: {self.status().state.value}>" if self.is_planned else (
+            f"<Job {self.path}: not planned>"
+        )  # fmt: skip
+
+
+def read_runs(jobs: Sequence[Job | str | Path]) -> list[ReportedRun]:
+    """What the files of some jobs say: their plans, attempts and curves.
+
+    Raises:
+        InputError: One is no job directory, or its files can't be read.
+    """
+    from caffe_batch.reporting.report_data import read_runs as read
+
+    return read([job.path if isinstance(job, Job) else Path(job) for job in jobs])
+
+
+def report(
+    jobs: Sequence[Job | str | Path],
+    *,
+    out: str | Path | None = None,
+    runs: Sequence[ReportedRun] | None = None,
+) -> Path:
+    """Writes an HTML page about one run, or about several over each other.
+
+    Args:
+        jobs: Their directories.
+        out: Where to; None for report.html in the directory of a single job, and in the working
+            directory for several.
+        runs: What :func:`read_runs` has read of them, if it has.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: One is no job directory, or its files can't be read.
+        OSError: The page can't be written.
+    """
+    from caffe_batch.files import write_text
+    from caffe_batch.reporting.report_page import render_report
+
+    found = read_runs(jobs) if runs is None else runs
+    page = Path(out) if out else found[0].job.report if len(found) == 1 else Path("report.html")
+    write_text(page, render_report(found))
+    return page
+
+
+def train_options(
+    *,
+    cpu: bool = False,
+    gpu: int | None = None,
+    threads: int = 1,
+    weights: Files | None = None,
+    snapshot: str | Path | None = None,
+    restart: bool = False,
+    keep_last: int | None = None,
+    keep_every: int | None = None,
+    max_loss: float | None = None,
+    on_divergence: str = "stop",
+    stall_timeout: float | None = None,
+    noise_scale: bool = False,
+) -> training.Options:
+    """How to train, from the arguments of :meth:`Job.train`.
+
+    Raises:
+        InputError: They contradict each other, or one has no such value.
+    """
+    return training.Options(
+        device=device_of(cpu=cpu, gpu=gpu),
+        gpu=whole("gpu", gpu, least=0),
+        threads=whole("threads", threads) or 1,
+        restart=restart,
+        noise_scale=noise_scale,
+        weights=files(weights),
+        snapshot=None if snapshot is None else Path(snapshot),
+        keep_last=whole("keep_last", keep_last),
+        keep_every=whole("keep_every", keep_every),
+        max_loss=max_loss,
+        rollback=_rollback(on_divergence),
+        stall_timeout_s=_seconds("stall_timeout", stall_timeout),
+    )
+
+
+def _rollback(on_divergence: str) -> float | None:
+    """The factor of ``rollback:FACTOR``, or None for ``stop``."""
+    word, _, number = on_divergence.partition(":")
+    if on_divergence == "stop":
+        return None
+    try:
+        factor = float(number)
+    except ValueError:
+        factor = 0.0
+    if word != "rollback" or not 0 < factor < 1:
+        raise InputError(
+            [
+                Option("on_divergence"),
+                f": {on_divergence!r} is neither stop nor such as rollback:0.5, below 1",
+            ],
+            hint=["Give for instance ", Option("on_divergence", "rollback:0.5"), "."],
+        )
+    return factor
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise InputError(
+            [Option(name), f" is {value:g}, and has to be above 0"],
+            hint=["Give for instance ", Option(name, 600), "."],
+        )
+    return value

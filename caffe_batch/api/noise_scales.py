@@ -1,0 +1,128 @@
+"""``noise``: the gradient noise scale, and what it says of the effective batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.api.arguments import Files, Shapes, whole
+from caffe_batch.api.arguments import files as paths
+from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
+from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.errors import InputError, Option
+from caffe_batch.experiments.noise import Measurement, Settings, measure_noise
+from caffe_batch.memory import CaffeMemory
+from caffe_batch.planning.noise import Advice, advise
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Noise(Measurement):
+    """A gradient noise scale, and what it says of an effective batch.
+
+    It has everything that :class:`caffe_batch.experiments.noise.Measurement` has: ``noise`` (the
+    estimate in samples, with its interval), ``batch_size``, ``device``, ``notes``, and:
+
+    Attributes:
+        effective_batch: Samples per update that the advice is on.
+        file_notes: How the files were found, a sentence each.
+    """
+
+    effective_batch: int
+    file_notes: tuple[str, ...]
+
+    @property
+    def advice(self) -> Advice:
+        """What the noise scale says of the effective batch."""
+        return advise(self.noise, self.effective_batch)
+
+    def json(self) -> dict[str, Any]:
+        """The JSON of ``caffe-batch noise``."""
+        return {
+            **super().json(),
+            "effective_batch": self.effective_batch,
+            "advice": self.advice.json(),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Noise scale {self.noise}, effective batch {self.effective_batch}>"
+
+
+def noise(
+    net: str | Path,
+    *,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    weights: Files | None = None,
+    batch_size: int | None = None,
+    effective_batch: int | None = None,
+    groups: int = 10,
+    passes: int = 10,
+    runtime: RuntimeName = None,
+    cpu: bool = False,
+    gpu: int | None = None,
+    threads: int = 1,
+    observer: Callable[[int], None] = lambda group: None,
+) -> Noise:
+    """Measures the gradient noise scale on real Caffe.
+
+    The gradients of many micro-batches of the net's own training data are compared, all at the
+    same weights. Below the noise scale a larger effective batch buys fewer updates; far above it,
+    nothing. Nothing is trained and nothing is written.
+
+    >>> import caffe_batch as cb
+    >>> found = cb.noise("solver.prototxt", weights="w.caffemodel")  # doctest: +SKIP
+    >>> found.advice.text  # doctest: +SKIP
+
+    Args:
+        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        solver: The solver to train ``net`` with; its own net is then not read.
+        input_shape: As :func:`plan` takes it.
+        allow_unknown: Let layer types without a rule pass.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        weights: .caffemodel files to measure at; the values that the fillers give if None.
+        batch_size: Samples of a micro-batch; the file's own if None.
+        effective_batch: Samples per update to give advice on; the files' own if None.
+        groups: Groups of micro-batches, at least 5; more of them narrow the interval.
+        passes: Micro-batches of a group, at least 2; more of them help where the noise is large.
+        runtime: The Python with caffe, as :meth:`Job.train` takes it.
+        cpu: Run on the CPU even if there is a GPU.
+        gpu: Run on this GPU, in CUDA's numbers; None for the solver's device_id.
+        threads: CPU threads of the matrix products.
+        observer: Called with the number of each group that is done.
+
+    Raises:
+        InputError: The files, the weights or the arguments are no base for a measurement.
+        TrainingError: Caffe failed.
+        RuntimeMissingError: There is no such Python with caffe.
+    """
+    settings = Settings(
+        batch_size=whole("batch_size", batch_size),
+        groups=whole("groups", groups, least=5) or 10,
+        passes=whole("passes", passes, least=2) or 10,
+        weights=paths(weights),
+        device=device_of(cpu=cpu, gpu=gpu),
+        gpu=whole("gpu", gpu, least=0),
+        threads=whole("threads", threads) or 1,
+    )
+    asked = whole("effective_batch", effective_batch)
+    files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
+    recipe = files.recipe
+    with noted(recipe.notes):
+        model = CaffeMemory(recipe, files.sources, "cpu", allow_unknown)
+        own_batch = model.batch_size * recipe.solver.iter_size
+        if asked is None and own_batch < 1:
+            raise InputError(
+                f"the files' effective batch is batch_size {model.batch_size} x iter_size "
+                f"{recipe.solver.iter_size}, and an update takes one sample at least",
+                hint=[
+                    "Correct them, or give ", Option("effective_batch"), " and ",
+                    Option("batch_size"), ".",
+                ],
+            )  # fmt: skip
+        found = measure_noise(model, find_runtime(runtime), settings, observer)
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    return Noise(**facts, effective_batch=asked or own_batch, file_notes=recipe.notes)

@@ -1,0 +1,234 @@
+"""``plan``: batch_size x iter_size for an effective batch and a memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from caffe_batch import engines, planning
+from caffe_batch.api.arguments import (
+    BuildName,
+    Number,
+    Shapes,
+    choice,
+    positive,
+    several,
+    share,
+    whole,
+)
+from caffe_batch.api.jobs import Job
+from caffe_batch.api.recipes import noted
+from caffe_batch.api.requests import PlanRequest, Prepared
+from caffe_batch.jobs.job_files import write_job
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory import Build
+from caffe_batch.net import Recipe
+from caffe_batch.planning import Cause, LrScaling, make_plan
+from caffe_batch.planning.schedule.growth import Schedule
+from caffe_batch.sizes import format_size
+from caffe_batch.training.checks import check_accumulates, check_one_gpu
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Plan(planning.Plan):
+    """A plan with the files that it was made for, ready to be written.
+
+    It has everything that :class:`caffe_batch.planning.Plan` has: ``batch_size``, ``iter_size``,
+    ``effective_batch``, ``predicted_peak_bytes``, ``candidates``, ``findings`` (the audit),
+    ``changes``, ``notes``, ``verdict()``, ``summary()``, ``json()``, and:
+
+    Attributes:
+        prepared: The files, the memory model and the options that it was made from.
+    """
+
+    prepared: Prepared
+
+    @property
+    def recipe(self) -> Recipe:
+        """The solver and its nets as they were read; the solver's is a template's if none was."""
+        return self.prepared.model.recipe
+
+    @property
+    def file_notes(self) -> tuple[str, ...]:
+        """How the files were found, a sentence each."""
+        return self.prepared.notes
+
+    def check_trains(self, *, noise_scale: bool = False) -> None:
+        """Refuses a plan that :meth:`Job.train` would refuse, before anything is written.
+
+        Args:
+            noise_scale: Whether it is to measure the noise scale on the way.
+
+        Raises:
+            InputError: The plan is for several GPUs; or its updates have one micro-batch each, and
+                the noise scale is to be measured.
+        """
+        check_one_gpu(self.gpus)
+        if noise_scale:
+            check_accumulates(max(self.iter_sizes))
+
+    def write(self, directory: str | Path) -> Job:
+        """Writes solver.prototxt, net.prototxt and plan.json.
+
+        Args:
+            directory: Created if it isn't there. Files of the recipe are never overwritten.
+
+        Raises:
+            InputError: The directory holds a job already, or files of these names.
+            OSError: It can't be written; nothing is then left there.
+        """
+        found = self.prepared
+        model = found.model
+        write_job(self, model.recipe, found.solver_text, model.sources, Path(directory))
+        return Job(directory)
+
+    def __repr__(self) -> str:
+        factors = f"{self.batch_size} x {self.iter_size}"
+        gpus = f" x {self.gpus} GPUs" if self.gpus > 1 and not self.divides_batch else ""
+        return (
+            f"<Plan {self.effective_batch} = {factors}{gpus}, "
+            f"{format_size(self.predicted_peak_bytes)} of {format_size(self.budget.usable_bytes)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from caffe_batch.reporting.notebook import plan_html
+
+        return plan_html(self)
+
+
+def plan(
+    net: str | Path,
+    *,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    gpu_memory: str | int | None = None,
+    mode: Mode = "gpu",
+    reserve: str | int | None = None,
+    gpu: int | None = None,
+    engine: str = engines.DEFAULT,
+    build: BuildName = "caffe",
+    half: bool = False,
+    effective_batch: int | None = None,
+    gpus: int = 1,
+    tolerance: Number = "0%",
+    batch_size: int | None = None,
+    iter_size: int | None = None,
+    prefer_multiple_of: int = 1,
+    epochs: Number | None = None,
+    test_every: Number | None = None,
+    snapshot_every: Number | None = None,
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none",
+    recipe_batch: int | None = None,
+    schedule: Literal["decay", "grow", "hybrid"] = "decay",
+    max_batch: int | None = None,
+    keep_schedule: bool = False,
+    keep_tests: bool = False,
+    no_compensate: str | Iterable[str] = (),
+    train_records: int | None = None,
+    test_records: int | Iterable[int] = (),
+) -> Plan:
+    """Finds the batch_size x iter_size that fits a memory budget.
+
+    The largest batch_size is chosen whose predicted memory fits and that divides the effective
+    batch exactly over the GPUs. Nothing is written.
+
+    >>> import caffe_batch as cb
+    >>> plan = cb.plan("caffenet", effective_batch=256, gpu_memory="2GiB",
+    ...                reserve="512MiB", input_shape="data=3x256x256")
+    >>> plan
+    <Plan 256 = 64 x 4, 1.45 GiB of 1.5 GiB>
+    >>> plan.batch_size, plan.iter_size, plan.predicted_peak_bytes
+    (64, 4, 1556077024)
+    >>> plan.verdict()
+    'On average the same training, though not number for number: random_draws.'
+
+    Args:
+        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        solver: The solver to train ``net`` with; its own net is then not read.
+        input_shape: Sizes of the records of data layers, without the batch, where the data isn't
+            here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
+        allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,
+            ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
+        mode: Whose memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
+        reserve: What the CUDA context takes out of ``gpu_memory``, in bytes or as a size; None for
+            what was measured on this GPU, else 512 MiB; nothing in CPU mode.
+        gpu: The GPU that will be trained on, in CUDA's numbers: ``"auto"`` and shares ask it; None
+            for the solver's device_id. Give :meth:`Job.train` the same.
+        engine: What trains.
+        build: The build of Caffe: without cuDNN (exact), ``"cudnn"`` (bounds), ``"nvcaffe"`` (an
+            estimate).
+        half: NVCaffe in half precision.
+        effective_batch: Samples per update that the recipe means; the files' own if None.
+        gpus: GPUs that share each update.
+        tolerance: How far the effective batch may be from that, for fewer passes: ``"5%"`` or 0.05.
+        batch_size: This batch_size and no other.
+        iter_size: This iter_size and no other.
+        prefer_multiple_of: Take a batch_size that is a multiple of it where one fits.
+        epochs: Train for so many epochs; the recipe's if None.
+        test_every: Epochs between tests; the recipe's if None.
+        snapshot_every: Epochs between snapshots; the recipe's if None.
+        lr_scaling: How base_lr follows the effective batch.
+        recipe_batch: Samples per update that the files' schedule was written for; their own batch
+            if None.
+        schedule: At the recipe's drops of the rate: decay it, grow the batch instead, or grow it
+            once and then decay (``"hybrid"``).
+        max_batch: The largest effective batch that growth may reach; a tenth of the training
+            records if None.
+        keep_schedule: Leave all intervals as they are.
+        keep_tests: Leave test batches and test_iter alone.
+        no_compensate: Effects of accumulation to change nothing for: ``"clip_gradients"``,
+            ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
+        train_records: Records of the training data, where they can't be counted.
+        test_records: Records of the test data, where they can't be counted; one for each test net.
+
+    Raises:
+        InputError: A file can't be read, Caffe would refuse it, or the arguments contradict each
+            other or the files.
+        DoesNotFitError: Not even one sample fits; ``missing_bytes`` says by how much.
+    """
+    tests = [test_records] if isinstance(test_records, int) else test_records
+    request = PlanRequest(
+        net=net,
+        solver=solver,
+        input_shape=input_shape,
+        allow_unknown=allow_unknown,
+        allow_unknown_fields=allow_unknown_fields,
+        gpu_memory=gpu_memory,
+        mode=mode,
+        engine=engine,
+        build=choice("build", build, Build),
+        half=half,
+        reserve=reserve,
+        gpu=whole("gpu", gpu, least=0),
+        effective_batch=effective_batch,
+        epochs=positive("epochs", epochs),
+        test_every=positive("test_every", test_every),
+        recipe_batch=whole("recipe_batch", recipe_batch),
+        train_records=whole("train_records", train_records),
+        test_records=tuple(whole("test_records", each) or 0 for each in tests),
+        gpus=gpus,
+        tolerance=share("tolerance", tolerance),
+        batch_size=whole("batch_size", batch_size),
+        iter_size=whole("iter_size", iter_size),
+        prefer_multiple_of=whole("prefer_multiple_of", prefer_multiple_of) or 1,
+        snapshot_every=positive("snapshot_every", snapshot_every),
+        lr_scaling=choice("lr_scaling", lr_scaling, LrScaling),
+        schedule=choice("schedule", schedule, Schedule),
+        max_batch=whole("max_batch", max_batch),
+        keep_schedule=keep_schedule,
+        keep_tests=keep_tests,
+        no_compensate=tuple(
+            choice("no_compensate", each, Cause) for each in several(no_compensate)
+        ),
+    )
+    found = request.prepare()
+    with noted(found.notes):
+        made = make_plan(found.model, found.budget, found.options)
+    facts = {field.name: getattr(made, field.name) for field in fields(made)}
+    return Plan(**facts, prepared=found)

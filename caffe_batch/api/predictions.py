@@ -1,0 +1,176 @@
+"""``memory``: the memory that a net takes when Caffe trains it, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from caffe_batch import engines
+from caffe_batch.api.arguments import BuildName, Shapes, choice, whole
+from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.errors import InputError
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory import Build, CaffeMemory, Prediction
+from caffe_batch.net import Net
+from caffe_batch.net import batch_size as batch_size_of
+from caffe_batch.net.batch import unknown_source
+from caffe_batch.sizes import format_size, parse_size
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Memory(Prediction):
+    """The memory of a net in training, in bytes of Caffe's own requests.
+
+    It has everything that :class:`caffe_batch.memory.Prediction` has: ``peak_bytes``,
+    ``after_build_bytes``, ``parts``, ``layers``, ``unknown_layers``, ``rounding_bytes`` (what
+    cudaMalloc adds), ``uncertain_bytes``, and:
+
+    Attributes:
+        files: The files that it is of.
+        model: The memory model, to be asked at any batch size.
+        train, tests: The nets, with their shapes.
+        batch_size: Samples of a TRAIN batch; None where a layer without a rule makes the data.
+    """
+
+    files: RecipeFiles
+    model: CaffeMemory
+    train: Net
+    tests: tuple[Net, ...]
+    batch_size: int | None
+
+    @property
+    def file_notes(self) -> tuple[str, ...]:
+        """How the files were found, a sentence each."""
+        return self.files.recipe.notes
+
+    def at(self, batch_sizes: Iterable[int]) -> dict[int, int | str]:
+        """The predicted peak in bytes at other TRAIN batch sizes, or why Caffe refuses one.
+
+        >>> import caffe_batch as cb
+        >>> cb.memory("lenet_digits", input_shape="data=1x8x8").at([16, 32])
+        {16: 1256064, 32: 1844800}
+        """
+        return self.model.peaks(sorted(batch_sizes))
+
+    def plot(self, picture: str | Path, *, budget: str | int | None = None) -> Path:
+        """Draws the memory along the net and against the batch size.
+
+        Args:
+            picture: A file that ends in .png or .svg.
+            budget: A size to draw as a line, in bytes or such as ``"8GiB"``.
+
+        Returns:
+            The picture.
+
+        Raises:
+            InputError: There is no matplotlib, or no batch size to draw against.
+            OSError: The picture can't be written.
+        """
+        file = Path(picture)
+        size = batch_size_of([node.layer for node in self.train.nodes])
+        around = {size} | {2**power for power in range((4 * size).bit_length())}
+        try:
+            from caffe_batch.reporting.memory_plot import write_memory_plot
+
+            write_memory_plot(
+                self,
+                file,
+                title=f"{self.model.recipe.train.message.name or file.stem}, batch_size {size}",
+                batch_size=size,
+                curve=self.model.peaks(sorted(around)),
+                budget_bytes=None if budget is None else parse_size(str(budget)),
+            )
+        except ImportError as error:
+            raise InputError(
+                "the picture needs matplotlib", hint="pip install 'caffe-batch[plot]'"
+            ) from error
+        return file
+
+    def json(self) -> dict[str, Any]:
+        """The JSON of ``caffe-batch memory``."""
+        from caffe_batch.reporting.memory_table import memory_json
+
+        return memory_json(self.train, self.tests, self)
+
+    def __repr__(self) -> str:
+        bound = "at least " if self.unknown_layers else "at most " if self.uncertain_bytes else ""
+        place = "GPU" if self.mode == "gpu" else "host"
+        return (
+            f"<Memory batch_size {self.batch_size}: {bound}{format_size(self.peak_bytes)} of "
+            f"{place} memory>"
+        )
+
+    def _repr_html_(self) -> str:
+        from caffe_batch.reporting.notebook import memory_html
+
+        return memory_html(self, repr(self).strip("<>"))
+
+
+def memory(
+    net: str | Path,
+    *,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    batch_size: int | None = None,
+    mode: Mode = "gpu",
+    engine: str = engines.DEFAULT,
+    build: BuildName = "caffe",
+    half: bool = False,
+    gpus: int = 1,
+) -> Memory:
+    """Predicts the memory that a net takes when Caffe trains it.
+
+    Without a solver, plain SGD without a test net is assumed.
+
+    >>> import caffe_batch as cb
+    >>> found = cb.memory("caffenet", batch_size=64, input_shape={"data": (3, 256, 256)})
+    >>> found
+    <Memory batch_size 64: 1.37 GiB of GPU memory>
+    >>> found.peak_bytes
+    1468277096
+    >>> max(found.layers, key=lambda layer: layer.bytes).name
+    'fc6'
+
+    Args:
+        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        solver: The solver to train ``net`` with; its own net is then not read.
+        input_shape: Sizes of the records of data layers, without the batch, where the data isn't
+            here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
+        allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        batch_size: TRAIN batch size; the file's own if None.
+        mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory in Caffe's CPU mode.
+        engine: What trains.
+        build: The build of Caffe: without cuDNN (exact), ``"cudnn"`` (bounds), ``"nvcaffe"`` (an
+            estimate).
+        half: NVCaffe in half precision.
+        gpus: GPUs that train together; the memory is that of each of them.
+
+    Raises:
+        InputError: A file can't be read, Caffe would refuse the net, or its data layers disagree
+            on the batch size.
+    """
+    files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
+    recipe, sources = files.recipe, files.sources
+    with noted(recipe.notes):
+        model = engines.find(engine).memory_model(
+            recipe, sources, mode,
+            allow_unknown=allow_unknown, build=choice("build", build, Build), gpus=gpus, half=half,
+        )  # fmt: skip
+        size = whole("batch_size", batch_size)
+        train, tests = model.train_net(size), model.test_nets(size)
+        found = model.of(train, tests)
+        layers = [node.layer for node in train.nodes]
+        facts = {field.name: getattr(found, field.name) for field in fields(found)}
+        return Memory(
+            **facts,
+            files=files,
+            model=model,
+            train=train,
+            tests=tests,
+            batch_size=None if unknown_source(layers) else batch_size_of(layers),
+        )

@@ -1,0 +1,103 @@
+"""The net and the solver that a call names, read: from files or from a template."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+
+from caffe_batch.api.arguments import Shapes, shapes
+from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
+from caffe_batch.net import Recipe, Sources, read_recipe
+from caffe_batch.rendering import available, render
+
+
+class RecipeFiles:
+    """The recipe of a net and a solver, and where its data is.
+
+    What a template renders to lies in a temporary folder for as long as this object lives.
+
+    Args:
+        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        solver: The solver to train ``net`` with, or None.
+        input_shape: Sizes of records by top.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning.
+
+    Attributes:
+        recipe: The files as they are. Its ``notes`` say how they were found.
+        sources: Where data is looked up, and the sizes given for it.
+
+    Raises:
+        InputError: A file is missing, unreadable or contradicts itself; no such template or top.
+    """
+
+    def __init__(
+        self,
+        net: str | Path,
+        solver: str | Path | None,
+        input_shape: Shapes,
+        *,
+        allow_unknown_fields: bool,
+    ) -> None:
+        given = shapes(input_shape)
+        name = str(net)
+        template = _is_template(name)
+        path, notes = self._render(name) if template else (Path(net), ())
+        recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields)
+        self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
+        with noted(self.recipe.notes):
+            _check_tops(given, recipe)
+        beside = path.parent if template else None  # a temporary folder: no data is there
+        directories = tuple(each for each in recipe.directories if each != beside)
+        self.sources = Sources(directories, given)
+
+    def _render(self, name: str) -> tuple[Path, tuple[str, ...]]:
+        """A temporary file with what a template renders to, and a note on it."""
+        folder = Path(mkdtemp(prefix="caffe-batch-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = folder / f"{name}.prototxt"
+        path.write_text(render(name, {}), encoding="utf-8")
+        variables = f"`caffe-batch render {name} --variables` lists them"
+        return path, (f"template {name} with its defaults; {variables}",)
+
+
+@contextmanager
+def noted(notes: tuple[str, ...]) -> Iterator[None]:
+    """An error that is raised inside carries the notes on the files."""
+    try:
+        yield
+    except CaffeBatchError as error:
+        error.notes = error.notes or notes
+        raise
+
+
+def _check_tops(given: Iterable[str], recipe: Recipe) -> None:
+    """Raises an InputError for a top that no shape can be given for."""
+    known = list(dict.fromkeys(recipe.open_tops()))
+    for top in given:
+        if top not in known:
+            raise InputError(
+                [
+                    Option("input_shape"),
+                    f" names top {top!r}, which no data layer of the net has",
+                ],
+                hint=did_you_mean(top, known) or f"It can give the size of {', '.join(known)}.",
+            )
+
+
+def _is_template(net: str) -> bool:
+    """Whether NET is no file but the name of a template.
+
+    Raises:
+        InputError: It is neither, but looks like a template's name.
+    """
+    names = [] if os.path.exists(net) else [template.name for template in available()]
+    near = None if net in names or "." in net else did_you_mean(net, names)
+    if near:
+        raise InputError(f"{net}: there is no such file, and no such template", hint=near)
+    return net in names

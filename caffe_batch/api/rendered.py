@@ -1,0 +1,63 @@
+"""``render``: a net or solver from a template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from caffe_batch import rendering
+from caffe_batch.rendering import Template
+
+
+def render(
+    template: str | Path,
+    define: Mapping[str, object] | None = None,
+    *,
+    templates: str | Path | None = None,
+) -> str:
+    """The text of the net or solver that a template makes.
+
+    >>> import caffe_batch as cb
+    >>> text = cb.render("lenet_digits", {"batch_size": 32})
+    >>> "batch_size: 32" in text
+    True
+
+    Args:
+        template: A name that :func:`templates` lists, or the path of a Jinja2 file.
+        define: Values of the template's variables, of Python or as text.
+        templates: A folder with your own templates, looked in before those of the package.
+
+    Raises:
+        InputError: There is no such template, a variable is missing, unknown or has a wrong
+            value, or Caffe couldn't read what comes out.
+    """
+    return rendering.render(str(template), define or {}, templates_dir=_folder(templates))
+
+
+def templates(templates: str | Path | None = None) -> list[Template]:
+    """The templates there are, each with its ``name``, ``summary`` and ``variables``.
+
+    >>> import caffe_batch as cb
+    >>> [template.name for template in cb.templates()][:2]
+    ['caffenet', 'lenet_digits']
+
+    Args:
+        templates: A folder with your own templates, listed before those of the package.
+
+    Raises:
+        InputError: The folder isn't there, or a template has a mistake in its header.
+    """
+    return list(rendering.available(_folder(templates)))
+
+
+def find_template(template: str | Path, *, templates: str | Path | None = None) -> Template:
+    """One template, by its name or its path.
+
+    Raises:
+        InputError: There is none, or it has a mistake in its header.
+    """
+    return rendering.find(str(template), _folder(templates))
+
+
+def _folder(templates: str | Path | None) -> Path | None:
+    return None if templates is None else Path(templates)

@@ -1,0 +1,197 @@
+"""What a call asks for, and what it comes to: everything that planning starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from caffe_batch import engines
+from caffe_batch.api.arguments import Shapes
+from caffe_batch.api.budgets import find_budget
+from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.errors import InputError, Option
+from caffe_batch.jobs.job_files import gpus_of_job, with_solver
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory import Build, CaffeMemory
+from caffe_batch.net import Recipe, Sources
+from caffe_batch.net.records import count_records
+from caffe_batch.planning import (
+    Budget,
+    Cause,
+    LrScaling,
+    PlanOptions,
+    ScheduleOptions,
+    SplitOptions,
+)
+from caffe_batch.planning.schedule.growth import Schedule
+from caffe_batch.solver.checks import check_solver
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the arguments and the files come to: everything that planning starts from.
+
+    Attributes:
+        files: The files that were read.
+        model: The memory model of the recipe, its solver included.
+        budget: The memory allowed.
+        options: What the plan is to be.
+        solver_text: The solver from the template, where the user gave none.
+        notes: How the files were found, a sentence each.
+    """
+
+    files: RecipeFiles
+    model: CaffeMemory
+    budget: Budget
+    options: PlanOptions
+    solver_text: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What ``plan`` and ``strategies`` are asked for; the fields are their arguments."""
+
+    net: str | Path
+    solver: str | Path | None
+    input_shape: Shapes
+    allow_unknown: bool
+    allow_unknown_fields: bool
+    gpu_memory: str | int | None
+    mode: Mode
+    engine: str
+    build: Build
+    half: bool
+    reserve: str | int | None
+    gpu: int | None
+    effective_batch: int | None
+    epochs: Fraction | None
+    test_every: Fraction | None
+    recipe_batch: int | None
+    train_records: int | None
+    test_records: tuple[int, ...]
+    gpus: int = 1
+    tolerance: Fraction = Fraction(0)
+    batch_size: int | None = None
+    iter_size: int | None = None
+    prefer_multiple_of: int = 1
+    snapshot_every: Fraction | None = None
+    lr_scaling: LrScaling = LrScaling.NONE
+    schedule: Schedule = Schedule.DECAY
+    max_batch: int | None = None
+    keep_schedule: bool = False
+    keep_tests: bool = False
+    no_compensate: tuple[Cause, ...] = ()
+
+    def prepare(self) -> Prepared:
+        """Reads the files.
+
+        Raises:
+            InputError: Arguments contradict each other, or the files are no base for a plan.
+        """
+        self._check()
+        files = RecipeFiles(
+            self.net, self.solver, self.input_shape, allow_unknown_fields=self.allow_unknown_fields
+        )
+        with noted(files.recipe.notes):
+            return self._prepare(files)
+
+    def _prepare(self, files: RecipeFiles) -> Prepared:
+        gpu = files.recipe.solver.device_id if self.gpu is None else self.gpu
+        budget = find_budget(self.gpu_memory, self.reserve, self.mode, gpu)
+        sources = files.sources
+        recipe, solver_text = with_solver(
+            files.recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
+        )
+        check_solver(recipe.solver, recipe.solver_path)
+        model = engines.find(self.engine).memory_model(
+            recipe, sources, self.mode,
+            allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
+        )  # fmt: skip
+        options = self._options(recipe, sources)
+        made = "no solver was given; templates/solver.prototxt.j2 makes one"
+        notes = recipe.notes if recipe.solver_path else (*recipe.notes, made)
+        return Prepared(files, model, budget, options, solver_text, notes)
+
+    def _check(self) -> None:
+        """Refuses arguments that contradict each other."""
+        lengths = {
+            "epochs": self.epochs,
+            "test_every": self.test_every,
+            "snapshot_every": self.snapshot_every,
+            "lr_scaling": None if self.lr_scaling is LrScaling.NONE else self.lr_scaling,
+            "recipe_batch": self.recipe_batch,
+        }
+        given = [name for name, value in lengths.items() if value is not None]
+        if self.keep_schedule and given:
+            raise _contradiction(Option("keep_schedule"), Option(given[0]))
+        if self.schedule is Schedule.DECAY and self.max_batch is not None:
+            raise InputError(
+                [Option("max_batch"), " is for a batch that grows"],
+                hint=[
+                    "Add ", Option("schedule", "grow"), " or ", Option("schedule", "hybrid"), ".",
+                ],
+            )  # fmt: skip
+        if self.schedule is not Schedule.DECAY:
+            self._check_growth()
+        if self.keep_tests and self.test_records:
+            raise InputError(
+                [Option("keep_tests"), " and ", Option("test_records"), " contradict each other"],
+                hint="Records of the test data only matter where its batches are planned.",
+            )
+
+    def _check_growth(self) -> None:
+        """Refuses what a batch that grows can't go with."""
+        grows = Option("schedule", self.schedule.value)
+        if self.iter_size is not None:
+            raise InputError(
+                [
+                    Option("iter_size", self.iter_size), " and ", grows,
+                    " contradict each other: the batch grows by a larger iter_size in each stage",
+                ],
+                hint=[
+                    "Leave ", Option("iter_size"), " out; ", Option("batch_size"),
+                    " says how many samples a pass has.",
+                ],
+            )  # fmt: skip
+        if self.keep_schedule:
+            raise _contradiction(Option("keep_schedule"), grows)
+
+    def _options(self, recipe: Recipe, sources: Sources) -> PlanOptions:
+        tests = recipe.tests
+        if len(self.test_records) not in (0, len(tests)):
+            raise InputError(
+                [
+                    Option("test_records"),
+                    f" is given {len(self.test_records)} times for {len(tests)} test nets",
+                ],
+                hint="Give it once for each test net, in the solver's order, or not at all.",
+            )
+        counted: tuple[int | None, ...] = self.test_records
+        counted = counted or tuple(count_records(test, sources) for test in tests)
+        return PlanOptions(
+            effective_batch=self.effective_batch,
+            split=SplitOptions(
+                self.tolerance, self.batch_size, self.iter_size, self.prefer_multiple_of
+            ),
+            schedule=ScheduleOptions(
+                epochs=self.epochs,
+                test_every=self.test_every,
+                snapshot_every=self.snapshot_every,
+                lr_scaling=self.lr_scaling,
+                keep=self.keep_schedule,
+                recipe_batch=self.recipe_batch,
+            ),
+            refused=frozenset(self.no_compensate),
+            train_records=self.train_records or count_records(recipe.train, sources),
+            test_records=counted,
+            growth=self.schedule,
+            max_batch=self.max_batch,
+            keep_tests=self.keep_tests,
+            own_gpus=None if recipe.solver_path is None else gpus_of_job(recipe.solver_path),
+        )
+
+
+def _contradiction(one: Option, other: Option) -> InputError:
+    return InputError([one, " and ", other, " contradict each other"], hint="Give one of them.")

@@ -1,0 +1,116 @@
+"""``verify``: accumulation against the whole batch, measured on real Caffe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from caffe_batch.api.arguments import Shapes, choice, several, whole
+from caffe_batch.api.machines import RuntimeName, find_runtime
+from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.errors import CaffeBatchError
+from caffe_batch.experiments import comparison
+from caffe_batch.experiments.comparison import Judgement, judge
+from caffe_batch.experiments.verify import ITER_SIZE
+from caffe_batch.experiments.verify import verify as measure
+from caffe_batch.jobs.job_files import with_solver
+from caffe_batch.memory import CaffeMemory
+from caffe_batch.planning.audit.audit import audit
+from caffe_batch.planning.audit.findings import Cause, Finding
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Verification(comparison.Verification):
+    """batch_size x iter_size against the whole batch, measured on real Caffe.
+
+    It has everything that :class:`caffe_batch.experiments.comparison.Verification` has:
+    ``gradient``, ``weights`` and ``losses`` (relative errors with the plan's changes and without),
+    ``agrees``, ``parameters``, ``findings``, ``notes``, ``json()``, and:
+
+    Attributes:
+        file_notes: How the files were found, a sentence each.
+    """
+
+    file_notes: tuple[str, ...]
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether the audit's promise held, and that in a sentence."""
+        return judge(self)
+
+    def check(self) -> None:
+        """Raises a CaffeBatchError if trainings differ that the audit calls the same."""
+        verdict = self.judgement
+        if not verdict.held:
+            raise CaffeBatchError(
+                verdict.sentence,
+                hint="The audit is wrong about this net: please report it with the net. Don't "
+                "trust its verdict here.",
+            )
+
+    def __repr__(self) -> str:
+        agrees = "agrees" if self.agrees else "differs"
+        return (
+            f"<Verification {self.batch_size} x {self.iter_size} {agrees}: gradient "
+            f"{self.gradient.compensated:.1e}>"
+        )
+
+
+def verify(
+    net: str | Path,
+    *,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    batch_size: int | None = None,
+    iter_size: int = ITER_SIZE,
+    no_compensate: str | Iterable[str] = (),
+    runtime: RuntimeName = None,
+) -> Verification:
+    """Measures on real Caffe whether accumulation is the same training.
+
+    Trains for three updates at batch_size x iter_size and with the whole batch in one pass, on the
+    CPU, from the same weights with the same samples, with the changes that a plan makes and
+    without them. The net's own data is read where it is there, else samples are made up.
+
+    >>> import caffe_batch as cb
+    >>> cb.verify("prototxt/mlp/solver.prototxt").agrees  # doctest: +SKIP
+    True
+
+    Args:
+        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        solver: The solver to train ``net`` with; its own net is then not read.
+        input_shape: As :func:`plan` takes it.
+        allow_unknown: Let layer types without a rule pass.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
+            the memory allow.
+        iter_size: Micro-batches of an update, at least 2.
+        no_compensate: Effects of accumulation to change nothing for, as :func:`plan` takes them.
+        runtime: The Python with caffe, as :meth:`Job.train` takes it.
+
+    Raises:
+        InputError: The files are no base for training, or Caffe would refuse the net.
+        DoesNotFitError: Not even the smallest batch fits the memory of this machine.
+        TrainingError: Caffe failed.
+        RuntimeMissingError: There is no such Python with caffe.
+    """
+    refused = frozenset(choice("no_compensate", each, Cause) for each in several(no_compensate))
+    size = whole("batch_size", batch_size)
+    passes = whole("iter_size", iter_size, least=2) or ITER_SIZE
+    files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
+    notes = files.recipe.notes
+    with noted(notes):
+        recipe, _ = with_solver(files.recipe, files.sources, allow_unknown=allow_unknown)
+        model = CaffeMemory(recipe, files.sources, "cpu", allow_unknown)
+
+        def audited(size: int, passes: int) -> Sequence[Finding]:
+            # The whole batch, one pass, is what the recipe means: nothing is refused there.
+            kept = refused if passes > 1 else frozenset()
+            return audit(model, batch_size=size, iter_size=passes, refused=kept)
+
+        found = measure(model, find_runtime(runtime), audited, batch_size=size, iter_size=passes)
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    return Verification(**facts, file_notes=notes)

@@ -1,0 +1,253 @@
+"""``strategies``: the ways to train where the memory holds only a small batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from caffe_batch import engines
+from caffe_batch.api.arguments import BuildName, Number, Shapes, choice, positive, shapes, whole
+from caffe_batch.api.recipes import noted
+from caffe_batch.api.requests import PlanRequest, Prepared
+from caffe_batch.errors import InputError, did_you_mean
+from caffe_batch.jobs.strategy_files import read_strategies, strategies_file, write_strategies
+from caffe_batch.layers.base import Mode
+from caffe_batch.memory import Build
+from caffe_batch.planning.strategies import strategies as planned
+from caffe_batch.planning.strategies.strategies import find_strategies
+from caffe_batch.planning.strategies.strategy import Strategy
+from caffe_batch.runtimes.machine import free_host_bytes
+from caffe_batch.schema.caffe_pb2 import SolverParameter
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Strategies(planned.Strategies):
+    """The ways to train a recipe, each with its plan, or with why it isn't possible.
+
+    It has ``ways``, ``setting`` and ``json()`` of
+    :class:`caffe_batch.planning.strategies.strategies.Strategies`; ``strategies["small"]`` is one
+    of them by its name.
+
+    Attributes:
+        prepared: The files, the memory model and the options that they were found from.
+        request: What was asked for.
+    """
+
+    prepared: Prepared
+    request: PlanRequest
+
+    @property
+    def file_notes(self) -> tuple[str, ...]:
+        """How the files were found, a sentence each."""
+        return self.prepared.notes
+
+    def __getitem__(self, name: str) -> Strategy:
+        known = {way.name: way for way in self.ways}
+        if name not in known:
+            raise KeyError(did_you_mean(name, [*known]) or f"There are {', '.join(known)}.")
+        return known[name]
+
+    def write(self, directory: str | Path) -> Path:
+        """Writes a job of each way that is possible, as DIRECTORY/NAME, and strategies.json.
+
+        Args:
+            directory: Created if it isn't there.
+
+        Returns:
+            The directory, for :func:`compare`; ``Job(directory / "small")`` is one of the jobs.
+
+        Raises:
+            InputError: The directory has something in it.
+            OSError: It can't be written.
+        """
+        where = Path(directory)
+        write_strategies(self, self.prepared.solver_text, _content(self.request), where)
+        return where
+
+    def __repr__(self) -> str:
+        possible = sum(way.plan is not None for way in self.ways)
+        return (
+            f"<Strategies for {self.setting.batch} samples an update: {possible} of "
+            f"{len(self.ways)} possible>"
+        )
+
+
+def strategies(
+    net: str | Path,
+    *,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    gpu_memory: str | int | None = None,
+    mode: Mode = "gpu",
+    reserve: str | int | None = None,
+    gpu: int | None = None,
+    engine: str = engines.DEFAULT,
+    build: BuildName = "caffe",
+    half: bool = False,
+    effective_batch: int | None = None,
+    epochs: Number | None = None,
+    test_every: Number | None = None,
+    recipe_batch: int | None = None,
+    train_records: int | None = None,
+    test_records: int | Iterable[int] = (),
+) -> Strategies:
+    """Lists the ways to train where only a small batch fits.
+
+    Accumulation, small batches with the rate or the momentum changed, smaller images, a batch that
+    grows, the CPU: each with its plan, its predicted memory and the noise of its updates relative
+    to the recipe's. Nothing is written.
+
+    >>> import caffe_batch as cb
+    >>> found = cb.strategies("lenet_digits", gpu_memory="2MiB", reserve=0,
+    ...                       input_shape="data=1x8x8", train_records=1000)
+    >>> found["small"].plan.batch_size, found["small"].noise
+    (32, 8.0)
+
+    Args:
+        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        solver: The solver to train ``net`` with; its own net is then not read.
+        input_shape: Sizes of records, as :func:`plan` takes them.
+        allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        gpu_memory: The memory that a run may use, as :func:`plan` takes it.
+        mode: Whose memory that is, ``"gpu"`` or ``"cpu"``.
+        reserve: What the CUDA context takes out of it, as :func:`plan` takes it.
+        gpu: The GPU that will be trained on, as :func:`plan` takes it.
+        engine: What trains.
+        build: The build of Caffe, as :func:`plan` takes it.
+        half: NVCaffe in half precision.
+        effective_batch: Samples per update that the recipe means; the files' own if None.
+        epochs: Train for so many epochs; the recipe's if None.
+        test_every: Epochs between tests; the recipe's if None.
+        recipe_batch: Samples per update that the files' schedule was written for; their own batch
+            if None.
+        train_records: Records of the training data, where they can't be counted.
+        test_records: Records of the test data, where they can't be counted; one for each test net.
+
+    Raises:
+        InputError: A file can't be read, Caffe would refuse it, or no plan is possible.
+        DoesNotFitError: Not even one sample fits.
+    """
+    request = strategies_request(
+        net, solver=solver, input_shape=input_shape, allow_unknown=allow_unknown,
+        allow_unknown_fields=allow_unknown_fields, gpu_memory=gpu_memory, mode=mode,
+        reserve=reserve, gpu=gpu, engine=engine, build=build, half=half,
+        effective_batch=effective_batch, epochs=epochs, test_every=test_every,
+        recipe_batch=recipe_batch, train_records=train_records, test_records=test_records,
+    )  # fmt: skip
+    return find(request)
+
+
+def strategies_request(
+    net: str | Path,
+    *,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    gpu_memory: str | int | None = None,
+    mode: Mode = "gpu",
+    reserve: str | int | None = None,
+    gpu: int | None = None,
+    engine: str = engines.DEFAULT,
+    build: BuildName = "caffe",
+    half: bool = False,
+    effective_batch: int | None = None,
+    epochs: Number | None = None,
+    test_every: Number | None = None,
+    recipe_batch: int | None = None,
+    train_records: int | None = None,
+    test_records: int | Iterable[int] = (),
+) -> PlanRequest:
+    """The arguments of :func:`strategies`, checked one by one.
+
+    Raises:
+        InputError: One has no such value.
+    """
+    tests = [test_records] if isinstance(test_records, int) else test_records
+    return PlanRequest(
+        net=net,
+        solver=solver,
+        input_shape=shapes(input_shape),
+        allow_unknown=allow_unknown,
+        allow_unknown_fields=allow_unknown_fields,
+        gpu_memory=gpu_memory,
+        mode=mode,
+        engine=engine,
+        build=choice("build", build, Build),
+        half=half,
+        reserve=reserve,
+        gpu=whole("gpu", gpu, least=0),
+        effective_batch=effective_batch,
+        epochs=positive("epochs", epochs),
+        test_every=positive("test_every", test_every),
+        recipe_batch=whole("recipe_batch", recipe_batch),
+        train_records=whole("train_records", train_records),
+        test_records=tuple(whole("test_records", each) or 0 for each in tests),
+    )
+
+
+def find(
+    request: PlanRequest, check: Callable[[SolverParameter], None] = lambda solver: None
+) -> Strategies:
+    """The ways to train what a request names.
+
+    Args:
+        request: The recipe and the memory.
+        check: Refuses a solver.
+    """
+    prepared = request.prepare()
+    with noted(prepared.notes):
+        check(prepared.model.recipe.solver)
+        found = find_strategies(
+            prepared.model, prepared.budget, prepared.options, free_host_bytes()
+        )
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    return Strategies(**facts, prepared=prepared, request=request)
+
+
+def begun(request: PlanRequest, directory: Path) -> bool:
+    """Whether a directory holds the strategies of a request.
+
+    Raises:
+        InputError: It holds those of another one.
+    """
+    if not strategies_file(directory).exists():
+        return False
+    now = _content(request)
+    before = _known(read_strategies(directory).request)
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        raise InputError(
+            f"{directory} was begun with another {other[0]}: {before.get(other[0])}, here "
+            f"{now[other[0]]}",
+            hint="Give another directory, or the options that it was begun with.",
+        )
+    return True
+
+
+def _content(request: PlanRequest) -> dict[str, Any]:
+    """What was asked for, as strategies.json has it."""
+    return {field.name: _plain(getattr(request, field.name)) for field in fields(request)}
+
+
+def _plain(value: object) -> Any:
+    """A value as JSON has it; sizes, paths and fractions as text."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (Path, Fraction)):
+        return str(value)
+    return json.loads(json.dumps(value))
+
+
+def _known(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A request in strategies.json of any version, with all fields of this one."""
+    given = _plain(shapes(content.get("input_shape", ())))
+    return {"gpu": None, **content, "input_shape": given}
