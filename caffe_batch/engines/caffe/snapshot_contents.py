@@ -9,15 +9,12 @@ Sources: net.cpp (ToProto, ToHDF5, AppendParam), sgd_solver.cpp (SnapshotSolverS
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from google.protobuf.descriptor import Descriptor
-
 from caffe_batch.errors import TrainingError
+from caffe_batch.prototxt.wire import DamagedMessageError, WireMessage, open_message
 from caffe_batch.schema import caffe_pb2
 
 Shape = tuple[int, ...]
@@ -46,8 +43,11 @@ def check_contents(update: int, state: Path, weights: Path) -> None:
     if state.suffix == ".h5":
         _check_hdf5(update, state, weights)
         return
-    shapes = _learnable_shapes(weights)
-    done, history = _state(state)
+    try:
+        shapes = _learnable_shapes(weights)
+        done, history = _state(state)
+    except DamagedMessageError as damage:
+        raise DamagedSnapshotError(str(damage)) from damage
     _check_update(update, done, state)
     if history not in (shapes, 2 * shapes):
         raise DamagedSnapshotError(_disagreement(len(history), len(shapes), state, weights))
@@ -73,7 +73,7 @@ def _learnable_shapes(path: Path) -> list[Shape]:
     )
     shapes: list[Shape] = []
     shared: set[bytes] = set()
-    with _mapped(path) as data:
+    with open_message(path) as data:
         for part in data.messages(net, "layer"):
             names = [
                 next(param.texts(spec, "name"), b"") for param in part.messages(layer, "param")
@@ -90,14 +90,14 @@ def _learnable_shapes(path: Path) -> list[Shape]:
 def _state(path: Path) -> tuple[int | None, list[Shape]]:
     """Updates done, and the shapes of the history."""
     state = caffe_pb2.SolverState.DESCRIPTOR
-    with _mapped(path) as data:
+    with open_message(path) as data:
         if not list(data.numbers(state, "current_step")):  # written last
             raise DamagedSnapshotError(f"{path.name} has no end")
         done = next(data.numbers(state, "iter"), None)
         return done, [_blob_shape(blob) for blob in data.messages(state, "history")]
 
 
-def _blob_shape(blob: _Message) -> Shape:
+def _blob_shape(blob: WireMessage) -> Shape:
     """The shape of a blob, which has as many values as it says."""
     proto = caffe_pb2.BlobProto.DESCRIPTOR
     shape: Shape = tuple(
@@ -113,90 +113,6 @@ def _blob_shape(blob: _Message) -> Shape:
     if counts and counts[0] != prod(shape):
         raise DamagedSnapshotError(f"{blob.path.name} has a blob of {counts[0]} values for {shape}")
     return shape
-
-
-class _Message:
-    """A message somewhere in a file, by its bounds; a context manager for a whole file."""
-
-    def __init__(self, path: Path, data: mmap.mmap, start: int, end: int) -> None:
-        self.path, self.size = path, end - start
-        self._data, self._start, self._end = data, start, end
-
-    def __enter__(self) -> _Message:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._data.close()
-
-    def messages(self, kind: Descriptor, field: str) -> Iterator[_Message]:
-        """What a length-delimited field holds, each time that it occurs."""
-        for value in self._values(kind, field):
-            if isinstance(value, slice):
-                yield _Message(self.path, self._data, value.start, value.stop)
-
-    def texts(self, kind: Descriptor, field: str) -> Iterator[bytes]:
-        """The bytes of a string field."""
-        for message in self.messages(kind, field):
-            yield self._data[message._start : message._end]
-
-    def numbers(self, kind: Descriptor, field: str) -> Iterator[int]:
-        """The values of an integer field that is not packed."""
-        for value in self._values(kind, field):
-            if isinstance(value, int):
-                yield value
-
-    def packed_numbers(self, kind: Descriptor, field: str) -> Iterator[int]:
-        """The values of an integer field, packed or not."""
-        yield from self.numbers(kind, field)
-        for message in self.messages(kind, field):
-            place = message._start
-            while place < message._end:
-                value, place = message._varint(place)
-                yield value
-
-    def _values(self, kind: Descriptor, field: str) -> Iterator[int | slice]:
-        wanted = kind.fields_by_name[field].number
-        place = self._start
-        while place < self._end:
-            tag, place = self._varint(place)
-            number, wire_type = tag >> 3, tag & 7
-            if number == 0:
-                raise self._damage()
-            value: int | slice
-            if wire_type == 0:
-                value, place = self._varint(place)
-            else:
-                if wire_type == 2:
-                    size, place = self._varint(place)
-                else:
-                    size = {1: 8, 5: 4}.get(wire_type, -1)
-                if size < 0 or place + size > self._end:
-                    raise self._damage()
-                value, place = slice(place, place + size), place + size
-            if number == wanted:
-                yield value
-
-    def _varint(self, place: int) -> tuple[int, int]:
-        """A number of seven bits a byte, lowest first, and the place behind it."""
-        value = shift = 0
-        while place < self._end and shift < 70:
-            byte = self._data[place]
-            value |= (byte & 0x7F) << shift
-            place, shift = place + 1, shift + 7
-            if byte < 0x80:
-                return value, place
-        raise self._damage()
-
-    def _damage(self) -> DamagedSnapshotError:
-        return DamagedSnapshotError(f"{self.path.name} is cut off or damaged")
-
-
-def _mapped(path: Path) -> _Message:
-    size = path.stat().st_size
-    if not size:
-        raise DamagedSnapshotError(f"{path.name} is empty")
-    with path.open("rb") as file:
-        return _Message(path, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), 0, size)
 
 
 def _check_hdf5(update: int, state: Path, weights: Path) -> None:
