@@ -65,6 +65,8 @@ class Layer:
         records: Data layers only: what one record of the source looks like, one shape a top,
             without the batch axis; None if unknown.
         file_rows: HDF5Data only: rows of the largest file of its list; None if unknown.
+        unequal_records: Data layers only: whether the records differ in size; ``records`` is then
+            the largest one.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Layer:
     propagate_down: tuple[bool, ...] = ()
     records: tuple[Shape, ...] | None = None
     file_rows: int | None = None
+    unequal_records: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Site:
     records: tuple[Shape, ...] | None = None
     file_rows: int | None = None
     loss_weights: tuple[float, ...] = ()
+    unequal_records: bool = False
     backward: bool = False
     bottom_need: tuple[bool, ...] = ()
     param_need: tuple[bool, ...] = ()

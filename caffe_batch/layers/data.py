@@ -5,11 +5,13 @@ data_transformer.cpp. All three read ``data_param.prefetch``. The batches are al
 net is built, on the host and in GPU mode on the device too; the tops have no memory of their own:
 they point into the batch that is next.
 
-``Site.records`` holds the shape (C, H, W) of one record:
+``Site.records`` holds the shape (C, H, W) of one record, of the largest one if they differ. Caffe
+gives each batch the size of its first record, and ends at a record of another size in it unless it
+crops them:
 
-- Data: of the first Datum, as decoded. An encoded one has 3 or 1 channels where
+- Data: of a Datum, as decoded. An encoded one has 3 or 1 channels where
   ``transform_param`` says ``force_color`` or ``force_gray``.
-- ImageData: of the first image file. The number of channels is not read (``is_color`` decides),
+- ImageData: of an image file. The number of channels is not read (``is_color`` decides),
   and with ``new_height`` and ``new_width`` none is needed.
 - WindowData: as in the window file; only C is read, and 3 stands for an unknown one (Caffe decodes
   the images in colour whatever the file says).
@@ -73,6 +75,12 @@ class Data(Rule):
         if s.prefetch == 0:
             raise ShapeError("data_param.prefetch must be at least 1: Caffe would wait forever")
         channels, height, width = self.record(site)
+        if site.unequal_records and not s.crop_size and s.batch_size > 1:
+            raise ShapeError(
+                f"its records differ in size, and Caffe takes batch_size 1 only for them, not "
+                f"{s.batch_size}",
+                hint="Give crop_size, or for ImageData new_height and new_width.",
+            )
         if channels == 0:
             raise ShapeError("a record needs at least one channel")
         if s.crop_size > min(height, width):

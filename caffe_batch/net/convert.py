@@ -15,11 +15,14 @@ from typing import Any, get_type_hints
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from caffe_batch.layers.base import Layer, Param, Rule, Shape
+from caffe_batch.layers.base import Layer, Param, Rule
+from caffe_batch.net.sources import RecordSizes
 from caffe_batch.schema import caffe_pb2
 
 _LAYER_FIELDS = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name
 
+
+NO_SOURCE = RecordSizes()
 
 Reader = tuple[str, bool, Callable[[Any], Any]]
 """A field: its name, whether None means "not set", and how its value is read."""
@@ -28,8 +31,7 @@ Reader = tuple[str, bool, Callable[[Any], Any]]
 def convert(
     layer: caffe_pb2.LayerParameter,
     rule: Rule | None,
-    records: tuple[Shape, ...] | None = None,
-    file_rows: int | None = None,
+    source: RecordSizes = NO_SOURCE,
     known: dict[Any, Any] | None = None,
 ) -> Layer:
     """One layer as plain data.
@@ -37,8 +39,7 @@ def convert(
     Args:
         layer: The message, in current syntax.
         rule: The rule of its type; None for an unknown type (its settings are then not read).
-        records: For data layers: shapes of one record, one a top, without the batch axis.
-        file_rows: For HDF5Data: rows of the largest file.
+        source: For data layers: the sizes of the records.
         known: Settings and params met before, which equal layers share; it grows.
     """
     known = {} if known is None else known
@@ -51,8 +52,9 @@ def convert(
         params=tuple([_param(spec, known) for spec in layer.param]),
         loss_weights=tuple(layer.loss_weight),
         propagate_down=tuple(layer.propagate_down),
-        records=records,
-        file_rows=file_rows,
+        records=source.shapes,
+        file_rows=source.file_rows,
+        unequal_records=source.unequal,
     )
 
 

@@ -217,7 +217,7 @@ class _Builder:
             [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
         )
         common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records,
-                  layer.file_rows, layer.loss_weights)  # fmt: skip
+                  layer.file_rows, layer.loss_weights, layer.unequal_records)  # fmt: skip
         applied = self._applied.get((rule, common))
         if applied is None:
             applied = self._applied[rule, common] = _apply_rule(layer, rule, Site(*common))

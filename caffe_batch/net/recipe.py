@@ -56,7 +56,7 @@ class NetFile:
         known: dict[Any, Any] = {}
         for _, message in self.selected():
             rule = rule_for(message.type, message.name, allow_unknown=allow_unknown)
-            layer = convert(message, rule, *sources.records(message), known)
+            layer = convert(message, rule, sources.records(message), known)
             if message.type == "Input":
                 layer = _with_given_shapes(layer, sources)
             out.append(layer)

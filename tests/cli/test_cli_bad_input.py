@@ -217,7 +217,7 @@ CASES: dict[str, Bad] = {
         net=LMDB.replace('"lmdb"', '""') + LAYERS + LOSS,
     ),
     "no LMDB": Bad(
-        ("lmdb is no readable LMDB", "LEVELDB", "--input-shape data=CxHxW"),
+        ("lmdb is no readable LMDB", "--input-shape data=CxHxW"),
         net=LMDB + LAYERS + LOSS,
         files={"lmdb/data.mdb": b"no LMDB" * 1000},
     ),
@@ -449,10 +449,10 @@ def png(width: int, height: int) -> bytes:
     ("kind", "files", "says"),
     [
         ("Data", {"list/x": ""}, ("list is no readable LMDB", "--input-shape data=CxHxW")),
-        ("ImageData", {"list": "\n"}, ("image list list is empty",)),
-        ("ImageData", {"list": "nolabel.png\n"}, ("first line of image list list is not PATH",)),
+        ("ImageData", {"list": "\n"}, ("image list list has empty lines only",)),
+        ("ImageData", {"list": "nolabel.png\n"}, ("source 'nolabel.png' is not in",)),
         ("ImageData", {"list": "no.png 1\n"}, ("source 'no.png' is not in",)),
-        ("ImageData", {"list/x": ""}, ("list is no readable list of files (Is a directory)",)),
+        ("ImageData", {"list/x": ""}, ("list is no readable list of files: it is a folder",)),
         ("ImageData", {"list": "a b.png 1", "a b.png": "text"}, ("a b.png is no readable image",)),
         ("ImageData", {"list": "a 1", "a": png(10**5, 10**5)}, ("a is no readable image",)),
         ("HDF5Data", {"list": ""}, ("HDF5 file list list is empty",)),

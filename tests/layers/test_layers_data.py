@@ -21,6 +21,7 @@ from caffe_batch.layers.data import DataSettings
 from caffe_batch.layers.hdf5 import HDF5DataSettings
 from caffe_batch.net.convert import convert
 from caffe_batch.net.graph import build
+from caffe_batch.net.sources import RecordSizes
 from caffe_batch.schema import caffe_pb2
 
 HEIGHT, WIDTH = 19, 23
@@ -179,7 +180,7 @@ def test_same_verdict_as_caffe(
 
 def our_shapes(text: str, records: tuple[Shape, ...] | None) -> dict[str, list[int]] | None:
     message = text_format.Parse(text, caffe_pb2.NetParameter())
-    layers = [convert(layer, RULES[layer.type], records) for layer in message.layer]
+    layers = [convert(layer, RULES[layer.type], RecordSizes(records)) for layer in message.layer]
     try:
         return {
             name: list(shape) for name, shape in build(layers, phase="TRAIN").blob_shapes.items()

@@ -255,7 +255,7 @@ def _read_images(layer: caffe_pb2.LayerParameter, sources: Sources) -> _Images:
         return _Images((crop, crop), (cut, *given), cut=not given and layer.type != "WindowData")
     if layer.type == "ImageData" and resized.new_height:
         return _Images((resized.new_height, resized.new_width), fields)
-    records, _ = sources.records(layer)
+    records = sources.records(layer).shapes
     if not records or len(records[0]) != 3:
         raise InputError(f"the size of the images of layer {layer.name!r} is not known")
     _, height, width = records[0]

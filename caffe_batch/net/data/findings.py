@@ -1,0 +1,182 @@
+"""What a look at the data has found, and how much was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from caffe_batch.errors import InputError
+
+#: Called with what is being read, how much of it is done and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(_what: str, _done: int, _all: int) -> None:
+    """For a look that nobody watches."""
+
+
+class Level(str, Enum):
+    """How bad a finding is: ERROR where Caffe dies or writes to memory that isn't its own."""
+
+    ERROR = "error"
+    REMARK = "remark"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in a source.
+
+    Attributes:
+        file: The file or database, as the net names it, or as it was found.
+        line: Line of a list, 1 for the first; None where the file has no lines.
+        record: Which record in words, such as ``row 39``; may be empty.
+    """
+
+    file: str
+    line: int | None = None
+    record: str = ""
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}, {self.record}" if self.record else where
+
+
+@dataclass(frozen=True, slots=True)
+class DataFinding:
+    """Something in the data that Caffe won't take, or won't take as it is meant.
+
+    Attributes:
+        level: Whether Caffe dies of it.
+        layer: The layer that reads the data, or the one that can't take it.
+        message: What was expected and what was found.
+        place: Where; None where no file is at fault.
+        hint: What to try.
+        phases: The phases in which it happens: TRAIN, TEST or both.
+    """
+
+    level: Level
+    layer: str
+    message: str
+    place: Place | None = None
+    hint: str | None = None
+    phases: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """All of it but the hint."""
+        phase = f" ({self.phases[0]})" if len(self.phases) == 1 else ""
+        where = f"{self.place}: " if self.place else ""
+        return f"layer {self.layer!r}{phase}: {where}{self.message}"
+
+    def json(self) -> dict[str, Any]:
+        """As in plan.json."""
+        place = self.place
+        return {
+            "level": self.level.value,
+            "layer": self.layer,
+            "phases": list(self.phases),
+            "message": self.message,
+            "file": place.file if place else None,
+            "line": place.line if place else None,
+            "record": (place.record or None) if place else None,
+            "hint": self.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How much of a source was looked at.
+
+    Attributes:
+        source: As the layer names it.
+        records: Those that it has.
+        read: Those that were looked at.
+    """
+
+    source: str
+    records: int
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What a look at all data of a recipe has found.
+
+    Attributes:
+        findings: Errors first.
+        looks: How much of each source was looked at.
+        notes: What could not be looked at, a sentence each.
+    """
+
+    findings: tuple[DataFinding, ...] = ()
+    looks: tuple[Look, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> tuple[DataFinding, ...]:
+        """What Caffe dies of."""
+        return tuple(each for each in self.findings if each.level is Level.ERROR)
+
+    @property
+    def remarks(self) -> tuple[DataFinding, ...]:
+        """What Caffe takes in silence."""
+        return tuple(each for each in self.findings if each.level is Level.REMARK)
+
+    def summary(self) -> str:
+        """How much was looked at, in a sentence; empty without a source."""
+        if not self.looks:
+            return ""
+        some = [
+            f"{look.read:,} of {look.records:,} records of {look.source!r}"
+            if look.read < look.records
+            else f"all {look.records:,} records of {look.source!r}"
+            for look in self.looks
+        ]
+        return f"The data: {', '.join(some)} looked at."
+
+    def raise_errors(self) -> None:
+        """Raise what Caffe would die of.
+
+        Raises:
+            InputError: There is such a finding. It names them all.
+        """
+        errors = self.errors
+        if errors:
+            raise InputError(
+                "\n".join(each.sentence() for each in errors),
+                hint="\n".join(dict.fromkeys(each.hint for each in errors if each.hint)) or None,
+            )
+
+    def json(self) -> dict[str, Any]:
+        """As ``plan --json`` has it."""
+        return {
+            "findings": [finding.json() for finding in self.findings],
+            "looked_at": [
+                {"source": look.source, "records": look.records, "read": look.read}
+                for look in self.looks
+            ],
+            "notes": list(self.notes),
+        }
+
+
+class Tally:
+    """Problems of one source, equal ones counted instead of repeated."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Level, str], list[tuple[str, Place, str | None]]] = {}
+
+    def add(
+        self, level: Level, kind: str, message: str, place: Place, hint: str | None = None
+    ) -> None:
+        """Note a problem; ``kind`` is what makes it equal to others."""
+        self._found.setdefault((level, kind), []).append((message, place, hint))
+
+    def findings(self, layer: str) -> tuple[DataFinding, ...]:
+        """One finding a kind: the first one, and how many more there are."""
+        out = []
+        for (level, _), found in self._found.items():
+            message, place, hint = found[0]
+            more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
+            out.append(DataFinding(level, layer, message + more, place, hint))
+        return tuple(out)

@@ -1,0 +1,178 @@
+"""The files that an HDF5Data layer reads, by the list of them.
+
+Source: hdf5_data_layer.cpp, hdf5.cpp (hdf5_load_nd_dataset_helper). Caffe opens them one after the
+other, the second one when it has read all rows of the first. The tops keep the sizes of the first
+file whatever the others hold.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.errors import InputError
+from caffe_batch.layers.base import Shape, count
+from caffe_batch.net.data.extras import extra
+from caffe_batch.net.data.findings import Level, Place
+from caffe_batch.net.data.listing import read_words
+from caffe_batch.net.data.survey import SAMPLE, Find, Survey, Task, Wanted
+from caffe_batch.schema import caffe_pb2
+
+#: Datasets of up to so many values are read whole even in a quick look.
+_FEW_VALUES = 1 << 20
+
+
+def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Survey:
+    """A look at all HDF5 files of a layer: their shapes, and the values that were asked for.
+
+    Raises:
+        InputError: The list or the first file can't be read.
+    """
+    settings = layer.hdf5_data_param
+    listing = find(settings.source)
+    names = [os.fsdecode(word) for word in read_words(listing)]
+    if not names:
+        raise InputError(f"HDF5 file list {listing} is empty")
+    h5py = extra("h5py", "hdf5", f"HDF5 file {names[0]}")
+    found, rows = Survey(), list[int]()
+    for number, name in enumerate(names):
+        try:
+            path = find(name)
+            with h5py.File(path, "r") as file:
+                reader = _File(file, path, Place(name), tuple(layer.top))
+                rows.append(reader.look(found, task, first=number == 0))
+        except OSError as error:
+            wrong = InputError(f"{name} is no readable HDF5 file ({error})")
+        except InputError as error:
+            wrong = error
+        else:
+            continue
+        if number == 0:
+            raise wrong
+        found.tally.add(Level.ERROR, "file", wrong.message, Place(name), wrong.hint)
+    found.records, found.file_rows = sum(rows), max(rows)
+    return found
+
+
+class _File:
+    """One file of the list, open."""
+
+    def __init__(self, file: Any, path: Path, place: Place, tops: tuple[str, ...]) -> None:
+        self.file, self.path, self.place, self.tops = file, path, place, tops
+
+    def look(self, found: Survey, task: Task, *, first: bool) -> int:
+        """Take in this file; the number of its rows.
+
+        Raises:
+            InputError: A dataset is missing, or Caffe can't read it.
+        """
+        sets = [self.dataset(top) for top in self.tops]
+        shapes: list[Shape] = [tuple(data.shape) for data in sets]
+        rows = shapes[0][0]
+        if first:
+            found.shapes = tuple(shape[1:] for shape in shapes)
+            found.sizes = {found.shapes[0]: self.place}
+        for top, shape in zip(self.tops, shapes, strict=True):
+            if shape[0] != rows:
+                found.tally.add(
+                    Level.ERROR,
+                    "rows",
+                    f"{top!r} has {shape[0]:,} rows and {self.tops[0]!r} {rows:,}",
+                    self.place,
+                    "Caffe ends when it comes to this file: each dataset needs as many rows.",
+                )
+        if not rows:
+            found.tally.add(
+                Level.ERROR,
+                "no rows",
+                "the file has no rows",
+                self.place,
+                "Caffe ends when it comes to this file: take it off the list.",
+            )
+        for top, shape, expected in zip(self.tops, shapes, found.shapes, strict=True):
+            if shape[1:] != expected:
+                more = count(shape[1:]) < count(expected)
+                what = "and beyond the end of the array" if more else "at wrong places"
+                found.tally.add(
+                    Level.ERROR if more else Level.REMARK,
+                    "shape",
+                    f"a row of {top!r} is {_text(shape[1:])}, and {_text(expected)} in the first "
+                    f"file; Caffe reads it as the latter, {what}",
+                    self.place,
+                    "All files of a list need rows of one shape.",
+                )
+        read = rows
+        for wanted in task.wanted:
+            if wanted.top < len(sets):
+                read = min(read, self.values(sets[wanted.top], wanted, found, task))
+        found.read += read
+        return rows
+
+    def dataset(self, top: str) -> Any:
+        """The dataset of a top.
+
+        Raises:
+            InputError: It isn't there, or is of a type that Caffe doesn't read.
+        """
+        if top not in self.file:
+            raise InputError(
+                f"HDF5 file {self.path} has no data set {top!r}; "
+                f"it has {', '.join(sorted(self.file)) or 'none'}"
+            )
+        data = self.file[top]
+        if not getattr(data, "shape", ()):  # a group has none, a scalar an empty one
+            raise InputError(
+                f"{top!r} of HDF5 file {self.path} is no array with a row for each record"
+            )
+        if data.dtype.kind not in "fiu":  # booleans are an enumeration in HDF5
+            raise InputError(
+                f"{top!r} of HDF5 file {self.path} has values of type {data.dtype}, and Caffe "
+                "reads floating-point numbers and integers",
+                hint="Store it as float32.",
+            )
+        return data
+
+    def values(self, data: Any, wanted: Wanted, found: Survey, task: Task) -> int:
+        """Take in the values of a dataset; how many rows were read."""
+        rows: int = data.shape[0]
+        size = max(1, count(data.shape[1:]))
+        part = max(1, _FEW_VALUES // size)
+        starts = list(range(0, rows, part))
+        if not task.complete and rows > part:
+            part = min(part, max(1, SAMPLE // 2))
+            starts = [0, rows - part]
+        for number, start in enumerate(starts):
+            self._see(data[start : start + part], start, wanted, found)
+            if task.complete:
+                task.progress(self.place.file, min(rows, start + part), rows)
+            elif number:
+                return 2 * part
+        return rows
+
+    def _see(self, block: Any, start: int, wanted: Wanted, found: Survey) -> None:
+        import numpy as np
+
+        cut = [slice(None)] * block.ndim
+        for axis, first, end in wanted.region:
+            cut[axis + 1] = slice(first, end)
+        block = np.asarray(block[tuple(cut)], np.float64)
+        if not block.size:
+            return
+        values = np.where(np.isnan(block), -np.inf, block)
+        if wanted.ignore is not None:
+            with np.errstate(invalid="ignore"):
+                kept = np.trunc(values) != wanted.ignore
+            if not kept.any():
+                return
+        else:
+            kept = np.ones(values.shape, bool)
+        for values_or_none, pick in ((np.inf, np.argmin), (-np.inf, np.argmax)):
+            flat = int(pick(np.where(kept, values, values_or_none)))
+            row = start + int(np.unravel_index(flat, values.shape)[0])
+            value = float(values.flat[flat])
+            found.see(wanted, value, Place(self.place.file, record=f"row {row}"))
+
+
+def _text(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) or "a number"

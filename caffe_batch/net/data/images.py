@@ -1,0 +1,149 @@
+r"""The images that an ImageData layer reads, by the list of them.
+
+Source: image_data_layer.cpp, io.cpp (ReadImageToCVMat). A line is parted at its last blank: what is
+behind it goes through ``atoi``, all before it is the path. So ``a.png 1 `` names the file
+``a.png 1`` (and label 0), a tab parts nothing, an empty line names the root folder, and a line
+without a blank is a path of label 0.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from caffe_batch.errors import InputError
+from caffe_batch.net.data.extras import MissingExtraError
+from caffe_batch.net.data.findings import Level, Place
+from caffe_batch.net.data.listing import read_lines
+from caffe_batch.net.data.pictures import image_size
+from caffe_batch.net.data.survey import Find, Survey, Task, evenly
+from caffe_batch.schema import caffe_pb2
+
+#: How many headers of images a quick look reads.
+HEADERS = 512
+_STEP = 256
+
+_ATOI = re.compile(rb"[ \t\n\v\f\r]*([+-]?\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a list, as Caffe takes it.
+
+    Attributes:
+        number: 1 for the first.
+        name: The path without the root folder.
+        label: The number behind it, 0 where there is none.
+        written: What is written as the label; None without one.
+    """
+
+    number: int
+    name: str
+    label: int
+    written: str | None
+
+
+def parse_line(number: int, line: bytes) -> Line:
+    """One line, parted as Caffe does it."""
+    name, blank, label = line.rpartition(b" ")
+    if not blank:
+        return Line(number, os.fsdecode(line), _atoi(line), None)
+    return Line(number, os.fsdecode(name), _atoi(label), os.fsdecode(label.rstrip(b"\r")))
+
+
+def _atoi(text: bytes) -> int:
+    match = _ATOI.match(text)
+    return int(match[1]) if match and len(match[1]) < 20 else 0
+
+
+def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Survey:
+    """A look at the list of an ImageData layer and at its images.
+
+    Raises:
+        InputError: The list can't be read, or its first image.
+    """
+    settings = layer.image_data_param
+    listing = find(settings.source)
+    found, channels = Survey(), 3 if settings.is_color else 1
+    written = read_lines(listing)
+    if not written:
+        raise InputError(f"image list {listing} is empty")
+    found.records = len(written)
+    lines = [parse_line(number, line) for number, line in enumerate(written, 1)]
+    _check_lines(lines, found, task, settings.source)
+    chosen = evenly(len(lines), len(lines) if task.complete else HEADERS)
+    resized = bool(settings.new_height and settings.new_width)
+    for count, index in enumerate(chosen, 1):
+        line = lines[index]
+        place = Place(settings.source, line.number)
+        if not line.name.strip():
+            continue  # told as an empty line
+        try:
+            size = image_size(find(settings.root_folder + line.name))
+        except MissingExtraError:
+            if not resized:
+                raise
+            found.sizes.setdefault((channels, settings.new_height, settings.new_width), place)
+            break
+        except InputError as error:
+            if index == 0 and not resized:
+                raise
+            found.tally.add(Level.ERROR, "image", error.message, place, _advice(line))
+        else:
+            if resized:
+                size = settings.new_height, settings.new_width
+            found.sizes.setdefault((channels, *size), place)
+        found.read = count
+        if count % _STEP == 0:
+            task.progress(settings.source, count, len(chosen))
+    if resized:
+        found.shapes = ((channels, settings.new_height, settings.new_width),)
+    elif found.sizes:
+        found.shapes = (max(found.sizes, key=prod),)
+    else:
+        raise InputError(f"image list {listing} has empty lines only")
+    return found
+
+
+def _check_lines(lines: Sequence[Line], found: Survey, task: Task, source: str) -> None:
+    """What the list itself says: labels, and lines that aren't PATH LABEL."""
+    for line in lines:
+        place = Place(source, line.number)
+        if not line.name.strip():
+            found.tally.add(
+                Level.ERROR,
+                "empty",
+                "an empty line: Caffe tries to load the root folder as an image",
+                place,
+                "Remove the empty line.",
+            )
+            continue
+        for wanted in task.wanted:
+            if wanted.top == 1:
+                found.see(wanted, line.label, place)
+        if line.written is None:
+            found.tally.add(
+                Level.REMARK,
+                "no label",
+                f"no label behind {line.name!r}; Caffe takes 0",
+                place,
+                "A line is PATH LABEL, with one blank between them.",
+            )
+        elif line.written and not re.fullmatch(r"[+-]?\d+", line.written):
+            found.tally.add(
+                Level.REMARK,
+                "label",
+                f"{line.written!r} is no whole number; Caffe takes {line.label}",
+                place,
+                "An ImageData layer takes whole numbers only; HDF5Data takes any.",
+            )
+
+
+def _advice(line: Line) -> str | None:
+    """Why a path is probably not the one that was meant."""
+    if line.name != line.name.strip() or not line.written:
+        return "PATH and LABEL have exactly one blank between them, and none before or behind."
+    return "A blank parts PATH and LABEL, no tab." if "\t" in line.name else None

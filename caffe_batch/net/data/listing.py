@@ -1,0 +1,86 @@
+"""Text files that list other files, read as Caffe reads them.
+
+What isn't text isn't read: a source may as well be a database of a terabyte, or a device.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from caffe_batch.errors import InputError
+
+#: So much of a file tells whether it is text.
+PREFIX_BYTES = 1 << 16
+#: No path is longer on Linux (PATH_MAX), and a label needs little.
+LONGEST_LINE = 1 << 13
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+_SIGNATURES = {
+    HDF5_SIGNATURE: "an HDF5 file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"\x93NUMPY": "a file of numpy",
+}
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a list as std::getline gives them: parted by line feeds and nothing else.
+
+    Raises:
+        InputError: It is no list, or can't be read.
+    """
+    lines = _read_list(path).split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_words(path: Path) -> list[bytes]:
+    """The words of a list as ``stream >> word`` gives them: parted by white space.
+
+    Raises:
+        InputError: It is no list, or can't be read.
+    """
+    return _read_list(path).split()
+
+
+def _read_list(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(
+                f"{path} is no readable list of files: it is {_kind(path)}",
+                hint="source names a text file that lists the files, one a line.",
+            )
+        with path.open("rb") as file:
+            start = file.read(PREFIX_BYTES)
+            found = _what_else(start)
+            if found is not None:
+                raise InputError(
+                    f"{path} is no readable list of files: it is {found}",
+                    hint=f"source names a text file that lists the files, one a line; write "
+                    f"{path.name!r} into one.",
+                )
+            return start + file.read()
+    except OSError as error:
+        raise InputError(f"{path} is no readable list of files: {error.strerror}") from error
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a named pipe" if path.is_fifo() else "a device"
+
+
+def _what_else(start: bytes) -> str | None:
+    """What a file is that begins so, or None if that may be a list."""
+    for signature, name in _SIGNATURES.items():
+        if start.startswith(signature):
+            return name
+    if b"\0" in start:
+        return "a binary file"
+    if max(map(len, start.split(b"\n"))) > LONGEST_LINE:
+        return f"text with lines of more than {LONGEST_LINE:,} characters"
+    return None
