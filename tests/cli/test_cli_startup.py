@@ -104,11 +104,13 @@ def test_everything_but_reading_data_works_without_extras(tmp_path: Path) -> Non
     [
         ("h5py", 'type: "HDF5Data" hdf5_data_param { source: "list"', "hdf5"),
         ("PIL", 'type: "ImageData" image_data_param { source: "list"', "images"),
-        ("plyvel", 'type: "Data" data_param { source: "list" backend: LEVELDB', "leveldb"),
+        ("plyvel", 'type: "Data" data_param { source: "db" backend: LEVELDB', "leveldb"),
     ],
 )
 def test_a_missing_extra_is_named(tmp_path: Path, blocked: str, layer: str, extra: str) -> None:
     (tmp_path / "list").write_text("a.file 1\n")
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "CURRENT").write_text("MANIFEST-000002\n")
     (tmp_path / "net.prototxt").write_text(
         f'layer {{ name: "data" top: "data" top: "label" {layer} batch_size: 4 }} }}'
     )

@@ -18,7 +18,7 @@ from caffe_batch.errors import InputError
 from caffe_batch.net.data.extras import MissingExtraError
 from caffe_batch.net.data.findings import Level, Place
 from caffe_batch.net.data.listing import read_lines
-from caffe_batch.net.data.pictures import image_size
+from caffe_batch.net.data.pictures import image_reader, image_size
 from caffe_batch.net.data.survey import Find, Survey, Task, evenly
 from caffe_batch.schema import caffe_pb2
 
@@ -76,6 +76,8 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     _check_lines(lines, found, task, settings.source)
     chosen = evenly(len(lines), len(lines) if task.complete else HEADERS)
     resized = bool(settings.new_height and settings.new_width)
+    if not resized:
+        image_reader(f"the images of {listing}")
     for count, index in enumerate(chosen, 1):
         line = lines[index]
         place = Place(settings.source, line.number)

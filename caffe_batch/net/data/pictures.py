@@ -14,6 +14,15 @@ _QUARTER_TURNS = {5, 6, 7, 8}
 _EXIF_ORIENTATION = 0x0112
 
 
+def image_reader(what: str) -> Any:
+    """The library that reads images; ``what`` is to be read.
+
+    Raises:
+        MissingExtraError: It isn't installed.
+    """
+    return extra("PIL.Image", "images", what)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file.
 
@@ -21,7 +30,7 @@ def image_size(path: Path) -> tuple[int, int]:
         MissingExtraError: The library isn't installed.
         InputError: It is no readable image.
     """
-    images = extra("PIL.Image", "images", f"the image {path}")
+    images = image_reader(f"the image {path}")
     try:
         with images.open(path) as image:
             if image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
@@ -42,7 +51,7 @@ def encoded_shape(data: bytes, color: bool | None) -> tuple[tuple[int, int, int]
         MissingExtraError: The library isn't installed.
         InputError: It is no readable image.
     """
-    images = extra("PIL.Image", "images", "encoded records")
+    images = image_reader("encoded records")
     try:
         image = images.open(BytesIO(data))
         bands, height, width = image.getbands(), image.height, image.width
