@@ -91,7 +91,7 @@ def last_update(job: JobDirectory) -> int:
     with job.metrics.open("rb") as file:
         file.seek(max(0, job.metrics.stat().st_size - 2000))
         lines = [line for line in file.read().split(b"\n")[1:-1] if line]
-    return max((json.loads(line)["update"] for line in lines), default=0)
+    return max((json.loads(line).get("update", 0) for line in lines), default=0)
 
 
 def recorded(job: JobDirectory) -> int:

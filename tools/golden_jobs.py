@@ -61,7 +61,7 @@ def last_update(job: Path) -> int:
     """The last update in metrics.jsonl."""
     file = job / "metrics.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    return max((json.loads(line)["update"] for line in lines), default=0)
+    return max((json.loads(line).get("update", 0) for line in lines), default=0)
 
 
 def address_space() -> int:

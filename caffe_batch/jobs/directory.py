@@ -16,8 +16,9 @@ from caffe_batch.engines.caffe.log_files import log_files
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_text
 from caffe_batch.jobs.job_files import JobFiles
-from caffe_batch.jobs.json_files import read_object, write_json
+from caffe_batch.jobs.json_files import NewerFormatError, read_object, write_json
 from caffe_batch.jobs.lock import held, holder
+from caffe_batch.jobs.metrics import check_metrics_format, damaged_lines
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord, read_record, write_record
 
@@ -84,6 +85,20 @@ class JobDirectory:
         """Replace job.json."""
         write_record(self.record, record)
 
+    def check_formats(self) -> None:
+        """Refuses results of a newer version, whatever else is the matter with them.
+
+        Raises:
+            NewerFormatError: job.json or metrics.jsonl is of a newer format.
+        """
+        try:
+            self.read_record()
+        except NewerFormatError:
+            raise
+        except InputError:
+            pass  # a damaged one is for those who need it
+        check_metrics_format(self.metrics)
+
     @contextmanager
     def lock(self) -> Iterator[int]:
         """Hold the directory for one ``train`` (see :func:`~caffe_batch.jobs.lock.held`).
@@ -125,7 +140,8 @@ class JobDirectory:
 
     def clear_results(self) -> None:
         """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
-        for file in (self.record, self.metrics, self.loss_plot, self.worker_state):
+        metrics = (self.metrics, damaged_lines(self.metrics))
+        for file in (self.record, *metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)
         change_names(str(self.log))
         for file in log_files(self.log):

@@ -29,6 +29,12 @@ FIRST_FORMAT = 1
 #: Integers from here on, in either direction, count nothing that a job has.
 _INTEGER_BOUND = 2**63
 
+#: Seconds from here on (300 years) are no time that a training took.
+_SECONDS_BOUND = 1e10
+
+#: What stands for the numbers that JSON doesn't have, as Python's str and json write them.
+_NOT_FINITE = ("nan", "inf", "-inf", "NaN", "Infinity", "-Infinity")
+
 #: Characters of a value that a message quotes.
 _QUOTED = 60
 
@@ -79,6 +85,18 @@ class Fields:
         if abs(value) >= _INTEGER_BOUND and isinstance(value, int):
             raise self._wrong(name, "a number", value)
         return float(value)
+
+    def real(self, name: str) -> float:
+        """A number; nan and the infinities as well, for which JSON has text."""
+        value = self.content.get(name)
+        return float(value) if value in _NOT_FINITE else self.number(name)
+
+    def seconds(self, name: str) -> float:
+        """Seconds that something took: from 0 on, and fewer than 300 years have."""
+        value = self.number(name)
+        if not 0 <= value < _SECONDS_BOUND:
+            raise self._wrong(name, "seconds", value)
+        return value
 
     def text(self, name: str) -> str:
         """Text that can be printed and can name a file."""

@@ -1,7 +1,10 @@
 """metrics.jsonl: what was measured while training, one JSON object a line.
 
-Three kinds of lines. Each kind is in the order of ``update``; a test's lines come after those of
-the updates before it:
+The first line says the format, ``{"format": 2, ...}``; a file without it is of the first format,
+whose lines are the same. A file keeps its format when the run goes on.
+
+Three kinds of lines follow. Each kind is in the order of ``update``; a test's lines come after
+those of the updates before it:
 
 ``{"update", "loss", "learning_rate", "samples", "epoch", "seconds", "effective_batch"}``
     ``loss`` is the mean over all micro-batches since the line before, null if it is not finite;
@@ -16,22 +19,29 @@ the updates before it:
     ``batch_size`` samples each: the mean of their squared norms, and the squared norm of their
     mean. Not all updates have such a line.
 
-``seconds`` are those spent training, over all attempts. Lines are missing where ``train`` was
-killed and its worker has gone on to a last snapshot; the next attempt says so.
+``seconds`` are those spent training, over all attempts. A line may have more keys; they stay.
+Lines are missing where ``train`` was killed and its worker has gone on to a last snapshot; the next
+attempt says so. A line that can't be understood is passed over, and set aside when the run goes on
+(:func:`rewind`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from caffe_batch import __version__
+from caffe_batch.jobs.json_files import Fields, NewerFormatError, check_format, json_line, parse
 from caffe_batch.planning.noise import Observation
+from caffe_batch.solver.numbers import LARGEST_FLOAT32, as_float32
+
+#: The newest format of metrics.jsonl, and the one that new files have.
+METRICS_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -92,75 +102,140 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: TextIO = path.open("a", encoding="utf-8")
+        if not self._file.tell():
+            own = {"format": METRICS_FORMAT, "caffe_batch_version": __version__}
+            self._file.write(json_line(own) + "\n")
 
     def __enter__(self) -> MetricsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._named_errors():
+        with _naming(self._path):
             self._file.close()
 
     def append(self, metrics: Metrics) -> None:
         """Add a line; :meth:`flush` makes it visible to other programs."""
-        with self._named_errors():
-            self._file.write(json.dumps(vars(metrics)) + "\n")
+        with _naming(self._path):
+            self._file.write(json_line(vars(metrics)) + "\n")
 
     def flush(self) -> None:
         """Hand the lines to the system."""
-        with self._named_errors():
+        with _naming(self._path):
             self._file.flush()
 
     def sync(self) -> None:
         """Make sure that the lines are on the disk: a snapshot counts on them."""
-        with self._named_errors():
+        with _naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Makes every OSError name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def as_measured(value: float) -> float:
+    """The shortest decimal of a number that Caffe holds in single precision: 0.01, no noise."""
+    single = math.isfinite(value) and abs(value) <= LARGEST_FLOAT32
+    return as_float32(value) if single else value
 
 
 def finite(value: float) -> float | None:
-    """The value, as precise as a float of Caffe's, or None where JSON has no number for it."""
-    return float(f"{value:.8g}") if math.isfinite(value) else None
+    """The shortest decimal of a number of Caffe's, or None where JSON has no number for it."""
+    return as_measured(value) if math.isfinite(value) else None
 
 
-def read_line(line: str) -> Metrics:
-    """What one line of metrics.jsonl says.
+def read_line(path: Path, line: bytes) -> Metrics | None:
+    """What one line of metrics.jsonl says; None for the line that says the format.
+
+    Args:
+        path: The file, for messages.
+        line: The line, in UTF-8.
 
     Raises:
-        ValueError: It is of none of the three kinds.
+        NewerFormatError: It says that the file is of a newer format.
+        ValueError: It is of none of the kinds.
+    """
+    content = Fields(path, parse(line))
+    if "update" not in content.content and "format" in content.content:
+        check_format(content, METRICS_FORMAT)
+        return None
+    update, seconds = content.integer("update"), content.seconds("seconds")
+    if "output" in content.content:
+        return NetTestMetrics(
+            update=update,
+            test_net=content.integer("test_net"),
+            index=content.integer("index"),
+            output=content.text("output"),
+            value=content.maybe(content.number, "value"),
+            is_loss=content.flag("is_loss"),
+            seconds=seconds,
+        )
+    if "passes" in content.content:
+        return GradientMetrics(
+            update=update,
+            batch_size=content.positive("batch_size"),
+            passes=content.positive("passes"),
+            micro_norm_squared=content.number("micro_norm_squared"),
+            mean_norm_squared=content.number("mean_norm_squared"),
+            seconds=seconds,
+        )
+    if "loss" not in content.content:
+        raise ValueError("none of the kinds")
+    return UpdateMetrics(
+        update=update,
+        loss=content.maybe(content.number, "loss"),
+        learning_rate=content.real("learning_rate"),
+        samples=content.integer("samples"),
+        epoch=content.maybe(content.number, "epoch"),
+        seconds=seconds,
+        effective_batch=content.maybe(content.positive, "effective_batch"),
+    )
+
+
+def _understood(path: Path, line: bytes) -> tuple[bool, Metrics | None]:
+    """Whether a line can be understood, and what it says.
+
+    Raises:
+        NewerFormatError: It says that the file is of a newer format.
     """
     try:
-        content = json.loads(line)
-        if "output" in content:
-            return NetTestMetrics(**content)
-        if "passes" in content:
-            return GradientMetrics(**content)
-        return UpdateMetrics(**content)
-    except TypeError as error:
-        raise ValueError(f"no line of metrics: {line!r}") from error
+        return True, read_line(path, line)
+    except NewerFormatError:
+        raise
+    except ValueError:
+        return False, None
 
 
 def read_metrics(path: Path) -> Iterator[Metrics]:
-    """The lines of metrics.jsonl, first to last; those that can't be read are passed over."""
-    return (metrics for metrics in _read_lines(path) if metrics is not None)
+    """The lines of metrics.jsonl, first to last.
 
+    Those that can't be understood are passed over, and a last one that isn't whole yet.
 
-def _read_lines(path: Path) -> Iterator[Metrics | None]:
-    """Every line, None for one that can't be read; a last one that was cut short is left out."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    Raises:
+        NewerFormatError: The file is of a newer format.
+    """
+    with path.open("rb") as file:
         for line in file:
-            if not line.endswith("\n"):
-                return
-            try:
-                yield read_line(line)
-            except ValueError:
-                yield None
+            _, metrics = _understood(path, line) if line.endswith(b"\n") else (False, None)
+            if metrics is not None:
+                yield metrics
+
+
+def check_metrics_format(path: Path) -> None:
+    """Refuses a metrics.jsonl of a newer format; it may be missing.
+
+    Raises:
+        NewerFormatError: It is of a newer format.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            _understood(path, file.readline())
 
 
 class MetricsFollower:
@@ -170,7 +245,7 @@ class MetricsFollower:
         path: The file; it may be missing so far.
 
     Attributes:
-        broken: Lines that were passed over because they can't be read.
+        broken: Lines that were passed over because they can't be understood.
     """
 
     def __init__(self, path: Path) -> None:
@@ -184,18 +259,21 @@ class MetricsFollower:
 
         A run that goes on from a snapshot replaces the file (:func:`rewind`): what was read
         before is then void, and the lines are those from the first on.
+
+        Raises:
+            NewerFormatError: The file is of a newer format.
         """
         replaced = self._open()
         if self._file is None:
             return replaced, []
         *lines, self._part = (self._part + self._file.read()).split(b"\n")
-        metrics = []
+        found = []
         for line in lines:
-            try:
-                metrics.append(read_line(line.decode("utf-8")))
-            except ValueError:
-                self.broken += 1
-        return replaced, metrics
+            understood, metrics = _understood(self._path, line)
+            self.broken += not understood
+            if metrics is not None:
+                found.append(metrics)
+        return replaced, found
 
     def close(self) -> None:
         """Close the file; what is read next begins with its first line."""
@@ -240,24 +318,25 @@ class Kept:
     Attributes:
         update: The last update that has a loss; 0 if none has.
         seconds: Spent training up to there.
-        broken: Lines that couldn't be read, and are gone.
+        damaged: Lines that couldn't be understood, and are set aside.
     """
 
     update: int = 0
     seconds: float = 0.0
-    broken: int = 0
+    damaged: int = 0
 
     def notes(self, begun: int, done: int) -> list[str]:
-        """A sentence each on lines that were broken and updates that are missing.
+        """A sentence each on lines that were set aside and updates that are missing.
 
         Args:
             begun: Updates done where the run began.
             done: Those of the snapshot that it goes on from; each snapshot comes after a loss.
         """
         said = []
-        if self.broken:
+        if self.damaged:
+            lines = "1 line" if self.damaged == 1 else f"{self.damaged} lines"
             said.append(
-                f"{self.broken} lines of metrics.jsonl could not be read, and are left out."
+                f"{lines} of metrics.jsonl can't be understood: set aside in metrics.jsonl.damaged."
             )
         first = max(self.update, begun) + 1
         if first <= done:
@@ -268,29 +347,57 @@ class Kept:
         return said
 
 
+def damaged_lines(path: Path) -> Path:
+    """Where the lines of a metrics.jsonl are that couldn't be understood."""
+    return path.with_name(f"{path.name}.damaged")
+
+
 def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
     """Drop what came after a snapshot, since the run goes on from there.
+
+    What stays, stays byte for byte. Lines that can't be understood move to the file
+    :func:`damaged_lines`, a last one that was cut short among them.
 
     Args:
         path: metrics.jsonl; it may be missing.
         update: Updates done in the snapshot.
         tests_again: Whether Caffe repeats the test at that update; then its lines go as well.
+
+    Raises:
+        NewerFormatError: The file is of a newer format; it stays as it is.
+        OSError: Naming the file that couldn't be written.
     """
     if not path.is_file():
         return Kept()
-    last, seconds, broken = 0, 0.0, 0
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.unlink(missing_ok=True)  # half of one, if a kill has cut this short before
-    with MetricsFile(temporary) as kept:
-        for metrics in _read_lines(path):
-            if metrics is None:
-                broken += 1
+    last, seconds, damaged = 0, 0.0, []
+    temporary = path.with_name(f"{path.name}.new")  # a kill may have left half of one
+    with path.open("rb") as lines, temporary.open("wb") as kept, _naming(temporary):
+        for line in lines:
+            understood, metrics = _understood(path, line)
+            if not understood:
+                damaged.append(line)
                 continue
-            again = tests_again and isinstance(metrics, NetTestMetrics)
-            if metrics.update <= (update - 1 if again else update):
-                kept.append(metrics)
+            if metrics is not None:
+                again = tests_again and isinstance(metrics, NetTestMetrics)
+                if metrics.update > (update - 1 if again else update):
+                    continue
                 seconds = max(seconds, metrics.seconds)
                 last = metrics.update if isinstance(metrics, UpdateMetrics) else last
-        kept.sync()
+            kept.write(_ended(line))
+        kept.flush()
+        os.fsync(kept.fileno())
+    if damaged:
+        _set_aside(damaged_lines(path), damaged)
     temporary.replace(path)
-    return Kept(last, seconds, broken)
+    return Kept(last, seconds, len(damaged))
+
+
+def _set_aside(path: Path, lines: Sequence[bytes]) -> None:
+    with path.open("ab") as file, _naming(path):
+        file.writelines(map(_ended, lines))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ended(line: bytes) -> bytes:
+    return line if line.endswith(b"\n") else line + b"\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.jobs.directory import JobDirectory
-from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics
+from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics, finite
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
 from caffe_batch.memory import CaffeMemory, Prediction
@@ -71,7 +71,7 @@ class ReportedRun:
             "samples": [line.samples for line in self.updates],
             "seconds": [line.seconds for line in self.updates],
             "loss": [line.loss for line in self.updates],
-            "learning_rate": [line.learning_rate for line in self.updates],
+            "learning_rate": [finite(line.learning_rate) for line in self.updates],
             "effective_batch": [line.effective_batch for line in self.updates],
             "tests": [
                 {

@@ -21,6 +21,9 @@ from caffe_batch.training.progress import Progress
 #: Seconds between two plain lines.
 LINE_INTERVAL_S = 10.0
 
+#: From here on seconds are no estimate any more, and soon more than a timedelta holds.
+_CENTURY_S = 100 * 365.25 * 86400
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: Characters of the bar and of the sparkline, and between two columns.
 _LEAST_WIDTH, _MOST_WIDTH, _GAP = 10, 64, 2
@@ -212,4 +215,4 @@ def _number(value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=round(seconds))) if seconds < _CENTURY_S else "a century or more"

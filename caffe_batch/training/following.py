@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from caffe_batch.engines.caffe.events import LossRecord
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import (
-    Metrics,
     MetricsFollower,
-    NetTestMetrics,
-    UpdateMetrics,
     finite,
 )
 from caffe_batch.jobs.record import Attempt, JobRecord, JobState
-from caffe_batch.jobs.stages import read_stages, stage_at
-from caffe_batch.solver.learning_rate import learning_rate
+from caffe_batch.jobs.stages import read_stages
 from caffe_batch.training.memory_meter import MemoryMeter
-from caffe_batch.training.progress import LossCurve, Progress, Rate
+from caffe_batch.training.progress import Progress, RunFold
 
 
 class RunState(str, Enum):
@@ -72,9 +65,9 @@ class Status:
             "stages": progress.stages,
             "epoch": progress.epoch,
             "loss": None if progress.loss is None else finite(progress.loss),
-            "learning_rate": progress.learning_rate,
-            "samples_per_s": progress.samples_per_s,
-            "eta_s": progress.left_s if self.state is RunState.RUNNING else None,
+            "learning_rate": finite(progress.learning_rate),
+            "samples_per_s": _digits(progress.samples_per_s),
+            "eta_s": _digits(progress.left_s) if self.state is RunState.RUNNING else None,
             "test": [
                 {
                     "update": score.update,
@@ -109,7 +102,9 @@ class RunFollower:
         self._job = job
         self._metrics = MetricsFollower(job.metrics)
         self._meter: tuple[int, MemoryMeter] | None = None
-        self._begin()
+        self._plan = job.read_plan()
+        self._stages = read_stages(self._plan)
+        self._begun, self._fold = 0, self._fresh(0)
 
     def status(self) -> Status:
         """The job now.
@@ -119,10 +114,17 @@ class RunFollower:
         """
         pid = self._job.supervisor()  # asked first: a run that ends now is not a killed one
         record = self._job.read_record()
+        begun = record.attempts[0].first_update if record and record.attempts else 0
         replaced, lines = self._metrics.read()
         if replaced:  # it goes on from a snapshot, perhaps with another split
-            self._begin()
-        self._note(lines)
+            self._plan = self._job.read_plan()
+            self._stages = read_stages(self._plan)
+        elif begun != self._begun:
+            self._metrics.close()
+            _, lines = self._metrics.read()
+        if replaced or begun != self._begun:
+            self._begun, self._fold = begun, self._fresh(begun)
+        self._fold.add(*lines)
         state = _state(record, pid)
         progress = self._progress(record, running=state is RunState.RUNNING)
         return Status(state, progress, record, pid, self._metrics.broken)
@@ -131,46 +133,18 @@ class RunFollower:
         """Close the files."""
         self._metrics.close()
 
-    def _begin(self) -> None:
-        self._plan = self._job.read_plan()
-        self._stages = read_stages(self._plan)
-        self._last: UpdateMetrics | None = None
-        self._scores: dict[tuple[int, int], NetTestMetrics] = {}
-        self._rate, self._curve = Rate(0, 0.0), LossCurve()
-
-    def _note(self, lines: Sequence[Metrics]) -> None:
-        for line in lines:
-            if isinstance(line, UpdateMetrics):
-                self._last = line
-                self._rate.add(line.samples, line.seconds)
-                loss = math.nan if line.loss is None else line.loss
-                self._curve.add([LossRecord(line.update, loss, line.seconds)])
-            elif isinstance(line, NetTestMetrics):
-                self._scores[line.test_net, line.index] = line
+    def _fresh(self, begun: int) -> RunFold:
+        return RunFold(self._stages, self._plan.train_records, begun)
 
     def _progress(self, record: JobRecord | None, *, running: bool) -> Progress:
-        last, overall = self._last, self._rate.overall()
         attempt = record.attempts[-1] if record and record.attempts else None
-        update = last.update if last else attempt.first_update if attempt else 0
-        stage, end = stage_at(self._stages, update), self._stages[-1]
-        samples = stage.samples(update)
-        left = end.samples(end.last_update) - samples
-        return Progress(
-            update=update,
-            updates=end.last_update,
-            samples=samples,
-            epoch=last.epoch if last else None,
-            samples_per_s=self._rate.recent(),
-            loss=None if last is None else math.nan if last.loss is None else last.loss,
-            losses=self._curve.points(),
-            learning_rate=learning_rate(stage.solver, update),
-            stage=stage.number,
-            stages=len(self._stages),
-            scores=tuple(self._scores[key] for key in sorted(self._scores)),
-            elapsed_s=last.seconds if last else 0.0,
-            left_s=None if overall is None else left / overall,
-            notes=attempt.choices if attempt else (),
-            training=last is not None,
+        progress = self._fold.progress(
+            attempt.first_update if attempt else 0,
+            attempt.choices if attempt else (),
+            training=self._fold.measured,
+        )
+        return replace(
+            progress,
             predicted_bytes=self._plan.predicted_on(attempt.device) if attempt else None,
             used_bytes=self._used_bytes(record, attempt) if running else None,
         )
@@ -192,3 +166,8 @@ def _state(record: JobRecord | None, pid: int | None) -> RunState:
     if record.state is JobState.RUNNING:
         return RunState.KILLED
     return RunState(record.state.value)
+
+
+def _digits(value: float | None) -> float | None:
+    """A measured time or rate, which has no more than six digits worth showing."""
+    return None if value is None else float(f"{value:.6g}")

@@ -1,13 +1,19 @@
-"""How far a run is: what a display needs, worked out from events."""
+"""How far a run is: what the lines of metrics.jsonl come to, one after another.
+
+The display of a run that goes on, ``--follow``, ``status`` and the report all show what one object
+makes of the same lines: :class:`RunFold`.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from caffe_batch.engines.caffe.events import LossRecord
-from caffe_batch.jobs.metrics import NetTestMetrics
+from caffe_batch.jobs.metrics import Metrics, NetTestMetrics, UpdateMetrics, as_measured
+from caffe_batch.jobs.stages import TrainingStage, stage_at
+from caffe_batch.solver.learning_rate import learning_rate
 
 #: Points kept for a sparkline; beyond them every second one is dropped.
 _CURVE_POINTS = 128
@@ -23,14 +29,18 @@ class Progress:
         update, updates: Updates done, and to do in all.
         samples: Samples seen by these updates.
         epoch: Passes over the training set, or None if its records are not known.
-        samples_per_s: Rate over the last seconds, tests included; None before the second update.
-        loss: The last record: mean over its micro-batches. None before the first.
+        samples_per_s: Rate over the last seconds of training, tests included; None before the
+            first update.
+        loss: The last record: mean over its micro-batches, nan if it isn't finite. None before
+            the first.
         losses: The loss so far, thinned out to at most 128 points.
         learning_rate: The rate of the next update.
         stage, stages: The stage of the next update, counted from 1, and how many there are.
         scores: Outputs of the last test.
-        elapsed_s: Seconds since this attempt's first update began.
-        left_s: Seconds to the last sample at the rate so far, or None while it isn't known.
+        elapsed_s: Seconds spent training so far, over all attempts, up to what was measured last;
+            not those in which Caffe started or nothing ran.
+        left_s: Seconds to the last sample at the rate of this attempt so far, or None while it
+            isn't known.
         notes: Everything a person should know of this run, oldest first.
         training: False while Caffe starts and builds the nets.
         predicted_bytes: The plan's predicted peak, or None if it is meant for another device.
@@ -61,26 +71,155 @@ class Progress:
 Observer = Callable[[Progress], None]
 
 
+class RunFold:
+    """What is known of a run from its metrics lines, taken in one after another.
+
+    Args:
+        stages: The stages of the job.
+        train_records: Records of the training set, or None if unknown.
+        begun: Updates done when the run began: not 0 where it goes on from one of another job.
+        lines: Those that are there already.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[TrainingStage],
+        train_records: int | None,
+        begun: int = 0,
+        lines: Iterable[Metrics] = (),
+    ) -> None:
+        self._stages, self._train_records = stages, train_records
+        self._rate, self._curve = Rate(begun, self._samples(begun)), LossCurve()
+        self._loss: float | None = None
+        self._scores: dict[tuple[int, int], NetTestMetrics] = {}
+        self._seconds = 0.0
+        self.add(*lines)
+
+    def add(self, *lines: Metrics) -> None:
+        """Take in the next lines."""
+        for line in lines:
+            self._seconds = max(self._seconds, line.seconds)
+            if isinstance(line, UpdateMetrics):
+                self._loss = math.nan if line.loss is None else line.loss
+                self._curve.add(self._loss)
+                self._rate.add(line.update, line.samples, line.seconds)
+            elif isinstance(line, NetTestMetrics):
+                self._scores[line.test_net, line.index] = line
+
+    def advance(self, update: int, seconds: float) -> None:
+        """Note how far the run is between two lines.
+
+        Args:
+            update: Updates done.
+            seconds: Spent training until then, over all attempts.
+        """
+        if update > self._rate.update:
+            self._seconds = max(self._seconds, seconds)
+            self._rate.look_ahead(update, self._samples(update), seconds)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there was a loss."""
+        return self._loss is not None
+
+    def tested_at(self, net: int, index: int) -> int | None:
+        """The update of the last score of a test output, or None."""
+        score = self._scores.get((net, index))
+        return score.update if score else None
+
+    def progress(self, first_update: int, notes: tuple[str, ...], *, training: bool) -> Progress:
+        """Everything that a display needs but the memory.
+
+        Args:
+            first_update: Updates done when the last attempt began.
+            notes: What a person should know.
+            training: Whether the nets of that attempt are built.
+        """
+        update = max(self._rate.update, first_update)
+        stage, last = stage_at(self._stages, update), self._stages[-1]
+        samples = stage.samples(update)
+        rate = self._rate.since(first_update, self._samples(first_update))
+        left = last.samples(last.last_update) - samples
+        records = self._train_records
+        return Progress(
+            update=update,
+            updates=last.last_update,
+            samples=samples,
+            epoch=round(samples / records, 4) if records else None,
+            samples_per_s=self._rate.recent(),
+            loss=self._loss,
+            losses=self._curve.points(),
+            learning_rate=as_measured(learning_rate(stage.solver, update)),
+            stage=stage.number,
+            stages=len(self._stages),
+            scores=tuple(self._scores[key] for key in sorted(self._scores)),
+            elapsed_s=self._seconds,
+            left_s=None if rate is None else left / rate,
+            notes=notes,
+            training=training,
+        )
+
+    def _samples(self, update: int) -> int:
+        return stage_at(self._stages, update).samples(update)
+
+
 class Rate:
-    """Samples per second, over a moving window and since the beginning."""
+    """Samples per second: over a moving window, and since an update.
 
-    def __init__(self, samples: int, seconds: float) -> None:
-        self._first = (samples, seconds)
-        self._points = deque([self._first])
+    Args:
+        update: Updates done at the beginning.
+        samples: Samples seen by them.
+    """
 
-    def add(self, samples: int, seconds: float) -> None:
-        """Note that ``samples`` had been seen when ``seconds`` had been spent training."""
-        self._points.append((samples, seconds))
-        while len(self._points) > 2 and self._points[1][1] < seconds - _RATE_WINDOW_S:
-            self._points.popleft()
+    def __init__(self, update: int, samples: int) -> None:
+        self._updates, self._samples, self._seconds = [update], [samples], [0.0]
+        self._ahead: tuple[int, int, float] | None = None
+
+    @property
+    def update(self) -> int:
+        """Updates done when the newest point was noted."""
+        return self._ahead[0] if self._ahead else self._updates[-1]
+
+    def add(self, update: int, samples: int, seconds: float) -> None:
+        """Note a point.
+
+        Args:
+            update: Updates done.
+            samples: Samples seen by them.
+            seconds: Spent training until then.
+        """
+        self._ahead = None
+        self._updates.append(update)
+        self._samples.append(samples)
+        self._seconds.append(seconds)
+
+    def look_ahead(self, update: int, samples: int, seconds: float) -> None:
+        """Note a point that stands until the next one."""
+        self._ahead = (update, samples, seconds)
 
     def recent(self) -> float | None:
-        """Samples per second in the window, or None before there are two points."""
-        return _slope(self._points[0], self._points[-1])
+        """Samples per second in the window, or None before there is a point.
 
-    def overall(self) -> float | None:
-        """Samples per second since the beginning, or None before there are two points."""
-        return _slope(self._first, self._points[-1])
+        The window begins with the last point before it, and has two points at least.
+        """
+        samples, seconds = self._now()
+        first = bisect_left(self._seconds, seconds - _RATE_WINDOW_S) - 1
+        first = max(0, min(first, len(self._seconds) - (1 if self._ahead else 2)))
+        return _slope(samples - self._samples[first], seconds - self._seconds[first])
+
+    def since(self, update: int, samples: int) -> float | None:
+        """Samples per second since an update, or None before there is a point after it.
+
+        Args:
+            update: Updates done.
+            samples: Samples seen by them.
+        """
+        now, seconds = self._now()
+        first = max(0, bisect_right(self._updates, update) - 1)
+        return _slope(now - samples, seconds - self._seconds[first])
+
+    def _now(self) -> tuple[int, float]:
+        return self._ahead[1:] if self._ahead else (self._samples[-1], self._seconds[-1])
 
 
 class LossCurve:
@@ -90,23 +229,21 @@ class LossCurve:
         self._points: list[float] = []
         self._every, self._skipped = 1, 0
 
-    def add(self, records: Sequence[LossRecord]) -> None:
-        """Add records in their order."""
-        for record in records:
-            self._skipped += 1
-            if self._skipped < self._every:
-                continue
-            self._skipped = 0
-            self._points.append(record.loss)
-            if len(self._points) == _CURVE_POINTS:
-                del self._points[::2]
-                self._every *= 2
+    def add(self, loss: float) -> None:
+        """Add the next loss."""
+        self._skipped += 1
+        if self._skipped < self._every:
+            return
+        self._skipped = 0
+        self._points.append(loss)
+        if len(self._points) == _CURVE_POINTS:
+            del self._points[::2]
+            self._every *= 2
 
     def points(self) -> tuple[float, ...]:
         """The losses, oldest first."""
         return tuple(self._points)
 
 
-def _slope(start: tuple[int, float], end: tuple[int, float]) -> float | None:
-    samples, seconds = end[0] - start[0], end[1] - start[1]
+def _slope(samples: int, seconds: float) -> float | None:
     return samples / seconds if samples > 0 and seconds > 0 else None

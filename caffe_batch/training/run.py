@@ -29,7 +29,7 @@ from caffe_batch.engines.caffe.snapshots import (
 )
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.jobs.metrics import MetricsFile, last_scores, rewind
+from caffe_batch.jobs.metrics import MetricsFile, last_scores, read_metrics, rewind
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import Attempt, JobRecord, JobState
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
@@ -47,7 +47,7 @@ from caffe_batch.training.options import Device, Options
 from caffe_batch.training.outcome import STATES, Outcome, failure
 from caffe_batch.training.places import job_places
 from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
-from caffe_batch.training.progress import Observer, Progress
+from caffe_batch.training.progress import Observer, Progress, RunFold
 from caffe_batch.training.snapshot_keeper import SnapshotKeeper
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
@@ -155,7 +155,10 @@ class Run:
         done = self._resume.update if self._resume else 0
         first = stage_at(self._stages, done)
         kept = rewind(self._job.metrics, done, tests_again=first.tests_at(done))
-        self._notes += kept.notes(self._attempts[0].first_update if self._attempts else done, done)
+        begun = self._attempts[0].first_update if self._attempts else done
+        self._notes += kept.notes(begun, done)
+        before = read_metrics(self._job.metrics) if self._job.metrics.is_file() else ()
+        fold = RunFold(self._stages, self._plan.train_records, begun, before)
         start = partial(
             WorkerProcess,
             self._runtime.for_job(
@@ -173,6 +176,7 @@ class Run:
                 self._plan.train_records,
                 first_update=done,
                 seconds_before=kept.seconds,
+                fold=fold,
                 metrics=metrics,
             )
             tracker.note(*self.told)
@@ -371,6 +375,7 @@ class Run:
                 attempts=self._attempts,
                 weights=self._start.weights,
                 initial_state=self._start.state,
+                more=self._before.more if self._before else {},
             )
         )
 
@@ -382,6 +387,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
         InputError: They, or the options, are no base for training.
     """
     plan = job.read_plan()
+    job.check_formats()
     check_one_gpu(plan.gpus)
     stages = read_stages(plan)
     if options.noise_scale:

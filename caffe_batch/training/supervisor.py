@@ -56,6 +56,8 @@ def train(
     """
     options = options or Options()
     read_job(job, options)  # refuses them before anything is written
+    if not options.restart:
+        job.read_record()
     relay = relay or SignalRelay()
     told: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

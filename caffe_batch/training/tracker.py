@@ -1,4 +1,4 @@
-"""Follows a run: events become metrics lines, the record's numbers and progress."""
+"""Turns what a worker says into lines of metrics.jsonl, and takes them in as they are written."""
 
 from __future__ import annotations
 
@@ -20,24 +20,30 @@ from caffe_batch.engines.caffe.events import (
 )
 from caffe_batch.jobs.metrics import (
     GradientMetrics,
+    Metrics,
     MetricsFile,
     NetTestMetrics,
     UpdateMetrics,
+    as_measured,
     finite,
 )
 from caffe_batch.jobs.stages import TrainingStage, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
-from caffe_batch.training.progress import LossCurve, Progress, Rate
+from caffe_batch.training.progress import Progress, RunFold
 
 
 class Tracker:
-    """What is known of a run: its attempts one after another.
+    """Follows the workers of a run, one after another.
+
+    What is shown is what :class:`RunFold` makes of the lines; the tracker adds only how far the
+    worker is between two of them.
 
     Args:
         stages: The stages of the job.
         train_records: Records of the training set, or None if unknown.
         first_update: Updates done when the run begins.
         seconds_before: Seconds spent training by earlier runs.
+        fold: What the lines of earlier runs come to.
         metrics: Where measurements go.
 
     Attributes:
@@ -53,24 +59,22 @@ class Tracker:
         *,
         first_update: int,
         seconds_before: float,
+        fold: RunFold,
         metrics: MetricsFile,
     ) -> None:
         self._stages, self._train_records, self._metrics = stages, train_records, metrics
+        self._fold = fold
         self._seconds_before = self._seconds = seconds_before
         self._began: float | None = None
-        self._rate = Rate(self._samples(first_update), seconds_before)
-        self._curve = LossCurve()
-        self._loss: float | None = None
         self._test = NetTestStarted(first_update, 0)
-        self._scores: dict[tuple[int, int], NetTestMetrics] = {}
-        self.update = first_update
+        self._first_update = self.update = first_update
         self.started: Started | None = None
         self.notes: tuple[str, ...] = ()
 
     def handle(self, event: WorkerEvent | LogEvent) -> None:
         """Take note of one event."""
         if isinstance(event, Started):
-            self.started = event
+            self.started, self._first_update = event, self.update
             self.note(*event.choices)
         elif isinstance(event, Built):
             self._began, self._seconds_before = time.monotonic(), self._seconds
@@ -90,43 +94,22 @@ class Tracker:
         """Add what a person should know, unless it is known."""
         self.notes = tuple(dict.fromkeys((*self.notes, *notes)))
 
-    def scores(self) -> tuple[NetTestMetrics, ...]:
-        """Outputs of the last test, in Caffe's order."""
-        return tuple(self._scores[key] for key in sorted(self._scores))
-
     def progress(self) -> Progress:
         """Everything a display needs, now; what was measured reaches the file."""
         self._metrics.flush()
-        overall = self._rate.overall()
-        stage, last = stage_at(self._stages, self.update), self._stages[-1]
-        samples = stage.samples(self.update)
-        left = last.samples(last.last_update) - samples
-        return Progress(
-            update=self.update,
-            updates=last.last_update,
-            samples=samples,
-            epoch=self._epoch(samples),
-            samples_per_s=self._rate.recent(),
-            loss=self._loss,
-            losses=self._curve.points(),
-            learning_rate=learning_rate(stage.solver, self.update),
-            stage=stage.number,
-            stages=len(self._stages),
-            scores=self.scores(),
-            elapsed_s=self._elapsed(),
-            left_s=None if overall is None else left / overall,
-            notes=self.notes,
-            training=self._began is not None,
-        )
+        training = self._began is not None
+        return self._fold.progress(self._first_update, self.notes, training=training)
+
+    def _write(self, line: Metrics) -> None:
+        self._metrics.append(line)
+        self._fold.add(line)
 
     def _note_updates(self, event: Updated) -> None:
         self.update = event.update
         self._seconds = self._seconds_before + event.seconds
-        self._rate.add(self._samples(event.update), self._seconds)
-        self._curve.add(event.records)
         for record in event.records:
-            self._loss = record.loss
-            self._metrics.append(self._update_metrics(record))
+            self._write(self._update_metrics(record))
+        self._fold.advance(event.update, self._seconds)
 
     def _update_metrics(self, record: LossRecord) -> UpdateMetrics:
         stage = stage_at(self._stages, record.update - 1)
@@ -134,9 +117,9 @@ class Tracker:
         return UpdateMetrics(
             update=record.update,
             loss=finite(record.loss),
-            learning_rate=float(f"{learning_rate(stage.solver, record.update - 1):.7g}"),
+            learning_rate=as_measured(learning_rate(stage.solver, record.update - 1)),
             samples=samples,
-            epoch=self._epoch(samples),
+            epoch=round(samples / self._train_records, 4) if self._train_records else None,
             seconds=round(self._seconds_before + record.seconds, 4),
             effective_batch=stage.effective_batch,
         )
@@ -144,8 +127,8 @@ class Tracker:
     def _note_gradients(self, event: GradientNorms) -> None:
         """Those of a diverged update say nothing, and JSON has no number for them."""
         stage = stage_at(self._stages, event.update - 1)
-        if math.isfinite(event.micro_norm_squared):
-            self._metrics.append(
+        if math.isfinite(event.micro_norm_squared) and math.isfinite(event.mean_norm_squared):
+            self._write(
                 GradientMetrics(
                     update=event.update,
                     batch_size=stage.effective_batch // stage.solver.iter_size,
@@ -157,27 +140,20 @@ class Tracker:
             )
 
     def _note_score(self, event: NetTestOutput) -> None:
-        known = self._scores.get((self._test.net, event.index))
-        if known and known.update == self._test.update:
+        if self._fold.tested_at(self._test.net, event.index) == self._test.update:
             return  # a stage begins with the test that the one before has ended with
         self._seconds = self._seconds_before + self._elapsed()
-        score = NetTestMetrics(
-            update=self._test.update,
-            test_net=self._test.net,
-            index=event.index,
-            output=event.name,
-            value=finite(event.value),
-            is_loss=event.is_loss,
-            seconds=round(self._seconds, 4),
+        self._write(
+            NetTestMetrics(
+                update=self._test.update,
+                test_net=self._test.net,
+                index=event.index,
+                output=event.name,
+                value=finite(event.value),
+                is_loss=event.is_loss,
+                seconds=round(self._seconds, 4),
+            )
         )
-        self._scores[score.test_net, score.index] = score
-        self._metrics.append(score)
 
     def _elapsed(self) -> float:
         return 0.0 if self._began is None else time.monotonic() - self._began
-
-    def _samples(self, update: int) -> int:
-        return stage_at(self._stages, update).samples(update)
-
-    def _epoch(self, samples: int) -> float | None:
-        return round(samples / self._train_records, 4) if self._train_records else None

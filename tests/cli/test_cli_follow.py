@@ -198,7 +198,7 @@ def test_wrong_usage_of_looking_on(args: list[str], message: str, tmp_path: Path
 def test_status_of_a_planned_job(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     assert call("status", job.path).out == (
-        f"planned: update 0 of 60, learning rate 0.1\nfiles:    {job.path}\n"
+        f"planned: update 0 of 60, learning rate 0.1, epoch 0.00\nfiles:    {job.path}\n"
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch import __version__
 from caffe_batch.jobs.metrics import (
     Kept,
     Metrics,
     MetricsFile,
     NetTestMetrics,
     UpdateMetrics,
+    damaged_lines,
     finite,
     last_scores,
     read_metrics,
@@ -47,7 +49,8 @@ def test_round_trip(path: Path) -> None:
 
 
 def test_keys_that_other_programs_read(path: Path) -> None:
-    first, second = (json.loads(line) for line in path.read_text().splitlines()[:2])
+    head, first, second = (json.loads(line) for line in path.read_text().splitlines()[:3])
+    assert head == {"format": 2, "caffe_batch_version": __version__}
     assert list(first) == [
         "update", "loss", "learning_rate", "samples", "epoch", "seconds", "effective_batch",
     ]  # fmt: skip
@@ -100,8 +103,11 @@ def test_broken_lines_are_passed_over_and_told(path: Path) -> None:
     path.write_bytes(b"".join([first, b'{"update": 2, "lo\n', b"\xff\x00\n", b"[]\n", *others]))
     assert list(read_metrics(path)) == LINES
     found = rewind(path, 9, tests_again=False)
-    assert found == Kept(4, 2.1, broken=3)
-    assert found.notes(0, 4) == ["3 lines of metrics.jsonl could not be read, and are left out."]
+    assert found == Kept(4, 2.1, damaged=3)
+    assert found.notes(0, 4) == [
+        "3 lines of metrics.jsonl can't be understood: set aside in metrics.jsonl.damaged."
+    ]
+    assert damaged_lines(path).read_bytes() == b'{"update": 2, "lo\n\xff\x00\n[]\n'
     assert "updates 5 to 7" in found.notes(0, 7)[1]
     assert rewind(path, 9, tests_again=False) == Kept(4, 2.1)
 

@@ -164,7 +164,7 @@ def test_lines_are_read_as_they_were_written(path: Path) -> None:
     ]  # fmt: skip
     assert gradient_metrics(path) == [gradients(1), gradients(2), gradients(3)]
     assert gradient_metrics(path.with_name("none")) == []
-    assert list(json.loads(path.read_text().splitlines()[0])) == [
+    assert list(json.loads(path.read_text().splitlines()[1])) == [
         "update", "batch_size", "passes", "micro_norm_squared", "mean_norm_squared", "seconds",
     ]  # fmt: skip
 
