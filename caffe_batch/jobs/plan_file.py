@@ -339,6 +339,9 @@ def _finding(fields: Fields) -> Mapping[str, Any]:
 def _listed_change(fields: Fields) -> Mapping[str, Any]:
     for name in ("file", "field", "reason"):
         fields.text(name)
+    for name in ("from", "to"):  # of any type
+        if isinstance(fields.content.get(name), str):
+            fields.text(name)
     return fields.content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -13,16 +14,33 @@ import pytest
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
-from caffe_batch.jobs.metrics import MetricsFile, MetricsFollower, UpdateMetrics, rewind
+from caffe_batch.jobs.metrics import (
+    MetricsFile,
+    MetricsFollower,
+    UpdateMetrics,
+    read_metrics,
+    rewind,
+)
 from caffe_batch.jobs.record import JobState
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training import Progress, train
 from caffe_batch.training.following import RunFollower, RunState, Status
 from caffe_batch.training.memory_meter import MemoryMeter
-from tests.planned_jobs import FinishedJob, write_job
+from tests.command import call
+from tests.planned_jobs import FinishedJob, write_job, write_lmdb
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "0.1.0"
 
 
 def status_of(job: JobDirectory) -> Status:
     with closing(RunFollower(job)) as follower:
         return follower.status()
+
+
+def measured(progress: Progress) -> dict[str, object]:
+    """What the lines of metrics.jsonl decide of what is shown."""
+    own = ("notes", "training", "predicted_bytes", "used_bytes")
+    return {name: value for name, value in vars(progress).items() if name not in own}
 
 
 def line(update: int) -> UpdateMetrics:
@@ -39,14 +57,40 @@ def test_a_planned_job(tmp_path: Path) -> None:
 def test_a_finished_job_as_its_observer_saw_it(finished: FinishedJob) -> None:
     now, seen = status_of(finished.job), finished.seen[-1]
     assert now.state is RunState.FINISHED
-    for name in ("update", "updates", "samples", "epoch", "learning_rate", "stage", "scores"):
-        assert getattr(now.progress, name) == getattr(seen, name), name
-    assert now.progress.loss == pytest.approx(seen.loss)
+    assert measured(now.progress) == measured(seen)
     assert len(now.progress.losses) == 60
     assert now.json()["test"][0] == {
         "update": 60, "test_net": 0, "output": "accuracy", "value": 1.0,
     }  # fmt: skip
     assert (now.pid, now.json()["eta_s"], now.json()["ending"]) == (None, None, "finished")
+
+
+@pytest.mark.parametrize("name", ["interrupted", "growing"])
+def test_a_job_that_went_on_as_its_observer_saw_it(
+    name: str, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Two attempts or more, of which the observer saw the later ones, and stages."""
+    job = JobDirectory(shutil.copytree(GOLDEN / name, tmp_path / name))
+    write_lmdb(job.path / "data")
+    before = status_of(job).progress
+    seen: list[Progress] = []
+    train(job, runtime, observer=seen.append)
+    now = status_of(job).progress
+    assert measured(now) == measured(seen[-1])
+    assert (seen[0].losses, seen[0].scores) == (before.losses, before.scores)
+    lines = list(read_metrics(job.metrics))
+    assert now.elapsed_s == max(each.seconds for each in lines)
+    assert seen[0].elapsed_s == before.elapsed_s > 0
+
+
+def test_numbers_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    job = write_job(tmp_path, base_lr=0.01)
+    with MetricsFile(job.metrics) as metrics:
+        metrics.append(replace(line(1), learning_rate=0.01, loss=0.3, seconds=0.7))
+    shown = status_of(job).json()
+    assert (shown["learning_rate"], shown["loss"]) == (0.01, 0.3)
+    assert shown["samples_per_s"] == 25.7143
+    assert '"learning_rate": 0.01,' in call("status", job.path, "--json").out
 
 
 def test_running_without_a_process_is_killed(finished: FinishedJob, tmp_path: Path) -> None:
