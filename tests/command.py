@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.cli.main import main
+from tests.holding import PATIENCE_S
 
 PROGRAM = str(Path(sys.executable).with_name("caffe-batch"))
 
@@ -47,7 +48,7 @@ def spawn(*command: object, cwd: Path | None = None, **variables: str) -> Result
         capture_output=True,
         encoding="utf-8",
         errors="backslashreplace",
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from caffe_batch import runtimes
 from caffe_batch.errors import RuntimeMissingError
@@ -18,6 +20,26 @@ from caffe_batch.runtimes.installation import this_architecture
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
+
+#: Property tests: `make test` tries the same examples every time; `make test-slow` draws fresh ones
+#: (--hypothesis-profile=fresh), and what it finds becomes a fixed example. Neither fails because a
+#: machine is busy.
+hypothesis_settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.register_profile(
+    "fresh",
+    derandomize=False,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+hypothesis_settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from caffe_batch.cli.late_signals import LateSignals
 from caffe_batch.cli.options import print_notes, warnings_on_stderr
 from caffe_batch.cli.plan_options import plan_options
 from caffe_batch.cli.train_options import (
@@ -59,7 +60,8 @@ def train(
     a NET and the options of `plan`, it is planned first.
 
     Ctrl-C takes a snapshot and exits with 130, as SIGTERM and SIGUSR1 do; a second Ctrl-C stops at
-    once. SIGHUP takes a snapshot and goes on.
+    once. SIGHUP takes a snapshot and goes on. Once the last update is done, none of them keeps the
+    result from being told.
     """
     from caffe_batch import api
 
@@ -83,9 +85,10 @@ def train(
         from caffe_batch.cli.detaching import detach as go_on_in_background
 
         go_on_in_background(job.directory)
-    outcome = _run(job, quiet=quiet, runtime=found, tensorboard=tensorboard, **options)
-    print_notes(outcome.notes)
-    _print_outcome(outcome, noise_scale=options["noise_scale"])
+    with LateSignals() as late:
+        outcome = _run(job, late, quiet=quiet, runtime=found, tensorboard=tensorboard, **options)
+        print_notes(outcome.notes)
+        _print_outcome(outcome, noise_scale=options["noise_scale"])
     if outcome.state.value == "interrupted":
         sys.exit(130)
 
@@ -119,7 +122,7 @@ def _plan_first(
     return job
 
 
-def _run(job: Job, *, quiet: bool, **options: Any) -> Outcome:
+def _run(job: Job, late: LateSignals, *, quiet: bool, **options: Any) -> Outcome:
     """Train, and show it."""
     from caffe_batch.reporting.audit_view import audit_warnings
     from caffe_batch.reporting.training_view import LastingConsole, TrainingView
@@ -127,7 +130,7 @@ def _run(job: Job, *, quiet: bool, **options: Any) -> Outcome:
     warnings = audit_warnings(job.plan.audit)
     view = TrainingView(LastingConsole(stderr=True), quiet=quiet, warnings=warnings)
     with warnings_on_stderr(), view:
-        return job.train(**options, observer=view)
+        return job.train(**options, observer=(view, late))
 
 
 def _print_outcome(outcome: Outcome, *, noise_scale: bool) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -176,14 +175,12 @@ class _Relays(SignalRelay):
         """Ask all of them to stop, and let no other begin."""
         self.stop_requested = True
         for relay in self._each:
-            with suppress(ProcessLookupError):  # it ended a moment ago
-                relay.stop(number)
+            relay.stop(number)
 
     def snapshot(self, number: int) -> None:
         """Ask all of them for a snapshot."""
         for relay in self._each:
-            with suppress(ProcessLookupError):
-                relay.snapshot(number)
+            relay.snapshot(number)
 
 
 def _run_all(

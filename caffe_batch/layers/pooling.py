@@ -114,6 +114,10 @@ def _pooled_size(
     """How many windows there are on one axis, the last one reaching beyond the edge.
 
     Caffe divides in single precision; for inputs below 2^24 the rounding comes out as here.
+
+    Raises:
+        ShapeError: There is no window. (Caffe aborts where that gives a negative size. With 0 it
+            builds the net and aborts in the first pass, when it touches the empty blob.)
     """
     room = size + 2 * pad - kernel
     pooled = (-(-room // stride) if round_mode == "CEIL" else room // stride) + 1

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -140,7 +140,8 @@ class WorkerProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal to the worker's process group, if it still runs."""
         if self.running():
-            os.killpg(self.pid, number)
+            with suppress(ProcessLookupError):  # a handler may come between its end and our notice
+                os.killpg(self.pid, number)
             if number == signal.SIGKILL:
                 self._runtime.clear()
 

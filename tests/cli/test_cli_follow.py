@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from tests.command import PROGRAM, call, spawn
+from tests.holding import LONG, PATIENCE_S, Hold, is_alive, pending, wait_for
 from tests.planned_jobs import FinishedJob, write_job
-from tests.training.test_training_supervisor import is_alive, wait_for
 
-ENDLESS = 1_000_000
+#: Where the background runs here wait.
+HELD = 40
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -33,36 +33,44 @@ def status_of(job: JobDirectory) -> dict[str, object]:
     return content
 
 
-def wait_for_updates(job: JobDirectory) -> None:
-    deadline = time.monotonic() + 30
-    while not status_of(job)["update"]:
-        assert time.monotonic() < deadline, "no update was made"
-        time.sleep(0.1)
-
-
 @pytest.fixture
 def detached(tmp_path: Path) -> Iterator[JobDirectory]:
-    """An endless job that trains in the background."""
-    job = write_job(tmp_path, max_iter=ENDLESS, width=100, test_interval=1000)
+    """A job in the background that is held after its update HELD, until it is asked to stop."""
+    job = write_job(tmp_path, max_iter=LONG, test_interval=HELD)
+    hold = Hold(job, HELD)
     started = spawn(PROGRAM, "train", job.path, "--detach")
     assert started.code == 0, started.err
     pid = int(str(status_of(job)["pid"]))
     assert f"Training in the background, process {pid}.\n" in started.out
     assert f"caffe-batch train --follow {job.path}\n" in started.out
     assert f"caffe-batch stop {job.path}\n" in started.out
-    wait_for_updates(job)
+    hold.wait()
+    wait_for(lambda: status_of(job)["update"] == HELD)
     yield job
     if job.supervisor() is not None:
         os.kill(pid, signal.SIGTERM)
         call("stop", job.path)
 
 
+@contextmanager
+def following(job: JobDirectory, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """``train --follow``, which looks on already."""
+    with subprocess.Popen(
+        [PROGRAM, "train", "--follow", *options, job.path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        before = list(takewhile(lambda line: "Training on the CPU" not in line, process.stderr))
+        assert process.poll() is None, before
+        yield process
+
+
 def test_detached_and_stopped(detached: JobDirectory) -> None:
     now = status_of(detached)
     assert now["state"] == "running"
-    assert now["updates"] == ENDLESS
-    assert isinstance(now["update"], int)
-    assert now["update"] > 0
+    assert (now["update"], now["updates"]) == (HELD, LONG)
     assert os.getsid(int(str(now["pid"]))) == now["pid"]  # a session of its own
     assert now["used_bytes"]
     text = call("status", detached.path).out
@@ -76,16 +84,13 @@ def test_detached_and_stopped(detached: JobDirectory) -> None:
 
     stopped = call("stop", detached.path)
     assert stopped.code == 0, stopped.err
-    (snapshot,) = list_snapshots(detached.snapshots)
-    assert stopped.out == f"Stopped after update {snapshot.update:,}.\n"
+    assert stopped.out == f"Stopped after update {HELD}.\n"
+    assert [snapshot.update for snapshot in list_snapshots(detached.snapshots)] == [HELD]
     now = status_of(detached)
     assert (now["state"], now["pid"], now["worker_pid"]) == ("interrupted", None, None)
-    deadline = time.monotonic() + 10  # it still draws loss.png
-    while "Interrupted: " not in detached.console.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: "Interrupted: " in detached.console.read_text())  # it still draws loss.png
     said = detached.console.read_text()
-    assert f"Interrupted: {snapshot.update:,} of " in said
+    assert f"Interrupted: {HELD} of " in said
     assert "another `caffe-batch train`" not in said
 
     nothing = call("stop", detached.path)
@@ -94,27 +99,20 @@ def test_detached_and_stopped(detached: JobDirectory) -> None:
 
 
 def test_ctrl_c_only_stops_following(detached: JobDirectory) -> None:
-    with subprocess.Popen(
-        [PROGRAM, "train", "--follow", detached.path], stderr=subprocess.PIPE, text=True
-    ) as following:
-        assert following.stderr is not None
-        heard = list(takewhile(lambda line: "Training on the CPU" not in line, following.stderr))
-        following.send_signal(signal.SIGINT)
-        _, said = following.communicate(timeout=20)
-    assert following.returncode == 0, heard
+    with following(detached) as process:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, said
     assert f"No longer following; the run goes on in {detached.path}.\n" in said
     assert "Traceback" not in said
     assert status_of(detached)["state"] == "running"
 
 
 def test_following_to_the_end(detached: JobDirectory) -> None:
-    with subprocess.Popen(
-        [PROGRAM, "train", "--follow", "-q", detached.path], stdout=subprocess.PIPE, text=True
-    ) as following:
-        time.sleep(1)
+    with following(detached, "-q") as process:
         assert call("stop", detached.path).code == 0
-        said, _ = following.communicate(timeout=20)
-    assert following.returncode == 130
+        said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
     assert said.startswith("Interrupted: ")
     assert said.endswith(f"files: {detached.path}\n")
 
@@ -125,6 +123,7 @@ def test_a_second_stop_kills_a_worker_that_does_not_answer(detached: JobDirector
     first = call("stop", detached.path, "--timeout", 0.5)
     assert first.code == 4
     assert "`caffe-batch stop` again kills the worker at once" in first.err
+    wait_for(lambda: pending(worker, signal.SIGINT))  # its supervisor has taken the first
     second = call("stop", detached.path)
     assert second.code == 0, second.err
     assert not is_alive(worker)
@@ -146,15 +145,12 @@ def test_a_stop_without_a_supervisor_names_the_worker(detached: JobDirectory) ->
 
 def test_a_run_that_is_killed(detached: JobDirectory) -> None:
     now = status_of(detached)
-    with subprocess.Popen(
-        [PROGRAM, "train", "--follow", detached.path], stderr=subprocess.PIPE, text=True
-    ) as following:
-        time.sleep(1)
+    with following(detached) as process:
         for pid in (now["pid"], now["worker_pid"]):
             os.kill(int(str(pid)), signal.SIGKILL)
-        _, said = following.communicate(timeout=20)
-    assert following.returncode == 4
-    assert re.search(r"was killed at update \d+ of 1000000, or could not write its end", said)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 4
+    assert f"was killed at update {HELD} of {LONG}, or could not write its end" in said
     assert f"caffe-batch train {detached.path} goes on from its newest snapshot." in said
     assert status_of(detached)["state"] == "killed"
     assert "the last one was killed or could not write its end" in (

@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
+from tests.holding import LONG, PATIENCE_S, Hold
 from tests.planned_jobs import NET, RECORDS, write_job, write_lmdb
 
 PROGRAM = str(Path(sys.executable).with_name("caffe-batch"))
-ENDLESS = 10_000_000
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -35,12 +34,8 @@ def train(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
-
-
-def endless_job(folder: Path) -> JobDirectory:
-    return write_job(folder, max_iter=ENDLESS, width=300, test_interval=1000)
 
 
 def test_a_planned_directory(tmp_path: Path) -> None:
@@ -132,7 +127,7 @@ def test_caffe_that_fails(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    job = endless_job(tmp_path)
+    job = write_job(tmp_path)
     job.metrics.symlink_to("/dev/full")
     done = train(job.path)
     assert done.returncode == 1
@@ -142,65 +137,62 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_two_trains_on_one_directory(tmp_path: Path) -> None:
-    job = endless_job(tmp_path)
+    job = write_job(tmp_path, max_iter=LONG)
+    hold = Hold(job, 20)
     with subprocess.Popen([PROGRAM, "train", job.path, "-q"], stderr=subprocess.DEVNULL) as first:
-        wait_for_updates(job)
+        hold.wait()
         second = train(job.path)
         first.send_signal(signal.SIGTERM)
-        assert first.wait(30) == 130
+        assert first.wait(PATIENCE_S) == 130
     assert second.returncode == 1
     assert "another `caffe-batch train` runs here" in second.stderr
 
 
 def test_ctrl_c_on_a_terminal(tmp_path: Path) -> None:
-    job = endless_job(tmp_path)
+    job = write_job(tmp_path, max_iter=LONG, test_interval=20)
+    hold = Hold(job, 40)
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm", COLUMNS="80", LINES="24")
         os.execv(PROGRAM, [PROGRAM, "train", str(job.path)])
     screen = b""
     interrupted = False
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    while True:
         if select.select([terminal], [], [], 0.1)[0]:
             try:
                 screen += os.read(terminal, 1 << 16)
             except OSError:  # the other side is closed
                 break
-        if not interrupted and b"samples/s" in screen and job.metrics.stat().st_size:
+        if not interrupted and hold.reached and b"samples/s" in screen:
             os.write(terminal, b"\x03")
             interrupted = True
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
     text = screen.decode()
-    assert f" / {ENDLESS:,}" in text
+    assert f" / {LONG:,}" in text
     assert "epoch" in text
     assert any(block in text for block in "▁▂▃▄▅▆▇█")
-    (snapshot,) = list_snapshots(job.snapshots)
-    assert f"Interrupted: {snapshot.update:,} of {ENDLESS:,} updates." in text
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [40]
+    assert f"Interrupted: 40 of {LONG:,} updates." in text
     record = job.read_record()
     assert record is not None
     assert record.state is JobState.INTERRUPTED
 
 
 def test_a_terminal_that_goes_away_stops_nothing(tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=3000, width=200)
+    job = write_job(tmp_path)
+    hold = Hold(job, 20)
     with subprocess.Popen(
         [PROGRAM, "train", job.path], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
         assert process.stderr is not None
+        hold.wait()
         process.stderr.close()
-        assert process.wait(60) == 0
+        hold.release()
+        assert process.wait(PATIENCE_S) == 0
     record = job.read_record()
     assert record is not None
     assert record.state is JobState.FINISHED
-
-
-def wait_for_updates(job: JobDirectory) -> None:
-    deadline = time.monotonic() + 30
-    while not (job.metrics.exists() and job.metrics.stat().st_size):
-        assert time.monotonic() < deadline, "no update was made"
-        time.sleep(0.05)
 
 
 def test_the_runtime_can_be_named(tmp_path: Path, runtime: Runtime) -> None:

@@ -25,9 +25,9 @@ from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.holding import LONG, Hold, WhenHeld, signal_self
 from tests.planned_jobs import RECORDS, FinishedJob, write_job
 
-ENDLESS = 10_000_000
 FIXED = '"fixed"'
 
 #: The stages of :func:`grown`: up to which update, micro-batches of an update, rate.
@@ -109,18 +109,6 @@ def edit(job: JobDirectory, stage: int, before: str, after: str) -> None:
     solver.write_text(solver.read_text().replace(before, after))
 
 
-class Interrupt:
-    """An observer that interrupts this process once a condition holds."""
-
-    def __init__(self, when: Callable[[Progress], bool]) -> None:
-        self.when, self.sent = when, False
-
-    def __call__(self, progress: Progress) -> None:
-        if not self.sent and self.when(progress):
-            self.sent = True
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_the_weights_are_those_of_a_chain_by_hand(
     grown: FinishedJob, pycaffe: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -183,10 +171,10 @@ def test_each_test_is_one_line(grown: FinishedJob) -> None:
 
 
 def test_progress_is_of_all_stages(grown: FinishedJob) -> None:
-    first, last = grown.seen[0], grown.seen[-1]
+    last = grown.seen[-1]
     assert {progress.updates for progress in grown.seen} == {44}
     assert {progress.stages for progress in grown.seen} == {3}
-    assert (first.stage, last.stage) == (1, 3)
+    assert last.stage == 3
     done = [progress.update for progress in grown.seen]
     assert done == sorted(done)
     assert (last.update, last.samples, last.left_s) == (44, 20 * 18 + 14 * 30 + 10 * 48, 0)
@@ -195,20 +183,35 @@ def test_progress_is_of_all_stages(grown: FinishedJob) -> None:
     assert training == sorted(training)  # the display doesn't start again with a stage
 
 
+def test_progress_tells_the_stage_of_the_moment(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(
+        tmp_path, lr_policy=FIXED, max_iter=20,
+        later=[{"max_iter": 30, "iter_size": 5}, {"max_iter": 40, "iter_size": 8}],
+    )  # fmt: skip
+    holds = [Hold(job, 2, iter_size=k, stage=n) for n, k in ((1, 3), (2, 5), (3, 8))]
+    told: list[int] = []
+
+    def observe(progress: Progress) -> None:
+        if len(told) < len(holds) and holds[len(told)].reached:
+            holds[len(told)].release()
+            told.append(progress.stage)
+
+    train(job, runtime, observer=observe)
+    assert told == [1, 2, 3]
+
+
 def test_interrupted_in_a_later_stage(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(
-        tmp_path, lr_policy=FIXED, max_iter=12, width=300, test_interval=1000,
-        later=[
-            {"max_iter": ENDLESS, "iter_size": 5},
-            {"max_iter": 2 * ENDLESS, "iter_size": 8},
-        ],
+        tmp_path, lr_policy=FIXED, max_iter=12,
+        later=[{"max_iter": LONG, "iter_size": 5}, {"max_iter": 2 * LONG, "iter_size": 8}],
     )  # fmt: skip
-    outcome = train(job, runtime, observer=Interrupt(lambda progress: progress.update >= 20))
-    stopped = outcome.update
-    assert (outcome.state, outcome.updates) == (JobState.INTERRUPTED, 2 * ENDLESS)
-    assert stopped >= 20
-    edit(job, 2, str(ENDLESS), str(stopped + 4))
-    edit(job, 3, str(2 * ENDLESS), str(stopped + 9))
+    stopped = 20
+    hold = Hold(job, stopped - 12, iter_size=5, stage=2)
+    outcome = train(job, runtime, observer=WhenHeld(hold, signal_self(signal.SIGINT)))
+    assert (outcome.state, outcome.updates) == (JobState.INTERRUPTED, 2 * LONG)
+    assert outcome.update == stopped
+    edit(job, 2, str(LONG), str(stopped + 4))
+    edit(job, 3, str(2 * LONG), str(stopped + 9))
     outcome = train(job, runtime)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, stopped + 9)
     assert [(a.stage, a.first_update, a.last_update) for a in record_of(job).attempts] == [
@@ -223,15 +226,16 @@ def test_interrupted_in_a_later_stage(runtime: Runtime, tmp_path: Path) -> None:
 
 def test_interrupted_in_the_first_stage(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(
-        tmp_path, lr_policy=FIXED, max_iter=ENDLESS, width=300, test_interval=1000,
-        later=[{"max_iter": 2 * ENDLESS, "iter_size": 5}],
+        tmp_path, lr_policy=FIXED, max_iter=LONG,
+        later=[{"max_iter": 2 * LONG, "iter_size": 5}],
     )  # fmt: skip
-    outcome = train(job, runtime, observer=Interrupt(lambda progress: progress.update >= 10))
-    stopped = outcome.update
-    assert outcome.state is JobState.INTERRUPTED
+    stopped = 10
+    hold = Hold(job, stopped)
+    outcome = train(job, runtime, observer=WhenHeld(hold, signal_self(signal.SIGINT)))
+    assert (outcome.state, outcome.update) == (JobState.INTERRUPTED, stopped)
     assert [attempt.stage for attempt in record_of(job).attempts] == [1]
-    edit(job, 1, str(ENDLESS), str(stopped))  # the snapshot is now the end of the stage
-    edit(job, 2, str(2 * ENDLESS), str(stopped + 5))
+    edit(job, 1, str(LONG), str(stopped))  # the snapshot is now the end of the stage
+    edit(job, 2, str(2 * LONG), str(stopped + 5))
     outcome = train(job, runtime)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, stopped + 5)
     assert [attempt.stage for attempt in record_of(job).attempts] == [1, 2]
@@ -243,7 +247,15 @@ def test_a_stop_at_the_bound_of_two_stages(runtime: Runtime, tmp_path: Path) -> 
         tmp_path, lr_policy=FIXED, max_iter=10, test_interval=10,
         later=[{"max_iter": 20, "iter_size": 5}],
     )  # fmt: skip
-    outcome = train(job, runtime, observer=Interrupt(lambda progress: progress.update == 10))
+    asked = False
+
+    def interrupt(progress: Progress) -> None:
+        nonlocal asked
+        if progress.update == 10 and not asked:  # its worker is about to end, or has ended
+            asked = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = train(job, runtime, observer=interrupt)
     assert (outcome.state, outcome.update, outcome.updates) == (JobState.INTERRUPTED, 10, 20)
     record = record_of(job)
     assert (record.state, record.updates_done) == (JobState.INTERRUPTED, 10)
@@ -262,7 +274,8 @@ def test_a_stage_without_the_snapshot_before(runtime: Runtime, tmp_path: Path) -
 
     def remove(progress: Progress) -> None:
         for snapshot in list_snapshots(job.snapshots):
-            snapshot.state.unlink()
+            if snapshot.record.exists():  # it has been checked
+                snapshot.state.unlink()
 
     with pytest.raises(TrainingError, match=r"at update 10 of 20: .*stage 1 left no snapshot"):
         train(job, runtime, observer=remove)
@@ -270,8 +283,8 @@ def test_a_stage_without_the_snapshot_before(runtime: Runtime, tmp_path: Path) -
 
 
 def test_a_worker_that_does_not_listen_yet_can_be_stopped(tmp_path: Path) -> None:
-    script = tmp_path / "sleep.py"
-    script.write_text("import time; time.sleep(60)")
+    script = tmp_path / "deaf.py"
+    script.write_text("import signal; signal.pause()")
     relay = SignalRelay()
     relay.stop(signal.SIGINT)  # before there is a worker
     worker = WorkerProcess(

@@ -203,7 +203,7 @@ def plain_nets(draw: st.DrawFn) -> str:
     return make(kind, "", draw(shapes))
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(nets=st.lists(operand_nets() | plain_nets(), min_size=40, max_size=60, unique=True))
 def test_any_axis_agrees_with_caffe(pycaffe: Callable[..., str], nets: list[str]) -> None:
     assert disagreements(pycaffe, nets) == []

@@ -141,7 +141,6 @@ def labelled(draw: st.DrawFn) -> str:
 
 @settings(
     max_examples=3,
-    deadline=None,
     phases=(Phase.generate,),  # each try costs a process: a failing list is printed, not shrunk
     suppress_health_check=list(HealthCheck),
 )

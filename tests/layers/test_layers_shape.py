@@ -289,7 +289,6 @@ any_net = st.one_of(
 
 @settings(
     max_examples=3,
-    deadline=None,
     phases=(Phase.generate,),  # each try costs a process: a failing list is printed, not shrunk
     suppress_health_check=list(HealthCheck),
 )

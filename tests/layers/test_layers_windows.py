@@ -292,7 +292,6 @@ def pyramid_nets(draw: Any) -> str:
 
 @settings(
     max_examples=4,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
 )
 @given(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, product
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.planning.schedule.spacing import Stretch, spaced_tests
@@ -36,7 +36,6 @@ def when_tested(run: Sequence[Stretch], intervals: Sequence[int]) -> list[int]:
     ]
 
 
-@settings(deadline=None)
 @given(lengths)
 def test_every_bound_is_tested_once(parts: list[tuple[int, Fraction]]) -> None:
     run = stretches(parts)
@@ -46,7 +45,6 @@ def test_every_bound_is_tested_once(parts: list[tuple[int, Fraction]]) -> None:
     assert tested == sorted(set(tested))
 
 
-@settings(deadline=None)
 @given(lengths)
 def test_none_tests_more_than_twice_as_often(parts: list[tuple[int, Fraction]]) -> None:
     run = stretches(parts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_batch import prototxt
@@ -28,7 +28,7 @@ NETS = messages(NetParameter)
 SOLVERS = messages(SolverParameter)
 
 # A slow machine is no failure.
-SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 NEWLINES = st.sampled_from(["\n", " ", "\r\n", " # comment\r\n"])
 
 # Pieces of text that a mutation may put anywhere.
@@ -46,7 +46,6 @@ def serialized(kind: type[Message], text: str) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-@SETTINGS
 @given(NETS | SOLVERS)
 def test_writing_and_reading_gives_the_same_message(message: Message) -> None:
     expected = message.SerializeToString(deterministic=True)
@@ -80,7 +79,6 @@ def put(message: Any, path: Path, value: Any) -> None:
         setattr(message, path[-1], value)
 
 
-@SETTINGS
 @given(NETS | SOLVERS, st.data(), NEWLINES)
 def test_an_edit_of_the_text_is_the_edit_of_the_message(
     message: Message, data: st.DataObject, newline: str
@@ -97,7 +95,6 @@ def test_an_edit_of_the_text_is_the_edit_of_the_message(
     assert serialized(type(message), document.text) == message.SerializeToString(deterministic=True)
 
 
-@SETTINGS
 @given(NETS, NETS, NEWLINES)
 def test_fields_set_in_the_text_are_those_of_the_message(
     message: NetParameter, other: NetParameter, newline: str
@@ -129,7 +126,7 @@ def mutated(text: str, seed: int) -> str:
 MUTATED = st.builds(mutated, st.builds(prototxt.write, NETS), st.integers(0, 2**32))
 
 
-@settings(SETTINGS, max_examples=300)
+@settings(max_examples=300)
 @given(MUTATED | st.text(st.sampled_from([*"ab1.e-:{}[]<>,;#'\"\\ \n", "é"])), st.booleans())
 def test_any_text_is_a_message_or_an_error_of_ours(text: str, allow_unknown_fields: bool) -> None:
     source = Source(text, "net.prototxt")
@@ -140,7 +137,6 @@ def test_any_text_is_a_message_or_an_error_of_ours(text: str, allow_unknown_fiel
             prototxt.upgrade_net(net)
 
 
-@SETTINGS
 @given(st.binary() | st.builds(NetParameter.SerializeToString, NETS), st.data())
 def test_any_file_is_a_net_or_an_error_of_ours(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject

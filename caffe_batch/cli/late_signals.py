@@ -1,0 +1,63 @@
+"""A program that has trained tells its result, whatever signal comes before it has done so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caffe_batch.training.progress import Progress
+
+#: Those that mean something to a training: it has handlers of its own while it runs.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class LateSignals:
+    """Handlers around a training, the drawing of its loss and the telling of its result.
+
+    It is an observer of the training. Before its first call, each signal acts as it would without
+    it. After the training there is nothing left to save or to stop: signals change nothing, but a
+    second SIGINT ends the program.
+
+    Raises:
+        KeyboardInterrupt: In the body, for a second SIGINT after the training.
+    """
+
+    def __init__(self) -> None:
+        self._trains = self._interrupted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> LateSignals:
+        if threading.current_thread() is threading.main_thread():  # no other may have handlers
+            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self, progress: Progress) -> None:
+        """The training runs, so what is handled here from now on has come after it."""
+        self._trains = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        before = self._before[number]
+        if self._trains:
+            if number == signal.SIGINT and self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted |= number == signal.SIGINT
+        elif callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL:
+            signal.signal(number, before)
+            os.kill(os.getpid(), number)
