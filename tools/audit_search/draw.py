@@ -624,8 +624,8 @@ def hinge(g: Grower) -> DrawnLayer:
 
 def multinomial(g: Grower) -> DrawnLayer:
     bottom, top = g.flat(g.draw.choice((2, 3, 4, 5))), g.name("t")
-    if g.often(0.8):
-        g.append(DrawnLayer(g.name("l"), "Softmax", (bottom,), (top,)))
+    kind = "Softmax" if g.often(0.7) else "Sigmoid"
+    if g.append(DrawnLayer(g.name("l"), kind, (bottom,), (top,))):
         bottom = top
     return layer((bottom, g.labels(g.blobs[bottom].shape[1])), g.name("t"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, TrainingError
 from caffe_batch.experiments import verify as experiment
-from caffe_batch.experiments.comparison import Verification, judge
+from caffe_batch.experiments.comparison import TOLERANCE, Verification, judge
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.audit.audit import audit
@@ -23,6 +24,11 @@ from caffe_batch.runtimes import Runtime
 from tools.audit_search.nets import Case
 
 SERVER = Path(__file__).resolve().parent / "server.py"
+
+#: How far weights and made-up samples are moved, relatively, to see what rounding can do.
+JOLT = 1e-6
+#: How much more than a jolt's an error may be.
+MARGIN = 10
 
 
 class Outcome(str, Enum):
@@ -40,6 +46,8 @@ class Outcome(str, Enum):
     CAFFE = "refused by Caffe"
     #: The whole batch gives numbers that are none in its first update.
     NOT_FINITE = "not finite"
+    #: What differs is rounding: a jolt of 1e-6 does as much.
+    ROUNDING = "rounding"
 
 
 @dataclass(frozen=True)
@@ -66,20 +74,24 @@ class Bench:
         self.folder = folder
         self.server = server
         self.controls = False
+        self.jolts = False
 
     def judge(self, case: Case) -> Judged:
         """Runs a case."""
+        rounding = False
         try:
             found = self.measure(case)
             if judge(found).promised and not judge(found).held:
                 self.controls = True
                 found = self.measure(case)
+                self.jolts = True
+                rounding = _within(found, self.measure(case))
         except TrainingError as error:
             return Judged(Outcome.CAFFE, str(error).splitlines()[0])
         except CaffeBatchError as error:
             return Judged(Outcome.REFUSED, str(error).splitlines()[0])
         finally:
-            self.controls = False
+            self.controls = self.jolts = False
         verdict = judge(found)
         causes = tuple(
             dict.fromkeys(
@@ -94,6 +106,8 @@ class Bench:
         if not verdict.promised:
             return Judged(Outcome.NO_PROMISE, verdict.sentence, worst, causes)
         outcome = Outcome.TRUE if verdict.held else Outcome.FALSE
+        if rounding and not verdict.held:
+            outcome = Outcome.ROUNDING
         return Judged(outcome, verdict.sentence, worst, causes)
 
     def measure(self, case: Case) -> Verification:
@@ -127,6 +141,9 @@ class Bench:
         variants = [v for v in settings["variants"] if not v["disturbance"] or self.controls]
         if not self.controls:
             variants = variants[:2]
+        if self.jolts:
+            copied = shutil.copytree(variants[0]["folder"], folder / "jolt")
+            variants[1] = {**variants[0], "folder": str(copied), "jolt": JOLT}
         given = {**settings, "variants": variants, "result": str(result)}
         status = self._request({"cwd": str(directory), "log": str(folder / "log")}, given)
         if status or not result.exists():
@@ -143,6 +160,19 @@ class Bench:
         requests.write(json.dumps({**request, "settings": settings}) + "\n")
         requests.flush()
         return int(answers.readline() or "255")
+
+
+def _within(found: Verification, jolted: Verification) -> bool:
+    """Whether nothing differs by more than a jolt makes it differ."""
+
+    def errors(of: Verification) -> list[float]:
+        losses = (of.first_losses.errors, of.losses.errors)
+        every = (of.gradient, *losses, of.weights, of.averages)
+        return [each.compensated for each in every]
+
+    least = (TOLERANCE, TOLERANCE, *[found.tolerance] * 3)
+    pairs = zip(errors(found), errors(jolted), least, strict=True)
+    return all(error <= max(tolerated, MARGIN * jolt) for error, jolt, tolerated in pairs)
 
 
 def _undisturbed(found: dict[str, Any], variants: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -67,6 +67,32 @@ def once(draw):
     return cached
 
 
+def jolted(start):
+    """Starts a run; where the variant asks for it, its weights and samples are moved a little."""
+
+    def started(caffe, solver_file, settings, variant):
+        run = start(caffe, solver_file, settings, variant)
+        if "jolt" in variant:
+            random = np.random.RandomState(3)
+
+            def moved(values):
+                return values * (1 + variant["jolt"] * random.standard_normal(np.shape(values)))
+
+            for _, _, blob in run.blobs():
+                blob.data[...] = moved(blob.data)
+
+            def jolt(layer):
+                for feed in settings["feeds"] if not layer else ():
+                    if feed["kind"] == "uniform":
+                        blob = run.net.blobs[feed["top"]]
+                        blob.data[...] = moved(blob.data)
+
+            run.net.before_forward(jolt)
+        return run
+
+    return started
+
+
 def serve(worker, request):
     """Measures in this (forked) process; never returns."""
     status = 1
@@ -91,7 +117,7 @@ def main(path):
     worker = {"__name__": "verify_worker"}
     with open(path) as file:
         exec(compile(file.read(), path, "exec"), worker)  # noqa: S102  # its own file
-    worker["in_child"] = direct
+    worker["in_child"], worker["start"] = direct, jolted(worker["start"])
     caffe.set_mode_cpu()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
