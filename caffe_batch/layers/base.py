@@ -221,7 +221,12 @@ class Coupling:
         decay: What is left of its moving averages after a pass; None without any.
         carries: Whether a pass goes on from where the pass before ended.
         selects: Whether it picks samples by where they stand in the batch.
-        overwrites: Whether each pass overwrites the gradient of its parameters, not adds to it.
+        overwrites: Parameters whose gradient each pass overwrites instead of adding to it.
+        rereads: Whether its Backward, working in place, reads the gradient that comes in again
+            after it has written the one that goes out, which then isn't in proportion to it.
+        scribbles: Bottoms in whose gradient its Forward leaves numbers of its own, which its
+            Backward replaces.
+        lasting: Tops that are filled once and then hold for all passes.
         quota: Samples of one kind that each batch has to have (WindowData's foreground).
     """
 
@@ -238,7 +243,10 @@ class Coupling:
     decay: float | None = None
     carries: bool = False
     selects: bool = False
-    overwrites: bool = False
+    overwrites: tuple[int, ...] = ()
+    rereads: bool = False
+    scribbles: tuple[int, ...] = ()
+    lasting: tuple[int, ...] = ()
     quota: int | None = None
 
 

@@ -35,8 +35,10 @@ class Eltwise(Rule):
         return site.bottoms[:1]
 
     def coupling(self, site: Site) -> Coupling:
+        """A product computes its derivative where the gradient of bottom 0 will be."""
         summed = site.settings.operation == "SUM"
-        return Coupling(linear=summed, affine=summed)
+        product = site.settings.operation == "PROD"
+        return Coupling(linear=summed, affine=summed, rereads=product)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EltwiseSettings = site.settings

@@ -74,7 +74,10 @@ class DummyData(Rule):
         return tuple(filled(shape, filler) for shape, filler in zip(shapes, fillers, strict=True))
 
     def coupling(self, site: Site) -> Coupling:
-        return Coupling(draws=any(filler != "constant" for filler in _fillers(site)))
+        constant = [filler == "constant" for filler in _fillers(site)]
+        return Coupling(
+            draws=not all(constant), lasting=tuple(i for i, once in enumerate(constant) if once)
+        )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         if mode == "gpu":

@@ -5,6 +5,8 @@ Source: hinge_loss_layer.cpp, multinomial_logistic_loss_layer.cpp, loss_layer.cp
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Coupling,
@@ -29,7 +31,7 @@ class HingeLoss(Loss):
         return ((),)
 
     def coupling(self, site: Site) -> Coupling:
-        return _mean_over_samples(site)
+        return replace(_mean_over_samples(site), scribbles=(0,))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return _on_the_host(site, mode, scratch=("bottom0.diff",))

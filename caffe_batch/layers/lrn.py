@@ -10,7 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, without_buffers
+from caffe_batch.layers.base import (
+    Buffer,
+    Coupling,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    all_but_first,
+    count,
+    without_buffers,
+)
 
 #: The largest local_size across channels that cuDNN takes (cudnn.h, CUDNN_LRN_MAX_N).
 CUDNN_LRN_MAX_SIZE = 16
@@ -35,6 +46,14 @@ class LRN(Rule):
         if len(site.bottoms[0]) != 4:
             raise ShapeError(f"LRN needs an input of 4 axes (N, C, H, W), not {site.bottoms[0]}")
         return site.bottoms
+
+    def coupling(self, site: Site) -> Coupling:
+        """Across channels, the CPU's Backward computes powers where the bottom's gradient will be.
+
+        The GPU's kernel doesn't, but reads in place what its neighbours may have overwritten.
+        """
+        across = site.settings.norm_region != "WITHIN_CHANNEL"
+        return Coupling(joint=all_but_first(site), rereads=across)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: LRNSettings = site.settings

@@ -107,6 +107,10 @@ class Exponential(Neuron):
             )
         return site.bottoms
 
+    def coupling(self, site: Site) -> Coupling:
+        """Log computes its derivative where the bottom's gradient will be."""
+        return Coupling(rereads=self.type == "Log")
+
 
 @dataclass(frozen=True, slots=True)
 class PowerSettings:
@@ -116,14 +120,16 @@ class PowerSettings:
 
 
 class Power(Neuron):
+    """Its Backward computes the derivative where the bottom's gradient will be, even a constant."""
+
     type = "Power"
     message = "power_param"
     settings = PowerSettings
 
     def coupling(self, site: Site) -> Coupling:
         s: PowerSettings = site.settings
-        affine = s.power == 1
-        return Coupling(linear=affine and s.shift == 0, affine=affine)
+        affine, constant = s.power == 1, s.power * s.scale == 0
+        return Coupling(linear=affine and s.shift == 0, affine=affine, rereads=not constant)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: PowerSettings = site.settings

@@ -28,7 +28,7 @@ class Parameter(Rule):
 
     def coupling(self, site: Site) -> Coupling:
         """Its top is the parameter: what the layer behind writes as the top's gradient stays."""
-        return Coupling(overwrites=True)
+        return Coupling(overwrites=(0,), lasting=(0,))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(shares=(("top0.data", "param0.data"), ("top0.diff", "param0.diff")))

@@ -5,7 +5,7 @@ The blob is a parameter, or the second bottom. Source: scale_layer.cpp, .cu; bia
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
@@ -78,6 +78,13 @@ class Bias(Rule):
 
 
 class Scale(Rule):
+    """Sums up the gradient of its operand in two steps, over what follows and what goes before.
+
+    Where nothing goes before (at batch_size 1, as a rule), the first step writes straight into the
+    gradient of a learned operand, and so overwrites what the passes before have left there. A
+    single number is added up all the same, unless the input is one as well.
+    """
+
     type = "Scale"
     message = "scale_param"
     settings = ScaleSettings
@@ -96,7 +103,10 @@ class Scale(Rule):
         return (*scale, filled(_operand(site), s.bias_filler)) if s.bias_term else scale
 
     def coupling(self, site: Site) -> Coupling:
-        return _coupling(site, bias=site.settings.bias_term)
+        coupling = _coupling(site, bias=site.settings.bias_term)
+        outer, size, inner = _parts(site)
+        overwritten = len(site.bottoms) == 1 and outer == 1 and (size > 1 or inner == 1)
+        return replace(coupling, overwrites=(0,) if overwritten else ())
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ScaleSettings = site.settings

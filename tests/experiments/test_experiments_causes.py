@@ -85,6 +85,8 @@ def recurrent(cont: str, layer_type: str = "LSTM") -> str:
 
 IP = inner_product()
 HIDDEN = inner_product(outputs=6, name="h")
+CONV = layer("Convolution", "data", "c", 'convolution_param { num_output: 6 kernel_size: 3 '
+             'weight_filler { type: "xavier" } }')  # fmt: skip
 CLIPPED = SOLVER + "clip_gradients: 0.05\n"
 IGNORE = "loss_param { ignore_label: 3 normalization: %s }"
 #: Random targets, two in turn, and marks of sequences that never begin.
@@ -280,6 +282,95 @@ CASES: dict[str, Case] = {
         INPUT + IP + LOSS
         + layer("Parameter", "", "w", "param { lr_mult: 0 } parameter_param { shape { dim: 3 } }")
         + layer("Power", "w", "p", "power_param { shift: 1 power: 2 } loss_weight: 0.5"),
+        Cause.LOSS_NORMALIZATION,
+    ),
+    # What layers overwrite
+    "scale at batch_size 1": different(
+        INPUT + HIDDEN + layer("Scale", "h", "s") + inner_product("s") + LOSS,
+        Cause.OVERWRITTEN_GRADIENT, options={"batch_size": 1},
+    ),
+    "scale over time": different(
+        inputs("3 5 7", "3 5 7") + layer("Scale", "a", "s", "scale_param { axis: 0 }")
+        + layer("Reshape", "s", "p", "reshape_param { shape { dim: -1 dim: 7 } }")
+        + layer("Reshape", "b", "q", "reshape_param { shape { dim: -1 dim: 7 } }")
+        + layer("EuclideanLoss", "p q", "loss")
+        + data("DummyData", "dummy_data_param { shape { dim: 3 dim: 5 } }", tops='top: "cont"')
+        + layer("RNN", "a cont", "r", "recurrent_param { num_output: 2 }"),
+        Cause.OVERWRITTEN_GRADIENT,
+    ),
+    **{
+        f"{kind} in place": different(
+            INPUT + HIDDEN + layer(kind, "h", "h", settings).replace('name: "h"', 'name: "n"')
+            + inner_product("h") + LOSS,
+            Cause.SPOILED_GRADIENT,
+        )
+        for kind, settings in {
+            "Power": "power_param { scale: 2 }", "Log": "log_param { shift: 9 }",
+        }.items()
+    },
+    "square in place": different(
+        INPUT + HIDDEN + layer("Power", "h", "h", "power_param { power: 2 }").replace(
+            'name: "h"', 'name: "n"') + inner_product("h") + LOSS,
+        Cause.SPOILED_GRADIENT,
+    ),
+    "LRN in place": different(
+        INPUT + CONV + layer("LRN", "c", "c").replace('name: "c"', 'name: "n"')
+        + inner_product("c") + LOSS,
+        Cause.SPOILED_GRADIENT,
+    ),
+    "product in place": different(
+        INPUT + HIDDEN + inner_product(outputs=6, name="i")
+        + layer("Eltwise", "h i", "h", "eltwise_param { operation: PROD }").replace(
+            'name: "h"', 'name: "n"') + inner_product("h") + LOSS,
+        Cause.SPOILED_GRADIENT,
+    ),
+    "hinge of no weight": different(
+        INPUT + IP + LOSS + layer("HingeLoss", "ip label", "near", "loss_weight: 0"),
+        Cause.SPOILED_GRADIENT,
+    ),
+    "hinge of no weight behind a Reshape": different(
+        INPUT + IP + LOSS + layer("Reshape", "ip", "r", "reshape_param { shape { dim: 0 dim: 4 } }")
+        + layer("HingeLoss", "r label", "near", "loss_weight: 0"),
+        Cause.SPOILED_GRADIENT,
+    ),
+    "a weight in place": different(
+        INPUT + IP + layer("TanH", "ip", "ip", "loss_weight: 0.3").replace(
+            'name: "ip"', 'name: "n"'),
+        Cause.OVERWRITTEN_LOSS_WEIGHT,
+    ),
+    "a weight behind a layer in place": different(
+        INPUT + IP + layer("TanH", "ip", "ip").replace('name: "ip"', 'name: "n"')
+        + layer("Flatten", "ip", "flat", "loss_weight: 0.3"),
+        Cause.OVERWRITTEN_LOSS_WEIGHT,
+    ),
+    "a constant in place": different(
+        INPUT + IP + data(
+            "DummyData", "dummy_data_param { shape { dim: 4 } data_filler { value: 0.7 } }",
+            tops='top: "k"')
+        + layer("Exp", "k", "k").replace('name: "k"', 'name: "n"')
+        + layer("Scale", "ip k", "s", "scale_param { axis: 1 }")
+        + layer("SoftmaxWithLoss", "s label", "loss"),
+        Cause.OVERWRITTEN_DATA,
+    ),
+    # Layers that look as if they did
+    "scale of one number at batch_size 1": exact(
+        INPUT + HIDDEN + layer("Scale", "h", "s", "scale_param { num_axes: 0 }")
+        + inner_product("s") + LOSS,
+        Cause.LOSS_NORMALIZATION, options={"batch_size": 1},
+    ),
+    "bias at batch_size 1": exact(
+        INPUT + HIDDEN + layer("Bias", "h", "s") + inner_product("s") + LOSS,
+        Cause.LOSS_NORMALIZATION, options={"batch_size": 1},
+    ),
+    "neurons in place": exact(
+        INPUT + HIDDEN + "".join(
+            layer(kind, "h", "h").replace('name: "h"', f'name: "{kind}"')
+            for kind in ("ReLU", "TanH", "ELU", "Exp", "Sigmoid", "BNLL", "Swish", "PReLU", "Clip")
+        ) + inner_product("h") + LOSS,
+        Cause.LOSS_NORMALIZATION,
+    ),
+    "a hinge beside another loss": exact(
+        INPUT + IP + LOSS + layer("HingeLoss", "ip label", "near", "loss_weight: 0.5"),
         Cause.LOSS_NORMALIZATION,
     ),
     # Layers that don't

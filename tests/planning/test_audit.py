@@ -240,9 +240,14 @@ def test_batch_norm_with_known_statistics_is_exact(audited: Auditor) -> None:
     assert training(audited(DATA + IP + BN % "use_global_stats: true" + LOSS % "")) == {}
 
 
-def test_batch_norm_that_nothing_trains_is_no_cause(audited: Auditor) -> None:
-    aside = 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "aside" }'
-    assert training(audited(DATA + aside + IP + LOSS % "")) == {}
+def test_batch_norm_that_no_loss_depends_on_has_its_averages(audited: Auditor) -> None:
+    aside = 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "aside" %s }'
+    assert training(audited(DATA + aside % "" + IP + LOSS % "")) == {
+        (Cause.BATCH_NORM_STATISTICS, "bn"): "different",
+        (Cause.BATCH_NORM_AVERAGE, "bn"): "compensated",
+    }
+    known = aside % "batch_norm_param { use_global_stats: true }"
+    assert training(audited(DATA + known + IP + LOSS % "")) == {}
 
 
 def test_dropout_and_random_inputs(audited: Auditor) -> None:
@@ -268,7 +273,7 @@ def test_dropout_and_random_inputs(audited: Auditor) -> None:
          "where they stand in the batch"),
         ('layer { name: "m" type: "BatchReindex" bottom: "ip" bottom: "label" top: "m" }',
          "where they stand in the batch"),
-        ('layer { name: "m" type: "Scale" bottom: "ip" top: "m" scale_param { axis: 0 } }',
+        ('layer { name: "m" type: "Bias" bottom: "ip" top: "m" bias_param { axis: 0 } }',
          "a value for each sample"),
         ('layer { name: "m" type: "Slice" bottom: "ip" top: "m" top: "n" slice_param { axis: 0 } }',
          "doesn't follow the batch size"),
@@ -283,6 +288,70 @@ def test_layers_that_mix_samples(audited: Auditor, layers: str, why: str) -> Non
     found = audited(DATA + more + IP + layers + loss)
     assert training(found) == {(Cause.MIXED_SAMPLES, "m"): "different"}
     assert why in found[Cause.MIXED_SAMPLES, "m"].explanation
+
+
+# What layers overwrite; test_experiments_causes.py measures each
+
+SCALE = 'layer { name: "s" type: "Scale" bottom: "ip" top: "s" scale_param { %s } }'
+
+
+@pytest.mark.parametrize(
+    ("settings", "b", "overwritten"),
+    [
+        ("", 1, True),
+        ("bias_term: true", 1, True),
+        ("", 2, False),
+        ("num_axes: 0", 1, False),  # a single number, which is added up
+    ],
+)
+def test_scale_overwrites_what_nothing_goes_before(
+    audited: Auditor, settings: str, b: int, overwritten: bool
+) -> None:
+    found = training(audited(DATA + IP + SCALE % settings + LOSS.replace('"ip"', '"s"') % "", b=b))
+    assert found == ({(Cause.OVERWRITTEN_GRADIENT, "s"): "different"} if overwritten else {})
+
+
+def test_a_scale_that_is_given_or_frozen_is_not_overwritten(audited: Auditor) -> None:
+    frozen = SCALE.replace('"Scale"', '"Scale" param { lr_mult: 0 }')
+    assert training(audited(DATA + IP + frozen % "" + LOSS.replace('"ip"', '"s"') % "", b=1)) == {}
+
+
+def test_a_batch_size_of_2_is_offered_where_scale_overwrites(audited: Auditor) -> None:
+    net = DATA + IP + SCALE % "" + LOSS.replace('"ip"', '"s"') % ""
+    offer = audited(net, b=1)[Cause.OVERWRITTEN_GRADIENT, "s"].offer
+    assert offer == "A batch_size of 2 or more adds up."
+
+
+def test_what_weighs_on_a_gradient_that_others_overwrite(audited: Auditor) -> None:
+    """The Reshape shares the memory of its gradient with the blob that the ReLU works in."""
+    relu = 'layer { name: "relu" type: "ReLU" bottom: "ip" top: "ip" }'
+    flat = """layer { name: "r" type: "%s" bottom: "ip" top: "r" loss_weight: 0.1 %s }"""
+    shaped = flat % ("Reshape", "reshape_param { shape { dim: 0 dim: -1 } }")
+    weighs: dict[str, list[str | None]] = {
+        shaped: ["r"], flat % ("Flatten", ""): ["r"], flat % ("Concat", ""): ["r"],
+        flat % ("TanH", ""): [],
+    }  # fmt: skip
+    for layers, names in weighs.items():
+        found = audited(DATA + IP + relu + layers)
+        assert [n for c, n in found if c is Cause.OVERWRITTEN_LOSS_WEIGHT] == names
+    found = audited(DATA + IP + shaped)  # nothing in place
+    assert Cause.OVERWRITTEN_LOSS_WEIGHT not in {cause for cause, _ in found}
+
+
+def test_scribbles_matter_where_a_gradient_is_read(audited: Auditor) -> None:
+    hinge = 'layer { name: "h" type: "HingeLoss" bottom: "%s" bottom: "label" %s top: "h" %s }'
+
+    def spoiled(more: str, net: str = "") -> bool:
+        return (Cause.SPOILED_GRADIENT, "h") in audited(net + DATA + IP + LOSS % "" + more)
+
+    assert spoiled(hinge % ("ip", "", "loss_weight: 0"))
+    shaped = """layer { name: "r" type: "Reshape" bottom: "ip" top: "r"
+      reshape_param { shape { dim: 0 dim: 4 } } }"""
+    assert spoiled(shaped + hinge % ("r", "", "loss_weight: 0"))
+    assert spoiled(hinge % ("ip", "propagate_down: false propagate_down: false", ""))
+    assert not spoiled(hinge % ("ip", "", "loss_weight: 0.1"))
+    assert not spoiled(hinge % ("data", "", "loss_weight: 0"))
+    assert not spoiled(hinge % ("ip", "", "loss_weight: 0"), net="force_backward: true")
 
 
 def test_blobs_put_together_along_the_batch_and_taken_apart_again(audited: Auditor) -> None:

@@ -73,21 +73,27 @@ def jolted(start):
     def started(caffe, solver_file, settings, variant):
         run = start(caffe, solver_file, settings, variant)
         if "jolt" in variant:
-            random = np.random.RandomState(3)
+            by, seed = variant["jolt"]
+            random = np.random.RandomState(seed)
 
             def moved(values):
-                return values * (1 + variant["jolt"] * random.standard_normal(np.shape(values)))
+                return values * (1 + by * random.standard_normal(np.shape(values)))
 
             for _, _, blob in run.blobs():
                 blob.data[...] = moved(blob.data)
 
+            sources = {
+                number: [run.net._blobs[top] for top in run.net._top_ids(number)]
+                for number in range(len(run.net.layers))
+                if not len(run.net._bottom_ids(number))
+            }
+
             def jolt(layer):
-                for feed in settings["feeds"] if not layer else ():
-                    if feed["kind"] == "uniform":
-                        blob = run.net.blobs[feed["top"]]
+                for blob in sources.get(layer, ()):
+                    if (blob.data != np.round(blob.data)).any():
                         blob.data[...] = moved(blob.data)
 
-            run.net.before_forward(jolt)
+            run.net.after_forward(jolt)
         return run
 
     return started

@@ -25,6 +25,7 @@ from caffe_batch.net.samples import SampleFlow, Summed
 from caffe_batch.planning.audit.both_sizes import BothSizes
 from caffe_batch.planning.audit.data_order import finding_of_order
 from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Scope, Verdict
+from caffe_batch.planning.audit.overwriting import of_overwriting
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.solver.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
 
@@ -162,6 +163,8 @@ def _windows(split: BothSizes, flow: SampleFlow) -> Finding:
 def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
     layer, coupling = flow.small.layer, flow.coupling
+    if layer.type == "BatchNorm":  # its averages run on, whether a loss depends on it or not
+        yield from _batch_norm(split, flow)
     if not flow.trains:
         return
     if flow.small.rule is UNKNOWN:
@@ -177,17 +180,6 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         )  # fmt: skip
     if coupling.draws and layer.bottoms:
         yield _draws(flow, "its draws")
-    if coupling.overwrites and any(flow.small.site.param_need) and split.iter_size > 1:
-        yield Finding(
-            Cause.OVERWRITTEN_GRADIENT, layer.name, Verdict.DIFFERENT,
-            f"Each pass overwrites the gradient of its parameter instead of adding to it: of the "
-            f"{split.iter_size} passes of an update the last one counts, divided by "
-            f"{split.iter_size}.",
-            offer="A batch_size that takes the update in one pass, or the parameter in a layer "
-            "that adds up, such as Bias or Scale.",
-        )  # fmt: skip
-    if layer.type == "BatchNorm":
-        yield from _batch_norm(split, flow)
     if coupling.carries:
         yield Finding(
             Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
@@ -370,7 +362,7 @@ def _of_log(split: BothSizes) -> Iterator[Finding]:
 
 
 #: What each layer is asked.
-_JUDGES: tuple[Judge, ...] = (_of_data, _of_literal, _of_layer, _of_loss)
+_JUDGES: tuple[Judge, ...] = (_of_data, _of_literal, _of_layer, of_overwriting, _of_loss)
 
 
 def _refuse(finding: Finding, refused: Collection[Cause]) -> Finding:

@@ -10,6 +10,7 @@ from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.net.blob_memory import BlobMemory
 from caffe_batch.net.graph import Net, Node
 from caffe_batch.net.samples import Rows, SampleFlow, Samples, Summed, follow
 from caffe_batch.planning.edits.changes import Change
@@ -65,6 +66,11 @@ class BothSizes:
     def flows(self) -> tuple[SampleFlow, ...]:
         """What becomes of the samples, layer by layer."""
         return follow(self.small, self._whole[0], self._whole[1])
+
+    @cached_property
+    def blob_memory(self) -> BlobMemory:
+        """Which blobs of the small net lie in the same memory."""
+        return BlobMemory(self.small)
 
     @property
     def summed_parts(self) -> int:

@@ -1,0 +1,107 @@
+"""Which blobs of a net lie in the same memory, and which layers write there.
+
+A layer in place has one blob as bottom and top; Split, Reshape, Flatten, a Concat of one bottom, a
+Slice with one top and others give a blob the memory of another one (their rules say which side).
+Backward replaces what stands in a gradient, and a gradient that several layers write and read in
+one pass is theirs in turn, from the last layer to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from caffe_batch.errors import ShapeError
+from caffe_batch.layers.base import Memory
+from caffe_batch.net.graph import Net, Node
+
+
+class BlobMemory:
+    """The memory of the blobs of a net, on the CPU.
+
+    Attributes:
+        data: For each blob, a number that it shares with all blobs in the same memory.
+        diff: The same for the gradients.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self._nodes = net.nodes
+        self._touched = [_touched(node) for node in net.nodes]
+        shares = list(self._shares())
+        self.data = _groups(len(net.blobs), shares, "data")
+        self.diff = _groups(len(net.blobs), shares, "diff")
+
+    def readers_and_writers(self, group: int) -> Iterator[tuple[Node, bool, bool]]:
+        """Layers whose Backward reads or writes a gradient, in the order in which they do.
+
+        Args:
+            group: A number of ``diff``.
+
+        Yields:
+            The layer, whether it reads it (as the gradient of a top), and whether it writes there
+            (as that of a bottom).
+        """
+        for node, memory in zip(reversed(self._nodes), reversed(self._touched), strict=True):
+            if not node.site.backward:
+                continue
+            reads = any(self.diff[top] == group for top in node.tops)
+            writes = any(
+                self.diff[blob] == group and f"bottom{i}.diff" in memory.backward
+                for i, blob in enumerate(node.bottoms)
+            )
+            if reads or writes:
+                yield node, reads, writes
+
+    def writers_of_data(self, group: int) -> Iterator[Node]:
+        """Layers whose Forward writes values into a memory, from the first to the last.
+
+        Args:
+            group: A number of ``data``.
+        """
+        for node, memory in zip(self._nodes, self._touched, strict=True):
+            if any(
+                self.data[blob] == group and f"top{i}.data" in memory.forward
+                for i, blob in enumerate(node.tops)
+            ):
+                yield node
+
+    def _shares(self) -> Iterator[tuple[str, int, int]]:
+        """Side and two blobs for each pointer that a layer sets."""
+        for node, memory in zip(self._nodes, self._touched, strict=True):
+            back = memory.backward_shares if node.site.backward else ()
+            for one, other in (*memory.shares, *back):
+                (blob, side), (same, _) = _blob(node, one), _blob(node, other)
+                if blob is not None and same is not None:
+                    yield side, blob, same
+
+
+def _touched(node: Node) -> Memory:
+    try:
+        return node.rule.memory(node.site, "cpu")
+    except ShapeError:  # Caffe will refuse to train it
+        return Memory()
+
+
+def _blob(node: Node, side: str) -> tuple[int | None, str]:
+    """The blob of a net that a side of a layer's belongs to, if any, and data or diff."""
+    owner, _, which = side.rpartition(".")
+    for word, blobs in (("bottom", node.bottoms), ("top", node.tops)):
+        number = owner.removeprefix(word)
+        if number != owner and number.isdigit():
+            return blobs[int(number)], which
+    return None, which
+
+
+def _groups(blobs: int, shares: Iterable[tuple[str, int, int]], side: str) -> list[int]:
+    """For each blob the smallest one that it shares memory with."""
+    group = list(range(blobs))
+
+    def root(blob: int) -> int:
+        while group[blob] != blob:
+            blob = group[blob]
+        return blob
+
+    for which, one, other in shares:
+        if which == side:
+            low, high = sorted((root(one), root(other)))
+            group[high] = low
+    return [root(blob) for blob in range(blobs)]
