@@ -13,6 +13,7 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
     Coupling,
+    Labels,
     Memory,
     Mode,
     Rule,
@@ -58,6 +59,13 @@ class Accuracy(Rule):
             divisor=count(labels),
             by_labels=(0, 1) if s.ignore_label is not None else (1,),
         )
+
+    def labels(self, site: Site) -> Labels | None:
+        """The scores by class are counted up where the label says."""
+        s: AccuracySettings = site.settings
+        predictions = site.bottoms[0]
+        classes = predictions[axis_index(s.axis, predictions)]
+        return Labels(1, classes, s.ignore_label, writes=site.tops == 2)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")

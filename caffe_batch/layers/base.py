@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, Literal
 
@@ -198,6 +198,27 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """A bottom whose values a layer takes for numbers of classes, or for probabilities.
+
+    No release build of Caffe checks them: a value outside reads, and where ``writes`` is set
+    writes, memory beside the array.
+
+    Attributes:
+        bottom: Which bottom.
+        classes: Whole numbers from 0 to ``classes - 1`` are taken; None for probabilities, which
+            go from 0 to 1.
+        ignore: A value that the layer passes over, or None.
+        writes: Whether a value outside makes this layer, in this net, write to other memory.
+    """
+
+    bottom: int
+    classes: int | None
+    ignore: int | None = None
+    writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Coupling:
     """How a layer couples the samples of a batch in training.
 
@@ -265,6 +286,10 @@ class Rule(ABC):
         forced_bottoms: Whether ``force_backward`` may ask for the gradient of each bottom
             (Layer::AllowForceBackward); bottoms past the end: True.
         fixed_parameters: Whether Caffe refuses an lr_mult other than 0 (BatchNorm's statistics).
+        carries: Whether every value of its tops is one of a bottom's, in the same order within
+            each top.
+        other_messages: What Caffe reads of the layer beside ``message`` and what ``settings``
+            names.
         fills_parameters: Whether SetUp gives its parameters values, and so memory on the host.
     """
 
@@ -278,6 +303,8 @@ class Rule(ABC):
     forced_bottoms: tuple[bool, ...] = ()
     fixed_parameters: bool = False
     fills_parameters: bool = True
+    carries: bool = False
+    other_messages: tuple[str, ...] = ()
 
     @abstractmethod
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -310,6 +337,19 @@ class Rule(ABC):
     def coupling(self, site: Site) -> Coupling:
         """How it couples samples: unless overridden, it works on all but the first axis at once."""
         return Coupling(joint=all_but_first(site))
+
+    def labels(self, site: Site) -> Labels | None:
+        """The bottom that it takes labels from; None for most types."""
+        return None
+
+    def messages(self) -> frozenset[str]:
+        """The messages (``data_param``, ...) that Caffe reads of a layer of this type.
+
+        It skips all others in silence.
+        """
+        settings = fields(self.settings) if self.settings is not None else ()
+        named = {each.metadata.get("message", self.message) or each.name for each in settings}
+        return frozenset(name for name in (*named, self.message, *self.other_messages) if name)
 
     def inner(self, site: Site) -> Inner | None:
         """The net that a recurrent layer unrolls inside itself; None for all other types."""

@@ -35,6 +35,7 @@ class ConcatSettings:
 
 class Concat(Rule):
     type = "Concat"
+    carries = True
     message = "concat_param"
     settings = ConcatSettings
     bottoms = (1, None)
@@ -76,6 +77,7 @@ class SliceSettings:
 
 class Slice(Rule):
     type = "Slice"
+    carries = True
     message = "slice_param"
     settings = SliceSettings
     tops = (1, None)

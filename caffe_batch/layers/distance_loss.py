@@ -52,6 +52,7 @@ class ContrastiveLoss(Loss):
     """Pairs of samples, and a label a pair: similar or not. All as (N, C), (N, C), (N)."""
 
     type = "ContrastiveLoss"
+    message = "contrastive_loss_param"
     bottoms = (3, 3)
     forced_bottoms = (True, True, False)
 

@@ -8,6 +8,7 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
     Coupling,
+    Labels,
     Memory,
     Mode,
     Rule,
@@ -50,6 +51,12 @@ class Embed(Rule):
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling()
+
+    def labels(self, site: Site) -> Labels | None:
+        """Backward adds to the row of the weights that the index says."""
+        s: EmbedSettings = site.settings
+        writes = site.phase == "TRAIN" and site.backward and site.param_need[0]
+        return Labels(0, s.input_dim, writes=writes)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EmbedSettings = site.settings

@@ -87,6 +87,7 @@ class HDF5Output(Rule):
     """
 
     type = "HDF5Output"
+    message = "hdf5_output_param"
     bottoms = (2, 2)
     tops = (0, 0)
 

@@ -10,11 +10,13 @@ from dataclasses import replace
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Coupling,
+    Labels,
     Memory,
     Mode,
     Shape,
     Site,
     all_but_first,
+    count,
     four_axes,
     refuse_gradient,
 )
@@ -25,6 +27,7 @@ class HingeLoss(Loss):
     """It computes in the diff of bottom 0, in every phase."""
 
     type = "HingeLoss"
+    other_messages = ("hinge_loss_param",)
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         check_batch(*site.bottoms)
@@ -32,6 +35,10 @@ class HingeLoss(Loss):
 
     def coupling(self, site: Site) -> Coupling:
         return replace(_mean_over_samples(site), scribbles=(0,))
+
+    def labels(self, site: Site) -> Labels | None:
+        """Forward changes a sign where the label says, in the diff of bottom 0."""
+        return Labels(1, count(site.bottoms[0][1:]), writes=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return _on_the_host(site, mode, scratch=("bottom0.diff",))
@@ -48,6 +55,11 @@ class MultinomialLogisticLoss(Loss):
 
     def coupling(self, site: Site) -> Coupling:
         return _mean_over_samples(site)
+
+    def labels(self, site: Site) -> Labels | None:
+        """Backward writes the gradient where the label says."""
+        writes = site.phase == "TRAIN" and site.backward
+        return Labels(1, count(site.bottoms[0][1:]), writes=writes)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return _on_the_host(site, mode, scratch=())

@@ -25,6 +25,7 @@ class MemoryData(Rule):
 
     type = "MemoryData"
     message = "memory_data_param"
+    other_messages = ("transform_param",)
     settings = MemoryDataSettings
     bottoms = (0, 0)
     tops = (2, 2)

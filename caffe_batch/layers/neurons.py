@@ -84,6 +84,7 @@ class Threshold(Neuron):
     """Has no Backward: Caffe stops if one is asked for."""
 
     type = "Threshold"
+    message = "threshold_param"
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_backward(site, self.type)
@@ -142,6 +143,7 @@ class Power(Neuron):
 
 class Dropout(Neuron):
     type = "Dropout"
+    message = "dropout_param"
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling(draws=site.phase == "TRAIN")
@@ -166,6 +168,7 @@ class Swish(Neuron):
     """
 
     type = "Swish"
+    message = "swish_param"
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         size = count(site.bottoms[0])
@@ -185,7 +188,9 @@ NEURONS: tuple[Neuron, ...] = (
     EngineNeuron("ReLU", "relu_param"),
     EngineNeuron("Sigmoid", "sigmoid_param"),
     EngineNeuron("TanH", "tanh_param"),
-    *(Neuron(name) for name in ("BNLL", "ELU", "Clip")),
+    Neuron("BNLL"),
+    Neuron("ELU", "elu_param"),
+    Neuron("Clip", "clip_param"),
     Exponential("Exp", "exp_param", BaseSettings),
     Exponential("Log", "log_param", BaseSettings),
     AbsVal(),

@@ -33,6 +33,7 @@ class FlattenSettings:
 
 class Flatten(Rule):
     type = "Flatten"
+    carries = True
     message = "flatten_param"
     settings = FlattenSettings
 
@@ -73,6 +74,7 @@ class Reshape(Rule):
     """
 
     type = "Reshape"
+    carries = True
     message = "reshape_param"
     settings = ReshapeSettings
 

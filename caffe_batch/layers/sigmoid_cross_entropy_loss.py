@@ -13,6 +13,7 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
     Coupling,
+    Labels,
     Memory,
     Mode,
     Shape,
@@ -43,6 +44,9 @@ class SigmoidCrossEntropyLoss(Loss):
             site.settings, default="BATCH_SIZE", outer=data[0], inner=count(data[1:])
         )
         return Coupling(divisor=divisor, by_labels=(0,) if by_labels else ())
+
+    def labels(self, site: Site) -> Labels | None:
+        return Labels(1, None, site.settings.ignore_label)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the targets")

@@ -19,6 +19,7 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
     Coupling,
+    Labels,
     Memory,
     Mode,
     Shape,
@@ -64,6 +65,10 @@ class SoftmaxWithLoss(Loss):
     def coupling(self, site: Site) -> Coupling:
         return _coupling(site)
 
+    def labels(self, site: Site) -> Labels | None:
+        """Backward subtracts 1 where the label says."""
+        return _labels(site, writes=site.phase == "TRAIN" and site.backward)
+
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")
         data = site.bottoms[0]
@@ -96,6 +101,11 @@ def _coupling(site: Site) -> Coupling:
         site.settings, default="VALID", outer=count(data[:axis]), inner=count(data[axis + 1 :])
     )
     return Coupling(joint=(axis,), divisor=divisor, by_labels=(0,) if by_labels else ())
+
+
+def _labels(site: Site, *, writes: bool) -> Labels:
+    data, s = site.bottoms[0], site.settings
+    return Labels(1, data[axis_index(s.axis, data)], s.ignore_label, writes)
 
 
 def _softmax_by_cudnn(site: Site, memory: Memory) -> Memory:
@@ -145,6 +155,9 @@ class InfogainLoss(Loss):
 
     def coupling(self, site: Site) -> Coupling:
         return _coupling(site)
+
+    def labels(self, site: Site) -> Labels | None:
+        return _labels(site, writes=False)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")

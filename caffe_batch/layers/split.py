@@ -13,6 +13,7 @@ class Split(Rule):
     """The tops share the bottom's data; each has its own diff, which Backward adds up."""
 
     type = "Split"
+    carries = True
     tops = (1, None)
 
     def shape(self, site: Site) -> tuple[Shape, ...]:

@@ -16,6 +16,7 @@ class TileSettings:
 
 class Tile(Rule):
     type = "Tile"
+    carries = True
     message = "tile_param"
     settings = TileSettings
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Shape
+from caffe_batch.net.data.blob_file import text
 from caffe_batch.net.data.database import Database, open_database, sample
 from caffe_batch.net.data.extras import MissingExtraError
 from caffe_batch.net.data.findings import Level, Place
@@ -67,7 +68,7 @@ class _Reader:
             if not self.found.sizes:
                 return  # what can't be read of the first record is told as such
             self.found.read += 1
-            if self.found.read % _STEP == 0:
+            if self.found.read % _STEP == 0 or self.found.read == database.records:
                 self.task.progress(source, self.found.read, database.records)
 
     def datum(self, datum: caffe_pb2.Datum, place: Place) -> None:
@@ -96,7 +97,7 @@ class _Reader:
             found.tally.add(
                 Level.ERROR,
                 "short",
-                f"it has {len(values):,} values for {_text(shape)}; Caffe reads beyond their end",
+                f"it has {len(values):,} values for {text(shape)}; Caffe reads beyond their end",
                 place,
             )
         elif self.of_data:
@@ -118,7 +119,3 @@ class _Reader:
 
 def _only_channels(wanted: Wanted) -> bool:
     return len(wanted.region) == 1 and wanted.region[0][0] == 0
-
-
-def _text(shape: Shape) -> str:
-    return " x ".join(map(str, shape))

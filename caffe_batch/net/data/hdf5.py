@@ -13,6 +13,7 @@ from typing import Any
 
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Shape, count
+from caffe_batch.net.data.blob_file import text
 from caffe_batch.net.data.extras import extra
 from caffe_batch.net.data.findings import Level, Place
 from caffe_batch.net.data.listing import read_words
@@ -97,7 +98,7 @@ class _File:
                 found.tally.add(
                     Level.ERROR if more else Level.REMARK,
                     "shape",
-                    f"a row of {top!r} is {_text(shape[1:])}, and {_text(expected)} in the first "
+                    f"a row of {top!r} is {text(shape[1:])}, and {text(expected)} in the first "
                     f"file; Caffe reads it as the latter, {what}",
                     self.place,
                     "All files of a list need rows of one shape.",
@@ -172,7 +173,3 @@ class _File:
             row = start + int(np.unravel_index(flat, values.shape)[0])
             value = float(values.flat[flat])
             found.see(wanted, value, Place(self.place.file, record=f"row {row}"))
-
-
-def _text(shape: Shape) -> str:
-    return " x ".join(map(str, shape)) or "a number"

@@ -85,10 +85,10 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
             continue  # told as an empty line
         try:
             size = image_size(find(settings.root_folder + line.name))
-        except MissingExtraError:
+        except MissingExtraError as missing:
             if not resized:
                 raise
-            found.sizes.setdefault((channels, settings.new_height, settings.new_width), place)
+            found.note = f"The images of {settings.source!r} aren't looked at: {missing.message}."
             break
         except InputError as error:
             if index == 0 and not resized:
@@ -99,7 +99,7 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
                 size = settings.new_height, settings.new_width
             found.sizes.setdefault((channels, *size), place)
         found.read = count
-        if count % _STEP == 0:
+        if count % _STEP == 0 or count == len(chosen):
             task.progress(settings.source, count, len(chosen))
     if resized:
         found.shapes = ((channels, settings.new_height, settings.new_width),)
@@ -146,6 +146,8 @@ def _check_lines(lines: Sequence[Line], found: Survey, task: Task, source: str) 
 
 def _advice(line: Line) -> str | None:
     """Why a path is probably not the one that was meant."""
+    if "\t" in line.name:
+        return "A blank parts PATH and LABEL, no tab."
     if line.name != line.name.strip() or not line.written:
         return "PATH and LABEL have exactly one blank between them, and none before or behind."
-    return "A blank parts PATH and LABEL, no tab." if "\t" in line.name else None
+    return None

@@ -56,7 +56,7 @@ def _read_list(path: Path) -> bytes:
             )
         with path.open("rb") as file:
             start = file.read(PREFIX_BYTES)
-            found = _what_else(start)
+            found = what_else(start)
             if found is not None:
                 raise InputError(
                     f"{path} is no readable list of files: it is {found}",
@@ -74,11 +74,13 @@ def _kind(path: Path) -> str:
     return "a named pipe" if path.is_fifo() else "a device"
 
 
-def _what_else(start: bytes) -> str | None:
-    """What a file is that begins so, or None if that may be a list."""
+def what_else(start: bytes, *, binary: bool = False) -> str | None:
+    """What a file is that begins so, or None if that may be a list, or any binary file."""
     for signature, name in _SIGNATURES.items():
         if start.startswith(signature):
             return name
+    if binary:
+        return None
     if b"\0" in start:
         return "a binary file"
     if max(map(len, start.split(b"\n"))) > LONGEST_LINE:

@@ -62,6 +62,7 @@ class Survey:
         file_rows: HDF5 alone: rows of the largest file.
         extremes: Of the values that were asked for.
         tally: What is wrong with it.
+        note: What could not be looked at, in a sentence; may be empty.
     """
 
     records: int = 0
@@ -71,6 +72,7 @@ class Survey:
     file_rows: int | None = None
     extremes: dict[Wanted, Extremes] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    note: str = ""
 
     def see(self, wanted: Wanted, value: float, place: Place) -> None:
         """Take in a value that was asked for."""

@@ -1,0 +1,70 @@
+"""The shape of the one blob in a file: a mean image, an infogain matrix.
+
+Source: blob.cpp (FromProto, LegacyShape). Only tags and lengths are read: a wrong file may be
+gigabytes.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from caffe_batch.errors import InputError
+from caffe_batch.layers.base import Shape
+from caffe_batch.net.data.listing import what_else
+from caffe_batch.prototxt.wire import DamagedMessageError, WireMessage, open_message
+from caffe_batch.schema import caffe_pb2
+
+_OLD_AXES = ("num", "channels", "height", "width")
+
+
+def blob_shape(path: Path) -> Shape:
+    """The shape of the blob that a file holds.
+
+    Raises:
+        InputError: It is no BlobProto, or has another number of values than its shape says.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"{path} is no file")
+        with path.open("rb") as file:
+            known = what_else(file.read(16), binary=True)
+        if known is not None:
+            raise InputError(
+                f"{path} is no BlobProto: it is {known}",
+                hint="Caffe's compute_image_mean writes mean files; caffe.io has array_to_blobproto"
+                " for arrays.",
+            )
+        with open_message(path) as message:
+            shape, values = _read(message)
+    except DamagedMessageError as damage:
+        raise InputError(f"{path} is no BlobProto: {damage}") from damage
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
+    if values != prod(shape):
+        raise InputError(f"{path} has {values:,} values for the shape {text(shape)}")
+    return shape
+
+
+def _read(message: WireMessage) -> tuple[Shape, int]:
+    """The shape, and how many values there are."""
+    proto = caffe_pb2.BlobProto.DESCRIPTOR
+    old = [list(message.numbers(proto, name)) for name in _OLD_AXES]
+    if any(old):
+        shape: Shape = tuple(values[-1] if values else 0 for values in old)
+    else:
+        shape = tuple(
+            size
+            for part in message.messages(proto, "shape")
+            for size in part.packed_numbers(caffe_pb2.BlobShape.DESCRIPTOR, "dim")
+        )
+    counts = (
+        sum(part.size for part in message.messages(proto, name)) // size
+        for name, size in (("data", 4), ("double_data", 8))
+    )
+    return shape, max(counts)
+
+
+def text(shape: Shape) -> str:
+    """A shape for a sentence."""
+    return " x ".join(map(str, shape)) or "a number"
