@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     "templates_dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Your own templates, looked in before those that come with caffe-batch.",
+    help="Your own templates, searched before those that come with caffe-batch.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write to FILE, as a whole or not at all; without it, to stdout.",
+    help="Write to FILE, completely or not at all; the default is stdout.",
 )
-@click.option("--list", "list_templates", is_flag=True, help="List the templates and leave.")
-@click.option("--variables", is_flag=True, help="Describe TEMPLATE's variables and leave.")
+@click.option("--list", "list_templates", is_flag=True, help="List the templates and exit.")
+@click.option("--variables", is_flag=True, help="Describe TEMPLATE's variables and exit.")
 @json_option
 def render(
     template: str | None,
@@ -53,8 +53,8 @@ def render(
 ) -> None:
     """Write the net or solver that TEMPLATE makes.
 
-    TEMPLATE is a name from --list, or the path of a Jinja2 file. A variable that is missing or
-    that the template doesn't know is an error, and so is a text that Caffe couldn't read.
+    TEMPLATE is a name from --list, or the path of a Jinja2 file. A missing or unknown variable is
+    an error, and so is a result that Caffe couldn't read.
     """
     from caffe_batch import api, files
 
@@ -79,20 +79,22 @@ def render(
 
 
 def read_assignments(texts: Sequence[str]) -> dict[str, str]:
-    """Values by name from ``NAME=VALUE``.
+    """The values by name, from texts of the form ``NAME=VALUE``.
 
     Raises:
-        InputError: Not of that form, or a name twice.
+        InputError: A text has another form, or a name occurs twice.
     """
     values: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise InputError(
-                f"-D {text!r} is not of the form NAME=VALUE", hint="For instance -D batch_size=64."
+                f"-D {text!r} is not of the form NAME=VALUE", hint="For example -D batch_size=64."
             )
         if name in values:
-            raise InputError(f"-D sets {name} twice", hint="Give it once; lists have commas.")
+            raise InputError(
+                f"-D sets {name} twice", hint="Give it once; lists are written with commas."
+            )
         values[name] = value
     return values
 
@@ -115,8 +117,8 @@ def _print_variables(template: Template, as_json: bool) -> None:
 def _variable_json(variable: Variable) -> dict[str, object]:
     return {
         "name": variable.name,
-        "type": str(variable.kind),
-        "choices": list(variable.kind.choices),
+        "type": str(variable.type),
+        "choices": list(variable.type.choices),
         "default": variable.default,
         "description": variable.description,
     }
@@ -126,7 +128,7 @@ def _variable_row(variable: Variable) -> tuple[str, str]:
     from caffe_batch.rendering import show
 
     default = "" if variable.default is None else f" = {show(variable.default)}"
-    return f"{variable.name}{default}", f"{variable.description} [{variable.kind}]".lstrip()
+    return f"{variable.name}{default}", f"{variable.description} [{variable.type}]".lstrip()
 
 
 def _print_columns(rows: Sequence[tuple[str, str]]) -> None:

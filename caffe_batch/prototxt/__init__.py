@@ -1,4 +1,4 @@
-"""Prototxt files: read, upgraded, edited in place, written. Knows nothing of nets."""
+"""Reads, upgrades, edits in place and writes prototxt files. Knows nothing about nets."""
 
 from caffe_batch.prototxt.document import Document, Path, path_text
 from caffe_batch.prototxt.editing import Edit, edit_net

@@ -1,4 +1,4 @@
-"""Edits a prototxt in place: only the characters of the value that changes."""
+"""Edits a prototxt in place, changing only the characters of the values concerned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe_batch.prototxt.messages import fill
 from caffe_batch.prototxt.syntax import Block, Field, Listing, Scalar, Source, parse
 from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
 
-#: Names of fields, each repeated one followed by which of its entries, from 0:
+#: Names of fields; that of a repeated field is followed by the index of an entry, from 0:
 #: ``("layer", 3, "data_param", "batch_size")``, ``("test_iter", 0)``.
 Path = tuple[str | int, ...]
 
@@ -22,7 +22,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def path_text(path: Path) -> str:
-    """A path as people write it.
+    """A path as it is shown to people.
 
     >>> path_text(("layer", 3, "data_param", "batch_size"))
     'layer[3].data_param.batch_size'
@@ -31,21 +31,21 @@ def path_text(path: Path) -> str:
 
 
 class Document(Generic[AnyMessage]):
-    """The text of a net or solver, read and edited by the paths of its message.
+    """The text of a net or solver, whose fields are read and edited by their paths.
 
-    Comments, order, layout, line endings and a byte-order mark stay as they are. Fields that the
-    message type lacks may be there; they stay as well.
+    Comments, order, layout, line endings and a byte-order mark stay as they are, and so do fields
+    that the message type doesn't have.
 
     Attributes:
         text: The text as edited so far.
-        path: What messages call the file, or None.
+        path: The file's name in messages, or None.
     """
 
     def __init__(self, text: str, message_type: type[AnyMessage], path: str | None = None) -> None:
         """Parses a text.
 
         Raises:
-            PrototxtError: The text breaks the syntax; names line and column.
+            PrototxtError: A syntax error; the message names line and column.
         """
         self.path = path
         self._type = message_type
@@ -57,31 +57,31 @@ class Document(Generic[AnyMessage]):
         return self._source.text
 
     def message(self) -> AnyMessage:
-        """The message that the text stands for, in its own syntax; fields of a fork are left out.
+        """The message in the text, in the text's own syntax, without fields of a fork.
 
         Raises:
-            PrototxtError: A field takes no such value, is given twice or is missing.
+            PrototxtError: A field can't hold its value, is given twice or is missing.
         """
         message = self._type()
         fill(message, self._tree, self._source, allow_unknown_fields=True)
         return message
 
     def has(self, path: Path) -> bool:
-        """Whether the field is given; of a repeated one without an index, whether it has any."""
+        """Whether the field is given; if it is repeated and has no index, whether it has any entry."""
         place = self._find(path)
         return not place.rest and (place.index or 0) < len(place.given)
 
     def count(self, path: Path) -> int:
-        """How many entries a repeated field has; of others 1 or 0."""
+        """The number of entries of a repeated field; 1 or 0 for any other."""
         place = self._find(path)
         return 0 if place.rest else len(place.given)
 
     def get(self, path: Path) -> Any:
-        """The value of a field as its message gives it: the default if it is not given.
+        """The value of a field as the message has it: the default if it isn't given.
 
         Raises:
             PrototxtError: The path names a message, an entry beyond the last, or nothing; or the
-                text there is no value of that field.
+                field can't hold the value in the text.
         """
         place = self._find(path)
         rule = self._leaf(place)[1]
@@ -93,30 +93,30 @@ class Document(Generic[AnyMessage]):
         return rule.default
 
     def position(self, path: Path) -> tuple[int, int]:
-        """Line and column, from 1, of a field that is given."""
+        """Line and column, both from 1, of a field that is given."""
         return self._source.position(self._given(path)[0].start)
 
     def set(self, path: Path, value: Any) -> None:
-        """Sets a field, as :meth:`update` does."""
+        """Sets one field, as :meth:`update` does."""
         self.update([(path, value)])
 
     def update(self, changes: Iterable[tuple[Path, Any]]) -> None:
-        """Sets fields one after the other.
+        """Sets fields, one after the other.
 
-        Where the field is given only its value changes. Else it gets a line behind the last field
-        of its message (or a place on the same line, if the message is written on one), and
-        missing messages around it are made. The entry after the last of a repeated field is
-        appended. A change fails as a whole: on an error the text stays as it was.
+        If the field is given, only its value changes. Otherwise it gets a line after the last field
+        of its message (or a place on the same line, if the message is written on one line), and
+        missing messages around it are added. Setting the entry after the last of a repeated field
+        appends it. The changes are all made or none: on an error the text stays as it was.
 
         Raises:
-            PrototxtError: A path that names no single value, or a value that its field can't hold.
+            PrototxtError: A path doesn't name a single value, or a field can't hold its value.
         """
         before = self._source, self._tree
         pending: dict[tuple[Any, ...], layout.Splice] = {}
         try:
             for path, value in changes:
                 place = self._find(path)
-                if place.key in pending:  # it builds on a change not made yet
+                if place.key in pending:  # it depends on a change not made yet
                     self._apply(pending.values())
                     pending.clear()
                     place = self._find(path)
@@ -127,7 +127,7 @@ class Document(Generic[AnyMessage]):
             raise
 
     def remove(self, path: Path) -> None:
-        """Takes out a field or an entry, with its line if nothing else stands there.
+        """Removes a field or an entry, and its line if nothing else is on it.
 
         Raises:
             PrototxtError: It isn't there.
@@ -146,7 +146,7 @@ class Document(Generic[AnyMessage]):
         names, rule = self._leaf(place)
         number = place.index or 0
         if rule.repeated and isinstance(path[-1], str):
-            raise self._error(f"{path_text(path)} is a list", hint="Name an entry by its index.")
+            raise self._error(f"{path_text(path)} is a list", hint="Name an entry by index.")
         if number > len(place.given):
             raise self._error(
                 f"there is no {path_text(path)}: {place.rule.name} has {len(place.given)} entries"
@@ -167,7 +167,7 @@ class Document(Generic[AnyMessage]):
         )
 
     def _find(self, path: Path) -> _Place:
-        """Walks as far as the text goes."""
+        """Follows a path as far as the text has it."""
         block, steps = self._tree, path
         message: Any = self._type.DESCRIPTOR
         while True:
@@ -189,7 +189,7 @@ class Document(Generic[AnyMessage]):
             block, message = inner, rule.message
 
     def _step(self, message: Any, steps: Path, path: Path) -> tuple[FieldRule, int | None, Path]:
-        """The rule of the field that the steps begin with, its index, and the steps after it."""
+        """The rule of the first field among the steps, its index, and the steps after it."""
         name, rest = steps[0] if steps else "", steps[1:]
         known = field_rules(message)
         if name not in known:
@@ -202,14 +202,16 @@ class Document(Generic[AnyMessage]):
         if rule.repeated and rest:
             step, rest = rest[0], rest[1:]
             if not isinstance(step, int) or step < 0:
-                raise self._error(f"{path_text(path)}: {name} is a list, {step!r} is no index")
+                raise self._error(
+                    f"{path_text(path)}: {name} is a list, and {step!r} is not an index"
+                )
             index = step
         if rest and rule.message is None:
-            raise self._error(f"{path_text(path)}: {name} is a single value, without fields")
+            raise self._error(f"{path_text(path)}: {name} is a single value and has no fields")
         return rule, index, rest
 
     def _leaf(self, place: _Place) -> tuple[list[str], FieldRule]:
-        """The fields to make below a place, and the rule of the last."""
+        """The fields to add below a place, and the rule of the last one."""
         names, rule, steps = [], place.rule, place.rest
         while steps:
             rule, index, steps = self._step(rule.message, steps, place.rest)
@@ -239,13 +241,13 @@ class Document(Generic[AnyMessage]):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """How far a path could be walked.
+    """How far the text has a path.
 
     Attributes:
-        block: The innermost message on the path that is there.
+        block: The innermost message on the path that exists.
         rule: The next field on the path.
         index: Which of its entries; None if the path doesn't say.
-        given: Its entries that are there, each with the field that holds it.
+        given: Its existing entries, each with the field that holds it.
         rest: The steps below it. If there are any, the entry itself is missing.
     """
 
@@ -257,6 +259,6 @@ class _Place:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for changes that touch the same place in the text."""
+        """Equal for changes that affect the same place in the text."""
         number = self.index or 0
         return (self.block.start, self.rule.name, number if number < len(self.given) else None)

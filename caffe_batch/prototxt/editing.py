@@ -1,4 +1,4 @@
-"""Edits a net's file by the layers of the net, whatever syntax the file is in."""
+"""Edits the file of a net in terms of the net's layers, whatever syntax the file is in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caffe_batch.schema.caffe_pb2 import (
     V1LayerParameter,
 )
 
-# Fields that V1 and current layers both have, under one name.
+# Fields that V1 and current layers have under the same name.
 _UNCHANGED = (
     field_rules(V1LayerParameter.DESCRIPTOR).keys() & field_rules(LayerParameter.DESCRIPTOR).keys()
 )
@@ -29,10 +29,10 @@ class Edit:
     """One value to set in a net.
 
     Attributes:
-        layer: Which layer of the net in current syntax, from 0; None for a field of the net.
-        path: From that layer on: ``("data_param", "batch_size")``, ``("loss_weight", 0)``,
+        layer: Index of the layer in the net in current syntax; None for a field of the net.
+        path: Relative to that layer: ``("data_param", "batch_size")``, ``("loss_weight", 0)``,
             ``("input_param", "shape", 0, "dim", 0)``.
-        value: Number, string, bool, or name of an enum value.
+        value: A number, string, bool, or the name of an enum value.
     """
 
     layer: int | None
@@ -43,17 +43,17 @@ class Edit:
 def edit_net(text: str, edits: Iterable[Edit], *, path: str | None = None) -> str:
     """The text of a net with some values changed and everything else as it was.
 
-    The file stays in its own syntax: the batch size of a layer is written to ``batch_size`` or to
-    ``batchsize``, an Input layer that stands for ``input_dim`` is edited there.
+    The file keeps its syntax: a layer's batch size is written to ``batch_size`` or ``batchsize``,
+    and an edit of the Input layer that ``input_dim`` becomes is written to ``input_dim``.
 
     Args:
         text: The net, in any syntax.
-        edits: What to change; layers count as in the upgraded net.
-        path: What error messages call the file.
+        edits: What to change; layers are numbered as in the upgraded net.
+        path: The file's name in error messages.
 
     Raises:
-        PrototxtError: The text is no net, an edit names nothing, its field can't hold the value,
-            or the syntax of the file has no place for it.
+        PrototxtError: The text isn't a net, an edit names nothing that exists, its field can't
+            hold the value, or the file's syntax has no place for it.
     """
     document = Document(text, NetParameter, path)
     net, edits = document.message(), list(edits)
@@ -67,7 +67,7 @@ def edit_net(text: str, edits: Iterable[Edit], *, path: str | None = None) -> st
 
 
 def _holds(net: NetParameter, edit: Edit) -> bool:
-    """Whether the value arrived where the edit wants it, after the upgrade of the new text."""
+    """Whether the value is where the edit wants it once the new text is upgraded."""
     here: Any = net if edit.layer is None else net.layer[edit.layer]
     for step in edit.path:
         if isinstance(step, str):
@@ -81,7 +81,7 @@ def _holds(net: NetParameter, edit: Edit) -> bool:
 
 
 def _source_path(edit: Edit, net: NetParameter, upgraded: UpgradedNet, path: str | None) -> Path:
-    """Where the value of an edit stands in the file."""
+    """The path of an edit's value in the file."""
     if edit.layer is None:
         return edit.path
     if not 0 <= edit.layer < len(upgraded.origins):
@@ -105,7 +105,7 @@ def _source_path(edit: Edit, net: NetParameter, upgraded: UpgradedNet, path: str
 
 
 def _input_path(path: Path, net: NetParameter) -> Path | None:
-    """Where the file says what the Input layer says that stands for the net's inputs."""
+    """The path in the file of a field of the Input layer that the net's inputs become."""
     match path:
         case ("top", int(which)):
             return ("input", which)
@@ -117,7 +117,7 @@ def _input_path(path: Path, net: NetParameter) -> Path | None:
 
 
 def _v1_path(path: Path, layer: V1LayerParameter) -> Path | None:
-    """A path from a current layer on, as one from a V1 layer on."""
+    """A path relative to a current layer, turned into one relative to a V1 layer."""
     group = upgrade_v1.TRANSFORMED.get(V1LayerParameter.LayerType.Name(layer.type))
     match path:
         case ("param", int(which), str(name)) if name in upgrade_v1.PARAM_FIELDS:
@@ -132,7 +132,7 @@ def _v1_path(path: Path, layer: V1LayerParameter) -> Path | None:
 
 
 def _v0_path(path: Path, kind: str) -> Path | None:
-    """A path from a V1 layer on, as one from a V0 layer of that type on."""
+    """A path relative to a V1 layer, turned into one relative to a V0 layer of that type."""
     if path[0] in ("bottom", "top"):
         return path
     for name, target in upgrade_v0.targets(kind).items():

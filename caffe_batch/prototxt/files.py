@@ -1,4 +1,4 @@
-"""The bytes of a file, and what they are: text, a binary message, or neither."""
+"""Reads the bytes of a file and tells text, a binary message and anything else apart."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from caffe_batch.errors import PrototxtError, did_you_mean
 #: Caffe's own limit for a file (kProtoReadBytesLimit in util/io.cpp).
 MAX_BYTES = 2**31 - 1
 
-#: What a text holds at most: its tree takes some fifty times as much.
+#: The largest text that is read; its tree takes some fifty times as much memory.
 MAX_TEXT_BYTES = 64 * 2**20
 
-# Control characters that no text editor writes; every binary net has some (tags, lengths).
+# Control characters that no text editor writes; every binary net contains some (tags, lengths).
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 _FOREIGN = {
     b"\xff\xfe": "It looks like UTF-16 text: save it as UTF-8.",
     b"\xfe\xff": "It looks like UTF-16 text: save it as UTF-8.",
     b"\x89HDF": "It is HDF5: give the .prototxt of the net, not its weights or data.",
-    b"\x89PNG": "It is a picture.",
-    b"\xff\xd8\xff": "It is a picture.",
+    b"\x89PNG": "It is an image.",
+    b"\xff\xd8\xff": "It is an image.",
     b"PK\x03\x04": "It is a zip archive: unpack it first.",
     b"\x1f\x8b": "It is gzip: unpack it first.",
 }
 
 
 def read_bytes(path: str) -> bytes:
-    """What is in a file.
+    """The content of a file.
 
     Raises:
-        PrototxtError: There is no such file, it is a directory, can't be read or is too large.
+        PrototxtError: The file doesn't exist, is a directory, can't be read or is too large.
     """
     try:
         data = bytearray()
         with open(path, "rb") as file:
-            # Piece by piece: read(n) takes n bytes of address space, however small the file is.
+            # In pieces, since read(n) takes n bytes of address space however small the file is.
             while len(data) <= MAX_BYTES and (piece := file.read(1 << 20)):
                 data += piece
     except FileNotFoundError:
@@ -55,17 +55,17 @@ def read_bytes(path: str) -> bytes:
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether the bytes may be a binary message: they hold what no text editor writes."""
+    """Whether the bytes may be a binary message: they contain what no text editor writes."""
     return _CONTROL.search(data) is not None
 
 
 def decode(data: bytes, path: str) -> str:
     """The text of a file. Bytes that are not UTF-8 become lone surrogates (PEP 383).
 
-    They may stand in comments, as in Caffe; :func:`encode` gives the very bytes back.
+    As in Caffe, comments may contain such bytes; :func:`encode` restores them.
 
     Raises:
-        PrototxtError: It is no text, or too much of it.
+        PrototxtError: The file isn't text, or is too large.
     """
     try:
         text, binary = data.decode(), b"\0" in data
@@ -84,12 +84,12 @@ def decode(data: bytes, path: str) -> str:
 
 
 def encode(text: str) -> bytes:
-    """The bytes of a text that :func:`decode` gave, edited or not."""
+    """The bytes of a text that came from :func:`decode`, edited or not."""
     return text.encode(errors="surrogateescape")
 
 
 def _neighbours(path: str) -> str | None:
-    """A hint that names what the path may have been meant to say."""
+    """A hint about what the path was perhaps meant to be."""
     folder = Path(path).parent
     if not folder.is_dir():
         return f"There is no directory {str(folder)!r} either."

@@ -1,6 +1,6 @@
-"""Where a new field goes in a text, and how it is laid out to look like its neighbours.
+"""Where a new field goes in a text, and how it is laid out to match its surroundings.
 
-Pure functions on text and syntax tree; each gives a :class:`Splice` to apply.
+Pure functions on text and syntax tree; each returns a :class:`Splice` to apply.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Splice:
 
 
 def apply(text: str, splices: Iterable[Splice]) -> str:
-    """The text after replacements that don't overlap; those at one place stay in their order."""
+    """The text after replacements, which mustn't overlap; those at one place keep their order."""
     parts: list[str] = []
     done = 0
     for splice in sorted(splices, key=lambda splice: splice.start):
@@ -36,14 +36,14 @@ def apply(text: str, splices: Iterable[Splice]) -> str:
 def insert_field(
     text: str, block: Block, names: Sequence[str], value: str, anchor: Field | None
 ) -> Splice:
-    """Inserts ``name: value``, or for several names messages inside each other.
+    """Inserts ``name: value``, or nested messages if there are several names.
 
     Args:
         text: The whole text.
         block: The message that gets the field.
-        names: The field, below it the messages and the field of the value.
+        names: The field and, if it is a message, the fields inside it down to the value's own.
         value: The value as it is written.
-        anchor: The field to put it behind; None only for a message without fields.
+        anchor: The field to insert it after; None only for a message without fields.
     """
     is_file = block.start == 0 and block.end == len(text)
     if not is_file and "\n" not in text[block.start : block.end]:
@@ -75,7 +75,7 @@ def insert_field(
 
 
 def append_item(listing: Listing, names: Sequence[str], value: str) -> Splice:
-    """Adds a value to the end of a list, or for names a message that holds it."""
+    """Appends a value to a list or, if there are names, a message that holds the value."""
     item = f"{{ {_inline(names, value)} }}" if names else value
     if not listing.items:
         return Splice(listing.start + 1, listing.start + 1, item)
@@ -84,7 +84,7 @@ def append_item(listing: Listing, names: Sequence[str], value: str) -> Splice:
 
 
 def remove_item(listing: Listing, item: Scalar | Block) -> Splice:
-    """Takes one of several items out of a list, with the comma beside it."""
+    """Removes one of several items from a list, with the comma beside it."""
     index = next(index for index, other in enumerate(listing.items) if other is item)
     if index:
         return Splice(listing.items[index - 1].end, item.end, "")
@@ -92,7 +92,7 @@ def remove_item(listing: Listing, item: Scalar | Block) -> Splice:
 
 
 def remove_field(text: str, field: Field) -> Splice:
-    """Takes a field out: with its lines if nothing else stands there, else with one space."""
+    """Removes a field: with its lines if nothing else is on them, else with the space after it."""
     line, rest_end = _line_start(text, field.start), _line_end(text, field.end)
     before, after = text[line : field.start], text[field.end : rest_end]
     if not before.strip("\ufeff \t") and not after.strip():
@@ -120,7 +120,7 @@ def _line_start(text: str, offset: int) -> int:
 
 
 def _line_end(text: str, offset: int) -> int:
-    """Where the line ends, before its line ending."""
+    """The end of a line, before its line ending."""
     end = text.find("\n", offset)
     if end < 0:
         return len(text)

@@ -1,4 +1,4 @@
-"""From syntax tree to message, and from message to text."""
+"""Turns a syntax tree into a message, and a message into text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A field that its message type lacks. ``owner`` is the name of the type."""
+    """A field that its message type, ``owner``, doesn't have."""
 
     owner: str
     name: str
@@ -25,14 +25,14 @@ class Skipped:
 def fill(
     message: Message, tree: Block, source: Source, *, allow_unknown_fields: bool = False
 ) -> list[Skipped]:
-    """Puts what a text says into an empty message.
+    """Fills an empty message from the syntax tree of a text.
 
     Returns:
         The unknown fields that were skipped, in the order of the text.
 
     Raises:
-        PrototxtError: A field that the message lacks (unless allowed), a value that a field can't
-            hold, a field given twice, a required field not given. Names line and column.
+        PrototxtError: The message doesn't have a field (unless that is allowed), a field can't hold
+            its value or is given twice, or a required field is missing. Names line and column.
     """
     skipped: list[Skipped] | None = [] if allow_unknown_fields else None
     _fill(message, tree, source, skipped)
@@ -49,8 +49,7 @@ def _fill(message: Message, block: Block, source: Source, skipped: list[Skipped]
                 raise source.error(
                     f"{message.DESCRIPTOR.name} has no field {brief(entry.name)!r}",
                     entry.start,
-                    hint=f"{_unknown_hint(entry.name, message)} "
-                    "With --allow-unknown-fields it is skipped.",
+                    hint=f"{_unknown_hint(entry.name, message)} --allow-unknown-fields skips it.",
                 )
             skipped.append(Skipped(message.DESCRIPTOR.name, entry.name, entry.start))
             continue
@@ -109,7 +108,7 @@ def _block(rule: FieldRule, value: Scalar | Block | Listing, source: Source) -> 
 
 
 def _unknown_hint(name: str, message: Message) -> str:
-    """Where a field that a message lacks may belong, or how it may be spelled."""
+    """Where a field that the message doesn't have may belong, or how it may be spelled."""
     owner = message.DESCRIPTOR
 
     def has(kind: str) -> bool:
@@ -119,7 +118,7 @@ def _unknown_hint(name: str, message: Message) -> str:
     if owner.name in files and any(map(has, files)):
         return f"It is a field of {next(filter(has, files))}: is this the right file?"
     if owner.name == "LayerParameter" and name != "layer" and has("V1LayerParameter"):
-        return "It is of the old syntax: layers { ... }."
+        return "It belongs to the old syntax: layers { ... }."
     outside = [kind for kind in ("LayerParameter", "NetParameter") if has(kind)]
     if outside and owner.name not in files:
         return f"It is a field of {outside[0]}: is a '}}' missing above?"
@@ -131,9 +130,9 @@ def _unknown_hint(name: str, message: Message) -> str:
 
 
 def write(message: Message) -> str:
-    """The text of a net or solver as Caffe writes it: two spaces, one field a line.
+    """The text of a net or solver as Caffe writes it: one field per line, indented by two spaces.
 
-    Floats are as short as they can be and still read back the same.
+    Floats are as short as possible while still reading back as the same value.
     """
     return "".join(_lines(message, ""))
 

@@ -22,11 +22,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 class PrototxtWarning(UserWarning):
-    """Something in a file that is left out, as Caffe does or as the caller asked.
+    """Something in a file is ignored, as Caffe does or as the caller asked.
 
     Attributes:
         path: The file as the user named it, or None.
-        line: 1-based, or None where the place is not known.
+        line: 1-based, or None if the place is not known.
     """
 
     def __init__(self, message: str, *, path: str | None = None, line: int | None = None) -> None:
@@ -36,7 +36,7 @@ class PrototxtWarning(UserWarning):
 
 
 def read(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParameter | SolverParameter:
-    """The net or the solver in a file, whichever it holds. Else as :func:`read_net`."""
+    """The net or the solver in a file, whichever it holds. Otherwise like :func:`read_net`."""
     name = os.fspath(path)
     kinds: tuple[type[NetParameter | SolverParameter], ...] = (NetParameter, SolverParameter)
     message = _read(name, kinds, allow_unknown_fields)
@@ -50,20 +50,21 @@ def read_net(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParamet
 
     Args:
         path: A .prototxt, or a .caffemodel that Caffe wrote.
-        allow_unknown_fields: Skip fields that Caffe 1.0 lacks, with a warning.
+        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't have, with a warning.
 
     Raises:
-        PrototxtError: The file can't be read, holds no net, or has a mistake; names the place.
+        PrototxtError: The file can't be read, isn't a net, or contains a mistake, whose place the
+            message names.
 
     Warns:
-        PrototxtWarning: Skipped fields, and settings that old syntax drops.
+        PrototxtWarning: Fields were skipped, or settings dropped while upgrading old syntax.
     """
     name = os.fspath(path)
     return _current_net(_read(name, (NetParameter,), allow_unknown_fields), name)
 
 
 def read_solver(path: AnyPath, *, allow_unknown_fields: bool = False) -> SolverParameter:
-    """The solver in a file, in current syntax. Arguments and errors as :func:`read_net`."""
+    """The solver in a file, in current syntax. Arguments and errors as for :func:`read_net`."""
     name = os.fspath(path)
     return _current_solver(_read(name, (SolverParameter,), allow_unknown_fields), name)
 
@@ -71,7 +72,7 @@ def read_solver(path: AnyPath, *, allow_unknown_fields: bool = False) -> SolverP
 def parse_net(
     text: str, *, path: str | None = None, allow_unknown_fields: bool = False
 ) -> NetParameter:
-    """The net in a text, as :func:`read_net`. ``path`` is what messages call the text."""
+    """The net in a text, like :func:`read_net`; ``path`` is the text's name in messages."""
     net = _parse(Source(text, path), (NetParameter,), allow_unknown_fields)
     return _current_net(net, path)
 
@@ -79,17 +80,17 @@ def parse_net(
 def parse_solver(
     text: str, *, path: str | None = None, allow_unknown_fields: bool = False
 ) -> SolverParameter:
-    """The solver in a text, as :func:`read_net`. ``path`` is what messages call the text."""
+    """The solver in a text, like :func:`read_net`; ``path`` is the text's name in messages."""
     solver = _parse(Source(text, path), (SolverParameter,), allow_unknown_fields)
     return _current_solver(solver, path)
 
 
 def read_text(path: AnyPath) -> str:
-    """The text of a net or solver to edit and to give to Caffe.
+    """The text of a net or solver, to be edited and given to Caffe.
 
-    Byte for byte (:func:`caffe_batch.prototxt.encode` gives the bytes back), but without a
-    byte-order mark, which Caffe's own parser refuses. A binary file comes as the text that Caffe
-    would write, without weights.
+    It is the file's content byte for byte (:func:`caffe_batch.prototxt.encode` restores the bytes),
+    but without a byte-order mark, which Caffe's own parser refuses. A binary file becomes the text
+    that Caffe would write, without weights.
 
     Raises:
         PrototxtError: The file can't be read, or is neither text nor a binary message.
@@ -116,7 +117,7 @@ def _read(path: str, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: 
 def _parse(
     source: Source, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool
 ) -> AnyMessage:
-    """The message in a text, of the kind that knows most of its fields."""
+    """The message in a text, of the type that has most of the text's fields."""
     tree = parse(source)
     known = [field_rules(kind.DESCRIPTOR) for kind in kinds]
     counts = [sum(field.name in names for field in tree.fields) for names in known]
@@ -126,7 +127,7 @@ def _parse(
 
 
 def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
-    """Warns once for each name, at the first place."""
+    """Warns once for each name, with the first place where it occurs."""
     offsets: dict[tuple[str, str], list[int]] = {}
     for field in skipped:
         offsets.setdefault((field.owner, field.name), []).append(field.offset)
@@ -138,9 +139,9 @@ def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
 
 
 def _binary_message(data: bytes, kinds: Iterable[type[AnyMessage]]) -> AnyMessage | None:
-    """The binary message of one of these kinds in the data, or None.
+    """The binary message of one of these types in the data, or None.
 
-    Nearly any bytes may be read as a message of unknown fields, so known ones have to be there.
+    Almost any bytes can be read as a message of unknown fields, so known fields must be present.
     """
     for kind in kinds if files.is_binary(data) else ():
         message = kind()

@@ -1,10 +1,10 @@
 """The concrete syntax of protobuf's text format: text in, a tree with exact positions out.
 
-The tree knows no message types; :mod:`caffe_batch.prototxt.messages` turns it into a message and
-:mod:`caffe_batch.prototxt.document` edits the text by it. What is accepted is what the C++ parser
-of Caffe (protobuf's TextFormat) accepts, plus a byte-order mark.
+The tree knows no message types; :mod:`caffe_batch.prototxt.messages` turns it into a message, and
+:mod:`caffe_batch.prototxt.document` uses it to edit the text. The accepted language is that of
+Caffe's C++ parser (protobuf's TextFormat), plus a byte-order mark.
 
-Reading takes one pass and linear time. Positions are offsets into the text, ends exclusive.
+Parsing takes one pass and linear time. Positions are offsets into the text; ends are exclusive.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import PrototxtError
 
-#: Messages inside messages. Caffe's own reach seven levels; this bounds what unknown fields may do.
+#: Depth of nested messages. Caffe's own nest seven levels deep; this limits unknown fields.
 MAX_DEPTH = 100
 
 BYTE_ORDER_MARK = "\ufeff"
 
-# White space and comments first, so that every match is a token and nothing is ever matched twice.
+# White space and comments come first, so that each match is one token and nothing is scanned twice.
 _TOKEN = re.compile(
     r"""
     [ \t\n\r\v\f]* (?: \# [^\n\0]* (?: \n [ \t\n\r\v\f]* | \Z | (?=\0) ) )*
@@ -54,7 +54,7 @@ _SIMPLE = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of a file, for messages that say where."""
+    """The text of a file, for messages that name a place in it."""
 
     text: str
     path: str | None = None
@@ -66,7 +66,7 @@ class Source:
         return self.text.count("\n", 0, offset) + 1, offset - start + (not mark)
 
     def error(self, message: str, offset: int, *, hint: str | None = None) -> PrototxtError:
-        """The error to raise for what stands at an offset."""
+        """The error to raise for what is found at an offset."""
         line, column = self.position(offset)
         return PrototxtError(message, path=self.path, line=line, column=column, hint=hint)
 
@@ -77,8 +77,8 @@ class Scalar:
 
     Attributes:
         kind: "number", "string" or "word" (true, MAX, inf).
-        text: As written, white space after a minus sign dropped; of strings the content: escapes
-            resolved, adjacent strings joined, bytes that are no UTF-8 as lone surrogates.
+        text: As written, without white space after a minus sign. For strings, their content:
+            escapes resolved, adjacent strings joined, bytes that aren't UTF-8 as lone surrogates.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class Scalar:
 
 @dataclass(slots=True)
 class Field:
-    """``name: value``. ``end`` is past the separator (``,`` or ``;``) where there is one."""
+    """``name: value``. ``end`` is behind the separator (``,`` or ``;``) if there is one."""
 
     name: str
     start: int
@@ -99,7 +99,7 @@ class Field:
 
 @dataclass(slots=True)
 class Block:
-    """The fields between two braces, braces included; or the whole text."""
+    """The fields between two braces, including the braces; or the whole text."""
 
     start: int
     end: int
@@ -108,7 +108,7 @@ class Block:
 
 @dataclass(slots=True)
 class Listing:
-    """``[value, value]``. ``colon``: whether one stands before it."""
+    """``[value, value]``. ``colon``: whether it is preceded by one."""
 
     start: int
     end: int
@@ -120,14 +120,14 @@ def parse(source: Source) -> Block:
     """The tree of a text.
 
     Raises:
-        PrototxtError: The text breaks the syntax; names line and column.
+        PrototxtError: A syntax error; the message names line and column.
     """
     return _Parser(source).whole()
 
 
 class _Parser:
-    """Recursive descent over the tokens; ``kind``, ``text``, ``start`` and ``end`` are of the
-    token that is looked at, ``last`` is the end of the one before.
+    """Recursive descent over the tokens. ``kind``, ``text``, ``start`` and ``end`` describe the
+    current token; ``last`` is the end of the one before.
     """
 
     __slots__ = ("_tokens", "depth", "end", "kind", "last", "source", "start", "text")
@@ -155,7 +155,7 @@ class _Parser:
         return block
 
     def fields(self) -> list[Field]:
-        """Fields up to a token that starts none: a closing brace, the end, or a mistake."""
+        """Fields up to a token that can't begin one: a closing brace, the end, or a mistake."""
         fields = []
         while self.kind == "word":
             name, start = self.text, self.start
@@ -183,7 +183,7 @@ class _Parser:
     def block(self, name: str) -> Block:
         start, closer = self.start, "}" if self.text == "{" else ">"
         if self.depth == MAX_DEPTH:
-            raise self.source.error(f"{MAX_DEPTH} messages inside each other is too deep", start)
+            raise self.source.error(f"more than {MAX_DEPTH} nested messages", start)
         self.depth += 1
         self.advance()
         fields = self.fields()
@@ -234,7 +234,7 @@ class _Parser:
         raise self.unexpected(f"a value of {name}")
 
     def join(self, pieces: list[tuple[str, int]]) -> str:
-        """The content of adjacent strings. Escapes may make one character out of two pieces."""
+        """The content of adjacent strings. A character's escapes may be spread over two of them."""
         if not any("\\" in piece for piece, _ in pieces):
             return "".join(piece[1:-1] for piece, _ in pieces)
         data = bytearray()
@@ -254,7 +254,7 @@ class _Parser:
         return data.decode("utf-8", "surrogateescape")
 
     def unexpected(self, expected: str) -> PrototxtError:
-        """The error for a token that can't stand where it stands, and what people mean by it."""
+        """The error for a token in the wrong place, with a hint about common mistakes."""
         found, hint = repr(brief(self.text)), None
         if self.kind == "end":
             found = "the end of the file"
@@ -265,7 +265,7 @@ class _Parser:
                 found = f"the malformed number {brief(self.text)}"
             elif not self.text.isascii():
                 found += f" (U+{ord(self.text):04X})"
-                hint = "Only strings and comments may hold characters that are not ASCII."
+                hint = "Only strings and comments may contain non-ASCII characters."
             elif self.text == "=":
                 hint = "Write name: value."
             elif self.text in "/*":
@@ -279,12 +279,12 @@ _NUMBER_WORDS = ("inf", "infinity", "nan")
 
 
 def brief(text: str) -> str:
-    """A text for a message: as it is, or its beginning."""
+    """A text for use in a message: all of it, or its beginning if it is long."""
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _escaped_bytes(match: re.Match[str]) -> bytes:
-    """What an escape stands for. Octal wraps at 256, as in C++."""
+    """The bytes an escape stands for. Octal values wrap at 256, as in C++."""
     kind = match.lastgroup
     if kind == "simple":
         letter = match["simple"]

@@ -1,7 +1,7 @@
-"""Old syntax of nets and solvers turned into the current one, as Caffe does when it reads a file.
+"""Upgrades old syntaxes of nets and solvers to the current one, as Caffe does on reading a file.
 
-Each step is that of Caffe's util/upgrade_proto.cpp, in the same order. A net knows afterwards where
-each of its layers came from, so that an edit finds the old field (:mod:`.editing`).
+The steps are those of Caffe's util/upgrade_proto.cpp, in the same order. The upgraded net records
+where each of its layers came from, so that an edit finds the old field (:mod:`.editing`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SOLVER_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a layer of an upgraded net stands in its file.
+    """The place in the file that a layer of an upgraded net comes from.
 
     Attributes:
         syntax: "current" (``layer``), "v1" (``layers``), "v0" (``layers { layer }``) or "input"
             (the net's own ``input`` fields, which become a layer).
-        index: Which ``layer`` or ``layers`` of the file, from 0; 0 for "input".
+        index: Index of the ``layer`` or ``layers`` entry in the file; 0 for "input".
     """
 
     syntax: Literal["current", "v1", "v0", "input"]
@@ -44,7 +44,7 @@ class UpgradedNet:
 
     Attributes:
         origins: Where each layer came from.
-        remarks: What was dropped on the way, as Caffe drops it.
+        remarks: What was dropped in the upgrade, as Caffe drops it.
     """
 
     net: NetParameter
@@ -54,18 +54,18 @@ class UpgradedNet:
 
 @dataclass(frozen=True, slots=True)
 class UpgradedSolver:
-    """A solver in current syntax. ``remarks``: what Caffe would drop, or drops."""
+    """A solver in current syntax. ``remarks``: what Caffe drops, or would drop."""
 
     solver: SolverParameter
     remarks: tuple[str, ...] = ()
 
 
 def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
-    """The net in current syntax. The given one stays as it is, and comes back if it is current.
+    """The net in current syntax. The argument isn't changed; if it is current, it is returned.
 
     Raises:
-        PrototxtError: ``layer`` and ``layers`` in one net, inputs without a size each, an unknown
-            V0 type, V0 padding that can't be folded.
+        PrototxtError: The net has both ``layer`` and ``layers``, inputs without a size, an unknown
+            V0 type, or V0 padding that can't be merged into a layer.
     """
     origins = [Origin("current", index) for index in range(len(net.layer))]
     if not (net.layers or net.input or any(map(_spells_out_statistics, net.layer))):
@@ -93,9 +93,9 @@ def upgrade_net(net: NetParameter, *, path: str | None = None) -> UpgradedNet:
 
 
 def _upgrade_inputs(net: NetParameter, path: str | None) -> bool:
-    """Replaces the net's ``input`` fields by an Input layer put first; False if it needs none.
+    """Replaces the net's ``input`` fields by a first Input layer; False if it needs none.
 
-    Inputs without any size are dropped, as in the .caffemodel files of old.
+    Inputs without any size are dropped; old .caffemodel files have such inputs.
     """
     names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
     if not names:
@@ -123,25 +123,25 @@ def _upgrade_inputs(net: NetParameter, path: str | None) -> bool:
 
 
 def _spells_out_statistics(layer: LayerParameter) -> bool:
-    """Whether it is a BatchNorm layer of the old kind, with params for its three statistics."""
+    """Whether this is an old-style BatchNorm layer, with params for its three statistics."""
     return layer.type == "BatchNorm" and len(layer.param) == 3
 
 
 def _freeze_batch_norm(net: NetParameter) -> None:
-    """Keeps the solver off the statistics of BatchNorm layers that spell out their params."""
+    """Stops the solver from updating the statistics of old-style BatchNorm layers."""
     for layer in filter(_spells_out_statistics, net.layer):
         for param in layer.param:
             param.lr_mult = param.decay_mult = 0
 
 
 def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> UpgradedSolver:
-    """The solver in current syntax; the given one stays as it is.
+    """The solver in current syntax; the argument isn't changed.
 
-    Nets inside it are upgraded as if they stood in files of their own. Caffe itself ignores old
-    syntax there (``layers``, ``input``) and builds what is left, hence a remark.
+    Nets inside it are upgraded as if they were in files of their own. Caffe itself ignores old
+    syntax there (``layers``, ``input``) and builds the rest, hence a remark.
 
     Raises:
-        PrototxtError: ``type`` and ``solver_type`` both given, or as :func:`upgrade_net`.
+        PrototxtError: Both ``type`` and ``solver_type`` are given; or as for :func:`upgrade_net`.
     """
     upgraded, remarks = SolverParameter(), []
     upgraded.CopyFrom(solver)
@@ -161,7 +161,7 @@ def upgrade_solver(solver: SolverParameter, *, path: str | None = None) -> Upgra
             if net.layers or net.input:
                 remarks.append(
                     f"{field.name} is in old syntax, which Caffe ignores inside a solver; "
-                    "it is read as if it stood in a file of its own"
+                    "it is read as if it were in a file of its own"
                 )
             inner = upgrade_net(net, path=path)
             remarks += inner.remarks

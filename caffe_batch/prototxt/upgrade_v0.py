@@ -1,6 +1,6 @@
-"""The syntax of 2013, ``layers { layer { type: "conv" } }``, turned into that of 2014.
+"""Upgrades the syntax of 2013, ``layers { layer { type: "conv" } }``, to that of 2014.
 
-As Caffe does it (util/upgrade_proto.cpp: UpgradeV0PaddingLayers, UpgradeV0LayerParameter).
+Done as in Caffe (util/upgrade_proto.cpp: UpgradeV0PaddingLayers, UpgradeV0LayerParameter).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from caffe_batch.errors import PrototxtError, did_you_mean
 from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, V1LayerParameter
 
-#: V0 type -> V1 type. "padding" has none: it is folded into the layer that follows.
+#: V0 type -> V1 type. "padding" has none: it is merged into the layer that follows.
 TYPES = {
     "accuracy": "ACCURACY",
     "bnll": "BNLL",
@@ -54,7 +54,7 @@ _GROUPS = {
     "window_data": "window_data_param",
 }
 
-# V0 field -> its name in the groups of these types. Other types lose it, with a warning.
+# V0 field -> its name in the groups of these types. For other types it is dropped, with a warning.
 _SETTINGS = {
     "num_output": ("num_output", ("conv", "innerproduct")),
     "biasterm": ("bias_term", ("conv", "innerproduct")),
@@ -84,7 +84,7 @@ _SETTINGS = {
     "det_crop_mode": ("crop_mode", ("window_data",)),
 }
 
-# These go to transform_param, whatever the type.
+# These become fields of transform_param, whatever the type.
 _TRANSFORMS = {
     "scale": "scale",
     "meanfile": "mean_file",
@@ -96,7 +96,7 @@ _KEPT = ("name", "blobs", "blobs_lr", "weight_decay")
 
 
 def targets(type_name: str) -> dict[str, tuple[str, ...]]:
-    """For a V0 type: V0 field -> path of the V1 field that it becomes."""
+    """For a V0 type: each V0 field with the path of the V1 field that it becomes."""
     found: dict[str, tuple[str, ...]] = {name: (name,) for name in _KEPT}
     found |= {old: ("transform_param", new) for old, new in _TRANSFORMS.items()}
     found |= {
@@ -110,14 +110,13 @@ def targets(type_name: str) -> dict[str, tuple[str, ...]]:
 
 
 def upgrade_v0(net: NetParameter, path: str | None) -> tuple[NetParameter, list[int], list[str]]:
-    """The net in V1 syntax, which of the old ``layers`` each of its ``layers`` was, and remarks
-    on settings that mean nothing for the type of their layer and are dropped.
+    """The net in V1 syntax, the index in the old net of each of its ``layers``, and remarks on
+    settings that were dropped because they mean nothing to their layer's type.
 
-    As in Caffe only the name, the inputs and force_backward of the net survive beside the layers.
+    As in Caffe, only the net's name, inputs and force_backward survive besides the layers.
 
     Raises:
-        PrototxtError: An unknown layer type, or padding that can't be folded.
-
+        PrototxtError: A layer type is unknown, or padding can't be merged into a layer.
     """
     upgraded = NetParameter()
     for name in ("name", "force_backward"):
@@ -133,7 +132,7 @@ def upgrade_v0(net: NetParameter, path: str | None) -> tuple[NetParameter, list[
 
 
 def _without_padding(net: NetParameter, path: str | None) -> list[tuple[int, V1LayerParameter]]:
-    """The layers but those of type "padding", whose pad moves into the layer after them."""
+    """The layers except those of type "padding", whose pad moves into the layer after them."""
     kept = []
     producer: dict[str, V1LayerParameter | None] = dict.fromkeys(net.input)
     for index, connection in enumerate(net.layers):
@@ -143,14 +142,14 @@ def _without_padding(net: NetParameter, path: str | None) -> list[tuple[int, V1L
         for position, bottom in enumerate(connection.bottom):
             if bottom not in producer:
                 raise PrototxtError(
-                    f"{what} reads {bottom!r}, which no layer above it makes", path=path
+                    f"{what} reads {bottom!r}, which no layer before it makes", path=path
                 )
             source = producer[bottom]
             if source is None or source.layer.type != "padding":
                 continue
             if layer.layer.type not in ("conv", "pool") or len(connection.bottom) != 1:
                 raise PrototxtError(
-                    f"{what} takes a padding layer, which only conv and pool with one bottom can",
+                    f"{what} follows a padding layer, which only conv and pool with one bottom may",
                     path=path,
                 )
             if len(source.bottom) != 1 or len(source.top) != 1:
@@ -175,7 +174,7 @@ def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | Non
     if old.layer.HasField("type"):
         if kind not in TYPES:
             raise PrototxtError(
-                f"layer {old.layer.name!r}: there is no type {kind!r} in the syntax of 2013",
+                f"layer {old.layer.name!r}: the syntax of 2013 has no type {kind!r}",
                 path=path,
                 hint=did_you_mean(kind, list(TYPES)),
             )
@@ -195,7 +194,7 @@ def _upgrade_layer(old: V1LayerParameter, new: V1LayerParameter, path: str | Non
 
 
 def _assign(message: Any, path: tuple[str, ...], values: Iterable[Any]) -> None:
-    """Sets the field at a path of names: all values where it is repeated, else the only one."""
+    """Sets the field at a path of names: to all values if it is repeated, else to the only one."""
     for name in path[:-1]:
         message = getattr(message, name)
     rule = field_rules(message.DESCRIPTOR)[path[-1]]

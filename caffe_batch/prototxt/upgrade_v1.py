@@ -1,6 +1,6 @@
-"""The syntax of 2014, ``layers { type: CONVOLUTION }``, turned into the current one.
+"""Upgrades the syntax of 2014, ``layers { type: CONVOLUTION }``, to the current one.
 
-As Caffe does it (util/upgrade_proto.cpp: UpgradeNetDataTransformation, UpgradeV1LayerParameter).
+Done as in Caffe (util/upgrade_proto.cpp: UpgradeNetDataTransformation, UpgradeV1LayerParameter).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TYPES = {
     "WINDOW_DATA": "WindowData",
 }
 
-#: ParamSpec field -> the repeated V1 field that holds it, one entry a parameter.
+#: ParamSpec field -> the repeated V1 field that holds it, one entry per parameter.
 PARAM_FIELDS = {
     "name": "param",
     "share_mode": "blob_share_mode",
@@ -60,7 +60,7 @@ PARAM_FIELDS = {
     "decay_mult": "weight_decay",
 }
 
-#: V1 types whose own settings held scale, mean_file, crop_size and mirror.
+#: V1 types whose own settings contained scale, mean_file, crop_size and mirror.
 TRANSFORMED = {
     "DATA": "data_param",
     "IMAGE_DATA": "image_data_param",
@@ -79,7 +79,7 @@ def move_transforms(net: NetParameter) -> None:
     if not any(group.HasField(name) for _, group in readers for name in TRANSFORMS):
         return
     for layer, group in readers:
-        # Caffe creates both messages on every such layer, settings or not.
+        # Caffe creates both messages in every such layer, whether or not it has settings.
         group.SetInParent()
         layer.transform_param.SetInParent()
         for name in TRANSFORMS:

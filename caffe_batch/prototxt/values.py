@@ -1,8 +1,8 @@
-"""Single values: from the text of a prototxt to what a message holds, and back.
+"""Converts single values between the text of a prototxt and the fields of a message.
 
-Each field gets one :class:`FieldRule`, made from its descriptor: how a
-:class:`~caffe_batch.prototxt.syntax.Scalar` is read (types, ranges and spellings as in the C++
-parser) and how a value is written.
+Each field gets a :class:`FieldRule`, made from its descriptor: how a
+:class:`~caffe_batch.prototxt.syntax.Scalar` is read (with the types, ranges and spellings of the
+C++ parser) and how a value is written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ESCAPED = str.maketrans(_ESCAPES)
 
 
 class BadValueError(ValueError):
-    """A value that a field can't hold; the caller knows the place and reports it to the user."""
+    """A field can't hold a value; the caller knows the place and reports it to the user."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -53,9 +53,9 @@ class FieldRule:
 
     Attributes:
         message: The type of the messages it holds; None if it holds single values.
-        read: From a Scalar to a value; raises BadValueError.
-        write: From a value to the text of it; raises BadValueError.
-        default: What the field holds where it is not given; None for messages.
+        read: Turns a Scalar into a value; raises BadValueError.
+        write: Turns a value into text; raises BadValueError.
+        default: The field's value where it isn't given; None for messages.
     """
 
     name: str
@@ -118,12 +118,12 @@ def _wrong(name: str, expected: str, scalar: Scalar) -> BadValueError:
 
 
 def _integer(scalar: Scalar) -> int | None:
-    """The integer that a number spells (decimal, 0x hexadecimal, 0 octal), or None."""
+    """The integer that a number represents (decimal, 0x hexadecimal, 0 octal), or None."""
     match = _INTEGER.fullmatch(scalar.text) if scalar.kind == "number" else None
     if match is None:
         return None
     kind = str(match.lastgroup)
-    # 25 digits are outside every range in every base; more would only cost time.
+    # 25 digits exceed every range in every base; more would only cost time.
     value = int(match[kind].lstrip("0")[:25] or "0", _BASES[kind])
     return -value if match[1] else value
 
@@ -131,7 +131,7 @@ def _integer(scalar: Scalar) -> int | None:
 def _integer_codec(
     name: str, low: int, high: int
 ) -> tuple[Callable[[Scalar], int], Callable[[Any], str]]:
-    expected = "an integer" if low < 0 else "an integer that is not negative"
+    expected = "an integer" if low < 0 else "a non-negative integer"
 
     def read(scalar: Scalar) -> int:
         value = _integer(scalar)
@@ -187,7 +187,7 @@ def format_float(value: float, *, single: bool) -> str:
 
 
 def _as_single(value: float) -> float:
-    """The nearest float32; infinite beyond its range, as C++ reads it."""
+    """The nearest float32; infinite if out of range, as in C++."""
     try:
         (single,) = struct.unpack("f", struct.pack("f", value))
     except OverflowError:
@@ -249,7 +249,7 @@ def _string_codec(name: str) -> tuple[Callable[[Scalar], str], Callable[[Any], s
     def checked(text: str) -> str:
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise BadValueError(
-                f"{name} holds bytes that are not UTF-8: {brief(text)!r}",
+                f"{name} contains bytes that are not UTF-8: {brief(text)!r}",
                 hint="Save the file as UTF-8.",
             )
         return text

@@ -16,12 +16,12 @@ from caffe_batch.rendering.values import show
 def make_environment(folders: Sequence[Path]) -> Environment:
     """The environment for templates in ``folders``; the first folder that has a name wins.
 
-    What templates may use beside Jinja2's own:
-        {{ value }}: true and false, and lists with commas, as prototxt writes them.
-        {{ text | quote }}: a string of prototxt, quotes and all.
+    Templates may use, besides what Jinja2 offers:
+        {{ value }}: writes booleans as true and false, and lists with commas, as prototxt does.
+        {{ text | quote }}: writes a prototxt string, including the quotes.
         {{ fail("what is wrong") }}: stops with that message.
 
-    It is sandboxed: a template from elsewhere reaches no files and no Python.
+    It is sandboxed: templates have no access to files or to Python.
     """
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(folders),
@@ -37,7 +37,7 @@ def make_environment(folders: Sequence[Path]) -> Environment:
 
 
 def quote(text: str) -> str:
-    r"""A string as prototxt writes it.
+    r"""A string in prototxt syntax.
 
     >>> print(quote('digits "train" lmdb'))
     "digits \"train\" lmdb"

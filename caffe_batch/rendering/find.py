@@ -1,4 +1,4 @@
-"""Where templates are found: the user's own folder first, then the package's."""
+"""Finds templates: in the user's own folder first, then in the package's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from caffe_batch.rendering.template import SUFFIXES, Template, describe, name_of
 
 
 def available(templates_dir: Path | None = None) -> list[Template]:
-    """The templates of the user's folder and of the package, by name.
+    """The templates of the user's folder and of the package, sorted by name.
 
-    Files whose names begin with ``_`` are parts of templates and are left out.
+    Files whose names begin with ``_`` are parts of other templates and are left out.
 
     Raises:
-        InputError: There is no such folder, or a template can't be read.
+        InputError: The folder doesn't exist, or a template can't be read.
     """
     environment = make_environment(folders(templates_dir))
     return [describe(environment, path) for _, path in sorted(_files(templates_dir).items())]
@@ -26,7 +26,7 @@ def find(template: str, templates_dir: Path | None = None) -> Template:
     """The template of that name, or in that file.
 
     Raises:
-        InputError: There is none (names the nearest), or it can't be read.
+        InputError: There is none (the message names similar ones), or it can't be read.
     """
     path = find_path(template, templates_dir)
     return describe(make_environment([path.parent, *folders(templates_dir)]), path)
@@ -36,12 +36,12 @@ def find_path(template: str, templates_dir: Path | None = None) -> Path:
     """The file of a template.
 
     Args:
-        template: A path (it has a ``/``, or ends in ``.j2`` and is a file), else a name with or
-            without its suffix.
-        templates_dir: The user's own templates, looked in before the package's.
+        template: A path (anything with a ``/``, or an existing file ending in ``.j2``), or a name
+            with or without its suffix.
+        templates_dir: The user's own templates, searched before the package's.
 
     Raises:
-        InputError: There is none; names the nearest ones.
+        InputError: There is none; the message names similar ones.
     """
     path = Path(template)
     if "/" in template or (path.suffix == ".j2" and path.is_file()):
@@ -63,10 +63,10 @@ def find_path(template: str, templates_dir: Path | None = None) -> Path:
 
 
 def folders(templates_dir: Path | None) -> list[Path]:
-    """The folders with templates, the first to be looked in first.
+    """The folders with templates, in the order in which they are searched.
 
     Raises:
-        InputError: The user's is no folder.
+        InputError: The user's folder doesn't exist.
     """
     if templates_dir is None:
         return [resources.folder("templates")]
@@ -79,7 +79,7 @@ def folders(templates_dir: Path | None) -> list[Path]:
 
 
 def _files(templates_dir: Path | None) -> dict[str, Path]:
-    """The files of all templates by name."""
+    """The files of all templates, by name."""
     files: dict[str, Path] = {}
     for folder in folders(templates_dir):
         for path in sorted(folder.glob("[!_.]*.j2")):

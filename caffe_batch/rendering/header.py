@@ -1,4 +1,4 @@
-r"""The comment at the top of a template that says what it is and which variables it takes.
+r"""The comment at the top of a template: what the template makes, and the variables it takes.
 
     {#-
     LeNet for the 8x8 handwritten digits.
@@ -12,10 +12,10 @@ r"""The comment at the top of a template that says what it is and which variable
       stepsize: int                     updates between two drops
     -#}
 
-The first line is the summary. A variable is indented by two spaces; two or more spaces stand before
-its description, which may go on below with a deeper indent. The types are those of
-:class:`caffe_batch.rendering.values.Kind`. A variable without a default is required where the
-template uses it; ``= ""`` is the empty text or list.
+The first line is the summary. A variable is indented by two spaces; its description follows after
+two or more spaces and may continue on lines that are indented further. The types are those of
+:class:`caffe_batch.rendering.values.VariableType`. A variable without a default is required where
+the template uses it; ``= ""`` is the empty text or list.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ import re
 from dataclasses import dataclass
 
 from caffe_batch.errors import InputError
-from caffe_batch.rendering.values import Kind, Value
+from caffe_batch.rendering.values import Value, VariableType
 
 _HEADER = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)
 _VARIABLE = re.compile(
-    r"  (?P<name>[a-zA-Z]\w*): (?P<kind>.+?)( = (?P<default>.+?))?(  +(?P<about>.*))?"
+    r"  (?P<name>[a-zA-Z]\w*): (?P<type>.+?)( = (?P<default>.+?))?(  +(?P<about>.*))?"
 )
 _CONTINUED = re.compile(r"   +(?P<about>\S.*)")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a template. ``default`` is None where there is none."""
+    """A variable of a template; ``default`` is None if it has none."""
 
     name: str
-    kind: Kind
+    type: VariableType
     default: Value | None
     description: str
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a template says about itself; all empty where it has no header."""
+    """What a template says about itself; empty if it has no header."""
 
     summary: str
     variables: tuple[Variable, ...]
@@ -59,7 +59,7 @@ def parse_header(source: str, template: str) -> Header:
         template: Its name, for messages.
 
     Raises:
-        InputError: A line under ``variables:`` isn't a variable, or its default has another type.
+        InputError: A line under ``variables:`` isn't a variable, or a default doesn't fit its type.
     """
     match = _HEADER.match(source)
     if match is None:
@@ -70,7 +70,7 @@ def parse_header(source: str, template: str) -> Header:
         if variables and (continued := _CONTINUED.fullmatch(line)):
             last = variables.pop()
             about = f"{last.description} {continued['about'].rstrip()}".lstrip()
-            variables.append(Variable(last.name, last.kind, last.default, about))
+            variables.append(Variable(last.name, last.type, last.default, about))
         elif line.strip():
             variables.append(_parse_variable(line.rstrip(), template))
     return Header(text.strip().partition("\n")[0], tuple(variables))
@@ -81,12 +81,12 @@ def _parse_variable(line: str, template: str) -> Variable:
     try:
         if match is None:
             raise ValueError
-        kind = Kind.parse(match["kind"])
+        variable_type = VariableType.parse(match["type"])
         text = match["default"]
-        default = None if text is None else kind.read("" if text == '""' else text)
+        default = None if text is None else variable_type.read("" if text == '""' else text)
     except ValueError as error:
         raise InputError(
-            f"template {template}: this line of its header is no variable: {line.strip()!r}",
+            f"template {template}: this line of its header is not a variable: {line.strip()!r}",
             hint="Write it as `  name: type = default  description`.",
         ) from error
-    return Variable(match["name"], kind, default, match["about"] or "")
+    return Variable(match["name"], variable_type, default, match["about"] or "")

@@ -1,4 +1,4 @@
-"""Rendering a template to the text of a net or solver."""
+"""Renders a template to the text of a net or solver."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from caffe_batch.rendering.values import Value
 
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
-#: What an expression in a template may raise, beside Jinja2's own errors.
+#: What an expression in a template may raise, besides Jinja2's own errors.
 _EXPRESSION_ERRORS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -31,12 +31,12 @@ def render(
 
     Args:
         template: Name or path, see :func:`caffe_batch.rendering.find_path`.
-        settings: Values by variable: of Python, or text that is read as the variable's type.
-        templates_dir: The user's own templates, looked in before the package's.
+        settings: The variables' values: Python values, or text that is read as the variable's type.
+        templates_dir: The user's own templates, searched before the package's.
 
     Raises:
-        InputError: An unknown or missing variable, a wrong value, an error in the template (all
-            with the template's name), or a text that is no net and no solver.
+        InputError: An unknown or missing variable, a wrong value, an error in the template (each
+            with the template's name), or a result that is neither a net nor a solver.
     """
     path = find_path(template, templates_dir)
     environment = make_environment([path.parent, *folders(templates_dir)])
@@ -67,7 +67,7 @@ def render_solver(**settings: object) -> str:
 
 
 def _place(error: BaseException, template: Template) -> str:
-    """The template's name, and file and line of the error where it has one."""
+    """The template's name, with the file and line of the error if they are known."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -79,7 +79,7 @@ def _place(error: BaseException, template: Template) -> str:
 
 
 def _missing(error: UndefinedError, template: Template, values: Mapping[str, Value]) -> str | None:
-    """How to give the variable that is missing, and what it means."""
+    """How to set the variable that is missing, and what it means."""
     match = _UNDEFINED.search(error.message or "")
     for variable in template.variables:
         if match and variable.name == match[1] and variable.name not in values:
@@ -89,7 +89,7 @@ def _missing(error: UndefinedError, template: Template, values: Mapping[str, Val
 
 
 def _check(text: str, template: Template) -> None:
-    """Read the text as a net, else as a solver; the reading that got further says what is wrong."""
+    """Reads the text as a net or a solver; raises the error of the attempt that got further."""
     errors: list[PrototxtError] = []
     for parse in (parse_net, parse_solver):
         try:

@@ -1,4 +1,4 @@
-"""A template and the variables that it takes."""
+"""A template and the variables it takes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jinja2 import Environment, TemplateNotFound, TemplateSyntaxError, meta, nod
 
 from caffe_batch.errors import InputError, did_you_mean
 from caffe_batch.rendering.header import Variable, parse_header
-from caffe_batch.rendering.values import Kind, Value, show
+from caffe_batch.rendering.values import Value, VariableType, show
 
-#: How the file names of templates end; what stands before is the template's name.
+#: Endings of the file names of templates; the rest is the template's name.
 SUFFIXES = (".prototxt.j2", ".j2")
 
-_ANY = Kind("any")
+_ANY = VariableType("any")
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Template:
     """A template and what it takes.
 
     Attributes:
-        name: What it is called on the command line: its file name without the suffix.
+        name: Its name on the command line: the file name without the suffix.
         path: Its file.
-        summary: What it makes, in one line; empty where the template has no header.
+        summary: What it makes, in one line; empty if the template has no header.
         variables: Those of its header, then those of the templates that it includes, extends or
-            imports, except what it sets for them; then those used without documentation, of any
-            type and without a default.
+            imports, except the ones it sets for them; then those it uses without documenting
+            them, which have any type and no default.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Template:
     variables: tuple[Variable, ...]
 
     def read_settings(self, settings: Mapping[str, object]) -> dict[str, Value]:
-        """The variables' values: what is given, read as the variable's type, else the defaults.
+        """The variables' values: those given, read as the variable's type, else the defaults.
 
         Raises:
-            InputError: A name that the template doesn't know, or a value of another type.
+            InputError: The template has no such variable, or a value has the wrong type.
         """
         known = {variable.name: variable for variable in self.variables}
         values = {name: v.default for name, v in known.items() if v.default is not None}
@@ -51,13 +51,13 @@ class Template:
                     f"template {self.name} has no variable {name!r}",
                     hint=did_you_mean(name, list(known)) or names,
                 )
-            kind = known[name].kind
+            expected = known[name].type
             try:
-                values[name] = kind.read(value)
+                values[name] = expected.read(value)
             except ValueError as error:
                 raise InputError(
-                    f"template {self.name}: {name} takes {kind}, not {value!r}",
-                    hint=did_you_mean(str(value), [show(choice) for choice in kind.choices]),
+                    f"template {self.name}: {name} takes {expected}, not {value!r}",
+                    hint=did_you_mean(str(value), [show(choice) for choice in expected.choices]),
                 ) from error
         return values
 
@@ -76,7 +76,7 @@ def describe(environment: Environment, path: Path) -> Template:
     """The template in a file that ``environment`` finds by its file name.
 
     Raises:
-        InputError: It, or a template that it refers to, is missing, no text, or has a syntax error.
+        InputError: It, or a template it refers to, is missing, isn't text, or has a syntax error.
     """
     name = name_of(path)
     summary = ""
@@ -101,7 +101,7 @@ _Part = tuple[str, str, nodes.Template, frozenset[str]]
 def _parts(
     environment: Environment, file: str, provided: frozenset[str], seen: set[str]
 ) -> Iterator[_Part]:
-    """A template and all that it refers to: file name, source, tree, variables set for it."""
+    """A template and all it refers to: file name, source, tree, variables set for each."""
     seen.add(file)
     source = read_source(environment, file)
     try:
@@ -120,7 +120,7 @@ def read_source(environment: Environment, file: str) -> str:
     """The text of a template.
 
     Raises:
-        InputError: The environment's folders don't have it, or it is not UTF-8.
+        InputError: It isn't in the environment's folders, or it isn't UTF-8.
     """
     if environment.loader is None:
         raise ValueError("the environment has no folders")
@@ -128,8 +128,8 @@ def read_source(environment: Environment, file: str) -> str:
         return environment.loader.get_source(environment, file)[0]
     except TemplateNotFound as error:
         raise InputError(
-            f"template {file}: there is no such file beside the template that refers to it, "
-            "nor among the templates"
+            f"template {file}: there is no such file, neither beside the template that refers to "
+            "it nor among the templates"
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"template {file} is not a text in UTF-8") from error
+        raise InputError(f"template {file} is not UTF-8 text") from error

@@ -1,4 +1,4 @@
-"""What values a template variable takes, and how they are read from text."""
+"""The types of template variables, and how their values are read from text."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def _text(value: object) -> str:
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if isinstance(text, str):
-            text.encode()  # an argument that is not UTF-8 has no place in a prototxt
+            text.encode()  # fails for an argument that isn't UTF-8, which no prototxt may hold
             return text
     raise ValueError
 
 
 def _anything(value: object) -> Scalar:
-    """The value itself, or what its text looks like: a number, true or false, else text."""
+    """The value itself, or what its text looks like: a number, true or false, or else text."""
     for read in (_number, _truth, _text):
         try:
             return read(value)
@@ -70,14 +70,14 @@ _LIST_OF = "list of "
 
 
 @dataclass(frozen=True)
-class Kind:
+class VariableType:
     """The type of a template variable.
 
     Attributes:
         item: ``int``, ``float``, ``bool``, ``text`` or ``any``: type of the value, or of each
-            value of a list. ``any`` is that of undocumented variables; it may be a list as well.
+            value in a list. Undocumented variables are ``any``, which admits lists as well.
         is_list: Whether the variable is a list, written with commas.
-        choices: The only values allowed; empty means all.
+        choices: The only values allowed; empty if all are.
     """
 
     item: str
@@ -85,23 +85,23 @@ class Kind:
     choices: tuple[Scalar, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Kind:
-        """A kind as a template's header writes it.
+    def parse(cls, text: str) -> VariableType:
+        """The type that a template's header names.
 
-        >>> Kind.parse("list of int")
-        Kind(item='int', is_list=True, choices=())
-        >>> Kind.parse("50 | 101 | 152").choices
+        >>> VariableType.parse("list of int")
+        VariableType(item='int', is_list=True, choices=())
+        >>> VariableType.parse("50 | 101 | 152").choices
         (50, 101, 152)
 
         Raises:
-            ValueError: The text names no kind.
+            ValueError: The text names no type.
         """
         if "|" in text:
             return cls("any", choices=tuple(_anything(part.strip()) for part in text.split("|")))
         is_list = text.startswith(_LIST_OF)
         item = text.removeprefix(_LIST_OF)
         if item not in _READERS:
-            raise ValueError(f"{text!r} is no type of a variable")
+            raise ValueError(f"{text!r} is not the type of a variable")
         return cls(item, is_list)
 
     def __str__(self) -> str:
@@ -110,15 +110,15 @@ class Kind:
         return f"{_LIST_OF}{self.item}" if self.is_list else self.item
 
     def read(self, value: object) -> Value:
-        """A value of this kind from text (as after ``-D name=``) or from Python.
+        """A value of this type, from text (as after ``-D name=``) or from Python.
 
-        >>> Kind.parse("list of int").read("300,400"), Kind.parse("bool").read("true")
-        ((300, 400), True)
-        >>> Kind.parse("any").read("0.5"), Kind.parse("any").read("train_lmdb")
+        >>> VariableType.parse("list of int").read("300,400")
+        (300, 400)
+        >>> VariableType.parse("any").read("0.5"), VariableType.parse("any").read("train_lmdb")
         (0.5, 'train_lmdb')
 
         Raises:
-            ValueError: The value is not of this kind. (Without a message: `str(kind)` is one.)
+            ValueError: The value is not of this type. (Without a message: the type itself says it.)
         """
         reader = _READERS[self.item]
         if isinstance(value, str) and (self.is_list or (self.item == "any" and "," in value)):
@@ -136,7 +136,7 @@ class Kind:
 
 
 def show(value: Value) -> str:
-    """A value as it is written after ``-D name=`` and in prototxt.
+    """A value in the notation of ``-D name=`` and of prototxt.
 
     >>> show(True), show(0.005), show((104, 117, 123))
     ('true', '0.005', '104,117,123')

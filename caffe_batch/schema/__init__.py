@@ -1,1 +1,1 @@
-"""The messages of Caffe 1.0, from the project's own caffe.proto."""
+"""The messages of Caffe 1.0, generated from the project's own caffe.proto."""

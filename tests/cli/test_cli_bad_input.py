@@ -106,10 +106,10 @@ CASES: dict[str, Bad] = {
         ("net.prototxt: the file is neither text nor a binary net", ".caffemodel"),
         net=bytes(range(256)) * 9,
     ),
-    "picture": Bad(("neither text nor a binary net", "a picture"), net=b"\x89PNG\r\n\x1a\n\0\0"),
+    "picture": Bad(("neither text nor a binary net", "an image"), net=b"\x89PNG\r\n\x1a\n\0\0"),
     "UTF-16": Bad(("neither text", "UTF-16 text: save it as UTF-8"), net=NET.encode("utf-16")),
     "Latin-1": Bad(
-        ("net.prototxt:3:15: name holds bytes that are not UTF-8", "Save the file as UTF-8."),
+        ("net.prototxt:3:15: name contains bytes that are not UTF-8", "Save the file as UTF-8."),
         net=NET.replace('"ip"', '"ré"').encode("latin-1"),
     ),
     "a solver as net": Bad(
@@ -125,17 +125,17 @@ CASES: dict[str, Bad] = {
         ("net.prototxt:5:", "the '}' of layer (line 5), found the end of the file"), net=NET[:-2]
     ),
     "no value": Bad(("net.prototxt:1:",), net=NET.replace('"data"', "", 1)),
-    "deep": Bad(("100 messages inside each other is too deep",), net="layer {" * 200_000),
+    "deep": Bad(("more than 100 nested messages",), net="layer {" * 200_000),
     "a field": Bad(
         ("net.prototxt:4:25: InnerProductParameter has no field 'num_outputs'", "num_output?"),
         net=NET.replace("num_output", "num_outputs"),
     ),
     "a word for a number": Bad(
-        ("num_output takes an integer that is not negative, found 'five'",),
+        ("num_output takes a non-negative integer, found 'five'",),
         net=NET.replace("num_output: 5", "num_output: five"),
     ),
     "below zero": Bad(
-        ("net.prototxt:4:37: num_output takes an integer that is not negative, found '-5'",),
+        ("net.prototxt:4:37: num_output takes a non-negative integer, found '-5'",),
         net=NET.replace("num_output: 5", "num_output: -5"),
     ),
     # Nets

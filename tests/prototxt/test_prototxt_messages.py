@@ -52,7 +52,7 @@ WRONG = [
     (
         "layer { data_param { batch_size: -1 } }",
         "1:34",
-        "batch_size takes an integer that is not negative, found '-1'",
+        "batch_size takes a non-negative integer, found '-1'",
         None,
     ),
     ("layer { data_param { batch_size: -0 } }", "1:34", "found '-0'", None),
@@ -86,7 +86,7 @@ UNKNOWN = [
     ("layer { convoluton_param { } }", "LayerParameter", "Did you mean convolution_param?"),
     ("layer { num_ouput: 5 }", "LayerParameter", "It may be a field of a fork of Caffe."),
     ("layer { pool: MAX }", "LayerParameter", "It belongs inside pooling_param or spp_param."),
-    ("layer { blobs_lr: 1 }", "LayerParameter", "It is of the old syntax: layers { ... }."),
+    ("layer { blobs_lr: 1 }", "LayerParameter", "It belongs to the old syntax: layers { ... }."),
     ("layer { layer { } }", "LayerParameter", "a field of NetParameter: is a '}' missing above?"),
     (
         'layer { lrn_param { top: "x" } }',
@@ -160,7 +160,7 @@ def test_wrong_values_of_known_fields_are_refused_even_so() -> None:
 
 
 def test_a_string_that_is_not_utf8_is_refused() -> None:
-    with pytest.raises(PrototxtError, match=r"^net.prototxt:2:7: name holds bytes") as caught:
+    with pytest.raises(PrototxtError, match=r"^net.prototxt:2:7: name contains bytes") as caught:
         net('# gr\udcfc\xdf\nname: "gr\udcfc\xdf"')
     assert caught.value.hint == "Save the file as UTF-8."
 

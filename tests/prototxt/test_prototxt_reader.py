@@ -116,8 +116,8 @@ def test_a_net_without_layers_is_an_error(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "hint"),
     [
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It is a picture."),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF", "It is a picture."),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "It is an image."),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "It is an image."),
         (b"\x89HDF\r\n\x1a\n\0\0\0", "It is HDF5"),
         (b"PK\x03\x04\x14\0\0\0", "It is a zip archive"),
         (b"\x1f\x8b\x08\x01\xff\xfe", "It is gzip"),

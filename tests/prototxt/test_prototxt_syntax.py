@@ -136,8 +136,8 @@ def test_an_error_carries_its_place() -> None:
         ("layer = { }", "Write name: value."),
         ("// a comment", "A comment starts with #."),
         ("/* a comment */", "A comment starts with #."),
-        ("name: “x”", "Only strings and comments may hold characters that are not ASCII."),
-        ("name:\xa0'x'", "Only strings and comments may hold characters that are not ASCII."),
+        ("name: “x”", "Only strings and comments may contain non-ASCII characters."),
+        ("name:\xa0'x'", "Only strings and comments may contain non-ASCII characters."),
         ("[a.b]: 1", "Caffe's messages have no extensions."),
         (r"name: 'C:\data'", r"Write a backslash as \\."),
     ],
@@ -156,7 +156,7 @@ def test_a_byte_order_mark_is_skipped_and_takes_no_column() -> None:
 
 def test_messages_may_be_as_deep_as_the_limit_and_no_deeper() -> None:
     parse(Source("a {" * MAX_DEPTH + "}" * MAX_DEPTH))
-    with pytest.raises(PrototxtError, match=f"^1:303: {MAX_DEPTH} messages inside each other"):
+    with pytest.raises(PrototxtError, match=f"^1:303: more than {MAX_DEPTH} nested messages"):
         parse(Source("a {" * (MAX_DEPTH + 1) + "}" * (MAX_DEPTH + 1)))
 
 

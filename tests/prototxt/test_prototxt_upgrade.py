@@ -161,18 +161,18 @@ REFUSED = {
     "layer {} layers {}": "both 'layer' and 'layers'",
     'input: "a" input: "b" input_shape {} layer {}': "2 input but 1 input_shape",
     'input: "a" input_dim: [1, 2, 3] layer {}': "1 input but 3 input_dim",
-    'layers { layer { name: "x" type: "Convolution" } }': "there is no type 'Convolution'",
+    'layers { layer { name: "x" type: "Convolution" } }': "2013 has no type 'Convolution'",
     'layers { layer { name: "x" type: "conv" } bottom: "y" }': "'x' reads 'y', which no layer",
     """
         input: "d"
         layers { layer { type: "padding" } bottom: "d" top: "p" }
         layers { layer { name: "x" type: "relu" } bottom: "p" }
-    """: "layer 'x' takes a padding layer, which only conv and pool",
+    """: "layer 'x' follows a padding layer, which only conv and pool",
     """
         input: "d"
         layers { layer { type: "padding" } bottom: "d" top: "p" }
         layers { layer { name: "x" type: "conv" } bottom: "p" bottom: "d" }
-    """: "layer 'x' takes a padding layer, which only conv and pool with one bottom",
+    """: "layer 'x' follows a padding layer, which only conv and pool with one bottom",
     """
         input: "d"
         layers { layer { name: "z" type: "padding" } bottom: "d" bottom: "d" top: "p" }

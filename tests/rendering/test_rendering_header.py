@@ -27,7 +27,7 @@ name: "x"
 def test_reads_summary_and_variables() -> None:
     header = parse_header(SOURCE, "small")
     assert header.summary == "A net for tests: small."
-    assert [(v.name, str(v.kind), v.default, v.description) for v in header.variables] == [
+    assert [(v.name, str(v.type), v.default, v.description) for v in header.variables] == [
         ("batch_size", "int", 64, "samples of one pass"),
         ("data", "lmdb | dummy", "lmdb", "where the samples come from"),
         ("mean_values", "list of float", (104, 117), "subtracted"),
@@ -60,6 +60,7 @@ def test_a_header_may_have_no_variables() -> None:
 )
 def test_names_the_line_that_is_no_variable(line: str) -> None:
     with pytest.raises(
-        InputError, match=f"template bad: .* no variable: '{line.strip()}'".replace("|", r"\|")
+        InputError,
+        match=f"template bad: .* is not a variable: '{line.strip()}'".replace("|", r"\|"),
     ):
         parse_header(f"{{#-\nBad.\n\nvariables:\n{line}\n-#}}\n", "bad")

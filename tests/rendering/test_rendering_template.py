@@ -69,7 +69,7 @@ def test_templates_may_refer_to_each_other(tmp_path: Path) -> None:
     assert names(write(tmp_path, one=one, two=two)) == ["a", "b"]
 
 
-def test_settings_are_read_as_their_kind(tmp_path: Path) -> None:
+def test_settings_are_read_as_their_type(tmp_path: Path) -> None:
     template = find(str(write(tmp_path, part=PART)))
     assert template.read_settings({"depth": "5"}) == {"width": 8, "depth": 5, "height": 4}
 
@@ -108,5 +108,5 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
 def test_a_binary_file_is_no_template(tmp_path: Path) -> None:
     path = tmp_path / "net.j2"
     path.write_bytes(b"\x80\xff\x00")
-    with pytest.raises(InputError, match=r"template net\.j2 is not a text in UTF-8"):
+    with pytest.raises(InputError, match=r"template net\.j2 is not UTF-8 text"):
         find(str(path))

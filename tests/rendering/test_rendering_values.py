@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caffe_batch.rendering import Kind, Value, show
+from caffe_batch.rendering import Value, VariableType, show
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "value"),
+    ("variable_type", "given", "value"),
     [
         ("int", "64", 64),
         ("int", "-1", -1),
@@ -46,14 +46,14 @@ NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
         ("any", [1, 2], (1, 2)),
     ],
 )
-def test_reads_values_of_each_kind(kind: str, given: object, value: Value) -> None:
-    read = Kind.parse(kind).read(given)
+def test_reads_values_of_each_type(variable_type: str, given: object, value: Value) -> None:
+    read = VariableType.parse(variable_type).read(given)
     assert read == value
     assert type(read) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("kind", "given"),
+    ("variable_type", "given"),
     [
         ("int", "12a"),
         ("int", "1.5"),
@@ -82,27 +82,27 @@ def test_reads_values_of_each_kind(kind: str, given: object, value: Value) -> No
         ("any", [None]),
     ],
 )
-def test_refuses_values_of_another_kind(kind: str, given: object) -> None:
+def test_refuses_values_of_another_type(variable_type: str, given: object) -> None:
     with pytest.raises(ValueError, match=r".*"):
-        Kind.parse(kind).read(given)
+        VariableType.parse(variable_type).read(given)
 
 
 @pytest.mark.parametrize("text", ["", "integer", "list of", "list of list of int", "Int"])
-def test_refuses_what_is_no_kind(text: str) -> None:
-    with pytest.raises(ValueError, match="is no type of a variable"):
-        Kind.parse(text)
+def test_refuses_what_is_no_type(text: str) -> None:
+    with pytest.raises(ValueError, match="is not the type of a variable"):
+        VariableType.parse(text)
 
 
 @pytest.mark.parametrize("text", ["int", "list of float", "lmdb | dummy", "50 | 101 | 152"])
-def test_a_kind_prints_as_it_is_written(text: str) -> None:
-    assert str(Kind.parse(text)) == text
+def test_a_type_prints_as_it_is_written(text: str) -> None:
+    assert str(VariableType.parse(text)) == text
 
 
 @given(st.booleans() | NUMBERS)
 def test_what_is_shown_reads_back(value: Value) -> None:
-    assert Kind.parse("any").read(show(value)) == value
+    assert VariableType.parse("any").read(show(value)) == value
 
 
 @given(st.lists(NUMBERS))
 def test_a_list_that_is_shown_reads_back(values: list[int | float]) -> None:
-    assert Kind.parse("list of float").read(show(tuple(values))) == tuple(values)
+    assert VariableType.parse("list of float").read(show(tuple(values))) == tuple(values)
