@@ -12,7 +12,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from caffe_batch.errors import CaffeBatchError
+from caffe_batch.errors import (
+    CaffeBatchError,
+    DoesNotFitError,
+    InputError,
+    RuntimeMissingError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from caffe_batch.api import (
@@ -40,12 +46,16 @@ __version__ = "0.1.0"
 __all__ = [
     "CaffeBatchError",
     "Comparison",
+    "DoesNotFitError",
+    "InputError",
     "Job",
     "Memory",
     "Noise",
     "Outcome",
     "Plan",
+    "RuntimeMissingError",
     "Strategies",
+    "TrainingError",
     "Verification",
     "compare",
     "memory",

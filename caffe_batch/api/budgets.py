@@ -23,7 +23,7 @@ def find_budget(
         gpu: The GPU to be trained on, as CUDA numbers them.
 
     Raises:
-        InputError: No size, nobody who could tell what is free, or a reserve that leaves nothing.
+        InputError: This is no size, the free memory is unknown, or the reserve leaves nothing.
     """
     if memory is None:
         raise InputError(
@@ -43,7 +43,7 @@ def _free_host_bytes() -> int:
     free = free_host_bytes()
     if free is None:
         raise InputError(
-            "this machine doesn't tell how much of its memory is free",
+            "the free memory of this machine is unknown",
             hint=["Give the memory as a size instead: ", Option("gpu_memory", "8GiB"), "."],
         )
     return free

@@ -15,12 +15,13 @@ from caffe_batch.cli.options import (
     print_notes,
     warnings_on_stderr,
 )
-from caffe_batch.cli.plan_options import plan_options
+from caffe_batch.cli.plan_options import gpu_option, plan_options
 
 
 @click.command()
 @net_argument
 @plan_options
+@gpu_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -53,4 +54,7 @@ def plan(net: str, out: Path | None, as_json: bool, **options: Any) -> None:
         terminal.print("\nNothing is written without --out DIR.")
     else:
         where = job.path
-        terminal.print(f"\nWritten to {where}\nRun it: caffe-batch train {where}", soft_wrap=True)
+        on = "" if options["gpu"] is None else f" --gpu {options['gpu']}"
+        terminal.print(
+            f"\nWritten to {where}\nRun it: caffe-batch train {where}{on}", soft_wrap=True
+        )

@@ -55,6 +55,14 @@ budget_options = option_group(
 )
 
 
+gpu_option = click.option(
+    "--gpu",
+    type=click.IntRange(min=0),
+    metavar="ID",
+    help="The GPU to train on later, which auto and P% ask.  [default: the solver's device_id]",
+)
+
+
 #: The options that say how much data there is.
 records_options = option_group(
     click.option(

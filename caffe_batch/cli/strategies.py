@@ -22,6 +22,7 @@ from caffe_batch.cli.plan_options import (
     budget_options,
     effective_batch_option,
     epochs_option,
+    gpu_option,
     recipe_batch_option,
     records_options,
     test_every_option,
@@ -43,6 +44,7 @@ strategies_options = option_group(
 @click.command()
 @net_argument
 @strategies_options
+@gpu_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -26,8 +26,8 @@ ENGINES = {"docker": ("--gpus=all",), "podman": ("--device=nvidia.com/gpu=all",)
 IMAGE = "caffe-batch"
 
 #: Variables of this machine that reach the container.
-PASSED = ("CUDA_VISIBLE_DEVICES", "GLOG_minloglevel", "GLOG_v", "MKL_NUM_THREADS",
-          "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH")  # fmt: skip
+PASSED = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "GLOG_minloglevel", "GLOG_v",
+          "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH")  # fmt: skip
 
 #: Runs inside. The first argument is what descriptor 3 writes to: a container inherits no files.
 _SCRIPT = 'exec 3>"$0" && exec "$(command -v caffe-python || command -v python3)" "$@"'

@@ -77,7 +77,7 @@ def examine() -> Examination:
     home: Path = data_directory()
     gpus = machine.gpus()
     if runtime and info and info.gpu and not info.gpu_problem and gpus.devices:
-        reserve = measure_reserve(runtime, gpus)
+        reserve = measure_reserve(runtime, machine.cuda_gpus())
     else:
         reserve = default_reserve()
     return Examination(

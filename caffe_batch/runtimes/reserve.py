@@ -82,11 +82,14 @@ def default_reserve(number: int = 0) -> Reserve:
     """The reserve of a GPU where the user gives none: the remembered one, else an assumption.
 
     If a run has shown that this isn't enough (:func:`learn_reserve`), the reserve learned from it.
+
+    Args:
+        number: CUDA's number of the GPU.
     """
     file = _file()
     if not file.exists():
         return Reserve(DEFAULT_RESERVE_BYTES, measured=False)
-    gpus = machine.gpus()
+    gpus = machine.cuda_gpus()
     measured, learned = recall(file, gpus, number), recall(file, gpus, number, _LEARNED)
     least = DEFAULT_RESERVE_BYTES if measured is None else measured
     if learned is not None and learned > least:
@@ -101,11 +104,11 @@ def learn_reserve(number: int, free_bytes: int, needed_bytes: int) -> None:
     another program has taken memory, and nothing is learned.
 
     Args:
-        number: Which GPU.
+        number: CUDA's number of the GPU.
         free_bytes: What was free there before the run.
         needed_bytes: What Caffe asked for, as predicted.
     """
-    gpus = machine.gpus()
+    gpus = machine.cuda_gpus()
     free_now = gpus.devices[number].free_bytes if number < len(gpus.devices) else None
     if free_now is not None and free_now >= _SAME * free_bytes and free_bytes >= needed_bytes:
         known = recall(_file(), gpus, number, _LEARNED) or 0
@@ -193,9 +196,7 @@ def _measure(runtime: Runtime, number: int) -> tuple[int, int]:
         net.write_text(NET, encoding="utf-8")
         solver.write_text(SOLVER, encoding="utf-8")
         requested = predict(net, solver).allocated_bytes
-        # So that CUDA numbers the GPUs as NVML does.
-        environment = {**runtime.environment(), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        environment.pop("CUDA_VISIBLE_DEVICES", None)
+        environment = {**runtime.environment(), **machine.cuda_environment()}
         child = subprocess.Popen(
             runtime.command(["-c", CHILD, str(number)]),
             env=environment,

@@ -23,6 +23,7 @@ from caffe_batch.engines.caffe.log_files import LogFollower
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
+from caffe_batch.runtimes.machine import cuda_environment
 
 #: Runs under the runtime's Python.
 WORKER = INSIDE / "worker.py"
@@ -82,7 +83,7 @@ class WorkerProcess:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
                     runtime.command([str(script), argument]),
-                    env={**runtime.environment(), **environment},
+                    env={**runtime.environment(), **cuda_environment(), **environment},
                     cwd=working_directory,
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -38,7 +38,7 @@ from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
-from caffe_batch.runtimes.machine import gpus
+from caffe_batch.runtimes.machine import cuda_gpus
 from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
 from caffe_batch.training.kill_watch import KillWatch
@@ -404,5 +404,5 @@ def _now() -> str:
 
 
 def _free_gpu_bytes(number: int) -> int | None:
-    devices = gpus().devices
+    devices = cuda_gpus().devices
     return devices[number].free_bytes if number < len(devices) else None

@@ -173,7 +173,7 @@ def test_the_completion_script(shell: str) -> None:
     [
         ("caffe-batch pl", ["plain,plan"]),
         ("caffe-batch ", [f"plain,{name}" for name in COMMANDS]),
-        ("caffe-batch plan --gpu", ["plain,--gpu-memory", "plain,--gpus"]),
+        ("caffe-batch plan --gpu", ["plain,--gpu-memory", "plain,--gpus", "plain,--gpu"]),
         ("caffe-batch plan mod", ["file,mod"]),
         ("caffe-batch plan net.prototxt --solver so", ["file,so"]),
         ("caffe-batch plan net.prototxt --out jo", ["dir,jo"]),

@@ -1,0 +1,109 @@
+"""Which memory ``auto`` and shares of it are of: the GPU's that is trained on, or the host's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import caffe_batch as cb
+from caffe_batch.runtimes import machine
+from caffe_batch.runtimes.machine import free_host_bytes
+from caffe_batch.runtimes.reserve import remember
+from tests import fake_nvml
+from tests.command import call
+from tests.fake_nvml import GIB, LARGE, SMALL
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A net without data of its own, and a solver for GPU 1 beside it, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    fake_nvml.install(monkeypatch, SMALL, LARGE)
+    (tmp_path / "net.prototxt").write_text(cb.render("lenet_digits", {"data": "dummy"}))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9 device_id: 1\n'
+    )
+    return tmp_path
+
+
+def test_the_first_gpu_is_asked_if_none_is_named(recipe: Path) -> None:
+    assert cb.plan("net.prototxt", gpu_memory="auto").budget.budget_bytes == 2 * GIB
+
+
+def test_the_gpu_to_train_on_is_asked(recipe: Path) -> None:
+    assert cb.plan("net.prototxt", gpu_memory="auto", gpu=1).budget.budget_bytes == 7 * GIB
+    share = cb.plan("net.prototxt", gpu_memory="50%", gpu=1)
+    assert share.budget.budget_bytes == 7 * GIB // 2
+
+
+def test_the_solvers_device_id_is_asked(recipe: Path) -> None:
+    assert cb.plan("solver.prototxt", gpu_memory="auto").budget.budget_bytes == 7 * GIB
+    assert cb.plan("solver.prototxt", gpu_memory="auto", gpu=0).budget.budget_bytes == 2 * GIB
+
+
+def test_the_visible_gpu_is_asked(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert cb.plan("net.prototxt", gpu_memory="auto").budget.budget_bytes == 7 * GIB
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert cb.plan("solver.prototxt", gpu_memory="auto").budget.budget_bytes == 2 * GIB
+
+
+def test_each_gpu_has_a_reserve_of_its_own(
+    recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home / "reserve.json"
+    remember(file, machine.gpus(), 0, 300 * 2**20)
+    remember(file, machine.gpus(), 1, 400 * 2**20)
+    reserves = [
+        cb.plan("net.prototxt", gpu_memory="1GiB", gpu=gpu).budget.reserve_bytes for gpu in (0, 1)
+    ]
+    assert reserves == [300 * 2**20, 400 * 2**20]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = cb.plan("net.prototxt", gpu_memory="1GiB")
+    assert found.budget.reserve_bytes == 400 * 2**20
+
+
+def test_in_cpu_mode_the_host_is_asked(recipe: Path) -> None:
+    free = free_host_bytes()
+    assert free is not None
+    everything = cb.plan("net.prototxt", gpu_memory="auto", mode="cpu").budget
+    half = cb.plan("net.prototxt", gpu_memory="50%", mode="cpu").budget
+    assert everything.budget_bytes == pytest.approx(free, rel=0.2)
+    assert half.budget_bytes == pytest.approx(free / 2, rel=0.2)
+    assert (everything.reserve_bytes, half.reserve_bytes) == (0, 0)
+
+
+def test_a_host_that_does_not_report_its_memory(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caffe_batch.api.budgets.free_host_bytes", lambda: None)
+    with pytest.raises(cb.InputError, match="free memory of this machine is unknown"):
+        cb.plan("net.prototxt", gpu_memory="auto", mode="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gib"),
+    [
+        (("plan", "net.prototxt", "--gpu", 1), 7),
+        (("plan", "solver.prototxt"), 7),
+        (("strategies", "net.prototxt", "--gpu", 1), 7),
+        (("strategies", "solver.prototxt", "--gpu", 0), 2),
+    ],
+)
+def test_commands_ask_the_gpu_to_train_on(
+    arguments: tuple[object, ...], gib: int, recipe: Path
+) -> None:
+    done = call(*arguments, "--gpu-memory", "auto", "--train-records", 1000, "--json")
+    assert done.code == 0, done.err
+    answer = json.loads(done.out)
+    assert answer.get("recipe", answer)["budget_bytes"] == gib * GIB
+
+
+def test_train_plans_for_the_gpu_it_trains_on(recipe: Path) -> None:
+    """The packaged Caffe has no GPU code: the job is planned, and then can't be trained."""
+    done = call("train", "net.prototxt", "--gpu-memory", "auto", "--gpu", 1, "--out", "job")
+    assert done.code == 2
+    assert "training on GPU 1 is not possible" in done.err
+    assert json.loads((recipe / "job" / "plan.json").read_text())["budget_bytes"] == 7 * GIB
