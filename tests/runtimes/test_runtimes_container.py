@@ -8,11 +8,9 @@ import shlex
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,9 +21,9 @@ from caffe_batch.runtimes import container
 from caffe_batch.runtimes.base import JobPlaces
 from caffe_batch.runtimes.container import Container
 from caffe_batch.training.process import SignalRelay
-from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.command import Result, spawn
+from tests.holding import LONG, Hold, WhenHeld, is_alive, wait_for
 from tests.planned_jobs import write_job
 
 FAKE = Path(__file__).with_name("fake_engine.py")
@@ -45,14 +43,6 @@ class Engine:
     def running(self) -> list[int]:
         pids = [int(path.read_text()) for path in self.folder.glob("*.pid")]
         return [pid for pid in pids if is_alive(pid)]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
 
 
 @pytest.fixture
@@ -168,48 +158,44 @@ def test_gpus_are_asked_for_where_there_is_a_driver(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_stop_reaches_the_worker_and_it_goes_on_later(engine: Engine, tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=100_000)
+    job = write_job(tmp_path, max_iter=LONG)
     relay = SignalRelay()
-
-    def stop_after_some(progress: Progress) -> None:
-        if progress.update > 50 and not relay.stop_requested:
-            relay.stop(signal.SIGTERM)
-
-    outcome = train(job, docker(), None, stop_after_some, relay=relay)
-    assert outcome.state is JobState.INTERRUPTED
-    assert list(job.snapshots.glob(f"*_iter_{outcome.update}.solverstate"))
+    stop = WhenHeld(Hold(job, 50), lambda: relay.stop(signal.SIGTERM))
+    outcome = train(job, docker(), None, stop, relay=relay)
+    assert (outcome.state, outcome.update) == (JobState.INTERRUPTED, 50)
+    assert list(job.snapshots.glob("*_iter_50.solverstate"))
     assert engine.running() == []
 
 
 def test_a_client_that_is_killed_leaves_no_container(engine: Engine, tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=100_000)
-    killed = threading.Event()
+    job = write_job(tmp_path, max_iter=LONG)
 
-    def kill_client(progress: Progress) -> None:
+    def kill_client() -> None:
         record = job.read_record()
-        if progress.update > 50 and record is not None and not killed.is_set():
-            os.kill(record.attempts[-1].pid, signal.SIGKILL)
-            killed.set()
+        assert record is not None
+        os.kill(record.attempts[-1].pid, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="killed by SIGKILL"):
-        train(job, docker(), None, kill_client)
+        train(job, docker(), None, WhenHeld(Hold(job, 50), kill_client))
     wait_for(lambda: not engine.running())
 
 
 def test_a_container_whose_supervisor_is_killed_takes_a_snapshot(
     engine: Engine, tmp_path: Path
 ) -> None:
-    job = write_job(tmp_path, max_iter=100_000)
+    job = write_job(tmp_path, max_iter=LONG)
+    hold = Hold(job, 50)
     results: list[Result] = []
     command = (sys.executable, "-m", "caffe_batch", "train", job.path, "--runtime", "docker", "-q")
     supervisor = threading.Thread(target=lambda: results.append(spawn(*command)))
     supervisor.start()
-    wait_for(lambda: job.metrics.exists() and job.metrics.stat().st_size > 0)
+    hold.wait()
     os.kill(_supervisor_of(job.path), signal.SIGKILL)
     supervisor.join()
     assert results[0].code == -signal.SIGKILL
+    hold.release()
     wait_for(lambda: not engine.running())
-    assert list(job.snapshots.glob("*.solverstate"))
+    assert list(job.snapshots.glob("*_iter_50.solverstate"))
 
 
 def _supervisor_of(job: Path) -> int:
@@ -222,10 +208,3 @@ def _supervisor_of(job: Path) -> int:
         if words[1:5] == [b"-m", b"caffe_batch", b"train", os.fsencode(job)]:
             return int(path.parent.name)
     raise AssertionError("no supervisor")
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

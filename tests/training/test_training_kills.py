@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -10,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,29 +25,19 @@ from caffe_batch.jobs.record import JobRecord, JobState
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
-from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.holding import LONG, PATIENCE_S, Hold, WhenHeld, wait_for
 from tests.planned_jobs import FinishedJob, write_job
-
-#: Updates that take long enough; a loss of each is kept.
-LONG = 9000
 
 #: Two updates see all 70 records once, so a run that goes on from an even update sees the
 #: same samples as one that was never stopped.
-WHOLE = {"batch_size": 7, "iter_size": 5, "lr_policy": '"fixed"', "width": 10_000}
+WHOLE = {"batch_size": 7, "iter_size": 5, "lr_policy": '"fixed"'}
 
 
 def record_of(job: JobDirectory) -> JobRecord:
     record = job.read_record()
     assert record is not None
     return record
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def start(job: JobDirectory) -> subprocess.Popen[bytes]:
@@ -73,19 +63,6 @@ def check_complete(job: JobDirectory, updates: int, without: range = range(0)) -
     assert record_of(job).state is JobState.FINISHED
 
 
-class KillWorker:
-    """An observer that kills the worker once, at an update."""
-
-    def __init__(self, job: JobDirectory, update: int) -> None:
-        self.job, self.update, self.at = job, update, -1
-
-    def __call__(self, progress: Progress) -> None:
-        if self.at < 0 and progress.training and progress.update >= self.update:
-            with contextlib.suppress(ProcessLookupError):  # it has ended its stage: the next one
-                os.kill(record_of(self.job).attempts[-1].pid, signal.SIGKILL)
-                self.at = progress.update
-
-
 def test_killed_in_each_stage_the_weights_are_the_same(runtime: Runtime, tmp_path: Path) -> None:
     """A stage change is a restart like any other: no update is lost, none is done twice."""
     settings: dict[str, object] = {
@@ -97,18 +74,24 @@ def test_killed_in_each_stage_the_weights_are_the_same(runtime: Runtime, tmp_pat
     train(straight, runtime)
     (tmp_path / "killed").mkdir()
     job = write_job(tmp_path / "killed", **settings)  # type: ignore[arg-type]
-    kills = [KillWorker(job, update) for update in (25, 65, 125)]
-    for kill in kills:
+    holds = [
+        Hold(job, 25, iter_size=5), Hold(job, 5, iter_size=10, stage=2),
+        Hold(job, 5, iter_size=20, stage=3),
+    ]  # fmt: skip
+    for hold in holds:
         with pytest.raises(TrainingError, match="killed by SIGKILL"):
-            train(job, runtime, observer=kill)
+            train(job, runtime, observer=WhenHeld(hold, lambda: kill_worker(job)))
     assert train(job, runtime).update == 180
     check_complete(job, 180)
-    bounds = [(a.stage, a.first_update) for a in record_of(job).attempts]
-    assert {first for stage, first in bounds if stage == 2} <= {60, 80, 100}
-    assert (2, 60) in bounds
-    assert (3, 120) in bounds
+    assert [(a.stage, a.first_update) for a in record_of(job).attempts] == [
+        (1, 0), (1, 20), (2, 60), (2, 60), (3, 120), (3, 120),
+    ]  # fmt: skip
     ends = [list_snapshots(each.snapshots)[-1].state for each in (straight, job)]
     assert learned(ends[0]) == learned(ends[1])
+
+
+def kill_worker(job: JobDirectory) -> None:
+    os.kill(record_of(job).attempts[-1].pid, signal.SIGKILL)
 
 
 def test_killed_between_two_stages(runtime: Runtime, tmp_path: Path) -> None:
@@ -148,20 +131,26 @@ def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, **WHOLE, max_iter=LONG, snapshot=20, test_interval=10_000  # type: ignore[arg-type]
     )  # fmt: skip
+    hold = Hold(job, 70, iter_size=5)
     with start(job) as supervisor:
-        wait_for(lambda: job.snapshots.is_dir() and len(list(job.snapshots.glob("*.json"))) > 2)
+        hold.wait()
+        wait_for(lambda: recorded(job) == [20, 40, 60])
         worker = record_of(job).attempts[-1].pid
-        recorded = [each.update for each in list_snapshots(job.snapshots) if each.record.exists()]
         supervisor.kill()
         if victims == "both":
             os.killpg(worker, signal.SIGKILL)
-    end = list_snapshots(job.snapshots)[-1].update + 40
-    job.solver.write_text(job.solver.read_text().replace(str(LONG), str(end)))
+    job.solver.write_text(job.solver.read_text().replace(str(LONG), "110"))
     with start(job) as again:  # at once: it waits for the worker that was left behind
-        assert again.wait(60) == 0
+        hold.release()
+        assert again.wait(PATIENCE_S) == 0
     last = record_of(job).attempts[-1]
-    assert last.first_update >= recorded[-1]
-    check_complete(job, end, without=told_missing(last.choices))
+    assert last.first_update == (60 if victims == "both" else 70)
+    check_complete(job, 110, without=told_missing(last.choices))
+
+
+def recorded(job: JobDirectory) -> list[int]:
+    """The updates of the snapshots that the supervisor has taken note of."""
+    return [each.update for each in list_snapshots(job.snapshots) if each.record.exists()]
 
 
 def told_missing(choices: Sequence[str]) -> range:
@@ -177,27 +166,30 @@ def test_updates_that_nobody_has_written_down_are_told(tmp_path: Path) -> None:
     job = write_job(
         tmp_path, **WHOLE, max_iter=LONG, snapshot=20, test_interval=10_000  # type: ignore[arg-type]
     )  # fmt: skip
+    holds = [Hold(job, update, iter_size=5) for update in (50, 90)]
     with start(job) as supervisor:
-        wait_for(lambda: job.snapshots.is_dir() and len(list(job.snapshots.glob("*.json"))) > 2)
+        holds[0].wait()
+        wait_for(lambda: recorded(job) == [20, 40])
         supervisor.send_signal(signal.SIGSTOP)
-        there = list_snapshots(job.snapshots)[-1].update
-        wait_for(lambda: list_snapshots(job.snapshots)[-1].update > there + 20)
+        holds[0].release()
+        holds[1].wait()
         supervisor.kill()
+    holds[1].release()
     known = max(line.update for line in read_metrics(job.metrics))
     wait_for(lambda: job.supervisor() is None)  # nor does its worker hold the lock
-    there = list_snapshots(job.snapshots)[-1].update
-    job.solver.write_text(job.solver.read_text().replace(str(LONG), str(there + 20)))
+    assert [each.update for each in list_snapshots(job.snapshots)] == [20, 40, 60, 80, 90]
+    job.solver.write_text(job.solver.read_text().replace(str(LONG), "110"))
     with start(job) as again:
-        assert again.wait(60) == 0
+        assert again.wait(PATIENCE_S) == 0
     last = record_of(job).attempts[-1]
-    assert last.first_update == there
+    assert last.first_update == 90
     missing = told_missing(last.choices)
-    assert missing == range(known + 1, there + 1)
-    assert len(missing) > 20
-    check_complete(job, there + 20, without=missing)
-    job.solver.write_text(job.solver.read_text().replace(str(there + 20), str(there + 40)))
+    assert missing == range(known + 1, 91)
+    assert known <= 50
+    check_complete(job, 110, without=missing)
+    job.solver.write_text(job.solver.read_text().replace("110", "130"))
     with start(job) as once_more:
-        assert once_more.wait(60) == 0
+        assert once_more.wait(PATIENCE_S) == 0
     assert not told_missing(record_of(job).attempts[-1].choices)  # once is enough
 
 
@@ -209,7 +201,7 @@ def test_a_snapshot_that_the_kill_cut_short(finished: FinishedJob, tmp_path: Pat
     text = job.solver.read_text().replace("max_iter: 60", "max_iter: 70")
     job.solver.write_text(text.replace(str(finished.job.path), str(job.path)))
     with start(job) as again:
-        assert again.wait(60) == 0
+        assert again.wait(PATIENCE_S) == 0
     last = record_of(job).attempts[-1]
     assert (last.first_update, last.last_update) == (50, 70)
     assert last.choices[0].startswith(
@@ -259,11 +251,18 @@ def test_a_worker_that_was_left_behind_is_waited_for(
     job.lock_file.write_text(str(gone.pid))  # its supervisor, which is dead
     with job.lock_file.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        left = subprocess.Popen(["sleep", "1"], pass_fds=[file.fileno()])
-    with left:
-        began = time.monotonic()
-        with job.lock():
-            assert time.monotonic() - began > 0.5
+        left = subprocess.Popen(["sleep", "infinity"], pass_fds=[file.fileno()])
+    waits: list[float] = []
+
+    def end(seconds: float) -> None:  # while it waits
+        waits.append(seconds)
+        left.kill()
+        left.wait()
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=end, monotonic=time.monotonic))
+    with job.lock():
+        assert waits
+    monkeypatch.undo()
     monkeypatch.setattr(lock, "ORPHAN_WAIT_S", 0.3)
     job.lock_file.write_text(str(gone.pid))
     with job.lock_file.open() as file:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
@@ -165,17 +166,25 @@ def test_the_choice_of_the_cpu_is_told(finished: FinishedJob) -> None:
     assert finished.seen[-1].notes == record.attempts[0].choices
 
 
-@pytest.mark.parametrize("name", ["worker", "worker_log", "trained_weights", "micro_gradients"])
-def test_it_is_written_for_python_3_6(name: str) -> None:
-    ast.parse(WORKER.with_name(f"{name}.py").read_text(), feature_version=(3, 6))
+SCRIPTS = sorted(INSIDE.glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_it_is_written_for_python_3_6(script: Path) -> None:
+    ast.parse(script.read_text(encoding="utf-8"), feature_version=(3, 6))
 
 
 def test_old_pythons_and_the_runtime_compile_it(runtime: Runtime, tmp_path: Path) -> None:
     """Those that are here: a shim on the PATH may stand for one that isn't installed."""
-    check = f"compile(open({str(WORKER)!r}).read(), 'worker.py', 'exec')"
-    commands = [[name, "-c", check] for name in ("python3.6", "python3.7", "python3.8")]
-    here = [command for command in commands if starts(command[0])]
-    for command in [*here, runtime.command(["-c", check])]:
+    assert WORKER in SCRIPTS
+    check = (
+        "import sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    compile(open(path, encoding='utf-8').read(), path, 'exec')\n"
+    )
+    arguments = ["-c", check, *map(str, SCRIPTS)]
+    here = [[name, *arguments] for name in ("python3.6", "python3.7", "python3.8") if starts(name)]
+    for command in [*here, runtime.command(arguments)]:
         done = subprocess.run(
             command, env=runtime.environment() if command not in here else None,
             capture_output=True, text=True, cwd=tmp_path,
@@ -186,5 +195,15 @@ def test_old_pythons_and_the_runtime_compile_it(runtime: Runtime, tmp_path: Path
 def starts(python: str) -> bool:
     try:
         return subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
-    except FileNotFoundError:
+    except OSError:  # there is none, or an entry of the PATH may not be read
         return False
+
+
+def test_an_entry_of_the_path_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that only others may enter; root may, so a file in its place as well."""
+    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'closed'}:{tmp_path / 'file'}")
+    assert not starts("python3.6")
