@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv runtime demo test test-slow check audit-search image-check gpu-memory-check schema docs clean
+.PHONY: help venv runtime demo test test-slow check audit-search release-check image-check gpu-memory-check schema docs clean
 
 help:
 	@echo "make demo       set up everything and train the digits on real Caffe"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      ruff, mypy --strict, documentation checks"
 	@echo "make audit-search      20,000 random trainings: is the audit's \"the same\" true on real Caffe"
+	@echo "make release-check     build sdist and wheel, install them afresh and try them"
 	@echo "make image-check       build the container images and try them (root, buildah)"
 	@echo "make gpu-memory-check  the GPU image's memory beside the prediction, without a GPU"
 	@echo "make runtime    install the pycaffe runtime only"
@@ -46,6 +47,10 @@ check: venv
 # Goes on where it was interrupted; some hours on one core.
 audit-search: runtime
 	$(BIN)/python tools/audit_search/search.py
+
+# What a release consists of, as the last commit has it; leaves it in dist/.
+release-check: venv
+	$(BIN)/python tools/release_check.py dist
 
 # As root, with Debian's packages buildah and mmdebstrap; half an hour on two cores.
 image-check: venv

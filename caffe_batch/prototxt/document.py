@@ -67,7 +67,7 @@ class Document(Generic[AnyMessage]):
         return message
 
     def has(self, path: Path) -> bool:
-        """Whether the field is given; if it is repeated and has no index, whether it has any entry."""
+        """Whether the field is given; a repeated field without an index, whether it has entries."""
         place = self._find(path)
         return not place.rest and (place.index or 0) < len(place.given)
 
