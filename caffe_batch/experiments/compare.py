@@ -104,13 +104,7 @@ def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watc
     names = (output_names(read_tests(training.job)) for training in trainings)
     score, loss = next((each for each in names if any(each)), (None, None))
     standings = tuple(
-        Standing(
-            name=way.name,
-            title=way.title,
-            facts=way.content,
-            runs=tuple(runs[way.name, seed] for seed in settings.seeds),
-        )
-        for way in ways
+        Standing(way, tuple(runs[way.name, seed] for seed in settings.seeds)) for way in ways
     )
     found = Comparison(score, loss, settings.seeds, settings.jobs, strategies.recipe, standings)
     write_comparison(directory, before, found.json())

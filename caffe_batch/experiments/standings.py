@@ -16,6 +16,7 @@ from typing import Any
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
 from caffe_batch.jobs.stages import read_stages, stage_at
+from caffe_batch.jobs.strategy_files import StrategyFacts
 
 #: The loss at the end is the mean over this share of the updates.
 _END = 0.1
@@ -111,15 +112,17 @@ class Standing:
     """One way in the comparison.
 
     Attributes:
-        name, title: As in strategies.json.
-        facts: All that strategies.json says of it.
+        facts: What strategies.json says of it.
         runs: Its trainings, one a seed.
     """
 
-    name: str
-    title: str
-    facts: Mapping[str, Any]
+    facts: StrategyFacts
     runs: tuple[SeedRun, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name, as in strategies.json."""
+        return self.facts.name
 
     @property
     def complete(self) -> tuple[SeedRun, ...]:
@@ -146,7 +149,7 @@ class Standing:
         """For other programs."""
         points = self.points()
         last = points[-1] if points else ()
-        facts = {key: value for key, value in self.facts.items() if key != "changes"}
+        facts = {key: value for key, value in self.facts.content.items() if key != "changes"}
         return {
             **facts,
             "samples": last[0].samples if last else None,

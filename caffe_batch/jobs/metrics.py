@@ -102,9 +102,7 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: TextIO = path.open("a", encoding="utf-8")
-        if not self._file.tell():
-            own = {"format": METRICS_FORMAT, "caffe_batch_version": __version__}
-            self._file.write(json_line(own) + "\n")
+        self._is_empty = not self._file.tell()
 
     def __enter__(self) -> MetricsFile:
         return self
@@ -116,6 +114,10 @@ class MetricsFile:
     def append(self, metrics: Metrics) -> None:
         """Add a line; :meth:`flush` makes it visible to other programs."""
         with _naming(self._path):
+            if self._is_empty:
+                own = {"format": METRICS_FORMAT, "caffe_batch_version": __version__}
+                self._file.write(json_line(own) + "\n")
+                self._is_empty = False
             self._file.write(json_line(vars(metrics)) + "\n")
 
     def flush(self) -> None:

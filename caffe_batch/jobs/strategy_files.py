@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.job_files import write_job
-from caffe_batch.jobs.json_files import FIRST_FORMAT, check_format, read_object, write_json
+from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, read_object, write_json
 from caffe_batch.planning.strategies.strategies import Strategies
 
 #: The newest format of strategies.json, and the one that is written.
@@ -26,14 +26,23 @@ class StrategyFacts:
         title: What it is, for people.
         possible: Whether it can be trained.
         why_not: Why it can't; empty if it can.
+        batch_size, iter_size: Its split; None where it isn't possible.
+        learning_rate, momentum: Its own.
+        noise_relative: The noise scale of its updates, relative to the recipe's; None where the
+            formulas don't hold.
         content: All that the file says of it.
     """
 
     name: str
     title: str
-    possible: bool
-    why_not: str
-    content: Mapping[str, Any]
+    possible: bool = True
+    why_not: str = ""
+    batch_size: int | None = None
+    iter_size: int | None = None
+    learning_rate: float = 0.0
+    momentum: float = 0.0
+    noise_relative: float | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,16 +114,22 @@ def read_strategies(directory: Path) -> StrategiesFile:
     return StrategiesFile(
         recipe=content.nested("recipe").content,
         request={} if asked is None else _upgraded(asked.content) if first else asked.content,
-        ways=tuple(
-            StrategyFacts(
-                way.text("name"),
-                way.text("title"),
-                way.flag("possible"),
-                way.maybe(way.text, "why_not", ""),
-                way.content,
-            )
-            for way in content.objects("strategies")
-        ),
+        ways=tuple(map(_way, content.objects("strategies"))),
+    )
+
+
+def _way(content: Fields) -> StrategyFacts:
+    return StrategyFacts(
+        name=content.text("name"),
+        title=content.text("title"),
+        possible=content.flag("possible"),
+        why_not=content.maybe(content.text, "why_not", ""),
+        batch_size=content.maybe(content.positive, "batch_size"),
+        iter_size=content.maybe(content.positive, "iter_size"),
+        learning_rate=content.number("learning_rate"),
+        momentum=content.number("momentum"),
+        noise_relative=content.maybe(content.number, "noise_relative"),
+        content=content.content,
     )
 
 

@@ -92,7 +92,7 @@ def draw(comparison: Comparison) -> Figure:
 
 def label(standing: Standing, pick: Callable[[Point], float | None] | None = None) -> str:
     """A way in the legend: its name, its batch, what it came to."""
-    batch = f"{standing.facts.get('batch_size')} x {standing.facts.get('iter_size')}"
+    batch = f"{standing.facts.batch_size} x {standing.facts.iter_size}"
     points = standing.points()
     last = Spread.of((pick or _score)(point) for point in points[-1]) if points else None
     value = ""

@@ -52,12 +52,12 @@ def spread_text(spread: Spread) -> str:
 def _row(comparison: Comparison, standing: Standing) -> list[str]:
     facts, points = standing.facts, standing.points()
     last = points[-1] if points else ()
-    noise = facts["noise_relative"]
+    noise = facts.noise_relative
     cells = [
         standing.name,
-        f"{facts['batch_size']} x {facts['iter_size']}",
-        f"{facts['learning_rate']:g}",
-        f"{facts['momentum']:g}",
+        f"{facts.batch_size} x {facts.iter_size}",
+        f"{facts.learning_rate:g}",
+        f"{facts.momentum:g}",
         "-" if noise is None else f"x {noise:.3g}",
     ]
     if comparison.score_name is not None:

@@ -18,9 +18,10 @@ from caffe_batch.experiments.standings import (
 )
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import MetricsFile, NetTestMetrics, UpdateMetrics
+from caffe_batch.jobs.strategy_files import StrategyFacts
 from tests.planned_jobs import write_job
 
-FACTS = {"name": "small", "title": "Small", "batch_size": 4, "iter_size": 1, "changes": [1]}
+FACTS = StrategyFacts("small", "Small", content={"name": "small", "changes": [1]})
 
 
 def update(number: int, loss: float | None) -> UpdateMetrics:
@@ -112,7 +113,7 @@ def test_the_outputs_that_are_compared() -> None:
 
 def test_only_what_all_trainings_share_is_averaged() -> None:
     runs = (run(0.5, 0.75, 0.875, seed=1), run(0.25, 0.25, seed=2), run(0.1, seed=3, failure="x"))
-    standing = Standing("small", "Small", FACTS, runs)
+    standing = Standing(FACTS, runs)
     assert [[point.score for point in each] for each in standing.points()] == [
         [0.5, 0.25], [0.75, 0.25],
     ]  # fmt: skip
@@ -127,7 +128,7 @@ def test_only_what_all_trainings_share_is_averaged() -> None:
 
 
 def test_a_way_of_which_nothing_came_is_there_all_the_same() -> None:
-    standing = Standing("small", "Small", FACTS, (run(seed=1, failure="out of memory"),))
+    standing = Standing(FACTS, (run(seed=1, failure="out of memory"),))
     comparison = Comparison("accuracy", "loss", (1,), 1, {}, (standing,))
     (found,) = comparison.json()["strategies"]
     assert (found["failed"], found["curve"], found["samples"]) == (1, [], None)

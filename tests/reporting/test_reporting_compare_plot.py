@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.standings import Comparison, Point, SeedRun, Standing
+from caffe_batch.jobs.strategy_files import StrategyFacts
 from caffe_batch.reporting.compare_plot import draw, write_compare_plot
 from caffe_batch.reporting.compare_view import run_line
 
@@ -36,8 +37,7 @@ def standing(
         )
         for seed, own in scores.items()
     )  # fmt: skip
-    facts = {"name": name, "title": name, "batch_size": batch, "iter_size": 1}
-    return Standing(name, name, facts, runs)
+    return Standing(StrategyFacts(name, name, batch_size=batch, iter_size=1), runs)
 
 
 GOOD = standing("good", {1: [0.5, 0.96], 3: [0.7, 0.98]}, [1.0, 0.02])
@@ -100,7 +100,7 @@ def test_a_score_that_is_no_accuracy_has_a_plain_axis() -> None:
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
-    failed = Standing("x", "x", {}, (SeedRun(1, "x", (), False, "out of memory"),))
+    failed = Standing(StrategyFacts("x", "x"), (SeedRun(1, "x", (), False, "out of memory"),))
     with pytest.raises(InputError, match="no training has been tested"):
         write_compare_plot(comparison(failed), tmp_path / "compare.png")
     assert list(tmp_path.iterdir()) == []
