@@ -24,6 +24,7 @@ from caffe_batch.layers.base import (
     refuse_gradient,
 )
 from caffe_batch.layers.labels import check_labels
+from caffe_batch.layers.sides import bottom, own, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,14 @@ class Accuracy(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")
         predictions = site.bottoms[0]
-        forward = ["bottom0.data", "bottom1.data"]
+        forward = [bottom(0).data, bottom(1).data]
         by_class = site.tops == 2
         if mode == "gpu":
-            forward += ["bottom0.diff", "nums_buffer_.data" if by_class else "bottom1.diff"]
+            forward += [bottom(0).diff, own("nums_buffer_").data if by_class else bottom(1).diff]
             buffer = count(predictions)
         else:
             refuse_gradient(site, 0, "the predictions")
-            forward += ["top0.data", *(("top1.data", "nums_buffer_.data") if by_class else ())]
+            forward += [top(0).data, *((top(1).data, own("nums_buffer_").data) if by_class else ())]
             buffer = predictions[axis_index(site.settings.axis, predictions)]
         return Memory(
             buffers=(Buffer("nums_buffer_", buffer),) if by_class else (), forward=tuple(forward)

@@ -17,6 +17,7 @@ from caffe_batch.layers.base import (
     count,
     refuse_backward,
 )
+from caffe_batch.layers.sides import bottom, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +55,4 @@ class ArgMax(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_backward(site, self.type)
-        return Memory() if mode == "gpu" else Memory(forward=("bottom0.data", "top0.data"))
+        return Memory() if mode == "gpu" else Memory(forward=(bottom(0).data, top(0).data))

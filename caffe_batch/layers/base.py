@@ -7,11 +7,7 @@ Rules are pure: they read a :class:`Site` and return tuples. They never see prot
 
 Shapes are tuples in Caffe's order, batch axis first. Counts are elements, not bytes.
 
-Naming of memory ("sides"): Caffe's blobs have a ``data`` and a ``diff`` array, each allocated the
-first time it is touched on a device. A side is written ``"bottom0.data"``, ``"top1.diff"``,
-``"param0.data"``, or ``"prob_.data"`` for a buffer that the layer itself owns (under Caffe's own
-member name), or ``"inner/c_0.diff"`` for blob ``c_0`` of the net inside a recurrent layer
-(:class:`Inner`).
+Memory is named by :mod:`caffe_batch.layers.sides`.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from math import prod
 from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
+from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
 Phase = Literal["TRAIN", "TEST"]
@@ -129,6 +126,16 @@ class Buffer:
     prefetch: bool = False
     either: tuple[int, int] | None = None
 
+    @property
+    def data(self) -> Side:
+        """The side that holds its values."""
+        return own(self.name).data
+
+    @property
+    def diff(self) -> Side:
+        """The side that holds its gradient."""
+        return own(self.name).diff
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -154,11 +161,11 @@ class Memory:
     """
 
     buffers: tuple[Buffer, ...] = ()
-    build: tuple[str, ...] = ()
-    forward: tuple[str, ...] = ()
-    backward: tuple[str, ...] = ()
-    shares: tuple[tuple[str, str], ...] = ()
-    backward_shares: tuple[tuple[str, str], ...] = ()
+    build: tuple[Side, ...] = ()
+    forward: tuple[Side, ...] = ()
+    backward: tuple[Side, ...] = ()
+    shares: tuple[tuple[Side, Side], ...] = ()
+    backward_shares: tuple[tuple[Side, Side], ...] = ()
     transient: int = 0
     partial: bool = False
     workspace: tuple[int, int] = (0, 0)
@@ -180,8 +187,8 @@ class Inner:
       Forward and Backward never run. Their tops' loss-weight diffs are set on the host at build;
       the device never sees their data or diff.
     - Its blobs are tied to the outer layer's by ``Memory.shares`` and touched by the outer layer
-      itself in ``Memory.build`` and ``Memory.forward``, both under names ``inner/BLOB.SIDE``.
-      BLOB is a name in ``layers``, so for a blob that feeds a Split it is the Split's bottom.
+      itself in ``Memory.build`` and ``Memory.forward``, as ``inner(BLOB)``. BLOB is a name in
+      ``layers``, so for a blob that feeds a Split it is the Split's bottom.
 
     Attributes:
         layers: As Caffe's code adds them, before Split insertion.
@@ -366,15 +373,6 @@ def count(shape: Iterable[int]) -> int:
     return prod(shape)
 
 
-def sides(blob: str, number: int, side: str) -> tuple[str, ...]:
-    """One side of a row of blobs.
-
-    >>> sides("bottom", 2, "data")
-    ('bottom0.data', 'bottom1.data')
-    """
-    return tuple([f"{blob}{i}.{side}" for i in range(number)])
-
-
 def all_but_first(site: Site) -> tuple[int, ...]:
     """The axes of bottom 0 behind the first one; none for a layer without bottoms."""
     return tuple(range(1, len(site.bottoms[0]))) if site.bottoms else ()
@@ -385,16 +383,16 @@ def axes_from(axis: int, shape: Shape) -> tuple[int, ...]:
     return tuple(range(axis_index(axis, shape), len(shape)))
 
 
-def needed_diffs(site: Site) -> tuple[str, ...]:
+def needed_diffs(site: Site) -> tuple[Side, ...]:
     """The diffs of the bottoms that get a gradient."""
-    return tuple([f"bottom{i}.diff" for i, need in enumerate(site.bottom_need) if need])
+    return tuple([bottom(i).diff for i, need in enumerate(site.bottom_need) if need])
 
 
 def without_buffers(memory: Memory, *names: str) -> Memory:
     """The memory of a layer that has these buffers too, but never touches them."""
 
-    def kept(touched: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple([side for side in touched if side.rpartition(".")[0] not in names])
+    def kept(touched: tuple[Side, ...]) -> tuple[Side, ...]:
+        return tuple([side for side in touched if side.owner != "own" or side.name not in names])
 
     return replace(
         memory,

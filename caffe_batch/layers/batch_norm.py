@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.sides import bottom, own, param, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class BatchNorm(Rule):
         return Coupling(joint=others, statistics=True, decay=s.moving_average_fraction)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        bottom = site.bottoms[0]
-        batch, channels = bottom[:2]
-        size = count(bottom)
+        shape = site.bottoms[0]
+        batch, channels = shape[:2]
+        size = count(shape)
         buffers = (
             Buffer("mean_", channels),
             Buffer("variance_", channels),
@@ -54,16 +55,16 @@ class BatchNorm(Rule):
             Buffer("batch_sum_multiplier_", batch),
             Buffer("spatial_sum_multiplier_", size // (batch * channels)),
         )
-        forward = ["bottom0.data", "top0.data", "param0.data", "param1.data"]
+        forward = [bottom(0).data, top(0).data, param(0).data, param(1).data]
         if mode == "cpu":
-            forward.append("param2.data")
-        backward = ["top0.diff", "bottom0.diff"]
+            forward.append(param(2).data)
+        backward = [top(0).diff, bottom(0).diff]
         if site.in_place[0]:
-            backward.append("x_norm_.diff")  # a copy of the top's diff, which is overwritten
-        multipliers = ("batch_sum_multiplier_.data", "spatial_sum_multiplier_.data")
+            backward.append(own("x_norm_").diff)  # a copy of the top's diff, which is overwritten
+        multipliers = (own("batch_sum_multiplier_").data, own("spatial_sum_multiplier_").data)
         return Memory(
             buffers=buffers,
             build=multipliers if mode == "cpu" else (),
-            forward=(*forward, *(f"{buffer.name}.data" for buffer in buffers)),
+            forward=(*forward, *(buffer.data for buffer in buffers)),
             backward=tuple(backward),
         )

@@ -21,8 +21,8 @@ from caffe_batch.layers.base import (
     count,
     not_empty,
     refuse_gradient,
-    sides,
 )
+from caffe_batch.layers.sides import Side, bottom, sides, top
 
 
 class BatchReindex(Rule):
@@ -47,8 +47,8 @@ class BatchReindex(Rule):
         # device sees the indices in Forward alone).
         transient = indices[0] + 2 * data[0] if need and mode == "gpu" else 0
         return Memory(
-            forward=("bottom0.data", "bottom1.data", "top0.data"),
-            backward=("top0.diff", "bottom0.diff") if need else (),
+            forward=(bottom(0).data, bottom(1).data, top(0).data),
+            backward=(top(0).diff, bottom(0).diff) if need else (),
             transient=transient,
         )
 
@@ -68,10 +68,10 @@ class Filter(Rule):
         axis_index(0, not_empty(selector))
         if count(selector[1:]) != 1:
             raise ShapeError(f"the selector {selector} must have ones behind its first axis")
-        for i, bottom in enumerate(data):
-            if bottom[:1] != selector[:1]:
+        for i, shape in enumerate(data):
+            if shape[:1] != selector[:1]:
                 raise ShapeError(
-                    f"bottom {i} {bottom} and the selector {selector} differ in the first axis"
+                    f"bottom {i} {shape} and the selector {selector} differ in the first axis"
                 )
         return tuple(data)
 
@@ -82,13 +82,13 @@ class Filter(Rule):
         selector = len(site.bottoms) - 1
         refuse_gradient(site, selector, "the selector")
         # The selector is read while the layer is shaped, on the host in either mode.
-        select = (f"bottom{selector}.data",) if mode == "cpu" else ()
-        backward: list[str] = []
+        select = (bottom(selector).data,) if mode == "cpu" else ()
+        backward: list[Side] = []
         for i, need in enumerate(site.bottom_need[:selector]):
             if need:
-                backward += [f"top{i}.diff", f"bottom{i}.diff"]
+                backward += [top(i).diff, bottom(i).diff]
         return Memory(
             build=select,
-            forward=(*sides("bottom", selector, "data"), *sides("top", site.tops, "data")),
+            forward=(*sides(bottom, selector, "data"), *sides(top, site.tops, "data")),
             backward=tuple(backward),
         )

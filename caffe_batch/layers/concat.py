@@ -21,10 +21,10 @@ from caffe_batch.layers.base import (
     axis_index,
     needed_diffs,
     not_empty,
-    sides,
 )
+from caffe_batch.layers.sides import bottom, sides, top
 
-_SHARED = Memory(shares=(("top0.data", "bottom0.data"), ("top0.diff", "bottom0.diff")))
+_SHARED = Memory(shares=((top(0).data, bottom(0).data), (top(0).diff, bottom(0).diff)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Concat(Rule):
         first = site.bottoms[0] if len(site.bottoms) > 1 else not_empty(site.bottoms[0])
         axis = _axis(s.axis, s.concat_dim, first, old_name="concat_dim")
         before, after = first[:axis], first[axis + 1 :]
-        for i, bottom in enumerate(site.bottoms):
-            same_axes = len(bottom) == len(first)
-            if not same_axes or bottom[:axis] != before or bottom[axis + 1 :] != after:
+        for i, shape in enumerate(site.bottoms):
+            same_axes = len(shape) == len(first)
+            if not same_axes or shape[:axis] != before or shape[axis + 1 :] != after:
                 raise ShapeError(
-                    f"can't join bottom 0 {first} and bottom {i} {bottom} along axis {axis}: all "
+                    f"can't join bottom 0 {first} and bottom {i} {shape} along axis {axis}: all "
                     "their other axes must be equal"
                 )
-        return ((*before, sum([bottom[axis] for bottom in site.bottoms]), *after),)
+        return ((*before, sum([shape[axis] for shape in site.bottoms]), *after),)
 
     def coupling(self, site: Site) -> Coupling:
         s: ConcatSettings = site.settings
@@ -63,8 +63,8 @@ class Concat(Rule):
         if len(site.bottoms) == 1:
             return _SHARED
         return Memory(
-            forward=(*sides("bottom", len(site.bottoms), "data"), "top0.data"),
-            backward=("top0.diff", *needed_diffs(site)),
+            forward=(*sides(bottom, len(site.bottoms), "data"), top(0).data),
+            backward=(top(0).diff, *needed_diffs(site)),
         )
 
 
@@ -99,9 +99,9 @@ class Slice(Rule):
         if site.tops == 1:
             return _SHARED
         return Memory(
-            forward=("bottom0.data", *sides("top", site.tops, "data")),
+            forward=(bottom(0).data, *sides(top, site.tops, "data")),
             backward=(
-                ("bottom0.diff", *sides("top", site.tops, "diff")) if site.bottom_need[0] else ()
+                (bottom(0).diff, *sides(top, site.tops, "diff")) if site.bottom_need[0] else ()
             ),
         )
 

@@ -27,6 +27,7 @@ from caffe_batch.layers.base import (
     needed_diffs,
     without_buffers,
 )
+from caffe_batch.layers.sides import Side, bottom, own, param, top
 from caffe_batch.layers.spatial import ConvolutionSettings, Window, window
 
 #: The most that Caffe lets each of cuDNN's algorithms have as workspace (cudnn_conv_layer.cpp).
@@ -75,33 +76,33 @@ class Convolution(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ConvolutionSettings = site.settings
-        bottom = site.bottoms[0]
-        win = window(s, bottom)
-        spatial = self._spatial(win, bottom[win.axis + 1 :])
+        shape = site.bottoms[0]
+        win = window(s, shape)
+        spatial = self._spatial(win, shape[win.axis + 1 :])
         axes = len(spatial)
         buffers = [
-            Buffer("col_buffer_", self._columns(s, win, bottom, spatial)),
+            Buffer("col_buffer_", self._columns(s, win, shape, spatial)),
             Buffer("bias_multiplier_", count(spatial)),
         ]
-        build: list[str] = []
-        forward = ["param0.data"]
-        backward = ["param0.diff"]
+        build: list[Side] = []
+        forward = [param(0).data]
+        backward = [param(0).diff]
         for i in range(site.tops):
-            forward += [f"bottom{i}.data", f"top{i}.data"]
-            backward.append(f"top{i}.diff")
+            forward += [bottom(i).data, top(i).data]
+            backward.append(top(i).diff)
             asks_first = mode == "gpu" and not self.reverse
             if not asks_first or site.param_need[0] or site.bottom_need[i]:
-                backward.append(f"bottom{i}.diff")
+                backward.append(bottom(i).diff)
         if s.bias_term:
-            forward += ["param1.data", "bias_multiplier_.data"]
-            build.append("bias_multiplier_.data")
+            forward += [param(1).data, own("bias_multiplier_").data]
+            build.append(own("bias_multiplier_").data)
             if site.param_need[1]:
-                backward.append("param1.diff")
+                backward.append(param(1).diff)
         if self.reverse or not win.pointwise:
-            forward.append("col_buffer_.data")
+            forward.append(own("col_buffer_").data)
         elif any(site.bottom_need):
             # The gradient of the input takes the pointer before it asks for a 1x1 kernel.
-            backward.append("col_buffer_.data")
+            backward.append(own("col_buffer_").data)
         if not win.pointwise and (s.force_nd_im2col or axes != 2):
             # The general kernels read the geometry from the device, as small int blobs.
             geometry = [Buffer(name, axes) for name in ("kernel_shape_", "stride_", "pad_")]
@@ -109,7 +110,7 @@ class Convolution(Rule):
             geometry.append(Buffer("conv_input_shape_", axes + 1))
             geometry.append(Buffer("col_buffer_.shape", axes + 1))
             buffers += geometry
-            forward += [f"{buffer.name}.data" for buffer in geometry]
+            forward += [buffer.data for buffer in geometry]
         return Memory(
             buffers=tuple(buffers),
             build=tuple(build) if mode == "cpu" else (),
@@ -133,8 +134,8 @@ class Convolution(Rule):
                 f"cuDNN's engine needs 2 spatial axes, the input has {axes}",
                 hint="Write engine: CAFFE.",
             )
-        backward = [f"top{i}.diff" for i in range(site.tops)]
-        backward += [f"param{i}.diff" for i, need in enumerate(site.param_need) if need]
+        backward = [top(i).diff for i in range(site.tops)]
+        backward += [param(i).diff for i, need in enumerate(site.param_need) if need]
         plain = without_buffers(memory, *[buffer.name for buffer in memory.buffers])
         return replace(
             plain,
@@ -192,8 +193,8 @@ def _check_channels(s: ConvolutionSettings, channels: int) -> None:
 def _check_bottoms(site: Site) -> None:
     if site.tops != len(site.bottoms):
         raise ShapeError(f"{len(site.bottoms)} bottoms need as many tops, not {site.tops}")
-    for bottom in site.bottoms:
-        if bottom != site.bottoms[0]:
+    for shape in site.bottoms:
+        if shape != site.bottoms[0]:
             raise ShapeError(
-                f"all bottoms must have the same shape: {site.bottoms[0]} is not {bottom}"
+                f"all bottoms must have the same shape: {site.bottoms[0]} is not {shape}"
             )

@@ -16,6 +16,7 @@ from caffe_batch.layers.base import (
     axes_from,
     axis_index,
 )
+from caffe_batch.layers.sides import bottom, own, top
 
 _TABLES = ("offsets", "src_strides_", "dest_strides_")  # one int an axis
 
@@ -55,12 +56,12 @@ class Crop(Rule):
         return Coupling(joint=axes_from(site.settings.axis, site.bottoms[0]))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        tables = tuple([f"{name}.data" for name in _TABLES])
+        tables = tuple([own(name).data for name in _TABLES])
         axes = len(site.bottoms[0])
         # Backward takes the pointers of both diffs before it asks who needs them.
         return Memory(
             buffers=tuple([Buffer(name, axes) for name in _TABLES]),
             build=tables if mode == "cpu" else (),
-            forward=("bottom0.data", "top0.data", *tables),
-            backward=("top0.diff", "bottom0.diff"),
+            forward=(bottom(0).data, top(0).data, *tables),
+            backward=(top(0).diff, bottom(0).diff),
         )

@@ -35,6 +35,7 @@ from caffe_batch.layers.base import (
     count,
     setting,
 )
+from caffe_batch.layers.sides import top
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,12 @@ class Data(Rule):
             Buffer(f"prefetch_{name}", count(shape), copies=s.prefetch, prefetch=True)
             for name, shape in zip(("data_", "label_"), self.shape(site), strict=False)
         ]
-        shares = tuple((f"top{i}.data", f"{b.name}.data") for i, b in enumerate(buffers))
+        shares = tuple((top(i).data, b.data) for i, b in enumerate(buffers))
         if mode == "cpu" and s.mean_file and site.records:
             buffers.append(Buffer("data_mean_", count(self.record(site))))
         return Memory(
             buffers=tuple(buffers),
-            build=tuple(f"{buffer.name}.data" for buffer in buffers),
+            build=tuple(buffer.data for buffer in buffers),
             shares=shares,
         )
 

@@ -19,6 +19,7 @@ from caffe_batch.layers.base import (
     needed_diffs,
 )
 from caffe_batch.layers.labels import Loss, check_batch
+from caffe_batch.layers.sides import bottom, own, top
 
 
 class EuclideanLoss(Loss):
@@ -37,10 +38,11 @@ class EuclideanLoss(Loss):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
-        forward, backward = ["bottom0.data", "bottom1.data", "diff_.data"], [*needed_diffs(site)]
+        forward = [bottom(0).data, bottom(1).data, own("diff_").data]
+        backward = [*needed_diffs(site)]
         if mode == "cpu":
-            forward += ["top0.data"]
-            backward += ["top0.diff"] if backward else []
+            forward += [top(0).data]
+            backward += [top(0).diff] if backward else []
         return Memory(
             buffers=(Buffer("diff_", count(site.bottoms[0])),),
             forward=tuple(forward),
@@ -72,13 +74,13 @@ class ContrastiveLoss(Loss):
     def memory(self, site: Site, mode: Mode) -> Memory:
         samples, channels = four_axes(site.bottoms[0])[:2]
         diffs = needed_diffs(site)
-        forward = ["bottom0.data", "bottom1.data", "diff_.data", "dist_sq_.data"]
-        backward = [*diffs, "bottom2.data"] if diffs else []
+        forward = [bottom(0).data, bottom(1).data, own("diff_").data, own("dist_sq_").data]
+        backward = [*diffs, bottom(2).data] if diffs else []
         if mode == "gpu":
-            forward += ["diff_sq_.data", "summer_vec_.data"]
+            forward += [own("diff_sq_").data, own("summer_vec_").data]
         else:
-            forward += ["bottom2.data", "top0.data"]
-            backward += ["top0.diff"] if diffs else []
+            forward += [bottom(2).data, top(0).data]
+            backward += [top(0).diff] if diffs else []
         return Memory(
             buffers=(
                 Buffer("diff_", samples * channels),
@@ -86,7 +88,7 @@ class ContrastiveLoss(Loss):
                 Buffer("diff_sq_", samples * channels),
                 Buffer("summer_vec_", channels),
             ),
-            build=("summer_vec_.data",) if mode == "cpu" else (),
+            build=(own("summer_vec_").data,) if mode == "cpu" else (),
             forward=tuple(forward),
             backward=tuple(backward),
         )

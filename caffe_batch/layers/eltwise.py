@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count, sides
+from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.sides import bottom, own, sides, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,10 @@ class Eltwise(Rule):
             raise ShapeError(f"{len(s.coeff)} coeff value(s) for {len(site.bottoms)} bottoms")
         if s.coeff and s.operation == "PROD":
             raise ShapeError("a product takes no coeff", hint="Use operation: SUM, or no coeff.")
-        for i, bottom in enumerate(site.bottoms):
-            if bottom != site.bottoms[0]:
+        for i, shape in enumerate(site.bottoms):
+            if shape != site.bottoms[0]:
                 raise ShapeError(
-                    f"bottom 0 {site.bottoms[0]} and bottom {i} {bottom} must have one shape"
+                    f"bottom 0 {site.bottoms[0]} and bottom {i} {shape} must have one shape"
                 )
         return site.bottoms[:1]
 
@@ -42,18 +43,18 @@ class Eltwise(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EltwiseSettings = site.settings
-        inputs = sides("bottom", len(site.bottoms), "data")
+        inputs = sides(bottom, len(site.bottoms), "data")
         # Backward takes the pointers of the top first, whoever needs a gradient.
-        backward = ["top0.data", "top0.diff"]
+        backward = [top(0).data, top(0).diff]
         for i, need in enumerate(site.bottom_need):
             if need:
-                backward += [f"bottom{i}.diff", f"bottom{i}.data"]
+                backward += [bottom(i).diff, bottom(i).data]
                 if s.operation == "PROD" and s.stable_prod_grad:
                     backward += inputs
         largest = s.operation == "MAX"
-        mask = ("max_idx_.data",) if largest else ()
+        mask = (own("max_idx_").data,) if largest else ()
         return Memory(
             buffers=(Buffer("max_idx_", count(site.bottoms[0])),) if largest else (),
-            forward=(*inputs, "top0.data", *mask),
+            forward=(*inputs, top(0).data, *mask),
             backward=tuple(backward),
         )

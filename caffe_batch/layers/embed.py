@@ -19,6 +19,7 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
 )
+from caffe_batch.layers.sides import Side, bottom, own, param, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +62,15 @@ class Embed(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EmbedSettings = site.settings
         refuse_gradient(site, 0, "the indices of an Embed layer")
-        ones = ("bias_multiplier_.data",) if s.bias_term else ()
-        forward = ["bottom0.data", "top0.data", "param0.data", *ones]
-        backward: list[str] = []
+        ones = (own("bias_multiplier_").data,) if s.bias_term else ()
+        forward = [bottom(0).data, top(0).data, param(0).data, *ones]
+        backward: list[Side] = []
         if site.param_need[0]:
-            backward += ["top0.diff", "bottom0.data", "param0.diff"]
+            backward += [top(0).diff, bottom(0).data, param(0).diff]
         if s.bias_term:
-            forward += ["param1.data"]
+            forward += [param(1).data]
             if site.param_need[1]:
-                backward += ["top0.diff", "param1.diff", *ones]
+                backward += [top(0).diff, param(1).diff, *ones]
         return Memory(
             buffers=(Buffer("bias_multiplier_", count(site.bottoms[0])),) if s.bias_term else (),
             build=ones if mode == "cpu" else (),

@@ -24,6 +24,7 @@ from caffe_batch.layers.base import (
     four_axes,
     setting,
 )
+from caffe_batch.layers.sides import bottom, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class HDF5Data(Rule):
         return tuple((s.batch_size, *record) for record in site.records)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        forward = tuple(f"top{i}.data" for i in range(site.tops))
+        forward = tuple(top(i).data for i in range(site.tops))
         if mode == "gpu":
             return Memory(forward=forward)
         if site.file_rows is None:
@@ -71,9 +72,7 @@ class HDF5Data(Rule):
             Buffer(f"hdf_blobs_{i}", site.file_rows * count(record))
             for i, record in enumerate(site.records or ())
         )
-        return Memory(
-            buffers=file, build=tuple(f"{blob.name}.data" for blob in file), forward=forward
-        )
+        return Memory(buffers=file, build=tuple(blob.data for blob in file), forward=forward)
 
     def coupling(self, site: Site) -> Coupling:
         s: HDF5DataSettings = site.settings
@@ -104,7 +103,7 @@ class HDF5Output(Rule):
             Buffer(name, count(shape))
             for name, shape in zip(("data_blob_", "label_blob_"), site.bottoms, strict=True)
         )
-        forward = ("bottom0.data", "bottom1.data")
+        forward = (bottom(0).data, bottom(1).data)
         if mode == "gpu":
             return Memory(forward=forward)
-        return Memory(buffers=copies, forward=(*forward, *(f"{copy.name}.data" for copy in copies)))
+        return Memory(buffers=copies, forward=(*forward, *(copy.data for copy in copies)))

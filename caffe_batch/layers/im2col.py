@@ -14,6 +14,7 @@ from caffe_batch.layers.base import (
     axes_from,
     count,
 )
+from caffe_batch.layers.sides import bottom, top
 from caffe_batch.layers.spatial import ConvolutionSettings, window
 
 
@@ -35,15 +36,15 @@ class Im2col(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ConvolutionSettings = site.settings
-        bottom = site.bottoms[0]
-        axes = len(window(s, bottom).kernel)
+        shape = site.bottoms[0]
+        axes = len(window(s, shape).kernel)
         geometry: list[Buffer] = []
         if s.force_nd_im2col or axes != 2:
             # The general kernels read the geometry from the device, as small int blobs.
             geometry = [Buffer(n, axes) for n in ("kernel_shape_", "stride_", "pad_", "dilation_")]
-            geometry += [Buffer(f"{blob}.shape", len(bottom)) for blob in ("bottom0", "top0")]
+            geometry += [Buffer(f"{blob}.shape", len(shape)) for blob in ("bottom0", "top0")]
         return Memory(
             buffers=tuple(geometry),
-            forward=("bottom0.data", "top0.data", *(f"{b.name}.data" for b in geometry)),
-            backward=("top0.diff", "bottom0.diff"),
+            forward=(bottom(0).data, top(0).data, *(b.data for b in geometry)),
+            backward=(top(0).diff, bottom(0).diff),
         )

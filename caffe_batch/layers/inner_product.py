@@ -19,6 +19,7 @@ from caffe_batch.layers.base import (
     filled,
     not_empty,
 )
+from caffe_batch.layers.sides import Side, bottom, own, param, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,19 @@ class InnerProduct(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: InnerProductSettings = site.settings
         rows = count(site.bottoms[0][: axis_index(s.axis, site.bottoms[0])])
-        ones = ("bias_multiplier_.data",)
-        forward = ["bottom0.data", "top0.data", "param0.data"]
-        backward: list[str] = []
+        ones = (own("bias_multiplier_").data,)
+        forward = [bottom(0).data, top(0).data, param(0).data]
+        backward: list[Side] = []
         if s.bias_term:
-            forward += ["param1.data"]
+            forward += [param(1).data]
             if rows != 1 and mode == "gpu":  # a single row is added without the multiplier
                 forward += ones
             if site.param_need[1]:
-                backward += ["top0.diff", "param1.diff", *ones]
+                backward += [top(0).diff, param(1).diff, *ones]
         if site.param_need[0]:
-            backward += ["top0.diff", "bottom0.data", "param0.diff"]
+            backward += [top(0).diff, bottom(0).data, param(0).diff]
         if site.bottom_need[0]:
-            backward += ["top0.diff", "param0.data", "bottom0.diff"]
+            backward += [top(0).diff, param(0).data, bottom(0).diff]
         return Memory(
             buffers=(Buffer("bias_multiplier_", rows),) if s.bias_term else (),
             build=ones if s.bias_term and mode == "cpu" else (),

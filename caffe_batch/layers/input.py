@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from caffe_batch.errors import InputShapeError, ShapeError
 from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, filled
+from caffe_batch.layers.sides import top
 
 T = TypeVar("T")
 
@@ -85,8 +86,8 @@ class DummyData(Rule):
         # Constants are written once, when the net is built; all others in every pass.
         constant = [filler == "constant" for filler in _fillers(site)]
         return Memory(
-            build=tuple(f"top{i}.data" for i, once in enumerate(constant) if once),
-            forward=tuple(f"top{i}.data" for i, once in enumerate(constant) if not once),
+            build=tuple(top(i).data for i, once in enumerate(constant) if once),
+            forward=tuple(top(i).data for i, once in enumerate(constant) if not once),
         )
 
 

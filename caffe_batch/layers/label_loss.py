@@ -21,6 +21,7 @@ from caffe_batch.layers.base import (
     refuse_gradient,
 )
 from caffe_batch.layers.labels import Loss, check_batch
+from caffe_batch.layers.sides import Side, bottom, top
 
 
 class HingeLoss(Loss):
@@ -41,7 +42,7 @@ class HingeLoss(Loss):
         return Labels(1, count(site.bottoms[0][1:]), writes=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        return _on_the_host(site, mode, scratch=("bottom0.diff",))
+        return _on_the_host(site, mode, scratch=(bottom(0).diff,))
 
 
 class MultinomialLogisticLoss(Loss):
@@ -69,12 +70,12 @@ def _mean_over_samples(site: Site) -> Coupling:
     return Coupling(joint=all_but_first(site), divisor=site.bottoms[0][0])
 
 
-def _on_the_host(site: Site, mode: Mode, scratch: tuple[str, ...]) -> Memory:
+def _on_the_host(site: Site, mode: Mode, scratch: tuple[Side, ...]) -> Memory:
     refuse_gradient(site, 1, "the labels")
     four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
     if mode == "gpu":
         return Memory()
     return Memory(
-        forward=("bottom0.data", "bottom1.data", "top0.data", *scratch),
-        backward=("bottom0.diff", "top0.diff") if site.bottom_need[0] else (),
+        forward=(bottom(0).data, bottom(1).data, top(0).data, *scratch),
+        backward=(bottom(0).diff, top(0).diff) if site.bottom_need[0] else (),
     )

@@ -22,6 +22,7 @@ from caffe_batch.layers.base import (
     count,
     without_buffers,
 )
+from caffe_batch.layers.sides import bottom, own, top
 
 #: The largest local_size across channels that cuDNN takes (cudnn.h, CUDNN_LRN_MAX_N).
 CUDNN_LRN_MAX_SIZE = 16
@@ -67,8 +68,8 @@ class LRN(Rule):
             transient += 2 * height * width if site.backward else 0
         return Memory(
             buffers=(Buffer("scale_", count(site.bottoms[0])),),
-            forward=("bottom0.data", "top0.data", "scale_.data"),
-            backward=("top0.diff", "bottom0.diff"),
+            forward=(bottom(0).data, top(0).data, own("scale_").data),
+            backward=(top(0).diff, bottom(0).diff),
             transient=transient,
         )
 
@@ -84,18 +85,18 @@ class LRN(Rule):
         return replace(
             plain,
             buffers=tuple([Buffer(name, count(site.bottoms[0])) for name in temporary]),
-            build=tuple([f"{name}.data" for name in temporary]),
-            backward=("top0.diff", "bottom0.diff"),
+            build=tuple([own(name).data for name in temporary]),
+            backward=(top(0).diff, bottom(0).diff),
         )
 
 
 def _within_channel(site: Site) -> Memory:
     size = count(site.bottoms[0])
     shared = ("product_input_", "square_input_")  # they share the bottom's data
-    own = ("square_output_", "pool_output_", "power_output_")
-    diffs = tuple(f"{name}.diff" for name in shared + own)
+    kept = ("square_output_", "pool_output_", "power_output_")
+    diffs = tuple(own(name).diff for name in shared + kept)
     return Memory(
-        buffers=tuple(Buffer(name, size) for name in shared + own),
-        forward=("bottom0.data", "top0.data", *(f"{name}.data" for name in own)),
-        backward=("top0.diff", "bottom0.diff", *diffs) if site.bottom_need[0] else (),
+        buffers=tuple(Buffer(name, size) for name in shared + kept),
+        forward=(bottom(0).data, top(0).data, *(own(name).data for name in kept)),
+        backward=(top(0).diff, bottom(0).diff, *diffs) if site.bottom_need[0] else (),
     )

@@ -19,7 +19,6 @@ from caffe_batch.layers.base import (
     Site,
     count,
     refuse_gradient,
-    sides,
 )
 from caffe_batch.layers.recurrent import (
     Recurrent,
@@ -30,6 +29,7 @@ from caffe_batch.layers.recurrent import (
     sum_layer,
     transform,
 )
+from caffe_batch.layers.sides import bottom, own, sides, top
 
 
 class LSTM(Recurrent):
@@ -96,10 +96,10 @@ class LSTMUnit(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 2, "the sequence continuation indicators")
         gpu = mode == "gpu"  # the activations are kept on the GPU only; the CPU computes them again
-        acts = ("X_acts_.data",) if gpu else ()
-        acts_diff = ("X_acts_.diff",) if gpu else ()
-        data = (*sides("bottom", 3, "data"), *sides("top", 2, "data"), *acts)
-        diffs = ("top0.diff", "top1.diff", "bottom0.diff", "bottom1.diff", *acts_diff)
+        acts = (own("X_acts_").data,) if gpu else ()
+        acts_diff = (own("X_acts_").diff,) if gpu else ()
+        data = (*sides(bottom, 3, "data"), *sides(top, 2, "data"), *acts)
+        diffs = (top(0).diff, top(1).diff, bottom(0).diff, bottom(1).diff, *acts_diff)
         return Memory(
             buffers=(Buffer("X_acts_", count(site.bottoms[1])),),
             forward=data,

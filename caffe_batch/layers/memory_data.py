@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.sides import top
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ class MemoryData(Rule):
         if mode == "gpu":
             return Memory()
         data, label = self.shape(site)
+        buffers = Buffer("added_data_", count(data)), Buffer("added_label_", count(label))
         return Memory(
-            buffers=(Buffer("added_data_", count(data)), Buffer("added_label_", count(label))),
-            build=("added_data_.data", "added_label_.data"),
-            shares=(("top0.data", "added_data_.data"), ("top1.data", "added_label_.data")),
+            buffers=buffers,
+            build=tuple([buffer.data for buffer in buffers]),
+            shares=tuple([(top(i).data, buffer.data) for i, buffer in enumerate(buffers)]),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, four_axes
+from caffe_batch.layers.sides import bottom, own, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,10 @@ class MVN(Rule):
         s: MVNSettings = site.settings
         batch, channels, height, width = four_axes(site.bottoms[0])
         group = (channels if s.across_channels else 1) * height * width
-        forward = ["bottom0.data", "top0.data", "mean_.data", "temp_.data", "sum_multiplier_.data"]
+        forward = [bottom(0).data, top(0).data]
+        forward += [own(name).data for name in ("mean_", "temp_", "sum_multiplier_")]
         if s.normalize_variance:
-            forward.append("variance_.data")
+            forward.append(own("variance_").data)
         return Memory(
             buffers=(
                 Buffer("mean_", batch * channels),
@@ -35,7 +37,7 @@ class MVN(Rule):
                 Buffer("temp_", count(site.bottoms[0])),
                 Buffer("sum_multiplier_", group),
             ),
-            build=("sum_multiplier_.data",) if mode == "cpu" else (),
+            build=(own("sum_multiplier_").data,) if mode == "cpu" else (),
             forward=tuple(forward),
-            backward=("top0.diff", "bottom0.diff"),
+            backward=(top(0).diff, bottom(0).diff),
         )

@@ -24,6 +24,7 @@ from caffe_batch.layers.base import (
     count,
     refuse_backward,
 )
+from caffe_batch.layers.sides import Side, bottom, own, top
 
 
 class Neuron(Rule):
@@ -42,8 +43,8 @@ class Neuron(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(
-            forward=("bottom0.data", "top0.data"),
-            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+            forward=(bottom(0).data, top(0).data),
+            backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
 
 
@@ -76,8 +77,8 @@ class AbsVal(Neuron):
         return site.bottoms
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        backward = ("top0.diff", "bottom0.diff") if site.bottom_need[0] else ("top0.diff",)
-        return Memory(forward=("bottom0.data", "top0.data"), backward=backward)
+        backward = (top(0).diff, bottom(0).diff) if site.bottom_need[0] else (top(0).diff,)
+        return Memory(forward=(bottom(0).data, top(0).data), backward=backward)
 
 
 class Threshold(Neuron):
@@ -88,7 +89,7 @@ class Threshold(Neuron):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_backward(site, self.type)
-        return Memory(forward=("bottom0.data", "top0.data"))
+        return Memory(forward=(bottom(0).data, top(0).data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,8 @@ class Power(Neuron):
         s: PowerSettings = site.settings
         constant = s.power * s.scale == 0  # the input doesn't matter and isn't read
         return Memory(
-            forward=("top0.data",) if constant else ("bottom0.data", "top0.data"),
-            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+            forward=(top(0).data,) if constant else (bottom(0).data, top(0).data),
+            backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
 
 
@@ -149,14 +150,14 @@ class Dropout(Neuron):
         return Coupling(draws=site.phase == "TRAIN")
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        forward: tuple[str, ...] = ("bottom0.data", "top0.data")
+        forward: tuple[Side, ...] = (bottom(0).data, top(0).data)
         # The CPU code takes the mask's pointer before it asks for the phase.
         if site.phase == "TRAIN" or mode == "cpu":
-            forward += ("rand_vec_.data",)
+            forward += (own("rand_vec_").data,)
         return Memory(
             buffers=(Buffer("rand_vec_", count(site.bottoms[0])),),
             forward=forward,
-            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+            backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
 
 
@@ -172,15 +173,18 @@ class Swish(Neuron):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         size = count(site.bottoms[0])
-        weight = ("sigmoid_output_.diff",) if any(site.loss_weights) else ()
+        weight = (own("sigmoid_output_").diff,) if any(site.loss_weights) else ()
         return Memory(
             buffers=(Buffer("sigmoid_input_", size), Buffer("sigmoid_output_", size)),
             build=weight if mode == "cpu" else (),
             forward=(
-                *("bottom0.data", "sigmoid_input_.data", "sigmoid_output_.data", "top0.data"),
+                bottom(0).data,
+                own("sigmoid_input_").data,
+                own("sigmoid_output_").data,
+                top(0).data,
                 *weight,
             ),
-            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+            backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site
+from caffe_batch.layers.sides import param, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,4 @@ class Parameter(Rule):
         return Coupling(overwrites=(0,), lasting=(0,))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        return Memory(shares=(("top0.data", "param0.data"), ("top0.diff", "param0.diff")))
+        return Memory(shares=((top(0).data, param(0).data), (top(0).diff, param(0).diff)))

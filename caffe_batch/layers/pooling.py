@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.sides import bottom, own, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,18 @@ class Pooling(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: PoolingSettings = site.settings
-        forward = ["bottom0.data", "top0.data"]
-        # With a second top, the mask is there.
-        index = "top1" if site.tops > 1 else index_buffer(s.pool, site, mode)
-        if index:
-            forward.append(f"{index}.data")
+        forward = [bottom(0).data, top(0).data]
+        buffers: tuple[Buffer, ...] = ()
+        index = index_buffer(s.pool, site, mode)
+        if site.tops > 1:  # the mask is there
+            forward.append(top(1).data)
+        elif index:
+            buffers = (Buffer(index, count(pooled_shape(s, site.bottoms[0]))),)
+            forward.append(own(index).data)
         return Memory(
-            buffers=(Buffer(index, count(pooled_shape(s, site.bottoms[0]))),)
-            if index and site.tops == 1
-            else (),
+            buffers=buffers,
             forward=tuple(forward),
-            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+            backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
@@ -185,18 +187,18 @@ class SPP(Rule):
         levels = _levels(site)
         index = index_buffer(s.pool, site, mode)
         buffers: list[Buffer] = []
-        forward = ["bottom0.data", "top0.data"]
-        backward = ["top0.diff", "bottom0.diff"]
+        forward = [bottom(0).data, top(0).data]
+        backward = [top(0).diff, bottom(0).diff]
         for i, level in enumerate(levels):
             if index:
                 buffers.append(Buffer(f"{index}{i}", count(level)))
-                forward.append(f"{index}{i}.data")
+                forward.append(own(f"{index}{i}").data)
             if len(levels) > 1:
                 # The split's tops share the bottom's data, the flattened tops the pooled ones.
                 buffers.append(Buffer(f"split_top{i}", count(site.bottoms[0])))
                 buffers.append(Buffer(f"pooling_outputs_{i}", count(level)))
-                forward.append(f"pooling_outputs_{i}.data")
-                backward += [f"split_top{i}.diff", f"pooling_outputs_{i}.diff"]
+                forward.append(own(f"pooling_outputs_{i}").data)
+                backward += [own(f"split_top{i}").diff, own(f"pooling_outputs_{i}").diff]
         return Memory(
             buffers=tuple(buffers),
             forward=tuple(forward),

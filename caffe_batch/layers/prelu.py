@@ -17,6 +17,7 @@ from caffe_batch.layers.base import (
     filled,
     four_axes,
 )
+from caffe_batch.layers.sides import bottom, own, param, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +45,25 @@ class PReLU(Rule):
         return Coupling(joint=() if site.settings.channel_shared else (1,))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        bottom = site.bottoms[0]
-        sample = count(bottom[1:])
-        forward = ["bottom0.data", "top0.data", "param0.data"]
-        backward = ["top0.diff"]
+        shape = site.bottoms[0]
+        sample = count(shape[1:])
+        forward = [bottom(0).data, top(0).data, param(0).data]
+        backward = [top(0).diff]
         if site.in_place[0]:
-            forward.append("bottom_memory_.data")
+            forward.append(own("bottom_memory_").data)
         if site.param_need[0]:
-            backward.append("param0.diff")
+            backward.append(param(0).diff)
             if mode == "gpu":
-                backward += ["backward_buff_.diff", "multiplier_.data"]
+                backward += [own("backward_buff_").diff, own("multiplier_").data]
         if site.bottom_need[0]:
-            backward.append("bottom0.diff")
+            backward.append(bottom(0).diff)
         return Memory(
             buffers=(
-                Buffer("bottom_memory_", count(bottom)),
+                Buffer("bottom_memory_", count(shape)),
                 Buffer("multiplier_", sample),
                 Buffer("backward_buff_", sample),
             ),
-            build=("multiplier_.data",) if mode == "cpu" else (),
+            build=(own("multiplier_").data,) if mode == "cpu" else (),
             forward=tuple(forward),
             backward=tuple(backward),
         )

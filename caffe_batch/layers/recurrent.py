@@ -41,6 +41,7 @@ from caffe_batch.layers.input import InputSettings
 from caffe_batch.layers.reduction import ReductionSettings
 from caffe_batch.layers.reshape import ReshapeSettings
 from caffe_batch.layers.scale import ScaleSettings
+from caffe_batch.layers.sides import Side, bottom, inner, top
 
 #: Time steps that are followed. Caffe has no limit, but builds some ten layers for each step too.
 MAX_STEPS = 10_000
@@ -106,9 +107,9 @@ class Recurrent(Rule):
                     f"not {static}"
                 )
         state = (1, x[1], s.num_output)
-        for i, bottom in enumerate(self._hidden_bottoms(site)):
-            if bottom != state:
-                raise ShapeError(f"hidden state {i} must be {state}, not {bottom}")
+        for i, shape in enumerate(self._hidden_bottoms(site)):
+            if shape != state:
+                raise ShapeError(f"hidden state {i} must be {state}, not {shape}")
         return ((x[0], x[1], s.num_output), *((state,) * (site.tops - 1)))
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
@@ -133,30 +134,30 @@ class Recurrent(Rule):
         refuse_gradient(site, 1, "the sequence continuation indicators")
         static, last = self._static(site), self.last_hidden(site.bottoms[0][0])
         shares = [
-            ("inner/x.data", "bottom0.data"),
-            ("inner/x.diff", "bottom0.diff"),
-            ("inner/cont.data", "bottom1.data"),
+            (inner("x").data, bottom(0).data),
+            (inner("x").diff, bottom(0).diff),
+            (inner("cont").data, bottom(1).data),
         ]
         if static:
             shares += [
-                ("inner/x_static.data", "bottom2.data"),
-                ("inner/x_static.diff", "bottom2.diff"),
+                (inner("x_static").data, bottom(2).data),
+                (inner("x_static").diff, bottom(2).diff),
             ]
         shares += [
-            ("top0.data", f"inner/{self.output}.data"),
-            ("top0.diff", f"inner/{self.output}.diff"),
+            (top(0).data, inner(self.output).data),
+            (top(0).diff, inner(self.output).diff),
         ]
-        forward: list[str] = []
+        forward: list[Side] = []
         for i, (first, end) in enumerate(zip(self.hidden, last, strict=True)):
             if site.settings.expose_hidden:
                 shares += [
-                    (f"inner/{first}.data", f"bottom{2 + static + i}.data"),
-                    (f"top{1 + i}.data", f"inner/{end}.data"),
+                    (inner(first).data, bottom(2 + static + i).data),
+                    (top(1 + i).data, inner(end).data),
                 ]
             else:  # the last state of a pass is the first one of the next
-                forward += [f"inner/{end}.data", f"inner/{first}.data"]
+                forward += [inner(end).data, inner(first).data]
         # The gradient of the last states is zero, set once on the host.
-        build = tuple([f"inner/{blob}.diff" for blob in last]) if mode == "cpu" else ()
+        build = tuple([inner(blob).diff for blob in last]) if mode == "cpu" else ()
         return Memory(build=build, forward=tuple(forward), shares=tuple(shares))
 
     def inner(self, site: Site) -> Inner:

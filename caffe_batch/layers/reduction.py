@@ -21,6 +21,7 @@ from caffe_batch.layers.base import (
     count,
     not_empty,
 )
+from caffe_batch.layers.sides import Side, bottom, own, top
 
 _LINEAR = ("SUM", "MEAN")  # these multiply by a vector of ones
 
@@ -54,21 +55,21 @@ class Reduction(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ReductionSettings = site.settings
-        bottom = site.bottoms[0]
-        reduced = count(bottom[axis_index(s.axis, bottom) :])
+        shape = site.bottoms[0]
+        reduced = count(shape[axis_index(s.axis, shape) :])
         linear = s.operation in _LINEAR
-        ones = ("sum_multiplier_.data",) if linear else ()
-        forward = ["bottom0.data", *ones]
+        ones = (own("sum_multiplier_").data,) if linear else ()
+        forward = [bottom(0).data, *ones]
         scaled = s.coeff != (reduced if s.operation == "MEAN" else 1)
         if mode == "cpu" or scaled:
-            forward += ["top0.data"]
-        backward: list[str] = []
+            forward += [top(0).data]
+        backward: list[Side] = []
         if site.bottom_need[0]:
-            backward += ["bottom0.diff"]
+            backward += [bottom(0).diff]
             if not linear:
-                backward += ["bottom0.data"]
+                backward += [bottom(0).data]
             if mode == "cpu":
-                backward += ["top0.diff"]
+                backward += [top(0).diff]
         return Memory(
             buffers=(Buffer("sum_multiplier_", reduced),) if linear else (),
             build=ones if mode == "cpu" else (),

@@ -22,6 +22,7 @@ from caffe_batch.layers.base import (
     count,
     not_empty,
 )
+from caffe_batch.layers.sides import bottom, top
 from caffe_batch.layers.split import refuse_in_place
 
 
@@ -54,8 +55,8 @@ class Flatten(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(
-            shares=(("top0.data", "bottom0.data"),),
-            backward_shares=(("bottom0.diff", "top0.diff"),),
+            shares=((top(0).data, bottom(0).data),),
+            backward_shares=((bottom(0).diff, top(0).diff),),
         )
 
 
@@ -109,7 +110,7 @@ class Reshape(Rule):
         return settings.axis > 0 or not settings.shape or settings.shape[0] == 0
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        return Memory(shares=(("top0.data", "bottom0.data"), ("top0.diff", "bottom0.diff")))
+        return Memory(shares=((top(0).data, bottom(0).data), (top(0).diff, bottom(0).diff)))
 
 
 def _replaced_axes(s: ReshapeSettings, bottom: Shape) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from caffe_batch.layers.base import (
     count,
     filled,
 )
+from caffe_batch.layers.sides import BlobSides, Side, bottom, own, param, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,16 @@ class Bias(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         _, _, inner = _parts(site)
         learned = len(site.bottoms) == 1
-        bias = "param0" if learned else "bottom1"
-        forward = ["bottom0.data", f"{bias}.data", "top0.data"]
-        build: list[str] = []
+        bias = param(0) if learned else bottom(1)
+        forward = [bottom(0).data, bias.data, top(0).data]
+        build: list[Side] = []
         if mode == "cpu":
-            build.append("bias_multiplier_.data")
-        backward: list[str] = []
+            build.append(own("bias_multiplier_").data)
+        backward: list[Side] = []
         if site.bottom_need[0] and not site.in_place[0]:
-            backward += ["top0.diff", "bottom0.diff"]
+            backward += [top(0).diff, bottom(0).diff]
         if site.param_need[0] if learned else site.bottom_need[1]:
-            backward += ["top0.diff", f"{bias}.diff", "bias_multiplier_.data"]
+            backward += [top(0).diff, bias.diff, own("bias_multiplier_").data]
         return Memory(
             buffers=(Buffer("bias_multiplier_", inner),),
             build=tuple(build),
@@ -112,22 +113,22 @@ class Scale(Rule):
         s: ScaleSettings = site.settings
         outer, size, inner = _parts(site)
         learned = len(site.bottoms) == 1
-        scale = "param0" if learned else "bottom1"
-        bias = f"param{int(learned)}"
-        forward = ["bottom0.data", f"{scale}.data", "top0.data"]
-        build = ["sum_multiplier_.data"]
-        backward: list[str] = []
+        scale = param(0) if learned else bottom(1)
+        bias = param(int(learned))
+        forward = [bottom(0).data, scale.data, top(0).data]
+        build = [own("sum_multiplier_").data]
+        backward: list[Side] = []
         if site.in_place[0]:
-            forward.append("temp_.data")
+            forward.append(own("temp_").data)
         if s.bias_term:
-            forward.append(f"{bias}.data")
-            build.append("bias_multiplier_.data")
+            forward.append(bias.data)
+            build.append(own("bias_multiplier_").data)
             if site.param_need[-1]:
-                backward += ["top0.diff", f"{bias}.diff", "bias_multiplier_.data"]
+                backward += [top(0).diff, bias.diff, own("bias_multiplier_").data]
         if site.param_need[0] if learned else site.bottom_need[1]:
-            backward += ["top0.diff", *_scale_gradient(site, scale, outer, size, inner, mode)]
+            backward += [top(0).diff, *_scale_gradient(site, scale, outer, size, inner, mode)]
         if site.bottom_need[0]:
-            backward += ["top0.diff", "bottom0.diff"]
+            backward += [top(0).diff, bottom(0).diff]
         return Memory(
             buffers=(
                 Buffer("temp_", count(site.bottoms[0])),
@@ -151,20 +152,20 @@ def _coupling(site: Site, *, bias: bool) -> Coupling:
 
 
 def _scale_gradient(
-    site: Site, scale: str, outer: int, size: int, inner: int, mode: Mode
-) -> list[str]:
+    site: Site, scale: BlobSides, outer: int, size: int, inner: int, mode: Mode
+) -> list[Side]:
     """What the gradient of the scale touches: the product of all elements, and its sums."""
     if size == count(site.bottoms[0]):
-        return [f"{scale}.diff"]
+        return [scale.diff]
     # The product goes where the bottom's gradient will be, or in place into temp_.
-    touched = ["temp_.data" if site.in_place[0] else "bottom0.diff"]
+    touched = [own("temp_").data if site.in_place[0] else bottom(0).diff]
     if inner != 1 and outer * size != 1 and outer != 1:
-        touched.append("sum_result_.data")
+        touched.append(own("sum_result_").data)
     if inner != 1 or outer != 1:
-        touched.append("sum_multiplier_.data")
+        touched.append(own("sum_multiplier_").data)
     # A single number is summed up on the host.
     if size != 1 or mode == "cpu":
-        touched.append(f"{scale}.diff")
+        touched.append(scale.diff)
     return touched
 
 

@@ -23,6 +23,7 @@ from caffe_batch.layers.base import (
     refuse_gradient,
 )
 from caffe_batch.layers.labels import Loss, LossSettings, check_batch, normalizer
+from caffe_batch.layers.sides import bottom, own, top
 
 
 class SigmoidCrossEntropyLoss(Loss):
@@ -51,14 +52,14 @@ class SigmoidCrossEntropyLoss(Loss):
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the targets")
         weighted = any(site.loss_weights)
-        inner_diff = ("sigmoid_output_.diff",) if weighted else ()
-        backward = ["bottom0.diff"] if site.bottom_need[0] else []
-        forward = ["bottom0.data", "bottom1.data", "sigmoid_output_.data", *inner_diff]
+        inner_diff = (own("sigmoid_output_").diff,) if weighted else ()
+        backward = [bottom(0).diff] if site.bottom_need[0] else []
+        forward = [bottom(0).data, bottom(1).data, own("sigmoid_output_").data, *inner_diff]
         if mode == "gpu":
-            forward += ["bottom0.diff", "bottom1.diff"]
+            forward += [bottom(0).diff, bottom(1).diff]
         else:
-            forward += ["top0.data"]
-            backward += ["top0.diff"] if site.bottom_need[0] else []
+            forward += [top(0).data]
+            backward += [top(0).diff] if site.bottom_need[0] else []
         return Memory(
             buffers=(Buffer("sigmoid_output_", count(site.bottoms[0])),),
             build=inner_diff if mode == "cpu" else (),

@@ -18,6 +18,7 @@ from caffe_batch.layers.base import (
     not_empty,
     without_buffers,
 )
+from caffe_batch.layers.sides import bottom, own, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ class Softmax(Rule):
         # On the GPU the ones of sum_multiplier_ stay on the host: a kernel sums instead.
         return Memory(
             buffers=buffers,
-            build=("sum_multiplier_.data",) if mode == "cpu" else (),
-            forward=("bottom0.data", "top0.data", "scale_.data"),
-            backward=("top0.diff", "top0.data", "bottom0.diff", "scale_.data"),
+            build=(own("sum_multiplier_").data,) if mode == "cpu" else (),
+            forward=(bottom(0).data, top(0).data, own("scale_").data),
+            backward=(top(0).diff, top(0).data, bottom(0).diff, own("scale_").data),
         )
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
@@ -54,7 +55,7 @@ class Softmax(Rule):
             return memory
         diffs = needed_diffs(site)  # none: Backward returns at once
         return replace(
-            without_buffers(memory, "scale_"), backward=("top0.diff", *diffs) if diffs else ()
+            without_buffers(memory, "scale_"), backward=(top(0).diff, *diffs) if diffs else ()
         )
 
 

@@ -32,6 +32,7 @@ from caffe_batch.layers.base import (
     without_buffers,
 )
 from caffe_batch.layers.labels import Loss, LossSettings, check_batch, check_labels, normalizer
+from caffe_batch.layers.sides import bottom, own, top
 from caffe_batch.layers.softmax import softmax_buffers
 
 
@@ -73,20 +74,20 @@ class SoftmaxWithLoss(Loss):
         refuse_gradient(site, 1, "the labels")
         data = site.bottoms[0]
         buffers = (Buffer("prob_", count(data)), *softmax_buffers(data, site.settings.axis))
-        forward = ("bottom0.data", "bottom1.data", "prob_.data", "scale_.data")
+        forward = (bottom(0).data, bottom(1).data, own("prob_").data, own("scale_").data)
         need = site.bottom_need[0]
         if mode == "gpu":
             return Memory(
                 buffers=buffers,
-                forward=(*forward, "bottom0.diff", "prob_.diff"),
+                forward=(*forward, bottom(0).diff, own("prob_").diff),
                 # The kernel is handed the top's data, which it doesn't read.
-                backward=("bottom0.diff", "top0.data") if need else (),
+                backward=(bottom(0).diff, top(0).data) if need else (),
             )
         return Memory(
             buffers=buffers,
-            build=("sum_multiplier_.data", *(("prob_.diff",) if _weighted(site) else ())),
-            forward=(*forward, "top0.data"),
-            backward=("bottom0.diff", "top0.diff") if need else (),
+            build=(own("sum_multiplier_").data, *((own("prob_").diff,) if _weighted(site) else ())),
+            forward=(*forward, top(0).data),
+            backward=(bottom(0).diff, top(0).diff) if need else (),
         )
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
@@ -173,17 +174,21 @@ class InfogainLoss(Loss):
             Buffer("sum_rows_H_", classes),
             *((Buffer("infogain_", classes**2),) if from_file else ()),
         )
-        shares = (("top1.data", "prob_.data"),) if site.tops == 2 else ()
-        softmax = ("bottom0.data", "prob_.data", "scale_.data")
+        shares = ((top(1).data, own("prob_").data),) if site.tops == 2 else ()
+        softmax = (bottom(0).data, own("prob_").data, own("scale_").data)
         if mode == "gpu":
-            return Memory(buffers=buffers, forward=(*softmax, "prob_.diff"), shares=shares)
-        rows = ("sum_rows_H_.data",)
-        matrix = ("infogain_.data",) if from_file else ("bottom2.data",)
+            return Memory(buffers=buffers, forward=(*softmax, own("prob_").diff), shares=shares)
+        rows = (own("sum_rows_H_").data,)
+        matrix = (own("infogain_").data,) if from_file else (bottom(2).data,)
         return Memory(
             buffers=buffers,
-            build=("sum_multiplier_.data", "prob_.diff", *((*matrix, *rows) if from_file else ())),
-            forward=(*softmax, "bottom1.data", "top0.data", *matrix),
-            backward=("bottom0.diff", "top0.diff", *rows) if site.bottom_need[0] else (),
+            build=(
+                own("sum_multiplier_").data,
+                own("prob_").diff,
+                *((*matrix, *rows) if from_file else ()),
+            ),
+            forward=(*softmax, bottom(1).data, top(0).data, *matrix),
+            backward=(bottom(0).diff, top(0).diff, *rows) if site.bottom_need[0] else (),
             shares=shares,
         )
 

@@ -6,7 +6,8 @@ Source: split_layer.cpp, .cu; silence_layer.cpp, .cu.
 from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, needed_diffs, sides
+from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, needed_diffs
+from caffe_batch.layers.sides import bottom, sides, top
 
 
 class Split(Rule):
@@ -24,10 +25,10 @@ class Split(Rule):
         return Coupling(linear=True, affine=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        backward = (*sides("top", site.tops, "diff"), "bottom0.diff")
+        backward = (*sides(top, site.tops, "diff"), bottom(0).diff)
         return Memory(
             backward=backward if site.bottom_need[0] else (),
-            shares=tuple([(top, "bottom0.data") for top in sides("top", site.tops, "data")]),
+            shares=tuple([(top, bottom(0).data) for top in sides(top, site.tops, "data")]),
         )
 
 

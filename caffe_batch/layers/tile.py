@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, axis_index
+from caffe_batch.layers.sides import bottom, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,6 @@ class Tile(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(
-            forward=("bottom0.data", "top0.data"),
-            backward=("top0.diff", "bottom0.diff") if site.bottom_need[0] else (),
+            forward=(bottom(0).data, top(0).data),
+            backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from caffe_batch.errors import NetError, ShapeError
+from caffe_batch.layers import sides as of
 from caffe_batch.layers.base import Inner, Memory, Rule, Site, count
+from caffe_batch.layers.sides import Side
 from caffe_batch.memory.build import NVCAFFE_BATCHES, Build
 from caffe_batch.memory.ledger import Ledger, Part, Step
 from caffe_batch.net.graph import Net, Node, build
@@ -122,7 +123,7 @@ class Program:
     def _add_layers(
         self, net: Net, params: Params, rows: Sequence[int], *,
         backward: bool, inner: bool = False, idle: int = 0,
-    ) -> dict[str, int]:  # fmt: skip
+    ) -> dict[Side, int]:  # fmt: skip
         """Adds the blobs and steps of a net's layers.
 
         Args:
@@ -134,14 +135,14 @@ class Program:
             idle: How many layers at its end are built but never run.
 
         Returns:
-            Side of each blob of an inner net by name: ``"NAME.data"``, ``"NAME.diff"``.
+            Both sides of each blob of an inner net; none for other nets.
         """
         data_part = Part.LAYER_BUFFERS if inner else Part.ACTIVATIONS
         diff_part = Part.LAYER_BUFFERS if inner else Part.GRADIENTS
         producer: dict[int, int] = {}
         for node, row in zip(net.nodes, rows, strict=True):
-            for top in node.tops:
-                producer.setdefault(top, row)
+            for number in node.tops:
+                producer.setdefault(number, row)
         side = self.ledger.side
         data, diff = [], []
         itemsize = HALF_BYTES if self.half else FLOAT_BYTES
@@ -158,9 +159,9 @@ class Program:
             self.build.append(Step(rows[0], params.shares, []))
         if not inner:
             return {}
-        named = {f"{blob.name}.data": data[i] for i, blob in enumerate(net.blobs)}
-        named.update({f"{blob.name}.diff": diff[i] for i, blob in enumerate(net.blobs)})
-        return named
+        names = [of.inner(blob.name) for blob in net.blobs]
+        found = {name.data: data[i] for i, name in enumerate(names)}
+        return found | {name.diff: diff[i] for i, name in enumerate(names)}
 
     def _add_layer(
         self, node: Node, row: int, sides: _NodeSides, *, runs: bool, backward: bool
@@ -192,9 +193,9 @@ class Program:
         forward = [sides[side] for side in memory.forward]
         for i, weight in enumerate(node.loss):
             if weight:  # kept in the top's diff; Forward multiplies data and diff
-                forward += (sides[f"top{i}.data"], sides[f"top{i}.diff"])
+                forward += (sides[of.top(i).data], sides[of.top(i).diff])
                 if self.ledger.mode == "cpu":
-                    built.append(sides[f"top{i}.diff"])
+                    built.append(sides[of.top(i).diff])
         if unrolled is not None:
             self.build += inside.build
         self.build.append(Step(row, shares, built))
@@ -230,7 +231,7 @@ class Program:
     def add_inner(
         self, node: Node, unrolled: Inner, row: int, sides: _NodeSides, *, backward: bool
     ) -> None:
-        """Adds the net inside a recurrent layer; its blobs get names ``inner/NAME.SIDE``."""
+        """Adds the net inside a recurrent layer, and its blobs to the layer's own sides."""
         net = build(unrolled.layers, phase="TEST", name=node.layer.name)
         outer = {name: i for i, name in enumerate(unrolled.parameters)}
         rows = [row] * len(net.nodes)
@@ -238,10 +239,9 @@ class Program:
         params = self._add_params(net, rows, given)
         if node.site.phase == "TEST":  # RecurrentLayer::Forward joins them again, in TEST alone
             self.forward.append(Step(row, params.shares, []))
-        named = self._add_layers(
+        sides.own |= self._add_layers(
             net, params, rows, backward=backward, inner=True, idle=unrolled.idle
         )
-        sides.own.update({f"inner/{name}": side for name, side in named.items()})
 
 
 _BufferSide = tuple[int, Part, int, int, tuple[int, int] | None]
@@ -249,10 +249,10 @@ _BufferSide = tuple[int, Part, int, int, tuple[int, int] | None]
 
 
 class _NodeSides:
-    """Finds the side that a rule writes as ``"bottom0.data"`` or ``"prob_.diff"``.
+    """Finds the ledger's number of a side that a rule names.
 
     Attributes:
-        own: Sides that are the layer's own, by that name.
+        own: The numbers of the layer's own sides.
         buffers: What the ledger wants to know of each buffer: its sides come with the first use.
     """
 
@@ -263,29 +263,21 @@ class _NodeSides:
     ) -> None:
         self.ledger, self.node = ledger, node
         self.data, self.diff, self.params = data, diff, params
-        self.own: dict[str, int] = {}
+        self.own: dict[Side, int] = {}
         self.buffers: dict[str, _BufferSide] = {}
 
-    def __getitem__(self, side: str) -> int:
-        name, kind, index, is_data = _parse_side(side)
-        if kind == "bottom":
-            return (self.data if is_data else self.diff)[self.node.bottoms[index]]
-        if kind == "top":
-            return (self.data if is_data else self.diff)[self.node.tops[index]]
-        if kind == "param":
-            return self.params[index][0 if is_data else 1]
+    def __getitem__(self, side: Side) -> int:
+        owner, index, name, is_diff = side
+        if owner == "bottom":
+            return (self.diff if is_diff else self.data)[self.node.bottoms[index]]
+        if owner == "top":
+            return (self.diff if is_diff else self.data)[self.node.tops[index]]
+        if owner == "param":
+            return self.params[index][is_diff]
         if side not in self.own:
             size, part, row, requests, either = self.buffers[name]
             self.own[side] = self.ledger.side(size, part, row, requests=requests, either=either)
         return self.own[side]
-
-
-@cache
-def _parse_side(side: str) -> tuple[str, str, int, bool]:
-    """Name, kind, number and whether it is data: ``("top1", "top", 1, True)`` of "top1.data"."""
-    name, _, which = side.rpartition(".")
-    kind = name.rstrip("0123456789")
-    return name, kind, int(name[len(kind) :] or 0), which == "data"
 
 
 def _trained_shares(mine: Params, trained: Params) -> list[tuple[int, int]]:

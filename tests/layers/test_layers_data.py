@@ -19,6 +19,7 @@ from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Buffer, Shape, Site
 from caffe_batch.layers.data import DataSettings
 from caffe_batch.layers.hdf5 import HDF5DataSettings
+from caffe_batch.layers.sides import own, top
 from caffe_batch.net.convert import convert
 from caffe_batch.net.graph import build
 from caffe_batch.net.sources import RecordSizes
@@ -212,8 +213,8 @@ def test_prefetched_batches_hold_the_tops() -> None:
     memory = RULES["Data"].memory(site, "gpu")
     batch = Buffer("prefetch_data_", 5 * 3 * 13 * 13, copies=3, prefetch=True)
     assert memory.buffers == (batch, Buffer("prefetch_label_", 5, copies=3, prefetch=True))
-    assert memory.build == ("prefetch_data_.data", "prefetch_label_.data")
+    assert memory.build == (own("prefetch_data_").data, own("prefetch_label_").data)
     assert memory.forward == ()
-    assert ("top0.data", "prefetch_data_.data") in memory.shares
+    assert (top(0).data, own("prefetch_data_").data) in memory.shares
     on_host = RULES["Data"].memory(site, "cpu").buffers
     assert on_host == (*memory.buffers, Buffer("data_mean_", 3 * HEIGHT * WIDTH))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Shape, Site
+from caffe_batch.layers.sides import bottom, own
 from tests.layers.caffe_judge import (
     Built,
     caffe_builds,
@@ -183,15 +184,15 @@ def test_scratch_on_the_gpu_is_the_diff_of_the_bottoms() -> None:
     softmax = RULES["SoftmaxWithLoss"].memory(
         loss_site("SoftmaxWithLoss", (11, 3), (11,), need=(False, False)), "gpu"
     )
-    assert {"bottom0.diff", "prob_.diff"} <= set(softmax.forward)
+    assert {bottom(0).diff, own("prob_").diff} <= set(softmax.forward)
     assert softmax.backward == ()
     accuracy = RULES["Accuracy"]
     one, two = (
         accuracy.memory(loss_site("Accuracy", (11, 3), (11,), need=(False, False), tops=n), "gpu")
         for n in (1, 2)
     )
-    assert "bottom1.diff" in one.forward
-    assert "bottom1.diff" not in two.forward
+    assert bottom(1).diff in one.forward
+    assert bottom(1).diff not in two.forward
     assert [(buffer.name, buffer.count) for buffer in two.buffers] == [("nums_buffer_", 33)]
 
 

@@ -16,6 +16,7 @@ from caffe_batch.layers.lrn import LRNSettings
 from caffe_batch.layers.neurons import PowerSettings
 from caffe_batch.layers.pooling import PoolingSettings, SPPSettings
 from caffe_batch.layers.scale import ScaleSettings
+from caffe_batch.layers.sides import bottom, own, param, top
 from caffe_batch.layers.spatial import ConvolutionSettings
 
 IMAGE = (5, 6, 13, 17)
@@ -44,7 +45,7 @@ def memory(
 
 def forward_counts(found: Memory) -> dict[str, int]:
     """Elements of the layer's own buffers that Forward touches."""
-    return {b.name: b.count for b in found.buffers if f"{b.name}.data" in found.forward}
+    return {b.name: b.count for b in found.buffers if b.data in found.forward}
 
 
 @pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
@@ -80,8 +81,8 @@ def test_general_im2col_reads_the_shapes_of_its_blobs() -> None:
 @pytest.mark.parametrize("need", [True, False])
 def test_pointwise_convolution_has_columns_for_the_gradient_of_its_input(need: bool) -> None:
     found = memory("Convolution", replace(WINDOW, kernel_size=(1,)), need=need)
-    assert "col_buffer_.data" not in found.forward
-    assert ("col_buffer_.data" in found.backward) is need
+    assert own("col_buffer_").data not in found.forward
+    assert (own("col_buffer_").data in found.backward) is need
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_gradient_of_the_input_when_only_the_bias_learns(
     kind: str, mode: Mode, touched: bool
 ) -> None:
     found = memory(kind, WINDOW, mode=mode, need=False, params=(False, True))
-    assert ("bottom0.diff" in found.backward) is touched
+    assert (bottom(0).diff in found.backward) is touched
 
 
 @pytest.mark.parametrize(
@@ -120,14 +121,14 @@ def test_stochastic_pooling_remembers_its_choice_in_training(phase: Phase, kept:
 
 
 def test_power_that_ignores_its_input_doesnt_read_it() -> None:
-    assert memory("Power", PowerSettings(power=0)).forward == ("top0.data",)
-    assert "bottom0.data" in memory("Power", PowerSettings(power=3)).forward
+    assert memory("Power", PowerSettings(power=0)).forward == (top(0).data,)
+    assert bottom(0).data in memory("Power", PowerSettings(power=3)).forward
 
 
 def test_a_single_scale_is_summed_on_the_host() -> None:
     scalar = ScaleSettings(num_axes=0)
-    assert "param0.diff" not in memory("Scale", scalar, params=(True,)).backward
-    assert "param0.diff" in memory("Scale", scalar, params=(True,), mode="cpu").backward
+    assert param(0).diff not in memory("Scale", scalar, params=(True,)).backward
+    assert param(0).diff in memory("Scale", scalar, params=(True,), mode="cpu").backward
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_buffers_of_the_gradient_of_a_scale(
 ) -> None:
     found = memory("Scale", settings, in_place=in_place, params=(True,))
     touched = {*found.forward, *found.backward}
-    assert {b.name: b.count for b in found.buffers if f"{b.name}.data" in touched} == buffers
+    assert {b.name: b.count for b in found.buffers if b.data in touched} == buffers
 
 
 @pytest.mark.parametrize(("mode", "elements"), [("gpu", 0), ("cpu", (6 + 4 + 2) * 13 * 17)])
