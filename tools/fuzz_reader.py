@@ -31,7 +31,7 @@ def one_input(data: bytes) -> None:
         net = prototxt.parse_net(data.decode(errors="replace"))
         file = NetFile(net, None, net_state("TRAIN", net))
         layers = file.layers(Sources(input_shapes={"data": (1, 8, 8)}), allow_unknown=True)
-        predict_nets(file.build(layers, allow_unknown=True), (), SolverSettings(), "gpu")
+        predict_nets(file.build(layers), (), SolverSettings(), "gpu")
     except CaffeBatchError:
         pass
 

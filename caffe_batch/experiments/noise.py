@@ -16,6 +16,7 @@ from caffe_batch.files import write_text
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job_files import edited_net, working_directory
 from caffe_batch.memory import CaffeMemory
+from caffe_batch.net.graph import rule_of
 from caffe_batch.net.records import count_records
 from caffe_batch.planning.edits.changes import batch_changes
 from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
@@ -37,7 +38,6 @@ AT_FILLERS = (
 )
 
 #: Layers whose data comes from the program that runs the net.
-_FED_TYPES = ("Input", "MemoryData")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _repetition(model: CaffeMemory, samples: int) -> tuple[str, ...]:
 
 def _check_reads_data(model: CaffeMemory) -> None:
     for layer in model.train_layers:
-        if layer.type in _FED_TYPES:
+        if rule_of(layer).fed_by_program:
             raise InputError(
                 f"layer {layer.name!r} of type {layer.type} waits for a program to give it data, "
                 "so there is nothing to measure with",

@@ -16,11 +16,12 @@ from typing import Any
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.made_data import Feed, numbers_for
+from caffe_batch.layers.base import Rule
 from caffe_batch.memory import CaffeMemory
-from caffe_batch.net.batch import BATCHED_TYPES, batch_sites
-from caffe_batch.net.graph import Net
+from caffe_batch.net.batch import batch_sites
+from caffe_batch.net.graph import Net, rule_of
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS
-from caffe_batch.net.sources import READERS, Sources
+from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.schema import caffe_pb2
 
@@ -104,22 +105,21 @@ def data_use(model: CaffeMemory, directory: Path) -> dict[int, DataUse]:
     """
     sources = Sources((directory,))
     return {
-        index: _use(layer, sources)
-        for index, layer in model.recipe.train.selected()
-        if not layer.bottom and layer.type != "Parameter"
+        index: _use(layer, rule, sources)
+        for index, layer, rule in model.recipe.train.known()
+        if rule.makes_data
     }
 
 
-def _use(layer: caffe_pb2.LayerParameter, sources: Sources) -> DataUse:
-    if layer.type == "Input":
-        return DataUse(layer.name, True, "an Input layer has no data of its own")
-    if layer.type == "MemoryData":
-        return DataUse(layer.name, True, "a program gives a MemoryData layer its data")
+def _use(layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources) -> DataUse:
+    if rule.fed_by_program:
+        article = "an" if layer.type[0] in "AEIOU" else "a"
+        return DataUse(layer.name, True, f"a program gives {article} {layer.type} layer its data")
     try:
-        if layer.type in READERS:
-            sources.contents(layer)
-        elif layer.type == "WindowData":
-            sources.find(layer.window_data_param.source)
+        if is_readable(rule):
+            sources.contents(layer, rule)
+        elif rule.source is not None:
+            sources.find(source_of(layer, rule))
     except InputError as error:
         return DataUse(layer.name, True, error.message)
     return DataUse(layer.name, False)
@@ -143,8 +143,8 @@ def feeds(whole: Variant, smallest: Variant, uses: Mapping[int, DataUse]) -> lis
         layer = layers[number]
         for place, top in enumerate(layer.tops):
             shape = None
-            if layer.type not in BATCHED_TYPES:
-                shape = min(place, len(layer.settings.shape) - 1)
+            if not rule_of(layer).has_batch_size:
+                shape = min(place, len(rule_of(layer).literal_shapes(layer.settings)) - 1)
             axis = cut.get((number, shape))
             made.append(Feed(top, net.blob_shapes[top], axis, numbers_for(least, top)))
     return made
@@ -164,10 +164,10 @@ def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -
     """
     net = caffe_pb2.NetParameter()
     net.CopyFrom(variant.model.recipe.train.message)
-    for layer in net.layer:
-        if layer.type == "HDF5Output":  # it would overwrite the user's file
-            layer.type = "Silence"
-            layer.ClearField("hdf5_output_param")
+    for index, _, rule in variant.model.recipe.train.known():
+        if rule.writes_files:  # it would overwrite the user's
+            net.layer[index].type = "Silence"
+            net.layer[index].ClearField(rule.message)  # type: ignore[arg-type]  # not a literal name
     shapes = variant.net.blob_shapes
     for index, use in uses.items():
         if use.made:

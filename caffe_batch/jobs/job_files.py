@@ -23,7 +23,7 @@ from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
 from caffe_batch.net.records import count_records
-from caffe_batch.net.sources import READERS, Sources
+from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
 from caffe_batch.rendering.render import render_solver
@@ -126,7 +126,7 @@ def with_solver(
     if recipe.solver_path is not None:
         return recipe, None
     message = recipe.train.message
-    test = NetFile(message, recipe.train.path, net_state("TEST", message))
+    test = replace(recipe.train, state=net_state("TEST", message))
     has_test = test.selected() != recipe.train.selected()
     own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
     records = count_records(recipe.train, sources)
@@ -344,24 +344,15 @@ def working_directory(recipe: Recipe, sources: Sources) -> Path:
     wanted = [
         source
         for file in (recipe.train, *recipe.tests)
-        for _, layer in file.selected()
-        if layer.type in READERS
-        for source in [_source(layer)]
+        for _, layer, rule in file.known()
+        if is_readable(rule)
+        for source in [source_of(layer, rule)]
         if source
     ]
     for directory in sources.directories:
         if all((directory / source).exists() for source in wanted):
             return directory
     return sources.directories[0]
-
-
-def _source(layer: Any) -> str:
-    message = {
-        "Data": "data_param",
-        "ImageData": "image_data_param",
-        "HDF5Data": "hdf5_data_param",
-    }[layer.type]
-    return str(getattr(layer, message).source)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,16 +1,11 @@
-"""The rules of all layer types, by Caffe's own type name.
+"""The rules of Caffe's own layer types: an explicit list.
 
-An explicit list: a type that isn't here has no rule. Python layers have none: what they make and
-hold depends on their code.
+Python layers have none: what they make and hold depends on their code. Rules of other types come
+from installed packages and from files of the user's (:mod:`caffe_batch.layers.loading`).
 """
-
-from __future__ import annotations
-
-from collections.abc import Iterable
 
 from caffe_batch.layers.accuracy import Accuracy
 from caffe_batch.layers.argmax import ArgMax
-from caffe_batch.layers.base import Rule
 from caffe_batch.layers.batch_norm import BatchNorm
 from caffe_batch.layers.batch_reindex import BatchReindex, Filter
 from caffe_batch.layers.concat import Concat, Slice
@@ -34,6 +29,7 @@ from caffe_batch.layers.parameter import Parameter
 from caffe_batch.layers.pooling import SPP, Pooling
 from caffe_batch.layers.prelu import PReLU
 from caffe_batch.layers.reduction import Reduction
+from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.reshape import Flatten, Reshape
 from caffe_batch.layers.rnn import RNN
 from caffe_batch.layers.scale import Bias, Scale
@@ -43,22 +39,8 @@ from caffe_batch.layers.softmax_loss import InfogainLoss, SoftmaxWithLoss
 from caffe_batch.layers.split import Silence, Split
 from caffe_batch.layers.tile import Tile
 
-
-def by_type(rules: Iterable[Rule]) -> dict[str, Rule]:
-    """The rules by type name.
-
-    Raises:
-        ValueError: Two rules have the same type.
-    """
-    table: dict[str, Rule] = {}
-    for rule in rules:
-        if rule.type in table:
-            raise ValueError(f"two rules for layer type {rule.type!r}")
-        table[rule.type] = rule
-    return table
-
-
-RULES: dict[str, Rule] = by_type(
+#: The types of Caffe 1.0.
+BUILT_IN = Registry(
     (
         # data in, data out
         Data(),

@@ -19,6 +19,7 @@ from math import prod
 from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
+from caffe_batch.layers.facts import ANY_NUMBERS, Numbers, Source
 from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
@@ -59,6 +60,8 @@ class Layer:
         params: The ParamSpecs given, at most one a parameter blob.
         loss_weights: As written, empty or one a top.
         propagate_down: As written, empty or one a bottom.
+        rule: What its type does; None for the layers that Caffe itself puts in (Splits, the net
+            inside a recurrent layer), whose types are Caffe's own.
         records: Data layers only: what one record of the source looks like, one shape a top,
             without the batch axis; None if unknown.
         file_rows: HDF5Data only: rows of the largest file of its list; None if unknown.
@@ -77,6 +80,7 @@ class Layer:
     records: tuple[Shape, ...] | None = None
     file_rows: int | None = None
     unequal_records: bool = False
+    rule: Rule | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +302,25 @@ class Rule(ABC):
         other_messages: What Caffe reads of the layer beside ``message`` and what ``settings``
             names.
         fills_parameters: Whether SetUp gives its parameters values, and so memory on the host.
+
+        has_batch_size: Whether the field ``batch_size`` of its message is the net's batch size.
+        declares_shapes: Whether its settings give the shapes of its tops, batch size included.
+        source: Where it reads its records; None if it reads none.
+        fed_by_program: Whether a program gives it its data.
+        record_order: For the audit: what the passes of an update on one GPU read, in a sentence;
+            empty for types that read or get no records in turn.
+        crops: Whether ``transform_param.crop_size`` is the size of its images.
+        resizes_windows: Whether it resizes to that size, instead of cutting.
+        image_size: The fields of its message that are height and width of its images.
+        recurrent: Whether its bottoms run over time: axis 0 is the time and axis 1 the batch, and
+            bottom 1, of shape (T, N), marks where sequences begin.
+        copied_axis: What stands in its shape for "as it comes in", where the batch size may be
+            written out instead (Reshape's 0); None for types without.
+        moving_average: The field of its message that is the decay of moving averages.
+        rearranges: Whether its tops hold the numbers of its bottoms.
+        writes_files: Whether it writes files of its own.
+        may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
+        origin: Where the rule comes from, for messages.
     """
 
     type: str = ""
@@ -312,6 +335,26 @@ class Rule(ABC):
     fills_parameters: bool = True
     carries: bool = False
     other_messages: tuple[str, ...] = ()
+    has_batch_size: bool = False
+    declares_shapes: bool = False
+    source: Source | None = None
+    fed_by_program: bool = False
+    record_order: str = ""
+    crops: bool = False
+    resizes_windows: bool = False
+    image_size: tuple[str, str] | None = None
+    recurrent: bool = False
+    copied_axis: int | None = None
+    moving_average: str = ""
+    rearranges: bool = False
+    writes_files: bool = False
+    may_share_top: bool = False
+    origin: str = "caffe-batch's own"
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether a layer of this type is where samples come from."""
+        return self.has_batch_size or self.declares_shapes
 
     @abstractmethod
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -361,6 +404,38 @@ class Rule(ABC):
     def inner(self, site: Site) -> Inner | None:
         """The net that a recurrent layer unrolls inside itself; None for all other types."""
         return None
+
+    def numbers(self, site: Site, bottom: int) -> Numbers:
+        """Which numbers a bottom takes without Caffe aborting or reading beyond its memory."""
+        return ANY_NUMBERS
+
+    def literal_shapes(self, settings: Any) -> tuple[Shape, ...]:
+        """The shapes written out in its settings that may hold the net's batch size."""
+        return ()
+
+    def with_literal_shapes(self, settings: Any, shapes: tuple[Shape, ...]) -> Any:
+        """The settings with other literal shapes, which differ in the batch size alone."""
+        return settings
+
+    def literal_path(self, settings: Any, shape: int, axis: int) -> tuple[str | int, ...]:
+        """Where in the LayerParameter a size stands: which literal shape, which axis."""
+        raise NotImplementedError(f"{self.type} has no literal shapes")
+
+    def sizes_on_first_axis(self, settings: Any) -> tuple[tuple[str, int], ...]:
+        """Field and number of what its settings say of axis 0, whatever the batch size is."""
+        return ()
+
+    def draws(self, settings: Any, phase: Phase) -> bool:
+        """Whether each pass draws random numbers."""
+        return False
+
+    def keeps_state(self, settings: Any) -> bool:
+        """Whether a pass goes on from where the pass before ended."""
+        return False
+
+    def state_bottoms(self, settings: Any, bottoms: int) -> range:
+        """Which of so many bottoms are first hidden states, of shape (1, N, ...)."""
+        return range(0)
 
 
 def setting(default: Any, *, message: str) -> Any:

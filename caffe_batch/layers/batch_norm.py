@@ -24,6 +24,7 @@ class BatchNorm(Rule):
     message = "batch_norm_param"
     settings = BatchNormSettings
     fixed_parameters = True
+    moving_average = "moving_average_fraction"
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         bottom = site.bottoms[0]

@@ -22,18 +22,25 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
 )
+from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.sides import Side, bottom, sides, top
 
 
 class BatchReindex(Rule):
     type = "BatchReindex"
     bottoms = (2, 2)
+    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         data, indices = site.bottoms
         if len(indices) != 1:
             raise ShapeError(f"bottom 1 holds the indices; it needs one axis, not {indices}")
         return ((*indices, *data[1:]),)
+
+    def numbers(self, site: Site, bottom: int) -> Numbers:
+        if bottom != 1:
+            return ANY_NUMBERS
+        return Numbers(NumberKind.INDEX, site.bottoms[0][0])
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling(selects=True)
@@ -57,6 +64,7 @@ class Filter(Rule):
     type = "Filter"
     bottoms = (2, None)
     tops = (1, None)
+    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         *data, selector = site.bottoms
@@ -74,6 +82,11 @@ class Filter(Rule):
                     f"bottom {i} {shape} and the selector {selector} differ in the first axis"
                 )
         return tuple(data)
+
+    def numbers(self, site: Site, bottom: int) -> Numbers:
+        if bottom != len(site.bottoms) - 1:
+            return ANY_NUMBERS
+        return Numbers(NumberKind.SELECTOR)
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling(selects=True)

@@ -38,6 +38,7 @@ class Concat(Rule):
     carries = True
     message = "concat_param"
     settings = ConcatSettings
+    rearranges = True
     bottoms = (1, None)
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -80,6 +81,7 @@ class Slice(Rule):
     carries = True
     message = "slice_param"
     settings = SliceSettings
+    rearranges = True
     tops = (1, None)
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -94,6 +96,11 @@ class Slice(Rule):
         s: SliceSettings = site.settings
         axis = _axis(s.axis, s.slice_dim, site.bottoms[0], old_name="slice_dim")
         return Coupling(along=axis, linear=True, affine=True)
+
+    def sizes_on_first_axis(self, settings: SliceSettings) -> tuple[tuple[str, int], ...]:
+        if 0 not in (settings.axis, settings.slice_dim):
+            return ()
+        return tuple([(f"{self.message}.slice_point", point) for point in settings.slice_point])
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         if site.tops == 1:

@@ -32,6 +32,7 @@ class Crop(Rule):
     message = "crop_param"
     settings = CropSettings
     bottoms = (2, 2)
+    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: CropSettings = site.settings

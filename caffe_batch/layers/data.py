@@ -29,13 +29,21 @@ from caffe_batch.layers.base import (
     Coupling,
     Memory,
     Mode,
+    Phase,
     Rule,
     Shape,
     Site,
     count,
     setting,
 )
+from caffe_batch.layers.facts import Source, SourceKind
 from caffe_batch.layers.sides import top
+
+#: Data and ImageData alike.
+RECORD_ORDER = (
+    "An update reads the same records in the same order, and with random_seed set they are "
+    "cropped and mirrored alike."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,10 @@ class Data(Rule):
     settings = DataSettings
     bottoms = (0, 0)
     tops = (1, 2)
+    has_batch_size = True
+    source = Source(SourceKind.DATABASE, shared_out=True)
+    record_order = RECORD_ORDER
+    crops = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: DataSettings = site.settings
@@ -116,9 +128,11 @@ class Data(Rule):
             shares=shares,
         )
 
+    def draws(self, settings: DataSettings, phase: Phase) -> bool:
+        return settings.mirror or settings.crop_size > 0
+
     def coupling(self, site: Site) -> Coupling:
-        s: DataSettings = site.settings
-        return Coupling(draws=s.mirror or s.crop_size > 0)
+        return Coupling(draws=self.draws(site.settings, site.phase))
 
 
 class ImageData(Data):
@@ -126,6 +140,8 @@ class ImageData(Data):
     message = "image_data_param"
     settings = ImageDataSettings
     tops = (2, 2)
+    source = Source(SourceKind.IMAGE_LIST, record="image")
+    image_size = ("new_height", "new_width")
 
     def record(self, site: Site) -> Shape:
         s: ImageDataSettings = site.settings
@@ -146,6 +162,9 @@ class WindowData(Data):
     message = "window_data_param"
     settings = WindowDataSettings
     tops = (2, 2)
+    source = Source(SourceKind.WINDOW_FILE, record="window", decides_all_tops=True)
+    record_order = ""  # its windows are drawn at random
+    resizes_windows = True
 
     def record(self, site: Site) -> Shape:
         s: DataSettings = site.settings
@@ -153,9 +172,12 @@ class WindowData(Data):
             raise ShapeError("WindowData needs transform_param.crop_size, at least 1")
         return site.records[0][0] if site.records else 3, s.crop_size, s.crop_size
 
+    def draws(self, settings: DataSettings, phase: Phase) -> bool:
+        return True
+
     def coupling(self, site: Site) -> Coupling:
         s: WindowDataSettings = site.settings
-        return Coupling(draws=True, quota=int(s.batch_size * s.fg_fraction))
+        return Coupling(draws=self.draws(s, site.phase), quota=int(s.batch_size * s.fg_fraction))
 
 
 def _known_record(site: Site) -> Shape:

@@ -18,6 +18,7 @@ from caffe_batch.layers.base import (
     four_axes,
     needed_diffs,
 )
+from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.labels import Loss, check_batch
 from caffe_batch.layers.sides import bottom, own, top
 
@@ -67,6 +68,11 @@ class ContrastiveLoss(Loss):
                 f"{', '.join(str(bottom) for bottom in site.bottoms)}"
             )
         return ((),)
+
+    def numbers(self, site: Site, bottom: int) -> Numbers:
+        if bottom != 2:
+            return ANY_NUMBERS
+        return Numbers(NumberKind.INDEX, 2)
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling(joint=all_but_first(site), divisor=site.bottoms[0][0])

@@ -21,6 +21,7 @@ class Eltwise(Rule):
     message = "eltwise_param"
     settings = EltwiseSettings
     bottoms = (2, None)
+    may_share_top = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: EltwiseSettings = site.settings

@@ -24,6 +24,7 @@ from caffe_batch.layers.base import (
     four_axes,
     setting,
 )
+from caffe_batch.layers.facts import Source, SourceKind
 from caffe_batch.layers.sides import bottom, top
 
 
@@ -40,6 +41,9 @@ class HDF5Data(Rule):
     settings = HDF5DataSettings
     bottoms = (0, 0)
     tops = (1, None)
+    has_batch_size = True
+    source = Source(SourceKind.HDF5_LIST, record="row", decides_all_tops=True, shared_out=True)
+    record_order = "An update reads the same rows in the same order, shuffled or not."
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: HDF5DataSettings = site.settings
@@ -89,6 +93,7 @@ class HDF5Output(Rule):
     message = "hdf5_output_param"
     bottoms = (2, 2)
     tops = (0, 0)
+    writes_files = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         data, label = map(four_axes, site.bottoms)

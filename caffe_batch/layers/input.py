@@ -7,11 +7,11 @@ tops, the layers behind them fetch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from caffe_batch.errors import InputShapeError, ShapeError
-from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, filled
+from caffe_batch.layers.base import Coupling, Memory, Mode, Phase, Rule, Shape, Site, filled
 from caffe_batch.layers.sides import top
 
 T = TypeVar("T")
@@ -28,6 +28,9 @@ class Input(Rule):
     settings = InputSettings
     bottoms = (0, 0)
     tops = (1, None)
+    declares_shapes = True
+    fed_by_program = True
+    record_order = "Exact if the program that fills it gives the samples of an update in turn."
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: InputSettings = site.settings
@@ -36,6 +39,17 @@ class Input(Rule):
                 "it has no shape", hint="Write input_param { shape { dim: ... } } for its tops."
             )
         return tuple(_one_a_top("shape", s.shape, site.tops))
+
+    def literal_shapes(self, settings: InputSettings) -> tuple[Shape, ...]:
+        return settings.shape
+
+    def with_literal_shapes(
+        self, settings: InputSettings, shapes: tuple[Shape, ...]
+    ) -> InputSettings:
+        return replace(settings, shape=shapes)
+
+    def literal_path(self, settings: InputSettings, shape: int, axis: int) -> tuple[str | int, ...]:
+        return (self.message, "shape", shape, "dim", axis)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory()
@@ -57,6 +71,7 @@ class DummyData(Rule):
     settings = DummyDataSettings
     bottoms = (0, 0)
     tops = (1, None)
+    declares_shapes = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: DummyDataSettings = site.settings
@@ -74,10 +89,34 @@ class DummyData(Rule):
         fillers = _fillers(site)
         return tuple(filled(shape, filler) for shape, filler in zip(shapes, fillers, strict=True))
 
+    def literal_shapes(self, settings: DummyDataSettings) -> tuple[Shape, ...]:
+        if settings.shape:
+            return settings.shape
+        old = (settings.num, settings.channels, settings.height, settings.width)
+        return tuple(zip(*old, strict=False))
+
+    def with_literal_shapes(
+        self, settings: DummyDataSettings, shapes: tuple[Shape, ...]
+    ) -> DummyDataSettings:
+        if settings.shape:
+            return replace(settings, shape=shapes)
+        return replace(settings, num=tuple(shape[0] for shape in shapes))
+
+    def literal_path(
+        self, settings: DummyDataSettings, shape: int, axis: int
+    ) -> tuple[str | int, ...]:
+        if settings.shape:
+            return (self.message, "shape", shape, "dim", axis)
+        return (self.message, ("num", "channels", "height", "width")[axis], shape)
+
+    def draws(self, settings: DummyDataSettings, phase: Phase) -> bool:
+        return any(filler != "constant" for filler in settings.data_filler)
+
     def coupling(self, site: Site) -> Coupling:
         constant = [filler == "constant" for filler in _fillers(site)]
         return Coupling(
-            draws=not all(constant), lasting=tuple(i for i, once in enumerate(constant) if once)
+            draws=self.draws(site.settings, site.phase),
+            lasting=tuple(i for i, once in enumerate(constant) if once),
         )
 
     def memory(self, site: Site, mode: Mode) -> Memory:

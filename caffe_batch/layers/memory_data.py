@@ -30,6 +30,10 @@ class MemoryData(Rule):
     settings = MemoryDataSettings
     bottoms = (0, 0)
     tops = (2, 2)
+    has_batch_size = True
+    fed_by_program = True
+    record_order = "An update reads the same rows; the arrays must hold a multiple of batch_size."
+    image_size = ("height", "width")
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: MemoryDataSettings = site.settings

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isinf, log
+from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
@@ -17,6 +18,7 @@ from caffe_batch.layers.base import (
     Coupling,
     Memory,
     Mode,
+    Phase,
     Rule,
     Settings,
     Shape,
@@ -146,8 +148,11 @@ class Dropout(Neuron):
     type = "Dropout"
     message = "dropout_param"
 
+    def draws(self, settings: Any, phase: Phase) -> bool:
+        return phase == "TRAIN"
+
     def coupling(self, site: Site) -> Coupling:
-        return Coupling(draws=site.phase == "TRAIN")
+        return Coupling(draws=self.draws(site.settings, site.phase))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         forward: tuple[Side, ...] = (bottom(0).data, top(0).data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Phase, Rule, Shape, Site, count
 from caffe_batch.layers.sides import bottom, own, top
 
 
@@ -43,10 +43,13 @@ class Pooling(Rule):
             )
         return (pooled_shape(s, site.bottoms[0]),) * site.tops
 
+    def draws(self, settings: PoolingSettings, phase: Phase) -> bool:
+        return phase == "TRAIN" and settings.pool == "STOCHASTIC"
+
     def coupling(self, site: Site) -> Coupling:
         return Coupling(
             joint=tuple(range(2, len(site.bottoms[0]))),
-            draws=site.phase == "TRAIN" and site.settings.pool == "STOCHASTIC",
+            draws=self.draws(site.settings, site.phase),
         )
 
     def memory(self, site: Site, mode: Mode) -> Memory:

@@ -36,6 +36,7 @@ from caffe_batch.layers.base import (
 )
 from caffe_batch.layers.concat import ConcatSettings, SliceSettings
 from caffe_batch.layers.eltwise import EltwiseSettings
+from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.inner_product import InnerProductSettings
 from caffe_batch.layers.input import InputSettings
 from caffe_batch.layers.reduction import ReductionSettings
@@ -67,6 +68,7 @@ class Recurrent(Rule):
     message = "recurrent_param"
     settings = RecurrentSettings
     forced_bottoms = (True, False)
+    recurrent = True
     output: str
     hidden: tuple[str, ...]
     gates: int
@@ -123,11 +125,20 @@ class Recurrent(Rule):
         first, *others = [filled(shape, s.weight_filler) for shape in weights]
         return (first, filled((outputs,), s.bias_filler), *others)
 
+    def keeps_state(self, settings: RecurrentSettings) -> bool:
+        return not settings.expose_hidden
+
+    def state_bottoms(self, settings: RecurrentSettings, bottoms: int) -> range:
+        return range(bottoms - len(self.hidden) * settings.expose_hidden, bottoms)
+
+    def numbers(self, site: Site, bottom: int) -> Numbers:
+        return Numbers(NumberKind.BEGIN) if bottom == 1 else ANY_NUMBERS
+
     def coupling(self, site: Site) -> Coupling:
         every = range(len(site.bottoms[0]))
         return Coupling(
             joint=tuple(axis for axis in every if axis != 1),
-            carries=not site.settings.expose_hidden,
+            carries=self.keeps_state(site.settings),
         )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -198,8 +209,9 @@ class Recurrent(Rule):
         return len(site.bottoms) > 2 + len(self.hidden) * exposed
 
     def _hidden_bottoms(self, site: Site) -> tuple[Shape, ...]:
-        exposed = len(self.hidden) * site.settings.expose_hidden
-        return site.bottoms[len(site.bottoms) - exposed :]
+        return tuple(
+            [site.bottoms[i] for i in self.state_bottoms(site.settings, len(site.bottoms))]
+        )
 
 
 def _states(names: tuple[str, ...], shape: Shape) -> Layer:

@@ -8,7 +8,7 @@ shaped; Flatten hands the top's diff down when its Backward runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
@@ -37,6 +37,7 @@ class Flatten(Rule):
     carries = True
     message = "flatten_param"
     settings = FlattenSettings
+    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         refuse_in_place(site, self.type)
@@ -78,6 +79,8 @@ class Reshape(Rule):
     carries = True
     message = "reshape_param"
     settings = ReshapeSettings
+    rearranges = True
+    copied_axis = 0
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         refuse_in_place(site, self.type)
@@ -104,6 +107,23 @@ class Reshape(Rule):
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling(relabels=True, linear=True, affine=True)
+
+    def literal_shapes(self, settings: ReshapeSettings) -> tuple[Shape, ...]:
+        return (settings.shape,) if settings.axis == 0 else ()
+
+    def with_literal_shapes(
+        self, settings: ReshapeSettings, shapes: tuple[Shape, ...]
+    ) -> ReshapeSettings:
+        return replace(settings, shape=shapes[0])
+
+    def literal_path(
+        self, settings: ReshapeSettings, shape: int, axis: int
+    ) -> tuple[str | int, ...]:
+        return (self.message, "shape", "dim", axis)
+
+    def sizes_on_first_axis(self, settings: ReshapeSettings) -> tuple[tuple[str, int], ...]:
+        first = settings.shape[:1] if settings.axis == 0 else ()
+        return tuple([(f"{self.message}.shape.dim", size) for size in first if size > 0])
 
     def any_batch(self, settings: ReshapeSettings) -> bool:
         """Axis 0 stays as it is: it is copied, or lies before the axes that are replaced."""

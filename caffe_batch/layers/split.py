@@ -16,6 +16,8 @@ class Split(Rule):
     type = "Split"
     carries = True
     tops = (1, None)
+    rearranges = True
+    may_share_top = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         refuse_in_place(site, self.type)

@@ -20,6 +20,7 @@ class Tile(Rule):
     carries = True
     message = "tile_param"
     settings = TileSettings
+    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: TileSettings = site.settings

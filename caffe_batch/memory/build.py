@@ -7,7 +7,7 @@ memory was read off its sources, never measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 from caffe_batch.errors import InputError
@@ -48,15 +48,19 @@ def check_build(mode: Mode, build: Build, gpus: int, *, half: bool) -> None:
         raise InputError("Caffe 1.0 has no half precision", hint="Only the build nvcaffe has it.")
 
 
-def nvcaffe_uncertain_bytes(layers: Iterable[LayerBytes]) -> int:
+def nvcaffe_uncertain_bytes(layers: Iterable[LayerBytes], sharing: Collection[str]) -> int:
     """What of a prediction NVCaffe may do without, in bytes.
 
     The buffers of its layers are others; it queues fewer batches where one thread suffices; a
     Split's first gradient is its input's; Eltwise may share its memory with its inputs.
+
+    Args:
+        layers: The memory by layer.
+        sharing: The layer types that may do without the memory of a top.
     """
     uncertain = 0
     for layer in layers:
         uncertain += layer.parts.get(Part.LAYER_BUFFERS, 0) + layer.parts.get(Part.DATA_PREFETCH, 0)
-        if layer.type in ("Split", "Eltwise"):
+        if layer.type in sharing:
             uncertain += layer.parts.get(Part.ACTIVATIONS, 0) + layer.parts.get(Part.GRADIENTS, 0)
     return uncertain

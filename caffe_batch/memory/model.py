@@ -119,7 +119,13 @@ def predict_nets(
     layers = ledger.by_layer(there)
     uncertain = training.uncertain_bytes + testing.uncertain_bytes
     if build is Build.NVCAFFE:
-        uncertain += nvcaffe_uncertain_bytes(layers)
+        sharing = {
+            node.layer.type
+            for net in (train, *tests)
+            for node in net.nodes
+            if node.rule.may_share_top
+        }
+        uncertain += nvcaffe_uncertain_bytes(layers, sharing)
     return Prediction(
         mode=mode,
         after_build_bytes=after_build,

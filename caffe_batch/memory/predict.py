@@ -20,7 +20,7 @@ from caffe_batch.net.batch import (
     with_batch_size,
     with_divided_batches,
 )
-from caffe_batch.net.graph import Net, rule_for
+from caffe_batch.net.graph import Net, rule_of
 from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.net.splits import insert_splits
@@ -92,9 +92,7 @@ class CaffeMemory:
     def has_loss(self) -> bool:
         """Whether any TRAIN layer is a loss: by its type, or by a loss_weight."""
         return any(
-            any(layer.loss_weights)
-            if layer.loss_weights
-            else rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown).is_loss
+            any(layer.loss_weights) if layer.loss_weights else rule_of(layer).is_loss
             for layer in self.train_layers
         )
 
@@ -126,7 +124,7 @@ class CaffeMemory:
             else layer
             for layer in self._split_layers
         ]
-        return self.recipe.train.build(split, allow_unknown=self.allow_unknown, has_splits=True)
+        return self.recipe.train.build(split, has_splits=True)
 
     @cached_property
     def _split_layers(self) -> list[Layer]:
@@ -153,7 +151,7 @@ class CaffeMemory:
         return tuple(self._test_net(file, layers) for file, layers in pairs)
 
     def _test_net(self, file: NetFile, layers: tuple[Layer, ...]) -> Net:
-        return file.build(self._on_each_gpu(layers), allow_unknown=self.allow_unknown)
+        return file.build(self._on_each_gpu(layers))
 
     def _on_each_gpu(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         divided = self.build is Build.NVCAFFE and self.gpus > 1
@@ -171,9 +169,7 @@ class CaffeMemory:
 
     def peaks(self, sizes: Sequence[int]) -> dict[int, Peak]:
         """The predicted peak at each of these TRAIN batch sizes (see :func:`peak_curve`)."""
-        rules = [(rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown), layer)
-                 for layer in self.train_layers]  # fmt: skip
-        if all(rule.any_batch(layer.settings) for rule, layer in rules):
+        if all(rule_of(layer).any_batch(layer.settings) for layer in self.train_layers):
             return peak_curve(self._peak, sizes)
         # Caffe may refuse any size there, so each is asked for.
         return {size: peak_curve(self._peak, [size])[size] for size in sizes}

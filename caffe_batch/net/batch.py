@@ -11,16 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from caffe_batch.errors import NetError
-from caffe_batch.layers import RULES
 from caffe_batch.layers.base import Layer, Shape
-
-#: Types that read batches from a source and have a batch_size of their own.
-BATCHED_TYPES = ("Data", "ImageData", "WindowData", "HDF5Data", "MemoryData")
-#: Types whose shapes stand in the prototxt.
-SHAPED_TYPES = ("Input", "DummyData")
-#: What a Reshape takes instead of a batch size: a 0 copies the axis (reshape_layer.cpp).
-COPIED = 0
-RECURRENT_TYPES = ("LSTM", "RNN")
+from caffe_batch.layers.unknown import UNKNOWN
+from caffe_batch.net.graph import rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ def batch_size(layers: Sequence[Layer]) -> int:
     Raises:
         NetError: It has no layer with one, or two data layers disagree.
     """
-    batched = [layer for layer in layers if layer.type in BATCHED_TYPES]
+    batched = [layer for layer in layers if rule_of(layer).has_batch_size]
     if batched:
         first = batched[0]
         for other in batched[1:]:
@@ -77,14 +70,16 @@ def site_size(layers: Sequence[Layer], site: BatchSite) -> int:
     layer = layers[site.layer]
     if site.shape is None:
         return int(layer.settings.batch_size)
-    return literal_shapes(layer)[site.shape][site.axis]
+    return _literal_shapes(layer)[site.shape][site.axis]
 
 
 def unknown_source(layers: Sequence[Layer]) -> Layer | None:
     """The layer without a rule that makes the data, where no other layer has a batch size."""
     if batch_sites(layers):
         return None
-    return next((layer for layer in layers if not layer.bottoms and layer.type not in RULES), None)
+    return next(
+        (layer for layer in layers if not layer.bottoms and rule_of(layer) is UNKNOWN), None
+    )
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
@@ -98,25 +93,26 @@ def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
         if site.shape is None:
             settings = replace(layer.settings, batch_size=size)
         else:
-            shapes = list(literal_shapes(layer))
+            rule = rule_of(layer)
+            shapes = list(_literal_shapes(layer))
             shape = list(shapes[site.shape])
-            shape[site.axis] = COPIED if layer.type == "Reshape" else size
+            shape[site.axis] = size if rule.copied_axis is None else rule.copied_axis
             shapes[site.shape] = tuple(shape)
-            settings = _with_shapes(layer, tuple(shapes))
+            settings = rule.with_literal_shapes(layer.settings, tuple(shapes))
         out[site.layer] = replace(layer, settings=settings)
     return tuple(out)
 
 
 def reads_batches(layers: Sequence[Layer]) -> bool:
     """Whether a data layer reads the batches, so that they have no literal shapes."""
-    return any(layer.type in BATCHED_TYPES for layer in layers)
+    return any(rule_of(layer).has_batch_size for layer in layers)
 
 
 def with_divided_batches(layers: Sequence[Layer], parts: int) -> tuple[Layer, ...]:
     """The layers with the batches of data layers divided, rounding up; the others as they were."""
     return tuple(
         replace(layer, settings=replace(settings, batch_size=-(-settings.batch_size // parts)))
-        if layer.type in BATCHED_TYPES
+        if rule_of(layer).has_batch_size
         else layer
         for layer, settings in ((layer, layer.settings) for layer in layers)
     )
@@ -128,24 +124,23 @@ def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     Literal shapes count where they agree with the first one on the batch; others (a constant
     input, say) stay as they are.
     """
-    batched = [BatchSite(i) for i, layer in enumerate(layers) if layer.type in BATCHED_TYPES]
+    batched = [BatchSite(i) for i, layer in enumerate(layers) if rule_of(layer).has_batch_size]
     sites = batched or shaped_sites(layers)
-    return [*sites, *reshape_sites(layers, sites)]
+    return [*sites, *copying_sites(layers, sites)]
 
 
-def reshape_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[BatchSite]:
-    """The Reshape layers whose shape begins with the batch size, written out as a number.
+def copying_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[BatchSite]:
+    """The layers that could copy the batch axis, but have the batch size written out (Reshape).
 
     A 1 isn't taken for a batch size: there it is as likely a time step or a channel.
     """
     size = site_size(layers, sites[0]) if sites else 1
     return [
-        BatchSite(i, 0)
+        BatchSite(i, j)
         for i, layer in enumerate(layers)
-        if layer.type == "Reshape"
-        and layer.settings.axis == 0
-        and layer.settings.shape[:1] == (size,)
-        and size > 1
+        if rule_of(layer).copied_axis is not None and size > 1
+        for j, shape in enumerate(_literal_shapes(layer))
+        if shape[:1] == (size,)
     ]
 
 
@@ -158,27 +153,25 @@ def written_out(layers: Sequence[Layer]) -> list[str]:
         A phrase each, with layer, field and value.
     """
     taken = {site.layer for site in batch_sites(layers)}
-    found = []
-    for i, layer in enumerate(layers):
-        settings = layer.settings
-        if layer.type == "Slice" and 0 in (settings.axis, settings.slice_dim):
-            found += [(layer.name, "slice_param.slice_point", n) for n in settings.slice_point]
-        elif layer.type == "Reshape" and settings.axis == 0 and i not in taken:
-            found += [(layer.name, "reshape_param.shape.dim", n) for n in settings.shape[:1]
-                      if n > 0]  # fmt: skip
+    found = [
+        (layer.name, field, size)
+        for i, layer in enumerate(layers)
+        if i not in taken
+        for field, size in rule_of(layer).sizes_on_first_axis(layer.settings)
+    ]
     return [f"layer {name!r} {field}: {value}" for name, field, value in found]
 
 
 def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     """The batch sizes among literal shapes (see :func:`batch_sites`)."""
     time = _time_and_batch(layers)
-    hidden = {blob for layer in _recurrent(layers) for blob in layer.bottoms[2:]}
+    hidden = {blob for layer in _recurrent(layers) for blob in _first_states(layer)}
     sites: list[BatchSite] = []
     size: int | None = None if time is None else time[1]
     for i, layer in enumerate(layers):
-        if layer.type not in SHAPED_TYPES:
+        if not rule_of(layer).declares_shapes:
             continue
-        for j, shape in enumerate(literal_shapes(layer)):
+        for j, shape in enumerate(_literal_shapes(layer)):
             first_state = j < len(layer.tops) and layer.tops[j] in hidden and shape[:1] == (1,)
             if time is not None and (shape[:2] == time or (first_state and shape[1:2] == time[1:])):
                 sites.append(BatchSite(i, j, 1))
@@ -188,24 +181,14 @@ def shaped_sites(layers: Sequence[Layer]) -> list[BatchSite]:
     return sites
 
 
-def literal_shapes(layer: Layer) -> tuple[Shape, ...]:
-    """The shapes that stand in an Input, DummyData or Reshape, in current or old syntax."""
-    settings = layer.settings
-    if layer.type == "Reshape":
-        return (settings.shape,)
-    if settings.shape or layer.type == "Input":
-        shapes: tuple[Shape, ...] = settings.shape
-        return shapes
-    old = (settings.num, settings.channels, settings.height, settings.width)
-    return tuple(zip(*old, strict=False))
+def _literal_shapes(layer: Layer) -> tuple[Shape, ...]:
+    return rule_of(layer).literal_shapes(layer.settings)
 
 
-def _with_shapes(layer: Layer, shapes: tuple[Shape, ...]) -> object:
-    if layer.type == "Reshape":
-        return replace(layer.settings, shape=shapes[0])
-    if layer.settings.shape or layer.type == "Input":
-        return replace(layer.settings, shape=shapes)
-    return replace(layer.settings, num=tuple(shape[0] for shape in shapes))
+def _first_states(layer: Layer) -> list[str]:
+    """The bottoms of a recurrent layer that are its first hidden states."""
+    numbers = rule_of(layer).state_bottoms(layer.settings, len(layer.bottoms))
+    return [layer.bottoms[i] for i in numbers]
 
 
 def _time_and_batch(layers: Sequence[Layer]) -> Shape | None:
@@ -215,8 +198,8 @@ def _time_and_batch(layers: Sequence[Layer]) -> Shape | None:
     """
     markers = {layer.bottoms[1] for layer in _recurrent(layers) if len(layer.bottoms) > 1}
     for layer in layers:
-        if layer.type in SHAPED_TYPES:
-            shapes = literal_shapes(layer)
+        if rule_of(layer).declares_shapes:
+            shapes = _literal_shapes(layer)
             for j, top in enumerate(layer.tops):
                 shape = shapes[min(j, len(shapes) - 1)] if shapes else ()
                 if top in markers and len(shape) > 1:
@@ -225,4 +208,4 @@ def _time_and_batch(layers: Sequence[Layer]) -> Shape | None:
 
 
 def _recurrent(layers: Iterable[Layer]) -> list[Layer]:
-    return [layer for layer in layers if layer.type in RECURRENT_TYPES]
+    return [layer for layer in layers if rule_of(layer).recurrent]

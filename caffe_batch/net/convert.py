@@ -30,7 +30,7 @@ Reader = tuple[str, bool, Callable[[Any], Any]]
 
 def convert(
     layer: caffe_pb2.LayerParameter,
-    rule: Rule | None,
+    rule: Rule,
     source: RecordSizes = NO_SOURCE,
     known: dict[Any, Any] | None = None,
 ) -> Layer:
@@ -38,7 +38,7 @@ def convert(
 
     Args:
         layer: The message, in current syntax.
-        rule: The rule of its type; None for an unknown type (its settings are then not read).
+        rule: The rule of its type.
         source: For data layers: the sizes of the records.
         known: Settings and params met before, which equal layers share; it grows.
     """
@@ -48,18 +48,28 @@ def convert(
         type=layer.type,
         bottoms=tuple(layer.bottom),
         tops=tuple(layer.top),
-        settings=read_settings(layer, rule, known) if rule else None,
+        settings=read_settings(layer, rule, known),
         params=tuple([_param(spec, known) for spec in layer.param]),
         loss_weights=tuple(layer.loss_weight),
         propagate_down=tuple(layer.propagate_down),
         records=source.shapes,
         file_rows=source.file_rows,
         unequal_records=source.unequal,
+        rule=rule,
     )
 
 
-def read_settings(layer: caffe_pb2.LayerParameter, rule: Rule, known: dict[Any, Any]) -> Any:
-    """The rule's settings dataclass, filled from the layer's messages."""
+def read_settings(
+    layer: caffe_pb2.LayerParameter, rule: Rule, known: dict[Any, Any] | None = None
+) -> Any:
+    """The rule's settings dataclass, filled from the layer's messages.
+
+    Args:
+        layer: The message, in current syntax.
+        rule: The rule of its type.
+        known: As :func:`convert` takes it.
+    """
+    known = {} if known is None else known
     settings = rule.settings
     if settings is None:
         return None

@@ -15,10 +15,8 @@ from caffe_batch.errors import (
     InputShapeError,
     NetError,
     ShapeError,
-    UnknownLayerError,
-    did_you_mean,
 )
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import MAX_COUNT, Layer, Param, Phase, Rule, Shape, Site, count
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.net.splits import insert_splits
@@ -119,31 +117,9 @@ class Net:
         return tuple(node.layer.name for node in self.nodes if node.rule is UNKNOWN)
 
 
-def rule_for(layer_type: str, name: str, *, allow_unknown: bool = False) -> Rule:
-    """The rule of a layer type.
-
-    Raises:
-        UnknownLayerError: There is none, and ``allow_unknown`` is off.
-    """
-    rule = RULES.get(layer_type)
-    if rule is not None:
-        return rule
-    if allow_unknown:
-        return UNKNOWN
-    if layer_type == "Python":
-        raise UnknownLayerError(
-            "a Python layer's shapes and memory depend on its code",
-            layer=name,
-            hint="--allow-unknown leaves its own memory out and marks the total as a lower bound; "
-            "--input-shape TOP=CxHxW says what its tops look like.",
-        )
-    near = did_you_mean(layer_type, list(RULES))
-    raise UnknownLayerError(
-        f"type {layer_type!r} is no layer type of Caffe 1.0",
-        layer=name,
-        hint=f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, --allow-unknown "
-        "leaves its own memory out and marks the total as a lower bound.",
-    )
+def rule_of(layer: Layer) -> Rule:
+    """What the layer's type does; layers that Caffe itself puts in are of its own types."""
+    return layer.rule or BUILT_IN[layer.type]
 
 
 def build(
@@ -152,7 +128,6 @@ def build(
     phase: Phase,
     name: str = "",
     force_backward: bool = False,
-    allow_unknown: bool = False,
     has_splits: bool = False,
 ) -> Net:
     """Builds the net that Caffe would build from these (already filtered) layers.
@@ -162,15 +137,13 @@ def build(
         phase: TRAIN or TEST.
         name: The net's own.
         force_backward: As written in the net.
-        allow_unknown: Let layer types without a rule pass.
         has_splits: Whether :func:`insert_splits` has been through the layers already.
 
     Raises:
         NetError: Unknown or doubly produced blobs, wrong numbers of bottoms, tops, params.
         ShapeError: Shapes that a layer of Caffe refuses.
-        UnknownLayerError: A type without a rule.
     """
-    builder = _Builder(phase, allow_unknown)
+    builder = _Builder(phase)
     for layer in layers if has_splits else insert_splits(layers):
         builder.add(layer)
     nodes = _mark_backward(builder.nodes, builder.blobs, builder.blob_need, force_backward)
@@ -181,9 +154,8 @@ def build(
 class _Builder:
     """Grows the lists of nodes, blobs and parameters layer by layer, as Net::Init does."""
 
-    def __init__(self, phase: Phase, allow_unknown: bool) -> None:
+    def __init__(self, phase: Phase) -> None:
         self.phase = phase
-        self.allow_unknown = allow_unknown
         self.nodes: list[Node] = []
         self.blobs: list[Blob] = []
         self.blob_need: list[bool] = []
@@ -195,7 +167,7 @@ class _Builder:
         self._applied: dict[tuple[Rule, Any], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {}
 
     def add(self, layer: Layer) -> None:
-        rule = rule_for(layer.type, layer.name, allow_unknown=self.allow_unknown)
+        rule = rule_of(layer)
         if layer.propagate_down and len(layer.propagate_down) != len(layer.bottoms):
             raise NetError(
                 f"propagate_down has {len(layer.propagate_down)} values for "

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError, NetError
-from caffe_batch.layers import RULES
-from caffe_batch.layers.base import Layer, Phase
-from caffe_batch.net.batch import BATCHED_TYPES, SHAPED_TYPES
+from caffe_batch.layers.base import Layer, Phase, Rule
+from caffe_batch.layers.loading import installed_rules
+from caffe_batch.layers.registry import Registry
 from caffe_batch.net.convert import convert
 from caffe_batch.net.filtering import net_state, select
-from caffe_batch.net.graph import Net, build, rule_for
+from caffe_batch.net.graph import Net, build
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
 
@@ -35,11 +35,13 @@ class NetFile:
         message: The net in current syntax.
         path: Its file, or None if it stands inside the solver.
         state: The state it is built for: phase, level, stages.
+        rules: What the layer types do.
     """
 
     message: caffe_pb2.NetParameter
     path: Path | None
     state: caffe_pb2.NetState
+    rules: Registry = field(default_factory=installed_rules, repr=False)
 
     @property
     def phase(self) -> Phase:
@@ -55,12 +57,18 @@ class NetFile:
         out: list[Layer] = []
         known: dict[Any, Any] = {}
         for _, message in self.selected():
-            rule = rule_for(message.type, message.name, allow_unknown=allow_unknown)
-            layer = convert(message, rule, sources.records(message), known)
-            if message.type == "Input":
+            rule = self.rules.rule_for(message.type, message.name, allow_unknown=allow_unknown)
+            layer = convert(message, rule, sources.records(message, rule), known)
+            if rule.fed_by_program and rule.declares_shapes:
                 layer = _with_given_shapes(layer, sources)
             out.append(layer)
         return tuple(out)
+
+    def known(self) -> Iterator[tuple[int, caffe_pb2.LayerParameter, Rule]]:
+        """The layers of this state whose type has a rule: index in the file, message, rule."""
+        for index, message in self.selected():
+            if message.type in self.rules:
+                yield index, message, self.rules[message.type]
 
     def frozen_parameters(self) -> list[tuple[str, int]]:
         """The parameters that no update changes: (layer that owns it, index), lr_mult 0.
@@ -78,16 +86,13 @@ class NetFile:
                     rates.setdefault(spec.name or here, spec.lr_mult)
         return [owners[key] for key, rate in rates.items() if rate == 0]
 
-    def build(
-        self, layers: Sequence[Layer], *, allow_unknown: bool = False, has_splits: bool = False
-    ) -> Net:
+    def build(self, layers: Sequence[Layer], *, has_splits: bool = False) -> Net:
         """The net of these layers (see :meth:`layers`)."""
         return build(
             layers,
             phase=self.phase,
             name=self.message.name,
             force_backward=self.message.force_backward,
-            allow_unknown=allow_unknown,
             has_splits=has_splits,
         )
 
@@ -126,14 +131,13 @@ class Recipe:
         """The tops whose sizes a user may give: of layers without bottoms or without a rule."""
         for file in (self.train, *self.tests):
             for layer in file.message.layer:
-                if not layer.bottom or layer.type not in RULES:
+                if not layer.bottom or layer.type not in file.rules:
                     yield from layer.top
 
     def data_layers(self, file: NetFile) -> frozenset[tuple[int, int]]:
         """What a net reads its batches through: which message, and which layer of it."""
-        makers = {*BATCHED_TYPES, *SHAPED_TYPES}
         return frozenset(
-            (id(file.message), index) for index, layer in file.selected() if layer.type in makers
+            (id(file.message), index) for index, _, rule in file.known() if rule.makes_data
         )
 
     def shares_data_layer(self, test: NetFile) -> bool:
@@ -146,6 +150,7 @@ def read_recipe(
     solver: str | Path | None = None,
     *,
     allow_unknown_fields: bool = False,
+    rules: Registry | None = None,
 ) -> Recipe:
     """Reads a net, or a solver with its nets.
 
@@ -153,6 +158,7 @@ def read_recipe(
         net: A net file, or a solver file (then its nets are followed).
         solver: The solver to train ``net`` with; its own train net is then not read.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a warning.
+        rules: What the layer types do; the built-in rules and those of packages if None.
 
     Raises:
         InputError: A file is missing, unreadable, or contradicts itself.
@@ -161,24 +167,33 @@ def read_recipe(
     if solver is None:
         message = prototxt.read(path, allow_unknown_fields=allow_unknown_fields)
         if isinstance(message, caffe_pb2.SolverParameter):
-            return follow_solver(message, path, allow_unknown_fields=allow_unknown_fields)
+            return follow_solver(
+                message, path, allow_unknown_fields=allow_unknown_fields, rules=rules
+            )
     else:
         message = prototxt.read_net(path, allow_unknown_fields=allow_unknown_fields)
+    rules = rules or installed_rules()
     settings = caffe_pb2.SolverParameter()
     solver_path = None
     if solver is not None:
         solver_path = Path(solver)
         settings = prototxt.read_solver(solver_path, allow_unknown_fields=allow_unknown_fields)
-    train = NetFile(message, path, net_state("TRAIN", message, settings.train_state))
+    train = NetFile(message, path, net_state("TRAIN", message, settings.train_state), rules)
     _check_trainable(train)
     number = len(settings.test_iter)
     states = _test_states(settings, number)
-    tests = tuple(NetFile(message, path, net_state("TEST", message, state)) for state in states)
+    tests = tuple(
+        NetFile(message, path, net_state("TEST", message, state), rules) for state in states
+    )
     return Recipe(settings, solver_path, train, tests)
 
 
 def follow_solver(
-    solver: caffe_pb2.SolverParameter, path: Path, *, allow_unknown_fields: bool = False
+    solver: caffe_pb2.SolverParameter,
+    path: Path,
+    *,
+    allow_unknown_fields: bool = False,
+    rules: Registry | None = None,
 ) -> Recipe:
     """The recipe of a solver: its nets are read.
 
@@ -186,10 +201,12 @@ def follow_solver(
         solver: The solver, in current syntax.
         path: Its file: nets that aren't where Caffe looks are looked for beside it.
         allow_unknown_fields: As :func:`read_recipe` takes it.
+        rules: As :func:`read_recipe` takes them.
 
     Raises:
         InputError: A net is missing, unreadable, or the solver contradicts itself.
     """
+    rules = rules or installed_rules()
     given = [field.name for field, _ in solver.ListFields() if field.name in TRAIN_NET_FIELDS]
     if len(given) != 1:
         has = f"has {' and '.join(given)}" if given else "has none"
@@ -227,7 +244,7 @@ def follow_solver(
     named += [(train, train_path)] * missing
     states = _test_states(solver, len(named))
     tests = tuple(
-        NetFile(message, where, net_state("TEST", message, state))
+        NetFile(message, where, net_state("TEST", message, state), rules)
         for (message, where), state in zip(named, states, strict=True)
     )
     if tests and solver.test_interval <= 0:
@@ -235,7 +252,7 @@ def follow_solver(
             f"{path}: test nets need a test_interval above 0, here is {solver.test_interval}",
             hint="Set test_interval to the number of updates between tests.",
         )
-    recipe_train = NetFile(train, train_path, net_state("TRAIN", train, solver.train_state))
+    recipe_train = NetFile(train, train_path, net_state("TRAIN", train, solver.train_state), rules)
     _check_trainable(recipe_train)
     return Recipe(solver, path, recipe_train, tests, tuple(notes))
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from caffe_batch.errors import InputError, InputShapeError
-from caffe_batch.layers.base import Shape
+from caffe_batch.layers.base import Rule, Shape
+from caffe_batch.layers.facts import SourceKind
 from caffe_batch.net.data.datums import survey_datums
 from caffe_batch.net.data.findings import no_progress
 from caffe_batch.net.data.hdf5 import survey_hdf5
@@ -66,22 +67,26 @@ class Sources:
     input_shapes: Mapping[str, Shape] | None = None
     _seen: dict[bytes, Contents] = field(default_factory=dict, repr=False, compare=False)
 
-    def records(self, layer: caffe_pb2.LayerParameter) -> RecordSizes:
+    def records(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> RecordSizes:
         """What a layer's rule has to know of its source: what was given, or else what is there.
+
+        Args:
+            layer: The layer.
+            rule: The rule of its type.
 
         Raises:
             InputShapeError: The source can't be read and no shape was given; says which option
                 gives one.
         """
-        given = self._given(layer)
+        given = self._given(layer, rule)
         if given is not None:
             return RecordSizes(given)
-        if layer.type not in READERS:
+        if not is_readable(rule):
             return RecordSizes()
         try:
-            found = self.contents(layer)
+            found = self.contents(layer, rule)
         except InputError as error:
-            tops = [f"--input-shape {top}=CxHxW" for top in _decided_tops(layer)]
+            tops = [f"--input-shape {top}=CxHxW" for top in _decided_tops(layer, rule)]
             raise InputShapeError(
                 f"the size of {layer.top[0] if layer.top else 'its top'!r} is not known: "
                 f"{error.message}",
@@ -90,17 +95,22 @@ class Sources:
             ) from error
         return RecordSizes(found.shapes, found.file_rows, found.unequal)
 
-    def contents(self, layer: caffe_pb2.LayerParameter) -> Contents:
+    def contents(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> Contents:
         """Shapes and number of records of a data layer's source, by a quick look at it.
 
         The look is taken once for each layer.
+
+        Args:
+            layer: The layer.
+            rule: The rule of its type, whose source :func:`is_readable`.
 
         Raises:
             InputError: The source is missing, empty, damaged, or needs a library that isn't there.
         """
         key = layer.SerializeToString()
         if key not in self._seen:
-            found = READERS[layer.type](layer, self.find, _QUICK)
+            assert rule.source is not None  # noqa: S101  # readable
+            found = _READERS[rule.source.kind](layer, self.find, _QUICK)
             self._seen[key] = Contents(
                 found.shapes, found.records, found.file_rows, unequal=len(found.sizes) > 1
             )
@@ -121,34 +131,44 @@ class Sources:
         tried = " or ".join(str(directory.resolve()) for directory in self.directories)
         raise InputError(f"source {source!r} is not in {tried}")
 
-    def has_given(self, layer: caffe_pb2.LayerParameter) -> bool:
+    def has_given(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> bool:
         """Whether the user gave the shapes of a layer, so that its source need not be here."""
-        return self._given(layer) is not None
+        return self._given(layer, rule) is not None
 
-    def _given(self, layer: caffe_pb2.LayerParameter) -> tuple[Shape, ...] | None:
+    def _given(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> tuple[Shape, ...] | None:
         shapes = self.input_shapes
         if not shapes:
             return None
-        tops = _decided_tops(layer)
+        tops = _decided_tops(layer, rule)
         if not tops or any(top not in shapes for top in tops):
             return None
         return tuple(shapes[top] for top in tops)
 
 
-def _decided_tops(layer: caffe_pb2.LayerParameter) -> Sequence[str]:
-    """The tops whose shape the source decides: all of HDF5Data, else all but the label."""
-    if layer.type in ("Data", "ImageData"):
-        return layer.top[:1]
-    return layer.top
+def is_readable(rule: Rule) -> bool:
+    """Whether a layer of this type reads records that :meth:`Sources.contents` can look at."""
+    return rule.source is not None and rule.source.kind in _READERS
+
+
+def source_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> str:
+    """The path of a layer's source, as the layer has it; empty if it names none."""
+    return str(getattr(layer, rule.message).source) if rule.source is not None else ""
+
+
+def _decided_tops(layer: caffe_pb2.LayerParameter, rule: Rule) -> Sequence[str]:
+    """The tops whose shape the source decides."""
+    if rule.source is None or rule.source.decides_all_tops:
+        return layer.top
+    return layer.top[:1]
 
 
 Reader = Callable[[caffe_pb2.LayerParameter, Find, Task], Survey]
 
-#: Layer types whose shapes come from a file, and what reads it.
-READERS: dict[str, Reader] = {
-    "Data": survey_datums,
-    "ImageData": survey_images,
-    "HDF5Data": survey_hdf5,
+#: What reads the sources of each kind.
+_READERS: dict[SourceKind, Reader] = {
+    SourceKind.DATABASE: survey_datums,
+    SourceKind.IMAGE_LIST: survey_images,
+    SourceKind.HDF5_LIST: survey_hdf5,
 }
 
 _QUICK = Task(wanted=(), complete=False, progress=no_progress)

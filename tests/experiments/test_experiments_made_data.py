@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from google.protobuf import text_format
 
-from caffe_batch.experiments.made_data import Kind, Numbers, numbers_for
-from caffe_batch.layers import RULES
+from caffe_batch.experiments.made_data import numbers_for
+from caffe_batch.layers import BUILT_IN
+from caffe_batch.layers.facts import NumberKind as Kind
+from caffe_batch.layers.facts import Numbers
 from caffe_batch.net.convert import convert
 from caffe_batch.net.graph import build
 from caffe_batch.schema import caffe_pb2
@@ -21,7 +23,7 @@ def wanted(shapes: list[str], layers: str, top: str) -> Numbers:
     )
     text = f'layer {{ name: "in" type: "Input" {tops} input_param {{ {dims} }} }} {layers}'
     message = text_format.Parse(text, caffe_pb2.NetParameter())
-    layers_read = [convert(layer, RULES[layer.type]) for layer in message.layer]
+    layers_read = [convert(layer, BUILT_IN[layer.type]) for layer in message.layer]
     return numbers_for(build(layers_read, phase="TRAIN"), top)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from caffe_batch.errors import NetError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Phase, Shape
 from caffe_batch.net.convert import convert
 from caffe_batch.net.graph import build
@@ -79,7 +79,9 @@ def we_build(net: str, phase: Phase = "TRAIN") -> Built | None:
     """What the rules make of a net; None where they refuse."""
     message = text_format.Parse(net, caffe_pb2.NetParameter())
     try:
-        built = build([convert(layer, RULES[layer.type]) for layer in message.layer], phase=phase)
+        built = build(
+            [convert(layer, BUILT_IN[layer.type]) for layer in message.layer], phase=phase
+        )
     except NetError:
         return None
     return Built(dict(built.blob_shapes), dict(built.param_shapes))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Shape, Site
 from caffe_batch.net.convert import convert
 from caffe_batch.net.graph import build
@@ -204,10 +204,10 @@ def errors(
 def apart(case: Case) -> bool:
     """Whether the rule says that samples on the case's axis don't influence each other."""
     message = text_format.Parse(case.layer, caffe_pb2.NetParameter()).layer[0]
-    rule = RULES[message.type]
+    rule = BUILT_IN[message.type]
     text = one_layer_net(case.layer, *case.bottoms)
     layers = text_format.Parse(text, caffe_pb2.NetParameter()).layer
-    node = build([convert(each, RULES[each.type]) for each in layers], phase="TRAIN").nodes[-1]
+    node = build([convert(each, BUILT_IN[each.type]) for each in layers], phase="TRAIN").nodes[-1]
     site: Site = node.site
     own = any(case.axis < len(shape) and WHOLE in shape for shape in node.param_shapes)
     return case.axis not in rule.coupling(site).joint and not own
@@ -231,4 +231,4 @@ def test_every_type_is_judged_somewhere() -> None:
         text_format.Parse(case.layer, caffe_pb2.NetParameter()).layer[0].type
         for case in CASES.values()
     }
-    assert here | ELSEWHERE == set(RULES)
+    assert here | ELSEWHERE == set(BUILT_IN)

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from PIL import Image
 
 from caffe_batch.errors import InputShapeError, NetError, ShapeError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Buffer, Shape, Site
 from caffe_batch.layers.data import DataSettings
 from caffe_batch.layers.hdf5 import HDF5DataSettings
@@ -181,7 +181,7 @@ def test_same_verdict_as_caffe(
 
 def our_shapes(text: str, records: tuple[Shape, ...] | None) -> dict[str, list[int]] | None:
     message = text_format.Parse(text, caffe_pb2.NetParameter())
-    layers = [convert(layer, RULES[layer.type], RecordSizes(records)) for layer in message.layer]
+    layers = [convert(layer, BUILT_IN[layer.type], RecordSizes(records)) for layer in message.layer]
     try:
         return {
             name: list(shape) for name, shape in build(layers, phase="TRAIN").blob_shapes.items()
@@ -193,28 +193,28 @@ def our_shapes(text: str, records: tuple[Shape, ...] | None) -> dict[str, list[i
 def test_a_size_that_nobody_knows_is_asked_for() -> None:
     site = Site("TRAIN", DataSettings(batch_size=5), (), tops=2)
     with pytest.raises(InputShapeError, match="--input-shape TOP=CxHxW"):
-        RULES["Data"].shape(site)
+        BUILT_IN["Data"].shape(site)
     with pytest.raises(InputShapeError, match="not 3x5"):
-        RULES["Data"].shape(Site("TRAIN", DataSettings(batch_size=5), (), 2, records=((3, 5),)))
+        BUILT_IN["Data"].shape(Site("TRAIN", DataSettings(batch_size=5), (), 2, records=((3, 5),)))
     with pytest.raises(InputShapeError, match="--input-shape TOP=DIMxDIM"):
-        RULES["HDF5Data"].shape(Site("TRAIN", HDF5DataSettings(batch_size=5), (), tops=2))
+        BUILT_IN["HDF5Data"].shape(Site("TRAIN", HDF5DataSettings(batch_size=5), (), tops=2))
 
 
 def test_no_prefetch_is_refused() -> None:
     """Caffe would wait for a batch that nobody fills."""
     site = Site("TRAIN", DataSettings(batch_size=5, prefetch=0), (), 2, records=(RECORD,))
     with pytest.raises(ShapeError, match=r"prefetch must be at least 1"):
-        RULES["Data"].shape(site)
+        BUILT_IN["Data"].shape(site)
 
 
 def test_prefetched_batches_hold_the_tops() -> None:
     settings = DataSettings(batch_size=5, prefetch=3, crop_size=13, mean_file="mean.binaryproto")
     site = Site("TRAIN", settings, (), 2, records=(RECORD,))
-    memory = RULES["Data"].memory(site, "gpu")
+    memory = BUILT_IN["Data"].memory(site, "gpu")
     batch = Buffer("prefetch_data_", 5 * 3 * 13 * 13, copies=3, prefetch=True)
     assert memory.buffers == (batch, Buffer("prefetch_label_", 5, copies=3, prefetch=True))
     assert memory.build == (own("prefetch_data_").data, own("prefetch_label_").data)
     assert memory.forward == ()
     assert (top(0).data, own("prefetch_data_").data) in memory.shares
-    on_host = RULES["Data"].memory(site, "cpu").buffers
+    on_host = BUILT_IN["Data"].memory(site, "cpu").buffers
     assert on_host == (*memory.buffers, Buffer("data_mean_", 3 * HEIGHT * WIDTH))

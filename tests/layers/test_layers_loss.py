@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Shape, Site
 from caffe_batch.layers.sides import bottom, own
 from tests.layers.caffe_judge import (
@@ -151,7 +151,7 @@ def test_any_labels_agree_with_caffe(pycaffe: Callable[..., str], nets: list[str
 
 
 def loss_site(layer_type: str, *bottoms: Shape, need: tuple[bool, ...], tops: int = 1) -> Site:
-    rule = RULES[layer_type]
+    rule = BUILT_IN[layer_type]
     return Site(
         phase="TRAIN",
         settings=rule.settings() if rule.settings else None,
@@ -167,7 +167,7 @@ def loss_site(layer_type: str, *bottoms: Shape, need: tuple[bool, ...], tops: in
 def test_labels_that_ask_for_a_gradient_are_refused(layer_type: str) -> None:
     site = loss_site(layer_type, (11, 3), (11,), need=(True, True))
     with pytest.raises(ShapeError, match=r"no gradient for the (labels|targets) \(bottom 1\)"):
-        RULES[layer_type].memory(site, "gpu")
+        BUILT_IN[layer_type].memory(site, "gpu")
 
 
 @pytest.mark.parametrize(
@@ -177,16 +177,16 @@ def test_labels_that_ask_for_a_gradient_are_refused(layer_type: str) -> None:
 def test_five_axes_are_refused_where_forward_aborts(layer_type: str, labels: Shape) -> None:
     site = loss_site(layer_type, (2, 3, 5, 7, 2), labels, need=(True, False))
     with pytest.raises(ShapeError, match="takes at most 4"):
-        RULES[layer_type].memory(site, "cpu")
+        BUILT_IN[layer_type].memory(site, "cpu")
 
 
 def test_scratch_on_the_gpu_is_the_diff_of_the_bottoms() -> None:
-    softmax = RULES["SoftmaxWithLoss"].memory(
+    softmax = BUILT_IN["SoftmaxWithLoss"].memory(
         loss_site("SoftmaxWithLoss", (11, 3), (11,), need=(False, False)), "gpu"
     )
     assert {bottom(0).diff, own("prob_").diff} <= set(softmax.forward)
     assert softmax.backward == ()
-    accuracy = RULES["Accuracy"]
+    accuracy = BUILT_IN["Accuracy"]
     one, two = (
         accuracy.memory(loss_site("Accuracy", (11, 3), (11,), need=(False, False), tops=n), "gpu")
         for n in (1, 2)
@@ -199,5 +199,5 @@ def test_scratch_on_the_gpu_is_the_diff_of_the_bottoms() -> None:
 def test_losses_without_gpu_code_leave_the_device_alone() -> None:
     for layer_type in ("HingeLoss", "MultinomialLogisticLoss"):
         site = loss_site(layer_type, (11, 3), (11,), need=(True, False))
-        memory = RULES[layer_type].memory(site, "gpu")
+        memory = BUILT_IN[layer_type].memory(site, "gpu")
         assert memory.forward == memory.backward == ()

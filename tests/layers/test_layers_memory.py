@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Mode, Shape, Site
 from caffe_batch.memory import predict
 
@@ -35,7 +35,7 @@ def test_bytes_are_the_measured_ones(case: dict[str, Any], mode: Mode, tmp_path:
 
 
 def site(layer_type: str, *bottoms: Shape, need: tuple[bool, ...], tops: int = 1) -> Site:
-    rule = RULES[layer_type]
+    rule = BUILT_IN[layer_type]
     return Site(
         phase="TRAIN",
         settings=rule.settings() if rule.settings else None,
@@ -50,7 +50,7 @@ def site(layer_type: str, *bottoms: Shape, need: tuple[bool, ...], tops: int = 1
 @pytest.mark.parametrize("layer_type", ["ArgMax", "Threshold"])
 def test_layers_without_backward_are_refused_in_training(layer_type: str) -> None:
     with pytest.raises(ShapeError, match="has no gradient, but the loss needs one"):
-        RULES[layer_type].memory(site(layer_type, (5, 3), need=(True,)), "gpu")
+        BUILT_IN[layer_type].memory(site(layer_type, (5, 3), need=(True,)), "gpu")
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_gradients_that_no_layer_has_are_refused_in_training(
     layer_type: str, bottoms: tuple[Shape, ...], need: tuple[bool, ...], what: str
 ) -> None:
     with pytest.raises(ShapeError, match=what):
-        RULES[layer_type].memory(site(layer_type, *bottoms, need=need), "gpu")
+        BUILT_IN[layer_type].memory(site(layer_type, *bottoms, need=need), "gpu")
 
 
 def test_batch_reindex_allocates_its_index_lists_for_the_time_of_one_backward() -> None:
-    memory = RULES["BatchReindex"].memory(
+    memory = BUILT_IN["BatchReindex"].memory(
         site("BatchReindex", (5, 3), (7,), need=(True, False)), "gpu"
     )
     assert memory.transient == 7 + 2 * 5

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Inner, Shape, Site
 from caffe_batch.layers.recurrent import RecurrentSettings
 from caffe_batch.net.graph import Net, build
@@ -153,7 +153,7 @@ def test_the_unrolled_net_is_the_one_that_caffe_logs(
     path = tmp_path / "net.prototxt"
     path.write_text(net(kind, SIZE if tops == 1 else EXPOSED, *bottoms, tops=tops))
     lines, memory = read_log(pycaffe(LOG, str(path)))
-    rule = RULES[kind]
+    rule = BUILT_IN[kind]
     site = Site("TRAIN", RecurrentSettings(11, expose_hidden=tops > 1), bottoms, tops)
     inner = rule.inner(site)
     assert inner is not None
@@ -178,11 +178,11 @@ def test_sequence_indicators_that_ask_for_a_gradient_are_refused() -> None:
     site = Site("TRAIN", RecurrentSettings(11), (X, CONT), tops=1, backward=True,
                 bottom_need=(True, True))  # fmt: skip
     with pytest.raises(ShapeError, match=r"continuation indicators \(bottom 1\)"):
-        RULES["LSTM"].memory(site, "gpu")
-    assert RULES["LSTM"].memory(replace(site, phase="TEST"), "gpu").shares
+        BUILT_IN["LSTM"].memory(site, "gpu")
+    assert BUILT_IN["LSTM"].memory(replace(site, phase="TEST"), "gpu").shares
 
 
 def test_more_time_steps_than_are_followed() -> None:
     site = Site("TRAIN", RecurrentSettings(num_output=2), ((10_001, 1, 3), (10_001, 1)), 1)
     with pytest.raises(ShapeError, match="caffe-batch follows 10000 at most"):
-        RULES["LSTM"].shape(site)
+        BUILT_IN["LSTM"].shape(site)

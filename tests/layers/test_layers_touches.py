@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Memory, Mode, Phase, Shape, Site
 from caffe_batch.layers.lrn import LRNSettings
 from caffe_batch.layers.neurons import PowerSettings
@@ -40,7 +40,7 @@ def memory(
         bottom_need=(need,),
         param_need=params,
     )
-    return RULES[layer_type].memory(site, mode)
+    return BUILT_IN[layer_type].memory(site, mode)
 
 
 def forward_counts(found: Memory) -> dict[str, int]:

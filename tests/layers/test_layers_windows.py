@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Shape, Site
 from caffe_batch.layers.lrn import LRNSettings
 from caffe_batch.layers.pooling import PoolingSettings, SPPSettings
@@ -220,7 +220,7 @@ def test_refused_as_by_caffe(layer_type: str, pycaffe: Callable[..., str]) -> No
 def test_a_refusal_says_why(kind: str, settings: object, message: str) -> None:
     site = Site("TRAIN", settings, (IMAGE,), tops=1, in_place=(False,))
     with pytest.raises(ShapeError, match=message):
-        RULES[kind].shape(site)
+        BUILT_IN[kind].shape(site)
 
 
 def differences(pycaffe: Callable[..., str], nets: list[str]) -> list[Any]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError, InputShapeError
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.net import Sources
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
@@ -86,7 +87,7 @@ def test_databases(pycaffe: Pycaffe, tmp_path: Path, backend: str, transform: st
     shapes = assert_as_caffe(pycaffe, tmp_path, text)
     assert shapes["data"] == ([2, 3, 5, 5] if transform else [2, 3, 7, 11])
     layer = prototxt.parse_net(text).layer[0]
-    assert Sources((tmp_path,)).contents(layer).records == 3
+    assert Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type]).records == 3
 
 
 @pytest.mark.parametrize("transform", ["", "force_color: true", "force_gray: true"])
@@ -134,7 +135,7 @@ def test_hdf5(pycaffe: Pycaffe, tmp_path: Path) -> None:
     shapes = assert_as_caffe(pycaffe, tmp_path, text)
     assert shapes == {"data": [2, 3, 7, 11], "label": [2]}
     layer = prototxt.parse_net(text).layer[0]
-    assert Sources((tmp_path,)).contents(layer).records == 8
+    assert Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type]).records == 8
 
 
 def test_a_given_shape_wins_over_a_missing_source() -> None:
@@ -168,7 +169,7 @@ def test_databases_that_are_none(
     prepare(tmp_path / "db")
     layer = prototxt.parse_net(data_net("db", backend)).layer[0]
     with pytest.raises(InputError, match=message) as caught:
-        Sources((tmp_path,)).contents(layer)
+        Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type])
     assert str(tmp_path / "db") in str(caught.value)
 
 
@@ -177,7 +178,7 @@ def test_a_record_that_is_no_datum(tmp_path: Path) -> None:
         txn.put(b"0", b"\xff\xff\xff")
     layer = prototxt.parse_net(data_net("db")).layer[0]
     with pytest.raises(InputError, match=r"the first record of .* is no Datum"):
-        Sources((tmp_path,)).contents(layer)
+        Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type])
 
 
 def test_hdf5_without_the_data_set(tmp_path: Path) -> None:
@@ -187,4 +188,4 @@ def test_hdf5_without_the_data_set(tmp_path: Path) -> None:
     layer = caffe_pb2.LayerParameter(name="d", type="HDF5Data", top=["data"])
     layer.hdf5_data_param.source = "list.txt"
     with pytest.raises(InputError, match="has no data set 'data'; it has image"):
-        Sources((tmp_path,)).contents(layer)
+        Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type])

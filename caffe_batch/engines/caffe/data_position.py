@@ -22,14 +22,12 @@ from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_text
 from caffe_batch.jobs.stages import TrainingStage, past_tests, stage_at
+from caffe_batch.layers.base import Rule
+from caffe_batch.layers.facts import SourceKind
+from caffe_batch.net.convert import read_settings
 from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
-from caffe_batch.net.sources import Sources
+from caffe_batch.net.sources import Sources, is_readable
 from caffe_batch.schema import caffe_pb2
-
-#: Types that can be brought to a record, and where their settings are.
-SETTINGS = {"Data": "data_param", "HDF5Data": "hdf5_data_param", "ImageData": "image_data_param"}
-
-RECURRENT_TYPES = ("LSTM", "RNN")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class LayerStart:
         net: 0 for the train net, 1 and on for the test nets.
         index: Which layer of the net's message.
         layer: The same.
+        rule: The rule of its type.
         go_on: How often it goes on before it reads: by a record, or (ImageData) by an order.
         batches: How many it then reads that nobody uses.
         lines: The image list in place of its own, or None.
@@ -49,6 +48,7 @@ class LayerStart:
     net: int
     index: int
     layer: caffe_pb2.LayerParameter
+    rule: Rule
     go_on: int = 0
     batches: int = 0
     lines: bytes | None = None
@@ -134,10 +134,12 @@ def data_start(stages: Sequence[TrainingStage], update: int, sources: Sources) -
             )
         )
     starts = [
-        _layer_start(LayerStart(net, index, layer), seen[net], last.solver.random_seed, sources)
+        _layer_start(
+            LayerStart(net, index, layer, rule), seen[net], last.solver.random_seed, sources
+        )
         for net, file in enumerate(_nets(recipes[-1]))
-        for index, layer in file.selected()
-        if layer.type in SETTINGS
+        for index, layer, rule in file.known()
+        if is_readable(rule)
     ]
     notes = dict.fromkeys(filter(None, (start.note for start in starts)))
     return DataStart(
@@ -154,22 +156,22 @@ def _nets(recipe: Recipe) -> tuple[NetFile, ...]:
 def _batch_size(file: NetFile) -> int:
     """Samples of a batch; the data layers of a net agree on it. 0 without one."""
     sizes = [
-        int(getattr(layer, SETTINGS[layer.type]).batch_size)
-        for _, layer in file.selected()
-        if layer.type in SETTINGS
+        int(getattr(layer, rule.message).batch_size)
+        for _, layer, rule in file.known()
+        if is_readable(rule)
     ]
     return sizes[0] if sizes else 0
 
 
 def _layer_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:
     """The start of a layer that has read ``seen`` records."""
-    settings = getattr(start.layer, SETTINGS[start.layer.type])
-    if start.layer.type == "ImageData":
+    kind = start.rule.source and start.rule.source.kind
+    if kind is SourceKind.IMAGE_LIST:
         return _image_start(start, seen, seed, sources)
-    if start.layer.type == "HDF5Data" and settings.shuffle:
+    if kind is SourceKind.HDF5_LIST and start.layer.hdf5_data_param.shuffle:
         return replace(start, go_on=seen)  # each epoch has an order of its own
     try:
-        return replace(start, go_on=seen % sources.contents(start.layer).records)
+        return replace(start, go_on=seen % sources.contents(start.layer, start.rule).records)
     except InputError:
         return replace(start, go_on=seen)  # Caffe says itself what is wrong with the source
 
@@ -209,32 +211,19 @@ def _shuffled_together(starts: Sequence[LayerStart]) -> Iterator[str]:
 
 def _not_in_snapshots(file: NetFile) -> Iterator[str]:
     """What else Caffe's snapshots don't hold of a train net."""
-    layers = [layer for _, layer in file.selected()]
-    random = [layer.name for layer in layers if _draws(layer)]
+    layers = [(layer.name, rule, read_settings(layer, rule)) for _, layer, rule in file.known()]
+    random = [name for name, rule, settings in layers if rule.draws(settings, file.phase)]
     if random:
         yield (
             f"Random numbers are drawn anew, as Caffe's snapshots don't hold their state: "
             f"{_some(random)}."
         )
-    recurrent = [layer.name for layer in layers if layer.type in RECURRENT_TYPES]
-    if recurrent:
+    stateful = [name for name, rule, settings in layers if rule.keeps_state(settings)]
+    if stateful:
         yield (
-            f"The first pass begins without what {_some(recurrent)} remembered of the pass before: "
+            f"The first pass begins without what {_some(stateful)} remembered of the pass before: "
             "Caffe's snapshots don't hold it."
         )
-
-
-def _draws(layer: caffe_pb2.LayerParameter) -> bool:
-    """Whether the passes of a layer of a train net draw random numbers."""
-    if layer.type == "DummyData":
-        return any(filler.type != "constant" for filler in layer.dummy_data_param.data_filler)
-    if layer.type == "Pooling":
-        return layer.pooling_param.pool == caffe_pb2.PoolingParameter.STOCHASTIC
-    if layer.type in ("Data", "ImageData", "WindowData", "MemoryData"):
-        transform = layer.transform_param
-        random = layer.type == "WindowData" or transform.mirror or transform.crop_size
-        return bool(random)
-    return layer.type == "Dropout"
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

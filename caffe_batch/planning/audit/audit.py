@@ -134,13 +134,12 @@ def _of_data(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     layer = flow.small.layer
     if layer.bottoms or not flow.trains or flow.small.rule is UNKNOWN:
         return
-    if layer.type == "WindowData":
+    if flow.coupling.quota is not None:
         yield _windows(split, flow)
-    elif layer.type == "DummyData":
-        if flow.coupling.draws:
-            yield _draws(flow, "its random numbers")
-    else:
-        yield from finding_of_order(layer, flow.coupling, split.gpus)
+    elif flow.small.rule.record_order:
+        yield finding_of_order(layer.name, flow.small.rule, flow.coupling, split.gpus)
+    elif flow.coupling.draws:
+        yield _draws(flow, "its random numbers")
 
 
 def _windows(split: BothSizes, flow: SampleFlow) -> Finding:
@@ -163,7 +162,7 @@ def _windows(split: BothSizes, flow: SampleFlow) -> Finding:
 def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
     layer, coupling = flow.small.layer, flow.coupling
-    if layer.type == "BatchNorm":  # its averages run on, whether a loss depends on it or not
+    if flow.small.rule.moving_average:  # they run on, whether a loss depends on it or not
         yield from _batch_norm(split, flow)
     if not flow.trains:
         return
@@ -220,7 +219,7 @@ def _batch_norm(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     near = abs((1 - after) / (1 - exact) - 1) <= NEAR_ENOUGH
     root = Fraction(own, k)
     change = split.change(
-        flow.small, ("batch_norm_param", "moving_average_fraction"), before, after,
+        flow.small, (flow.small.rule.message, flow.small.rule.moving_average), before, after,
         f"{k} passes of an update then forget as much as {own} did: {before:g}^({root})",
     )  # fmt: skip
     yield Finding(
@@ -322,7 +321,7 @@ def _either(words: Iterable[str]) -> str:
 
 def _of_literal(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """Batch sizes written out where no data is made."""
-    if flow.small.layer.type != "Reshape":
+    if flow.small.rule.copied_axis is None:
         return
     name = flow.small.layer.name
     model = split.model

@@ -9,72 +9,52 @@ library's generator, from which each net takes what comes next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from caffe_batch.layers.base import Coupling, Layer
+from caffe_batch.layers.base import Coupling, Rule
+from caffe_batch.layers.facts import Source
 from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
 
-_SAME_RECORDS = (
-    "An update reads the same records in the same order, and with random_seed set they are "
-    "cropped and mirrored alike."
-)
-_ONE_GPU = {
-    "Data": _SAME_RECORDS,
-    "ImageData": _SAME_RECORDS,
-    "HDF5Data": "An update reads the same rows in the same order, shuffled or not.",
-    "MemoryData": "An update reads the same rows; the arrays must hold a multiple of batch_size.",
-    "Input": "Exact if the program that fills it gives the samples of an update in turn.",
-}
 
-#: Layers of which each of G GPUs reads every Gth record.
-_SHARED_OUT = ("Data", "HDF5Data")
-
-_SHUFFLED = {
-    "ImageData": "Each GPU reads the whole list in an order that it draws for itself: in an epoch "
-    "an image may come several times, or not at all.",
-    "HDF5Data": "Each GPU reads its share of an order that it draws for itself: in an epoch a row "
-    "may come several times, or not at all.",
-}
-
-
-def finding_of_order(layer: Layer, coupling: Coupling, gpus: int) -> Iterator[Finding]:
-    """Whether an update reads what the whole batch on one GPU reads; none for unknown types.
+def finding_of_order(name: str, rule: Rule, coupling: Coupling, gpus: int) -> Finding:
+    """Whether an update reads what the whole batch on one GPU reads.
 
     Args:
-        layer: A layer that makes data.
-        coupling: What its rule says of the batch.
+        name: A layer that makes data.
+        rule: The rule of its type, which says in which order it reads.
+        coupling: What the rule says of the batch.
         gpus: GPUs that share each update.
     """
-    if layer.type not in _ONE_GPU:
-        return
-    if gpus > 1 and (coupling.shuffles or coupling.draws or layer.type == "ImageData"):
-        yield _on_each_gpu(layer, coupling)
-        return
-    shared = gpus > 1 and layer.type in _SHARED_OUT
-    explanation = "An update reads the same records, each GPU its share of them."
-    yield Finding(
-        Cause.DATA_ORDER, layer.name, Verdict.EXACT,
-        explanation if shared else _ONE_GPU[layer.type],
+    source = rule.source
+    if gpus == 1 or source is None:
+        return Finding(Cause.DATA_ORDER, name, Verdict.EXACT, rule.record_order)
+    if coupling.shuffles:
+        return _shuffled(name, source)
+    if not source.shared_out:
+        return Finding(
+            Cause.DATA_ORDER, name, Verdict.DIFFERENT,
+            "Each GPU reads the whole list for itself: without rand_skip an update sees the same "
+            f"{source.record}s on all GPUs.",
+            offer="shuffle: true, or an LMDB, of which each GPU reads its share.",
+        )  # fmt: skip
+    if coupling.draws:
+        return Finding(
+            Cause.DATA_ORDER, name, Verdict.APPROXIMATE,
+            "An update reads the same records, each GPU its share of them, but each GPU crops and "
+            "mirrors with random numbers of its own: the same on average.",
+        )  # fmt: skip
+    return Finding(
+        Cause.DATA_ORDER, name, Verdict.EXACT,
+        "An update reads the same records, each GPU its share of them.",
     )  # fmt: skip
 
 
-def _on_each_gpu(layer: Layer, coupling: Coupling) -> Finding:
-    """The finding where several GPUs don't read as one does."""
-    if coupling.shuffles:
-        return Finding(
-            Cause.DATA_ORDER, layer.name, Verdict.APPROXIMATE, _SHUFFLED[layer.type],
-            offer="Records that are shuffled once, in an LMDB or in HDF5 files, of which each GPU "
-            "reads its share.",
-        )  # fmt: skip
-    if layer.type == "ImageData":
-        return Finding(
-            Cause.DATA_ORDER, layer.name, Verdict.DIFFERENT,
-            "Each GPU reads the whole list for itself: without rand_skip an update sees the same "
-            "images on all GPUs.",
-            offer="shuffle: true, or an LMDB, of which each GPU reads its share.",
-        )  # fmt: skip
+def _shuffled(name: str, source: Source) -> Finding:
+    """The finding where each of several GPUs shuffles for itself."""
+    what = "its share of" if source.shared_out else "the whole list in"
+    article = "an" if source.record[0] in "aeiou" else "a"
     return Finding(
-        Cause.DATA_ORDER, layer.name, Verdict.APPROXIMATE,
-        "An update reads the same records, each GPU its share of them, but each GPU crops and "
-        "mirrors with random numbers of its own: the same on average.",
+        Cause.DATA_ORDER, name, Verdict.APPROXIMATE,
+        f"Each GPU reads {what} an order that it draws for itself: in an epoch {article} "
+        f"{source.record} may come several times, or not at all.",
+        offer="Records that are shuffled once, in an LMDB or in HDF5 files, of which each GPU "
+        "reads its share.",
     )  # fmt: skip

@@ -7,18 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe_batch.layers.base import Layer
-from caffe_batch.net.batch import COPIED, batch_sites, site_size
+from caffe_batch.net.batch import batch_sites, site_size
+from caffe_batch.net.graph import rule_of
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.schema import caffe_pb2
-
-#: The message in which each data layer type has its batch_size.
-BATCH_MESSAGES = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "WindowData": "window_data_param",
-    "HDF5Data": "hdf5_data_param",
-    "MemoryData": "memory_data_param",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +111,16 @@ def layer_changes(
     changes = []
     for site in batch_sites(layers):
         layer = layers[site.layer]
+        rule = rule_of(layer)
         before, after, why = site_size(layers, site), size, reason
         path: tuple[str | int, ...]
         if site.shape is None:
-            path = (BATCH_MESSAGES[layer.type], "batch_size")
-        elif layer.type == "Reshape":
-            path = ("reshape_param", "shape", "dim", site.axis)
-            after, why = COPIED, "the batch size is written out there; a 0 copies it"
-        elif layer.settings.shape:
-            message = "input_param" if layer.type == "Input" else "dummy_data_param"
-            path = (message, "shape", site.shape, "dim", site.axis)
+            path = (rule.message, "batch_size")
         else:
-            path = ("dummy_data_param", "num", site.shape)
+            path = rule.literal_path(layer.settings, site.shape, site.axis)
+        if rule.copied_axis is not None:
+            after = rule.copied_axis
+            why = f"the batch size is written out there; a {after} copies it"
         if before != size:
             changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
     return changes

@@ -16,7 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from caffe_batch.errors import DoesNotFitError, InputError, NetError
+from caffe_batch.layers.base import Rule
 from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.net.convert import read_settings
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.budget import Budget
@@ -192,8 +194,8 @@ def _scale(model: CaffeMemory) -> tuple[_Scale, list[tuple[Change, int]]]:
         *((recipe.file_of_test(i), t) for i, t in enumerate(recipe.tests)),
     ]
     for number, (name, file) in enumerate(nets):
-        for index, layer in file.selected():
-            images = _images(layer, sources)
+        for index, layer, rule in file.known():
+            images = _images(layer, rule, sources)
             if images is None:
                 continue
             if number == 0:
@@ -224,88 +226,83 @@ def _changes(fields: Sequence[tuple[Change, int]], scale: _Scale, length: int) -
             yield replace(change, after=after, reason=reason)
 
 
-def _images(layer: caffe_pb2.LayerParameter, sources: Sources) -> _Images | None:
+def _images(layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources) -> _Images | None:
     """The images of a layer; None if it gives none.
 
     Raises:
         InputError: It gives images of a size that no number in the files decides.
     """
-    if layer.type in ("Data", "ImageData", "WindowData"):
-        return _read_images(layer, sources)
-    if layer.type == "HDF5Data":
+    if rule.crops:
+        return _read_images(layer, rule, sources)
+    if rule.source is not None:
         raise InputError(
             f"layer {layer.name!r} reads arrays from HDF5 files, which Caffe neither cuts nor "
             "resizes"
         )
-    if layer.type == "MemoryData":
-        memory = layer.memory_data_param
-        fields = _sides("memory_data_param", memory.height, memory.width)
-        return _Images((memory.height, memory.width), fields)
-    if layer.type in ("Input", "DummyData"):
-        return _literal_images(layer, sources)
+    if rule.image_size is not None:
+        size = _given_size(layer, rule)
+        return _Images(size, _sides(rule, size))
+    if rule.declares_shapes:
+        return _literal_images(layer, rule, sources)
     return None
 
 
-def _read_images(layer: caffe_pb2.LayerParameter, sources: Sources) -> _Images:
-    crop, resized = layer.transform_param.crop_size, layer.image_data_param
-    fields = _sides("image_data_param", resized.new_height, resized.new_width)
+def _read_images(layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources) -> _Images:
+    crop, given = layer.transform_param.crop_size, _given_size(layer, rule)
+    resized = _sides(rule, given) if given[0] else ()
     if crop:
         cut = _Field(("transform_param", "crop_size"), crop, crop)
-        given = fields if layer.type == "ImageData" and resized.new_height else ()
-        return _Images((crop, crop), (cut, *given), cut=not given and layer.type != "WindowData")
-    if layer.type == "ImageData" and resized.new_height:
-        return _Images((resized.new_height, resized.new_width), fields)
-    records = sources.records(layer).shapes
+        return _Images((crop, crop), (cut, *resized), cut=not resized and not rule.resizes_windows)
+    if resized:
+        return _Images(given, resized)
+    records = sources.records(layer, rule).shapes
     if not records or len(records[0]) != 3:
         raise InputError(f"the size of the images of layer {layer.name!r} is not known")
     _, height, width = records[0]
-    if layer.type == "ImageData":
-        fields = (
-            _Field(("image_data_param", "new_height"), None, height),
-            _Field(("image_data_param", "new_width"), None, width),
-        )
-        return _Images((height, width), fields)
+    if rule.image_size is not None:
+        fields = [replace(side, before=None) for side in _sides(rule, (height, width))]
+        return _Images((height, width), tuple(fields))
     cut = _Field(("transform_param", "crop_size"), None, min(height, width))
     return _Images((height, width), (cut,), cut=True, newly=True)
 
 
-def _literal_images(layer: caffe_pb2.LayerParameter, sources: Sources) -> _Images | None:
+def _literal_images(
+    layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources
+) -> _Images | None:
     given = [top for top in layer.top if top in (sources.input_shapes or {})]
-    if layer.type == "Input" and given:
+    if rule.fed_by_program and given:
         raise InputError(
             f"--input-shape gives the size of {given[0]!r}, and the net's own stays as it is"
         )
-    dummy = layer.dummy_data_param
-    if layer.type == "DummyData" and dummy.height:
-        sizes = list(zip(dummy.height, dummy.width, strict=False))
-        fields = [
-            _Field(("dummy_data_param", side, i), size[axis], size[axis])
-            for i, size in enumerate(sizes)
-            for axis, side in enumerate(("height", "width"))
-        ]
-        return _Images(sizes[0], tuple(fields)) if sizes else None
-    message = "input_param" if layer.type == "Input" else "dummy_data_param"
+    settings = read_settings(layer, rule)
     shapes = [
-        (i, tuple(shape.dim))
-        for i, shape in enumerate(getattr(layer, message).shape)
-        if len(shape.dim) == 4 and max(shape.dim[2:]) > 1
+        (i, shape)
+        for i, shape in enumerate(rule.literal_shapes(settings))
+        if len(shape) == 4 and max(shape[2:]) > 1
     ]
     if not shapes:
         return None
     fields = [
-        _Field((message, "shape", i, "dim", axis), shape[axis], shape[axis])
+        _Field(rule.literal_path(settings, i, axis), shape[axis], shape[axis])
         for i, shape in shapes
         for axis in (2, 3)
     ]
     return _Images((shapes[0][1][2], shapes[0][1][3]), tuple(fields))
 
 
-def _sides(message: str, height: int, width: int) -> tuple[_Field, ...]:
-    """The fields of height and width, which data layers name alike."""
-    prefix = "new_" if message == "image_data_param" else ""
-    return (
-        _Field((message, f"{prefix}height"), height, height),
-        _Field((message, f"{prefix}width"), width, width),
+def _given_size(layer: caffe_pb2.LayerParameter, rule: Rule) -> Size:
+    """Height and width in the layer's own message; zeros where it has none."""
+    if rule.image_size is None:
+        return 0, 0
+    height, width = (int(getattr(getattr(layer, rule.message), each)) for each in rule.image_size)
+    return height, width
+
+
+def _sides(rule: Rule, size: Size) -> tuple[_Field, ...]:
+    """The fields of height and width in the rule's message."""
+    names = rule.image_size or ()
+    return tuple(
+        _Field((rule.message, name), own, own) for name, own in zip(names, size, strict=False)
     )
 
 

@@ -1,0 +1,259 @@
+"""Rules beside the built-in ones: of installed packages, and of files of the user's.
+
+Both name a list of rules: a file in its variable ``RULES``, a package in an entry point of the
+group ``caffe_batch.rules``. What such a rule returns is checked each time, so that a mistake in it
+is a sentence with its file and line, not a failure somewhere else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import runpy
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.layers import BUILT_IN
+from caffe_batch.layers.base import Coupling, Inner, Memory, Mode, Phase, Rule, Shape, Site
+from caffe_batch.layers.facts import Numbers
+from caffe_batch.layers.registry import Registry
+from caffe_batch.layers.sides import Side
+
+#: The entry points of installed packages.
+ENTRY_POINTS = "caffe_batch.rules"
+
+_HINT = "docs/rules.md shows how a rule is written."
+
+
+@cache
+def installed_rules() -> Registry:
+    """The built-in rules and those of installed packages.
+
+    Raises:
+        InputError: A package's rules can't be loaded, or two rules have one type.
+    """
+    return Registry((*BUILT_IN.values(), *_of_packages()))
+
+
+def rules_with(files: Sequence[Path | str]) -> Registry:
+    """The installed rules and those of some files.
+
+    Args:
+        files: Python files with a list ``RULES``.
+
+    Raises:
+        InputError: A file can't be read, isn't Python, or holds no rules; says where. Or two rules
+            have one type.
+    """
+    if not files:
+        return installed_rules()
+    paths = tuple(dict.fromkeys(Path(file).resolve() for file in files))
+    own = [rule for path in paths for rule in _of_file(path)]
+    return Registry((*installed_rules().values(), *own), paths)
+
+
+def _of_packages() -> Iterator[Rule]:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        where = f"entry point {entry.name!r} ({entry.value})"
+        try:
+            found = entry.load()
+        except Exception as error:
+            raise InputError(f"{where} can't be loaded: {_said(error)}") from error
+        yield from _checked(found, where)
+
+
+def _of_file(path: Path) -> Iterator[Rule]:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file of rules")
+    try:
+        found = runpy.run_path(str(path))
+    except SyntaxError as error:
+        raise InputError(
+            f"{path}:{error.lineno or 1}: isn't Python ({error.msg})", hint=_HINT
+        ) from error
+    except CaffeBatchError:
+        raise
+    except Exception as error:
+        raise InputError(f"{_line_in(error, path)}: {_said(error)}", hint=_HINT) from error
+    if "RULES" not in found:
+        raise InputError(f"{path}: has no list RULES", hint=_HINT)
+    yield from _checked(found["RULES"], str(path))
+
+
+def _checked(rules: Any, where: str) -> Iterator[Rule]:
+    if isinstance(rules, (str, bytes)) or not isinstance(rules, Iterable):
+        raise InputError(f"{where}: RULES is no list of rules: {rules!r}", hint=_HINT)
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise InputError(
+                f"{where}: RULES holds {rule!r}, which is no Rule",
+                hint="It takes instances: RULES = [MyRule()].",
+            )
+        if not isinstance(rule.type, str) or not rule.type:
+            raise InputError(f"{_origin(rule)}: the rule has no type", hint=_HINT)
+        yield CheckedRule(rule)
+
+
+class CheckedRule(Rule):
+    """A rule from elsewhere, with every answer checked.
+
+    Args:
+        rule: The rule.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self.origin = _origin(rule)
+        for name in _FACTS:
+            setattr(self, name, getattr(rule, name))
+
+    def shape(self, site: Site) -> tuple[Shape, ...]:
+        shapes: tuple[Shape, ...] = self._ask("shape", _is_shapes, site)
+        if len(shapes) != site.tops:
+            raise self._nonsense("shape", f"{len(shapes)} shapes for {site.tops} tops")
+        return shapes
+
+    def parameters(self, site: Site) -> tuple[Shape, ...]:
+        shapes: tuple[Shape, ...] = self._ask("parameters", _is_shapes, site)
+        return shapes
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        memory: Memory = self._ask("memory", _is_memory, site, mode)
+        self._check_sides("memory", memory, site)
+        return memory
+
+    def cudnn(self, site: Site, memory: Memory) -> Memory:
+        found: Memory = self._ask("cudnn", _is_memory, site, memory)
+        self._check_sides("cudnn", found, site)
+        return found
+
+    def coupling(self, site: Site) -> Coupling:
+        coupling: Coupling = self._ask("coupling", _is(Coupling), site)
+        return coupling
+
+    def inner(self, site: Site) -> Inner | None:
+        unrolled: Inner | None = self._ask("inner", _is(Inner, type(None)), site)
+        return unrolled
+
+    def numbers(self, site: Site, bottom: int) -> Numbers:
+        numbers: Numbers = self._ask("numbers", _is(Numbers), site, bottom)
+        return numbers
+
+    def any_batch(self, settings: Any) -> bool:
+        return bool(self._ask("any_batch", _is(bool), settings))
+
+    def literal_shapes(self, settings: Any) -> tuple[Shape, ...]:
+        shapes: tuple[Shape, ...] = self._ask("literal_shapes", _is_shapes, settings)
+        return shapes
+
+    def with_literal_shapes(self, settings: Any, shapes: tuple[Shape, ...]) -> Any:
+        kind = type(settings)
+        return self._ask("with_literal_shapes", _is(kind), settings, shapes)
+
+    def literal_path(self, settings: Any, shape: int, axis: int) -> tuple[str | int, ...]:
+        path: tuple[str | int, ...] = self._ask("literal_path", _is(tuple), settings, shape, axis)
+        return path
+
+    def sizes_on_first_axis(self, settings: Any) -> tuple[tuple[str, int], ...]:
+        sizes: tuple[tuple[str, int], ...] = self._ask("sizes_on_first_axis", _is(tuple), settings)
+        return sizes
+
+    def draws(self, settings: Any, phase: Phase) -> bool:
+        return bool(self._ask("draws", _is(bool), settings, phase))
+
+    def keeps_state(self, settings: Any) -> bool:
+        return bool(self._ask("keeps_state", _is(bool), settings))
+
+    def state_bottoms(self, settings: Any, bottoms: int) -> range:
+        found: range = self._ask("state_bottoms", _is(range), settings, bottoms)
+        return found
+
+    def _ask(self, method: str, fits: Callable[[Any], bool], *given: Any) -> Any:
+        """What the rule's method returns.
+
+        Raises:
+            InputError: It failed, or returned something else.
+        """
+        try:
+            answer = getattr(self._rule, method)(*given)
+        except CaffeBatchError:
+            raise
+        except Exception as error:
+            place = _line_in(error, Path(self.origin.rpartition(":")[0]))
+            raise InputError(
+                f"{place}: the rule for {self.type} failed in {method}: {_said(error)}", hint=_HINT
+            ) from error
+        if not fits(answer):
+            raise self._nonsense(method, repr(answer))
+        return answer
+
+    def _check_sides(self, method: str, memory: Memory, site: Site) -> None:
+        """Refuses sides of blobs that there aren't."""
+        buffers = {buffer.name for buffer in memory.buffers}
+        pairs = (*memory.shares, *memory.backward_shares)
+        touched = (*memory.build, *memory.forward, *memory.backward)
+        numbers = {
+            "bottom": len(site.bottoms), "top": site.tops, "param": len(site.param_need),
+        }  # fmt: skip
+        for side in (*touched, *(side for pair in pairs for side in pair)):
+            if not isinstance(side, Side):
+                raise self._nonsense(method, f"{side!r} among the sides")
+            if side.owner in numbers and not 0 <= side.number < numbers[side.owner]:
+                raise self._nonsense(method, f"{side.owner}({side.number}), which isn't there")
+            if side.owner == "own" and side.name not in buffers:
+                raise self._nonsense(method, f"own({side.name!r}), which is none of its buffers")
+
+    def _nonsense(self, method: str, what: str) -> InputError:
+        place = _place_of(getattr(type(self._rule), method, None)) or self.origin
+        return InputError(
+            f"{place}: the rule for {self.type} returned {what} from {method}", hint=_HINT
+        )
+
+
+#: The class attributes of a rule.
+_FACTS = tuple(name for name in Rule.__annotations__ if name != "origin")
+
+
+def _is(*types: type) -> Callable[[Any], bool]:
+    return lambda answer: isinstance(answer, types)
+
+
+def _is_shapes(answer: Any) -> bool:
+    return isinstance(answer, tuple) and all(
+        isinstance(shape, tuple) and all(type(size) is int for size in shape) for shape in answer
+    )
+
+
+def _is_memory(answer: Any) -> bool:
+    return isinstance(answer, Memory) and all(
+        isinstance(getattr(answer, field.name), tuple)
+        for field in fields(Memory)
+        if field.name not in ("transient", "partial")
+    )
+
+
+def _origin(rule: Rule) -> str:
+    """File and line of a rule's class."""
+    methods = (value for value in vars(type(rule)).values() if isinstance(value, FunctionType))
+    return next(filter(None, map(_place_of, methods)), type(rule).__qualname__)
+
+
+def _place_of(method: Any) -> str | None:
+    code = getattr(method, "__code__", None)
+    return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _line_in(error: Exception, path: Path) -> str:
+    """Where a file failed: its own last line among those that led there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,75 @@
+"""Which layer types have a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from caffe_batch.errors import InputError, UnknownLayerError, did_you_mean
+from caffe_batch.layers.base import Rule
+from caffe_batch.layers.unknown import UNKNOWN
+
+
+class Registry(Mapping[str, Rule]):
+    """The rules by Caffe's own type name; it never changes.
+
+    Args:
+        rules: One a type.
+        files: The files of the user's that some of them come from, absolute.
+
+    Raises:
+        InputError: Two rules have the same type.
+    """
+
+    def __init__(self, rules: Iterable[Rule], files: tuple[Path, ...] = ()) -> None:
+        self._rules: dict[str, Rule] = {}
+        self.files = files
+        for rule in rules:
+            known = self._rules.get(rule.type)
+            if known is not None:
+                raise InputError(
+                    f"two rules for layer type {rule.type!r}: {known.origin} and {rule.origin}",
+                    hint="Leave one of them out; a rule can't replace another.",
+                )
+            self._rules[rule.type] = rule
+
+    def __getitem__(self, layer_type: str) -> Rule:
+        return self._rules[layer_type]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rules)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def rule_for(self, layer_type: str, name: str, *, allow_unknown: bool = False) -> Rule:
+        """The rule of a layer's type.
+
+        Args:
+            layer_type: The type.
+            name: The layer, for messages.
+            allow_unknown: Let types without a rule pass, with one that knows nothing.
+
+        Raises:
+            UnknownLayerError: There is none, and ``allow_unknown`` is off.
+        """
+        rule = self._rules.get(layer_type)
+        if rule is not None:
+            return rule
+        if allow_unknown:
+            return UNKNOWN
+        if layer_type == "Python":
+            raise UnknownLayerError(
+                "a Python layer's shapes and memory depend on its code",
+                layer=name,
+                hint="--allow-unknown leaves its own memory out and marks the total as a lower "
+                "bound; --input-shape TOP=CxHxW says what its tops look like.",
+            )
+        near = did_you_mean(layer_type, list(self._rules))
+        raise UnknownLayerError(
+            f"type {layer_type!r} is no layer type of Caffe 1.0",
+            layer=name,
+            hint=f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, --allow-unknown "
+            "leaves its own memory out and marks the total as a lower bound; --rules FILE.py adds "
+            "a rule for it.",
+        )
