@@ -5,12 +5,12 @@ Source: sgd_solver.cpp (GetLearningRate): when the policies step and multistep d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from caffe_batch.errors import InputError
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.numbers import as_written
 
 #: More drops than this are a smooth decay in disguise: none is planned by itself.
@@ -116,23 +116,3 @@ def _check_policy(solver: caffe_pb2.SolverParameter) -> None:
             f"stepvalue {solver.stepvalue[0]} drops the rate before the first update",
             hint="Remove it, and multiply base_lr by gamma.",
         )
-
-
-def rate_drops(solver: caffe_pb2.SolverParameter) -> Sequence[int]:
-    """The updates done when the rate drops, those before max_iter; none for other policies."""
-    if solver.lr_policy == "step" and solver.stepsize > 0:
-        return range(solver.stepsize, solver.max_iter, solver.stepsize)
-    if solver.lr_policy == "multistep":
-        return [update for update in multistep_drops(solver) if update < solver.max_iter]
-    return ()
-
-
-def multistep_drops(solver: caffe_pb2.SolverParameter) -> list[int]:
-    """The updates done when each stepvalue drops the rate, max_iter or not.
-
-    At most one does in an update: a value that is passed already waits for the next.
-    """
-    drops: list[int] = []
-    for value in solver.stepvalue:
-        drops.append(max(value, drops[-1] + 1) if drops else value)
-    return drops

@@ -7,10 +7,10 @@ multistep policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from caffe_batch.errors import InputError, did_you_mean
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.drops import multistep_drops_done
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
@@ -45,7 +45,7 @@ def learning_rate(solver: caffe_pb2.SolverParameter, done: int) -> float:
     if policy == "inv":
         return base * _power(1 + gamma * done, -power)
     if policy == "multistep":
-        return base * _power(gamma, _steps_taken(solver.stepvalue, done))
+        return base * _power(gamma, multistep_drops_done(solver.stepvalue, done))
     if policy == "poly":
         return base * _power(1 - done / solver.max_iter, power)
     if policy == "sigmoid":
@@ -66,17 +66,6 @@ def _power(base: float, exponent: float) -> float:
         return math.inf
     except ValueError:
         return math.nan
-
-
-def _steps_taken(stepvalues: Sequence[int], done: int) -> int:
-    """How many steps the multistep policy has taken: at most one an update, as Caffe does."""
-    steps, earliest = 0, 0
-    for value in stepvalues:
-        at = max(value, earliest)
-        if at > done:
-            break
-        steps, earliest = steps + 1, at + 1
-    return steps
 
 
 def _check_stepsize(solver: caffe_pb2.SolverParameter) -> None:

@@ -22,7 +22,8 @@ from caffe_batch.planning.schedule.rescaling import (
     schedule_remarks,
 )
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.solver.decay import MAX_DROPS, rate_drops
+from caffe_batch.solver.decay import MAX_DROPS
+from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.learning_rate import learning_rate
 
 Solver = caffe_pb2.SolverParameter

@@ -28,6 +28,7 @@ from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Sco
 from caffe_batch.planning.audit.overwriting import of_overwriting
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.solver.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
+from caffe_batch.solver.updates import clips
 
 #: A moving average's window that is so near, relatively, is the same.
 NEAR_ENOUGH = 0.01
@@ -82,7 +83,7 @@ Judge = Callable[[BothSizes, SampleFlow], Iterator[Finding]]
 
 def _of_solver(split: BothSizes) -> Iterator[Finding]:
     solver, k = split.model.recipe.solver, split.iter_size
-    if solver.clip_gradients >= 0:
+    if clips(solver):
         yield from _clipping(split)
     if solver.weight_decay:
         yield Finding(

@@ -14,6 +14,7 @@ from caffe_batch.net.blob_memory import BlobMemory
 from caffe_batch.net.graph import Net, Node
 from caffe_batch.net.samples import Rows, SampleFlow, Samples, Summed, follow
 from caffe_batch.planning.edits.changes import Change
+from caffe_batch.solver.updates import passes
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class BothSizes:
     @property
     def own_iter(self) -> int:
         """Passes accumulated into one update of the files as they are."""
-        return max(1, self.model.recipe.solver.iter_size)
+        return passes(self.model.recipe.solver)
 
     @property
     def own_parts(self) -> int:

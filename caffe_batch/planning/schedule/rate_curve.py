@@ -12,7 +12,8 @@ from fractions import Fraction
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.edits.solver_fields import epochs_text, rounding, set_field, whole_updates
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.solver.decay import MAX_DROPS, multistep_drops, rate_drops
+from caffe_batch.solver.decay import MAX_DROPS
+from caffe_batch.solver.drops import multistep_drops, rate_drops
 from caffe_batch.solver.numbers import as_float32
 
 
@@ -42,7 +43,7 @@ def rate_curve_changes(
 
 def _multistep(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) -> Iterator[Change]:
     """Drops within the run stay within it; those that never happen still don't."""
-    exact = [at * run for at in multistep_drops(solver)]
+    exact = [at * run for at in multistep_drops(solver.stepvalue)]
     within = len(rate_drops(solver))
     places = placed_drops(exact[:within], length)
     places += [max(whole_updates("stepvalue", each), length) for each in exact[within:]]

@@ -19,14 +19,13 @@ from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.edits.solver_fields import epochs_text, rounding, set_field, whole_updates
 from caffe_batch.planning.schedule.rate_curve import rate_curve_changes
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.solver.decay import rate_drops
+from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.numbers import as_float32
+from caffe_batch.solver.testing import has_test_at_end
+from caffe_batch.solver.updates import ADAPTIVE
 
 #: Solver fields that count updates between two events.
 INTERVALS = ("display", "test_interval", "snapshot")
-
-#: Rules that scale each gradient by its own size.
-ADAPTIVE = ("Adam", "RMSProp", "AdaGrad", "AdaDelta")
 
 
 class LrScaling(str, Enum):
@@ -220,16 +219,11 @@ def schedule_remarks(
             f"{lost} of the recipe's {drops} drops of the rate don't happen: the run has "
             f"{after.max_iter} updates, and Caffe drops the rate at most once an update."
         )
-    if before.test_iter and _ends_with_test(before) and not _ends_with_test(after):
+    if before.test_iter and has_test_at_end(before) and not has_test_at_end(after):
         yield (
             f"The recipe's last update is tested and the plan's isn't: {after.max_iter} is no "
             f"multiple of test_interval {after.test_interval}."
         )
-
-
-def _ends_with_test(solver: caffe_pb2.SolverParameter) -> bool:
-    """As in solver.cpp, Solve: after the last update only where the interval divides it."""
-    return solver.test_interval > 0 and solver.max_iter % solver.test_interval == 0
 
 
 def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:

@@ -15,6 +15,7 @@ from itertools import count
 from math import gcd, log
 
 from caffe_batch.planning.split.candidates import divisors
+from caffe_batch.solver.testing import has_test_at
 
 #: A solver tests at its own end, not the next one at its begin, unless spacing gains more by that
 #: (see :attr:`Stretch.off`).
@@ -83,7 +84,7 @@ def _nearest(stretch: Stretch, *, begins: bool, ends: bool) -> int | None:
     first, last, wanted = stretch.first, stretch.last, stretch.spacing
 
     def tests_right(interval: int) -> bool:
-        if first and (first % interval == 0) is not begins:
+        if first and has_test_at(interval, first) is not begins:
             return False
         since = last % interval  # updates since the last test before the end
         return since == 0 if ends else 2 * since >= interval

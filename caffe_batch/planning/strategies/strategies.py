@@ -51,11 +51,11 @@ from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.planner import PlanOptions, make_plan
 from caffe_batch.planning.schedule.growth import Schedule
-from caffe_batch.planning.schedule.rescaling import ADAPTIVE
 from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.planning.strategies.input_size import largest_input
 from caffe_batch.planning.strategies.strategy import Setting, Strategy
 from caffe_batch.solver.numbers import as_float32
+from caffe_batch.solver.updates import ADAPTIVE
 
 #: From this momentum on its drawbacks are worth a warning: Smith et al. (ICLR 2018, table 2) lost
 #: a percent of accuracy at 0.98, with the noise scale kept.

@@ -17,9 +17,7 @@ from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.planner import PlanOptions, make_plan
 from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.solver.numbers import as_float32
-
-#: Caffe's update rules whose steps are an average of gradients by momentum.
-AVERAGING = ("SGD", "Nesterov")
+from caffe_batch.solver.updates import AVERAGING
 
 
 @dataclass(frozen=True)
