@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from google.protobuf import text_format
 
 from caffe_batch.errors import NetError
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Shape, Site
 from caffe_batch.net.convert import convert
 from caffe_batch.schema import caffe_pb2
@@ -191,7 +191,7 @@ class Grower:
     def append(self, layer: DrawnLayer, *, plain: bool = False) -> bool:
         """Adds a layer if its rule takes it; a plain one gets nothing on top."""
         message = text_format.Parse(layer.text(), caffe_pb2.NetParameter()).layer[0]
-        rule = RULES[layer.type]
+        rule = BUILT_IN[layer.type]
         settings = convert(message, rule).settings
         shapes = tuple(self.blobs[bottom].shape for bottom in layer.bottoms)
         in_place = tuple(
@@ -233,7 +233,7 @@ class Grower:
             self.layers[twin] = replace(self.layers[twin], params=tuple(map(Spec, names)))
             specs = [Spec(name) for name in names]
         weights: tuple[float, ...] = ()
-        losses = RULES[layer.type].is_loss
+        losses = BUILT_IN[layer.type].is_loss
         if layer.tops and self.often(0.55 if losses else 0.12):
             weights = tuple(
                 0 if self.often(0.55 if losses or i else 0.2)

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from caffe_batch import runtimes
-from caffe_batch.layers import RULES
+from caffe_batch.layers import BUILT_IN
 from tools.audit_search.draw import draw_case
 from tools.audit_search.judging import Bench, Outcome, open_bench
 from tools.audit_search.nets import Case
@@ -149,7 +149,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> str:
     head = f"{'':24}" + "".join(f"{name:>10}" for name in VARIANTS)
     body = [
         f"{kind:24}" + "".join(f"{cells[kind, name]:>10}" for name in VARIANTS)
-        for kind in sorted(RULES)
+        for kind in sorted(BUILT_IN)
     ]
     solvers = Counter(row["solver"] for row in rows if row["outcome"] in judged)
     lines = [
