@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory
+from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources
 
 
@@ -32,7 +32,7 @@ class Engine(ABC):
         build: Build = Build.CAFFE,
         gpus: int = 1,
         half: bool = False,
-    ) -> CaffeMemory:
+    ) -> MemoryModel:
         """The model that predicts the memory of a training with this engine.
 
         Args:

@@ -1,8 +1,9 @@
 """Memory predicted before anything runs: every side of every blob that Caffe touches, summed."""
 
+from caffe_batch.memory.base import MemoryModel, Prediction
 from caffe_batch.memory.build import Build
 from caffe_batch.memory.ledger import LayerBytes, Part
-from caffe_batch.memory.model import Prediction, predict_nets
+from caffe_batch.memory.model import predict_nets
 from caffe_batch.memory.predict import CaffeMemory, predict, solver_settings
 from caffe_batch.memory.solver_state import SolverSettings
 
@@ -10,6 +11,7 @@ __all__ = [
     "Build",
     "CaffeMemory",
     "LayerBytes",
+    "MemoryModel",
     "Part",
     "Prediction",
     "SolverSettings",

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from caffe_batch.errors import ShapeError
+from caffe_batch.memory.base import Peak
 from caffe_batch.memory.ledger import Terms
-
-Peak = int | str
-"""Bytes, or in words why Caffe refuses the net at this batch size."""
 
 
 def peak_curve(at: Callable[[int], Terms | int], sizes: Sequence[int]) -> dict[int, Peak]:

@@ -10,57 +10,14 @@ Counted are Caffe's own requests. The CUDA context and the library handles are n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from caffe_batch.layers.base import Mode, count
+from caffe_batch.memory.base import Prediction
 from caffe_batch.memory.build import Build, nvcaffe_uncertain_bytes
-from caffe_batch.memory.ledger import LayerBytes, Ledger, Part, Step, Terms
+from caffe_batch.memory.ledger import LayerBytes, Ledger, Part, Step
 from caffe_batch.memory.program import FLOAT_BYTES, Params, Program
 from caffe_batch.memory.solver_state import SolverSettings
 from caffe_batch.net.graph import Net
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The memory of a training run, in bytes of Caffe's own requests.
-
-    Attributes:
-        after_build_bytes: The most there is until the solver is constructed.
-        after_two_updates_bytes: The same until two updates are done, with the tests that run before
-            or between.
-        peak_bytes: The most there will ever be: two updates and one test.
-        parts: Bytes by :class:`Part`; they sum to the peak.
-        layers: The same sum by layer, train net first.
-        unknown_layers: Layers without a rule, and those whose source wasn't read but is all kept
-            in memory (HDF5Data in CPU mode); if there are any, the peak is a lower bound.
-        rounding_bytes: What cudaMalloc adds to the peak by rounding each request up.
-        uncertain_bytes: How much of the totals may turn out not to be taken: with cuDNN the
-            workspaces, with NVCaffe whatever it may do otherwise. 0 for Caffe's own kernels.
-        build: The build of Caffe; for NVCaffe all figures are estimates.
-        terms: The peak as a sum whose terms follow the batch size; None where it is no plain sum.
-    """
-
-    mode: Mode
-    after_build_bytes: int
-    after_two_updates_bytes: int
-    peak_bytes: int
-    parts: dict[Part, int]
-    layers: tuple[LayerBytes, ...]
-    unknown_layers: tuple[str, ...]
-    rounding_bytes: int = 0
-    uncertain_bytes: int = 0
-    build: Build = Build.CAFFE
-    terms: Terms | None = None
-
-    @property
-    def lower_peak_bytes(self) -> int:
-        """The least that the peak can be; the peak itself if nothing is uncertain."""
-        return self.peak_bytes - self.uncertain_bytes
-
-    @property
-    def allocated_bytes(self) -> int:
-        """What the peak takes of the device, rounding included."""
-        return self.peak_bytes + self.rounding_bytes
 
 
 def predict_nets(

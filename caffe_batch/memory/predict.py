@@ -1,4 +1,4 @@
-"""The memory of a recipe at a batch size: the door that commands and planners use."""
+"""The memory of a recipe in Caffe at a batch size: the door that commands and planners use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from caffe_batch.layers.base import Layer, Mode
+from caffe_batch.memory.base import Peak, Prediction
 from caffe_batch.memory.build import Build, check_build
-from caffe_batch.memory.curve import Peak, peak_curve
+from caffe_batch.memory.curve import peak_curve
 from caffe_batch.memory.ledger import Terms
-from caffe_batch.memory.model import Prediction, predict_nets
+from caffe_batch.memory.model import predict_nets
 from caffe_batch.memory.solver_state import SolverSettings
 from caffe_batch.net.batch import (
     batch_size,
@@ -29,7 +30,7 @@ from caffe_batch.schema import caffe_pb2
 
 @dataclass(frozen=True)
 class CaffeMemory:
-    """The memory model of one recipe, ready to be asked at any batch size.
+    """The memory of one recipe in Caffe: the first :class:`~caffe_batch.memory.base.MemoryModel`.
 
     Attributes:
         recipe: The solver and its nets.
@@ -87,6 +88,18 @@ class CaffeMemory:
         shared = {name: getattr(self, name) for name in alike}
         vars(other).update(shared)  # what doesn't depend on them need not be read again
         return other
+
+    def with_recipe(self, recipe: Recipe) -> CaffeMemory:
+        """The same model of other files, with their own batch sizes."""
+        return replace(self, recipe=recipe, test_batches=())
+
+    def on_one_gpu(self) -> CaffeMemory:
+        """The model of the same files for one GPU."""
+        return self if self.gpus == 1 else replace(self, gpus=1)
+
+    def on_the_host(self) -> CaffeMemory:
+        """The model of the same files in CPU mode."""
+        return replace(self, mode="cpu", build=Build.CAFFE, half=False)
 
     @property
     def has_loss(self) -> bool:

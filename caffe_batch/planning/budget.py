@@ -34,6 +34,10 @@ class Budget:
         return self.budget_bytes - self.reserve_bytes
 
 
+#: More than any machine has: for what is planned whatever it takes.
+NO_LIMIT = Budget(2**62, 0)
+
+
 def parse_budget(
     memory: str,
     reserve: str | None,

@@ -166,7 +166,7 @@ class Plan:
                 "all; without that a larger batch_size would fit."
             )
         if self.stages:
-            notes.append(f"The audit is of the last stage, iter_size {self.iter_sizes[-1]}.")
+            notes.append(note_of_stages(self.iter_sizes[-1]))
         if self.build is Build.CUDNN and self.uncertain_bytes:
             least = self.predicted_peak_bytes - self.uncertain_bytes
             notes.append(
@@ -246,6 +246,11 @@ _SENTENCES = {
     Verdict.DIFFERENT: "Not quite the training of the whole batch in one pass",
 }
 _SAME = (Verdict.EXACT, Verdict.COMPENSATED)
+
+
+def note_of_stages(iter_size: int) -> str:
+    """What to know of the audit where the batch grows up to so many passes an update."""
+    return f"The audit is of the last stage, iter_size {iter_size}."
 
 
 def verdict_of(findings: Sequence[Finding]) -> str:

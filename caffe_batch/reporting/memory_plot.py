@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_batch.errors import InputError
+from caffe_batch.memory.base import Prediction
 from caffe_batch.memory.ledger import Part
-from caffe_batch.memory.model import Prediction
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+from caffe_batch.memory.base import Prediction
 from caffe_batch.memory.build import Build
 from caffe_batch.memory.ledger import LayerBytes, Part
-from caffe_batch.memory.model import Prediction
 from caffe_batch.net.batch import batch_size, unknown_source
 from caffe_batch.net.graph import Net
 from caffe_batch.sizes import format_size

@@ -1,48 +1,31 @@
 """Out of memory: the next smaller split of the same effective batch, and the files for it.
 
-Every stage keeps its samples per update and its updates: batch_size goes down and iter_size up.
-What depends on iter_size is compensated, from what the files have now: a training that is under way
-stays the same, also where the plan's own compensations were refused. The test nets' batches shrink
-along, at the same number of samples a test.
+Every stage keeps its samples per update and its updates: batch_size goes down and iter_size up. The
+planner is asked for that, starting from what the files have now: a training that is under way stays
+the same, also where the plan's own compensations were refused. The test nets' batches shrink along,
+with the same number of samples in each test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, DoesNotFitError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
-from caffe_batch.jobs.job_recipe import (
-    JobStage,
-    joined,
-    model_of,
-    read_job_stages,
-)
+from caffe_batch.jobs.job_recipe import JobStage, joined, model_of, read_job_stages
 from caffe_batch.jobs.plan_file import PlanFile
-from caffe_batch.memory.model import Prediction
-from caffe_batch.memory.predict import CaffeMemory
-from caffe_batch.planning.audit.audit import audit
-from caffe_batch.planning.audit.findings import Finding, compensations
-from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
-from caffe_batch.planning.plan import verdict_of
-from caffe_batch.planning.split.candidates import divisors
-from caffe_batch.planning.split.net_tests import changes_of_tests, planned_tests, read_together
+from caffe_batch.memory.base import MemoryModel
+from caffe_batch.planning.budget import NO_LIMIT
+from caffe_batch.planning.options import PlanOptions
+from caffe_batch.planning.plan import Plan, note_of_stages
+from caffe_batch.planning.planner import make_plan
+from caffe_batch.planning.schedule.rescaling import ScheduleOptions
+from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.sizes import format_size
-
-
-@dataclass(frozen=True)
-class _StageSplit:
-    """One stage at a smaller batch_size."""
-
-    iter_size: int
-    changes: tuple[Change, ...]
-    findings: tuple[Finding, ...]
-    prediction: Prediction
 
 
 def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
@@ -65,23 +48,23 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     models = [model_of(job, plan, stage.recipe) for stage in stages]
     effective = [stage.effective_batch for stage in plan.stages]
     needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
-    obstacle = ""
-    for size in reversed(divisors(gcd(*effective))):
-        if size >= plan.batch_size:
-            continue
-        iter_sizes = [samples // size for samples in effective]
+    largest, obstacle = plan.batch_size - 1, ""
+    while largest:
+        plans: list[Plan] = []
         try:
-            splits = [
-                _split(model, plan.batch_size, size, count)
-                for model, count in zip(models, iter_sizes, strict=True)
-            ]
-        except CaffeBatchError as error:  # Caffe would refuse the net at this size
+            for model, samples in zip(models, effective, strict=True):
+                split = SplitOptions(largest_batch=largest, divides=gcd(*effective))
+                if plans:  # all stages have one batch_size
+                    split = SplitOptions(batch_size=plans[0].batch_size)
+                plans.append(_smaller_plan(model, samples, split))
+        except CaffeBatchError as error:  # Caffe would refuse a net at this size
             obstacle = f" that Caffe would build ({error.message})"
+            largest = plans[0].batch_size - 1 if plans else 0
             continue
-        _rewrite(job, plan, stages, size, splits, why)
+        _rewrite(job, plan, stages, plans, why)
         return (
-            f"{why}: going on with batch_size {size} x iter_size {iter_sizes[0]} instead of "
-            f"{plan.batch_size} x {plan.iter_size}"
+            f"{why}: going on with batch_size {plans[0].batch_size} x iter_size "
+            f"{plans[0].iter_size} instead of {plan.batch_size} x {plan.iter_size}"
         )
     raise DoesNotFitError(
         f"{why} ({ending.detail}), and batch_size {plan.batch_size} is the smallest split of the "
@@ -94,72 +77,62 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     )
 
 
-def _split(
-    model: CaffeMemory,
-    size_before: int,
-    size: int,
-    iter_size: int,
-) -> _StageSplit:
-    tests = planned_tests(model, [None] * len(model.recipe.tests))
-    share = Fraction(size, size_before)
-    smaller = {
-        test.number: _largest_divisor(gcd(*(each.samples for each in group)), share * test.own_size)
-        for group in read_together(tests)
-        for test in group
-    }
-    test_sizes = [size if test.shared else smaller[test.number] for test in tests]
-    findings = audit(model, batch_size=size, iter_size=iter_size)
-    changes = (
-        *batch_changes(model.recipe, model.train_layers, size),
-        *changes_of_tests(model.recipe, model, tests, test_sizes),
-        *iter_size_change(model.recipe.solver, iter_size),
-        *compensations(findings),
+def _smaller_plan(model: MemoryModel, effective_batch: int, split: SplitOptions) -> Plan:
+    """The plan of one stage at a narrower split; nothing else of it changes."""
+    options = PlanOptions(
+        effective_batch=effective_batch,
+        split=split,
+        schedule=ScheduleOptions(keep=True),
+        tests_follow=True,
     )
-    prediction = replace(model, recipe=applied(model.recipe, changes)).at()
-    return _StageSplit(iter_size, changes, findings, prediction)
-
-
-def _largest_divisor(number: int, bound: Fraction) -> int:
-    """The largest divisor up to a bound; 1 if there is none."""
-    return max((each for each in divisors(number) if each <= bound), default=1)
+    return make_plan(model, NO_LIMIT, options)
 
 
 def _rewrite(
-    job: JobDirectory,
-    plan: PlanFile,
-    stages: Sequence[JobStage],
-    size: int,
-    splits: Sequence[_StageSplit],
-    why: str,
+    job: JobDirectory, plan: PlanFile, stages: Sequence[JobStage], plans: Sequence[Plan], why: str
 ) -> None:
     texts: dict[Path, str] = {}
-    for stage, split in zip(stages, splits, strict=True):
+    for stage, planned in zip(stages, plans, strict=True):
         # A test net with a file of its own belongs to all stages.
-        texts = {**stage.texts(split.changes), **texts}
-    prediction = max((split.prediction for split in splits), key=lambda p: p.allocated_bytes)
-    first, last = splits[0], splits[-1]
-    lists = [
-        joined(stage.changes, split.changes) for stage, split in zip(stages, splits, strict=True)
+        texts = {**stage.texts(planned.changes), **texts}
+    changes = [
+        joined(stage.changes, planned.changes) for stage, planned in zip(stages, plans, strict=True)
     ]
-    planned = {
-        "batch_size": size,
-        "iter_size": first.iter_size,
-        "batch_size_per_gpu": size,
-        "predicted_peak_bytes": prediction.peak_bytes,
-        "predicted_peak_lower_bytes": prediction.lower_peak_bytes,
-        "rounding_bytes": prediction.rounding_bytes,
-        "audit": [finding.json() for finding in last.findings],
-        "verdict": verdict_of(last.findings),
+    texts[job.plan] = plan.with_split(_content(plan, plans, why), changes, why).text
+    job.rewrite(texts)
+
+
+def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
+    """What plan.json says of the new split: all that follows from it, and nothing else."""
+    contents = [each.json() for each in plans]
+    first, last = contents[0], contents[-1]
+    largest = max(contents, key=lambda each: each["predicted_peak_bytes"] + each["rounding_bytes"])
+    size, iter_size = plans[0].batch_size, plans[0].iter_size
+    of_stages = [note_of_stages(plans[-1].iter_size)] if len(plans) > 1 else []
+    tests = [
+        {**test, "records": known.get("records", test["records"])}
+        for test, known in zip(first["tests"], _known_tests(plan, first["tests"]), strict=True)
+    ]
+    memory = ("predicted_peak_bytes", "predicted_peak_lower_bytes", "rounding_bytes", "lower_bound")
+    return {
+        **{key: first[key] for key in ("batch_size", "iter_size", "batch_size_per_gpu")},
+        **{key: largest[key] for key in memory},
+        **{key: last[key] for key in ("audit", "verdict")},
+        "tests": tests,
+        "notes": [*first["notes"], *of_stages],
         "summary": (
-            f"effective batch {plan.effective_batch} = batch_size {size} x iter_size "
-            f"{first.iter_size}, {format_size(prediction.peak_bytes)} predicted (planned anew: "
-            f"{why})"
+            f"effective batch {plan.effective_batch} = batch_size {size} x iter_size {iter_size}, "
+            f"{format_size(largest['predicted_peak_bytes'])} predicted (planned anew: {why})"
         ),
-        "stages": [{"batch_size": size, "iter_size": split.iter_size} for split in splits],
+        "stages": [{"batch_size": each.batch_size, "iter_size": each.iter_size} for each in plans],
         "candidates": [
             {**each, "fits": bool(each.get("fits")) and each["batch_size"] <= size}
             for each in plan.content.get("candidates", ())
         ],
     }
-    texts[job.plan] = plan.with_split(planned, lists, why).text
-    job.rewrite(texts)
+
+
+def _known_tests(plan: PlanFile, tests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the plan said of some test nets before: their records were counted then."""
+    known = {each["number"]: each for each in plan.content.get("tests", ()) if "number" in each}
+    return [known.get(test["number"], {}) for test in tests]

@@ -59,7 +59,7 @@ def test_the_documented_rule_counts_as_relu_does(tmp_path: Path) -> None:
 
 
 def test_without_its_file_the_type_is_unknown(tmp_path: Path) -> None:
-    with pytest.raises(CaffeBatchError, match=r"'ReLU6' is no layer type.*--rules FILE\.py"):
+    with pytest.raises(CaffeBatchError, match=r"'ReLU6' is no layer type(.|\n)*--rules FILE\.py"):
         predicted(tmp_path, "ReLU6")
 
 
@@ -76,15 +76,15 @@ def test_the_registry_knows_its_files_and_leaves_the_built_in_one_alone(tmp_path
     ("text", "message"),
     [
         ("RULES = [\n", r"mine\.py:1: isn't Python \("),
-        ("x = 1\nraise KeyError('y')\n", r"mine\.py:2: KeyError: 'y'$"),
-        ("x = 1\n", r"mine\.py: has no list RULES$"),
-        ("RULES = 7\n", r"mine\.py: RULES is no list of rules: 7$"),
-        ("RULES = ['ReLU6']\n", r"mine\.py: RULES holds 'ReLU6', which is no Rule$"),
-        (documented().replace("[ReLU6()]", "[ReLU6]"), r"which is no Rule$"),
-        (documented().replace('"ReLU6"', '""'), r"mine\.py:\d+: the rule has no type$"),
+        ("x = 1\nraise KeyError('y')\n", r"mine\.py:2: KeyError: 'y'"),
+        ("x = 1\n", r"mine\.py: has no list RULES"),
+        ("RULES = 7\n", r"mine\.py: RULES is no list of rules: 7"),
+        ("RULES = ['ReLU6']\n", r"mine\.py: RULES holds 'ReLU6', which is no Rule"),
+        (documented().replace("[ReLU6()]", "[ReLU6]"), r"which is no Rule"),
+        (documented().replace('"ReLU6"', '""'), r"mine\.py:\d+: the rule has no type"),
         (
             documented().replace('"ReLU6"', '"ReLU"'),
-            r"two rules for layer type 'ReLU': caffe-batch's own and .*mine\.py:11$",
+            r"two rules for layer type 'ReLU': caffe-batch's own and .*mine\.py:10",
         ),
     ],
     ids=["syntax", "import", "no list", "no rules", "a name", "a class", "no type", "double"],
@@ -102,14 +102,14 @@ def test_a_file_that_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("site.bottoms[:1]", "list(site.bottoms)", r"mine\.py:11: .* returned \[\(.*\] from shape"),
-        ("site.bottoms[:1]", "((1.5,),)", r"mine\.py:11: .* returned \(\(1\.5,\),\) from shape"),
-        ("site.bottoms[:1]", "()", r"mine\.py:11: .* returned 0 shapes for 1 tops from shape"),
+        ("site.bottoms[:1]", "list(site.bottoms)", r"mine\.py:10: .* returned \[\(.*\] from shape"),
+        ("site.bottoms[:1]", "((1.5,),)", r"mine\.py:10: .* returned \(\(1\.5,\),\) from shape"),
+        ("site.bottoms[:1]", "()", r"mine\.py:10: .* returned 0 shapes for 1 tops from shape"),
         (
             "site.bottoms[:1]", "site.botoms",
-            r"mine\.py:12: the rule for ReLU6 failed in shape: AttributeError: .*'botoms'",
+            r"mine\.py:11: the rule for ReLU6 failed in shape: AttributeError: .*'botoms'",
         ),
-        ("Memory(\n", "dict(\n", r"mine\.py:14: .* returned \{.*\} from memory"),
+        ("Memory(\n", "dict(\n", r"mine\.py:13: .* returned \{.*\} from memory"),
         ("forward=(bottom(0).data", "forward=(bottom(1).data", r"bottom\(1\), which isn't there"),
         ("forward=(bottom(0).data", 'forward=("bottom0.data"', r"'bottom0\.data' among the sides"),
     ],

@@ -17,7 +17,7 @@ from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Plan, PlanOptions, Verdict, make_plan
 from caffe_batch.planning.audit.findings import Cause, Finding
 from caffe_batch.planning.edits.changes import Change, applied
-from caffe_batch.planning.split.net_tests import NetTest, largest_that_fit, smallest
+from caffe_batch.planning.split.net_tests import NetTest, group_tests, largest_that_fit, smallest
 
 NET = """
 layer {{ name: "data" type: "Input" top: "data" top: "label" include {{ phase: TRAIN }}
@@ -145,12 +145,13 @@ def test_the_largest_batch_that_fits_or_a_divisor_close_to_it(
     own: int, records: int, room: int, floor: int
 ) -> None:
     test = NetTest(0, own, 3, records, shared=False, leader=0)
-    start = smallest([test], 1, floor)
+    groups = group_tests([test], floor)
+    start = smallest(groups, 1)
     least = start[0]
     assert least is not None
     assert least >= min(own, floor, -(-own // 2))
     room = max(room, least)
-    (size,) = largest_that_fit([test], start, floor, lambda sizes: (sizes[0] or 0) <= room)
+    (size,) = largest_that_fit(groups, start, lambda sizes: (sizes[0] or 0) <= room)
     assert size is not None
     allowed = [each for each in test.sizes(floor) if each <= room]
     assert size in allowed

@@ -14,11 +14,11 @@ from caffe_batch.planning.split.candidates import (
     Candidate,
     Sharing,
     SplitOptions,
-    choose,
     divisors,
     good_neighbours,
     largest_that_fits,
     make_candidates,
+    ranked,
     samples_per_gpu,
 )
 
@@ -31,9 +31,15 @@ def peaks(sizes: Sequence[int]) -> dict[int, int | str]:
     return {size: size for size in sizes}
 
 
+def best_of(
+    candidates: Sequence[Candidate], wanted: int = 0, prefer_multiple_of: int = 1
+) -> Candidate | None:
+    return next(iter(ranked(candidates, wanted, prefer_multiple_of)), None)
+
+
 def chosen(effective: int, options: SplitOptions, usable: int, gpus: int = 1) -> Candidate:
     candidates = make_candidates(effective, Sharing(gpus), options, usable, peaks)
-    best = choose(candidates, effective, options.prefer_multiple_of)
+    best = best_of(candidates, effective, options.prefer_multiple_of)
     assert best is not None
     return best
 
@@ -59,7 +65,7 @@ def test_chosen_split_is_exact_and_the_largest_that_fits(
     )
     assert all(c.batch_size * c.iter_size * gpus == effective for c in candidates)
     assert [c.batch_size for c in candidates] == sorted(divisors(share), reverse=True)
-    chosen = choose(candidates)
+    chosen = best_of(candidates)
     if chosen is None:
         assert fixed + slope > usable
     else:
@@ -76,7 +82,7 @@ def test_a_refused_size_is_no_candidate_to_choose() -> None:
         100,
         lambda sizes: {b: "too large" if b > 2 else b for b in sizes},
     )
-    chosen = choose(candidates)
+    chosen = best_of(candidates)
     assert chosen is not None
     assert chosen.batch_size == 2
     assert candidates[0].refused == "too large"
@@ -190,7 +196,7 @@ def test_better_neighbours_are_the_nearest_there_are(
 ) -> None:
     sharing, wanted = Sharing(gpus), effective * gpus
     candidates = make_candidates(wanted, sharing, EXACT, usable, peaks)
-    best = choose(candidates, wanted)
+    best = best_of(candidates, wanted)
     assert best is not None
     for each in good_neighbours(wanted, sharing, best, usable, peaks):
         off = each.effective_batch - wanted

@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
-from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.graph import AUTOMATIC
 from caffe_batch.net.samples import SampleFlow, Summed
 from caffe_batch.planning.audit.both_sizes import BothSizes
@@ -35,7 +35,7 @@ NEAR_ENOUGH = 0.01
 
 
 def audit(
-    model: CaffeMemory,
+    model: MemoryModel,
     *,
     batch_size: int,
     iter_size: int,

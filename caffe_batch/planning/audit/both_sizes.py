@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.blob_memory import BlobMemory
 from caffe_batch.net.graph import Net, Node
 from caffe_batch.net.samples import Rows, SampleFlow, Samples, Summed, follow
@@ -31,7 +31,7 @@ class BothSizes:
             iter_size if None. Where the batch grows, that of the first stage.
     """
 
-    model: CaffeMemory
+    model: MemoryModel
     batch_size: int
     iter_size: int
     gpus: int
@@ -105,8 +105,8 @@ class BothSizes:
         )  # fmt: skip
 
     @cached_property
-    def _alone(self) -> CaffeMemory:
-        return self.model if self.gpus == 1 else replace(self.model, gpus=1)
+    def _alone(self) -> MemoryModel:
+        return self.model if self.gpus == 1 else self.model.on_one_gpu()
 
     @cached_property
     def _whole(self) -> tuple[Net, int]:

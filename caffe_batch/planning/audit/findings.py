@@ -6,11 +6,12 @@ recipe means at (b*k, 1)? A finding answers it for one cause in one layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.edits.changes import Change
 
 
@@ -98,6 +99,23 @@ class Finding:
             "changed": bool(self.changes),
             "scope": self.scope.value,
         }
+
+
+class Audit(Protocol):
+    """Says what makes an accumulated training another one than that of the whole batch."""
+
+    def __call__(
+        self,
+        model: MemoryModel,
+        *,
+        batch_size: int,
+        iter_size: int,
+        gpus: int = 1,
+        own_gpus: int = 1,
+        summed_iter: int | None = None,
+        refused: Collection[Cause] = (),
+    ) -> tuple[Finding, ...]:
+        """The findings for one split (see :func:`caffe_batch.planning.audit.audit.audit`)."""
 
 
 #: What the plan changes something for, and ``--no-compensate`` refuses.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.audit.both_sizes import BothSizes
 
 
-def summed_losses(model: CaffeMemory, batch_size: int) -> tuple[str, ...]:
+def summed_losses(model: MemoryModel, batch_size: int) -> tuple[str, ...]:
     """Names of the layers whose loss is a sum over the batch, in the net's order.
 
     Args:
@@ -30,7 +30,7 @@ def summed_losses(model: CaffeMemory, batch_size: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def sums_remark(model: CaffeMemory, batch_size: int, ratio: Fraction) -> str | None:
+def sums_remark(model: MemoryModel, batch_size: int, ratio: Fraction) -> str | None:
     """What another effective batch does to losses that are sums; None if it does nothing.
 
     Args:

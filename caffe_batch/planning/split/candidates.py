@@ -52,17 +52,31 @@ class SplitOptions:
         batch_size: This one and no other; None for any.
         iter_size: This one and no other; None for any.
         prefer_multiple_of: Batch sizes that are multiples of it go first.
+        largest_batch: No batch_size is larger; None for any.
+        divides: Every batch_size divides this number of samples; None for any.
     """
 
     tolerance: Fraction = Fraction(0)
     batch_size: int | None = None
     iter_size: int | None = None
     prefer_multiple_of: int = 1
+    largest_batch: int | None = None
+    divides: int | None = None
 
     @property
     def pinned(self) -> bool:
-        """Whether the user has chosen a factor."""
-        return self.batch_size is not None or self.iter_size is not None
+        """Whether a factor is chosen, or bounded."""
+        given = (self.batch_size, self.iter_size, self.largest_batch)
+        return any(each is not None for each in given)
+
+    def admits(self, batch_size: int, iter_size: int) -> bool:
+        """Whether a split may be taken, whatever its product."""
+        return (
+            self.batch_size in (None, batch_size)
+            and self.iter_size in (None, iter_size)
+            and (self.largest_batch is None or batch_size <= self.largest_batch)
+            and (self.divides is None or self.divides % batch_size == 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +156,22 @@ def samples_per_gpu(effective_batch: int, gpus: int) -> int:
     return effective_batch // gpus
 
 
-def choose(
+def ranked(
     candidates: Sequence[Candidate], wanted: int = 0, prefer_multiple_of: int = 1
-) -> Candidate | None:
-    """The candidate to take, or None if none fits.
+) -> list[Candidate]:
+    """The candidates that fit, the best first.
 
     Multiples of ``prefer_multiple_of`` go first; then the fewest passes (of exact splits that is
     the largest batch_size), the effective batch nearest to the one wanted, the largest batch_size.
     """
-    fitting = [candidate for candidate in candidates if candidate.fits]
-    preferred = [each for each in fitting if each.batch_size % prefer_multiple_of == 0]
-    return min(
-        preferred or fitting,
+    return sorted(
+        (candidate for candidate in candidates if candidate.fits),
         key=lambda each: (
+            each.batch_size % prefer_multiple_of != 0,
             each.iter_size,
             abs(each.effective_batch - wanted),
             -each.batch_size,
         ),
-        default=None,
     )
 
 
@@ -183,9 +195,7 @@ def splits(
     if not options.tolerance:
         samples_per_gpu(effective_batch, sharing.gpus)
     found = {
-        pair
-        for pair in _near(effective_batch, sharing, options, largest)
-        if options.batch_size in (None, pair[0]) and options.iter_size in (None, pair[1])
+        pair for pair in _near(effective_batch, sharing, options, largest) if options.admits(*pair)
     }
     if not found:
         raise _no_split(effective_batch, sharing, options)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import combinations, groupby
+from math import gcd
 
 from caffe_batch.errors import NetError
-from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.samples import Rows, Summed, follow
@@ -50,7 +52,7 @@ class NetTest:
         """test_iter for a batch size; the last batch may begin the set again."""
         return -(-self.samples // size)
 
-    def sizes(self, floor: int) -> list[int]:
+    def sizes(self, floor: int) -> tuple[int, ...]:
         """The batch sizes to choose from, smallest first: from the floor to the files' own.
 
         Divisors of the samples count down to half of the files' own all the same.
@@ -59,10 +61,39 @@ class NetTest:
         enough = min(least, -(-self.own_size // 2))
         exact = [size for size in divisors(self.samples) if enough <= size <= self.own_size]
         halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
-        return sorted({*exact, *(size for size in halves if size >= least)})
+        return tuple(sorted({*exact, *(size for size in halves if size >= least)}))
 
 
-def planned_tests(model: CaffeMemory, records: Sequence[int | None]) -> list[NetTest]:
+@dataclass(frozen=True, slots=True)
+class TestGroup:
+    """Test nets that read through the same data layers, and so have one batch size.
+
+    Attributes:
+        tests: The test nets.
+        sizes: The batch sizes to choose from, smallest first.
+    """
+
+    __test__ = False  # for pytest: no test
+
+    tests: tuple[NetTest, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Which test nets these are, in Caffe's order."""
+        return frozenset(test.number for test in self.tests)
+
+    def shrunk(self, share: Fraction) -> TestGroup:
+        """The group with the sizes up to a share of the files' own; 1 if there is none."""
+        most = share * self.tests[0].own_size
+        return replace(self, sizes=tuple(size for size in self.sizes if size <= most) or (1,))
+
+    def divides_all(self, size: int) -> bool:
+        """Whether batches of this size make up what each of the tests is to see."""
+        return all(test.samples % size == 0 for test in self.tests)
+
+
+def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[NetTest]:
     """The test nets whose batch size can be planned.
 
     Args:
@@ -100,57 +131,71 @@ def _leaders(recipe: Recipe) -> list[int]:
     return [leaders[number] for number in range(len(recipe.tests))]
 
 
-def read_together(tests: Sequence[NetTest]) -> list[list[NetTest]]:
-    """Test nets with batches of their own, grouped by the data layers that they read through.
+def group_tests(
+    tests: Sequence[NetTest], floor: int, *, exact: bool = False
+) -> tuple[TestGroup, ...]:
+    """The test nets with batches of their own, by the data layers that they read through.
 
-    Each group has one batch size.
+    Args:
+        tests: The test nets to plan.
+        floor: No batch goes below this to make room, except that of the files.
+        exact: Whether the sizes to choose from are all those that divide the samples of each test;
+            else they are those of :meth:`NetTest.sizes`.
     """
-    own = [test for test in tests if not test.shared]
-    return [list(group) for _, group in groupby(sorted(own, key=_leader), _leader)]
+    own = sorted((test for test in tests if not test.shared), key=_leader)
+    groups = [tuple(group) for _, group in groupby(own, _leader)]
+    return tuple(
+        TestGroup(group, _exact_sizes(group) if exact else group[0].sizes(floor))
+        for group in groups
+    )
+
+
+def _exact_sizes(group: Sequence[NetTest]) -> tuple[int, ...]:
+    """The divisors of what each test of a group is to see, up to the files' batch."""
+    common = divisors(gcd(*(test.samples for test in group)))
+    return tuple(size for size in common if size <= group[0].own_size)
 
 
 def _leader(test: NetTest) -> int:
     return test.leader
 
 
-def smallest(tests: Sequence[NetTest], number: int, floor: int) -> tuple[int | None, ...]:
-    """For a model of ``number`` test nets: each of these with the smallest batch it may have.
+def smallest(groups: Sequence[TestGroup], number: int) -> tuple[int | None, ...]:
+    """For a model of ``number`` test nets: those of the groups with the smallest batch each.
 
     Args:
-        tests: The test nets to plan.
+        groups: The test nets to plan.
         number: How many test nets the model has.
-        floor: No batch goes below this to make room, except that of the files.
     """
     sizes: list[int | None] = [None] * number
-    for group in read_together(tests):
-        for test in group:
-            sizes[test.number] = group[0].sizes(floor)[0]
+    for group in groups:
+        for test in group.tests:
+            sizes[test.number] = group.sizes[0]
     return tuple(sizes)
 
 
 def largest_that_fit(
-    tests: Sequence[NetTest],
+    groups: Sequence[TestGroup],
     start: tuple[int | None, ...],
-    floor: int,
     fits: Callable[[tuple[int | None, ...]], bool],
 ) -> tuple[int | None, ...]:
-    """The largest batch of each test net, up to the file's own, that fits beside the train net.
+    """The largest batch of each test net that fits beside the train net.
 
     A size that divides the test set is taken instead if it isn't below half of that.
 
     Args:
-        tests: The test nets to plan.
+        groups: The test nets to plan.
         start: Sizes that fit, one a test net of the model (see :func:`smallest`).
-        floor: As it was there.
         fits: Whether these sizes fit together.
     """
     chosen = start
-    for group in read_together(tests):
-        sizes = group[0].sizes(floor)
-        numbers = {test.number for test in group}
+    for group in groups:
+        sizes = group.sizes
 
         def trial(
-            size: int, numbers: set[int] = numbers, before: tuple[int | None, ...] = chosen
+            size: int,
+            numbers: frozenset[int] = group.numbers,
+            before: tuple[int | None, ...] = chosen,
         ) -> tuple[int | None, ...]:
             return tuple(size if n in numbers else own for n, own in enumerate(before))
 
@@ -161,16 +206,13 @@ def largest_that_fit(
             middle = (low + high) // 2
             low, high = (middle, high) if fits(trial(sizes[middle])) else (low, middle)
         largest = sizes[low]
-        exact = max(
-            (size for size in sizes[: low + 1] if all(test.samples % size == 0 for test in group)),
-            default=0,
-        )
+        exact = max((size for size in sizes[: low + 1] if group.divides_all(size)), default=0)
         chosen = trial(exact if 2 * exact >= largest else largest)
     return chosen
 
 
 def changes_of_tests(
-    recipe: Recipe, model: CaffeMemory, tests: Sequence[NetTest], sizes: Sequence[int]
+    recipe: Recipe, model: MemoryModel, tests: Sequence[NetTest], sizes: Sequence[int]
 ) -> list[Change]:
     """What the test nets' batches change in the files.
 
@@ -212,7 +254,7 @@ def _why(test: NetTest, size: int) -> str:
     return f"one test covers the {test.records:,} records once{extra}"
 
 
-def finding_of_test(model: CaffeMemory, test: NetTest, size: int) -> Finding | None:
+def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | None:
     """Whether the score of other test batches is the same score; None if the batches stay.
 
     Args:
@@ -223,7 +265,7 @@ def finding_of_test(model: CaffeMemory, test: NetTest, size: int) -> Finding | N
     if size == test.own_size:
         return None
     small, large = (
-        replace(model, test_batches=_only(model, test, each)).test_nets(each)[test.number]
+        model.with_test_batches(_only(model, test, each)).test_nets(each)[test.number]
         for each in (size, 2 * size)
     )
     used = {i for node in small.nodes for i in node.bottoms}
@@ -257,6 +299,6 @@ def finding_of_test(model: CaffeMemory, test: NetTest, size: int) -> Finding | N
     )  # fmt: skip
 
 
-def _only(model: CaffeMemory, test: NetTest, size: int) -> tuple[int | None, ...]:
+def _only(model: MemoryModel, test: NetTest, size: int) -> tuple[int | None, ...]:
     number = len(model.recipe.tests)
     return tuple(size if i == test.number else None for i in range(number))

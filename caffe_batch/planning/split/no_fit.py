@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caffe_batch.errors import DoesNotFitError
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.memory.ledger import LayerBytes
-from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.batch import written_out
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.split.candidates import Candidate
@@ -14,7 +14,7 @@ from caffe_batch.sizes import format_size
 
 
 def does_not_fit(
-    model: CaffeMemory, budget: Budget, candidates: Sequence[Candidate]
+    model: MemoryModel, budget: Budget, candidates: Sequence[Candidate]
 ) -> DoesNotFitError:
     """The error for a budget that not even the smallest batch fits, with the costliest layers.
 

@@ -17,14 +17,15 @@ from dataclasses import dataclass, replace
 
 from caffe_batch.errors import DoesNotFitError, InputError, NetError
 from caffe_batch.layers.base import Rule
-from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.convert import read_settings
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change, applied, inside_solver
+from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.plan import Plan
-from caffe_batch.planning.planner import PlanOptions, make_plan
+from caffe_batch.planning.planner import make_plan
 from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.schema import caffe_pb2
 
@@ -53,7 +54,7 @@ class InputSize:
     notes: tuple[str, ...]
 
 
-def largest_input(model: CaffeMemory, budget: Budget, options: PlanOptions) -> InputSize:
+def largest_input(model: MemoryModel, budget: Budget, options: PlanOptions) -> InputSize:
     """The largest input size, below the recipe's, at which the whole batch fits in one pass.
 
     Every size is planned, from the largest down, until one fits: what Caffe takes and what it
@@ -74,7 +75,7 @@ def largest_input(model: CaffeMemory, budget: Budget, options: PlanOptions) -> I
     missing = 0
     for length in range(scale.largest, 0, -1):
         changes = tuple(_changes(fields, scale, length))
-        smaller = replace(model, recipe=applied(model.recipe, changes))
+        smaller = model.with_recipe(applied(model.recipe, changes))
         try:
             plan = make_plan(smaller, budget, whole)
         except DoesNotFitError as error:
@@ -180,7 +181,7 @@ class _Scale:
             )
 
 
-def _scale(model: CaffeMemory) -> tuple[_Scale, list[tuple[Change, int]]]:
+def _scale(model: MemoryModel) -> tuple[_Scale, list[tuple[Change, int]]]:
     """The scale, and a change to be filled in for each number, with the size it stands for.
 
     Raises:
@@ -306,7 +307,7 @@ def _sides(rule: Rule, size: Size) -> tuple[_Field, ...]:
     )
 
 
-def _reshaped(model: CaffeMemory, smaller: CaffeMemory, batch_size: int) -> tuple[str, ...]:
+def _reshaped(model: MemoryModel, smaller: MemoryModel, batch_size: int) -> tuple[str, ...]:
     """The layers whose parameters follow the size."""
     before = model.train_net(batch_size).param_shapes
     after = smaller.train_net(batch_size).param_shapes

@@ -45,11 +45,11 @@ from math import sqrt
 from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
-from caffe_batch.memory.build import Build
-from caffe_batch.memory.predict import CaffeMemory
-from caffe_batch.planning.budget import Budget
+from caffe_batch.memory.base import MemoryModel
+from caffe_batch.planning.budget import NO_LIMIT, Budget
 from caffe_batch.planning.edits.changes import Change
-from caffe_batch.planning.planner import PlanOptions, make_plan
+from caffe_batch.planning.options import PlanOptions
+from caffe_batch.planning.planner import make_plan
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.planning.strategies.input_size import largest_input
@@ -60,9 +60,6 @@ from caffe_batch.solver.updates import ADAPTIVE
 #: From this momentum on its drawbacks are worth a warning: Smith et al. (ICLR 2018, table 2) lost
 #: a percent of accuracy at 0.98, with the noise scale kept.
 HIGH_MOMENTUM = 0.98
-
-#: More than any machine has: for what is planned whatever it takes.
-_NO_LIMIT = Budget(2**62, 0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class Strategies:
 
 
 def find_strategies(
-    model: CaffeMemory, budget: Budget, options: PlanOptions, host_bytes: int | None = None
+    model: MemoryModel, budget: Budget, options: PlanOptions, host_bytes: int | None = None
 ) -> Strategies:
     """Every way to train the recipe within a budget.
 
@@ -211,8 +208,8 @@ def _grow(setting: Setting, name: str, title: str) -> Strategy:
 def _cpu(setting: Setting, name: str, title: str) -> Strategy:
     if setting.model.mode == "cpu":
         raise InputError("the memory asked for is the host's already")
-    model = replace(setting.model, mode="cpu", build=Build.CAFFE, half=False)
-    budget = _NO_LIMIT if setting.host_bytes is None else Budget(setting.host_bytes, 0)
+    model = setting.model.on_the_host()
+    budget = NO_LIMIT if setting.host_bytes is None else Budget(setting.host_bytes, 0)
     options = replace(setting.options_of_batch, split=SplitOptions(iter_size=1))
     plan = make_plan(model, budget, options)
     said = ["Many times slower than a GPU; time is what it costs."]

@@ -10,11 +10,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from caffe_batch.memory.predict import CaffeMemory
+from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change, applied
+from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.plan import Plan
-from caffe_batch.planning.planner import PlanOptions, make_plan
+from caffe_batch.planning.planner import make_plan
 from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.solver.numbers import as_float32
 from caffe_batch.solver.updates import AVERAGING
@@ -85,7 +86,7 @@ class Setting:
         accumulated: The plan that keeps the recipe's batch by accumulation.
     """
 
-    model: CaffeMemory
+    model: MemoryModel
     budget: Budget
     options: PlanOptions
     host_bytes: int | None
@@ -150,7 +151,7 @@ class Setting:
             schedule=schedule,
             summed_iter=self.passes,  # a sum weighs a sample as in the recipe's batch
         )
-        model = replace(self.model, recipe=applied(self.model.recipe, changes))
+        model = self.model.with_recipe(applied(self.model.recipe, changes))
         plan = make_plan(model, self.budget, options)
         return replace(plan, changes=(*changes, *plan.changes), remarks=remarks)
 
@@ -181,7 +182,7 @@ class Setting:
         )
 
 
-def updates_of(model: CaffeMemory, plan: Plan) -> int:
+def updates_of(model: MemoryModel, plan: Plan) -> int:
     """The updates of a plan: max_iter, that of the last stage."""
     changes = plan.stages[-1].changes if plan.stages else plan.changes
     return applied(model.recipe, changes).solver.max_iter

@@ -1,0 +1,48 @@
+"""What a plan is to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from caffe_batch.planning.audit.findings import Cause
+from caffe_batch.planning.schedule.growth import Schedule
+from caffe_batch.planning.schedule.rescaling import ScheduleOptions
+from caffe_batch.planning.split.candidates import SplitOptions
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a plan is to be.
+
+    Attributes:
+        effective_batch: Samples per update; None for the files' own batch_size x iter_size x GPUs
+            (for NVCaffe without the GPUs).
+        split: Of the split.
+        schedule: Of the schedule.
+        refused: What is not to be compensated.
+        train_records: Records of the train source, where known.
+        test_records: Records of each test net's source, None where unknown.
+        growth: What becomes of the drops of the recipe's rate.
+        max_batch: The largest effective batch that growth may reach; a tenth of the records if
+            None.
+        keep_tests: Leave the test nets' batches and test_iter as they are, where they don't read
+            through the train net's own data layer.
+        tests_follow: Test batches shrink in the ratio in which the train net's does, or more, and
+            divide the samples of a test; else they may be up to the files' own.
+        own_gpus: GPUs that the files were planned for; None if nobody knows.
+        summed_iter: Passes that losses which are sums are meant over; those of an update (where
+            the batch grows, of its first stage) if None.
+    """
+
+    effective_batch: int | None = None
+    split: SplitOptions = field(default_factory=SplitOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    refused: frozenset[Cause] = frozenset()
+    train_records: int | None = None
+    test_records: tuple[int | None, ...] = ()
+    growth: Schedule = Schedule.DECAY
+    max_batch: int | None = None
+    keep_tests: bool = False
+    tests_follow: bool = False
+    own_gpus: int | None = None
+    summed_iter: int | None = None

@@ -1,0 +1,68 @@
+"""What to know of a plan beside its changes, a sentence or two each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+from caffe_batch.planning.audit.summed_losses import sums_remark
+from caffe_batch.planning.draft import Draft, recipe_decay
+from caffe_batch.planning.edits.changes import applied
+from caffe_batch.planning.goal import Goal
+from caffe_batch.planning.schedule.rescaling import LrScaling, rate_advice, schedule_remarks
+from caffe_batch.planning.schedule.stage_changes import growth_remarks
+from caffe_batch.planning.split.candidates import Candidate, split_remarks
+
+#: From this change of the effective batch on, the learning rate is worth a remark.
+WORTH_A_WORD = Fraction(1, 20)
+
+
+def remarks_of(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> tuple[str, ...]:
+    """What to know of a plan.
+
+    Args:
+        goal: What was asked for.
+        draft: What is planned.
+        neighbours: Better splits nearby.
+    """
+    return (*_of_split(goal, draft, neighbours), *_of_schedule(goal, draft))
+
+
+def _of_split(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> Iterator[str]:
+    return split_remarks(
+        goal.effective_batch,
+        draft.choice.split,
+        neighbours,
+        goal.sharing,
+        goal.options.split.prefer_multiple_of,
+    )
+
+
+def _of_schedule(goal: Goal, draft: Draft) -> Iterator[str]:
+    options, recipe, split = goal.options.schedule, goal.model.recipe, draft.choice.split
+    grown = 1 / goal.scale(split.effective_batch).ratio
+    if draft.stages:
+        stages = [each.stage for each in draft.stages]
+        decay = recipe_decay(goal, split)
+        yield from growth_remarks(recipe.solver, decay, stages, options.lengths)
+    else:
+        yield from schedule_remarks(recipe.solver, applied(recipe, draft.changes).solver)
+    yield from _of_gpus(goal, split)
+    sums = sums_remark(goal.model, split.batch_size, grown)
+    if sums:
+        yield sums
+    scaled = options.lr_scaling is not LrScaling.NONE
+    if abs(grown - 1) > WORTH_A_WORD and (scaled or not sums):
+        yield rate_advice(recipe.solver.type, grown, options.lr_scaling)
+
+
+def _of_gpus(goal: Goal, split: Candidate) -> Iterator[str]:
+    """For how many GPUs the files are taken to be, where nobody has said it."""
+    if goal.knows_files_batch:
+        return
+    for_one, for_all = goal.files_batch, goal.files_batch_on_all
+    one = f"one GPU, {for_one} samples an update", for_one
+    several = f"{goal.model.gpus} GPUs, {for_all} samples an update", for_all
+    is_one = goal.files_gpus(split.effective_batch) == 1
+    taken, other = (one, several) if is_one else (several, one)
+    yield f"The files are taken to be for {taken[0]}; --recipe-batch {other[1]}: for {other[0]}."
