@@ -9,7 +9,7 @@ help:
 	@echo "make demo       set up everything and train the digits on real Caffe"
 	@echo "make test       set up everything and run the tests"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make check      ruff, mypy --strict, documentation checks"
+	@echo "make check      ruff, mypy --strict, import-linter, documentation checks"
 	@echo "make audit-search      20,000 random trainings: is the audit's \"the same\" true on real Caffe"
 	@echo "make release-check     build sdist and wheel, install them afresh and try them"
 	@echo "make image-check       build the container images and try them (root, buildah)"
@@ -41,6 +41,7 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/hadolint Dockerfile
 

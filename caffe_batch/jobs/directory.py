@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from caffe_batch.engines.caffe.inside.worker_log import change_names
-from caffe_batch.engines.caffe.log_files import log_files
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_text
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.json_files import NewerFormatError, read_object, write_json
 from caffe_batch.jobs.lock import held, holder
+from caffe_batch.jobs.logs import remove_log
 from caffe_batch.jobs.metrics import check_metrics_format, damaged_lines
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord, read_record, write_record
@@ -143,9 +142,7 @@ class JobDirectory:
         metrics = (self.metrics, damaged_lines(self.metrics))
         for file in (self.record, *metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)
-        change_names(str(self.log))
-        for file in log_files(self.log):
-            file.unlink()
+        remove_log(self.log)
         for folder in (self.snapshots, self.tensorboard):
             if folder.is_dir():
                 shutil.rmtree(folder)

@@ -23,12 +23,6 @@ _TAIL_LINES = 200
 _READ_ON = 8
 
 
-def log_files(log: Path) -> list[Path]:
-    """The files of a log that are there, oldest first."""
-    older = (Path(numbered(str(log), number)) for number in range(1, next_number(str(log))))
-    return [file for file in (*older, log) if file.is_file()]
-
-
 class LogFollower:
     """Reads what is added to a log, line by line, from file to file.
 

@@ -13,7 +13,8 @@ import pytest
 
 from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.caffe.inside.worker_log import WorkerLog, change_names
-from caffe_batch.engines.caffe.log_files import LogFollower, log_files
+from caffe_batch.engines.caffe.log_files import LogFollower
+from caffe_batch.jobs.logs import log_files
 from caffe_batch.jobs.metrics import NetTestMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import run

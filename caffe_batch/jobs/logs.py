@@ -1,0 +1,30 @@
+"""The files of a job's log: ``caffe.log.1`` the oldest, ``caffe.log`` the present one.
+
+The worker itself goes on in a new file when the present one is large. It makes that as
+``caffe.log.new``, and then changes the names (``worker_log.py`` of the engine).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def log_files(log: Path) -> list[Path]:
+    """The files of a log that are there, oldest first.
+
+    Args:
+        log: The present one.
+    """
+    matches = [
+        re.fullmatch(re.escape(log.name) + r"\.(\d+)", file.name) for file in log.parent.iterdir()
+    ]
+    numbers = sorted(int(match[1]) for match in matches if match)
+    older = (log.with_name(f"{log.name}.{number}") for number in numbers)
+    return [file for file in (*older, log) if file.is_file()]
+
+
+def remove_log(log: Path) -> None:
+    """Remove all files of a log, also one that a killed worker had just begun."""
+    for file in (*log_files(log), log.with_name(f"{log.name}.new")):
+        file.unlink(missing_ok=True)
