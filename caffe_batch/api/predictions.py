@@ -12,7 +12,7 @@ from caffe_batch.api.arguments import BuildName, Shapes, choice, whole
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory, Prediction
+from caffe_batch.memory import Build, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
 from caffe_batch.net.batch import unknown_source
@@ -35,7 +35,7 @@ class Memory(Prediction):
     """
 
     files: RecipeFiles
-    model: CaffeMemory
+    model: MemoryModel
     train: Net
     tests: tuple[Net, ...]
     batch_size: int | None

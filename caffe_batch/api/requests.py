@@ -13,7 +13,7 @@ from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.job_files import gpus_of_job, with_solver
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory
+from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.records import count_records
 from caffe_batch.planning import (
@@ -42,7 +42,7 @@ class Prepared:
     """
 
     files: RecipeFiles
-    model: CaffeMemory
+    model: MemoryModel
     budget: Budget
     options: PlanOptions
     solver_text: str | None

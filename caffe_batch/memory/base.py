@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,7 +114,7 @@ class MemoryModel(Protocol):
             ShapeError: The net is refused at this size.
         """
 
-    def peaks(self, sizes: Sequence[int]) -> Mapping[int, Peak]:
+    def peaks(self, sizes: Sequence[int]) -> dict[int, Peak]:
         """The predicted peak at each of these TRAIN batch sizes."""
 
     def train_net(self, size: int | None = None) -> Net:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Memory
+from caffe_batch.layers.sides import Side, bottom, top
 from caffe_batch.net.graph import Net, Node
 
 
@@ -27,8 +28,8 @@ class BlobMemory:
         self._nodes = net.nodes
         self._touched = [_touched(node) for node in net.nodes]
         shares = list(self._shares())
-        self.data = _groups(len(net.blobs), shares, "data")
-        self.diff = _groups(len(net.blobs), shares, "diff")
+        self.data = _groups(len(net.blobs), shares, diffs=False)
+        self.diff = _groups(len(net.blobs), shares, diffs=True)
 
     def readers_and_writers(self, group: int) -> Iterator[tuple[Node, bool, bool]]:
         """Layers whose Backward reads or writes a gradient, in the order in which they do.
@@ -43,9 +44,9 @@ class BlobMemory:
         for node, memory in zip(reversed(self._nodes), reversed(self._touched), strict=True):
             if not node.site.backward:
                 continue
-            reads = any(self.diff[top] == group for top in node.tops)
+            reads = any(self.diff[blob] == group for blob in node.tops)
             writes = any(
-                self.diff[blob] == group and f"bottom{i}.diff" in memory.backward
+                self.diff[blob] == group and bottom(i).diff in memory.backward
                 for i, blob in enumerate(node.bottoms)
             )
             if reads or writes:
@@ -59,19 +60,19 @@ class BlobMemory:
         """
         for node, memory in zip(self._nodes, self._touched, strict=True):
             if any(
-                self.data[blob] == group and f"top{i}.data" in memory.forward
+                self.data[blob] == group and top(i).data in memory.forward
                 for i, blob in enumerate(node.tops)
             ):
                 yield node
 
-    def _shares(self) -> Iterator[tuple[str, int, int]]:
-        """Side and two blobs for each pointer that a layer sets."""
+    def _shares(self) -> Iterator[tuple[bool, int, int]]:
+        """Whether it is of the diffs, and two blobs, for each pointer that a layer sets."""
         for node, memory in zip(self._nodes, self._touched, strict=True):
             back = memory.backward_shares if node.site.backward else ()
             for one, other in (*memory.shares, *back):
-                (blob, side), (same, _) = _blob(node, one), _blob(node, other)
+                blob, same = _blob(node, one), _blob(node, other)
                 if blob is not None and same is not None:
-                    yield side, blob, same
+                    yield one.is_diff, blob, same
 
 
 def _touched(node: Node) -> Memory:
@@ -81,17 +82,14 @@ def _touched(node: Node) -> Memory:
         return Memory()
 
 
-def _blob(node: Node, side: str) -> tuple[int | None, str]:
-    """The blob of a net that a side of a layer's belongs to, if any, and data or diff."""
-    owner, _, which = side.rpartition(".")
-    for word, blobs in (("bottom", node.bottoms), ("top", node.tops)):
-        number = owner.removeprefix(word)
-        if number != owner and number.isdigit():
-            return blobs[int(number)], which
-    return None, which
+def _blob(node: Node, side: Side) -> int | None:
+    """The blob of a net that a side of a layer's belongs to, if any."""
+    if side.owner == "bottom":
+        return node.bottoms[side.number]
+    return node.tops[side.number] if side.owner == "top" else None
 
 
-def _groups(blobs: int, shares: Iterable[tuple[str, int, int]], side: str) -> list[int]:
+def _groups(blobs: int, shares: Iterable[tuple[bool, int, int]], *, diffs: bool) -> list[int]:
     """For each blob the smallest one that it shares memory with."""
     group = list(range(blobs))
 
@@ -100,8 +98,8 @@ def _groups(blobs: int, shares: Iterable[tuple[str, int, int]], side: str) -> li
             blob = group[blob]
         return blob
 
-    for which, one, other in shares:
-        if which == side:
+    for of_diffs, one, other in shares:
+        if of_diffs == diffs:
             low, high = sorted((root(one), root(other)))
             group[high] = low
     return [root(blob) for blob in range(blobs)]

@@ -13,7 +13,7 @@ from html import escape
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.jobs.record import JobState
-from caffe_batch.memory.model import Prediction
+from caffe_batch.memory.base import Prediction
 from caffe_batch.planning.audit.findings import Verdict
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.split.candidates import Candidate

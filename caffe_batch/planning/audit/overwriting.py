@@ -22,7 +22,7 @@ def of_overwriting(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What one layer overwrites, or has overwritten, to the harm of the training."""
     node, coupling = flow.small, flow.coupling
     if node.site.backward and any(node.site.param_need[i] for i in coupling.overwrites):
-        yield from _parameters(split, node)
+        yield from _parameters(split, flow)
     if coupling.rereads and _goes_back_in_place(node):
         yield Finding(
             Cause.SPOILED_GRADIENT, node.layer.name, Verdict.DIFFERENT,
@@ -38,7 +38,7 @@ def of_overwriting(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         yield from _constants(split, node, coupling)
 
 
-def _parameters(split: BothSizes, node: Node) -> Iterator[Finding]:
+def _parameters(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     if split.iter_size > 1:
         last = (
             f"Each pass overwrites the gradient of its parameter instead of adding to it: of the "
@@ -47,12 +47,12 @@ def _parameters(split: BothSizes, node: Node) -> Iterator[Finding]:
         )
         offer = (
             "A batch_size of 2 or more adds up."
-            if node.layer.type == "Scale" and split.per_gpu == 1
+            if split.per_gpu == 1 and not flow.whole.overwrites
             else "A batch_size that takes the update in one pass, or the parameter in a layer "
             "that adds up, such as Bias or Scale."
         )
         yield Finding(
-            Cause.OVERWRITTEN_GRADIENT, node.layer.name, Verdict.DIFFERENT, last, offer=offer
+            Cause.OVERWRITTEN_GRADIENT, flow.small.layer.name, Verdict.DIFFERENT, last, offer=offer
         )
 
 
