@@ -23,7 +23,6 @@ from caffe_batch.layers.base import (
     count,
     refuse_gradient,
 )
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.labels import check_labels
 from caffe_batch.layers.sides import bottom, own, top
 
@@ -52,13 +51,6 @@ class Accuracy(Rule):
         if s.top_k > classes:
             raise ShapeError(f"top_k {s.top_k} is more than the {classes} classes")
         return ((), (predictions[axis_index(s.axis, predictions)],))[: site.tops]
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 1:
-            return ANY_NUMBERS
-        scores = site.bottoms[0]
-        classes = scores[axis_index(site.settings.axis, scores)]
-        return Numbers(NumberKind.INDEX, classes, site.settings.ignore_label)
 
     def coupling(self, site: Site) -> Coupling:
         s: AccuracySettings = site.settings

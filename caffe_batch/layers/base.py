@@ -19,7 +19,7 @@ from math import prod
 from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
-from caffe_batch.layers.facts import ANY_NUMBERS, Numbers, Source
+from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers, Source
 from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
@@ -317,7 +317,7 @@ class Rule(ABC):
         copied_axis: What stands in its shape for "as it comes in", where the batch size may be
             written out instead (Reshape's 0); None for types without.
         moving_average: The field of its message that is the decay of moving averages.
-        rearranges: Whether its tops hold the numbers of its bottoms.
+        rearranges: Whether its tops hold numbers of its bottoms, in whatever order.
         writes_files: Whether it writes files of its own.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
         origin: Where the rule comes from, for messages.
@@ -407,7 +407,10 @@ class Rule(ABC):
 
     def numbers(self, site: Site, bottom: int) -> Numbers:
         """Which numbers a bottom takes without Caffe aborting or reading beyond its memory."""
-        return ANY_NUMBERS
+        labels = self.labels(site)
+        if labels is None or bottom != labels.bottom:
+            return ANY_NUMBERS
+        return Numbers(NumberKind.INDEX, labels.classes or 2, labels.ignore)
 
     def literal_shapes(self, settings: Any) -> tuple[Shape, ...]:
         """The shapes written out in its settings that may hold the net's batch size."""

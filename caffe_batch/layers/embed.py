@@ -19,7 +19,6 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
 )
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.sides import Side, bottom, own, param, top
 
 
@@ -50,11 +49,6 @@ class Embed(Rule):
         outputs = s.num_output or 0
         weights = filled((s.input_dim or 0, outputs), s.weight_filler)
         return (weights, filled((outputs,), s.bias_filler)) if s.bias_term else (weights,)
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 0:
-            return ANY_NUMBERS
-        return Numbers(NumberKind.INDEX, site.settings.input_dim)
 
     def coupling(self, site: Site) -> Coupling:
         return Coupling()

@@ -20,7 +20,6 @@ from caffe_batch.layers.base import (
     four_axes,
     refuse_gradient,
 )
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.labels import Loss, check_batch
 from caffe_batch.layers.sides import Side, bottom, top
 
@@ -34,11 +33,6 @@ class HingeLoss(Loss):
     def shape(self, site: Site) -> tuple[Shape, ...]:
         check_batch(*site.bottoms)
         return ((),)
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 1:
-            return ANY_NUMBERS
-        return Numbers(NumberKind.INDEX, count(site.bottoms[0][1:]))
 
     def coupling(self, site: Site) -> Coupling:
         return replace(_mean_over_samples(site), scribbles=(0,))
@@ -59,11 +53,6 @@ class MultinomialLogisticLoss(Loss):
         if four_axes(site.bottoms[1])[1:] != (1, 1, 1):
             raise ShapeError(f"the labels must be (N), one a sample, not {site.bottoms[1]}")
         return ((),)
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 1:
-            return ANY_NUMBERS
-        return Numbers(NumberKind.INDEX, count(site.bottoms[0][1:]))
 
     def coupling(self, site: Site) -> Coupling:
         return _mean_over_samples(site)

@@ -19,7 +19,7 @@ from typing import Any
 
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.layers import BUILT_IN
-from caffe_batch.layers.base import Coupling, Inner, Memory, Mode, Phase, Rule, Shape, Site
+from caffe_batch.layers.base import Coupling, Inner, Labels, Memory, Mode, Phase, Rule, Shape, Site
 from caffe_batch.layers.facts import Numbers
 from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.sides import Side
@@ -143,6 +143,10 @@ class CheckedRule(Rule):
     def numbers(self, site: Site, bottom: int) -> Numbers:
         numbers: Numbers = self._ask("numbers", _is(Numbers), site, bottom)
         return numbers
+
+    def labels(self, site: Site) -> Labels | None:
+        found: Labels | None = self._ask("labels", _is(Labels, type(None)), site)
+        return found
 
     def any_batch(self, settings: Any) -> bool:
         return bool(self._ask("any_batch", _is(bool), settings))

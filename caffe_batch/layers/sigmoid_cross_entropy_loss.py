@@ -22,7 +22,6 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
 )
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.labels import Loss, LossSettings, check_batch, normalizer
 from caffe_batch.layers.sides import bottom, own, top
 
@@ -39,11 +38,6 @@ class SigmoidCrossEntropyLoss(Loss):
         if any(site.loss_weights):
             not_empty(data)
         return ((),)
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 1:
-            return ANY_NUMBERS
-        return Numbers(NumberKind.INDEX, 2, site.settings.ignore_label)
 
     def coupling(self, site: Site) -> Coupling:
         data = site.bottoms[0]

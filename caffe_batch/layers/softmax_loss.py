@@ -31,7 +31,6 @@ from caffe_batch.layers.base import (
     setting,
     without_buffers,
 )
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
 from caffe_batch.layers.labels import Loss, LossSettings, check_batch, check_labels, normalizer
 from caffe_batch.layers.sides import bottom, own, top
 from caffe_batch.layers.softmax import softmax_buffers
@@ -63,13 +62,6 @@ class SoftmaxWithLoss(Loss):
         if _weighted(site):
             not_empty(data)
         return ((),)
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 1:
-            return ANY_NUMBERS
-        scores = site.bottoms[0]
-        classes = scores[axis_index(site.settings.axis, scores)]
-        return Numbers(NumberKind.INDEX, classes, site.settings.ignore_label)
 
     def coupling(self, site: Site) -> Coupling:
         return _coupling(site)
@@ -161,13 +153,6 @@ class InfogainLoss(Loss):
         if len(site.bottoms) == 3 and count(site.bottoms[2]) != classes**2:
             raise ShapeError(f"the infogain matrix {site.bottoms[2]} must be {classes} x {classes}")
         return ((), data)[: site.tops]
-
-    def numbers(self, site: Site, bottom: int) -> Numbers:
-        if bottom != 1:
-            return ANY_NUMBERS
-        scores = site.bottoms[0]
-        classes = scores[axis_index(site.settings.axis, scores)]
-        return Numbers(NumberKind.INDEX, classes, site.settings.ignore_label)
 
     def coupling(self, site: Site) -> Coupling:
         return _coupling(site)

@@ -109,8 +109,7 @@ class Sources:
         """
         key = layer.SerializeToString()
         if key not in self._seen:
-            assert rule.source is not None  # noqa: S101  # readable
-            found = _READERS[rule.source.kind](layer, self.find, _QUICK)
+            found = survey_source(layer, rule, self.find, _QUICK)
             self._seen[key] = Contents(
                 found.shapes, found.records, found.file_rows, unequal=len(found.sizes) > 1
             )
@@ -148,6 +147,16 @@ class Sources:
 def is_readable(rule: Rule) -> bool:
     """Whether a layer of this type reads records that :meth:`Sources.contents` can look at."""
     return rule.source is not None and rule.source.kind in _READERS
+
+
+def survey_source(layer: caffe_pb2.LayerParameter, rule: Rule, find: Find, task: Task) -> Survey:
+    """A look at a source that :func:`is_readable`.
+
+    Raises:
+        InputError: The source is missing, empty, damaged, or needs a library that isn't there.
+    """
+    assert rule.source is not None  # noqa: S101  # readable
+    return _READERS[rule.source.kind](layer, find, task)
 
 
 def source_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> str:

@@ -537,9 +537,9 @@ def test_a_layer_that_both_phases_share_is_told_once(tmp_path: Path) -> None:
 
 
 def test_every_message_of_a_layer_is_read_by_some_type() -> None:
-    from caffe_batch.layers import RULES
+    from caffe_batch.layers import BUILT_IN
 
-    read = frozenset[str]().union(*(rule.messages() for rule in RULES.values()))
+    read = frozenset[str]().union(*(rule.messages() for rule in BUILT_IN.values()))
     fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
     messages = {field.name for field in fields if field.name.endswith("_param")}
     assert messages - read == {"python_param"}

@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import groupby
 
 from caffe_batch.errors import CaffeBatchError, InputError
-from caffe_batch.layers import RULES
-from caffe_batch.layers.base import Layer, Shape, four_axes
+from caffe_batch.layers.base import Layer, Rule, Shape, four_axes
+from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.net.batch import with_batch_size
 from caffe_batch.net.data.blob_file import blob_shape, text
 from caffe_batch.net.data.extras import MissingExtraError
@@ -33,7 +33,7 @@ from caffe_batch.net.data.survey import Extremes, Survey, Task, Wanted
 from caffe_batch.net.data.unread import unread_messages
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import NetFile, Recipe
-from caffe_batch.net.sources import READERS, Sources
+from caffe_batch.net.sources import Sources, is_readable, source_of, survey_source
 from caffe_batch.schema import caffe_pb2
 
 #: So many sizes of records are tried in the net, where records differ in size.
@@ -92,28 +92,28 @@ class _Looks:
             wanted = self._wanted.setdefault(layer.SerializeToString(), {})
             wanted[_wanted(reading)] = None
 
-    def survey(self, layer: caffe_pb2.LayerParameter) -> Survey | DataFinding | None:
+    def survey(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> Survey | DataFinding | None:
         """The look at a layer's source; what is wrong if there is none; None if it isn't here."""
         key = layer.SerializeToString()
         if key not in self._surveys:
-            self._surveys[key] = self._look(layer, tuple(self._wanted.get(key, ())))
+            self._surveys[key] = self._look(layer, rule, tuple(self._wanted.get(key, ())))
         return self._surveys[key]
 
     def _look(
-        self, layer: caffe_pb2.LayerParameter, wanted: Sequence[Wanted]
+        self, layer: caffe_pb2.LayerParameter, rule: Rule, wanted: Sequence[Wanted]
     ) -> Survey | DataFinding | None:
         task = Task(wanted, self._complete, self._progress)
         try:
-            found = READERS[layer.type](layer, self.sources.find, task)
+            found = survey_source(layer, rule, self.sources.find, task)
         except MissingExtraError as error:
             self.notes.append(f"Layer {layer.name!r}: {error.message}, and isn't looked at.")
             return None
         except InputError as error:
-            if self.sources.has_given(layer):
+            if self.sources.has_given(layer, rule):
                 self.notes.append(f"Layer {layer.name!r} isn't looked at: {error.message}.")
                 return None
             return DataFinding(Level.ERROR, layer.name, error.message, hint=error.hint)
-        self.looks.append(Look(source_of(layer), found.records, found.read))
+        self.looks.append(Look(source_of(layer, rule), found.records, found.read))
         self.notes += [found.note] if found.note else []
         return found
 
@@ -124,6 +124,9 @@ class _NetData:
     def __init__(self, file: NetFile, sources: Sources, allow_unknown: bool) -> None:
         self.file, self._allow_unknown = file, allow_unknown
         self.messages = {layer.name: layer for _, layer in file.selected()}
+        self.rules = {
+            name: file.rules.get(layer.type, UNKNOWN) for name, layer in self.messages.items()
+        }
         self.layers, self.net = self._build(sources)
         self.readings: list[Reading] = []
         for reading in label_readings(self.net) if self.net else ():
@@ -135,12 +138,12 @@ class _NetData:
         layers: tuple[Layer, ...] = ()
         try:
             layers = self.file.layers(sources, allow_unknown=self._allow_unknown)
-            return layers, self.file.build(layers, allow_unknown=self._allow_unknown)
+            return layers, self.file.build(layers)
         except CaffeBatchError:
             pass
         try:
             small = with_batch_size(layers, 1)
-            return small, self.file.build(small, allow_unknown=self._allow_unknown)
+            return small, self.file.build(small)
         except CaffeBatchError:  # whoever builds it for planning tells why
             return layers, None
 
@@ -148,9 +151,10 @@ class _NetData:
         """All that is found for this net."""
         surveys: dict[str, Survey] = {}
         for layer in self.messages.values():
-            yield from unread_messages(layer)
-            if layer.type in READERS:
-                found = looks.survey(layer)
+            rule = self.rules[layer.name]
+            yield from unread_messages(layer, self.file.rules)
+            if is_readable(rule):
+                found = looks.survey(layer, rule)
                 if isinstance(found, DataFinding):
                     yield found
                 elif found is not None:
@@ -168,7 +172,7 @@ class _NetData:
         """What records of several sizes come to."""
         sizes = found.sizes
         crop = layer.transform_param.crop_size
-        if layer.type == "HDF5Data" or not sizes:
+        if not self.rules[layer.name].crops or not sizes:
             return
         for size, place in sizes.items():
             if crop and min(size[1:]) < crop:
@@ -211,7 +215,7 @@ class _NetData:
                 for layer in self.layers
             ]
             try:
-                net = self.file.build(layers, allow_unknown=self._allow_unknown)
+                net = self.file.build(layers)
             except CaffeBatchError as error:
                 yield DataFinding(
                     Level.ERROR,
@@ -238,7 +242,7 @@ class _NetData:
             if layer.HasField("transform_param") and layer.transform_param.mean_file:
                 sizes = self._record_sizes(layer, surveys.get(layer.name))
                 if sizes is not None:
-                    yield from _mean_file(layer, sizes, sources)
+                    yield from _mean_file(layer, self.rules[layer.name], sizes, sources)
         for node in self.net.nodes if self.net else ():
             message = self.messages.get(node.layer.name)
             labels = node.rule.labels(node.site)
@@ -252,20 +256,22 @@ class _NetData:
         self, layer: caffe_pb2.LayerParameter, survey: Survey | None
     ) -> dict[Shape, Place] | None:
         """The sizes of records that a mean image is taken from; None for types that take none."""
-        if layer.type in READERS and layer.type != "HDF5Data":
-            if survey is not None:
-                return survey.sizes or {survey.shapes[0]: Place(source_of(layer))}
-            return {}
-        if layer.type == "MemoryData":
-            memory = layer.memory_data_param
-            return {(memory.channels, memory.height, memory.width): Place("memory_data_param")}
-        return {} if layer.type == "WindowData" else None
+        rule = self.rules[layer.name]
+        if rule.crops:
+            if survey is None:
+                return {}
+            return survey.sizes or {survey.shapes[0]: Place(source_of(layer, rule))}
+        if rule.has_batch_size and rule.fed_by_program:
+            given = getattr(layer, rule.message)
+            return {(given.channels, given.height, given.width): Place(rule.message)}
+        return None
 
     def _extremes(self, reading: Reading, surveys: dict[str, Survey]) -> Extremes | None:
         """The extreme values of a reading, as far as they are known."""
         origin = reading.origin
         layer = self.messages[origin.layer]
-        if layer.type == "DummyData":
+        rule = self.rules[origin.layer]
+        if rule.declares_shapes and not rule.fed_by_program:
             return _literal(layer, origin)
         survey = surveys.get(origin.layer)
         return survey.extremes.get(_wanted(reading)) if survey else None
@@ -282,15 +288,9 @@ class _NetData:
                         f"it reads {theirs:,} records side by side with the {ours:,} of layer "
                         f"{first!r}; each begins anew at its own end, so from record "
                         f"{min(ours, theirs) + 1:,} on they no longer belong together",
-                        Place(source_of(self.messages[second])),
+                        Place(source_of(self.messages[second], self.rules[second])),
                         "Make both of one length.",
                     )
-
-
-def source_of(layer: caffe_pb2.LayerParameter) -> str:
-    """The source that a data layer names."""
-    message = RULES[layer.type].message
-    return str(getattr(layer, message).source)
 
 
 def _wanted(reading: Reading) -> Wanted:
@@ -308,7 +308,7 @@ def _two_channels(
 
 
 def _mean_file(
-    layer: caffe_pb2.LayerParameter, sizes: dict[Shape, Place], sources: Sources
+    layer: caffe_pb2.LayerParameter, rule: Rule, sizes: dict[Shape, Place], sources: Sources
 ) -> Iterator[DataFinding]:
     name = layer.transform_param.mean_file
     place = Place(name)
@@ -320,7 +320,7 @@ def _mean_file(
         return
     mean = mean[1:] if len(mean) == 4 else four_axes(mean)[1:] if len(mean) < 4 else mean
     crop = layer.transform_param.crop_size
-    if layer.type == "WindowData" and len(mean) == 3 and min(mean[1:]) < crop:
+    if rule.resizes_windows and len(mean) == 3 and min(mean[1:]) < crop:
         sizes = {(mean[0], crop, crop): place}
     for size, where in sizes.items():
         if size != mean:

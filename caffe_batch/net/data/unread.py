@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caffe_batch.layers import RULES
+from caffe_batch.layers.registry import Registry
 from caffe_batch.net.data.findings import DataFinding, Level
 from caffe_batch.schema import caffe_pb2
 
 
-def unread_messages(layer: caffe_pb2.LayerParameter) -> Iterator[DataFinding]:
+def unread_messages(layer: caffe_pb2.LayerParameter, rules: Registry) -> Iterator[DataFinding]:
     """A remark on each ``*_param`` that a layer of this type doesn't read."""
-    rule = RULES.get(layer.type)
+    rule = rules.get(layer.type)
     if rule is None:
         return
     read = rule.messages()
@@ -19,7 +19,7 @@ def unread_messages(layer: caffe_pb2.LayerParameter) -> Iterator[DataFinding]:
         name = field.name
         if field.message_type is None or not name.endswith("_param") or name in read:
             continue
-        readers = [other for other, its in RULES.items() if its.message == name]
+        readers = [other for other, its in rules.items() if its.message == name]
         of_type = f"Is it meant to be of type {' or '.join(readers)}? " if readers else ""
         own = ", ".join(sorted(read)) or "no message of its own"
         yield DataFinding(
