@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from caffe_batch import __version__
+from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.metrics import (
     Kept,
     Metrics,
     MetricsFile,
+    MetricsFollower,
     NetTestMetrics,
     UpdateMetrics,
+    check_metrics_format,
     damaged_lines,
     finite,
     last_scores,
+    read_line,
     read_metrics,
     rewind,
 )
@@ -131,3 +137,80 @@ def test_last_scores_are_those_of_each_output(path: Path) -> None:
         metrics.append(after(6))
     assert last_scores(path) == (after(6), after(6, index=1), after(6, net=1))
     assert last_scores(path.with_name("none")) == ()
+
+
+def test_a_file_of_the_first_format_stays_one(path: Path) -> None:
+    """A file says its format in its first line or not at all."""
+    lines = path.read_text().splitlines(keepends=True)[1:]
+    path.write_text("".join(lines))
+    rewind(path, 2, tests_again=False)
+    with MetricsFile(path) as metrics:
+        metrics.append(update(3))
+    assert path.read_text().splitlines(keepends=True) == [*lines[:3], lines[3]]
+    rewind(path, 0, tests_again=True)
+    with MetricsFile(path) as metrics:
+        metrics.append(update(1))
+    assert list(read_metrics(path)) == [update(1)]
+    assert path.read_text().startswith('{"format": 2, ')
+
+
+def test_lines_with_keys_of_others_stay_byte_for_byte(path: Path) -> None:
+    first, *lines = path.read_bytes().splitlines(keepends=True)
+    strange = [line.replace(b'{"update"', b'{ "x":[1 ],"update"') for line in lines]
+    path.write_bytes(b"".join([first, *strange]))
+    assert list(read_metrics(path)) == LINES
+    assert rewind(path, 9, tests_again=False) == Kept(4, 2.1)
+    assert path.read_bytes() == b"".join([first, *strange])
+    assert not damaged_lines(path).exists()
+
+
+def test_damaged_lines_add_up(path: Path) -> None:
+    for part in (b"a", b"b"):
+        path.write_bytes(path.read_bytes() + part)
+        assert rewind(path, 9, tests_again=False) == Kept(4, 2.1, damaged=1)
+    assert damaged_lines(path).read_bytes() == b"a\nb\n"
+    assert rewind(path, 9, tests_again=False).notes(0, 4) == []
+    assert Kept(4, 2.1, damaged=1).notes(0, 4) == [
+        "1 line of metrics.jsonl can't be understood: set aside in metrics.jsonl.damaged."
+    ]
+
+
+def test_a_newer_file_stays_as_it_is(path: Path) -> None:
+    text = path.read_bytes().replace(b'"format": 2', b'"format": 3')
+    path.write_bytes(text)
+    with closing(MetricsFollower(path)) as follower:
+        reads: list[Callable[[], object]] = [
+            lambda: list(read_metrics(path)),
+            lambda: rewind(path, 2, tests_again=False),
+            lambda: check_metrics_format(path),
+            follower.read,
+        ]
+        for read in reads:
+            with pytest.raises(NewerFormatError, match=r"has format 3 of caffe-batch .* up to 2"):
+                read()
+    assert path.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("update", "1"), ("update", -1), ("loss", "low"), ("loss", True), ("learning_rate", None),
+        ("samples", 1.5), ("epoch", []), ("seconds", -1), ("seconds", 1e300),
+        ("effective_batch", 0), ("seconds", "NaN"),
+    ],
+)  # fmt: skip
+def test_a_line_with_a_wrong_field_is_damaged(path: Path, field: str, value: object) -> None:
+    content = json.loads(path.read_text().splitlines()[1])
+    with pytest.raises(ValueError, match=f"{field} should be"):
+        read_line(path, json.dumps({**content, field: value}).encode())
+
+
+def test_a_rate_without_bounds(path: Path) -> None:
+    """Infinity as 0.1.0 wrote it, which is no JSON, and as it is written now."""
+    endless = replace(update(5), learning_rate=math.inf)
+    with MetricsFile(path) as metrics:
+        metrics.append(endless)
+    line = path.read_bytes().splitlines()[-1]
+    assert json.loads(line, parse_constant=pytest.fail)["learning_rate"] == "inf"
+    assert read_line(path, line) == endless
+    assert read_line(path, line.replace(b'"inf"', b"Infinity")) == endless
