@@ -1,7 +1,8 @@
-"""The job directory: every file of one training run, named in one place, and its record.
+"""The job directory: the names of all files of one training run, its lock and its journal.
 
-Files are the protocol: another program may read any of them while the run goes on. JSON files are
-replaced as a whole (written under a temporary name, then renamed), so a reader never sees half.
+The files are the interface: other programs may read them while the run goes on. JSON files are
+replaced as a whole (written under a temporary name, then renamed), so a reader never sees half of
+one.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class JobDirectory:
         write_record(self.record, record)
 
     def check_formats(self) -> None:
-        """Refuses results of a newer version, whatever else is the matter with them.
+        """Refuses results of a newer version, however damaged they may be otherwise.
 
         Raises:
             NewerFormatError: job.json or metrics.jsonl is of a newer format.
@@ -95,7 +96,7 @@ class JobDirectory:
         except NewerFormatError:
             raise
         except InputError:
-            pass  # a damaged one is for those who need it
+            pass  # damage concerns only those who need the record
         check_metrics_format(self.metrics)
 
     @contextmanager
@@ -114,15 +115,16 @@ class JobDirectory:
     def supervisor(self) -> int | None:
         """Process id of the ``train`` that holds the directory, or None if none does.
 
-        If that process is gone, its worker still ends. 0 if the process is about to say so.
+        A process that no longer exists has left a worker behind, which is about to exit. 0 while
+        the holder hasn't yet written its id.
         """
         return holder(self.lock_file)
 
     def rewrite(self, texts: Mapping[Path, str]) -> None:
         """Replace several files of the directory together.
 
-        They are written to a journal first. Whatever dies in between, :meth:`finish_rewrite` makes
-        the rest of the change: never is there one half of it and half of what was before.
+        They are written to a journal first. If anything dies halfway, :meth:`finish_rewrite`
+        completes the change, so no run ever uses a mixture of old and new files.
         """
         self.worker_folder.mkdir(exist_ok=True)
         journal = {path.relative_to(self.path).as_posix(): text for path, text in texts.items()}
@@ -130,7 +132,7 @@ class JobDirectory:
         self.finish_rewrite()
 
     def finish_rewrite(self) -> None:
-        """Make a change that was begun and not finished, if there is one. Needs the lock."""
+        """Complete a change that was begun and not finished, if there is one. Needs the lock."""
         if self.rewrite_file.is_file():
             journal = read_object(self.rewrite_file)
             for name, text in {name: journal.text(name) for name in journal.content}.items():
@@ -138,7 +140,7 @@ class JobDirectory:
             self.rewrite_file.unlink()
 
     def clear_results(self) -> None:
-        """Remove what ``train`` has written: log, metrics, snapshots, record and picture."""
+        """Remove what ``train`` has written: log, metrics, snapshots, record and plot."""
         metrics = (self.metrics, damaged_lines(self.metrics))
         for file in (self.record, *metrics, self.loss_plot, self.worker_state):
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A job again in another directory, with a random seed of its own."""
+"""A copy of a job in another directory, with a random seed of its own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _OWN_PATHS = ("net", "train_net", "test_net", "snapshot_prefix")
 
 
 def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
-    """Writes the job of one directory into another one, for another training.
+    """Copies the job of one directory into another one, for another training.
 
-    Nothing that a training has left is copied. The solvers get the seed and name the files of the
+    Results of a training aren't copied. The solvers get the seed and name the files of the
     new directory; plan.json lists the seed as a change.
 
     Args:

@@ -86,7 +86,7 @@ def model_of(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> CaffeMemory:
 def joined(before: Sequence[Change], after: Iterable[Change]) -> list[Change]:
     """The changes from the user's files to the newest ones: ``before``, then ``after``.
 
-    What comes back to the user's own value is left out.
+    Fields that end up with the user's own value are left out.
     """
     changes = {change.place: change for change in before}
     for change in after:

@@ -1,4 +1,4 @@
-"""The lock on a job directory: one ``train`` at a time, and none that a dead process can hold."""
+"""The lock on a job directory: one ``train`` at a time, and a dead process never holds it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from caffe_batch.errors import CaffeBatchError
 
-#: How long the worker of a supervisor that was killed is waited for, in seconds.
+#: How long to wait for the worker of a supervisor that was killed, in seconds.
 ORPHAN_WAIT_S = 30.0
 
 
@@ -23,16 +23,16 @@ class JobBusyError(CaffeBatchError, RuntimeError):
 def held(file: Path, directory: Path) -> Iterator[int]:
     """Hold a lock while this process lives.
 
-    The worker inherits the yielded file descriptor, so that a worker which outlives its
-    supervisor for a moment still holds the lock. The next supervisor waits for such a worker: it
-    takes a snapshot, then goes.
+    The worker inherits the yielded file descriptor, so a worker that outlives its supervisor for
+    a moment still holds the lock. The next supervisor waits for such a worker, which takes a
+    snapshot and exits.
 
     Args:
         file: The file to lock.
-        directory: What it stands for, for messages.
+        directory: The directory that it protects, for messages.
 
     Raises:
-        JobBusyError: Another supervisor holds it, or the worker of a dead one doesn't end.
+        JobBusyError: Another supervisor holds it, or the worker of a dead one doesn't exit.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -48,7 +48,7 @@ def held(file: Path, directory: Path) -> Iterator[int]:
                 raise JobBusyError(
                     f"{directory}: the worker of a `caffe-batch train` that was killed has not "
                     f"ended within {ORPHAN_WAIT_S:.0f} s",
-                    hint="It takes a snapshot, then goes. Its process id is in job.json.",
+                    hint="It exits after a snapshot. Its process id is in job.json.",
                 )
             time.sleep(0.1)
         os.ftruncate(descriptor, 0)
@@ -61,7 +61,8 @@ def held(file: Path, directory: Path) -> Iterator[int]:
 def holder(file: Path) -> int | None:
     """Process id of the supervisor that holds a lock, or None if none does.
 
-    If that process is gone, its worker still ends. 0 if the process is about to say so.
+    A process that no longer exists has left a worker behind, which is about to exit. 0 while the
+    holder hasn't yet written its id.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -77,7 +78,7 @@ def holder(file: Path) -> int | None:
 
 
 def _locked(descriptor: int) -> bool:
-    """Whether the lock could be had; :func:`holder` has it for an instant."""
+    """Whether the lock was free; tried again, since :func:`holder` takes it for an instant."""
     for _ in range(3):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,12 +90,12 @@ def _locked(descriptor: int) -> bool:
 
 
 def _owner(descriptor: int) -> int:
-    """The supervisor that took the lock, as it wrote itself; 0 while it hasn't yet."""
+    """The process id that the supervisor wrote into the lock; 0 while it hasn't yet."""
     return int(os.pread(descriptor, 32, 0) or b"0")
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process; one that waits for its parent to take note is dead."""
+    """Whether the process exists; a zombie counts as dead."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -20,7 +20,7 @@ those of the updates before it:
     mean. Not all updates have such a line.
 
 ``seconds`` are those spent training, over all attempts. A line may have more keys; they stay.
-Lines are missing where ``train`` was killed and its worker has gone on to a last snapshot; the next
+Lines are missing where ``train`` was killed and its worker continued to a last snapshot; the next
 attempt says so. A line that can't be understood is passed over, and set aside when the run goes on
 (:func:`rewind`).
 """
@@ -241,7 +241,7 @@ def check_metrics_format(path: Path) -> None:
 
 
 class MetricsFollower:
-    """Reads what is added to metrics.jsonl, for programs that look on.
+    """Reads what is added to metrics.jsonl, for programs that watch a run.
 
     Args:
         path: The file; it may be missing so far.
@@ -257,10 +257,10 @@ class MetricsFollower:
         self.broken = 0
 
     def read(self) -> tuple[bool, list[Metrics]]:
-        """Whether the file is another one than before, and its lines since the last call.
+        """Whether the file was replaced, and its lines since the last call.
 
-        A run that goes on from a snapshot replaces the file (:func:`rewind`): what was read
-        before is then void, and the lines are those from the first on.
+        A run that resumes from a snapshot replaces the file (:func:`rewind`): what was read
+        before is then void, and the lines start again with the first.
 
         Raises:
             NewerFormatError: The file is of a newer format.
@@ -284,7 +284,7 @@ class MetricsFollower:
         self._file, self._part, self.broken = None, b"", 0
 
     def _open(self) -> bool:
-        """Open the file that has the name now; whether that is another than before."""
+        """Open the file that has the name now; returns whether it replaced another one."""
         before = self._file and os.fstat(self._file.fileno())
         try:
             if before and os.path.samestat(before, self._path.stat()):
@@ -297,7 +297,7 @@ class MetricsFollower:
 
 
 def last_scores(path: Path) -> tuple[NetTestMetrics, ...]:
-    """Every output of the last test in metrics.jsonl; empty if there was none."""
+    """All outputs of the last test in metrics.jsonl; empty if there was none."""
     scores: dict[tuple[int, int], NetTestMetrics] = {}
     if path.is_file():
         for metrics in read_metrics(path):
@@ -332,7 +332,7 @@ class Kept:
 
         Args:
             begun: Updates done where the run began.
-            done: Those of the snapshot that it goes on from; each snapshot comes after a loss.
+            done: Updates done in the snapshot that it resumes from; every snapshot follows a loss.
         """
         said = []
         if self.damaged:
@@ -355,7 +355,7 @@ def damaged_lines(path: Path) -> Path:
 
 
 def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
-    """Drop what came after a snapshot, since the run goes on from there.
+    """Drop what came after a snapshot, since the run resumes from there.
 
     What stays, stays byte for byte. Lines that can't be understood move to the file
     :func:`damaged_lines`, a last one that was cut short among them.

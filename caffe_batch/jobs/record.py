@@ -45,7 +45,7 @@ class Attempt:
         working_directory: Where relative paths of the net were looked up.
         resumed_from: The solverstate it went on from, or None from update 0.
         first_update: Updates done when it began.
-        last_update: Updates done when it was last heard of.
+        last_update: Updates done when it last reported.
         caffe_version, python_version, device: What the worker said of itself; device is ``CPU``
             or ``GPU 0``. None before it said so.
         choices: What was decided for this run and why, one sentence each.
@@ -54,7 +54,7 @@ class Attempt:
         stage: Which stage of the plan it ran, 1 for the first.
         batch_size, iter_size: The split of the effective batch that it ran.
         predicted_bytes: What the plan says that Caffe asks for; None if it doesn't say.
-        seen_bytes: The most memory that the worker was seen to have (see ``MemoryMeter``).
+        seen_bytes: The most memory that the worker was seen to use (see ``MemoryMeter``).
         free_bytes: What was free on the GPU before it started; None on the CPU.
         engine: What trained.
         more: What else job.json says of it, written by other programs or versions.
@@ -92,14 +92,14 @@ class JobRecord:
 
     Attributes:
         state: Where the job stands. ``running`` without a living process: it was killed.
-        updates: Those to do in all: max_iter of the last stage's solver.
+        updates: Updates to do in all: max_iter of the last stage's solver.
         updates_done: Updates done by the last attempt.
         host: Name of the machine.
         caffe_batch_version: The version that ran it.
         seed: The solver's random_seed, or None if Caffe drew one.
         attempts: Every worker process, first to last.
-        weights: The .caffemodel files that update 0 begins with; none for the fillers' values.
-        initial_state: The solverstate of another run that this one goes on from, or None.
+        weights: The .caffemodel files that the run starts with; none for the fillers' values.
+        initial_state: The solverstate of another run that this one continues, or None.
         more: What else job.json says, written by other programs or versions.
     """
 

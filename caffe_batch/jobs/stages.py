@@ -1,6 +1,6 @@
-"""The solvers of a job, one after another: most jobs have one, a schedule that grows has several.
+"""The solvers of a job, run one after another: one for most jobs, several for a growing schedule.
 
-Caffe's iteration number goes on from stage to stage, and so does every ``update`` here.
+Caffe's iteration number continues from stage to stage, and so does every ``update`` here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from caffe_batch.solver.checks import check_solver
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """One solver of a job, and where its updates lie among those of all.
+    """One solver of a job, and where its updates lie among those of the whole job.
 
     Attributes:
         number: 1 for the first.
         path: Its solver.
-        solver: The same, in current syntax.
+        solver: Its content, in current syntax.
         effective_batch: Samples of each of its updates.
         first_update: Updates done when it begins.
         first_sample: Samples seen when it begins.
@@ -39,22 +39,22 @@ class TrainingStage:
 
     @property
     def last_update(self) -> int:
-        """Updates done when it ends: max_iter counts those of all stages before."""
+        """Updates done when it ends: max_iter includes those of all earlier stages."""
         return self.solver.max_iter
 
     def samples(self, update: int) -> int:
-        """Samples seen by all updates up to one of this stage."""
+        """Samples seen by the first ``update`` updates of the job; the last is of this stage."""
         return self.first_sample + (update - self.first_update) * self.effective_batch
 
     def tests_at(self, update: int) -> bool:
-        """Whether Caffe tests when it goes on from there (solver.cpp, Step and Solve)."""
+        """Whether Caffe tests when it resumes after so many updates (solver.cpp: Step, Solve)."""
         every = self.solver.test_interval
         return every > 0 and update % every == 0
 
     def tests_before(self, update: int) -> int:
-        """Tests of this stage before the one, if any, that follows ``update`` updates.
+        """How many tests this stage has run before any that follows ``update`` updates.
 
-        The one that ends a stage isn't counted here (see :func:`past_tests`).
+        The test at the end of a stage isn't counted here (see :func:`past_tests`).
         """
         every, end = self.solver.test_interval, min(update, self.last_update)
         if every <= 0 or end <= self.first_update:
@@ -65,10 +65,10 @@ class TrainingStage:
 
 
 def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
-    """The stages of a job, checked for what training counts on.
+    """The stages of a job, checked for what training relies on.
 
     Raises:
-        InputError: A solver that can't train, or that the next one can't go on from.
+        InputError: A solver can't train, or the next one couldn't continue from it.
     """
     stages: list[TrainingStage] = []
     for number, facts in enumerate(plan.stages, start=1):
@@ -96,9 +96,9 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
 
 
 def past_tests(stages: Sequence[TrainingStage], update: int) -> tuple[int, ...]:
-    """Tests of each stage before the one, if any, that follows ``update`` updates.
+    """How many tests each stage has run before any that follows ``update`` updates.
 
-    Where a stage ends with a test and the next begins with the same, only that one counts.
+    Where one stage ends with a test that the next begins with, only the latter counts.
     """
     done = [stage.tests_before(update) for stage in stages]
     for number, (stage, after) in enumerate(pairwise(stages)):
@@ -109,5 +109,5 @@ def past_tests(stages: Sequence[TrainingStage], update: int) -> tuple[int, ...]:
 
 
 def stage_at(stages: Sequence[TrainingStage], done: int) -> TrainingStage:
-    """The stage that goes on after ``done`` updates; at the very end, the last one."""
+    """The stage that the next update belongs to; the last stage once all are done."""
     return next((stage for stage in stages if done < stage.last_update), stages[-1])
