@@ -28,7 +28,7 @@ def log(text: str) -> None:
     sys.stderr.write(f"I1124 11:40:33.123456  4242 solver.cpp:239] {text}\n")
 
 
-send("started", caffe_version="1.0.0", python_version="3.9.2", device="CPU", choices=[])
+send("started", engine_version="1.0.0", python_version="3.9.2", device="CPU", choices=[])
 send("built", update=0)
 records = []
 started = time.monotonic()

@@ -32,7 +32,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from caffe_batch import runtimes
-from caffe_batch.engines.caffe.snapshots import CORRUPT, Snapshot, list_snapshots
+from caffe_batch.engines.caffe.snapshots import CORRUPT, list_snapshots
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.schema import caffe_pb2

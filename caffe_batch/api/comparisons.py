@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from caffe_batch import engines
 from caffe_batch.api.arguments import several, whole
 from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.api.ways import begun, find, strategies_request
 from caffe_batch.errors import Call, InputError, Option
 from caffe_batch.experiments import standings
-from caffe_batch.experiments.compare import Settings, Training, Watcher, check_tests
+from caffe_batch.experiments.compare import CompareOptions, Training, Watcher, check_tests
 from caffe_batch.experiments.compare import compare as run
 from caffe_batch.experiments.standings import SeedRun
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.training import Options, Progress
 
 
@@ -94,17 +96,15 @@ def compare(
         KeyboardInterrupt: It was asked to stop; every training has taken a snapshot.
     """
     number = whole("gpu", gpu, least=0)
-    settings = Settings(
+    compare_options = CompareOptions(
         names=several(strategy),
         seeds=tuple(range(1, (whole("seeds", seeds) or 1) + 1)),
         jobs=whole("jobs", jobs) or 1,
-        options=Options(
-            device=device_of(cpu=cpu, gpu=number),
-            gpu=number,
-            threads=whole("threads", threads) or 1,
+        training=Options(
+            device=device_of(cpu=cpu, gpu=number), threads=whole("threads", threads) or 1
         ),
     )
-    found = find_runtime(runtime)
+    found = find_runtime(runtime, options.get("engine") or _engine_of(Path(target)))
     notes: tuple[str, ...] = ()
     if Path(target).is_dir():
         for name in options if out is None else ["out", *options]:
@@ -117,10 +117,16 @@ def compare(
         directory = Path(target)
     else:
         directory, notes = _written(target, out, gpu, options)
-    compared = run(directory, found, settings, observer or _Unwatched())
+    compared = run(directory, found, compare_options, observer or _Unwatched())
     facts = {field.name: getattr(compared, field.name) for field in fields(compared)}
     picture = directory / "compare.png"
     return Comparison(**facts, directory=directory, notes=(*notes, *_draw(compared, picture)))
+
+
+def _engine_of(directory: Path) -> str:
+    """Name of the engine that the jobs of a directory are planned for."""
+    plans = sorted(directory.glob("*/plan.json"))
+    return PlanFile.read(plans[0]).engine if plans else engines.DEFAULT
 
 
 def _written(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe_batch import training
+from caffe_batch import engines, training
 from caffe_batch.api.arguments import Files, files, whole
 from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
@@ -187,7 +187,7 @@ class Job:
             keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
             on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
         )  # fmt: skip
-        found = find_runtime(runtime)
+        found = find_runtime(runtime, self.plan.engine)
         observers = [observer] if callable(observer) else list(observer)
         with ExitStack() as open_now:
             if tensorboard:
@@ -252,8 +252,10 @@ class Job:
                 hint=[self._call("train", "train()"), " goes on from its newest snapshot."],
             )
         if status.state is RunState.FAILED:
-            why = f"{attempt.ending}: {attempt.detail}" if attempt else "it did not begin"
-            raise TrainingError(f"Caffe stopped at update {update} of {updates}: {why}")
+            ending = attempt.ending if attempt else None
+            why = f"{ending.value}: {attempt.detail}" if attempt and ending else "it did not begin"
+            title = engines.find(self.plan.engine).title
+            raise TrainingError(f"{title} stopped at update {update} of {updates}: {why}")
 
     def stop(
         self, *, timeout: float = 300.0, observer: Callable[[str], None] | None = None
@@ -385,8 +387,7 @@ def train_options(
         InputError: They contradict each other, or one has no such value.
     """
     return training.Options(
-        device=device_of(cpu=cpu, gpu=gpu),
-        gpu=whole("gpu", gpu, least=0),
+        device=device_of(cpu=cpu, gpu=whole("gpu", gpu, least=0)),
         threads=whole("threads", threads) or 1,
         restart=restart,
         noise_scale=noise_scale,

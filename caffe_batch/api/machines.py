@@ -1,31 +1,36 @@
-"""What to run on: a Python with caffe, and a device of this machine."""
+"""What to run on: a Python with the engine, and a device of this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_batch import runtimes
+from caffe_batch import engines, runtimes
+from caffe_batch.device import Device
 from caffe_batch.errors import InputError, Option
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training import Device
 
-#: A Python with caffe: its path or name, a container image, one that was found; None to look.
+#: A Python with the engine: its path or name, a container image, one that was found; None to look.
 RuntimeName = str | Path | Runtime | None
 
 
-def find_runtime(runtime: RuntimeName) -> Runtime:
-    """The Python with caffe to run on.
+def find_runtime(runtime: RuntimeName, engine: str = engines.DEFAULT) -> Runtime:
+    """The Python to run on.
+
+    Args:
+        runtime: Which one.
+        engine: Name of the engine that it is to run.
 
     Raises:
-        RuntimeMissingError: There is none, or it can't import caffe.
+        InputError: There is no such engine.
+        RuntimeMissingError: There is no such Python, or it can't import the engine.
     """
     if runtime is None or isinstance(runtime, (str, Path)):
-        return runtimes.find(None if runtime is None else str(runtime))
+        return runtimes.find(None if runtime is None else str(runtime), engines.find(engine))
     return runtime
 
 
-def device_of(*, cpu: bool, gpu: int | None) -> Device:
-    """Where to run.
+def device_of(*, cpu: bool, gpu: int | None) -> Device | None:
+    """Where to run; None leaves it to the engine.
 
     Raises:
         InputError: Both a GPU and the CPU are asked for.
@@ -34,4 +39,4 @@ def device_of(*, cpu: bool, gpu: int | None) -> Device:
         raise InputError(
             [Option("cpu"), " and ", Option("gpu"), " exclude each other"], hint="Give one of them."
         )
-    return Device.CPU if cpu else Device.AUTO if gpu is None else Device.GPU
+    return Device.CPU if cpu else None if gpu is None else Device(gpu)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from caffe_batch import engines
 from caffe_batch.api.arguments import Files, Shapes, whole
 from caffe_batch.api.arguments import files as paths
 from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError, Option
-from caffe_batch.experiments.noise import Measurement, Settings, measure_noise
-from caffe_batch.memory import CaffeMemory
+from caffe_batch.experiments.noise import Measurement, NoiseOptions, measure_noise
 from caffe_batch.planning.noise import Advice, advise
 
 
@@ -61,6 +61,7 @@ def noise(
     effective_batch: int | None = None,
     groups: int = 10,
     passes: int = 10,
+    engine: str = engines.DEFAULT,
     runtime: RuntimeName = None,
     cpu: bool = False,
     gpu: int | None = None,
@@ -88,6 +89,7 @@ def noise(
         effective_batch: Samples per update to give advice on; the files' own if None.
         groups: Groups of micro-batches, at least 5; more of them narrow the interval.
         passes: Micro-batches of a group, at least 2; more of them help where the noise is large.
+        engine: What computes the gradients.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
         cpu: Run on the CPU even if there is a GPU.
         gpu: Run on this GPU, in CUDA's numbers; None for the solver's device_id.
@@ -99,20 +101,21 @@ def noise(
         TrainingError: Caffe failed.
         RuntimeMissingError: There is no such Python with caffe.
     """
-    settings = Settings(
+    options = NoiseOptions(
         batch_size=whole("batch_size", batch_size),
         groups=whole("groups", groups, least=5) or 10,
         passes=whole("passes", passes, least=2) or 10,
         weights=paths(weights),
-        device=device_of(cpu=cpu, gpu=gpu),
-        gpu=whole("gpu", gpu, least=0),
+        device=device_of(cpu=cpu, gpu=whole("gpu", gpu, least=0)),
         threads=whole("threads", threads) or 1,
     )
     asked = whole("effective_batch", effective_batch)
     files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
     recipe = files.recipe
     with noted(recipe.notes):
-        model = CaffeMemory(recipe, files.sources, "cpu", allow_unknown)
+        model = engines.find(engine).memory_model(
+            recipe, files.sources, "cpu", allow_unknown=allow_unknown
+        )
         own_batch = model.batch_size * recipe.solver.iter_size
         if asked is None and own_batch < 1:
             raise InputError(
@@ -123,6 +126,6 @@ def noise(
                     Option("batch_size"), ".",
                 ],
             )  # fmt: skip
-        found = measure_noise(model, find_runtime(runtime), settings, observer)
+        found = measure_noise(model, find_runtime(runtime, engine), options, observer)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return Noise(**facts, effective_batch=asked or own_batch, file_notes=recipe.notes)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from caffe_batch import engines
 from caffe_batch.api.arguments import Shapes, choice, several, whole
 from caffe_batch.api.machines import RuntimeName, find_runtime
 from caffe_batch.api.recipes import RecipeFiles, noted
@@ -15,8 +16,6 @@ from caffe_batch.experiments.comparison import Judgement, judge
 from caffe_batch.experiments.verify import ITER_SIZE
 from caffe_batch.experiments.verify import verify as measure
 from caffe_batch.jobs.job_files import with_solver
-from caffe_batch.memory import CaffeMemory
-from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
 
 
@@ -67,6 +66,7 @@ def verify(
     batch_size: int | None = None,
     iter_size: int = ITER_SIZE,
     no_compensate: str | Iterable[str] = (),
+    engine: str = engines.DEFAULT,
     runtime: RuntimeName = None,
 ) -> Verification:
     """Measures on real Caffe whether accumulation is the same training.
@@ -89,6 +89,7 @@ def verify(
             the memory allow.
         iter_size: Micro-batches of an update, at least 2.
         no_compensate: Effects of accumulation to change nothing for, as :func:`plan` takes them.
+        engine: What trains.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
 
     Raises:
@@ -104,13 +105,15 @@ def verify(
     notes = files.recipe.notes
     with noted(notes):
         recipe, _ = with_solver(files.recipe, files.sources, allow_unknown=allow_unknown)
-        model = CaffeMemory(recipe, files.sources, "cpu", allow_unknown)
+        trainer = engines.find(engine)
+        model = trainer.memory_model(recipe, files.sources, "cpu", allow_unknown=allow_unknown)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
             # The whole batch, one pass, is what the recipe means: nothing is refused there.
             kept = refused if passes > 1 else frozenset()
-            return audit(model, batch_size=size, iter_size=passes, refused=kept)
+            return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
-        found = measure(model, find_runtime(runtime), audited, batch_size=size, iter_size=passes)
+        python = find_runtime(runtime, engine)
+        found = measure(model, python, audited, batch_size=size, iter_size=passes)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return Verification(**facts, file_notes=notes)

@@ -8,6 +8,7 @@ import click
 
 from caffe_batch.cli.options import (
     console,
+    engine_option,
     json_option,
     net_argument,
     net_options,
@@ -51,6 +52,7 @@ from caffe_batch.cli.options import (
     show_default=True,
     help="Micro-batches of a group; more of them help where the noise is large.",
 )
+@engine_option
 @click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
 @click.option("--cpu", is_flag=True, help="Run on the CPU even if there is a GPU.")
 @click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Run on this GPU.")

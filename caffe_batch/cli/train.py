@@ -74,7 +74,7 @@ def train(
         _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only looks on")
         look_on(job, quiet=quiet)
         return
-    found = api.find_runtime(runtime)
+    found = api.find_runtime(runtime, job.plan.engine if job.is_planned else given["engine"])
     if job.is_planned:
         allowed = {param.name or "" for param in ctx.command.params} - {*given, "out"}
         hint = "Plan again with `caffe-batch plan ... --out DIR`, or leave the option out."

@@ -8,6 +8,7 @@ import click
 
 from caffe_batch.cli.options import (
     console,
+    engine_option,
     json_option,
     net_argument,
     net_options,
@@ -37,6 +38,7 @@ from caffe_batch.cli.options import (
     help="Micro-batches of an update.",
 )
 @no_compensate_option
+@engine_option
 @click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
 @json_option
 def verify(net: str, as_json: bool, **options: Any) -> None:

@@ -3,23 +3,110 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
+from caffe_batch.engines.events import LogEvent, WorkerEvent
+from caffe_batch.engines.snapshots import SnapshotFiles
+from caffe_batch.engines.work import (
+    DataStart,
+    NoiseRequest,
+    TrainingRequest,
+    VerificationRequest,
+    Work,
+)
+from caffe_batch.jobs.ending import Ending, EndReason
+from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources
+from caffe_batch.planning.audit.findings import Cause, Finding
+
+#: What to try next, by the reason of an ending, whatever trains.
+HINTS: Mapping[EndReason, str] = {
+    EndReason.GPU_MEMORY: "Plan again with a smaller --gpu-memory or a larger --reserve, or "
+    "close what else uses the GPU.",
+    EndReason.HOST_MEMORY: "Close other programs, or plan again with a smaller --gpu-memory.",
+    EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
+    "run it again; it goes on from the newest snapshot.",
+    EndReason.DIVERGED: "Lower base_lr in solver.prototxt, then run it again: it goes on from the "
+    "last good snapshot. --on-divergence rollback:0.5 does that by itself.",
+    EndReason.STALLED: "Run it again: it goes on from the newest snapshot. --stall-timeout says "
+    "how long it may be silent.",
+    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it goes on from the newest "
+    "snapshot that is whole.",
+    EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
+    "directory where `plan` ran.",
+}
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What a runtime says about itself (:func:`caffe_batch.runtimes.inspect`).
+
+    Attributes:
+        caffe_version: As ``caffe.__version__`` has it, for example ``1.0.0``.
+        caffe_path: The package's ``__init__.py``, as that Python sees it.
+        python_version, numpy_version: For example ``3.9.2`` and ``1.19.5``.
+        gpu: Whether this build has GPU code.
+        gpu_problem: What the first use of a GPU said; None if it works or the build has no GPU
+            code.
+        nccl: Whether this build can train on several GPUs.
+        layer_types: The layer types that it can run, sorted.
+        import_s: Seconds that importing the engine took.
+    """
+
+    caffe_version: str
+    caffe_path: str
+    python_version: str
+    numpy_version: str
+    gpu: bool
+    gpu_problem: str | None
+    nccl: bool
+    layer_types: tuple[str, ...]
+    import_s: float
+
+
+class LogReader(Protocol):
+    """Reads what is added to an engine's log while a worker runs."""
+
+    @property
+    def tail(self) -> Sequence[str]:
+        """The last lines, oldest first: enough to hold the cause above a stack trace."""
+
+    def read(self) -> Iterator[LogEvent]:
+        """The events of the lines that were completed since the last call."""
+
+    def close(self) -> None:
+        """Close the files."""
 
 
 class Engine(ABC):
-    """What trains.
+    """What trains. An instance has no state: it may be shared by all threads.
 
     Attributes:
         name: As plan.json and ``--engine`` spell it.
         title: As sentences for people call it.
+        module: What a runtime's Python must be able to import.
+        python: The oldest Python that its workers run on, for people.
+        installable: Whether ``caffe-batch runtime install`` installs a runtime for it.
+        probe: The script that says what a runtime is (see :meth:`runtime_info`).
+        snapshots: Its snapshots: which there are, which are whole, which to keep.
+        hints: What to try after an ending, by its reason.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    module: ClassVar[str]
+    python: ClassVar[str]
+    installable: ClassVar[bool]
+    probe: ClassVar[Path]
+    snapshots: ClassVar[SnapshotFiles]
+    hints: ClassVar[Mapping[EndReason, str]] = HINTS
+
+    # Before a training
 
     @abstractmethod
     def memory_model(
@@ -33,7 +120,7 @@ class Engine(ABC):
         gpus: int = 1,
         half: bool = False,
     ) -> MemoryModel:
-        """The model that predicts the memory of a training with this engine.
+        """The model that predicts the memory of a training.
 
         Args:
             recipe: The solver and its nets.
@@ -47,3 +134,83 @@ class Engine(ABC):
         Raises:
             InputError: No such training exists.
         """
+
+    @abstractmethod
+    def audit(
+        self,
+        model: MemoryModel,
+        *,
+        batch_size: int,
+        iter_size: int,
+        refused: Collection[Cause] = (),
+    ) -> Sequence[Finding]:
+        """What makes a training with accumulation another one than that with the whole batch.
+
+        Args:
+            model: The recipe.
+            batch_size: Samples of a micro-batch.
+            iter_size: Micro-batches of an update.
+            refused: Causes that nothing is to be changed for.
+        """
+
+    @abstractmethod
+    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
+        """What a runtime is, from the JSON object that :attr:`probe` has printed.
+
+        Returns:
+            None where its Python is too old to run the engine; ``facts`` has its version.
+        """
+
+    @abstractmethod
+    def layer_types(self, info: RuntimeInfo) -> frozenset[str]:
+        """The layer types that it can run in a runtime."""
+
+    # Starting a worker
+
+    @abstractmethod
+    def training(self, request: TrainingRequest) -> Work:
+        """A worker that trains. Files that it needs are written into the job directory."""
+
+    @abstractmethod
+    def noise(self, request: NoiseRequest) -> Work:
+        """A worker that measures gradients, an event for each group."""
+
+    @abstractmethod
+    def verification(self, request: VerificationRequest) -> Work:
+        """A worker that compares several ways to train."""
+
+    @abstractmethod
+    def data_start(
+        self, stages: Sequence[TrainingStage], update: int, sources: Sources
+    ) -> DataStart:
+        """Where the data of a job goes on.
+
+        Args:
+            stages: The stages of the job.
+            update: Updates done in the snapshot that it goes on from.
+            sources: Where relative paths of the nets start.
+
+        Raises:
+            InputError: A net of the job can't be read.
+        """
+
+    # While it runs, and afterwards
+
+    @abstractmethod
+    def open_log(self, log: Path) -> LogReader:
+        """Follow a log from its end on; it need not exist yet."""
+
+    @abstractmethod
+    def classify(self, status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
+        """The reason why a worker has ended.
+
+        Args:
+            status: Exit status as :mod:`subprocess` has it. A shell in between turns signal n into
+                128 + n; that is understood as well.
+            last_word: The last event that the worker sent, or None.
+            log: The last lines of its log, oldest first.
+        """
+
+    @abstractmethod
+    def last_lines(self, log: Sequence[str]) -> list[str]:
+        """The last lines of a log that tell a person something, oldest first."""

@@ -37,20 +37,20 @@ from caffe_batch.training.supervisor import train
 
 
 @dataclass(frozen=True)
-class Settings:
+class CompareOptions:
     """How to compare.
 
     Attributes:
         names: The ways to train; all that are possible if empty.
         seeds: random_seed of each training of a way.
         jobs: Trainings at once; on a GPU each takes the memory of one.
-        options: How each is trained.
+        training: How each is trained.
     """
 
     names: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     jobs: int = 1
-    options: Options = field(default_factory=Options)
+    training: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class Watcher(Protocol):
         """A training is over, or was before."""
 
 
-def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watcher) -> Comparison:
+def compare(
+    directory: Path, runtime: Runtime, options: CompareOptions, watcher: Watcher
+) -> Comparison:
     """Train the ways of a directory that ``strategies`` has written, and compare them.
 
     The comparison is written to its compare.json as well.
@@ -83,7 +85,7 @@ def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watc
     Args:
         directory: Holds strategies.json.
         runtime: The Python with caffe to train on.
-        settings: How to compare.
+        options: How to compare.
         watcher: Told of the progress.
 
     Raises:
@@ -92,21 +94,21 @@ def compare(directory: Path, runtime: Runtime, settings: Settings, watcher: Watc
         KeyboardInterrupt: It was asked to stop; everything has stopped.
     """
     strategies, before = read_strategies(directory), read_comparison(directory)
-    ways = _chosen(strategies.ways, settings.names)
+    ways = _chosen(strategies.ways, options.names)
     first = JobDirectory(directory / ways[0].name)
     check_tests(read_solver(first.solver, allow_unknown_fields=True))
     trainings = [
         Training(way.name, seed, _job(directory, way.name, seed))
-        for seed in settings.seeds  # every way with one seed, before any with the next
+        for seed in options.seeds  # every way with one seed, before any with the next
         for way in ways
     ]
-    runs = _run_all(directory, trainings, runtime, settings, watcher)
+    runs = _run_all(directory, trainings, runtime, options, watcher)
     names = (output_names(read_tests(training.job)) for training in trainings)
     score, loss = next((each for each in names if any(each)), (None, None))
     standings = tuple(
-        Standing(way, tuple(runs[way.name, seed] for seed in settings.seeds)) for way in ways
+        Standing(way, tuple(runs[way.name, seed] for seed in options.seeds)) for way in ways
     )
-    found = Comparison(score, loss, settings.seeds, settings.jobs, strategies.recipe, standings)
+    found = Comparison(score, loss, options.seeds, options.jobs, strategies.recipe, standings)
     write_comparison(directory, before, found.json())
     return found
 
@@ -181,7 +183,7 @@ def _run_all(
     directory: Path,
     trainings: Sequence[Training],
     runtime: Runtime,
-    settings: Settings,
+    options: CompareOptions,
     watcher: Watcher,
 ) -> dict[tuple[str, int], SeedRun]:
     """Every training, by way and seed."""
@@ -198,7 +200,7 @@ def _run_all(
             watcher.progress(training, progress)
 
         try:
-            outcome = train(training.job, runtime, settings.options, observe, relay=relay)
+            outcome = train(training.job, runtime, options.training, observe, relay=relay)
         except TrainingError as error:
             failure = str(error.message.splitlines()[0])
         else:
@@ -208,7 +210,7 @@ def _run_all(
         watcher.ended(training, done)
         return done
 
-    with forwarded_signals(relays), ThreadPoolExecutor(settings.jobs) as pool:
+    with forwarded_signals(relays), ThreadPoolExecutor(options.jobs) as pool:
         try:
             waiting = {pool.submit(run, training): training for training in trainings}
             for future in as_completed(waiting):

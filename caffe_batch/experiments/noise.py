@@ -8,28 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from caffe_batch.engines.caffe import INSIDE
-from caffe_batch.engines.caffe.ending import HINTS, last_lines
-from caffe_batch.engines.caffe.events import GradientNorms, Started
+from caffe_batch import engines
+from caffe_batch.device import Device
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.events import GradientNorms, LogEvent, Started, WorkerEvent
+from caffe_batch.engines.work import NoiseRequest
 from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.files import write_text
-from caffe_batch.jobs.ending import Ending, EndReason
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import edited_net, working_directory
-from caffe_batch.memory import CaffeMemory
+from caffe_batch.memory import MemoryModel
 from caffe_batch.net.graph import rule_of
 from caffe_batch.net.records import count_records
 from caffe_batch.planning.edits.changes import batch_changes
 from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
 from caffe_batch.planning.planner import check_has_loss
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training import Device
-from caffe_batch.training.process import THREAD_VARIABLES, WorkerProcess
-
-#: Runs under the runtime's Python.
-WORKER = INSIDE / "noise_worker.py"
-
-#: How often Caffe's log is read, in seconds.
-_TICK_S = 0.2
 
 #: What to know of a noise scale without trained weights.
 AT_FILLERS = (
@@ -41,7 +36,7 @@ AT_FILLERS = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class NoiseOptions:
     """How to measure.
 
     Ten groups of ten micro-batches: many passes a group separate the gradient from its noise best,
@@ -52,15 +47,14 @@ class Settings:
         groups: Groups of micro-batches; their spread gives the interval.
         passes: Micro-batches of a group; at least 2.
         weights: .caffemodel files, loaded one after the other; none leaves the fillers' values.
-        device, gpu, threads: As in :class:`caffe_batch.training.Options`.
+        device, threads: As in :class:`caffe_batch.training.Options`.
     """
 
     batch_size: int | None = None
     groups: int = 10
     passes: int = 10
     weights: tuple[Path, ...] = ()
-    device: Device = Device.AUTO
-    gpu: int | None = None
+    device: Device | None = None
     threads: int = 1
 
 
@@ -71,15 +65,15 @@ class Measurement:
     Attributes:
         noise: The estimate.
         batch_size: Samples of a micro-batch.
-        settings: What was asked for.
-        device: ``CPU`` or ``GPU 0``.
+        options: What was asked for.
+        device: Where it was measured.
         notes: What a person should know of it.
     """
 
     noise: NoiseScale
     batch_size: int
-    settings: Settings
-    device: str
+    options: NoiseOptions
+    device: Device
     notes: tuple[str, ...]
 
     def json(self) -> dict[str, Any]:
@@ -87,61 +81,67 @@ class Measurement:
         return {
             **self.noise.json(),
             "batch_size": self.batch_size,
-            "passes": self.settings.passes,
-            "groups": self.settings.groups,
-            "weights": [str(path) for path in self.settings.weights],
-            "device": self.device,
+            "passes": self.options.passes,
+            "groups": self.options.groups,
+            "weights": [str(path) for path in self.options.weights],
+            "device": str(self.device),
             "notes": list(self.notes),
         }
 
 
 def measure_noise(
-    model: CaffeMemory,
+    model: MemoryModel,
     runtime: Runtime,
-    settings: Settings | None = None,
+    options: NoiseOptions | None = None,
     observer: Callable[[int], None] = lambda group: None,
 ) -> Measurement:
     """Measure the noise scale on a recipe's own TRAIN data; nothing is trained or written.
 
     Args:
         model: The recipe, and where its data is.
-        runtime: The Python with caffe to run on.
-        settings: How to measure.
+        runtime: The Python to run on.
+        options: How to measure.
         observer: Called with the number of each group that is done.
 
     Raises:
-        InputError: The recipe, the weights or the settings are no base for a measurement.
-        TrainingError: Caffe ended while it measured.
+        InputError: The recipe, the weights or the options are no base for a measurement.
+        TrainingError: The worker ended while it measured.
     """
-    settings = settings or Settings()
+    options = options or NoiseOptions()
     check_has_loss(model)
     _check_reads_data(model)
-    for path in settings.weights:
+    for path in options.weights:
         if not path.is_file():
             raise InputError(f"weights {path}: no such file", hint="Give a .caffemodel of the net.")
-    size = settings.batch_size or model.batch_size
+    size = options.batch_size or model.batch_size
     changes = batch_changes(model.recipe, model.train_layers, size)
-    with TemporaryDirectory(prefix="caffe-batch-") as folder:
-        net, log = Path(folder, "net.prototxt"), Path(folder, "caffe.log")
+    engine = engines.find(model.engine)
+    measured = _Measured(size, observer)
+    with TemporaryDirectory(prefix="caffe-batch-") as name:
+        folder = Path(name).resolve()
+        net = folder / "net.prototxt"
         write_text(net, edited_net(model.recipe.train, changes))
-        worker = WorkerProcess(
+        end = run_worker(
             runtime,
-            _worker_settings(model, settings, net),
-            log=log,
-            working_directory=working_directory(model.recipe, model.sources).resolve(),
-            environment=dict.fromkeys(THREAD_VARIABLES, str(settings.threads)),
-            script=WORKER,
+            engine,
+            engine.noise(_request(model, options, net)),
+            folder,
+            working_directory(model.recipe, model.sources).resolve(),
+            nets=[net],
+            weights=options.weights,
+            observer=measured.note,
         )
-        try:
-            started, observations = _follow(worker, size, settings, observer)
-        finally:
-            worker.end()
-    notes = started.choices if settings.weights else (AT_FILLERS,)
-    notes += _repetition(model, settings.groups * settings.passes * size)
-    return Measurement(estimate_noise_scale(observations), size, settings, started.device, notes)
+    started = measured.started
+    if started is None or end.ending.reason is not EndReason.FINISHED:
+        raise _failure(end, engine, options, built=started is not None)
+    notes = started.choices if options.weights else (AT_FILLERS,)
+    notes += _repetition(model, options.groups * options.passes * size)
+    return Measurement(
+        estimate_noise_scale(measured.observations), size, options, started.device, notes
+    )
 
 
-def _repetition(model: CaffeMemory, samples: int) -> tuple[str, ...]:
+def _repetition(model: MemoryModel, samples: int) -> tuple[str, ...]:
     """A note, if the data isn't enough to measure every sample once."""
     records = count_records(model.recipe.train, model.sources)
     if records is None or samples <= records:
@@ -152,7 +152,7 @@ def _repetition(model: CaffeMemory, samples: int) -> tuple[str, ...]:
     )
 
 
-def _check_reads_data(model: CaffeMemory) -> None:
+def _check_reads_data(model: MemoryModel) -> None:
     for layer in model.train_layers:
         if rule_of(layer).fed_by_program:
             raise InputError(
@@ -162,61 +162,60 @@ def _check_reads_data(model: CaffeMemory) -> None:
             )
 
 
-def _worker_settings(model: CaffeMemory, settings: Settings, net: Path) -> dict[str, Any]:
-    solver, train = model.recipe.solver, model.recipe.train
-    cpu_mode = solver.HasField("solver_mode") and solver.solver_mode == solver.CPU
-    device = Device.CPU if settings.device is Device.AUTO and cpu_mode else settings.device
-    return {
-        "net": str(net),
-        "level": train.state.level,
-        "stages": list(train.state.stage),
-        "weights": [str(path.resolve()) for path in settings.weights],
-        "frozen": train.frozen_parameters(),
-        "seed": solver.random_seed,
-        "device": device.value,
-        "gpu": solver.device_id if settings.gpu is None else settings.gpu,
-        "groups": settings.groups,
-        "passes": settings.passes,
-    }
+def _request(model: MemoryModel, options: NoiseOptions, net: Path) -> NoiseRequest:
+    train = model.recipe.train
+    return NoiseRequest(
+        net=net,
+        state=train.state,
+        solver=model.recipe.solver,
+        device=options.device,
+        threads=options.threads,
+        weights=options.weights,
+        frozen=train.frozen_parameters(),
+        groups=options.groups,
+        passes=options.passes,
+    )
 
 
-def _follow(
-    worker: WorkerProcess, batch_size: int, settings: Settings, observer: Callable[[int], None]
-) -> tuple[Started, list[Observation]]:
-    """What the worker said of itself, and what it measured."""
-    started: Started | None = None
-    observations: list[Observation] = []
-    running = True
-    while running:
-        running = worker.running()  # asked first, so that its last words are still heard
-        for event in worker.listen(_TICK_S if running else 0):
-            if isinstance(event, Started):
-                started = event
-            elif isinstance(event, GradientNorms):
-                norms = (event.micro_norm_squared, event.mean_norm_squared)
-                observations.append(Observation(batch_size, event.passes, *norms))
-                observer(event.update)
-    ending = worker.ending()
-    if started is None or ending.reason is not EndReason.FINISHED:
-        raise _failure(ending, worker, settings, built=started is not None)
-    return started, observations
+class _Measured:
+    """What the worker says of itself, and what it measures.
+
+    Args:
+        batch_size: Samples of a micro-batch.
+        observer: Called with the number of each group that is done.
+    """
+
+    def __init__(self, batch_size: int, observer: Callable[[int], None]) -> None:
+        self._batch_size, self._observer = batch_size, observer
+        self.started: Started | None = None
+        self.observations: list[Observation] = []
+
+    def note(self, event: WorkerEvent | LogEvent) -> None:
+        if isinstance(event, Started):
+            self.started = event
+        elif isinstance(event, GradientNorms):
+            norms = (event.micro_norm_squared, event.mean_norm_squared)
+            self.observations.append(Observation(self._batch_size, event.passes, *norms))
+            self._observer(event.update)
 
 
 def _failure(
-    ending: Ending, worker: WorkerProcess, settings: Settings, *, built: bool
+    end: WorkerEnd, engine: Engine, options: NoiseOptions, *, built: bool
 ) -> InputError | TrainingError:
-    """What is wrong: the files, if Caffe's own check refused them, or the run."""
+    """What is wrong: the files, if the engine's own check refused them, or the run."""
+    ending, title = end.ending, engine.title
     if ending.reason is EndReason.REFUSED:
-        on_gpu = settings.device is Device.GPU
+        on_gpu = options.device is not None and not options.device.is_cpu
         hint = "--cpu measures on the CPU." if on_gpu else "Give the weights of this net."
         return InputError(ending.detail, hint=hint)
-    lines = "".join(f"\n  {line}" for line in last_lines(worker.log_tail))
-    log = f"The last lines of Caffe's log:{lines}"
+    lines = "".join(f"\n  {line}" for line in end.log)
+    log = f"The last lines of {title}'s log:{lines}"
     if ending.reason is EndReason.CHECK_FAILED and not built:
         return InputError(
-            f"Caffe can't build the net, open its data or load its weights: {ending.detail}\n{log}"
+            f"{title} can't build the net, open its data or load its weights: {ending.detail}\n"
+            f"{log}"
         )
     return TrainingError(
-        f"Caffe stopped while it measured: {ending.reason.value}: {ending.detail}\n{log}",
-        hint=HINTS.get(ending.reason),
+        f"{title} stopped while it measured: {ending.reason.value}: {ending.detail}\n{log}",
+        hint=engine.hints.get(ending.reason),
     )

@@ -17,7 +17,7 @@ from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.made_data import Feed, numbers_for
 from caffe_batch.layers.base import Rule
-from caffe_batch.memory import CaffeMemory
+from caffe_batch.memory import MemoryModel
 from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.graph import Net, rule_of
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS
@@ -44,7 +44,7 @@ class Variant:
         batch_size, iter_size: The split.
     """
 
-    model: CaffeMemory
+    model: MemoryModel
     batch_size: int
     iter_size: int
 
@@ -74,7 +74,7 @@ class DataUse:
 
 
 def make_variant(
-    model: CaffeMemory, batch_size: int, iter_size: int, changes: Iterable[Change]
+    model: MemoryModel, batch_size: int, iter_size: int, changes: Iterable[Change]
 ) -> Variant:
     """The recipe at a split, with some more changes.
 
@@ -91,12 +91,10 @@ def make_variant(
         *changes,
     )
     edited = replace(applied(recipe, every), tests=())
-    return Variant(
-        CaffeMemory(edited, model.sources, "cpu", model.allow_unknown), batch_size, iter_size
-    )
+    return Variant(model.with_recipe(edited), batch_size, iter_size)
 
 
-def data_use(model: CaffeMemory, directory: Path) -> dict[int, DataUse]:
+def data_use(model: MemoryModel, directory: Path) -> dict[int, DataUse]:
     """Where the samples come from, by the index of each layer that makes them.
 
     Args:

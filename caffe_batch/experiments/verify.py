@@ -4,24 +4,22 @@ Each variant starts from the same weights and sees the same samples. Compared ar
 the first update (clipped, divided by iter_size, before momentum, weight decay and learning rate),
 the loss of that update, the weights after three updates of the recipe's own solver, and the
 smoothed loss then. Two more runs are the control: the whole batch again, its gradients disturbed by
-the error that is tolerated of them (comparison.py says what for). The calculation runs in
-verify_worker.py, on the CPU.
+the error that is tolerated of them (comparison.py says what for). An engine's worker calculates it,
+on the CPU.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from caffe_batch.engines.caffe import INSIDE
-from caffe_batch.engines.caffe.ending import classify, last_lines
+from caffe_batch import engines
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.work import VariantRun, VerificationRequest
 from caffe_batch.errors import DoesNotFitError, NetError, ShapeError, TrainingError
 from caffe_batch.experiments.comparison import (
     FLOOR,
@@ -42,10 +40,11 @@ from caffe_batch.experiments.variants import (
     make_variant,
     write_variant,
 )
+from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
-from caffe_batch.memory import CaffeMemory
+from caffe_batch.memory import MemoryModel
 from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.planning.planner import check_has_loss
@@ -53,10 +52,6 @@ from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
-from caffe_batch.training.process import THREAD_VARIABLES
-
-#: Runs under the runtime's Python.
-WORKER = INSIDE / "verify_worker.py"
 
 #: Passes of an update: no power of two, so that a factor k can't hide in a float's exponent.
 ITER_SIZE = 3
@@ -103,7 +98,7 @@ class _Split:
 
 
 def verify(
-    model: CaffeMemory,
+    model: MemoryModel,
     runtime: Runtime,
     audit: Audit,
     *,
@@ -130,27 +125,27 @@ def verify(
     split = _choose(model, audit, batch_size, iter_size)
     directory = working_directory(model.recipe, model.sources).resolve()
     uses = data_use(model, directory)
+    engine = engines.find(model.engine)
     with TemporaryDirectory(prefix="caffe-batch-") as name:
-        folders = {each: Path(name, each) for each in split.variants}
+        own = Path(name).resolve()
+        folders = {each: own / each for each in split.variants}
         for each, folder in folders.items():
             folder.mkdir()
             write_variant(split.variants[each], uses, folder)
-        settings = {
-            "variants": [
-                {
-                    "folder": str(folders[each]),
-                    "iter_size": variant.iter_size,
-                    "disturbance": _CONTROLS.get(each, 0),
-                }
+        request = VerificationRequest(
+            variants=[
+                VariantRun(folders[each], variant.iter_size, _CONTROLS.get(each, 0))
                 for each, variant in split.variants.items()
             ],
-            "floor": FLOOR,
-            "updates": UPDATES,
-            "average_loss": max(model.recipe.solver.average_loss, 1),
-            "feeds": [feed.json() for feed in feeds(split.whole, split.compensated, uses)],
-        }
-        found = _run_worker(runtime, settings, Path(name), directory)
-        refused = _refusal(folders, split.variants, found["statuses"]) or split.plain_refused
+            feeds=[feed.json() for feed in feeds(split.whole, split.compensated, uses)],
+            updates=UPDATES,
+            average_loss=max(model.recipe.solver.average_loss, 1),
+            floor=FLOOR,
+            result=own / "result.json",
+        )
+        found = _run_worker(runtime, engine, request, own, directory)
+        refused = _refusal(engine, folders, split.variants, found["statuses"])
+        refused = refused or split.plain_refused
     return Verification(
         batch_size=split.compensated.batch_size,
         iter_size=iter_size,
@@ -167,7 +162,7 @@ def verify(
     )
 
 
-def _choose(model: CaffeMemory, audit: Audit, batch_size: int | None, iter_size: int) -> _Split:
+def _choose(model: MemoryModel, audit: Audit, batch_size: int | None, iter_size: int) -> _Split:
     """The first split that can be built and fits the memory of this machine.
 
     Raises:
@@ -190,7 +185,7 @@ def _choose(model: CaffeMemory, audit: Audit, batch_size: int | None, iter_size:
 
 
 def _split(
-    model: CaffeMemory,
+    model: MemoryModel,
     audit: Audit,
     size: int,
     iter_size: int,
@@ -227,7 +222,7 @@ def _split(
     return _Split(findings, whole, compensated, plain, refused, notes)
 
 
-def _changes(model: CaffeMemory, findings: Sequence[Finding], size: int) -> list[Change]:
+def _changes(model: MemoryModel, findings: Sequence[Finding], size: int) -> list[Change]:
     """What the audit changes beyond what any variant of that batch size has to."""
     own = batch_changes(model.recipe, model.train_layers, size)
     every = [change for finding in findings for change in finding.changes]
@@ -235,40 +230,26 @@ def _changes(model: CaffeMemory, findings: Sequence[Finding], size: int) -> list
 
 
 def _run_worker(
-    runtime: Runtime, settings: Mapping[str, Any], folder: Path, directory: Path
+    runtime: Runtime, engine: Engine, request: VerificationRequest, folder: Path, directory: Path
 ) -> dict[str, Any]:
-    """What the worker found; see its docstring.
+    """What the worker found.
 
     Raises:
         TrainingError: It ended without a result.
     """
-    result, log = folder / "result.json", folder / "worker.log"
-    given = folder / "settings.json"
-    given.write_text(json.dumps({**settings, "result": str(result)}), encoding="utf-8")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            runtime.command([str(WORKER), str(given)]),
-            env={**runtime.environment(), **dict.fromkeys(THREAD_VARIABLES, "1")},
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait()
-        except BaseException:  # Ctrl-C: its children end with it
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-    if status or not result.exists():
-        raise _failure("Caffe did not start", status, log)
-    content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    nets = [variant.folder / "net.prototxt" for variant in request.variants]
+    end = run_worker(runtime, engine, engine.verification(request), folder, directory, nets=nets)
+    if end.ending.reason is not EndReason.FINISHED:
+        raise _failure(f"{engine.title} did not start", end)
+    content: dict[str, Any] = json.loads(request.result.read_text(encoding="utf-8"))
     return content
 
 
 def _refusal(
-    folders: Mapping[str, Path], variants: Mapping[str, Variant], statuses: Sequence[int]
+    engine: Engine,
+    folders: Mapping[str, Path],
+    variants: Mapping[str, Variant],
+    statuses: Sequence[int],
 ) -> str:
     """Why Caffe didn't run the variant without changes; empty if it did.
 
@@ -278,19 +259,20 @@ def _refusal(
     for (name, folder), status in zip(folders.items(), statuses, strict=True):
         if not status:
             continue
-        log = folder / "caffe.log"
+        lines = _lines(folder / "caffe.log")
+        ending = engine.classify(status, None, lines)
         if name == "plain":
-            return classify(status, None, _lines(log)).detail
+            return ending.detail
         variant = variants[name]
         where = f"batch_size {variant.batch_size}, iter_size {variant.iter_size}"
-        raise _failure(f"Caffe stopped at {where}", status, log)
+        end = WorkerEnd(ending, tuple(engine.last_lines(lines)))
+        raise _failure(f"{engine.title} stopped at {where}", end)
     return ""
 
 
-def _failure(what: str, status: int, log: Path) -> TrainingError:
-    lines = _lines(log)
-    ending = classify(status, None, lines)
-    shown = "".join(f"\n  {line}" for line in last_lines(lines))
+def _failure(what: str, end: WorkerEnd) -> TrainingError:
+    shown = "".join(f"\n  {line}" for line in end.log)
+    ending = end.ending
     return TrainingError(
         f"{what}: {ending.reason.value}: {ending.detail}\nThe last lines of its log:{shown}",
         hint=_HINTS.get(ending.reason),

@@ -9,9 +9,7 @@ from pathlib import Path
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import edited_net, edited_solver
 from caffe_batch.jobs.plan_file import PlanFile
-from caffe_batch.memory.predict import CaffeMemory
 from caffe_batch.net.recipe import Recipe, follow_solver
-from caffe_batch.net.sources import Sources
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.prototxt import read_solver
 
@@ -69,18 +67,6 @@ def _recipe(job: JobDirectory, path: Path) -> Recipe:
             setattr(solver, field, here(getattr(solver, field)))
     solver.test_net[:] = [here(name) for name in solver.test_net]
     return follow_solver(solver, path, allow_unknown_fields=True)
-
-
-def model_of(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> CaffeMemory:
-    """The memory model that the plan was made with, of a recipe of the job."""
-    return CaffeMemory(
-        recipe,
-        Sources((plan.working_directory, job.path), plan.input_shapes),
-        plan.mode,
-        plan.allow_unknown,
-        plan.build,
-        half=plan.half,
-    )
 
 
 def joined(before: Sequence[Change], after: Iterable[Change]) -> list[Change]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from caffe_batch import __version__
+from caffe_batch.device import Device
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, json_text, read_object
 from caffe_batch.layers.base import Mode
@@ -203,9 +204,10 @@ class PlanFile:
         """Whether the prediction is exact, no bound and no estimate."""
         return self.build is Build.CAFFE and not self.lower_bound
 
-    def predicted_on(self, device: str | None) -> int | None:
-        """The predicted peak if it is meant for a device, ``CPU`` or ``GPU 0``; else None."""
-        return self.predicted_peak_bytes if self.cpu_mode == (device == "CPU") else None
+    def predicted_on(self, device: Device | None) -> int | None:
+        """The predicted peak if it is meant for a device (None: a GPU); else None."""
+        on_cpu = device is not None and device.is_cpu
+        return self.predicted_peak_bytes if self.cpu_mode == on_cpu else None
 
     def stage_changes(self) -> tuple[tuple[Change, ...], ...]:
         """What the plan has changed in the user's files for each stage.

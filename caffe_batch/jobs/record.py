@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from caffe_batch.device import Device
+from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.json_files import Fields, check_format, read_object, write_json
 
 #: The newest format of job.json, and the one that is written.
@@ -46,17 +48,17 @@ class Attempt:
         resumed_from: The solverstate it went on from, or None from update 0.
         first_update: Updates done when it began.
         last_update: Updates done when it last reported.
-        caffe_version, python_version, device: What the worker said of itself; device is ``CPU``
-            or ``GPU 0``. None before it said so.
+        caffe_version, python_version, device: What the worker said of itself; None before it said
+            so. For another engine, ``caffe_version`` is its version.
         choices: What was decided for this run and why, one sentence each.
-        ending: Why it ended (a value of ``EndReason``), or None while it runs.
+        ending: Why it ended, or None while it runs.
         detail: The same in words, with Caffe's own message.
         stage: Which stage of the plan it ran, 1 for the first.
         batch_size, iter_size: The split of the effective batch that it ran.
         predicted_bytes: What the plan says that Caffe asks for; None if it doesn't say.
         seen_bytes: The most memory that the worker was seen to use (see ``MemoryMeter``).
         free_bytes: What was free on the GPU before it started; None on the CPU.
-        engine: What trained.
+        engine: Name of the engine that trained.
         more: What else job.json says of it, written by other programs or versions.
     """
 
@@ -71,10 +73,10 @@ class Attempt:
     last_update: int
     caffe_version: str | None = None
     python_version: str | None = None
-    device: str | None = None
+    device: Device | None = None
     choices: tuple[str, ...] = ()
     ended: str | None = None
-    ending: str | None = None
+    ending: EndReason | None = None
     detail: str | None = None
     stage: int = 1
     batch_size: int | None = None
@@ -150,7 +152,11 @@ def write_record(path: Path, record: JobRecord) -> None:
 
 def _known(value: JobRecord | Attempt) -> dict[str, Any]:
     """The fields that this version knows, in their order."""
-    return {each.name: getattr(value, each.name) for each in fields(value) if each.name != "more"}
+    known = {each.name: getattr(value, each.name) for each in fields(value) if each.name != "more"}
+    if isinstance(value, Attempt):
+        known["device"] = None if value.device is None else str(value.device)
+        known["ending"] = None if value.ending is None else value.ending.value
+    return known
 
 
 def _stage_name(attempt: Fields) -> str:
@@ -159,6 +165,12 @@ def _stage_name(attempt: Fields) -> str:
 
 
 def _attempt(content: Fields) -> Attempt:
+    more = content.beside({"phase", *(each.name for each in fields(Attempt))})
+    word = content.maybe(content.text, "ending")
+    try:
+        ending = None if word is None else EndReason(word)
+    except ValueError:  # of a later version: kept as it is
+        ending, more["ending"] = EndReason.UNKNOWN, word
     return Attempt(
         number=content.positive("number"),
         started=content.moment("started"),
@@ -171,10 +183,12 @@ def _attempt(content: Fields) -> Attempt:
         last_update=content.integer("last_update"),
         caffe_version=content.maybe(content.text, "caffe_version"),
         python_version=content.maybe(content.text, "python_version"),
-        device=content.maybe(content.text, "device"),
+        device=content.maybe(
+            lambda name: content.choice(name, Device.parse, "CPU, GPU 0, GPU 1, ..."), "device"
+        ),
         choices=content.maybe(content.texts, "choices", ()),
         ended=content.maybe(content.moment, "ended"),
-        ending=content.maybe(content.text, "ending"),
+        ending=ending,
         detail=content.maybe(content.text, "detail"),
         stage=content.maybe(content.positive, _stage_name(content), 1),
         batch_size=content.maybe(content.positive, "batch_size"),
@@ -183,5 +197,5 @@ def _attempt(content: Fields) -> Attempt:
         seen_bytes=content.maybe(content.integer, "seen_bytes"),
         free_bytes=content.maybe(content.integer, "free_bytes"),
         engine=content.maybe(content.text, "engine", "caffe"),
-        more=content.beside({"phase", *(each.name for each in fields(Attempt))}),
+        more=more,
     )

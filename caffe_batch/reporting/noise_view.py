@@ -21,12 +21,12 @@ FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4)
 def noise_view(measured: Measurement, effective_batch: int) -> RenderableType:
     """The noise scale, other effective batches beside the present one, and the advice."""
     advice = advise(measured.noise, effective_batch)
-    settings = measured.settings
-    names = ", ".join(path.name for path in settings.weights)
+    options = measured.options
+    names = ", ".join(path.name for path in options.weights)
     where = f"with the weights of {names}" if names else "with the weights that the fillers give"
     parts: list[RenderableType] = [
         Text(f"noise scale {measured.noise} {where}", style="bold"),
-        f"measured on the {measured.device}: {settings.groups} groups of {settings.passes} "
+        f"measured on the {measured.device}: {options.groups} groups of {options.passes} "
         f"micro-batches of {measured.batch_size} samples",
         "",
     ]

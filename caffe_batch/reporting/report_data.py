@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from caffe_batch import engines
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics, finite
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
-from caffe_batch.memory import CaffeMemory, Prediction
+from caffe_batch.memory import Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.training.following import RunFollower, Status
 
@@ -93,7 +94,10 @@ class ReportedRun:
             recipe = read_recipe(self.job.solver)
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
             sources = Sources(directories, plan.input_shapes)
-            return CaffeMemory(recipe, sources, plan.mode, True, plan.build, plan.gpus).at()
+            model = engines.find(plan.engine).memory_model(
+                recipe, sources, plan.mode, allow_unknown=True, build=plan.build, gpus=plan.gpus
+            )
+            return model.at()
         except (CaffeBatchError, ValueError, OSError) as error:
             return str(error)
 

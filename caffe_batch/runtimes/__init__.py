@@ -7,7 +7,8 @@ caffe_batch.errors.RuntimeMissingError: the runtime /no/such/python is not an ex
 ...
 """
 
-from caffe_batch.runtimes.base import InstallError, InstallObserver, Runtime, RuntimeInfo
+from caffe_batch.engines.base import RuntimeInfo
+from caffe_batch.runtimes.base import InstallError, InstallObserver, Runtime
 from caffe_batch.runtimes.discovery import VARIABLE, find
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.installation import install

@@ -1,4 +1,4 @@
-"""What a runtime is: a Python that can import caffe, and how to start it."""
+"""What a runtime is: a Python that can import an engine, and how to start it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class InstallError(CaffeBatchError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class JobPlaces:
-    """What a training needs of this machine's files.
+class WorkerPlaces:
+    """What a worker needs of this machine's files.
 
     Attributes:
-        job: The job directory, which it writes to.
+        folder: What it writes to: the job directory, or a temporary folder.
         directory: Where it runs.
         folders: What else it reads.
         fifo: Where a FIFO for its events may be made.
     """
 
-    job: Path
+    folder: Path
     directory: Path
     folders: tuple[Path, ...]
     fifo: Path
@@ -36,11 +36,12 @@ class JobPlaces:
 
 @dataclass(frozen=True)
 class Runtime(ABC):
-    """A Python with caffe, wherever it lives.
+    """A Python that can run an engine, wherever it lives.
 
-    Two methods are all that most of the program needs: start
-    ``subprocess.Popen(runtime.command([script]), env=runtime.environment())``. The others have a
-    meaning where that isn't the Python itself, but a client that starts it somewhere else.
+    Two methods are enough for a script that reads no files but its own: start
+    ``subprocess.Popen(runtime.command([script]), env=runtime.environment())``. The others matter
+    where that isn't the Python itself but a client that starts it somewhere else; everything that
+    needs them goes through :class:`caffe_batch.training.process.WorkerProcess`.
 
     Attributes:
         name: What the user calls it: the name of an installed runtime or an interpreter's path.
@@ -61,37 +62,10 @@ class Runtime(ABC):
         """Where the worker's events go; None if it inherits the files of the process here."""
         return None
 
-    def for_job(self, places: Callable[[], JobPlaces]) -> Runtime:
-        """The same runtime, able to see the files of a job; ``places`` says which, if asked."""
+    def for_worker(self, places: Callable[[], WorkerPlaces]) -> Runtime:
+        """The same runtime, able to see the files of a worker; ``places`` says which, if asked."""
         return self
 
     def clear(self) -> None:
-        """Ends what still runs for the job although the process here has ended."""
+        """Ends what still runs for the worker although the process here has ended."""
         return
-
-
-@dataclass(frozen=True)
-class RuntimeInfo:
-    """What a runtime says about itself (:func:`caffe_batch.runtimes.inspect`).
-
-    Attributes:
-        caffe_version: As ``caffe.__version__`` has it, for example ``1.0.0``.
-        caffe_path: The package's ``__init__.py``, as that Python sees it.
-        python_version, numpy_version: For example ``3.9.2`` and ``1.19.5``.
-        gpu: Whether this build of Caffe has GPU code.
-        gpu_problem: What the first use of a GPU said; None if it works or the build has no GPU
-            code.
-        nccl: Whether this build can train on several GPUs.
-        layer_types: Caffe's registered layer types, sorted.
-        import_s: Seconds that ``import caffe`` took.
-    """
-
-    caffe_version: str
-    caffe_path: str
-    python_version: str
-    numpy_version: str
-    gpu: bool
-    gpu_problem: str | None
-    nccl: bool
-    layer_types: tuple[str, ...]
-    import_s: float

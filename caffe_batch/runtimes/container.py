@@ -17,7 +17,7 @@ from pathlib import Path
 
 import caffe_batch
 from caffe_batch.errors import InputError
-from caffe_batch.runtimes.base import JobPlaces, Runtime
+from caffe_batch.runtimes.base import Runtime, WorkerPlaces
 
 #: The engines that a runtime may name, each with the options that show it all GPUs.
 ENGINES = {"docker": ("--gpus=all",), "podman": ("--device=nvidia.com/gpu=all",)}
@@ -48,16 +48,16 @@ class Container(Runtime):
     Attributes:
         engine: ``docker`` or ``podman``.
         image: Name of the image.
-        places: What a job needs of this machine, and where its events go; None for a program that
-            needs nothing but caffe_batch's own files.
+        places: What a worker needs of this machine, and where its events go; None for a script
+            that needs nothing but caffe_batch's own files.
     """
 
     engine: str
     image: str
-    places: JobPlaces | None = None
+    places: WorkerPlaces | None = None
 
-    def for_job(self, places: Callable[[], JobPlaces]) -> Container:
-        """The same image with the job's folders; its container is named after the job."""
+    def for_worker(self, places: Callable[[], WorkerPlaces]) -> Container:
+        """The same image with the worker's folders; its container is named after the first."""
         return replace(self, places=places())
 
     @property
@@ -67,12 +67,12 @@ class Container(Runtime):
 
     @property
     def container(self) -> str | None:
-        """The container's name: that of the job directory, and what tells its path from others."""
+        """The container's name: that of the worker's folder, and a hash of its path."""
         if self.places is None:
             return None
-        job = self.places.job
-        readable = re.sub(r"[^\w.-]", "-", job.name, flags=re.ASCII)
-        return f"caffe-batch-{readable}-{hashlib.sha256(os.fsencode(job)).hexdigest()[:8]}"
+        folder = self.places.folder
+        readable = re.sub(r"[^\w.-]", "-", folder.name, flags=re.ASCII)
+        return f"caffe-batch-{readable}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
 
     def command(self, args: Sequence[str]) -> list[str]:
         # An image of somebody else's may have a health check, made for a service.
@@ -84,7 +84,7 @@ class Container(Runtime):
         options.append(_mount(own, read_only=True))
         if self.places is not None:
             options += [f"--name={self.container}", f"--workdir={self.places.directory}"]
-            written = _outermost([self.places.job, self.places.directory])
+            written = _outermost([self.places.folder, self.places.directory])
             read = _outermost([*self.places.folders, *_python_path()], written)
             options += [_mount(folder) for folder in written]
             options += [_mount(folder, read_only=True) for folder in read if folder != own]
@@ -96,7 +96,7 @@ class Container(Runtime):
         return dict(os.environ)
 
     def clear(self) -> None:
-        """Removes the job's container, whatever it does: a killed client leaves it running."""
+        """Removes the worker's container, whatever it does: a killed client leaves it running."""
         if self.container is not None:
             subprocess.run(
                 [self.engine, "rm", "--force", self.container],

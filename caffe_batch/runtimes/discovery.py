@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from caffe_batch import engines
+from caffe_batch.engines.base import Engine
 from caffe_batch.errors import RuntimeMissingError, did_you_mean
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.container import container
@@ -20,53 +22,59 @@ from caffe_batch.runtimes.store import installed, runtimes_directory
 VARIABLE = "CAFFE_BATCH_RUNTIME"
 
 
-def find(spec: str | None = None) -> Runtime:
+def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
     """The runtime to use.
 
     Args:
         spec: The path of an interpreter, the name of an installed runtime, the name of an
             interpreter on the PATH, or a container image: docker[:IMAGE], podman[:IMAGE].
-            None: what CAFFE_BATCH_RUNTIME says, else this interpreter if it can import caffe,
+            None: what CAFFE_BATCH_RUNTIME says, else this interpreter if it can import the engine,
             else an installed runtime.
+        engine: What it is to run; the default engine if None.
 
     Returns:
-        A runtime that can import caffe. An installed one could when it was installed; the others
-        are tried here, which takes seconds.
+        A runtime that can import the engine. An installed one could when it was installed; the
+        others are tried here, which takes seconds.
 
     Raises:
-        RuntimeMissingError: There is none, or it can't import caffe.
+        RuntimeMissingError: There is none, or it can't import the engine.
     """
     spec = spec or os.environ.get(VARIABLE)
     if spec:
-        return named(spec)
-    excuse = "this Python has no module caffe"
-    if importlib.util.find_spec("caffe"):
+        return named(spec, engine)
+    wanted = engine or engines.find()
+    module = wanted.module
+    excuse = f"this Python has no module {module}"
+    if importlib.util.find_spec(module):
         this = Interpreter(sys.executable)
         try:
-            inspect(this)
+            inspect(this, engine)
         except RuntimeMissingError as error:
             excuse = error.message
         else:
             return this
-    for each in installed().values():
+    for each in installed().values() if wanted.installable else ():
         if each.record.machine == platform.machine():
             return each.runtime
+    give = f"ive a Python that can import {module} with --runtime /path/to/python or in {VARIABLE}."
+    if not wanted.installable:
+        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=f"G{give}")
     raise RuntimeMissingError(
-        f"no Caffe was found: {excuse}, and no runtime is installed in {runtimes_directory()}",
-        hint="Run `caffe-batch runtime install` (once; 160 MB to download), or give a Python that"
-        f" can import caffe with --runtime /path/to/python or in {VARIABLE}.",
+        f"no {wanted.title} was found: {excuse}, and no runtime is installed in "
+        f"{runtimes_directory()}",
+        hint=f"Run `caffe-batch runtime install` (once; 160 MB to download), or g{give}",
     )
 
 
-def named(spec: str) -> Runtime:
+def named(spec: str, engine: Engine | None = None) -> Runtime:
     """The runtime of that name or path.
 
     Raises:
-        RuntimeMissingError: There is none, or it can't import caffe.
+        RuntimeMissingError: There is none, or it can't import the engine.
     """
     image = container(spec)
     if image:
-        inspect(image)
+        inspect(image, engine)
         return image
     if os.sep not in spec:
         there = installed()
@@ -88,5 +96,5 @@ def named(spec: str) -> Runtime:
                 hint="Give the Python interpreter itself, for example /opt/env/bin/python.",
             )
     runtime = Interpreter(path)
-    inspect(runtime)
+    inspect(runtime, engine)
     return runtime

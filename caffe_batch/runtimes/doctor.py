@@ -6,9 +6,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_batch.engines.base import RuntimeInfo
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes import machine
-from caffe_batch.runtimes.base import RuntimeInfo
 from caffe_batch.runtimes.discovery import find
 from caffe_batch.runtimes.host import missing_tools
 from caffe_batch.runtimes.inspection import inspect

@@ -1,37 +1,38 @@
-"""Asks a runtime what it is, by running probe.py under its Python."""
+"""Asks a runtime what it is, by running an engine's probe under its Python."""
 
 from __future__ import annotations
 
 import functools
 import json
-import re
 import subprocess
 from typing import Any
 
-from caffe_batch.engines.caffe import INSIDE
+from caffe_batch import engines
+from caffe_batch.engines.base import Engine, RuntimeInfo
 from caffe_batch.errors import RuntimeMissingError
-from caffe_batch.runtimes.base import Runtime, RuntimeInfo
-
-PROBE = INSIDE / "probe.py"
+from caffe_batch.runtimes.base import Runtime
 
 #: A cold import over a network file system takes minutes; a runtime that hangs takes for ever.
 TIMEOUT_S = 300
 
-#: What Caffe says on any use of a GPU if it was built without (device_alternate.hpp).
-_CPU_ONLY = "Cannot use GPU in CPU-only Caffe"
-
 
 @functools.cache
-def inspect(runtime: Runtime) -> RuntimeInfo:
+def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
     """What a runtime is. Takes seconds the first time; this process remembers the answer.
 
+    Args:
+        runtime: The Python to ask.
+        engine: What it is to run; the default engine if None.
+
     Raises:
-        RuntimeMissingError: It can't be started, or can't import caffe; with the last lines
+        RuntimeMissingError: It can't be started, or can't import the engine; with the last lines
             that it printed.
     """
+    engine = engine or engines.find()
+    module = engine.module
     try:
         done = subprocess.run(
-            runtime.command([str(PROBE)]),
+            runtime.command([str(engine.probe)]),
             env=runtime.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -42,22 +43,19 @@ def inspect(runtime: Runtime) -> RuntimeInfo:
     except OSError as error:
         raise _unusable(runtime, f"can't be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise _unusable(runtime, f"did not import caffe within {TIMEOUT_S} s") from error
+        raise _unusable(runtime, f"did not import {module} within {TIMEOUT_S} s") from error
     if done.returncode:
-        raise _unusable(runtime, f"can't import caffe:\n{_last_lines(done.stderr or done.stdout)}")
+        lines = _last_lines(done.stderr or done.stdout)
+        raise _unusable(runtime, f"can't import {module}:\n{lines}")
     facts = _facts(done.stdout)
     if facts is None:
         said = _last_lines(done.stdout + done.stderr) or "  (nothing)"
         raise _unusable(runtime, f"does not answer as a Python would; it said:\n{said}")
-    if "caffe_version" not in facts:
-        raise _unusable(runtime, f"is Python {facts['python_version']}, and 3.6 or newer is needed")
-    message = facts.pop("gpu_message")
-    gpu = message is None or _CPU_ONLY not in message
-    return RuntimeInfo(
-        **{**facts, "layer_types": tuple(facts["layer_types"])},
-        gpu=gpu,
-        gpu_problem=_reason(message) if message and gpu else None,
-    )
+    info = engine.runtime_info(facts)
+    if info is None:
+        needed = f"{engine.python} or newer is needed"
+        raise _unusable(runtime, f"is Python {facts['python_version']}, and {needed}")
+    return info
 
 
 def _facts(printed: str) -> dict[str, Any] | None:
@@ -68,12 +66,6 @@ def _facts(printed: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return facts if isinstance(facts, dict) and "python_version" in facts else None
-
-
-def _reason(log: str) -> str:
-    """What glog's fatal line says, else the last line."""
-    fatal = re.search(r"^F\d{4} [^]]*\] (.*)$", log, re.MULTILINE)
-    return fatal[1] if fatal else _last_lines(log, count=1).strip()
 
 
 def _last_lines(text: str, count: int = 3) -> str:

@@ -7,13 +7,12 @@ from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
 from caffe_batch.jobs.record import JobRecord, JobState
-from caffe_batch.training.options import Device, Options
+from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 
 __all__ = [
-    "Device",
     "JobBusyError",
     "JobDirectory",
     "JobRecord",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from caffe_batch.device import Device
 from caffe_batch.runtimes.machine import process_gpu_bytes, resident_bytes, resident_peak_bytes
 
 #: Seconds between two questions: NVML takes some milliseconds for an answer.
@@ -26,15 +27,14 @@ class MemoryMeter:
         self._bytes: int | None = None
         self.peak_bytes: int | None = None
 
-    def read(self, device: str) -> int | None:
-        """Bytes on a device (``CPU`` or ``GPU 0``), at most two seconds old; None if unknown."""
-        on_gpu = device != "CPU"
+    def read(self, device: Device) -> int | None:
+        """Bytes on a device, at most two seconds old; None if unknown."""
+        pid, gpu = self._pid, device.gpu
         now = time.monotonic()
         if now - self._asked_at >= _INTERVAL_S:
             self._asked_at = now
-            number, pid = device.removeprefix("GPU "), self._pid
-            self._bytes = process_gpu_bytes(int(number), pid) if on_gpu else resident_bytes(pid)
-        most = self._bytes if on_gpu else resident_peak_bytes(self._pid)
+            self._bytes = resident_bytes(pid) if gpu is None else process_gpu_bytes(gpu, pid)
+        most = resident_peak_bytes(pid) if gpu is None else self._bytes
         if most is not None:
             self.peak_bytes = max(most, self.peak_bytes or 0)
         return self._bytes

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-
-class Device(str, Enum):
-    """Where to train; AUTO takes the GPU where the runtime and the machine have one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
+from caffe_batch.device import Device
 
 
 @dataclass(frozen=True)
@@ -20,8 +13,8 @@ class Options:
     """How to train.
 
     Attributes:
-        device: Where.
-        gpu: Number of the GPU, or None for the solver's device_id.
+        device: Where; None for the solver's device_id where the runtime and the machine have a
+            GPU, else for the CPU.
         threads: CPU threads of the BLAS. One is the fastest for small nets (LeNet on two cores
             takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
             nets in CPU mode gain from more.
@@ -40,8 +33,7 @@ class Options:
             None for ten minutes, or twenty times the longest silence so far if that is more.
     """
 
-    device: Device = Device.AUTO
-    gpu: int | None = None
+    device: Device | None = None
     threads: int = 1
     restart: bool = False
     noise_scale: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_batch.engines.caffe.ending import HINTS, last_lines
+from caffe_batch.engines.base import Engine
 from caffe_batch.errors import CaffeBatchError, InputError, TrainingError
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.metrics import NetTestMetrics
@@ -38,6 +38,7 @@ class Outcome:
 
 
 def failure(
+    engine: Engine,
     ending: Ending,
     update: int,
     updates: int,
@@ -50,10 +51,11 @@ def failure(
     """The error that an ending is.
 
     Args:
+        engine: What trained.
         ending: How the last worker ended.
         update: Updates done.
         updates: Updates to do in all.
-        log: Caffe's log.
+        log: The engine's log.
         tail: Its last lines, oldest first.
         on_gpu: Whether a GPU was asked for.
         missing: Files that the net names and that aren't there.
@@ -61,10 +63,10 @@ def failure(
     if ending.reason is EndReason.REFUSED:
         do = "--cpu trains on the CPU." if on_gpu else "Give weights of this net."
         return InputError(ending.detail, hint=do)
-    hint = f"Not there: {', '.join(missing)}." if missing else HINTS.get(ending.reason)
-    lines = "".join(f"\n  {line}" for line in last_lines(tail))
+    hint = f"Not there: {', '.join(missing)}." if missing else engine.hints.get(ending.reason)
+    lines = "".join(f"\n  {line}" for line in engine.last_lines(tail))
     return TrainingError(
-        f"Caffe stopped at update {update} of {updates}: {ending.reason.value}: "
+        f"{engine.title} stopped at update {update} of {updates}: {ending.reason.value}: "
         f"{ending.detail}\nThe last lines of {log}:{lines}",
         hint=hint,
     )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.prototxt import read_net
-from caffe_batch.runtimes.base import JobPlaces
+from caffe_batch.runtimes.base import WorkerPlaces
 from caffe_batch.training.checks import named_files
 from caffe_batch.training.start import StartingPoint
 
 
 def job_places(
     job: JobDirectory, plan: PlanFile, directory: Path, start: StartingPoint
-) -> JobPlaces:
+) -> WorkerPlaces:
     """The folders of a training.
 
     Args:
@@ -24,9 +25,26 @@ def job_places(
         directory: Where the worker runs: relative paths in the nets start there.
         start: The weights or the snapshot of another run that it begins with.
     """
-    data = [folder for stage in plan.stages for folder in _data_folders(stage.net, directory)]
-    begun = [Path(path).parent for path in (*start.weights, start.state) if path]
-    return JobPlaces(job.path, directory, (*data, *begun), job.worker_events)
+    begun = [Path(path) for path in (*start.weights, start.state) if path]
+    nets = [stage.net for stage in plan.stages]
+    return worker_places(job.path, directory, nets, begun, job.worker_events)
+
+
+def worker_places(
+    folder: Path, directory: Path, nets: Iterable[Path], others: Iterable[Path], fifo: Path
+) -> WorkerPlaces:
+    """The folders of a worker.
+
+    Args:
+        folder: Where it writes.
+        directory: Where it runs: relative paths in the nets start there.
+        nets: The nets that it builds.
+        others: What else it reads: weights, snapshots.
+        fifo: Where a FIFO for its events may be made.
+    """
+    data = [each for net in nets for each in _data_folders(net, directory)]
+    folders = (*data, *(file.absolute().parent for file in others))
+    return WorkerPlaces(folder, directory, folders, fifo)
 
 
 def _data_folders(net: Path, directory: Path) -> list[Path]:

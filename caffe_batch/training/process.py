@@ -9,27 +9,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from caffe_batch.engines.caffe import INSIDE
-from caffe_batch.engines.caffe.ending import classify
-from caffe_batch.engines.caffe.events import LogEvent, WorkerEvent, read_worker_line
-from caffe_batch.engines.caffe.inside.worker_log import change_names
-from caffe_batch.engines.caffe.log_files import LogFollower
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.events import LogEvent, WorkerEvent, read_worker_line
+from caffe_batch.engines.work import Work
 from caffe_batch.jobs.ending import Ending, EndReason
-from caffe_batch.runtimes.base import Runtime
+from caffe_batch.runtimes.base import Runtime, WorkerPlaces
 from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
 from caffe_batch.runtimes.machine import cuda_environment
-
-#: Runs under the runtime's Python.
-WORKER = INSIDE / "worker.py"
-
-#: Whichever BLAS Caffe was built with, one of these limits its threads.
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 #: What asks for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -39,7 +30,7 @@ _GRACE_S = 10.0
 
 
 class WorkerProcess:
-    """One worker, in a session and process group of its own.
+    """One worker, in a session and process group of its own: the only way to start one.
 
     Its stdout and stderr go straight to the log, so that the log is complete whatever happens to
     this process. Its events come through a pipe; when this end closes, by whatever death, the
@@ -47,12 +38,12 @@ class WorkerProcess:
 
     Args:
         runtime: Whose Python runs it.
-        settings: For the worker, without ``events``; see its docstring.
-        log: Caffe's log; it is appended to.
+        engine: Understands its log and its end.
+        work: What it is to do.
+        places: Says which files a runtime must be shown, if it asks.
+        log: The engine's log; it is appended to.
         working_directory: Where relative paths of the net start.
-        environment: Variables on top of the runtime's own.
         keep_open: File descriptors that the worker inherits.
-        script: The worker.
 
     Attributes:
         stop_requested: Whether it was asked to stop.
@@ -61,29 +52,28 @@ class WorkerProcess:
     def __init__(
         self,
         runtime: Runtime,
-        settings: Mapping[str, Any],
+        engine: Engine,
+        work: Work,
+        places: Callable[[], WorkerPlaces],
         *,
         log: Path,
         working_directory: Path,
-        environment: Mapping[str, str],
         keep_open: Sequence[int] = (),
-        script: Path = WORKER,
     ) -> None:
         self.stop_requested = False
         self._killed = False
         self._part = b""
         self._last_word: WorkerEvent | None = None
-        self._runtime = runtime
-        runtime.clear()  # what a supervisor that was killed may have left
-        change_names(str(log))
-        self._log = LogFollower(log)
-        self._events, written, inherited = _event_pipe(runtime.fifo)
-        argument = json.dumps({**settings, "events": written})
+        self._runtime, self._engine = runtime.for_worker(places), engine
+        self._runtime.clear()  # what a supervisor that was killed may have left
+        self._log = engine.open_log(log)
+        self._events, written, inherited = _event_pipe(self._runtime.fifo)
+        argument = json.dumps({**work.settings, "events": written})
         try:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
-                    runtime.command([str(script), argument]),
-                    env={**runtime.environment(), **cuda_environment(), **environment},
+                    self._runtime.command([str(work.script), argument]),
+                    env={**self._runtime.environment(), **cuda_environment(), **work.environment},
                     cwd=working_directory,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -165,8 +155,10 @@ class WorkerProcess:
         if self._killed:
             return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
         if self.stop_requested and self._last_word is None:  # it didn't listen yet, and died of it
-            return Ending(EndReason.INTERRUPTED, "stopped before Caffe was there", status)
-        return classify(status, self._last_word, self._log.tail)
+            return Ending(
+                EndReason.INTERRUPTED, f"stopped before {self._engine.title} was there", status
+            )
+        return self._engine.classify(status, self._last_word, self._log.tail)
 
     def end(self) -> None:
         """Make sure that it has ended and give back what it held."""

@@ -89,9 +89,9 @@ class Recovery:
 def _learn(plan: PlanFile, attempt: Attempt) -> None:
     """Remember what this GPU holds less than was predicted, where the prediction is exact."""
     peak = plan.predicted_on(attempt.device)
-    if plan.exact and peak and attempt.free_bytes and attempt.device:
-        number = int(attempt.device.removeprefix("GPU "))
-        learn_reserve(number, attempt.free_bytes, peak + plan.rounding_bytes)
+    gpu = attempt.device.gpu if attempt.device else None
+    if plan.exact and peak and attempt.free_bytes and gpu is not None:
+        learn_reserve(gpu, attempt.free_bytes, peak + plan.rounding_bytes)
 
 
 def scale_rates(job: JobDirectory, factor: float, why: str) -> str:

@@ -13,12 +13,14 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
+from caffe_batch import engines
 from caffe_batch.errors import CaffeBatchError, DoesNotFitError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
-from caffe_batch.jobs.job_recipe import JobStage, joined, model_of, read_job_stages
+from caffe_batch.jobs.job_recipe import JobStage, joined, read_job_stages
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.memory.base import MemoryModel
+from caffe_batch.net import Recipe, Sources
 from caffe_batch.planning.budget import NO_LIMIT
 from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.plan import Plan, note_of_stages
@@ -45,7 +47,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     """
     why = ending.reason.value
     stages = read_job_stages(job, plan)
-    models = [model_of(job, plan, stage.recipe) for stage in stages]
+    models = [_model(job, plan, stage.recipe) for stage in stages]
     effective = [stage.effective_batch for stage in plan.stages]
     needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
     largest, obstacle = plan.batch_size - 1, ""
@@ -74,6 +76,18 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         hint="What would fit: a machine with more than that free, smaller input images, or a "
         "smaller net (`caffe-batch memory` shows the layers that cost most). The newest snapshot "
         "stays.",
+    )
+
+
+def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
+    """The memory model that the plan was made with, of a recipe of the job."""
+    return engines.find(plan.engine).memory_model(
+        recipe,
+        Sources((plan.working_directory, job.path), plan.input_shapes),
+        plan.mode,
+        allow_unknown=plan.allow_unknown,
+        build=plan.build,
+        half=plan.half,
     )
 
 

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import platform
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from caffe_batch import __version__
-from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, data_start
-from caffe_batch.engines.caffe.events import (
-    Built,
-    LogEvent,
-    SnapshotTaken,
-    Started,
-    WorkerEvent,
-)
-from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError
-from caffe_batch.engines.caffe.snapshots import (
-    Snapshot,
-    finish_pruning,
-    list_snapshots,
-    newest_whole,
-)
+from caffe_batch import __version__, engines
+from caffe_batch.device import Device
+from caffe_batch.engines.events import Built, LogEvent, SnapshotTaken, Started, WorkerEvent
+from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
+from caffe_batch.engines.work import DataStart, TrainingRequest, Work
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.metrics import MetricsFile, last_scores, read_metrics, rewind
@@ -43,10 +32,10 @@ from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.memory_meter import MemoryMeter
-from caffe_batch.training.options import Device, Options
+from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import STATES, Outcome, failure
 from caffe_batch.training.places import job_places
-from caffe_batch.training.process import THREAD_VARIABLES, SignalRelay, WorkerProcess
+from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress, RunFold
 from caffe_batch.training.snapshot_keeper import SnapshotKeeper
 from caffe_batch.training.stall import StallWatch
@@ -59,7 +48,7 @@ TICK_S = 0.2
 #: metrics.jsonl gets about so many loss records, however long the run is.
 _RECORDS = 10_000
 
-#: Caffe's log goes on in a new file when the present one has this size.
+#: The log goes on in a new file when the present one has this size.
 LOG_BYTES = 32 * 1024**2
 
 
@@ -68,7 +57,7 @@ class Run:
 
     Args:
         job: The directory; its lock is held.
-        runtime: The Python with caffe.
+        runtime: The Python that the engine runs in.
         options: How to train.
         relay: What signals have asked for.
         told: What the tries before have told.
@@ -87,11 +76,15 @@ class Run:
         plan, stages = read_job(job, options)
         self._job, self._plan, self._stages, self._before = job, plan, stages, job.read_record()
         self._runtime, self._options, self._relay = runtime, options, relay
+        self._engine = engines.find(plan.engine)
         self._attempts = self._before.attempts if self._before else ()
         self._log_tail: Sequence[str] = ()
         self._updates = stages[-1].last_update
         self._resume: Snapshot | None = None
-        self._keeper = SnapshotKeeper(job.snapshots, options.keep_last, options.keep_every)
+        self._snapshots = self._engine.snapshots
+        self._keeper = SnapshotKeeper(
+            self._snapshots, job.snapshots, options.keep_last, options.keep_every
+        )
         self._device = options.device
         self._directory = plan.working_directory
         self._notes = list(notes)
@@ -99,7 +92,7 @@ class Run:
             options.weights,
             options.snapshot,
             self._before,
-            has_snapshots=bool(list_snapshots(job.snapshots)),
+            has_snapshots=bool(self._snapshots.list_snapshots(job.snapshots)),
         )
         #: What a person was told so far, by the tries before as well.
         self.told = told
@@ -129,10 +122,10 @@ class Run:
         """Find where to go on, and on what."""
         job, plan = self._job, self._plan
         job.snapshots.mkdir(exist_ok=True)
-        finish_pruning(job.snapshots)
-        self._resume, aside = newest_whole(job.snapshots, self._updates)
+        self._snapshots.finish_pruning(job.snapshots)
+        self._resume, aside = self._snapshots.newest_whole(job.snapshots, self._updates)
         self._notes += aside
-        self._resume = self._resume or self._start.snapshot(self._updates)
+        self._resume = self._resume or self._start.snapshot(self._updates, self._snapshots)
         if self._resume:
             self._notes.append(_resume_note(self._resume))
         elif self._before:
@@ -145,12 +138,18 @@ class Run:
                 f"net start at {job.path}."
             )
             self._directory = job.path
-        if self._options.device is Device.AUTO and plan.cpu_mode:
+        if self._device is None and plan.cpu_mode:
             self._device = Device.CPU
-            self._notes.append("Training on the CPU: the plan is for Caffe's CPU mode.")
+            self._notes.append("Training on the CPU: the plan is for CPU mode.")
 
-    def carry_out(self, observer: Observer, script: Path, lock: int) -> Ending:
-        """Run the stages to the end, a worker each; job.json tells how far it is."""
+    def carry_out(self, observer: Observer, script: Path | None, lock: int) -> Ending:
+        """Run the stages to the end, a worker each; job.json tells how far it is.
+
+        Args:
+            observer: Called with the progress.
+            script: Runs in place of the engine's own, if given.
+            lock: The descriptor that holds the directory; the workers inherit it.
+        """
         self._prepare()
         done = self._resume.update if self._resume else 0
         first = stage_at(self._stages, done)
@@ -159,17 +158,19 @@ class Run:
         self._notes += kept.notes(begun, done)
         before = read_metrics(self._job.metrics) if self._job.metrics.is_file() else ()
         fold = RunFold(self._stages, self._plan.train_records, begun, before)
-        start = partial(
-            WorkerProcess,
-            self._runtime.for_job(
-                partial(job_places, self._job, self._plan, self._directory, self._start)
-            ),
-            log=self._job.log,
-            working_directory=self._directory,
-            environment=dict.fromkeys(THREAD_VARIABLES, str(self._options.threads)),
-            keep_open=(lock,),
-            script=script,
-        )
+        places = partial(job_places, self._job, self._plan, self._directory, self._start)
+
+        def start(work: Work) -> WorkerProcess:
+            return WorkerProcess(
+                self._runtime,
+                self._engine,
+                replace(work, script=script or work.script),
+                places,
+                log=self._job.log,
+                working_directory=self._directory,
+                keep_open=(lock,),
+            )
+
         with MetricsFile(self._job.metrics) as metrics:
             tracker = Tracker(
                 self._stages,
@@ -197,7 +198,7 @@ class Run:
         done = stage.first_update
         if self._relay.stop_requested:
             return Ending(EndReason.INTERRUPTED, f"stopped after update {done}", 0)
-        self._resume, _ = newest_whole(self._job.snapshots, done)
+        self._resume, _ = self._snapshots.newest_whole(self._job.snapshots, done)
         if self._resume is None or self._resume.update != done:
             return Ending(EndReason.UNKNOWN, f"stage {stage.number - 1} left no snapshot", 0)
         self._notes.append(_resume_note(self._resume))
@@ -206,7 +207,7 @@ class Run:
     def _run_stage(
         self,
         stage: TrainingStage,
-        start: Callable[[Mapping[str, Any]], WorkerProcess],
+        start: Callable[[Work], WorkerProcess],
         tracker: Tracker,
         observer: Observer,
     ) -> Ending:
@@ -217,11 +218,11 @@ class Run:
                 f"Stage {stage.number} of {len(self._stages)}, up to update {stage.last_update}: "
                 f"effective batch {stage.effective_batch}, learning rate {rate:.4g}."
             )
-        settings = {**self._worker_settings(stage), **self._data_settings()}
+        work = self._engine.training(self._request(stage))
         tracker.note(*self._notes)
-        gpu = stage.solver.device_id if self._options.gpu is None else self._options.gpu
-        free = None if self._device is Device.CPU else _free_gpu_bytes(gpu)
-        worker = start(settings)
+        gpu = self._device.gpu if self._device else stage.solver.device_id
+        free = None if gpu is None else _free_gpu_bytes(gpu)
+        worker = start(work)
         try:
             self._relay.attend(worker)
             self._attempts += (self._new_attempt(stage, worker.pid, free),)
@@ -232,7 +233,7 @@ class Run:
             worker.end()
             self._relay.attend(None)
         self._log_tail = worker.log_tail
-        self._amend(ended=_now(), ending=ending.reason.value, detail=ending.detail)
+        self._amend(ended=_now(), ending=ending.reason, detail=ending.detail)
         self._write(JobState.RUNNING)  # the next stage, or another try, may follow
         return ending
 
@@ -248,9 +249,10 @@ class Run:
             stage = self._plan.stages[self.last_attempt.stage - 1]
             failed = ending.reason is EndReason.CHECK_FAILED
             missing = missing_files(stage.net, self._directory) if failed else []
+            asked = self._options.device
             raise failure(
-                ending, update, self._updates, self._job.log, self._log_tail,
-                on_gpu=self._options.device is Device.GPU, missing=missing,
+                self._engine, ending, update, self._updates, self._job.log, self._log_tail,
+                on_gpu=asked is not None and not asked.is_cpu, missing=missing,
             )  # fmt: skip
         return Outcome(state, update, self._updates, last_scores(self._job.metrics))
 
@@ -286,7 +288,7 @@ class Run:
         self._keeper.handle(event)
         if isinstance(event, Started):
             self._amend(
-                caffe_version=event.caffe_version,
+                caffe_version=event.engine_version,
                 python_version=event.python_version,
                 device=event.device,
             )
@@ -302,32 +304,30 @@ class Run:
         predicted = self._plan.predicted_on(device)
         return replace(progress, predicted_bytes=predicted, used_bytes=meter.read(device))
 
-    def _worker_settings(self, stage: TrainingStage) -> dict[str, Any]:
-        return {
-            "solver": str(stage.path),
-            "worker_solver": str(self._job.worker_solver),
-            "job": str(self._job.path),
-            "snapshots": str(self._job.snapshots),
-            "resume": str(self._resume.state) if self._resume else None,
-            "resume_copy": str(self._job.worker_state),
-            "weights": list(self._start.weights),
-            "log": str(self._job.log),
-            "log_bytes": LOG_BYTES,
-            "device": self._device.value,
-            "gpu": self._options.gpu,
-            "record_every": -(-self._updates // _RECORDS),
-            "frozen": self._frozen(stage) if self._options.noise_scale else None,
-            "max_loss": self._options.max_loss,
-        }
+    def _request(self, stage: TrainingStage) -> TrainingRequest:
+        return TrainingRequest(
+            job=self._job,
+            solver=stage.path,
+            device=self._device,
+            threads=self._options.threads,
+            resume=self._resume,
+            weights=self._start.weights,
+            data=self._data_start(),
+            record_every=-(-self._updates // _RECORDS),
+            log_bytes=LOG_BYTES,
+            frozen=self._frozen(stage) if self._options.noise_scale else None,
+            max_loss=self._options.max_loss,
+        )
 
-    def _data_settings(self) -> Mapping[str, object]:
+    def _data_start(self) -> DataStart | None:
         """Where the worker's data begins; what can't be as it was is noted."""
         if not self._resume:
-            return FROM_FIRST_RECORD
-        found = data_start(self._stages, self._resume.update, Sources((self._directory,)))
+            return None
+        sources = Sources((self._directory,))
+        found = self._engine.data_start(self._stages, self._resume.update, sources)
         if self._resume.update:
             self._notes += found.notes
-        return found.settings(self._job.worker_nets)
+        return found
 
     def _frozen(self, stage: TrainingStage) -> list[tuple[str, int]] | None:
         """The parameters that don't learn; None where a stage has no micro-batches to compare."""
@@ -351,6 +351,7 @@ class Run:
             last_update=done,
             choices=tuple(self._notes),
             stage=stage.number,
+            engine=self._engine.name,
             batch_size=stage.effective_batch // stage.solver.iter_size,
             iter_size=stage.solver.iter_size,
             predicted_bytes=self._plan.predicted_peak_bytes,
@@ -389,6 +390,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     plan = job.read_plan()
     job.check_formats()
     check_one_gpu(plan.gpus)
+    engines.find(plan.engine)
     stages = read_stages(plan)
     if options.noise_scale:
         check_accumulates(max(stage.solver.iter_size for stage in stages))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_batch.engines.caffe.events import (
+from caffe_batch.engines.events import (
     Diverged,
     Finished,
     LogEvent,
@@ -12,7 +12,7 @@ from caffe_batch.engines.caffe.events import (
     Updated,
     WorkerEvent,
 )
-from caffe_batch.engines.caffe.snapshots import prune, set_aside_from, take_in
+from caffe_batch.engines.snapshots import SnapshotFiles
 
 
 class SnapshotKeeper:
@@ -22,12 +22,15 @@ class SnapshotKeeper:
     only then those before it may go.
 
     Args:
-        folder: Where the snapshots lie.
-        keep_last, keep_every: As :func:`caffe_batch.engines.caffe.snapshots.prune` takes them.
+        files: The engine's snapshots.
+        folder: Where they lie.
+        keep_last, keep_every: As :meth:`SnapshotFiles.prune` takes them.
     """
 
-    def __init__(self, folder: Path, keep_last: int | None, keep_every: int | None) -> None:
-        self._folder, self._keep = folder, (keep_last, keep_every)
+    def __init__(
+        self, files: SnapshotFiles, folder: Path, keep_last: int | None, keep_every: int | None
+    ) -> None:
+        self._files, self._folder, self._keep = files, folder, (keep_last, keep_every)
         self._unproven: int | None = None
 
     def handle(self, event: WorkerEvent | LogEvent) -> None:
@@ -37,13 +40,13 @@ class SnapshotKeeper:
             DamagedSnapshotError: A snapshot that was just taken isn't whole.
         """
         if isinstance(event, SnapshotTaken):
-            take_in(Path(event.state))
+            self._files.take_in(Path(event.state))
             self._unproven = event.update
         elif isinstance(event, Diverged):
-            set_aside_from(self._folder, event.update)
+            self._files.set_aside_from(self._folder, event.update)
         elif self._unproven is not None and (
             isinstance(event, Finished)
             or (isinstance(event, Updated) and event.update > self._unproven)
         ):
             self._unproven = None
-            prune(self._folder, *self._keep)
+            self._files.prune(self._folder, *self._keep)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError, check_contents
-from caffe_batch.engines.caffe.snapshots import Snapshot, named_snapshot
+from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot, SnapshotFiles
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.record import JobRecord
 
@@ -24,11 +23,12 @@ class StartingPoint:
     weights: tuple[str, ...] = ()
     state: str | None = None
 
-    def snapshot(self, updates: int) -> Snapshot | None:
+    def snapshot(self, updates: int, files: SnapshotFiles) -> Snapshot | None:
         """The snapshot to go on from if nothing of the run itself is there; None for update 0.
 
         Args:
             updates: Updates to do in all.
+            files: The engine's snapshots.
 
         Raises:
             InputError: A file is missing, or the snapshot is damaged or beyond the last update.
@@ -38,7 +38,7 @@ class StartingPoint:
                 raise InputError(
                     f"weights {path}: no such file", hint="Give a .caffemodel of the net."
                 )
-        found = named_snapshot(Path(self.state)) if self.state else None
+        found = files.named_snapshot(Path(self.state)) if self.state else None
         if found and found.update >= updates:
             raise InputError(
                 f"{found.state}: {found.update} updates are done there, and the solver's max_iter "
@@ -47,7 +47,7 @@ class StartingPoint:
             )
         if found:
             try:
-                check_contents(found.update, found.state, found.weights)
+                files.check_contents(found.update, found.state, found.weights)
             except DamagedSnapshotError as damage:
                 raise InputError(
                     f"the snapshot is not whole: {damage.message}", hint="Give an older one."

@@ -8,7 +8,7 @@ from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
-from caffe_batch.training.process import WORKER, SignalRelay, forwarded_signals
+from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.recovery import Recovery
 from caffe_batch.training.run import Run, read_job
@@ -24,7 +24,7 @@ def train(
     options: Options | None = None,
     observer: Observer = _look_away,
     *,
-    script: Path = WORKER,
+    script: Path | None = None,
     relay: SignalRelay | None = None,
 ) -> Outcome:
     """Train a planned directory to its end, from its newest snapshot if there is one.
@@ -40,10 +40,10 @@ def train(
 
     Args:
         job: A directory that ``plan`` has written.
-        runtime: The Python with caffe to train on.
+        runtime: The Python to train on; it can import the engine that plan.json names.
         options: How to train.
         observer: Called about five times a second with the progress.
-        script: The worker.
+        script: Runs in place of the engine's worker, if given.
         relay: Whose ``stop`` another thread may call to end the training as a signal does; one of
             its own if None.
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from caffe_batch.engines.caffe.events import (
+from caffe_batch.engines.events import (
     Built,
     GradientNorms,
     LogEvent,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.work import VerificationRequest
 from caffe_batch.experiments.comparison import Verification
-from caffe_batch.experiments.verify import WORKER, Audit, verify
+from caffe_batch.experiments.verify import Audit, verify
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
@@ -45,6 +47,16 @@ def nothing(batch_size: int, iter_size: int) -> Sequence[Finding]:
     return ()
 
 
+#: A worker's script in a process that has imported caffe; nobody listens to its events.
+FORKED = """
+import json, os, sys
+folder, name = os.path.split(sys.argv[1])
+sys.path.insert(0, folder)
+script = __import__(name[: -len(".py")])
+assert script.main({**json.loads(sys.argv[2]), "events": os.open(os.devnull, os.O_WRONLY)}) == 0
+"""
+
+
 def forked(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:
     """Runs the worker in a child of a process that has imported caffe: in place of two seconds.
 
@@ -52,12 +64,15 @@ def forked(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:
     """
 
     def run(
-        runtime: Runtime, settings: Mapping[str, Any], folder: Path, directory: Path
+        runtime: Runtime,
+        engine: Engine,
+        request: VerificationRequest,
+        folder: Path,
+        directory: Path,
     ) -> dict[str, Any]:
-        given, result = folder / "settings.json", folder / "result.json"
-        given.write_text(json.dumps({**settings, "result": str(result)}))
-        pycaffe(WORKER.read_text(), str(given), cwd=directory)
-        found: dict[str, Any] = json.loads(result.read_text())
+        work = engine.verification(request)
+        pycaffe(FORKED, str(work.script), json.dumps(work.settings), cwd=directory)
+        found: dict[str, Any] = json.loads(request.result.read_text())
         return found
 
     return run

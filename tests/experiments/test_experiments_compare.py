@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.device import Device
 from caffe_batch.errors import InputError
-from caffe_batch.experiments.compare import Settings, Training, compare
+from caffe_batch.experiments.compare import CompareOptions, Training, compare
 from caffe_batch.experiments.standings import Comparison, SeedRun
 from caffe_batch.jobs.metrics import NetTestMetrics, read_metrics
 from caffe_batch.jobs.strategy_files import write_strategies
 from caffe_batch.planning.strategies.strategies import find_strategies
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training import Device, JobDirectory, JobState, Options, Progress
+from caffe_batch.training import JobDirectory, JobState, Options, Progress
 from tests.small_memory import BATCH, SOLVER, options, read_model, tight, write_recipe
 
 CPU = Options(device=Device.CPU)
@@ -47,8 +48,8 @@ def write(folder: Path, solver: str = SOLVER) -> Path:
     return folder / "run"
 
 
-def settings(*names: str, seeds: tuple[int, ...] = (1, 2), jobs: int = 2) -> Settings:
-    return Settings(names, seeds, jobs, CPU)
+def settings(*names: str, seeds: tuple[int, ...] = (1, 2), jobs: int = 2) -> CompareOptions:
+    return CompareOptions(names, seeds, jobs, CPU)
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.device import Device
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.errors import InputError
-from caffe_batch.experiments.noise import AT_FILLERS, WORKER, Settings, measure_noise
+from caffe_batch.experiments.noise import AT_FILLERS, NoiseOptions, measure_noise
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training import Device
-from caffe_batch.training.process import WORKER as TRAINING_WORKER
 from tests.experiments.regression import WEIGHT, write_regression
 
-MICRO_GRADIENTS = TRAINING_WORKER.with_name("micro_gradients.py")
+MICRO_GRADIENTS = INSIDE / "micro_gradients.py"
 
 #: Micro-batches by hand: each with diffs of its own, only the parameters named, in double.
 BY_HAND = """
@@ -117,7 +117,7 @@ def test_the_closed_form_of_linear_regression(runtime: Runtime, tmp_path: Path) 
     made = write_regression(tmp_path, records=320_000, batch_size=32)
     assert made.noise_scale == pytest.approx(33.5)
     measured = measure_noise(
-        model(made.net, made.solver), runtime, Settings(groups=100, passes=100)
+        model(made.net, made.solver), runtime, NoiseOptions(groups=100, passes=100)
     )
     noise = measured.noise
     assert noise.value == pytest.approx(made.noise_scale, rel=0.05)
@@ -134,8 +134,8 @@ def test_trained_weights_and_another_micro_batch(runtime: Runtime, tmp_path: Pat
     """Twice as far from the truth as the fillers' weights."""
     made = write_regression(tmp_path, records=256_000, batch_size=4, sigma=3)
     weights = save_weights(tmp_path / "a.caffemodel", ip=WEIGHT + 1 / 10**0.5)
-    settings = Settings(batch_size=320, groups=50, passes=16, weights=(weights,))
-    measured = measure_noise(model(made.net), runtime, settings)
+    options = NoiseOptions(batch_size=320, groups=50, passes=16, weights=(weights,))
+    measured = measure_noise(model(made.net), runtime, options)
     assert measured.batch_size == 320
     assert measured.noise.gradient_norm_squared == pytest.approx(4.0, rel=0.05)
     assert measured.noise.value == pytest.approx(11 + 10 * 9 / 4, rel=0.05)
@@ -150,8 +150,8 @@ def test_layers_that_no_weights_file_has_are_told(runtime: Runtime, tmp_path: Pa
         save_weights(tmp_path / "1.caffemodel", (3, 3), a=1.0, unheard_of=1.0),
         save_weights(tmp_path / "2.caffemodel", (3, 3), c=1.0),
     )
-    settings = Settings(groups=5, passes=2, weights=files)
-    assert measure_noise(model(net), runtime, settings).notes == (
+    options = NoiseOptions(groups=5, passes=2, weights=files)
+    assert measure_noise(model(net), runtime, options).notes == (
         "No weights file has layer b: the fillers' values stay there.",
     )
 
@@ -165,8 +165,8 @@ def test_the_solver_gives_the_seed_and_selects_the_layers(runtime: Runtime, tmp_
         + LOSS
     )
     solver.write_text('random_seed: 1 train_state { stage: "s" level: 2 }')
-    settings = Settings(groups=5, passes=2)
-    first, second = (measure_noise(model(net, solver), runtime, settings) for _ in range(2))
+    options = NoiseOptions(groups=5, passes=2)
+    first, second = (measure_noise(model(net, solver), runtime, options) for _ in range(2))
     assert first == second
     assert first.noise.trace > 0
 
@@ -206,14 +206,22 @@ def test_trained_parameters_count_once(
 
 
 @pytest.mark.parametrize(
-    ("change", "settings", "message"),
+    ("change", "options", "message"),
     [
-        (("EuclideanLoss", "Eltwise"), Settings(), "has no loss"),
-        (("data.txt", "none.txt"), Settings(), "none.txt"),
-        (("", ""), Settings(weights=(Path("none.caffemodel"),)), "none.caffemodel: no such file"),
-        (("", ""), Settings(weights=(Path("other"),)), "no layer of the net has its weights in"),
-        (("", ""), Settings(weights=(Path("large"),)), "load its weights: .* shape mismatch"),
-        (("", ""), Settings(device=Device.GPU, gpu=3), "GPU 3 is not possible"),
+        (("EuclideanLoss", "Eltwise"), NoiseOptions(), "has no loss"),
+        (("data.txt", "none.txt"), NoiseOptions(), "none.txt"),
+        (
+            ("", ""),
+            NoiseOptions(weights=(Path("none.caffemodel"),)),
+            "none.caffemodel: no such file",
+        ),
+        (
+            ("", ""),
+            NoiseOptions(weights=(Path("other"),)),
+            "no layer of the net has its weights in",
+        ),
+        (("", ""), NoiseOptions(weights=(Path("large"),)), "load its weights: .* shape mismatch"),
+        (("", ""), NoiseOptions(device=Device(3)), "GPU 3 is not possible"),
     ],
 )
 def test_what_can_not_be_measured(
@@ -221,7 +229,7 @@ def test_what_can_not_be_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     change: tuple[str, str],
-    settings: Settings,
+    options: NoiseOptions,
     message: str,
 ) -> None:
     made = write_regression(tmp_path, records=100, batch_size=5)
@@ -231,7 +239,7 @@ def test_what_can_not_be_measured(
     before = sorted(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        measure_noise(model(made.net), runtime, settings)
+        measure_noise(model(made.net), runtime, options)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -247,7 +255,7 @@ def test_a_net_that_waits_for_data(runtime: Runtime, tmp_path: Path) -> None:
 
 
 def test_the_scripts_are_written_for_python_3_6(runtime: Runtime) -> None:
-    for script in (WORKER, MICRO_GRADIENTS):
+    for script in (INSIDE / "noise.py", MICRO_GRADIENTS):
         ast.parse(script.read_text(), feature_version=(3, 6))
         check = f"compile(open({str(script)!r}).read(), 'script', 'exec')"
         subprocess.run(runtime.command(["-c", check]), env=runtime.environment(), check=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots
+from caffe_batch.device import Device
+from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
@@ -26,7 +28,7 @@ ATTEMPT = Attempt(
     resumed_from=None,
     first_update=0,
     last_update=12,
-    device="CPU",
+    device=Device.CPU,
     choices=("Training on the CPU: because.",),
 )
 

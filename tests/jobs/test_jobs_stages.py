@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch import engines
 from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.engines.work import Work
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
@@ -26,7 +28,7 @@ from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.holding import LONG, Hold, WhenHeld, signal_self
-from tests.planned_jobs import RECORDS, FinishedJob, write_job
+from tests.planned_jobs import RECORDS, FinishedJob, nowhere, write_job
 
 FIXED = '"fixed"'
 
@@ -288,8 +290,8 @@ def test_a_worker_that_does_not_listen_yet_can_be_stopped(tmp_path: Path) -> Non
     relay = SignalRelay()
     relay.stop(signal.SIGINT)  # before there is a worker
     worker = WorkerProcess(
-        Interpreter(sys.executable), {}, log=tmp_path / "log", working_directory=tmp_path,
-        environment={}, script=script,
+        Interpreter(sys.executable), engines.find(), Work(script, {}), nowhere,
+        log=tmp_path / "log", working_directory=tmp_path,
     )  # fmt: skip
     try:
         relay.attend(worker)

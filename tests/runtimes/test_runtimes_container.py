@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,12 @@ from caffe_batch import runtimes
 from caffe_batch.errors import InputError, RuntimeMissingError, TrainingError
 from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import container
-from caffe_batch.runtimes.base import JobPlaces
+from caffe_batch.runtimes.base import WorkerPlaces
 from caffe_batch.runtimes.container import Container
-from caffe_batch.training.process import SignalRelay
+from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.supervisor import train
-from tests.command import Result, spawn
+from tests.command import Result, call, spawn
+from tests.experiments.regression import write_regression
 from tests.holding import LONG, Hold, WhenHeld, is_alive, wait_for
 from tests.planned_jobs import write_job
 
@@ -121,8 +123,8 @@ def test_data_elsewhere_is_shown_to_be_read_only(
     for folder in (job, work, data / "train_lmdb", modules):
         folder.mkdir(parents=True)
     monkeypatch.setenv("PYTHONPATH", f"{modules}:{work}")
-    places = JobPlaces(job, work, (data, data / "train_lmdb", tmp_path / "no"), job / "events")
-    made = docker().for_job(lambda: places)
+    places = WorkerPlaces(job, work, (data, data / "train_lmdb", tmp_path / "no"), job / "events")
+    made = docker().for_worker(lambda: places)
     assert isinstance(made, Container)
     assert options(made.command([]), "mount")[1:] == [
         f"type=bind,source={job},target={job}",
@@ -131,7 +133,7 @@ def test_data_elsewhere_is_shown_to_be_read_only(
         f"type=bind,source={modules},target={modules},readonly",
     ]
     assert str(made.container).startswith("caffe-batch-my-job-")
-    other = docker().for_job(lambda: JobPlaces(work / "my job", work, (), job / "events"))
+    other = docker().for_worker(lambda: WorkerPlaces(work / "my job", work, (), job / "events"))
     assert isinstance(other, Container)
     assert other.container != made.container
 
@@ -139,7 +141,7 @@ def test_data_elsewhere_is_shown_to_be_read_only(
 def test_a_comma_would_end_a_mount(tmp_path: Path) -> None:
     job, work = tmp_path / "a,b", tmp_path / "work"
     job.mkdir()
-    made = docker().for_job(lambda: JobPlaces(job, work, (), job / "events"))
+    made = docker().for_worker(lambda: WorkerPlaces(job, work, (), job / "events"))
     with pytest.raises(InputError, match="a,b: a folder with a comma in its name"):
         made.command([])
 
@@ -196,6 +198,91 @@ def test_a_container_whose_supervisor_is_killed_takes_a_snapshot(
     hold.release()
     wait_for(lambda: not engine.running())
     assert list(job.snapshots.glob("*_iter_50.solverstate"))
+
+
+def test_the_fake_engine_shows_only_what_is_mounted(engine: Engine, tmp_path: Path) -> None:
+    """Else the tests below would prove nothing."""
+    settings = json.dumps({"deep": [{"net": str(tmp_path / "net.prototxt")}]})
+    for command in (["-c", "", settings], ["-c", "", str(tmp_path)]):
+        done = spawn(*docker().command(command))
+        assert (done.code, str(tmp_path) in done.err) == (125, True)
+    places = WorkerPlaces(tmp_path, tmp_path, (), tmp_path / "no fifo")
+    made = docker().for_worker(lambda: places).command(["-c", "", settings])
+    assert spawn(*made).code == 0
+
+
+def test_noise_is_measured_in_the_container(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    regression = write_regression(tmp_path / "elsewhere", records=200, batch_size=8)
+    command = ("noise", regression.solver, "--groups", 5, "--passes", 2, "--json")
+    found = call(*command, "--runtime", "docker")
+    assert found.code == 0, found.err
+    assert json.loads(found.out) == json.loads(call(*command).out)
+    folder = Path(options(engine.calls("run")[-1], "mount")[1].rpartition("=")[2])
+    assert folder.name.startswith("caffe-batch-")
+    assert not folder.exists()
+    assert engine.calls("rm")[-1][-1] == options(engine.calls("run")[-1], "name")[0]
+
+
+def test_weights_elsewhere_are_shown_to_be_read_only(engine: Engine, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=5)
+    train(job, runtimes.find())
+    weights = (tmp_path / "zoo" / "tiny.caffemodel").absolute()
+    weights.parent.mkdir()
+    (job.snapshots / "tiny_iter_5.caffemodel").rename(weights)
+    command = ("noise", job.solver, "--groups", 5, "--passes", 2, "--weights", weights, "--json")
+    found = call(*command, "--runtime", "docker")
+    assert found.code == 0, found.err
+    assert json.loads(found.out) == json.loads(call(*command).out)
+    mounts = options(engine.calls("run")[-1], "mount")
+    assert f"type=bind,source={weights.parent},target={weights.parent},readonly" in mounts
+
+
+def test_a_verification_runs_in_the_container(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, clip_gradients=0.05)
+    monkeypatch.chdir(job.path)  # the data lies in a folder beside it
+    command = ("verify", job.solver, "--batch-size", 2, "--json")
+    found = call(*command, "--runtime", "docker")
+    assert found.code == 0, found.err
+    told = json.loads(found.out)
+    assert told == json.loads(call(*command).out)
+    assert not any(use["made"] for use in told["data"])
+    (name,) = options(engine.calls("run")[-1], "name")
+    assert engine.calls("rm")[-1] == ["rm", "--force", name]
+
+
+def test_strategies_are_compared_in_the_container(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = write_job(tmp_path, max_iter=10, test_interval=5)
+    out = tmp_path / "ways"
+    made = call("strategies", job.solver, "--gpu-memory", "1GiB", "--out", out, "--json")
+    assert made.code == 0, made.err
+    found = call(
+        "compare", out, "--strategy", "accumulate", "--seeds", 1, "--runtime", "docker", "--json"
+    )
+    assert found.code == 0, found.err
+    (name,) = {name for run in engine.calls("run") for name in options(run, "name")}
+    assert "seed-1" in name
+
+
+@pytest.mark.parametrize("command", [("noise", "--groups", 10_000), ("verify",)])
+def test_an_interrupted_measurement_leaves_no_container(
+    engine: Engine, tmp_path: Path, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path)
+
+    def interrupt(worker: WorkerProcess, timeout_s: float) -> Iterator[Any]:
+        wait_for(engine.running)  # the container is there
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WorkerProcess, "listen", interrupt)
+    done = call(command[0], job.solver, *command[1:], "--runtime", "docker")
+    assert done.code == 130
+    wait_for(lambda: not engine.running())
 
 
 def _supervisor_of(job: Path) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from caffe_batch.runtimes.base import RuntimeInfo
+from caffe_batch.engines.base import RuntimeInfo
 from caffe_batch.runtimes.doctor import Examination, missing_items
 from caffe_batch.runtimes.machine import Extra, Gpu, Gpus
 from caffe_batch.runtimes.reserve import Reserve

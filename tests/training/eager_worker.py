@@ -12,7 +12,7 @@ INSIDE = os.path.join(CHECKOUT, "caffe_batch", "engines", "caffe", "inside")
 
 sys.path[0] = os.path.abspath(INSIDE)
 import micro_gradients  # noqa: E402
-import worker  # noqa: E402
+import train  # noqa: E402
 
 micro_gradients.SHARE = float("inf")
-sys.exit(worker.main(json.loads(sys.argv[1])))
+sys.exit(train.main(json.loads(sys.argv[1])))

@@ -19,7 +19,7 @@ def send(event: str, **content: object) -> None:
 
 
 def start() -> None:
-    send("started", caffe_version="0", python_version="0", device="GPU 0", choices=[])
+    send("started", engine_version="0", python_version="0", device="GPU 0", choices=[])
     send("built", update=0)
     send("updated", update=3, seconds=0.5, records=[[3, 1.25, 0.5]])
 

@@ -13,7 +13,7 @@ INSIDE = os.path.join(CHECKOUT, "caffe_batch", "engines", "caffe", "inside")
 
 sys.path[0] = os.path.abspath(INSIDE)
 import solver_hooks  # noqa: E402
-import worker  # noqa: E402
+import train  # noqa: E402
 
 add_loss = solver_hooks.Training.add_loss
 passes, name = os.environ.get("SIGNALLED", "0,").split(",")
@@ -29,4 +29,4 @@ def add_loss_and_signal(training):
 
 
 solver_hooks.Training.add_loss = add_loss_and_signal
-sys.exit(worker.main(json.loads(sys.argv[1])))
+sys.exit(train.main(json.loads(sys.argv[1])))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.device import Device
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
@@ -166,21 +167,21 @@ def test_metrics_as_they_are_added(tmp_path: Path) -> None:
 
 def test_memory_of_this_process() -> None:
     held = bytearray(os.urandom(1 << 20)) * 64
-    seen = MemoryMeter(os.getpid()).read("CPU")
+    seen = MemoryMeter(os.getpid()).read(Device.CPU)
     assert seen is not None
     assert len(held) < seen < 100 * len(held)
-    assert MemoryMeter(2**22 + 1).read("CPU") is None
-    assert MemoryMeter(os.getpid()).read("GPU 0") is None  # it has nothing there
+    assert MemoryMeter(2**22 + 1).read(Device.CPU) is None
+    assert MemoryMeter(os.getpid()).read(Device(0)) is None  # it has nothing there
 
 
 def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = MemoryMeter(os.getpid())
     began = time.monotonic()
-    first = meter.read("CPU")
+    first = meter.read(Device.CPU)
     held = bytearray(os.urandom(1 << 20)) * 16
-    assert meter.read("CPU") == first
+    assert meter.read(Device.CPU) == first
     monkeypatch.setattr(time, "monotonic", lambda: began + 60)
-    later = meter.read("CPU")
+    later = meter.read(Device.CPU)
     assert first is not None
     assert later is not None
     assert later > first + len(held) // 2

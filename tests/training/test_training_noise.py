@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.events import GradientNorms, read_worker_line
+from caffe_batch.engines.events import GradientNorms, read_worker_line
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import (

@@ -38,6 +38,6 @@ def test_every_kind_of_source_is_found(tmp_path: Path) -> None:
     job = write_job(tmp_path, net=net)
     start = StartingPoint(weights=(f"{tmp_path}/zoo/net.caffemodel",))
     places = job_places(job, job.read_plan(), tmp_path, start)
-    assert (places.job, places.directory, places.fifo) == (job.path, tmp_path, job.worker_events)
+    assert (places.folder, places.directory, places.fifo) == (job.path, tmp_path, job.worker_events)
     names = ("train_lmdb", "mean", "lists", "hdf5", "images")
     assert set(places.folders) == {*(root / name for name in names), tmp_path, tmp_path / "zoo"}

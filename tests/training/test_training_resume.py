@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import TrainingError
@@ -23,7 +24,6 @@ from caffe_batch.net.sources import Sources
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
-from caffe_batch.training.process import WORKER
 from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import attempts_of, write_job
@@ -310,4 +310,4 @@ except LookupError as error:
 
 def test_other_versions_are_left_alone(pycaffe: Callable[..., str]) -> None:
     """Their data layers are set up on other threads."""
-    assert pycaffe(SEEKER, str(WORKER.parent)) == "this is Caffe 1.0.0-rc5, not 1.0.0\n"
+    assert pycaffe(SEEKER, str(INSIDE)) == "this is Caffe 1.0.0-rc5, not 1.0.0\n"

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots
+from caffe_batch import engines
+from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.engines.snapshots import Snapshot
+from caffe_batch.engines.work import Work
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
@@ -26,7 +29,7 @@ from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.command import PROGRAM
 from tests.holding import PATIENCE_S, is_alive, pending, wait_for
-from tests.planned_jobs import NET, write_job, write_lmdb
+from tests.planned_jobs import NET, nowhere, write_job, write_lmdb
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
 
@@ -124,8 +127,8 @@ def test_a_warning_and_an_end_leave_time_for_the_snapshot(tmp_path: Path) -> Non
     )
     log = tmp_path / "log"
     worker = WorkerProcess(
-        Interpreter(sys.executable), {}, log=log, working_directory=tmp_path,
-        environment={}, script=script,
+        Interpreter(sys.executable), engines.find(), Work(script, {}), nowhere,
+        log=log, working_directory=tmp_path,
     )  # fmt: skip
     try:
         wait_for(lambda: "deaf" in log.read_text())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots, named_snapshot
+from caffe_batch.engines.caffe.snapshots import list_snapshots, named_snapshot
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import InputError, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics

@@ -13,6 +13,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.caffe import INSIDE
+from caffe_batch.engines.work import VerificationRequest
 from caffe_batch.errors import CaffeBatchError, TrainingError
 from caffe_batch.experiments import verify as experiment
 from caffe_batch.experiments.comparison import TOLERANCE, Verification, judge
@@ -132,27 +135,32 @@ class Bench:
         )
 
     def run_worker(
-        self, runtime: Runtime, settings: Mapping[str, Any], folder: Path, directory: Path
+        self,
+        runtime: Runtime,
+        engine: Engine,
+        request: VerificationRequest,
+        folder: Path,
+        directory: Path,
     ) -> dict[str, Any]:
         """In place of ``verify._run_worker``: one fork for all variants.
 
         The controls run only where the rest disagrees: until then they are said to err by nothing,
         which is the strictest judgement.
         """
-        result = folder / "result.json"
+        settings = engine.verification(request).settings
         variants = [v for v in settings["variants"] if not v["disturbance"] or self.controls]
         if not self.controls:
             variants = variants[:2]
         if self.jolt:
             copied = shutil.copytree(variants[0]["folder"], folder / "jolt")
             variants[1] = {**variants[0], "folder": str(copied), "jolt": [JOLT, self.jolt]}
-        given = {**settings, "variants": variants, "result": str(result)}
+        given = {**settings, "variants": variants}
         status = self._request({"cwd": str(directory), "log": str(folder / "log")}, given)
-        if status or not result.exists():
+        if status or not request.result.exists():
             log = (folder / "log").read_text(errors="replace").splitlines()
             told = [line for line in log if line.startswith("F") or "Error" in line]
             raise TrainingError((told or log or ["it wrote nothing"])[0])
-        found: dict[str, Any] = json.loads(result.read_text())
+        found: dict[str, Any] = json.loads(request.result.read_text())
         return found if self.controls else _undisturbed(found, settings["variants"])
 
     def _request(self, request: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
@@ -201,7 +209,7 @@ def open_bench(runtime: Runtime, folder: Path) -> Iterator[Bench]:
     """A bench whose files lie in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(
-        runtime.command([str(SERVER), str(experiment.WORKER)]),
+        runtime.command([str(SERVER), str(INSIDE / "verify.py")]),
         env={**runtime.environment(), "OPENBLAS_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,9 +1,10 @@
 """Measures one training a line: runs in the runtime's Python, which has imported caffe.
 
-    python server.py VERIFY_WORKER
+    python server.py SCRIPT
 
-Each line of stdin is a JSON object: "settings" as verify_worker.py takes them, "cwd", and "log" for
-the outputs. A forked child runs all variants, one after the other; its exit status goes to stdout.
+SCRIPT is the engine's verify.py. Each line of stdin is a JSON object: "settings" as the script
+takes them, without "events"; "cwd"; and "log" for the outputs. A forked child runs all variants,
+one after the other; its exit status goes to stdout.
 """
 
 import ctypes
@@ -109,7 +110,8 @@ def serve(worker, request):
         os.dup2(log, 2)
         os.chdir(request["cwd"])
         worker["np"], worker["draw"] = in_memory(), once(worker["draw"])
-        worker["main"](request["settings"])
+        nobody = os.open(os.devnull, os.O_WRONLY)  # listens to its events
+        worker["main"](dict(request["settings"], events=nobody))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -120,7 +122,8 @@ def serve(worker, request):
 
 
 def main(path):
-    worker = {"__name__": "verify_worker"}
+    sys.path.insert(0, os.path.dirname(path))  # what it imports lies beside it
+    worker = {"__name__": "verify", "__file__": path}
     with open(path) as file:
         exec(compile(file.read(), path, "exec"), worker)  # noqa: S102  # its own file
     worker["in_child"], worker["start"] = direct, jolted(worker["start"])

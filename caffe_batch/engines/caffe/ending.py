@@ -6,26 +6,15 @@ import re
 import signal
 from collections.abc import Sequence
 
-from caffe_batch.engines.caffe.events import Diverged, Finished, Refused, Stopped, WorkerEvent
+from caffe_batch.engines import base
+from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
 from caffe_batch.jobs.ending import Ending, EndReason
 
 #: What to try next, by reason.
 HINTS = {
-    EndReason.GPU_MEMORY: "Plan again with a smaller --gpu-memory or a larger --reserve, or "
-    "close what else uses the GPU.",
-    EndReason.HOST_MEMORY: "Close other programs, or plan again with a smaller --gpu-memory.",
+    **base.HINTS,
     EndReason.NOT_MAPPED: "Its map is as large as the database, whatever the batch size: raise "
     "the limit of the address space (`ulimit -v`).",
-    EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
-    "run it again; it goes on from the newest snapshot.",
-    EndReason.DIVERGED: "Lower base_lr in solver.prototxt, then run it again: it goes on from the "
-    "last good snapshot. --on-divergence rollback:0.5 does that by itself.",
-    EndReason.STALLED: "Run it again: it goes on from the newest snapshot. --stall-timeout says "
-    "how long it may be silent.",
-    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it goes on from the newest "
-    "snapshot that is whole.",
-    EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
-    "directory where `plan` ran.",
 }
 
 _FATAL = re.compile(r"F\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+\s+\d+ ([^\s\]]+:\d+)\] (.*)")

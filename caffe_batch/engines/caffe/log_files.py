@@ -13,8 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from caffe_batch.engines.caffe.events import LogEvent, read_log_line
-from caffe_batch.engines.caffe.inside.worker_log import next_number, numbered
+from caffe_batch.engines.caffe.inside.worker_log import change_names, next_number, numbered
+from caffe_batch.engines.caffe.log_lines import read_log_line
+from caffe_batch.engines.events import LogEvent
 
 #: Lines kept for the failure text; a stack trace of Caffe's has about 30.
 _TAIL_LINES = 200
@@ -36,6 +37,7 @@ class LogFollower:
     """
 
     def __init__(self, path: Path) -> None:
+        change_names(str(path))  # for a worker that was killed before it could
         path.touch()
         self._path = path
         self._number = next_number(str(path))  # that the present file gets when it is left

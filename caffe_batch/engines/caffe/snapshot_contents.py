@@ -13,17 +13,13 @@ from collections import Counter
 from math import prod
 from pathlib import Path
 
-from caffe_batch.errors import TrainingError
+from caffe_batch.engines.snapshots import DamagedSnapshotError
 from caffe_batch.prototxt.wire import DamagedMessageError, WireMessage, open_message
 from caffe_batch.schema import caffe_pb2
 
 Shape = tuple[int, ...]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
-class DamagedSnapshotError(TrainingError):
-    """A snapshot that Caffe can't, or must not, go on from. The message says what is wrong."""
 
 
 def check_contents(update: int, state: Path, weights: Path) -> None:

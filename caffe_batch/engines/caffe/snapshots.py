@@ -12,10 +12,10 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError, check_contents
+from caffe_batch.engines.caffe.snapshot_contents import check_contents as check_contents
+from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_text
 
@@ -26,31 +26,6 @@ CORRUPT, DIVERGED = ".corrupt", ".diverged"
 
 #: What the solverstate of a snapshot is called that is being deleted.
 _DELETED = ".deleted"
-
-
-@dataclass(frozen=True, order=True)
-class Snapshot:
-    """A pair of files that Caffe can go on from.
-
-    Attributes:
-        update: Updates done when it was taken (Caffe's iteration).
-        state: The solverstate: counters and the solver's history.
-        weights: The caffemodel.
-    """
-
-    update: int
-    state: Path
-    weights: Path
-
-    @property
-    def record(self) -> Path:
-        """Sizes and checksums of both files, once they were found to be whole."""
-        return self.state.with_name(f"{self.state.name}.json")
-
-    @property
-    def files(self) -> tuple[Path, Path, Path]:
-        """All that belongs to it; without the first it doesn't count."""
-        return self.state, self.weights, self.record
 
 
 def list_snapshots(folder: Path) -> list[Snapshot]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.engines.caffe.ending import classify, last_lines
-from caffe_batch.engines.caffe.events import Built, Diverged, Finished, Refused, Stopped
+from caffe_batch.engines.events import Built, Diverged, Finished, Refused, Stopped
 from caffe_batch.errors import DoesNotFitError, TrainingError
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes import Runtime

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from caffe_batch.engines.caffe.events import (
+from caffe_batch.device import Device
+from caffe_batch.engines.caffe.log_lines import read_log_line
+from caffe_batch.engines.events import (
     Built,
     Finished,
     LossRecord,
@@ -19,7 +21,6 @@ from caffe_batch.engines.caffe.events import (
     Stopped,
     Updated,
     WorkerEvent,
-    read_log_line,
     read_worker_line,
 )
 from caffe_batch.errors import TrainingError
@@ -32,9 +33,9 @@ PREFIX = "I0412 09:00:00.123456    77 solver.cpp:414] "
     ("line", "event"),
     [
         (
-            '{"event": "started", "caffe_version": "1.0.0", "python_version": "3.9.2", '
+            '{"event": "started", "engine_version": "1.0.0", "python_version": "3.9.2", '
             '"device": "CPU", "choices": ["because"]}',
-            Started("1.0.0", "3.9.2", "CPU", ("because",)),
+            Started("1.0.0", "3.9.2", Device.CPU, ("because",)),
         ),
         ('{"event": "built", "update": 20}', Built(20)),
         ('{"event": "built", "update": 0, "choices": ["so"]}', Built(0, ("so",))),

@@ -6,8 +6,8 @@ import json
 import subprocess
 from collections.abc import Callable
 
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training.process import WORKER
 
 RESIZE = """
 import sys, json
@@ -29,7 +29,7 @@ assert not [name for name in sys.modules if name.partition(".")[0] in heavy]
 def test_what_was_put_off_works(runtime: Runtime, pycaffe: Callable[..., str]) -> None:
     """Two channels are resized by SciPy, three by scikit-image."""
     done = subprocess.run(
-        runtime.command(["-c", LEAN + RESIZE, str(WORKER.parent)]),
+        runtime.command(["-c", LEAN + RESIZE, str(INSIDE)]),
         env=runtime.environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

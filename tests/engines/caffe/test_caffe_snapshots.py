@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.engines.caffe.snapshot_contents import DamagedSnapshotError, check_contents
+from caffe_batch.engines.caffe.snapshot_contents import check_contents
 from caffe_batch.engines.caffe.snapshots import (
     CORRUPT,
-    Snapshot,
     check,
     confirm,
     finish_pruning,
@@ -23,6 +22,7 @@ from caffe_batch.engines.caffe.snapshots import (
     prune,
     superfluous,
 )
+from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.supervisor import train

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch.device import Device
 from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.runtimes import Runtime
-from caffe_batch.training.options import Device, Options
-from caffe_batch.training.process import WORKER
+from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
 
@@ -153,13 +153,13 @@ def test_a_gpu_is_refused_where_there_is_none(runtime: Runtime, tmp_path: Path) 
     with pytest.raises(
         InputError, match=r"GPU 2 is not possible: this Caffe is built without .*\n--cpu trains"
     ):
-        train(job, runtime, Options(device=Device.GPU, gpu=2))
+        train(job, runtime, Options(device=Device(2)))
 
 
 def test_the_choice_of_the_cpu_is_told(finished: FinishedJob) -> None:
     record = finished.job.read_record()
     assert record is not None
-    assert record.attempts[0].device == "CPU"
+    assert record.attempts[0].device == Device.CPU
     assert record.attempts[0].choices == (
         "Training on the CPU: this Caffe is built without GPU code.",
     )
@@ -176,7 +176,7 @@ def test_it_is_written_for_python_3_6(script: Path) -> None:
 
 def test_old_pythons_and_the_runtime_compile_it(runtime: Runtime, tmp_path: Path) -> None:
     """Those that are here: a shim on the PATH may stand for one that isn't installed."""
-    assert WORKER in SCRIPTS
+    assert INSIDE / "train.py" in SCRIPTS
     check = (
         "import sys\n"
         "for path in sys.argv[1:]:\n"

@@ -72,7 +72,7 @@ class NoiseSampler:
     Args:
         solver: A caffe solver; it is held weakly.
         frozen: See MicroGradients.
-        every: At most each so manieth update is sampled.
+        every: At most one update in so many is sampled.
         send: Takes the name and the content of an event.
     """
 

@@ -22,7 +22,7 @@ class Stop(Exception):  # noqa: N818  (it is no error)
     """Leaves Solve() between two micro-batches or in a test."""
 
 
-class Diverged(Exception):  # noqa: N818
+class DivergedError(Exception):
     """The loss after the updates done so far, or None for their weights, is no good."""
 
     def __init__(self, loss):
@@ -50,7 +50,7 @@ class Statistics:
             blob.data[...] = value
 
     def keep(self):
-        """Note them, at the begin of an update."""
+        """Note them, at the beginning of an update."""
         self.kept = self.read()
 
     def forget(self):
@@ -59,7 +59,7 @@ class Statistics:
 
     @contextlib.contextmanager
     def as_kept(self):
-        """While it lasts, the net has those of the begin of an unfinished update."""
+        """While it lasts, the net has those of the beginning of an unfinished update."""
         now = self.read()
         self.write(self.kept)
         yield
@@ -115,7 +115,7 @@ class Training:
         """Train to the end. True, or False if a request stopped it.
 
         Raises:
-            Diverged: The training is lost.
+            DivergedError: The training is lost.
         """
         try:
             if resume is None:
@@ -167,7 +167,7 @@ class Training:
         if not loss <= self.max_loss:  # nan compares false
             self.record(update)
             self.flush()
-            raise Diverged(loss)
+            raise DivergedError(loss)
         self.update = update
         pause = (self.snapshot_every and update % self.snapshot_every == 0) or (
             self.test_every and update % self.test_every == 0
@@ -232,7 +232,7 @@ class Training:
         self.snapshot_at = self.update
         for blobs in self.solver.net.params.values():
             if not all(isfinite(blob.data).all() for blob in blobs):
-                raise Diverged(None)
+                raise DivergedError(None)
         self.events.send("snapshot", update=self.update, state=self.state_file())
 
     def has_snapshot(self):

@@ -1,32 +1,32 @@
-"""What a worker and its Caffe report, as data: worker lines and log lines become events.
+"""What a worker and its log report, as data: the same events whatever trains.
 
-Both readers are pure: a line in, an event or None out. The worker's side of the JSON lines is in
-``inside/worker.py``; the wording of the log lines is Caffe's (solver.cpp, Test).
+A worker writes its own events as JSON lines into a pipe; :func:`read_worker_line` reads them. What
+only the engine's log tells, the engine reads (:meth:`~caffe_batch.engines.base.Engine.open_log`).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
+from caffe_batch.device import Device
 from caffe_batch.errors import TrainingError
 
 
 @dataclass(frozen=True)
 class Started:
-    """Caffe is imported and the device is chosen.
+    """The engine is loaded and the device is chosen.
 
     Attributes:
-        caffe_version, python_version: As they call themselves.
-        device: ``CPU`` or ``GPU 0``.
+        engine_version, python_version: As they call themselves.
+        device: Where it computes.
         choices: What the worker decided and why, one sentence each.
     """
 
-    caffe_version: str
+    engine_version: str
     python_version: str
-    device: str
-    choices: tuple[str, ...]
+    device: Device
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,8 @@ def read_worker_line(line: str) -> WorkerEvent:
     try:
         content = json.loads(line)
         kind = content.pop("event")
+        if "device" in content:
+            content["device"] = Device.parse(content["device"])
         if "choices" in content:
             content["choices"] = tuple(content["choices"])
         if kind == "updated":
@@ -183,7 +185,12 @@ def read_worker_line(line: str) -> WorkerEvent:
 
 @dataclass(frozen=True)
 class NetTestStarted:
-    """``Iteration 500, Testing net (#0)``."""
+    """A test begins.
+
+    Attributes:
+        update: Updates done.
+        net: Number of the test net.
+    """
 
     update: int
     net: int
@@ -191,7 +198,7 @@ class NetTestStarted:
 
 @dataclass(frozen=True)
 class NetTestOutput:
-    """``Test net output #1: loss = 0.25 (* 1 = 0.25 loss)``: mean over the test batches.
+    """An output of the test that began last: mean over the test batches.
 
     Attributes:
         index: Number of the output.
@@ -206,23 +213,5 @@ class NetTestOutput:
     is_loss: bool
 
 
+#: What only the engine's log tells.
 LogEvent = NetTestStarted | NetTestOutput
-
-_GLOG = r"[IWEF]\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+\s+\d+ [^\s\]]+:\d+\] "
-_TESTING = re.compile(_GLOG + r"Iteration (\d+), Testing net \(#(\d+)\)")
-_OUTPUT = re.compile(_GLOG + r"    Test net output #(\d+): (.*) = (\S+)( \(\* \S+ = \S+ loss\))?")
-
-
-def read_log_line(line: str) -> LogEvent | None:
-    """The event of one line of Caffe's log, or None for all other lines.
-
-    >>> read_log_line("I0412 09:00:00.123456    77 solver.cpp:347] Iteration 9, Testing net (#0)")
-    NetTestStarted(update=9, net=0)
-    """
-    testing = _TESTING.fullmatch(line)
-    if testing:
-        return NetTestStarted(int(testing[1]), int(testing[2]))
-    output = _OUTPUT.fullmatch(line)
-    if output:
-        return NetTestOutput(int(output[1]), output[2], float(output[3]), output[4] is not None)
-    return None

@@ -1,8 +1,8 @@
 """Runs the variants of one training inside the runtime's Python and compares what came out.
 
-    python verify_worker.py SETTINGS
+    python verify.py SETTINGS
 
-SETTINGS is a JSON file:
+SETTINGS is a JSON object; beside what worker.py lists it has
 
     variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt,
                    "iter_size", and "disturbance", by how much its gradients are put off (see
@@ -31,6 +31,7 @@ import sys
 import traceback
 
 import numpy as np
+from worker import Events, start_caffe, use_device
 
 
 def draw(feed, number, update):
@@ -245,14 +246,10 @@ def losses_of(variant, ran):
 
 
 def main(settings):
-    # The folder of this script is no place to look for modules; the working directory is, as
-    # the modules of Python layers often lie there.
-    sys.path[0] = os.getcwd()
-    import caffe
-
-    caffe.set_mode_cpu()
-    if hasattr(caffe, "init_log"):
-        caffe.init_log(0, True)
+    caffe = start_caffe()
+    events = Events(settings)
+    use_device(caffe, None)
+    events.started(caffe, None)
     variants = settings["variants"]
     parts = [[train] if each["disturbance"] else [show_gradient, train] for each in variants]
     statuses = [
@@ -273,8 +270,9 @@ def main(settings):
             result[what] = compared(variants, ran, what)
     with open(settings["result"], "w") as file:
         json.dump(result, file)
+    events.send("finished", update=settings["updates"])
+    return 0
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1]) as settings_file:
-        main(json.load(settings_file))
+    sys.exit(main(json.loads(sys.argv[1])))

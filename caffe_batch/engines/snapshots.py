@@ -1,0 +1,106 @@
+"""Snapshots: what a training can go on from, and what may be asked of an engine's files of them.
+
+A snapshot is a pair of files, whatever trains: ``NAME_iter_N.solverstate`` and ``.caffemodel``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from caffe_batch.errors import TrainingError
+
+
+class DamagedSnapshotError(TrainingError):
+    """A snapshot that can't, or must not, be gone on from. The message says what is wrong."""
+
+
+@dataclass(frozen=True, order=True)
+class Snapshot:
+    """A pair of files that a training can go on from.
+
+    Attributes:
+        update: Updates done when it was taken (Caffe's iteration).
+        state: The solverstate: counters and the solver's history.
+        weights: The caffemodel.
+    """
+
+    update: int
+    state: Path
+    weights: Path
+
+    @property
+    def record(self) -> Path:
+        """Sizes and checksums of both files, once they were found to be whole."""
+        return self.state.with_name(f"{self.state.name}.json")
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """All that belongs to it; without the first it doesn't count."""
+        return self.state, self.weights, self.record
+
+
+class SnapshotFiles(Protocol):
+    """The snapshots of an engine: which there are, which are whole, which to keep."""
+
+    def list_snapshots(self, folder: Path) -> list[Snapshot]:
+        """The snapshots of a folder of which both files are there, oldest first."""
+
+    def named_snapshot(self, state: Path) -> Snapshot:
+        """The snapshot whose solverstate a person has named.
+
+        Raises:
+            InputError: It is missing, not named as the engine names it, or its weights aren't
+                beside it.
+        """
+
+    def check_contents(self, update: int, state: Path, weights: Path) -> None:
+        """Check that both files parse and belong together.
+
+        Args:
+            update: Updates done, as the names of the files say.
+            state: The solverstate.
+            weights: The caffemodel.
+
+        Raises:
+            DamagedSnapshotError: They don't.
+        """
+
+    def newest_whole(
+        self, folder: Path, last_update: int
+    ) -> tuple[Snapshot | None, tuple[str, ...]]:
+        """The newest snapshot that is whole; newer ones that aren't are set aside.
+
+        Args:
+            folder: Where they lie.
+            last_update: Later ones don't belong to the job, and are left alone.
+
+        Returns:
+            The snapshot or None, and a sentence on each that was set aside.
+        """
+
+    def take_in(self, state: Path) -> None:
+        """Record a snapshot that was just taken.
+
+        Args:
+            state: Its solverstate.
+
+        Raises:
+            DamagedSnapshotError: It isn't whole. It is set aside.
+        """
+
+    def set_aside_from(self, folder: Path, update: int) -> None:
+        """Rename the snapshots of a training that has diverged: those from this update on."""
+
+    def prune(self, folder: Path, keep_last: int | None, keep_every: int | None) -> None:
+        """Delete the snapshots that are not to be kept, of those that are known to be whole.
+
+        Args:
+            folder: Where they lie.
+            keep_last: How many of the newest stay; None for all, or with ``keep_every`` for one.
+            keep_every: The first snapshot of every so many updates stays as well.
+        """
+
+    def finish_pruning(self, folder: Path) -> None:
+        """Delete what :meth:`prune` had chosen and left because it was cut short."""

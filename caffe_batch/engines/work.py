@@ -1,0 +1,142 @@
+"""What a worker is to do, and what it is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from caffe_batch.device import Device
+from caffe_batch.engines.snapshots import Snapshot
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.schema import caffe_pb2
+
+#: Whichever BLAS an engine was built with, one of these limits its threads.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a worker is started: ``python SCRIPT SETTINGS`` under a runtime's Python.
+
+    Attributes:
+        script: It sends its events (:mod:`caffe_batch.engines.events`) to the file descriptor whose
+            number is ``events`` in its settings.
+        settings: A JSON object, without ``events``; the script's docstring describes it.
+        environment: Variables on top of the runtime's own.
+    """
+
+    script: Path
+    settings: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class DataStart(Protocol):
+    """Where the data of a training goes on, as its engine has found out."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What will not be as in a run without an interruption."""
+
+    def settings(self, folder: Path) -> Mapping[str, object]:
+        """The settings that tell the worker about it.
+
+        Args:
+            folder: Where files that the worker needs may be written; it is emptied first.
+        """
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One stretch of a training, from a snapshot or from update 0 to the solver's last update.
+
+    Attributes:
+        job: The job directory: nets that the solver names are looked for in it first; snapshots,
+            the log and files of the worker's own go there.
+        solver: The solver prototxt.
+        device: Where to train; None leaves it to the engine: the solver's GPU if there is one.
+        threads: CPU threads of the BLAS.
+        resume: The snapshot to go on from, or None.
+        weights: .caffemodel files for update 0, loaded one after the other.
+        data: Where the data goes on; None for the first record.
+        record_every: Updates per loss record.
+        log_bytes: From which size on the log goes on in another file.
+        frozen: With the noise scale: (name of the layer, index) of each parameter whose lr_mult is
+            0; None without.
+        max_loss: A loss above it counts as diverged, as nan and inf always do; or None.
+    """
+
+    job: JobDirectory
+    solver: Path
+    device: Device | None
+    threads: int
+    resume: Snapshot | None
+    weights: Sequence[str]
+    data: DataStart | None
+    record_every: int
+    log_bytes: int
+    frozen: Sequence[tuple[str, int]] | None
+    max_loss: float | None
+
+
+@dataclass(frozen=True)
+class NoiseRequest:
+    """Groups of micro-batches at fixed weights, whose gradients are measured.
+
+    Attributes:
+        net: The net prototxt.
+        state: What its TRAIN net is built for: level and stages.
+        solver: The recipe's solver: its seed, and the GPU where ``device`` is None.
+        device: Where to compute; None leaves it to the engine.
+        threads: CPU threads of the BLAS.
+        weights: .caffemodel files, loaded one after the other.
+        frozen: (name of the layer, index) of each parameter whose lr_mult is 0.
+        groups, passes: Groups of micro-batches, and micro-batches of each.
+    """
+
+    net: Path
+    state: caffe_pb2.NetState
+    solver: caffe_pb2.SolverParameter
+    device: Device | None
+    threads: int
+    weights: Sequence[Path]
+    frozen: Sequence[tuple[str, int]]
+    groups: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class VariantRun:
+    """One way to train in a verification.
+
+    Attributes:
+        folder: Holds gradient_solver.prototxt and solver.prototxt; its log is written there.
+        iter_size: Micro-batches of an update.
+        disturbance: By how much its gradients are put off; 0 for not at all.
+    """
+
+    folder: Path
+    iter_size: int
+    disturbance: float
+
+
+@dataclass(frozen=True)
+class VerificationRequest:
+    """Several ways to train from the same weights with the same samples, to be compared.
+
+    Attributes:
+        variants: The ways; the others are compared with the first.
+        feeds: The blobs to fill before each pass, a JSON object each.
+        updates: Updates to train.
+        average_loss: Updates that the smoothed loss is the mean of.
+        floor: The share of the net's RMS by which an array's gradient is put off at least.
+        result: Where to write what was found, as JSON.
+    """
+
+    variants: Sequence[VariantRun]
+    feeds: Sequence[Mapping[str, Any]]
+    updates: int
+    average_loss: int
+    floor: float
+    result: Path

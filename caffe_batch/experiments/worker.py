@@ -1,0 +1,77 @@
+"""Runs one worker of an experiment to its end, in a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.events import LogEvent, WorkerEvent
+from caffe_batch.engines.work import Work
+from caffe_batch.jobs.ending import Ending
+from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training.places import worker_places
+from caffe_batch.training.process import WorkerProcess
+
+#: How often the worker's log is read, in seconds.
+_TICK_S = 0.2
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How a worker has ended.
+
+    Attributes:
+        ending: Why.
+        log: The last lines of its log that tell a person something, oldest first.
+    """
+
+    ending: Ending
+    log: tuple[str, ...]
+
+
+def run_worker(
+    runtime: Runtime,
+    engine: Engine,
+    work: Work,
+    folder: Path,
+    directory: Path,
+    *,
+    nets: Iterable[Path],
+    weights: Iterable[Path] = (),
+    observer: Callable[[WorkerEvent | LogEvent], None] = lambda event: None,
+) -> WorkerEnd:
+    """Run a worker to its end. Whatever ends this call early, Ctrl-C or an error, kills it.
+
+    Args:
+        runtime: Whose Python runs it.
+        engine: What it runs.
+        work: What it is to do.
+        folder: A temporary folder, which it may write to.
+        directory: Where it runs: relative paths in the nets start there.
+        nets: The nets that it builds.
+        weights: What else it reads.
+        observer: Called with each event.
+    """
+    worker = WorkerProcess(
+        runtime,
+        engine,
+        work,
+        partial(worker_places, folder, directory, nets, weights, folder / "events"),
+        log=folder / "worker.log",
+        working_directory=directory,
+    )
+    try:
+        running = True
+        while running:
+            running = worker.running()  # asked first, so that its last words are still heard
+            for event in worker.listen(_TICK_S if running else 0):
+                observer(event)
+        return WorkerEnd(worker.ending(), tuple(engine.last_lines(worker.log_tail)))
+    except BaseException:
+        worker.kill()
+        raise
+    finally:
+        worker.end()
