@@ -32,7 +32,10 @@ def test_the_verdict_comes_first_and_each_parameter_has_a_row() -> None:
     assert [row[3] for row in rows] == ["6.7e-01", "6.7e-01"]  # clipped without the change
     assert all(float(row[2]) < 1e-5 and float(row[4]) < 1e-5 for row in rows)
     assert "smoothed loss: " in done.out
-    assert "note: samples of layer 'in': made up, as an Input layer has no data" in done.out
+    assert (
+        "note: samples of layer 'in': made up, as a program gives an Input layer its data"
+        in done.out
+    )
 
 
 def test_a_net_alone_gets_a_solver_from_the_template() -> None:
