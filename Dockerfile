@@ -47,13 +47,13 @@ COPY docker/fetch-caffe /docker/
 RUN /docker/fetch-caffe /etc/apt/sources.list.d/debian.sources 1.0.0+git20180821.99bd997-8 \
         "$CAFFE_BATCH_MIRROR"
 
-# Compute capabilities with GPU code of their own; the highest goes in as PTX too, which the driver
-# compiles for newer GPUs. One alone builds in a fraction of the time.
+# Compute capabilities that get their own GPU code; the highest is also included as PTX, which the
+# driver compiles for newer GPUs. A single one builds in a fraction of the time.
 ARG CAPABILITIES="60 61 70 75 80 86 89 90"
 COPY docker/build-caffe docker/cpu-mode.patch docker/protobuf-3.21.patch /docker/
 RUN /docker/build-caffe /src/caffe-1.0.0+git20180821.99bd997 /caffe "$CAPABILITIES"
 
-# --- caffe-batch in an environment of its own, with the packages that docker/requirements.txt pins.
+# --- caffe-batch in its own environment, with the packages pinned in docker/requirements.txt.
 
 FROM debian:12-slim AS program
 
@@ -80,7 +80,7 @@ RUN python3 -m pip --python /opt/build wheel --no-cache-dir --no-deps --no-build
         --wheel-dir /src/dist . \
     && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps dist/*.whl
 
-# The same with what the GPU image's pycaffe imports.
+# The same, plus what the GPU image's pycaffe imports.
 FROM program AS program-gpu
 
 COPY docker/requirements-pycaffe.txt docker/
@@ -102,7 +102,7 @@ RUN apt-get update \
     && useradd --create-home --uid 1000 caffe \
     && install --directory --owner=caffe --group=caffe /job /data
 
-# `caffe-batch train --runtime docker` on the host runs its worker with it.
+# Runs the worker of `caffe-batch train --runtime docker` on the host.
 COPY docker/caffe-python /usr/local/bin/
 
 ENV PATH=/opt/caffe-batch/bin:$PATH \
@@ -111,11 +111,11 @@ ENV PATH=/opt/caffe-batch/bin:$PATH \
 
 # /job is the job directory, /data holds the data that nets name; both are mounted by whoever runs it.
 WORKDIR /job
-# tini hands signals on: `docker stop` takes a snapshot.
+# tini passes signals on: `docker stop` takes a snapshot.
 ENTRYPOINT ["tini", "--", "caffe-batch"]
 CMD ["--help"]
 
-# --- The CPU image: the Caffe of Debian 11, unpacked in a folder of its own.
+# --- The CPU image: the Caffe of Debian 11, unpacked into its own folder.
 
 FROM base AS cpu
 

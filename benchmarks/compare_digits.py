@@ -3,7 +3,7 @@
     python benchmarks/compare_digits.py [FOLDER]
 
 Trains the net of prototxt/digits on real Caffe, in FOLDER (demo/compare if none is given), with 5
-seeds for each way: some 5 minutes on two cores. Called again it goes on where it was. Writes
+seeds for each way: about 5 minutes on two cores. Called again, it goes on where it was. Writes
 benchmarks/results/compare_digits*.json and docs/images/compare-digits.png.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: 20 epochs of 22.5 updates of 64 samples. The rate is that of prototxt/digits, where it goes with
-#: 256 samples an update.
+#: 20 epochs of 22.5 updates of 64 samples. The rate is that of prototxt/digits, where it belongs
+#: to 256 samples per update.
 SOLVER = """\
 net: "net.prototxt"
 type: "SGD"
@@ -38,11 +38,11 @@ snapshot: 450
 
 BATCH = 64
 
-#: Of Caffe's own requests: holds 8 samples in one pass, but not 16.
+#: Memory for Caffe's own requests: enough for 8 samples in one pass, but not for 16.
 MEMORY = "1400KiB"
 
 
-#: Rates at which the recipe was tried alone, to see how far the chosen one is from trouble.
+#: Rates at which the recipe alone was tried, to see how far the chosen one is from diverging.
 RATES = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def call(folder: Path, command: str, solver: str, *options: str) -> None:
-    """One command of the program on this solver, in the folder."""
+    """Runs a command of the program on this solver, in the folder."""
     (folder / "solver.prototxt").write_text(solver)
     recipe = [
         "solver.prototxt", "--effective-batch", str(BATCH), "--recipe-batch", str(BATCH),

@@ -1,11 +1,11 @@
-"""The prediction of CPU mode beside the host memory that real Caffe takes, for large nets.
+"""Compares the prediction for CPU mode with the host memory that real Caffe takes, for large nets.
 
     python benchmarks/cpu_memory.py [NAME...]
 
 Trains every net of tests/memory/cpu_nets.py (or those whose names contain a NAME) for two updates,
 twice: once to count what Caffe asks the allocator for, if there is a C compiler, and once to see
 what becomes resident. Prints a table, and writes results/cpu_memory.json if all nets ran. Takes
-some ten minutes and 4 GB.
+about ten minutes and 4 GB.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = "{:36} {:>10} {:>10} {:>9} {:>10} {:>7} {:>7}"
 def measured(
     net: CpuNet, folder: Path, runtime: runtimes.Runtime, counter: Path | None
 ) -> dict[str, Any]:
-    """Predicts and measures a net, in bytes."""
+    """Predicts and measures a net's memory, in bytes."""
     net.write(folder)
     model = CaffeMemory(read_recipe(folder / "solver.prototxt"), Sources((folder,)), "cpu")
     predicted = model.at().after_two_updates_bytes

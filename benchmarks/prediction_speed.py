@@ -1,12 +1,12 @@
-"""How long a prediction takes, beside real pycaffe building the same net; and how exact it is.
+"""How long a prediction takes compared with pycaffe building the same net; and how exact it is.
 
     python benchmarks/prediction_speed.py [--json FILE]
 
-ResNet-101 and ResNet-152 from templates/, read already: layers, graph, shapes and bytes at one
+For ResNet-101 and ResNet-152 from templates/, already read: layers, graph, shapes and bytes at one
 batch size; a plan with the search over all divisors of 4096; `caffe-batch memory` as a process; and
-pycaffe's `caffe.Net` on the same net at batch size 1 (its import not counted). Each is the best of
-several runs: what is left of it is the work, not the neighbours. The ratios hold on any machine,
-the seconds are this one's. Then the measured cases of tests/data, predicted beside measured.
+pycaffe's `caffe.Net` on the same net at batch size 1 (without its import). Each figure is the best
+of several runs, to exclude other load. The ratios hold on any machine, the seconds only on this
+one. Then the measured cases of tests/data: predicted and measured bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(time.perf_counter() - start)
 
 
 def timed(call: Callable[[], object], repeats: int = 7) -> float:
-    """Least seconds of a call."""
+    """The shortest duration of a call, in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

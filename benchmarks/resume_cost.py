@@ -1,11 +1,11 @@
-"""What it costs to bring a data layer to its record, beside reading up to there.
+"""What it costs to move a data layer to a record, compared with reading up to it.
 
     python benchmarks/resume_cost.py [--records N] [--json FILE]
 
-For each kind of source, of records as large as CIFAR's (3 x 32 x 32): microseconds per record to go
-on as a resumed run does, and to let the layer read and transform the same records, which is what a
-run without that would have to do. At most one epoch is gone through, whatever was seen before;
-HDF5Data that shuffles goes through all of them. The best of several runs counts.
+For each kind of source, with records as large as CIFAR's (3 x 32 x 32): microseconds per record to
+skip ahead as a resumed run does, and to let the layer read and transform the same records, which is
+the alternative. At most one epoch is skipped, however many came before; HDF5Data that shuffles goes
+through all of them. The best of several runs counts.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def write_hdf5(folder: Path, records: int) -> Path:
 
 
 def write_images(folder: Path, records: int) -> Path:
-    """So many PNG files; the list has them again and again."""
+    """A number of PNG files, which the list repeats."""
     draw, lines = np.random.default_rng(1), []
     for number in range(IMAGES):
         path = folder / f"{number}.png"
@@ -130,7 +130,7 @@ WRITERS: dict[str, Callable[[Path, int], Path]] = {
 
 
 def turned_list_us(path: Path) -> float:
-    """Microseconds per line to write an image list that begins in its midst."""
+    """Microseconds per line to write an image list that begins in the middle."""
     seconds = []
     for _ in range(TURNS):
         start = time.perf_counter()
@@ -142,7 +142,7 @@ def turned_list_us(path: Path) -> float:
 
 
 def measure(name: str, records: int) -> tuple[float, float]:
-    """Microseconds per record: to go on, and to read."""
+    """Microseconds per record: to skip it, and to read it."""
     runtime = runtimes.find()
     layer_type, settings = LAYERS[name]
     with tempfile.TemporaryDirectory() as scratch:
@@ -164,7 +164,7 @@ def measure(name: str, records: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure all kinds and print a line for each."""
+    """Measures all kinds and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=20_000, help="a multiple of 1000")
     parser.add_argument("--json", type=Path, help="write the figures there as well")

@@ -1,4 +1,4 @@
-"""A worker that trains nothing, but reports and logs a long run as the real one and Caffe do.
+"""A worker that trains nothing, but reports and logs a long run as the real worker and Caffe do.
 
 Started by the supervisor for supervisor_memory.py.
 """
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 DISPLAY, TEST, SNAPSHOT, REPORT = 20, 1000, 10_000, 5000
-#: Some three times as fast as the fastest nets.
+#: About three times as fast as the fastest nets.
 UPDATES_PER_S = 40_000
 
 settings = json.loads(sys.argv[1])

@@ -1,12 +1,12 @@
-"""Many random kills over one run: what is lost of it.
+"""Kills a run many times at random, and looks at what is lost.
 
     python benchmarks/soak.py [--kills 200] [--updates 6000] [--seed 1]
 
 A job of three growing stages, with a snapshot every five updates, is killed at random points:
-SIGKILL to the worker, to the supervisor, or to both at once, a fifth of them while it starts. After
-each kill `caffe-batch train DIR` is called again, at once. No update sees a whole number of epochs,
-so every attempt has to find the record to go on with: at the end the weights and the solver's
-history must be those of a straight run, bit for bit. Prints the figures and writes
+SIGKILL to the worker, to the supervisor, or to both at once, a fifth of them at the start. After
+each kill, `caffe-batch train DIR` is called again immediately. No update ends on a whole number of
+epochs, so every attempt has to find the record to continue with: at the end the weights and the
+solver's history must be those of an uninterrupted run, bit for bit. Prints the figures and writes
 results/soak.json. If the weights differ, it says where that began: the first update with another
 loss, the first snapshot with other weights, and the attempts around it.
 """
@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "soak.json"
 KEEP_EVERY = 100
 VICTIMS = ("worker", "supervisor", "both")
 
-#: What is shown of an attempt.
+#: The fields of an attempt that are shown.
 SHOWN = (
     "number", "stage", "resumed_from", "first_update", "last_update", "batch_size", "iter_size",
     "threads", "ending", "detail", "choices",
@@ -54,7 +54,7 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Kill:
-    """What there was at a kill: workers so far, updates done, the newest recorded snapshot."""
+    """The state at a kill: workers so far, updates done, the newest recorded snapshot."""
 
     workers: int
     update: int
@@ -62,7 +62,7 @@ class Kill:
 
 
 def make_job(folder: Path, updates: int) -> JobDirectory:
-    """Three stages: 63, 133 and 259 samples an update, of 70 records."""
+    """Three stages: 63, 133 and 259 samples per update, from 70 records."""
     folder.mkdir()
     ends = [updates // 2, updates * 3 // 4, updates]
     return write_job(
@@ -76,7 +76,7 @@ def make_job(folder: Path, updates: int) -> JobDirectory:
 
 
 def start(job: JobDirectory) -> subprocess.Popen[bytes]:
-    """``caffe-batch train`` as a child."""
+    """``caffe-batch train`` as a child process."""
     options = ["--quiet", "--keep-last", "3", "--keep-every", str(KEEP_EVERY)]
     return subprocess.Popen(
         [sys.executable, "-m", "caffe_batch", "train", str(job.path), *options],
@@ -86,7 +86,7 @@ def start(job: JobDirectory) -> subprocess.Popen[bytes]:
 
 
 def last_update(job: JobDirectory) -> int:
-    """The last update that metrics.jsonl tells of."""
+    """The last update recorded in metrics.jsonl."""
     if not job.metrics.is_file():
         return 0
     with job.metrics.open("rb") as file:
@@ -102,7 +102,7 @@ def recorded(job: JobDirectory) -> int:
 
 
 def kill(job: JobDirectory, supervisor: subprocess.Popen[bytes], victim: str) -> None:
-    """SIGKILL to one or both; returns when the supervisor has ended."""
+    """Sends SIGKILL to one or both; returns when the supervisor has ended."""
     record = job.read_record()
     worker = record.attempts[-1].pid if record and record.attempts else 0
     if victim != "worker":
@@ -111,12 +111,12 @@ def kill(job: JobDirectory, supervisor: subprocess.Popen[bytes], victim: str) ->
         if runs(worker, job):
             os.killpg(worker, signal.SIGKILL)
         else:
-            supervisor.kill()  # it has no worker at the moment
+            supervisor.kill()  # there is no worker at the moment
     supervisor.communicate()
 
 
 def runs(pid: int, job: JobDirectory) -> bool:
-    """Whether this is a worker of the job, and not another process of the same number."""
+    """Whether this is a worker of the job, and not another process with the same id."""
     try:
         return str(job.path).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -132,13 +132,13 @@ def learned(snapshot: Snapshot) -> tuple[list[Any], list[Any]]:
 
 
 def losses(job: JobDirectory) -> dict[int, float | None]:
-    """The loss of each update that metrics.jsonl tells of."""
+    """The loss of each update in metrics.jsonl."""
     lines = read_metrics(job.metrics)
     return {line.update: line.loss for line in lines if isinstance(line, UpdateMetrics)}
 
 
 def told_missing(job: JobDirectory) -> set[int]:
-    """The updates whose losses the attempts say to be missing."""
+    """The updates whose losses are missing, according to the attempts."""
     record = job.read_record()
     notes = " ".join(note for each in (record.attempts if record else ()) for note in each.choices)
     bounds = re.findall(r"lacks the losses and tests of updates (\d+) to (\d+)", notes)
@@ -146,7 +146,7 @@ def told_missing(job: JobDirectory) -> set[int]:
 
 
 def differences(killed: JobDirectory, straight: JobDirectory) -> dict[str, Any]:
-    """Where the killed run began to be another one than the straight one; empty if it never did.
+    """Where the killed run began to differ from the uninterrupted one; empty if it never did.
 
     A loss is that of the weights before its update, on the samples of its update.
     """
@@ -175,7 +175,7 @@ def differences(killed: JobDirectory, straight: JobDirectory) -> dict[str, Any]:
 
 
 def soak(job: JobDirectory, points: list[int], draw: random.Random) -> dict[str, Any]:
-    """Kill the run once past each of these updates, then let it finish."""
+    """Kills the run once past each of these updates, then lets it finish."""
     killed: Counter[str] = Counter()
     kills: list[Kill] = []
     for number, point in enumerate(points, start=1):
@@ -221,7 +221,7 @@ def soak(job: JobDirectory, points: list[int], draw: random.Random) -> dict[str,
 
 
 def main() -> None:
-    """Run both, compare, print and write."""
+    """Runs both, compares them, prints and writes the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--updates", type=int, default=6_000)

@@ -1,14 +1,15 @@
-"""What supervision costs, beside the bare ``caffe train`` binary of the same runtime.
+"""What supervision costs, compared with the bare ``caffe train`` binary of the same runtime.
 
     python benchmarks/supervision_cost.py [--turns N] [--caffe FILE] [--json FILE]
 
-Trains the same solver with both, by turns: nets with very short updates (of one micro-batch, and of
-four) and with long ones. From one update that Caffe's log displays to the next (about half a
-second, so that it has its share of what is reported now and then): the time on the clock, and the
-time that Caffe's main thread was on a processor, which other work on the machine disturbs less. The
-best of all counts. And the time from the start of the process to the first update.
+Trains the same solver with both, alternately: nets with very short updates (of one micro-batch, and
+of four) and with long ones. Measured from one update displayed in Caffe's log to the next (about
+half a second, long enough to include what is reported from time to time): wall-clock time, and the
+time that Caffe's main thread spent on a processor, which other load on the machine disturbs less.
+The best interval counts. Also measured: the time from the start of the process to the first
+update.
 
-The binary is downloaded with apt, as the runtime was; --caffe gives one that is there already.
+The binary is downloaded with apt, like the runtime; --caffe names one that already exists.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Debian's package with the binary.
 PACKAGE = "caffe"
 
-#: Width of the hidden layer, micro-batches of an update, updates, of them from one displayed to the
-#: next.
+#: Width of the hidden layer, micro-batches per update, updates, and updates from one displayed to
+#: the next.
 CASES = {
     "very short updates": (700, 1, 100_000, 5_000),
     "four very short micro-batches": (700, 4, 24_000, 1_200),
@@ -58,7 +59,7 @@ DISPLAYED = re.compile(
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds to the first update; of each interval, on the clock and on a processor."""
+    """Seconds to the first update; and of each interval, on the clock and on a processor."""
 
     start_s: float
     clock_s: tuple[float, ...]
@@ -66,10 +67,10 @@ class Run:
 
 
 class MainThread:
-    """Follows how long the main thread of a process has been on a processor.
+    """Tracks the processor time of a process's main thread.
 
     Args:
-        find: The process id, or None while there is none.
+        find: Returns the process id, or None while there is none.
     """
 
     def __init__(self, find: Callable[[], int | None]) -> None:
@@ -97,12 +98,12 @@ class MainThread:
                     self.seconds.append(int(spent) / 1e9)
 
     def at(self, times: Sequence[float]) -> tuple[float, ...]:
-        """Seconds on a processor at these times, between the nearest two observations."""
+        """Processor seconds at these times, interpolated between the nearest two observations."""
         return tuple(np.interp(times, self.times, self.seconds))
 
 
 def read_log(log: str, spawned: float, main: MainThread) -> Run:
-    """The times of Caffe's log, of which some versions write no year."""
+    """The times in Caffe's log; some versions write no year."""
     year = datetime.now().year
     times = [
         datetime.strptime(f"{match[1] or year}{match[2]}", "%Y%m%d %H:%M:%S.%f").timestamp()
@@ -117,7 +118,7 @@ def steps(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def get_binary(folder: Path) -> Path:
-    """Debian's ``caffe``, downloaded into a folder; its libraries are the runtime's."""
+    """Debian's ``caffe``, downloaded into a folder; it uses the runtime's libraries."""
     architecture = installation.this_architecture()
     archive = apt.Archive(host.host_mirror(), debian.SUITE, architecture.debian)
     state, root = folder / "apt", folder / "root"
@@ -136,14 +137,14 @@ def get_binary(folder: Path) -> Path:
 
 
 def bare(command: Sequence[str], runtime: runtimes.Runtime, job: JobDirectory) -> Run:
-    """The binary; its libraries are found as those of the runtime's Python are."""
+    """Starts the binary; it finds its libraries as the runtime's Python does."""
     spawned = time.time()
     with (
         subprocess.Popen(
             [*command, "train", f"--solver={job.solver}"],
             env={**runtime.environment(), "OPENBLAS_NUM_THREADS": "1", "GLOG_logtostderr": "1"},
             stderr=subprocess.PIPE,
-            start_new_session=True,  # as the worker has: Linux shares processors by session
+            start_new_session=True,  # like the worker: Linux shares processors among sessions
             text=True,
         ) as process,
         MainThread(lambda: process.pid) as main,
@@ -153,7 +154,7 @@ def bare(command: Sequence[str], runtime: runtimes.Runtime, job: JobDirectory) -
 
 
 def supervised(job: JobDirectory) -> Run:
-    """``caffe-batch train`` as people start it."""
+    """Starts ``caffe-batch train`` as a user would."""
 
     def worker() -> int | None:
         record = job.read_record()
@@ -178,7 +179,7 @@ def supervised(job: JobDirectory) -> Run:
 def measure(
     case: tuple[int, int, int, int], command: Sequence[str], runtime: runtimes.Runtime, turns: int
 ) -> dict[str, float]:
-    """The figures of a case."""
+    """The figures for a case."""
     width, iter_size, updates, display = case
     with tempfile.TemporaryDirectory() as folder:
         job = write_job(
@@ -209,7 +210,7 @@ def measure(
 
 
 def main() -> None:
-    """Measure all cases and print a line for each."""
+    """Measures all cases and prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--caffe", type=Path, help="the binary")

@@ -3,8 +3,8 @@
     python benchmarks/supervisor_memory.py [--updates N] [--json FILE]
 
 A simulated worker (simulated_worker.py) reports and logs such a run in half a minute, with a test
-every thousand updates and three log lines every twenty. Printed is the resident set of the
-supervisor's process as it goes.
+every thousand updates and three log lines every twenty. Prints the resident set of the supervisor's
+process along the way.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PAGE = os.sysconf("SC_PAGESIZE")
 
 
 def resident_bytes() -> int:
-    """Of this process."""
+    """Resident set of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 class Watch:
-    """An observer that notes the resident set, at each tenth of the run."""
+    """An observer that records the resident set at each tenth of the run."""
 
     def __init__(self, updates: int) -> None:
         self.step = updates // 10
@@ -45,7 +45,7 @@ class Watch:
 
 
 def main() -> None:
-    """Run it and print the resident set at each tenth."""
+    """Runs it and prints the resident set at each tenth."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path, help="write the figures there as well")

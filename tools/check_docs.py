@@ -1,8 +1,8 @@
 """Checks the documentation against the program (part of `make check`).
 
-- docs/cli.md is what `--help` prints (write it again with `--write`);
-- every command of the program is in the README;
-- relative links in the Markdown files lead somewhere;
+- docs/cli.md is what `--help` prints (`--write` regenerates it);
+- the README mentions every command of the program;
+- relative links in the Markdown files have a target;
 - the doctests in the package's docstrings pass.
 """
 

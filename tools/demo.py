@@ -1,8 +1,8 @@
-"""`make demo`: the whole way through the program, on the handwritten digits.
+"""`make demo`: the whole program at work, on the handwritten digits.
 
 Writes the data as LMDB, plans the LeNet-style net of prototxt/digits at an effective batch of 256
-under a budget too small for it, trains the plan on real pycaffe, and says what came out. What is
-there already is used again.
+under a budget too small for it, trains the plan on real pycaffe, and shows the result. Existing
+data and plans are reused.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ DEMO = ROOT / "demo"
 JOB = DEMO / "job"
 SOLVER = ROOT / "prototxt" / "digits" / "solver.prototxt"
 
-#: Fits batch_size 64 but not 128: the recipe's 256 becomes 64 x 4.
+#: Enough for batch_size 64 but not for 128: the recipe's 256 becomes 64 x 4.
 BUDGET = "5MiB"
 
 
 def step(title: str, command: list[str]) -> None:
-    """Says what comes, runs it in demo/, and ends the demo where it fails."""
+    """Announces a command, runs it in demo/, and ends the demo if it fails."""
     print(f"\n== {title}\n$ {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, *arguments(command)], cwd=DEMO)
     if done.returncode:
@@ -30,7 +30,7 @@ def step(title: str, command: list[str]) -> None:
 
 
 def arguments(command: list[str]) -> list[str]:
-    """The command as arguments of this Python: the program is in its environment."""
+    """The command as arguments for this Python, whose environment has the program."""
     if command[0] == "caffe-batch":
         return ["-m", "caffe_batch", *command[1:]]
     return command[1:]

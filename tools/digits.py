@@ -3,9 +3,9 @@
     python tools/digits.py FOLDER
 
 makes FOLDER/digits_train_lmdb (1,437 records) and FOLDER/digits_test_lmdb (360): 8x8 grey images,
-values 0..240 (the set's 0..16 times 15, so that a byte is well used), labels 0..9. The split and
-the order of the records are always the same; both sets hold every digit in the same share.
-A set that is already there is kept as it is.
+values 0..240 (the set's 0..16 times 15, to make use of a byte's range), labels 0..9. The split and
+the order of the records are always the same; each digit has the same share in both sets.
+An existing set is left unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from caffe_batch.schema import caffe_pb2
 SEED = 0
 TEST_RECORDS = 360
 SCALE = 15  # 0..16 -> 0..240
-MAP_BYTES = 64 * 2**20  # the most that an LMDB may grow to; the file stays at what is written
+MAP_BYTES = 64 * 2**20  # the size an LMDB may grow to; the file is only as large as its content
 
 Images = NDArray[np.uint8]  # (records, 8, 8)
 Labels = NDArray[np.int64]  # (records,)
@@ -31,7 +31,7 @@ Labels = NDArray[np.int64]  # (records,)
 
 def split_digits() -> dict[str, tuple[Images, Labels]]:
     """The digits as {"train": (images, labels), "test": ...}, shuffled with a fixed seed."""
-    from sklearn.datasets import load_digits  # a second to import, and not needed twice
+    from sklearn.datasets import load_digits  # takes a second, and is only needed once
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
@@ -60,7 +60,7 @@ def write_lmdb(target: Path, images: Images, labels: Labels) -> None:
 
 
 def write_digits(folder: Path) -> list[Path]:
-    """Write the sets that ``folder`` lacks; return the paths of those written."""
+    """Write the sets that are missing in ``folder``; return the paths of those written."""
     folder.mkdir(parents=True, exist_ok=True)
     targets = {name: folder / f"digits_{name}_lmdb" for name in ("train", "test")}
     missing = {name: target for name, target in targets.items() if not target.exists()}

@@ -3,8 +3,8 @@
     pip install atheris
     python tools/fuzz_reader.py [FOLDER OF SEEDS] -max_total_time=60
 
-Any exception but a CaffeBatchError is a crash, an input that takes over 5 seconds a hang. The
-seeds are the nets of prototxt/ unless a folder is named.
+Any exception other than a CaffeBatchError counts as a crash, an input that takes over 5 seconds as
+a hang. The seeds are the nets of prototxt/ unless a folder is named.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def one_input(data: bytes) -> None:
-    """Reads a net and predicts its memory; the declared errors are fine."""
+    """Reads a net and predicts its memory; the declared errors are allowed."""
     try:
         net = prototxt.parse_net(data.decode(errors="replace"))
         file = NetFile(net, None, net_state("TRAIN", net))

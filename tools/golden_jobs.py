@@ -1,11 +1,11 @@
-"""Makes job directories with the program as it is now, for later versions to read and go on from.
+"""Makes job directories with the current program, for later versions to read and resume.
 
     tools/golden_jobs.py FOLDER
 
-Each job trains a tiny net on real Caffe. FOLDER/NAME is a job; the data of each is left out, since
-``tests.planned_jobs.write_lmdb`` makes it anew. Committed are those made in ``/golden``, in
-``tests/data/golden/VERSION``: their files name paths that exist on no machine, as those of a job do
-that has moved.
+Each job trains a tiny net on real Caffe. FOLDER/NAME is a job, without its data, which
+``tests.planned_jobs.write_lmdb`` can make again. Jobs made in ``/golden`` are committed in
+``tests/data/golden/VERSION``: like those of a job that was moved, their files name paths that don't
+exist.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.planned_jobs import NET, write_lmdb
 
 PROGRAM = [sys.executable, "-m", "caffe_batch"]
 
-#: Memory and time that nothing learns from: 140 bytes a sample and tile.
+#: Takes memory and time without learning anything: 140 bytes per sample and tile.
 WIDE = """
 layer {{ name: "tile" type: "Tile" bottom: "data" top: "wide" include {{ phase: TRAIN }}
   tile_param {{ axis: 1 tiles: {tiles} }} }}
@@ -47,7 +47,7 @@ snapshot: 50
 random_seed: 1
 """
 
-#: Options of ``plan`` beside the solver, tiles of the net, and after how many updates the run is
+#: Options of ``plan`` besides the solver, tiles of the net, and the update after which the run is
 #: interrupted.
 JOBS: dict[str, tuple[list[str], int, int | None]] = {
     "finished": (["--effective-batch", "12", "--batch-size", "4"], 8000, None),
@@ -65,7 +65,7 @@ def last_update(job: Path) -> int:
 
 
 def address_space() -> int:
-    """What a worker has of it before any net is built, in KiB."""
+    """The address space of a worker before any net is built, in KiB."""
     code = (
         "import caffe, re; "
         r"print(re.findall(r'VmPeak:\s+(\d+)', open('/proc/self/status').read())[0])"
@@ -81,7 +81,7 @@ def address_space() -> int:
 
 
 def make(folder: Path, name: str) -> None:
-    """One job, planned and trained."""
+    """Plans and trains one job."""
     options, tiles, interrupted = JOBS[name]
     job, source = folder / name, folder / f"{name}.source"
     source.mkdir(parents=True)

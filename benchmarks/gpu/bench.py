@@ -1,4 +1,4 @@
-"""What the parts have in common: where they measure, and what a part is."""
+"""What the parts share: where they measure, and what a part is."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Bench:
         runtime: The GPU build of Caffe.
         cpu_runtime: The CPU build that the layers are compared with; None for the GPU build in CPU
             mode.
-        gpu: Number of the GPU, as NVML counts.
+        gpu: Number of the GPU, as NVML counts them.
         quick: Measure fewer sizes.
-        mode: Where the parts train: on the CPU only to try them out.
+        mode: Where the parts train; ``cpu`` is only for trying them out.
     """
 
     runtime: Runtime
@@ -31,7 +31,7 @@ class Bench:
     mode: Mode = "gpu"
 
     def environment(self) -> dict[str, str]:
-        """Of a process in the runtime: Caffe's first GPU is the one meant."""
+        """The environment of a process in the runtime, which sees only this GPU, as its first."""
         return {
             **self.runtime.environment(),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -44,9 +44,9 @@ class Part:
     """One thing to measure.
 
     Attributes:
-        name: Of the part and of its file.
-        about: One sentence.
-        minutes: How long it takes, roughly, on a GPU of a few years ago; and with --quick.
+        name: Name of the part and of its file.
+        about: One sentence about it.
+        minutes: Rough duration on a GPU that is a few years old: normally, and with --quick.
         lines: What would be measured, one line each; the argument is --quick.
         measure: Measures in an empty folder. The result has ``passed`` and goes into the JSON.
     """

@@ -14,16 +14,16 @@ from benchmarks.gpu.bench import Bench, Part
 from benchmarks.gpu.program import ROOT, caffe_batch
 from tools.demo import BUDGET, DEMO, SOLVER
 
-#: The least accuracy on the test digits; with --quick, after a tenth of the epochs.
+#: Required accuracy on the test digits: normally, and after a tenth of the epochs (--quick).
 ACCURACY, QUICK_ACCURACY = 0.97, 0.85
 QUICK_EPOCHS = "7"
 
 
 def place_digits(folder: Path) -> None:
-    """The digits' two databases: those of ``make demo``, else made with scikit-learn.
+    """The digits' two databases: those of ``make demo``, else new ones made with scikit-learn.
 
     Raises:
-        RuntimeError: There are none, and scikit-learn isn't there.
+        RuntimeError: There are none, and scikit-learn isn't installed.
     """
     for database in DEMO.glob("digits_*_lmdb"):
         shutil.copytree(database, folder / database.name)
@@ -44,7 +44,7 @@ def lines(quick: bool) -> list[str]:
 
 
 def measure(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Plans as ``make demo`` does, trains, and reads what the job says."""
+    """Plans as ``make demo`` does, trains, and reads the results from the job."""
     place_digits(folder)
     shorter = ["--epochs", QUICK_EPOCHS] if bench.quick else []
     caffe_batch(

@@ -1,4 +1,4 @@
-"""Which machine was measured, and what it lacks for that."""
+"""Which machine was measured, and what it is missing for that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import caffe_batch
 from benchmarks.gpu.bench import Bench
 from caffe_batch.runtimes import Runtime, inspect, machine
 
-#: Prints the libraries of CUDA that Caffe has loaded.
+#: Prints the CUDA libraries that Caffe has loaded.
 LIBRARIES = """
 import re
 import caffe
@@ -24,7 +24,7 @@ with open("/proc/self/maps") as maps:
 
 
 def missing(runtime: Runtime, gpu: int) -> Iterator[str]:
-    """What is missing for measuring on a GPU, a sentence each."""
+    """What is missing for measuring on a GPU, one sentence each."""
     if importlib.util.find_spec("pynvml") is None:
         yield "no NVML binding: pip install nvidia-ml-py (the image has it)"
         return
@@ -70,7 +70,7 @@ def facts(bench: Bench) -> dict[str, Any]:
 
 
 def libraries(runtime: Runtime) -> list[str]:
-    """The file names of CUDA's libraries that Caffe loads; they tell their versions."""
+    """The file names of the CUDA libraries that Caffe loads, which contain their versions."""
     done = subprocess.run(
         runtime.command(["-c", LIBRARIES]),
         env=runtime.environment(), capture_output=True, text=True, check=True,
@@ -79,7 +79,7 @@ def libraries(runtime: Runtime) -> list[str]:
 
 
 def slug(name: str) -> str:
-    """The name of a GPU as the name of a folder.
+    """The name of a GPU, made into the name of a folder.
 
     >>> slug("NVIDIA GeForce RTX 3060 Ti")
     'nvidia-geforce-rtx-3060-ti'

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
 # (caffe has no types.)
-"""Takes memory of the GPU and keeps it until its stdin ends; started by fit.py.
+"""Takes GPU memory and keeps it until its stdin is closed; started by fit.py.
 
-Prints "ready", then reads lines with a number of bytes and answers each with what cudaMalloc
-returned, 0 where it could be had. CUDA's runtime is the one that Caffe is linked to.
+Prints "ready", then reads lines with a number of bytes and answers each with the status of
+cudaMalloc, 0 for success. The CUDA runtime is the one that Caffe is linked to.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe.
 """
@@ -14,7 +14,7 @@ import sys
 
 
 def cuda_runtime():
-    """CUDA's runtime library: of this process already, or the one that Caffe brings."""
+    """The CUDA runtime library: the one already in this process, or the one that Caffe loads."""
     process = ctypes.CDLL(None)
     if hasattr(process, "cudaMalloc"):
         return process

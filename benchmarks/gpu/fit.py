@@ -1,4 +1,4 @@
-"""The largest batch that really fits a budget, beside the planned one."""
+"""The largest batch that really fits a budget, compared with the planned one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tools.count_gpu_memory.nets import own_nets, write_job
 
 FILLER = Path(__file__).with_name("fill_worker.py")
 
-#: cudaMalloc takes memory of the device in pieces of this size.
+#: cudaMalloc takes memory from the device in pieces of this size.
 GRAIN_BYTES = 2 * 1024**2
 
 #: Net, effective batch, and the memory that is left on the GPU.
@@ -34,8 +34,8 @@ class Split:
 
     Attributes:
         job: Its folder.
-        expected: What it takes, as predicted.
-        ending: Why it didn't run; None where it did.
+        expected: The memory it takes, as predicted.
+        ending: Why it didn't run; None if it did.
     """
 
     batch_size: int
@@ -55,7 +55,7 @@ class Split:
 
 @contextmanager
 def ballast(bench: Bench) -> Iterator[Callable[[int], bool]]:
-    """A process that takes memory of the GPU: ``take(bytes)`` says whether it could be had."""
+    """A process that takes GPU memory: ``take(bytes)`` says whether that succeeded."""
     with subprocess.Popen(
         bench.runtime.command([str(FILLER)]), env=bench.environment(), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -73,7 +73,7 @@ def ballast(bench: Bench) -> Iterator[Callable[[int], bool]]:
 
 
 def fill(take: Callable[[int], bool], free: Callable[[], int], budget: int) -> int:
-    """Takes memory until the budget is left, or just above; returns what is left, in bytes."""
+    """Takes memory until the budget or slightly more is left; returns what is left, in bytes."""
     size = budget
     while (left := free() - budget) >= GRAIN_BYTES and size >= GRAIN_BYTES:
         size = left // GRAIN_BYTES * GRAIN_BYTES
@@ -83,7 +83,7 @@ def fill(take: Callable[[int], bool], free: Callable[[], int], budget: int) -> i
 
 
 def explanation(expected: Predicted, fixed: Fixed, free: int, reserve: int) -> str | None:
-    """Why a larger batch than the planned one runs; None where the model says it can't."""
+    """Why a batch larger than the planned one runs; None if the model says it can't."""
     ours = fixed.process_bytes + expected.threads * fixed.thread_bytes
     margin = free - ours - expected.allocated_bytes
     if margin < 0:
@@ -95,12 +95,12 @@ def explanation(expected: Predicted, fixed: Fixed, free: int, reserve: int) -> s
 
 
 def budgets(quick: bool) -> tuple[tuple[str, int, str], ...]:
-    """What is measured of BUDGETS."""
+    """The entries of BUDGETS that are measured."""
     return BUDGETS[-1:] if quick else BUDGETS
 
 
 def plan(job: Path, out: str, *wanted: str) -> dict[str, Any]:
-    """What ``caffe-batch plan`` says of a job, written to the folder ``out`` in it."""
+    """The plan of ``caffe-batch plan`` for a job, written to the folder ``out`` inside it."""
     said = caffe_batch(
         job, "plan", "solver.prototxt", "--train-records", "100000", "--keep-tests",
         "--out", out, "--json", *wanted,
@@ -109,7 +109,7 @@ def plan(job: Path, out: str, *wanted: str) -> dict[str, Any]:
 
 
 def attempt(bench: Bench, job: Path, out: str, planned: dict[str, Any]) -> Split:
-    """Runs a planned split for an update and one more."""
+    """Runs a planned split for two updates."""
     solver, ending = f"{out}/solver.prototxt", None
     try:
         with training(bench, job, solver):
@@ -123,7 +123,7 @@ def attempt(bench: Bench, job: Path, out: str, planned: dict[str, Any]) -> Split
 
 
 def try_sizes(bench: Bench, job: Path, batch: int, free: int) -> tuple[int, list[Split]]:
-    """The plan's reserve, its split, and larger ones until one doesn't fit."""
+    """The plan's reserve; its split, which is run, and larger ones until one doesn't fit."""
     chosen = plan(job, "planned", "--effective-batch", str(batch), "--gpu-memory", str(free))
     tried = [attempt(bench, job, "planned", chosen)]
     sizes = sorted(each["batch_size"] for each in chosen["candidates"])
@@ -163,7 +163,7 @@ def lines(quick: bool) -> list[str]:
 
 
 def measure(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Measures each budget that the GPU has."""
+    """Measures each budget for which the GPU has enough memory."""
     rows = []
     known = {net.name: net for net in own_nets()}
     with nvml.device(bench.gpu) as device:

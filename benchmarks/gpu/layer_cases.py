@@ -1,7 +1,7 @@
-"""The layers that are run on the GPU and on the CPU, one net each; and those that are not, and why.
+"""The layers that are run on the GPU and on the CPU, one net each; and why others are not.
 
-Sizes are pairwise different primes where the layer lets them, and large enough for several blocks
-of threads. Numbers are continuous where a tie or a kink would make two right answers possible.
+Sizes are pairwise different primes where the layer allows it, and large enough for several blocks
+of threads. Numbers are continuous where a tie or a kink would allow two correct answers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tests.layers.caffe_judge import layer_text
 
 @dataclass(frozen=True)
 class Bottom:
-    """What one bottom holds.
+    """The content of one bottom.
 
     Attributes:
         shape: Its shape.
-        kind: The kind of its numbers (layers_worker.draw).
-        below: Limit of the kind ``index``.
-        gradient: Whether it takes a gradient.
+        kind: The kind of numbers in it (layers_worker.draw).
+        below: Upper limit, exclusive, for the kind ``index``.
+        gradient: Whether it gets a gradient.
     """
 
     shape: Shape
@@ -31,28 +31,28 @@ class Bottom:
     gradient: bool = True
 
     def layer(self, name: str) -> str:
-        """Text of the layer that holds it: a parameter is a blob that wants a gradient."""
+        """Text of the layer that makes it; a parameter is a blob that gets a gradient."""
         kind, field = ("Parameter", "parameter") if self.gradient else ("Input", "input")
         dims = " ".join(f"dim: {size}" for size in self.shape)
         shape = f"{field}_param {{ shape {{ {dims} }} }}"
         return f'layer {{ name: "{name}" type: "{kind}" top: "{name}" {shape} }}'
 
     def json(self) -> dict[str, Any]:
-        """As the worker draws it."""
+        """Its description for the worker, which draws the numbers."""
         return {"shape": self.shape, "kind": self.kind, "below": self.below}
 
 
 @dataclass(frozen=True)
 class LayerCase:
-    """One layer with its settings and what it gets.
+    """One layer with its settings and its inputs.
 
     Attributes:
         type: Caffe's name of the layer type.
         settings: Text of its fields.
         bottoms: What it reads.
-        tops: How many it has.
+        tops: The number of its tops.
         phase: TRAIN or TEST.
-        params: The kind of numbers that its parameters take.
+        params: The kind of numbers in its parameters.
         backward: Whether it has a gradient.
     """
 
@@ -66,13 +66,13 @@ class LayerCase:
 
     @property
     def name(self) -> str:
-        """Type, phase and settings, for people."""
+        """Type, phase and settings, to be shown to people."""
         shapes = " ".join("x".join(map(str, bottom.shape)) for bottom in self.bottoms)
         return " ".join(filter(None, (self.type, self.phase, shapes, self.settings)))
 
     @property
     def net(self) -> str:
-        """Text of the net; what comes out counts as loss, else Caffe would skip the gradient."""
+        """Text of the net; its outputs count as losses, or Caffe would skip the gradient."""
         weights = "loss_weight: 1 " * self.tops if self.backward else ""
         settings = weights + self.settings
         text = layer_text(self.type, settings, bottoms=len(self.bottoms), tops=self.tops)
@@ -81,7 +81,7 @@ class LayerCase:
         return "\n".join([*forced, *inputs, text, ""])
 
     def json(self) -> dict[str, Any]:
-        """As the worker reads it."""
+        """The case as the worker reads it."""
         return {
             "name": self.name,
             "net": self.net,
@@ -92,7 +92,7 @@ class LayerCase:
         }
 
 
-#: Layer types without a case, with the reason.
+#: Layer types without a case, and the reason.
 NOT_COMPARED = {
     "Data": "reads a database; no arithmetic on the GPU. The parts demo and memory run it there.",
     "HDF5Data": "reads files; no arithmetic on the GPU",
@@ -104,7 +104,7 @@ NOT_COMPARED = {
     "WindowData": "reads files; no arithmetic on the GPU",
 }
 
-#: What a type that has a case still leaves out.
+#: What the cases of a type don't cover.
 LEFT_OUT = {
     "Dropout": "TRAIN: its mask is random, and other numbers come from the GPU's generator",
     "DummyData": "random fillers",
@@ -113,7 +113,7 @@ LEFT_OUT = {
 
 
 def marks(shape: Shape, below: int) -> Bottom:
-    """Whole numbers below a limit: labels, indices."""
+    """Non-negative integers below a limit: labels, indices."""
     return Bottom(shape, "index", below, gradient=False)
 
 

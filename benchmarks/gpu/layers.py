@@ -1,4 +1,4 @@
-"""Forward and backward of all layer types, on the GPU and on the CPU: how far they are apart."""
+"""Runs all layer types forward and backward on the GPU and on the CPU, and compares the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Arrays = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case gave: its arrays, or None and the end of Caffe's log."""
+    """The outcome of a case: its arrays, or None and the end of Caffe's log."""
 
     arrays: Arrays | None
     log: str
@@ -44,11 +44,11 @@ def run_cases(
     """Runs the cases in a runtime.
 
     Args:
-        chosen: What to run.
-        runtime: Where.
-        environment: Of its process.
+        chosen: The cases.
+        runtime: Where to run them.
+        environment: The environment of its process.
         mode: ``cpu`` or ``gpu``.
-        folder: A new folder for what comes out.
+        folder: A new folder for the results.
     """
     folder.mkdir()
     listed = folder / "cases.json"
@@ -69,7 +69,7 @@ def _outcome(folder: Path, number: int) -> Outcome:
 
 
 def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """L2 norm of the difference over that of what was expected; infinite where not finite.
+    """L2 norm of the difference over that of the expected array; infinite if not finite.
 
     >>> relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0]))
     0.1
@@ -88,7 +88,7 @@ def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def compare(case: LayerCase, found: Outcome, expected: Outcome) -> dict[str, Any]:
-    """A row of the results: the error of each array of a case, null where it is infinite."""
+    """A row of the results: the error of each array of a case, null if it is infinite."""
     row: dict[str, Any] = {"case": case.name, "type": case.type, "equal": False}
     if found.arrays is None or expected.arrays is None:
         return {**row, "log": found.log or expected.log}
@@ -103,14 +103,14 @@ def compare(case: LayerCase, found: Outcome, expected: Outcome) -> dict[str, Any
 
 
 def lines(quick: bool) -> list[str]:
-    """What would be measured; all of it also with ``quick``."""
+    """What would be measured; ``quick`` leaves nothing out."""
     return [case.name for case in cases()] + [
         f"not compared: {kind}: {why}" for kind, why in sorted({**NOT_COMPARED, **LEFT_OUT}.items())
     ]
 
 
 def measure(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Compares all cases; fails also where Caffe has a type that nothing here knows of."""
+    """Compares all cases; fails also if Caffe has a layer type that isn't listed here."""
     chosen = list(cases())
     reference = bench.cpu_runtime or bench.runtime
     expected = run_cases(chosen, reference, reference.environment(), "cpu", folder / "cpu")

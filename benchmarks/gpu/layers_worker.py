@@ -10,13 +10,13 @@ CASES is a JSON file, a list of objects:
     net      text of the net: a layer "l" that reads the blobs "b0", "b1", ...
     phase    TRAIN or TEST
     bottoms  an object for each bottom: "kind" (see draw), "shape", "below"
-    params   the kind of numbers that the parameters take
+    params   the kind of numbers in the parameters
     backward whether there is a gradient
 
 MODE is "cpu" or "gpu" (the first one that CUDA shows). For each case FOLDER/NUMBER.npz gets the
 arrays "top NAME" (data), "bottom NAME" (diff), "param NUMBER" (diff) and "value NUMBER" (data of
-the parameter after the forward pass). Each runs in a child of its own, as Caffe aborts where a
-check fails; its log is FOLDER/NUMBER.log.
+the parameter after the forward pass). Each case runs in its own child process, since Caffe aborts
+when a check fails; its log is FOLDER/NUMBER.log.
 
 All numbers come from numpy's legacy RandomState, whose streams are frozen: every build of Caffe
 gets the same ones. This file runs on Python 3.6 and newer and needs nothing but caffe and numpy.
@@ -31,12 +31,12 @@ import numpy as np
 
 
 def draw(random, kind, shape, below=0):
-    """Numbers of one blob."""
+    """The numbers for one blob."""
     if kind == "normal":
         return random.standard_normal(shape)
     if kind == "positive":
         return random.uniform(0.5, 1.5, shape)
-    if kind == "index":  # whole numbers below a limit
+    if kind == "index":  # integers below a limit
         return random.randint(below, size=shape)
     if kind == "sign":  # 1 and -1
         return random.randint(2, size=shape) * 2 - 1
@@ -52,7 +52,7 @@ def draw(random, kind, shape, below=0):
 
 
 def compute(caffe, case, folder, number):
-    """One case: the arrays that come out."""
+    """The arrays that a case produces."""
     path = os.path.join(folder, f"{number}.prototxt")
     with open(path, "w") as file:
         file.write(case["net"])
@@ -71,7 +71,7 @@ def compute(caffe, case, folder, number):
     found = {f"value {index}": blob.data.copy() for index, blob in enumerate(params)}
     found.update(("top " + name, net.blobs[name].data.copy()) for name in tops)
     if case["backward"]:
-        for name in bottoms:  # Caffe overwrites it, or leaves it where there is no gradient
+        for name in bottoms:  # Caffe overwrites it, or leaves it if there is no gradient
             net.blobs[name].diff[...] = 1
         for name in tops:
             blob = net.blobs[name]
@@ -83,7 +83,7 @@ def compute(caffe, case, folder, number):
 
 
 def in_child(caffe, mode, case, folder, number):
-    """Runs one case in a child and waits for it."""
+    """Runs a case in a child process and waits for it."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)

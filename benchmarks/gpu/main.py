@@ -1,7 +1,7 @@
-"""Measures on a machine with an NVIDIA GPU what can't be measured without; started by run.sh.
+"""Measures on a machine with an NVIDIA GPU what can't be measured without one; started by run.sh.
 
-Each part writes OUT/GPU/PART.json as it finishes, GPU being the name of the GPU. A part that fails
-doesn't stop the others; the exit status is 1 then, and 2 if nothing can be measured here.
+Each part writes OUT/GPU/PART.json when it finishes, where GPU is the name of the GPU. A part that
+fails doesn't stop the others, but the exit status is then 1; it is 2 if nothing can be measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options, as they are given to run.sh."""
+    """The options, as given to run.sh."""
     parser = argparse.ArgumentParser(prog="run.sh", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--only", metavar="PART", action="append", choices=PARTS,
                         help=f"one of {', '.join(PARTS)}; may be repeated")  # fmt: skip
@@ -57,7 +57,7 @@ def say_plan(parts: Sequence[Part], quick: bool) -> None:
 
 
 def run_part(part: Part, bench: Bench) -> dict[str, Any]:
-    """What a part has found; if it fails, the error in place of it."""
+    """The result of a part or, if it fails, the error."""
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +70,7 @@ def run_part(part: Part, bench: Bench) -> dict[str, Any]:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Writes a result in one go."""
+    """Writes a result, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n")
@@ -78,7 +78,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures what was asked for."""
+    """Measures the parts that were asked for."""
     options = read_options(arguments)
     parts = [PARTS[name] for name in dict.fromkeys(options.only or PARTS)]
     if options.dry_run:

@@ -1,4 +1,4 @@
-"""The memory that a process has of the GPU, by NVML, beside the prediction."""
+"""The GPU memory of a process, according to NVML, compared with the prediction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.reserve import NET, SOLVER, default_reserve
 from tools.count_gpu_memory.nets import WholeNet, own_nets
 
-#: Layers whose thread makes handles of cuBLAS and cuRAND of its own.
+#: Layers whose thread makes its own cuBLAS and cuRAND handles.
 WITH_THREAD = ("Data", "ImageData", "WindowData")
 
-#: A net with next to no memory, and one that reads its data with a thread.
+#: A net that takes almost no memory, and one that reads its data in a thread.
 BARE = WholeNet("bare", (SOLVER, NET), (1, 1, 1), (2,))
 READER = """\
 layer { name: "records" type: "Data" top: "records" top: "labels" data_param { batch_size: 2 } }
@@ -31,13 +31,13 @@ READING = WholeNet("reading", (SOLVER, NET + READER), (1, 2, 3), (2,))
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process had of the GPU, in bytes.
+    """The GPU memory of a process, in bytes.
 
     Attributes:
-        peak_bytes: At most.
-        held_bytes: After its updates.
-        source: ``process`` where NVML knows the process; ``device`` for the growth of the whole
-            device, in a container that NVML doesn't see through.
+        peak_bytes: The most it held.
+        held_bytes: What it held after its updates.
+        source: ``process`` if NVML knows the process; ``device`` if the figure is the growth of the
+            whole device, in a container whose processes NVML can't identify.
     """
 
     peak_bytes: int
@@ -47,11 +47,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Fixed:
-    """What no prediction holds, in bytes.
+    """What no prediction includes, in bytes.
 
     Attributes:
-        process_bytes: A process: CUDA's context, Caffe's kernels, handles.
-        thread_bytes: A layer that reads with a thread, on top.
+        process_bytes: Per process: the CUDA context, Caffe's kernels, handles.
+        thread_bytes: In addition, per layer that reads in a thread.
     """
 
     process_bytes: int
@@ -60,7 +60,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What the model says of a job: requests, their rounding, layers with a thread."""
+    """What the model says about a job: requests, their rounding, layers with a thread."""
 
     requested_bytes: int
     rounding_bytes: int
@@ -84,19 +84,19 @@ def predicted(job: Path, solver: str = "solver.prototxt") -> Predicted:
 
 
 def usage(bench: Bench, device: nvml.Device, job: Path, solver: str = "solver.prototxt") -> Usage:
-    """Trains a job for two updates and looks at the memory meanwhile and afterwards."""
+    """Trains a job for two updates and observes the memory during and after them."""
     before = device.settled_bytes()
     with nvml.peak_of(device.used_bytes) as peak, training(bench, job, solver) as trained:
         held = device.used_bytes()
         own = machine.process_gpu_bytes(bench.gpu, trained.pid)
-        passed = max(0, peak() - held)  # what was given back before the end
+        passed = max(0, peak() - held)  # the part that was released before the end
     if own is None:
         return Usage(held - before + passed, held - before, "device")
     return Usage(own + passed, own, "process")
 
 
 def fixed_cost(bench: Bench, device: nvml.Device, folder: Path) -> Fixed:
-    """Measures what no prediction holds."""
+    """Measures what no prediction includes."""
     rest = []
     for net in (BARE, READING):
         ((_, job),) = net.jobs(folder)
@@ -108,8 +108,8 @@ def fixed_cost(bench: Bench, device: nvml.Device, folder: Path) -> Fixed:
 def row(expected: Predicted, found: Usage, fixed: Fixed, reserve_bytes: int) -> dict[str, Any]:
     """A row of the results.
 
-    ``difference_bytes`` is what the process has beyond the fixed cost and the prediction;
-    ``within_reserve``, whether a plan with that reserve would have held.
+    ``difference_bytes`` is what the process holds beyond the fixed cost and the prediction;
+    ``within_reserve`` says whether a plan with that reserve would have fitted.
     """
     ours = fixed.process_bytes + expected.threads * fixed.thread_bytes
     difference = found.peak_bytes - ours - expected.allocated_bytes
@@ -127,7 +127,7 @@ def row(expected: Predicted, found: Usage, fixed: Fixed, reserve_bytes: int) -> 
 
 
 def nets(quick: bool) -> Iterator[tuple[WholeNet, tuple[int, ...]]]:
-    """The nets with their batch sizes; with ``quick`` the smallest of each."""
+    """The nets with their batch sizes; with ``quick``, only the smallest of each."""
     for net in own_nets():
         yield net, net.batch_sizes[:1] if quick else net.batch_sizes
 
@@ -141,7 +141,7 @@ def lines(quick: bool) -> list[str]:
 
 
 def measure(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Measures all nets; what needs more than the GPU has is left out, and said to be."""
+    """Measures all nets; those that need more memory than the GPU has are listed as left out."""
     reserve = default_reserve(bench.gpu).bytes
     rows: list[dict[str, Any]] = []
     with nvml.device(bench.gpu) as device:

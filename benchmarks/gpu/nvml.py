@@ -1,4 +1,4 @@
-"""The memory of one GPU, as NVML tells it."""
+"""The memory of one GPU, as NVML reports it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-#: Between two looks at the memory.
+#: Between two readings of the memory.
 SAMPLE_S = 0.005
 SETTLE_S, SETTLE_TURNS = 0.5, 20
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, open for questions."""
+    """A GPU that can be queried."""
 
     handle: Any
 
     def used_bytes(self) -> int:
-        """What all processes and the driver have of it."""
+        """Memory held by all processes and the driver."""
         return self._memory().used  # type: ignore[no-any-return]
 
     def free_bytes(self) -> int:
-        """What is left."""
+        """Memory that is free."""
         return self._memory().free  # type: ignore[no-any-return]
 
     def settled_bytes(self) -> int:
-        """What is used once that has stopped changing: a process that ended gives back late."""
+        """Memory in use once it stops changing: an ended process releases its memory late."""
         before = self.used_bytes()
         for _ in range(SETTLE_TURNS):
             time.sleep(SETTLE_S)
@@ -59,7 +59,7 @@ def device(number: int) -> Iterator[Device]:
 
 @contextmanager
 def peak_of(read: Callable[[], int]) -> Iterator[Callable[[], int]]:
-    """Reads a figure again and again meanwhile; what it gives tells the largest so far."""
+    """Reads a figure repeatedly within the context; yields a function for the largest so far."""
     ended = threading.Event()
     most = [read()]
 

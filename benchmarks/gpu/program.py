@@ -11,15 +11,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def caffe_batch(folder: Path, *arguments: str, runtime: str | None = None) -> str:
-    """Runs it in a folder and returns what it prints.
+    """Runs the program in a folder and returns what it prints.
 
     Args:
         folder: Its working directory.
         arguments: Command, options and arguments.
-        runtime: Name of the runtime, where the command trains.
+        runtime: Name of the runtime, for commands that train.
 
     Raises:
-        RuntimeError: It failed; with the end of what it said.
+        RuntimeError: The program failed; the message ends with its last lines.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if runtime:

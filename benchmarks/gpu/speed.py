@@ -1,4 +1,4 @@
-"""The time of an update against batch_size, at a constant effective batch."""
+"""The time of an update by batch_size, at a constant effective batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caffe_batch.runtimes.reserve import default_reserve
 from caffe_batch.schema import caffe_pb2
 from tools.count_gpu_memory.nets import WholeNet, own_nets
 
-#: Each split is timed so often, in rounds that go through all splits.
+#: How often each split is timed, in rounds that go through all splits.
 ROUNDS, TURNS, UPDATES = 2, 3, 2
 
 
@@ -38,19 +38,19 @@ SERIES = (
 
 
 def series(quick: bool) -> tuple[Series, ...]:
-    """What is measured; with ``quick`` the small nets."""
+    """What is measured; with ``quick``, only the small nets."""
     return SERIES[:2] if quick else SERIES
 
 
 def without_data(
     net: caffe_pb2.NetParameter, record: tuple[int, int, int], batch_size: int
 ) -> caffe_pb2.NetParameter:
-    """The TRAIN net with constant numbers in place of its records, so that nothing reads.
+    """The TRAIN net with constant numbers in place of its records, so that nothing is read.
 
     Args:
         net: A net whose data layers are of type Data.
         record: Channels, height and width of a record.
-        batch_size: Samples of a micro-batch.
+        batch_size: Samples per micro-batch.
     """
     made = caffe_pb2.NetParameter()
     made.CopyFrom(net)
@@ -94,7 +94,7 @@ def lines(quick: bool) -> list[str]:
 
 
 def rows_of(seconds: dict[int, list[float]], effective_batch: int) -> Iterator[dict[str, Any]]:
-    """A row for each batch size with the best of its times, and its ratio to the largest's.
+    """A row for each batch size: its best time, and the ratio of that to the largest batch's.
 
     >>> [row["by_largest"] for row in rows_of({8: [2.0, 2.5], 4: [3.0]}, 8)]
     [1.0, 1.5]
@@ -115,12 +115,12 @@ def rows_of(seconds: dict[int, list[float]], effective_batch: int) -> Iterator[d
 def time_series(
     bench: Bench, net: WholeNet, wanted: Series, limit: int, folder: Path
 ) -> dict[str, Any]:
-    """Times the splits of a series, round by round; those that need more than ``limit`` bytes not.
+    """Times the splits of a series, round by round, except those that need over ``limit`` bytes.
 
     Args:
-        bench: Where.
+        bench: Where to measure.
         net: The net of the series.
-        wanted: Its batch sizes.
+        wanted: The batch sizes.
         limit: Bytes that Caffe may ask for.
         folder: A new folder for the jobs.
     """

@@ -1,12 +1,12 @@
 # mypy: ignore-errors
 # (caffe has no types.)
-"""Trains for a few updates, says how long they took, and holds its memory; started by trainer.py.
+"""Trains for a few updates, says how long they took, and keeps its memory; started by trainer.py.
 
     python train_worker.py MODE SOLVER WARM_UP TURNS UPDATES
 
 MODE is "cpu" or "gpu" (the first one that CUDA shows). WARM_UP updates, then TURNS times UPDATES
-updates. Prints a line of JSON, "pid" and the "seconds" of each turn, and lives until its stdin
-ends.
+updates. Prints a line of JSON with "pid" and the "seconds" of each turn, and lives until its stdin
+is closed.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe.
 """
@@ -18,7 +18,7 @@ import time
 
 
 def finish(net):
-    """Waits for the GPU: what is read of its last parameter comes after all that was begun."""
+    """Waits for the GPU: reading the last parameter waits for everything started before."""
     return float(list(net.params.values())[-1][-1].data.flat[0])
 
 

@@ -1,4 +1,4 @@
-"""Trains a job for a few updates in a process of its own, which holds its memory for a look."""
+"""Trains a job for a few updates in a process that then keeps its memory, to be measured."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WORKER = Path(__file__).with_name("train_worker.py")
 
 @dataclass(frozen=True)
 class Trained:
-    """A process that has trained: its number, and the seconds of each turn."""
+    """A process that has trained: its id, and the seconds of each turn."""
 
     pid: int
     seconds: tuple[float, ...]
 
 
 class NotTrainedError(CaffeBatchError):
-    """The process ended before its time; ``ending`` says why."""
+    """The process ended early; ``ending`` says why."""
 
     def __init__(self, job: Path, ending: Ending) -> None:
         super().__init__(f"{job.name}: {ending.reason.value}: {ending.detail}")
@@ -40,18 +40,18 @@ def training(
 ) -> Iterator[Trained]:  # fmt: skip
     """A process that has made ``warm_up`` updates and ``turns`` times ``updates`` more.
 
-    It holds its memory until the context ends.
+    It keeps its memory until the context ends.
 
     Args:
-        bench: Where.
+        bench: Where to train.
         job: Its working directory.
         solver: The solver, as seen from there.
         warm_up: Updates before the first turn; two reach the peak.
-        turns: How often to take the time.
-        updates: Updates of a turn.
+        turns: How often to measure the time.
+        updates: Updates per turn.
 
     Raises:
-        NotTrainedError: It ended, for example because Caffe ran out of memory.
+        NotTrainedError: It ended early, for example because Caffe ran out of memory.
     """
     numbers = map(str, (warm_up, turns, updates))
     log = job / "worker.log"

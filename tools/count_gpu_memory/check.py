@@ -1,4 +1,4 @@
-"""`make gpu-memory-check`: what Caffe's CUDA build asks the GPU for, beside the prediction.
+"""`make gpu-memory-check`: compares what Caffe's CUDA build asks the GPU for with the prediction.
 
     python tools/count_gpu_memory/check.py [--python COMMAND] [NAME...]
 
@@ -51,7 +51,7 @@ def build_library(folder: Path) -> Path:
 
 
 def predicted(job: Path) -> dict[str, int]:
-    """What ``caffe-batch memory`` says of a job, under the names of measure.py."""
+    """The prediction of ``caffe-batch memory`` for a job, under the names of measure.py."""
     recipe = read_recipe(job / "solver.prototxt")
     prediction = CaffeMemory(recipe, Sources((job,))).at()
     return {
@@ -63,7 +63,7 @@ def predicted(job: Path) -> dict[str, int]:
 
 @contextmanager
 def runtime(command: str | None, folder: Path) -> Iterator[list[str]]:
-    """The start of a command line that runs the CUDA build's Python, where it sees ``folder``."""
+    """Yields the start of a command line for the CUDA build's Python, with access to ``folder``."""
     if command is not None:
         yield shlex.split(command)
         return
@@ -72,7 +72,7 @@ def runtime(command: str | None, folder: Path) -> Iterator[list[str]]:
 
 
 def measured(python: Sequence[str], library: Path, job: Path) -> dict[str, int] | None:
-    """What measure.py counts of a job; None where Caffe aborted."""
+    """What measure.py counts for a job; None if Caffe aborted."""
     preload = ["env", f"LD_PRELOAD={library}", "GLOG_minloglevel=2", "OPENBLAS_NUM_THREADS=1"]
     *before, interpreter = python
     done = subprocess.run(
@@ -88,7 +88,7 @@ def measured(python: Sequence[str], library: Path, job: Path) -> dict[str, int] 
 def compare(
     nets: Sequence[WholeNet], python: Sequence[str], library: Path, folder: Path
 ) -> list[dict[str, Any]]:
-    """Measures each net at each batch size and prints a row for it."""
+    """Measures each net at each batch size and prints a row for each."""
     print(COLUMNS.format("net", "batch", "predicted", "counted", "difference"))
     rows = []
     for net in nets:
@@ -112,7 +112,7 @@ def compare(
 
 
 def main() -> int:
-    """Compares the nets that were asked for; 1 if any differs."""
+    """Compares the requested nets; 1 if any differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", metavar="COMMAND", help="a Python with a CUDA build of Caffe")
     parser.add_argument("names", nargs="*", metavar="NAME")

@@ -2,10 +2,10 @@
 
     python measure.py FOLDER...
 
-Each FOLDER holds a solver.prototxt; it is made the working directory. Prints a line of JSON for
-each, in bytes: what the solver's nets take when they are built, the most that was there after one
-update and after two, and what cudaMalloc's granularity adds to the last. Null where Caffe aborted;
-its log is on stderr.
+Each FOLDER holds a solver.prototxt and becomes the working directory. Prints a line of JSON for
+each, in bytes: what the solver's nets take when they are built, the peak after one update and after
+two, and what cudaMalloc's granularity adds to the last. The line is null if Caffe aborted; its log
+is on stderr.
 
 Needs nothing but the standard library and caffe.
 """
@@ -37,7 +37,7 @@ def measure(folder):
 
 def main(folders):
     for folder in folders:
-        # A child each: Caffe never gives back what it holds, and aborts where it can't go on.
+        # One child each: Caffe never releases what it holds, and aborts on errors.
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:

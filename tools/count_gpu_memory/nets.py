@@ -1,7 +1,7 @@
-"""The whole nets whose device memory is counted: the project's own, and Debian's caffe-doc's.
+"""The whole nets whose device memory is counted: the project's own and those of Debian's caffe-doc.
 
-Each is made a job of its own: its solver and nets with the batch size that is wanted, and a few
-made-up records in the place and of the size of the data that its authors trained it on.
+Each becomes a job of its own: its solver and nets with the requested batch size, and a few made-up
+records in place of the data that its authors trained it on, and of the same size.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class WholeNet:
     """A net with its solver, at several batch sizes.
 
     Attributes:
-        name: What it is called in the results.
+        name: Its name in the results.
         files: Texts of the solver and of its net.
         record: Size of the records that it is trained on.
-        batch_sizes: What it is measured at (TRAIN).
-        datasets: With HDF5 data: the other dimensions of each dataset, by its name.
+        batch_sizes: The TRAIN batch sizes at which it is measured.
+        datasets: For HDF5 data: name and remaining dimensions of each dataset.
     """
 
     name: str
@@ -52,7 +52,7 @@ class WholeNet:
     datasets: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def jobs(self, folder: Path) -> Iterator[tuple[int, Path]]:
-        """Each batch size with the new folder that holds its job."""
+        """Each batch size, and the new folder that holds its job."""
         for size in self.batch_sizes:
             job = folder / f"{self.name}-{size}"
             job.mkdir()
@@ -61,7 +61,7 @@ class WholeNet:
 
 
 def write_job(whole: WholeNet, batch_size: int, folder: Path) -> None:
-    """Writes solver.prototxt, net.prototxt and the data: relative paths, from ``folder``."""
+    """Writes solver.prototxt, net.prototxt and the data; paths are relative to ``folder``."""
     solver_text, net_text = whole.files
     solver = prototxt.parse_solver(solver_text)
     net = prototxt.parse_net(net_text)
@@ -81,7 +81,7 @@ def write_job(whole: WholeNet, batch_size: int, folder: Path) -> None:
     else:
         solver.ClearField("test_interval")
         solver.ClearField("test_state")
-    # The tests come first, so that the peak after two updates holds theirs as well.
+    # The tests come first, so that the peak after two updates includes theirs.
     solver.ClearField("test_initialization")
     solver.solver_mode = caffe_pb2.SolverParameter.GPU
     (folder / "net.prototxt").write_text(prototxt.write(net))
@@ -89,7 +89,7 @@ def write_job(whole: WholeNet, batch_size: int, folder: Path) -> None:
 
 
 def _point_to_data(layer: caffe_pb2.LayerParameter, whole: WholeNet, folder: Path) -> None:
-    """Makes the data of a layer and names it there; the mean image, which no GPU sees, goes."""
+    """Makes a layer's data and names it there; drops the mean image, which no GPU gets to see."""
     layer.transform_param.ClearField("mean_file")
     if not layer.transform_param.ListFields():
         layer.ClearField("transform_param")
@@ -134,7 +134,7 @@ def _image(path: Path, record: Record) -> None:
 
 
 def own_nets() -> Iterator[WholeNet]:
-    """The templates' nets and those of ``prototxt/``."""
+    """The nets of the templates and of ``prototxt/``."""
     image = (3, 256, 256)
     for template, sizes in (
         ("caffenet", (1, 16, 64, 256)),
@@ -158,7 +158,7 @@ def own_nets() -> Iterator[WholeNet]:
 
 
 def doc_nets(folder: Path) -> Iterator[WholeNet]:
-    """The nets of Debian's caffe-doc, each with every kind of solver that is there for it.
+    """The nets of Debian's caffe-doc, each with every kind of solver that comes with it.
 
     Args:
         folder: Where the package was unpacked (:func:`fetch_doc`).
@@ -221,7 +221,7 @@ def _doc_example(
 
 
 def _read(root: Path, name: str) -> str:
-    """A file of the documentation, where Debian packs the larger ones."""
+    """A file of the documentation; Debian compresses the larger ones."""
     path = root / name
     return path.read_text() if path.exists() else gzip.open(f"{path}.gz", "rt").read()
 
@@ -232,6 +232,8 @@ def fetch_doc(folder: Path) -> None:
     state = folder / "apt"
     state.mkdir()
     with (folder / "lock").open("w") as lock:
-        packages = apt.download(archive, ["caffe-doc"], state, lock.fileno(), lambda *told: None)
+        packages = apt.download(
+            archive, ["caffe-doc"], state, lock.fileno(), lambda step, share: None
+        )
     (package,) = (path for path in packages if path.name.startswith("caffe-doc_"))
     subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)

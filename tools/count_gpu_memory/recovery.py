@@ -20,10 +20,10 @@ from tools.count_gpu_memory.check import build_library
 from tools.image.build import IMAGES, container_of
 from tools.image.check import expect, prepare_demo
 
-#: Less than the plan's 4.64 MiB with batch_size 64, enough for batch_size 32.
+#: Less than the plan's 4.64 MiB for batch_size 64, enough for batch_size 32.
 LIMIT = 3_000_000
 
-#: Runs in a namespace of its own, whose /dev has a sign of a driver: only `train` looks for it.
+#: Runs in its own namespace, whose /dev contains the sign of a driver that `train` looks for.
 SCRIPT = """
 set -e
 mkdir /run/devices
@@ -37,7 +37,7 @@ LD_PRELOAD=$PWD/libcount_gpu_memory.so COUNT_GPU_MEMORY_LIMIT=$0 caffe-batch tra
 
 
 def main() -> None:
-    """Trains, and looks at how the attempts ended."""
+    """Trains, and checks how the attempts ended."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare_demo(folder)

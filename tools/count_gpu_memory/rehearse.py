@@ -3,7 +3,7 @@
     python tools/count_gpu_memory/rehearse.py
 
 No number is compared, as kernels compute nothing here: but every case, net and size must run
-without a failed check, and a full GPU must be told as one. Needs root, buildah and the image.
+without a failed check, and a full GPU must be reported as full. Needs root, buildah and the image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Preloaded(Runtime):
 
     Attributes:
         inside: The start of a command line that runs in the container.
-        settings: The environment there, as ``env`` takes it.
+        settings: Its environment, as arguments of ``env``.
     """
 
     inside: tuple[str, ...]
@@ -53,7 +53,7 @@ class Preloaded(Runtime):
 
 
 def rehearse_layers(bench: Bench, folder: Path) -> None:
-    """Every case runs."""
+    """Runs every case."""
     chosen = list(cases())
     found = layers.run_cases(chosen, bench.runtime, bench.environment(), "gpu", folder)
     for case, outcome in zip(chosen, found, strict=True):
@@ -62,7 +62,7 @@ def rehearse_layers(bench: Bench, folder: Path) -> None:
 
 
 def rehearse_training(bench: Bench, folder: Path) -> None:
-    """The smallest batch of each net of the parts memory and speed trains."""
+    """Trains the smallest batch of each net of the parts memory and speed."""
     for net in (memory.BARE, memory.READING, *own_nets()):
         size, job = next(net.jobs(folder))
         with training(bench, job):
@@ -77,7 +77,7 @@ def rehearse_training(bench: Bench, folder: Path) -> None:
 
 
 def rehearse_full(bench: Bench, folder: Path, limit: int) -> None:
-    """On a GPU of ``limit`` bytes a net is out of memory, and the ballast takes what there is."""
+    """On a GPU of ``limit`` bytes, a net runs out of memory, and the ballast takes all of it."""
     _, job = next(memory.READING.jobs(folder))
     try:
         with training(bench, job):

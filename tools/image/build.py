@@ -1,4 +1,4 @@
-"""Builds the images of the Dockerfile with buildah: no Docker engine, no daemon, as root.
+"""Builds the Dockerfile's images with buildah, as root: without a Docker engine or a daemon.
 
     python tools/image/build.py [cpu] [gpu]
 
@@ -24,7 +24,7 @@ from caffe_batch.runtimes.host import host_mirror
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 
-#: Name of the image of each target.
+#: The name of each target's image.
 IMAGES = {"cpu": "caffe-batch:cpu", "gpu": "caffe-batch:latest"}
 
 _SOURCES = """\
@@ -35,18 +35,18 @@ Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 
-#: Settings of apt that say how this machine reaches its mirror.
+#: apt settings that say how this machine reaches its mirror.
 _APT_SETTINGS = re.compile(r'^Acquire::(?:Check-\S+|https?::\S+|Retries) ".*";$', re.MULTILINE)
 
 
 def run(*command: str | Path) -> str:
-    """Runs a command, shows what it says on stderr, and returns what it prints."""
+    """Runs a command, shows its stderr, and returns its stdout."""
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.strip()
 
 
 def base_image(dockerfile: str) -> str:
-    """The image that a Dockerfile starts from: the one that is no stage of its own.
+    """The image that a Dockerfile starts from: the one that isn't one of its own stages.
 
     >>> base_image("FROM debian:12-slim AS one\\nRUN true\\nFROM one AS two\\n")
     'debian:12-slim'
@@ -57,7 +57,7 @@ def base_image(dockerfile: str) -> str:
 
 
 def make_base(name: str, suite: str = "bookworm") -> None:
-    """Makes the base image, unless there is one of that name."""
+    """Makes the base image, unless one of that name exists."""
     if run("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").find(name) >= 0:
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,14 +75,14 @@ def make_base(name: str, suite: str = "bookworm") -> None:
             "sh", "-c", f"rm {apt}sources.list.d/*")  # fmt: skip
         run("buildah", "copy", container, sources, f"{apt}sources.list.d/debian.sources")
         run("buildah", "copy", container, settings, f"{apt}apt.conf.d/{settings.name}")
-        # pip inside must trust whom this machine trusts.
+        # pip inside must trust the same certificates as this machine.
         certificates = "/etc/ssl/certs/ca-certificates.crt"
         run("buildah", "copy", container, certificates, certificates)
         run("buildah", "commit", "--rm", container, name)
 
 
 def build(target: str) -> None:
-    """Builds one target; stages that are there already are taken again."""
+    """Builds one target; existing stages are reused."""
     subprocess.run(
         ["buildah", "build", "--isolation=chroot", "--layers", "--format=docker", "--pull=never",
          f"--target={target}", f"--tag={IMAGES[target]}", f"--file={DOCKERFILE}", ROOT],
@@ -95,12 +95,12 @@ def build(target: str) -> None:
 def container_of(
     image: str, *folders: Path, user: str = "root", extra: Sequence[str] = ()
 ) -> Iterator[list[str]]:
-    """A container of an image for a while: the start of a command line that runs in it.
+    """A temporary container of an image; yields the start of a command line that runs in it.
 
     Args:
         image: Its name.
-        folders: Folders of this machine that are seen inside, at the same place.
-        user: Who runs the command.
+        folders: Folders of this machine that are visible inside, at the same paths.
+        user: The user who runs the command.
         extra: Further options of ``buildah run``.
     """
     container = run("buildah", "from", "--pull=never", image)
@@ -113,7 +113,7 @@ def container_of(
 
 
 def main() -> None:
-    """Builds the targets that were asked for, or both."""
+    """Builds the requested targets, or both."""
     if missing := [tool for tool in ("buildah", "mmdebstrap") if not shutil.which(tool)]:
         sys.exit(f"missing: {', '.join(missing)} (Debian packages of the same names)")
     make_base(base_image(DOCKERFILE.read_text()))

@@ -1,11 +1,11 @@
-"""`make image-check`: runs what the images are for, inside the images that build.py has built.
+"""`make image-check`: tries the images that build.py has built, doing what they are for.
 
     python tools/image/check.py [cpu] [gpu]
 
 In each, as its ordinary user: doctor, the layer types, the digits demo on the CPU, a stop by a
 signal that takes a snapshot. Where there is Podman, a training on this machine with the worker in
-the image. No toolchain may be in there; and libcaffe of the GPU image must hold
-GPU code for every architecture that the Dockerfile names.
+the image. The images must not contain a toolchain, and libcaffe in the GPU image must contain GPU
+code for every architecture that the Dockerfile names.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tools.image.gpu_code import entries
 LAYER_TYPES = 61
 USER = 1000
 
-#: What must not be in the last stage.
+#: Programs that must not be in the last stage.
 TOOLCHAIN = ("cc", "g++", "gcc", "make", "nvcc", "pip3", "cmake")
 
-#: Stops a training as `docker stop` does it, once it has made its first updates.
+#: Stops a training as `docker stop` does, once it has done its first updates.
 STOP = """
 tini -- caffe-batch train stopped --cpu -q &
 until [ -s stopped/metrics.jsonl ]; do sleep 0.2; done
@@ -45,7 +45,7 @@ echo status $?
 
 
 def say(inside: Sequence[str], *command: str) -> str:
-    """Runs a command in a container, showing it and what it prints."""
+    """Runs a command in a container, showing the command and its output."""
     print(f"$ {' '.join(command)}", flush=True)
     done = subprocess.run([*inside, *command], check=True, stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
@@ -53,7 +53,7 @@ def say(inside: Sequence[str], *command: str) -> str:
 
 
 def expect(fine: bool, what: str) -> None:
-    """Ends the check where something is not as it must be."""
+    """Ends the check if a condition isn't met."""
     if not fine:
         sys.exit(f"image-check: {what}")
 
@@ -95,15 +95,15 @@ def check(target: str, folder: Path) -> None:
 
 
 def check_engine(target: str, folder: Path) -> None:
-    """Trainings on this machine whose worker runs in the image, where Podman can run one.
+    """Trains on this machine with the worker in the image, if Podman can run a container.
 
-    One is stopped by a signal, one loses its supervisor, the last one goes on to the end; no
-    container is left. (CONTAINERS_CONF names settings for a machine with odd limits.)
+    One training is stopped by a signal, one loses its supervisor, the last one finishes; none may
+    leave a container. (CONTAINERS_CONF names settings for a machine with unusual limits.)
     """
     image = IMAGES[target]
     trial = ["podman", "run", "--rm", image, "--version"]
     if not shutil.which("podman") or subprocess.run(trial).returncode:
-        print("no podman that runs a container: `train --runtime podman` was not tried")
+        print("Podman can't run a container here: `train --runtime podman` was not tried")
         return
     job = folder / "job"
     program = [sys.executable, "-m", "caffe_batch", "train", str(job), "--cpu", "-q",
@@ -113,7 +113,7 @@ def check_engine(target: str, folder: Path) -> None:
         more = ["--restart"] if restart else []
         with subprocess.Popen([*program, *more], env=environment) as training:
             wait_for(lambda: bool(workers()))
-            time.sleep(5)  # it trains by then
+            time.sleep(5)  # by then it is training
             training.send_signal(number)
         wait_for(lambda: not workers())
     states = sorted((job / "snapshots").glob("*.solverstate"))
@@ -132,7 +132,7 @@ def workers() -> list[str]:
 
 
 def wait_for(done: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Waits until something is so; ends the check if it isn't in time."""
+    """Waits until a condition is met; ends the check if that takes too long."""
     end = time.monotonic() + timeout_s
     while not done():
         expect(time.monotonic() < end, "waited too long")
@@ -140,7 +140,7 @@ def wait_for(done: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 def check_gpu_code(inside: Sequence[str], folder: Path) -> None:
-    """All libraries are there, and libcaffe holds the code that the Dockerfile says."""
+    """All libraries must be present, and libcaffe must contain the code the Dockerfile names."""
     library = "/usr/local/lib/libcaffe.so.1.0.0"
     expect("not found" not in say(inside, "ldd", library), "a library is missing")
     say(inside, "cp", library, str(folder))
@@ -154,7 +154,7 @@ def check_gpu_code(inside: Sequence[str], folder: Path) -> None:
 
 
 def main() -> None:
-    """Checks the images that were asked for, or both."""
+    """Checks the requested images, or both."""
     for target in sys.argv[1:] or IMAGES:
         with tempfile.TemporaryDirectory() as scratch:
             check(target, Path(scratch))

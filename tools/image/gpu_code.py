@@ -2,10 +2,10 @@
 
     python gpu_code.py LIBRARY
 
-nvcc puts fat binaries one after another: a header (magic number, version, its own size, the size of
-what follows), then entries, each with a header of its own: the kind (1 is PTX, 2 is machine code),
-its own size, the size of the code, and at byte 28 the compute capability. NVIDIA does not document
-the format; it is checked against cuobjdump.
+nvcc writes fat binaries one after another: a header (magic number, version, its own size, the size
+of what follows), then entries, each with its own header: the kind (1 is PTX, 2 is machine code),
+the header's size, the size of the code and, at byte 28, the compute capability. NVIDIA does not
+document the format; the result was checked against cuobjdump.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def entries(binary: bytes) -> Iterator[str]:
         version, header, size = struct.unpack_from("<HHQ", binary, found + 4)
         end = found + header + size
         place = found + header
-        if version != 1 or end > len(binary):  # the same four bytes by chance
+        if version != 1 or end > len(binary):  # the same four bytes, by chance
             end = found + len(MAGIC)
         while place + 32 <= end:
             kind, _, own, length = struct.unpack_from("<HHIQ", binary, place)
@@ -39,7 +39,7 @@ def entries(binary: bytes) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints each architecture with the number of its pieces."""
+    """Prints each architecture with the number of its pieces of code."""
     counted = Counter(entries(Path(sys.argv[1]).read_bytes()))
     for name in sorted(counted):
         print(f"{name:12}{counted[name]}")

@@ -18,13 +18,13 @@ LAUNCH = re.compile(
     r"(?:\w+##)?[A-Za-z_]\w*(?:<[^<>;{}]*>)?\s*(?://[^\n]*\n\s*)?<<<.*?>>>\s*\(", re.DOTALL
 )
 
-#: What else has to change: (file, old, new).
+#: Further changes: (file, old, new).
 PATCHES = (
     # protobuf dropped the second argument
     ("src/caffe/util/io.cpp", "(kProtoReadBytesLimit, 536870912)", "(kProtoReadBytesLimit)"),
     # built without HDF5
     ("src/caffe/net.cpp", "if (H5Fis_hdf5(trained_filename.c_str()))", "if (false)"),
-    # host memory is counted, but for the shapes of blobs
+    # host memory is counted, except for the shapes of blobs
     (
         "src/caffe/syncedmem.cpp",
         "namespace caffe {",
@@ -44,7 +44,7 @@ PATCHES = (
     ),
 )
 
-#: Files that need libraries which this build does without.
+#: Files that need libraries which this build doesn't use.
 LEFT_OUT = ("hdf5",)
 
 STUBS = ("cuda.h", "cublas_v2.h", "curand.h", "driver_types.h", "math_functions.h",
@@ -55,7 +55,7 @@ CXXFLAGS += -std=c++14 -O0 -w -fpermissive -pthread -DUSE_LMDB -DUSE_NCCL
 override CPPFLAGS += -Istubs -Iinclude
 LDLIBS = -lboost_thread -lboost_system -lboost_filesystem -lprotobuf -lglog -lgflags -llmdb -lcblas
 SOURCES := $(shell find src -name '*.cpp') include/caffe/proto/caffe.pb.cc measure.cpp
-# Only these know of cuDNN.
+# Only these use cuDNN.
 FACTORY := src/caffe/layer_factory.cpp
 CUDNN := $(FACTORY) $(foreach s,$(SOURCES),$(if $(findstring cudnn,$s),$s))
 COMMON := $(filter-out $(CUDNN),$(SOURCES))
