@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from caffe_batch import runtimes
+from caffe_batch.engines.caffe.log_lines import read_glog_line
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.runtimes import apt, debian, host, installation
 from tests.planned_jobs import write_job
@@ -52,9 +53,7 @@ CASES = {
     "long updates": (60_000, 1, 600, 50),
 }
 
-DISPLAYED = re.compile(
-    r"I(\d{4})?(\d{4} \d{2}:\d{2}:\d{2}\.\d+)\s+\d+ solver\.cpp:\d+\] Iteration \d+ \(.*"
-)
+DISPLAYED = re.compile(r"Iteration \d+ \(.*")
 
 
 @dataclass(frozen=True)
@@ -103,14 +102,16 @@ class MainThread:
 
 
 def read_log(log: str, spawned: float, main: MainThread) -> Run:
-    """The times in Caffe's log; some versions write no year."""
-    year = datetime.now().year
-    times = [
-        datetime.strptime(f"{match[1] or year}{match[2]}", "%Y%m%d %H:%M:%S.%f").timestamp()
-        for line in log.splitlines()
-        if (match := DISPLAYED.fullmatch(line))
-    ]
+    """The times in Caffe's log."""
+    written = map(read_glog_line, log.splitlines())
+    times = [timestamp(line.time) for line in written if line and DISPLAYED.fullmatch(line.message)]
     return Run(times[0] - spawned, steps(times), steps(main.at(times)))
+
+
+def timestamp(written: str) -> float:
+    """Seconds since the epoch of a time in Caffe's log, which has no year before glog 0.6."""
+    year = "" if written[8] == " " else datetime.now().year
+    return datetime.strptime(f"{year}{written}", "%Y%m%d %H:%M:%S.%f").timestamp()
 
 
 def steps(values: Sequence[float]) -> tuple[float, ...]:

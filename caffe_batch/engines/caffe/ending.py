@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from caffe_batch.engines import base
+from caffe_batch.engines.caffe.log_lines import fatal_line
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
 from caffe_batch.jobs.ending import Ending, EndReason
 
@@ -17,7 +18,6 @@ HINTS = {
     "the limit of the address space (`ulimit -v`).",
 }
 
-_FATAL = re.compile(r"F\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+\s+\d+ ([^\s\]]+:\d+)\] (.*)")
 _PYTHON_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Iteration)(?:: .*)?")
 
 # What boost makes of a Python layer's error that it has printed already.
@@ -94,8 +94,8 @@ def last_lines(log: Sequence[str], count: int = 8) -> list[str]:
 
 
 def _failed_check(log: Sequence[str]) -> str | None:
-    fatal = next((match for line in log if (match := _FATAL.fullmatch(line))), None)
-    return f"{fatal[2]} ({fatal[1]})" if fatal else None
+    fatal = fatal_line(log)
+    return f"{fatal.message} ({fatal.place})" if fatal else None
 
 
 def _signal_name(number: int) -> str:

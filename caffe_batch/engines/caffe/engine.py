@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from caffe_batch.engines.caffe import snapshots as snapshot_files
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
 from caffe_batch.engines.caffe.ending import HINTS, classify, last_lines
 from caffe_batch.engines.caffe.log_files import LogFollower
+from caffe_batch.engines.caffe.log_lines import fatal_line
 from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import SnapshotFiles
 from caffe_batch.engines.work import (
@@ -171,7 +171,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _reason(log: str) -> str:
-    """What glog's fatal line says, else the last line."""
-    fatal = re.search(r"^F\d{4} [^]]*\] (.*)$", log, re.MULTILINE)
+    """The message of glog's fatal line, else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return fatal[1] if fatal else "".join(lines[-1:])
+    fatal = fatal_line(lines)
+    return fatal.message if fatal else "".join(lines[-1:])

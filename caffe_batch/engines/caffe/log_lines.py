@@ -1,14 +1,53 @@
-"""What lines of Caffe's log say: events, by Caffe's wording (solver.cpp, Test)."""
+"""Reads lines of Caffe's log: glog's prefix, and events by Caffe's wording (solver.cpp, Test)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from caffe_batch.engines.events import LogEvent, NetTestOutput, NetTestStarted
 
-_GLOG = r"[IWEF]\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+\s+\d+ [^\s\]]+:\d+\] "
-_TESTING = re.compile(_GLOG + r"Iteration (\d+), Testing net \(#(\d+)\)")
-_OUTPUT = re.compile(_GLOG + r"    Test net output #(\d+): (.*) = (\S+)( \(\* \S+ = \S+ loss\))?")
+# glog 0.6 and newer write the year as well.
+_GLOG = re.compile(
+    r"(?P<severity>[IWEF])(?P<time>\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+)\s+\d+ "
+    r"(?P<place>[^\s\]]+:\d+)\] (?P<message>.*)"
+)
+_TESTING = re.compile(r"Iteration (\d+), Testing net \(#(\d+)\)")
+_OUTPUT = re.compile(r"    Test net output #(\d+): (.*) = (\S+)( \(\* \S+ = \S+ loss\))?")
+
+
+@dataclass(frozen=True)
+class GlogLine:
+    """A line that glog wrote.
+
+    Attributes:
+        severity: ``I``, ``W``, ``E`` or ``F`` (fatal).
+        time: As written: ``MMDD HH:MM:SS.ffffff``, since glog 0.6 with the year before it.
+        place: File and line of Caffe's source, for example ``solver.cpp:347``.
+        message: The rest.
+    """
+
+    severity: str
+    time: str
+    place: str
+    message: str
+
+
+def read_glog_line(line: str) -> GlogLine | None:
+    """The parts of a line that glog wrote, or None for all other lines.
+
+    >>> read_glog_line("F20261127 09:00:00.1  77 common.cpp:66] No GPU")
+    GlogLine(severity='F', time='20261127 09:00:00.1', place='common.cpp:66', message='No GPU')
+    """
+    match = _GLOG.fullmatch(line)
+    return GlogLine(**match.groupdict()) if match else None
+
+
+def fatal_line(lines: Iterable[str]) -> GlogLine | None:
+    """The first fatal line: the check that failed, after which Caffe aborts."""
+    found = (read_glog_line(line) for line in lines if line.startswith("F"))
+    return next((line for line in found if line and line.severity == "F"), None)
 
 
 def read_log_line(line: str) -> LogEvent | None:
@@ -17,10 +56,13 @@ def read_log_line(line: str) -> LogEvent | None:
     >>> read_log_line("I0412 09:00:00.123456    77 solver.cpp:347] Iteration 9, Testing net (#0)")
     NetTestStarted(update=9, net=0)
     """
-    testing = _TESTING.fullmatch(line)
+    written = read_glog_line(line)
+    if written is None:
+        return None
+    testing = _TESTING.fullmatch(written.message)
     if testing:
         return NetTestStarted(int(testing[1]), int(testing[2]))
-    output = _OUTPUT.fullmatch(line)
+    output = _OUTPUT.fullmatch(written.message)
     if output:
         return NetTestOutput(int(output[1]), output[2], float(output[3]), output[4] is not None)
     return None

@@ -8,7 +8,12 @@ import re
 import pytest
 
 from caffe_batch.device import Device
-from caffe_batch.engines.caffe.log_lines import read_log_line
+from caffe_batch.engines.caffe.log_lines import (
+    GlogLine,
+    fatal_line,
+    read_glog_line,
+    read_log_line,
+)
 from caffe_batch.engines.events import (
     Built,
     Finished,
@@ -105,6 +110,27 @@ def test_a_test_output_that_is_not_a_number() -> None:
     assert math.isnan(event.value)
 
 
-def test_newer_glog_writes_the_year() -> None:
-    line = "I20240412 09:00:00.123456    77 solver.cpp:347] Iteration 9, Testing net (#0)"
+@pytest.mark.parametrize("date", ["0412", "20240412"])
+def test_newer_glog_writes_the_year(date: str) -> None:
+    line = f"I{date} 09:00:00.123456    77 solver.cpp:347] Iteration 9, Testing net (#0)"
     assert read_log_line(line) == NetTestStarted(9, 0)
+    assert read_glog_line(line) == GlogLine(
+        "I", f"{date} 09:00:00.123456", "solver.cpp:347", "Iteration 9, Testing net (#0)"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "F", "Iteration 9", "X0412 09:00:00.1 7 a.cpp:1] x", "F0412 09:00:00.1 7 a.cpp] x",
+     "F041 09:00:00.1 7 a.cpp:1] x", "I think: F0412 09:00:00.1 7 a.cpp:1] x"],
+)  # fmt: skip
+def test_lines_that_glog_did_not_write(line: str) -> None:
+    assert read_glog_line(line) is None
+    assert fatal_line([line]) is None
+
+
+def test_the_first_fatal_line_counts() -> None:
+    lines = ["I0412 09:00:00.1 7 a.cpp:1] fine", "E20240412 09:00:00.2 7 b.cpp:2] not yet"]
+    assert fatal_line(lines) is None
+    lines += [f"F20240412 09:00:00.3 7 {place}] Check failed" for place in ("c.cpp:3", "d.cpp:4")]
+    assert fatal_line(lines) == GlogLine("F", "20240412 09:00:00.3", "c.cpp:3", "Check failed")
