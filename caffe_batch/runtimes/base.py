@@ -19,13 +19,13 @@ class InstallError(CaffeBatchError, RuntimeError):
 
 @dataclass(frozen=True)
 class WorkerPlaces:
-    """What a worker needs of this machine's files.
+    """The files of this machine that a worker needs.
 
     Attributes:
-        folder: What it writes to: the job directory, or a temporary folder.
-        directory: Where it runs.
-        folders: What else it reads.
-        fifo: Where a FIFO for its events may be made.
+        folder: The folder it writes to: the job directory, or a temporary folder.
+        directory: Its working directory.
+        folders: Other folders that it reads.
+        fifo: The path at which a FIFO for its events may be made.
     """
 
     folder: Path
@@ -38,13 +38,13 @@ class WorkerPlaces:
 class Runtime(ABC):
     """A Python that can run an engine, wherever it lives.
 
-    Two methods are enough for a script that reads no files but its own: start
+    Two methods are enough for a script that reads no other files: start
     ``subprocess.Popen(runtime.command([script]), env=runtime.environment())``. The others matter
     where that isn't the Python itself but a client that starts it somewhere else; everything that
     needs them goes through :class:`caffe_batch.training.process.WorkerProcess`.
 
     Attributes:
-        name: What the user calls it: the name of an installed runtime or an interpreter's path.
+        name: The user's name for it: that of an installed runtime, or an interpreter's path.
     """
 
     name: str
@@ -55,17 +55,17 @@ class Runtime(ABC):
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
-        """The whole environment of such a process, made from this process's own."""
+        """The complete environment of such a process, derived from this process's own."""
 
     @property
     def fifo(self) -> Path | None:
-        """Where the worker's events go; None if it inherits the files of the process here."""
+        """The FIFO for the worker's events; None if the worker inherits its parent's files."""
         return None
 
     def for_worker(self, places: Callable[[], WorkerPlaces]) -> Runtime:
-        """The same runtime, able to see the files of a worker; ``places`` says which, if asked."""
+        """The same runtime with access to a worker's files; ``places`` is called if needed."""
         return self
 
     def clear(self) -> None:
-        """Ends what still runs for the worker although the process here has ended."""
+        """Ends what is still running for the worker after the process here has ended."""
         return

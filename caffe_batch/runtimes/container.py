@@ -1,8 +1,8 @@
 """A runtime that is a container image: its Python runs in a container of Docker or Podman.
 
-Folders of this machine are seen inside at their own place, so that every path means the same in
-both. The image's ``caffe-python`` is run where there is one (docker/caffe-python), else its
-``python3``, which must import caffe.
+Folders of this machine are mounted at their own paths, so that a path means the same inside and
+outside. The image's ``caffe-python`` is run if it has one (docker/caffe-python), else its
+``python3``, which must be able to import caffe.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import caffe_batch
 from caffe_batch.errors import InputError
 from caffe_batch.runtimes.base import Runtime, WorkerPlaces
 
-#: The engines that a runtime may name, each with the options that show it all GPUs.
-ENGINES = {"docker": ("--gpus=all",), "podman": ("--device=nvidia.com/gpu=all",)}
+#: The programs that run containers, each with the options that make all GPUs visible inside.
+PROGRAMS = {"docker": ("--gpus=all",), "podman": ("--device=nvidia.com/gpu=all",)}
 
-#: The image where a runtime names none; the Dockerfile builds it.
+#: The default image; the Dockerfile builds it.
 IMAGE = "caffe-batch"
 
-#: Variables of this machine that reach the container.
+#: Environment variables that are passed on to the container.
 PASSED = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "GLOG_minloglevel", "GLOG_v",
           "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH")  # fmt: skip
 
-#: Runs inside. The first argument is what descriptor 3 writes to: a container inherits no files.
+#: Runs inside. Its first argument is what descriptor 3 writes to: a container inherits no files.
 _SCRIPT = 'exec 3>"$0" && exec "$(command -v caffe-python || command -v python3)" "$@"'
 
 #: The descriptor of the events inside the container.
@@ -37,22 +37,22 @@ EVENTS_DESCRIPTOR = 3
 
 
 def has_driver() -> bool:
-    """Whether this machine has an NVIDIA driver; without one an engine refuses to show GPUs."""
+    """Whether this machine has an NVIDIA driver; without one, asking for GPUs is an error."""
     return Path("/dev/nvidiactl").exists()
 
 
 @dataclass(frozen=True)
 class Container(Runtime):
-    """The Python of an image, run by an engine that takes Docker's options.
+    """The Python of an image, run by a program that takes Docker's options.
 
     Attributes:
-        engine: ``docker`` or ``podman``.
+        program: ``docker`` or ``podman``.
         image: Name of the image.
         places: What a worker needs of this machine, and where its events go; None for a script
             that needs nothing but caffe_batch's own files.
     """
 
-    engine: str
+    program: str
     image: str
     places: WorkerPlaces | None = None
 
@@ -75,10 +75,10 @@ class Container(Runtime):
         return f"caffe-batch-{readable}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
 
     def command(self, args: Sequence[str]) -> list[str]:
-        # An image of somebody else's may have a health check, made for a service.
+        # Other images may have a health check, which is meant for services.
         options = ["--rm", "--init", "--no-healthcheck", *self._user()]
         if has_driver():
-            options += ENGINES[self.engine]
+            options += PROGRAMS[self.program]
         options += [f"--env={name}" for name in PASSED]
         own = Path(caffe_batch.__file__).parent
         options.append(_mount(own, read_only=True))
@@ -90,24 +90,24 @@ class Container(Runtime):
             options += [_mount(folder, read_only=True) for folder in read if folder != own]
         events = str(self.fifo or os.devnull)
         inside = ["--entrypoint=sh", self.image, "-c", _SCRIPT, events]
-        return [self.engine, "run", *options, *inside, *args]
+        return [self.program, "run", *options, *inside, *args]
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
 
     def clear(self) -> None:
-        """Removes the worker's container, whatever it does: a killed client leaves it running."""
+        """Removes the worker's container, running or not: a killed client leaves it running."""
         if self.container is not None:
             subprocess.run(
-                [self.engine, "rm", "--force", self.container],
+                [self.program, "rm", "--force", self.container],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
             )
 
     def _user(self) -> list[str]:
-        """Files that are written belong to whoever runs this."""
+        """Options that make the written files belong to the current user."""
         user = f"--user={os.getuid()}:{os.getgid()}"
-        if self.engine == "podman":
+        if self.program == "podman":
             # Rootless: the ids inside are then those outside. SELinux: folders keep their labels.
             keep = [] if os.getuid() == 0 else ["--userns=keep-id"]
             return [*keep, "--security-opt=label=disable", user]
@@ -115,28 +115,28 @@ class Container(Runtime):
 
 
 def container(spec: str) -> Container | None:
-    """The runtime of ``docker[:IMAGE]`` or ``podman[:IMAGE]``; None if it is another's name.
+    """The runtime named ``docker[:IMAGE]`` or ``podman[:IMAGE]``; None for any other name.
 
     >>> container("podman:site/caffe:1").image
     'site/caffe:1'
     """
-    engine, colon, image = spec.partition(":")
-    if engine not in ENGINES or (colon and not image):
+    program, colon, image = spec.partition(":")
+    if program not in PROGRAMS or (colon and not image):
         return None
-    return Container(spec, engine, image or IMAGE)
+    return Container(spec, program, image or IMAGE)
 
 
 def _mount(folder: Path, *, read_only: bool = False) -> str:
     if "," in str(folder):
         raise InputError(
-            f"{folder}: a folder with a comma in its name can't be shown to a container",
-            hint="Rename it, or give another --runtime.",
+            f"{folder}: a folder with a comma in its name can't be mounted in a container",
+            hint="Rename it, or use another --runtime.",
         )
     return f"--mount=type=bind,source={folder},target={folder}" + ",readonly" * read_only
 
 
 def _outermost(folders: Iterable[Path], shown: Sequence[Path] = ()) -> list[Path]:
-    """The folders that are there, without those that lie in one of the others or of ``shown``."""
+    """The folders that exist, without those inside another one or inside one of ``shown``."""
     there = sorted({folder.absolute() for folder in folders if folder.is_dir()} - {*shown})
     outer = {*there, *shown}
     return [folder for folder in there if outer.isdisjoint(folder.parents)]

@@ -56,13 +56,13 @@ def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
     for each in installed().values() if wanted.installable else ():
         if each.record.machine == platform.machine():
             return each.runtime
-    give = f"ive a Python that can import {module} with --runtime /path/to/python or in {VARIABLE}."
+    other = f"a Python that can import {module} with --runtime /path/to/python or in {VARIABLE}."
     if not wanted.installable:
-        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=f"G{give}")
+        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=f"Name {other}")
     raise RuntimeMissingError(
         f"no {wanted.title} was found: {excuse}, and no runtime is installed in "
         f"{runtimes_directory()}",
-        hint=f"Run `caffe-batch runtime install` (once; 160 MB to download), or g{give}",
+        hint=f"Run `caffe-batch runtime install` (once; 160 MB to download), or name {other}",
     )
 
 

@@ -12,13 +12,13 @@ from caffe_batch.engines.base import Engine, RuntimeInfo
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes.base import Runtime
 
-#: A cold import over a network file system takes minutes; a runtime that hangs takes for ever.
+#: A cold import over a network file system can take minutes; a runtime may also hang.
 TIMEOUT_S = 300
 
 
 @functools.cache
 def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
-    """What a runtime is. Takes seconds the first time; this process remembers the answer.
+    """What a runtime says about itself. Takes seconds, but is remembered in this process.
 
     Args:
         runtime: The Python to ask.
@@ -49,8 +49,8 @@ def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
         raise _unusable(runtime, f"can't import {module}:\n{lines}")
     facts = _facts(done.stdout)
     if facts is None:
-        said = _last_lines(done.stdout + done.stderr) or "  (nothing)"
-        raise _unusable(runtime, f"does not answer as a Python would; it said:\n{said}")
+        output = _last_lines(done.stdout + done.stderr) or "  (nothing)"
+        raise _unusable(runtime, f"does not answer as a Python would; it printed:\n{output}")
     info = engine.runtime_info(facts)
     if info is None:
         needed = f"{engine.python} or newer is needed"
@@ -59,7 +59,7 @@ def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
 
 
 def _facts(printed: str) -> dict[str, Any] | None:
-    """The probe's answer in what a process printed, or None if there is none."""
+    """The probe's answer in the output of a process, or None if there is none."""
     lines = printed.strip().splitlines()
     try:
         facts = json.loads(lines[-1] if lines else "")
@@ -69,7 +69,7 @@ def _facts(printed: str) -> dict[str, Any] | None:
 
 
 def _last_lines(text: str, count: int = 3) -> str:
-    """The last lines that say something, indented."""
+    """The last non-empty lines, indented."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return "\n".join(f"  {line}" for line in lines[-count:])
 
