@@ -136,6 +136,15 @@ class Fields:
         """A list of texts."""
         return tuple(self._text(place, value) for place, value in self._list(name))
 
+    def steps(self, name: str) -> tuple[str | int, ...]:
+        """A list of names and of numbers from 0 on: the way to a field of a message."""
+        values = dict(self._list(name))
+        inner = Fields(self.path, values, self._place, self.hint)
+        return tuple(
+            inner.integer(place) if type(value) is int else inner.text(place)
+            for place, value in values.items()
+        )
+
     def integers(self, name: str) -> tuple[int, ...]:
         """A list of integers from 0 on."""
         values = dict(self._list(name))

@@ -75,6 +75,7 @@ class PlanFile:
         rounding_bytes: What cudaMalloc adds to it.
         lower_bound: Whether the prediction leaves out unknown layers.
         candidates: The splits that were weighed.
+        tests: What the plan does with each test net, a mapping each (see ``PlannedTest.json``).
         input_shapes: Sizes given for the net's inputs, by top.
         allow_unknown, half: As the plan was asked for.
         audit: What accumulation changes, a mapping each (see ``Finding.json``).
@@ -102,6 +103,7 @@ class PlanFile:
     rounding_bytes: int
     lower_bound: bool
     candidates: tuple[PlannedCandidate, ...]
+    tests: tuple[Mapping[str, Any], ...]
     input_shapes: Mapping[str, tuple[int, ...]]
     allow_unknown: bool
     half: bool
@@ -136,6 +138,7 @@ class PlanFile:
     @classmethod
     def _of(cls, fields: Fields) -> PlanFile:
         path = fields.path
+        fields.maybe(fields.objects, "resplits")
         if check_format(fields, PLAN_FORMAT) == FIRST_FORMAT:
             fields = Fields(path, _upgraded(fields.content), hint=fields.hint)
         batch_size, iter_size = fields.positive("batch_size"), fields.positive("iter_size")
@@ -143,12 +146,7 @@ class PlanFile:
         split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
         directory = path.parent
         stages = tuple(
-            StageFiles(
-                directory / stage.text("solver"),
-                directory / stage.text("net"),
-                stage.positive("effective_batch"),
-            )
-            for stage in fields.maybe(fields.objects, "stages", ())
+            _stage(stage, directory) for stage in fields.maybe(fields.objects, "stages", ())
         )
         alone = StageFiles(directory / "solver.prototxt", directory / "net.prototxt", effective)
         shapes = fields.maybe(fields.nested, "input_shapes")
@@ -182,6 +180,7 @@ class PlanFile:
                 )
                 for each in fields.maybe(fields.objects, "candidates", ())
             ),
+            tests=tuple(map(_test, fields.maybe(fields.objects, "tests", ()))),
             input_shapes={top: shapes.integers(top) for top in shapes.content} if shapes else {},
             allow_unknown=fields.maybe(fields.flag, "allow_unknown", False),
             half=fields.maybe(fields.flag, "half", False),
@@ -241,12 +240,12 @@ class PlanFile:
         stages = [
             {**before, **after}
             for before, after in zip(
-                self.content.get("stages", ()), planned.get("stages", ()), strict=False
+                self._listed("stages"), planned.get("stages", ()), strict=False
             )
-        ] or self.content.get("stages", [])
+        ] or self._listed("stages")
         content = {**self.content, **planned, "stages": stages}
         content["resplits"] = [
-            *self.content.get("resplits", ()),
+            *self._listed("resplits"),
             {
                 "from": [self.batch_size, self.iter_size],
                 "to": [content["batch_size"], content["iter_size"]],
@@ -282,15 +281,19 @@ class PlanFile:
 
         return self._with_lists(lambda _, before: joined(before))
 
+    def _listed(self, name: str) -> list[Any]:
+        """A list in the content; empty where there is none."""
+        return self.content.get(name) or []
+
     def _with_lists(
         self, lists: Callable[[int, Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
     ) -> PlanFile:
         """The plan with other lists of changes; they are made of a stage's index and its own."""
         stages = [
             {**stage, "changes": lists(number, stage.get("changes") or ())}
-            for number, stage in enumerate(self.content.get("stages", ()))
+            for number, stage in enumerate(self._listed("stages"))
         ]
-        first = stages[0]["changes"] if stages else lists(0, self.content.get("changes") or ())
+        first = stages[0]["changes"] if stages else lists(0, self._listed("changes"))
         return PlanFile.of(self.path, {**self.content, "changes": first, "stages": stages})
 
 
@@ -330,6 +333,21 @@ def _mode(text: str) -> Mode:
     return cast(Mode, text)
 
 
+def _stage(fields: Fields, directory: Path) -> StageFiles:
+    for change in fields.maybe(fields.objects, "changes", ()):
+        _listed_change(change)
+    return StageFiles(
+        directory / fields.text("solver"),
+        directory / fields.text("net"),
+        fields.positive("effective_batch"),
+    )
+
+
+def _test(fields: Fields) -> Mapping[str, Any]:
+    fields.integer("number")
+    return fields.content
+
+
 def _finding(fields: Fields) -> Mapping[str, Any]:
     for name in ("verdict", "cause", "explanation", "scope"):
         fields.text(name)
@@ -359,9 +377,7 @@ def _change(fields: Fields) -> Change:
     _listed_change(fields)
     fields.text("layer_name")
     fields.maybe(fields.integer, "layer_index")
-    path = fields.content["path"]
-    if not isinstance(path, list) or not all(type(step) in (str, int) for step in path):
-        fields.texts("path")
+    fields.steps("path")
     return Change.from_json(fields.content)
 
 

@@ -8,7 +8,7 @@ with the same number of samples in each test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,12 @@ def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
         "stages": [{"batch_size": each.batch_size, "iter_size": each.iter_size} for each in plans],
         "candidates": [
             {**each, "fits": bool(each.get("fits")) and each["batch_size"] <= size}
-            for each in plan.content.get("candidates", ())
+            for each in plan.content.get("candidates") or ()
         ],
     }
 
 
-def _known_tests(plan: PlanFile, tests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _known_tests(plan: PlanFile, tests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """What the plan said of some test nets before: their records were counted then."""
-    known = {each["number"]: each for each in plan.content.get("tests", ()) if "number" in each}
+    known = {each["number"]: each for each in plan.tests}
     return [known.get(test["number"], {}) for test in tests]

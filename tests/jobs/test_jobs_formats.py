@@ -10,12 +10,12 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from caffe_batch import __version__
 from tests.command import call, tree
+from tests.jobs.damage import as_text, mutated
 from tests.planned_jobs import write_lmdb
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "0.1.0"
@@ -124,50 +124,6 @@ def test_a_damaged_record_costs_nothing(tmp_path: Path, runtime: object) -> None
     assert "Going on from update 103" in done.err
     lines = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines if "loss" in line] == list(range(1, 161))
-
-
-#: Values that no field should have, or not every field.
-STRANGE: tuple[Any, ...] = (
-    None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, 1e300, -1e-300, "", "x", "\ud800", "\udc80",
-    "a\0b", "../x", "\n", [], [[]], [None], {}, {"x": {}}, [1, "2"], "2020-01-01", "GPU 1",
-)  # fmt: skip
-
-
-def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in some JSON."""
-    steps: list[Any] = []
-    if isinstance(content, dict):
-        steps = list(content)
-    elif isinstance(content, list):
-        steps = list(range(len(content)))
-    inner = [place for step in steps for place in places(content[step], (*path, step))]
-    return [*([path] if path else []), *inner]
-
-
-def mutated(content: Any, draw: random.Random) -> None:
-    """Change, remove or add something somewhere."""
-    place = draw.choice(places(content))
-    inner = content
-    for step in place[:-1]:
-        inner = inner[step]
-    how = draw.random()
-    if how < 0.15:
-        del inner[place[-1]]
-    elif how < 0.25 and isinstance(inner, dict):
-        inner[draw.choice(["x", "format", "stages", "phases", "update"])] = draw.choice(STRANGE)
-    else:
-        inner[place[-1]] = draw.choice(STRANGE)
-
-
-def as_text(content: Any, draw: random.Random) -> bytes:
-    """JSON with, now and then, something in its text that shouldn't be there."""
-    text = json.dumps(content).encode()
-    if draw.random() < 0.2:
-        at = draw.randrange(len(text))
-        text = (
-            text[:at] + draw.choice([b"", b"NaN", b"\xff", b"1e999", b"{", b'"']) + text[at + 2 :]
-        )
-    return text
 
 
 def mutate_json(name: str) -> Callable[[Path, random.Random], None]:

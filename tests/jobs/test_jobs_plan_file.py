@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import PLAN_FORMAT, PlanFile
 from caffe_batch.memory.build import Build
 from caffe_batch.planning.edits.changes import Change
+from tests.jobs.damage import mutated
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "0.1.0"
 
@@ -198,3 +200,28 @@ def test_a_wrong_change_is_named(change: dict[str, Any], message: str) -> None:
     plan = PlanFile.of(Path("plan.json"), content)
     with pytest.raises(InputError, match=re.escape(message)):
         plan.stage_changes()
+
+
+def test_no_damage_makes_another_error() -> None:
+    """What is read can be changed and written, and what can't be read is refused as such."""
+    draw, changed = random.Random(20261127), 0
+    rate = Change("solver", ("base_lr",), 0.1, 0.05, "why")
+    planned = {"batch_size": 2, "iter_size": 2, "stages": [{"iter_size": 2 * n} for n in (1, 2, 3)]}
+    for _ in range(300):
+        content = golden(draw.choice(["finished", "growing", "resplit"]))
+        mutated(content, draw)
+        try:
+            plan = PlanFile.of(GOLDEN / "plan.json", content)
+            changes = plan.stage_changes()
+        except InputError:
+            continue
+        plans = (
+            plan.with_changes(changes),
+            plan.with_change(rate),
+            plan.with_split(planned, changes, "out of memory"),
+            plan.moved(Path("/elsewhere"), {}),
+        )
+        for each in plans:
+            assert PlanFile.of(each.path, json.loads(each.text)) == each
+        changed += 1
+    assert changed > 100
