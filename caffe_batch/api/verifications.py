@@ -13,7 +13,6 @@ from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import CaffeBatchError
 from caffe_batch.experiments import comparison
 from caffe_batch.experiments.comparison import Judgement, judge
-from caffe_batch.experiments.verify import ITER_SIZE
 from caffe_batch.experiments.verify import verify as measure
 from caffe_batch.jobs.job_files import with_solver
 from caffe_batch.planning.audit.findings import Cause, Finding
@@ -40,13 +39,14 @@ class Verification(comparison.Verification):
 
     def check(self) -> None:
         """Raises a CaffeBatchError if trainings differ that the audit calls the same."""
-        verdict = self.judgement
-        if not verdict.held:
-            raise CaffeBatchError(
-                verdict.sentence,
-                hint="The audit is wrong about this net: please report it with the net. Don't "
-                "trust its verdict here.",
-            )
+        for measured in (self, self.own):
+            verdict = None if measured is None else judge(measured)
+            if verdict is not None and not verdict.held:
+                raise CaffeBatchError(
+                    verdict.sentence,
+                    hint="The audit is wrong about this net: please report it with the net. Don't "
+                    "trust its verdict here.",
+                )
 
     def __repr__(self) -> str:
         agrees = "agrees" if self.agrees else "differs"
@@ -64,7 +64,7 @@ def verify(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     batch_size: int | None = None,
-    iter_size: int = ITER_SIZE,
+    iter_size: int | None = None,
     no_compensate: str | Iterable[str] = (),
     engine: str = engines.DEFAULT,
     runtime: RuntimeName = None,
@@ -73,7 +73,8 @@ def verify(
 
     Trains for three updates at batch_size x iter_size and with the whole batch in one pass, on the
     CPU, from the same weights with the same samples, with the changes that a plan makes and
-    without them. The net's own data is read where it is there, else samples are made up.
+    without them. Random draws are the same in both, or off; what they do is measured beside it. The
+    net's own data is read where it is there, else samples are made up.
 
     >>> import caffe_batch as cb
     >>> cb.verify("prototxt/mlp/solver.prototxt").agrees  # doctest: +SKIP
@@ -87,7 +88,9 @@ def verify(
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
             the memory allow.
-        iter_size: Micro-batches of an update, at least 2.
+        iter_size: Micro-batches of an update, at least 2; 3 if None. With neither number given,
+            files that accumulate (a plan's, say) are measured at their own split as well:
+            ``own`` of the result.
         no_compensate: Effects of accumulation to change nothing for, as :func:`plan` takes them.
         engine: What trains.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
@@ -100,7 +103,7 @@ def verify(
     """
     refused = frozenset(choice("no_compensate", each, Cause) for each in several(no_compensate))
     size = whole("batch_size", batch_size)
-    passes = whole("iter_size", iter_size, least=2) or ITER_SIZE
+    passes = whole("iter_size", iter_size, least=2)
     files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
     notes = files.recipe.notes
     with noted(notes):

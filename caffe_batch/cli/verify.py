@@ -32,10 +32,9 @@ from caffe_batch.cli.options import (
 @click.option(
     "--iter-size",
     type=click.IntRange(min=2),
-    default=3,
-    show_default=True,
     metavar="K",
-    help="Micro-batches of an update.",
+    help="Micro-batches of an update.  [default: 3; with neither number given, files that "
+    "accumulate are measured at their own split as well]",
 )
 @no_compensate_option
 @engine_option
@@ -46,7 +45,8 @@ def verify(net: str, as_json: bool, **options: Any) -> None:
 
     Trains NET for three updates at batch_size B x iter_size K and at batch_size B*K, on the CPU,
     from the same weights with the same samples, and compares gradient, weights and loss: with the
-    changes that a plan makes, and without them. Its own data is read where it is there, else
+    changes that a plan makes, and without them. Random draws are the same in both, or off; what
+    they do by themselves is shown beside it. Its own data is read where it is there, else
     samples are made up. Exits with 1 if trainings differ that the audit calls the same.
     """
     from caffe_batch import api

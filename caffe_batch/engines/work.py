@@ -114,11 +114,15 @@ class VariantRun:
         folder: Holds gradient_solver.prototxt and solver.prototxt; its log is written there.
         iter_size: Micro-batches of an update.
         disturbance: By how much its gradients are put off; 0 for not at all.
+        base: The number of the variant that it is compared with.
+        feeds: The blobs to fill in each pass, a JSON object each.
     """
 
     folder: Path
     iter_size: int
     disturbance: float
+    base: int = 0
+    feeds: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,7 @@ class VerificationRequest:
     """Several ways to train from the same weights with the same samples, to be compared.
 
     Attributes:
-        variants: The ways; the others are compared with the first.
-        feeds: The blobs to fill before each pass, a JSON object each.
+        variants: The ways.
         updates: Updates to train.
         average_loss: Updates that the smoothed loss is the mean of.
         floor: The share of the net's RMS by which an array's gradient is put off at least.
@@ -135,7 +138,6 @@ class VerificationRequest:
     """
 
     variants: Sequence[VariantRun]
-    feeds: Sequence[Mapping[str, Any]]
     updates: int
     average_loss: int
     floor: float

@@ -11,6 +11,9 @@ Gradients that agree as far as is demanded of them make no more of the weights t
 control errs by at most ``MARGIN`` times ``TOLERANCE``, nothing is amplified, and weights, averages
 and smoothed loss are held to ``TOLERANCE`` too; else to ``MARGIN`` times the control's error.
 
+Random draws are held equal in all of these runs (held_draws.py), so that what differs is what
+accumulation does. What the draws do is measured by itself and shown beside it.
+
 Where the training itself ends in numbers that are none, only its first update is judged.
 """
 
@@ -23,7 +26,7 @@ from typing import Any
 
 from caffe_batch.experiments.variants import DataUse
 from caffe_batch.layers.base import Shape, count
-from caffe_batch.planning.audit.findings import SAME, Finding, Scope
+from caffe_batch.planning.audit.findings import SAME, Cause, Finding, Scope, Verdict
 
 #: The largest relative L2 error between trainings that are the same. Caffe's numbers have 24 bits
 #: (6e-8), and the order of a sum of a few thousand of them makes some 1e-7 to 1e-6.
@@ -106,6 +109,34 @@ class Losses:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two trainings are apart: the worst relative errors.
+
+    Attributes:
+        gradient: Of the first update.
+        weights: After the updates.
+        loss: Of the first update.
+    """
+
+    gradient: float
+    weights: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What random draws do by themselves, beside a run of the whole batch that draws.
+
+    Attributes:
+        again: The whole batch again, with another random_seed.
+        apart: The micro-batches, with the same one.
+    """
+
+    again: Difference
+    apart: Difference
+
+
 @dataclass(frozen=True)
 class Verification:
     """(b, k) against (b*k, 1), measured on real Caffe.
@@ -123,6 +154,10 @@ class Verification:
         notes: What the user should know about the choice of the split.
         plain_refused: Why there is no training without the changes; empty if there is, or if
             there are no changes.
+        held: How random draws are the same in all runs, a phrase each; empty where nothing is
+            drawn.
+        draws: What they do by themselves; None where nothing is drawn, or Caffe can't on a CPU.
+        own: What was measured at the files' own split, where that was asked for as well.
     """
 
     batch_size: int
@@ -137,6 +172,9 @@ class Verification:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
     plain_refused: str = ""
+    held: tuple[str, ...] = ()
+    draws: Draws | None = None
+    own: Verification | None = None
 
     @property
     def gradient(self) -> Errors:
@@ -208,7 +246,19 @@ class Verification:
             "audit": [finding.json() for finding in self.findings],
             "notes": list(self.notes),
             "plain_refused": self.plain_refused or None,
+            "draws": self._draws_json(),
+            "own_split": None if self.own is None else self.own.json(),
         }
+
+    def _draws_json(self) -> dict[str, Any] | None:
+        if not self.held:
+            return None
+        ways = {} if self.draws is None else asdict(self.draws)
+        sizes = {
+            name: {what: _finite(error) for what, error in difference.items()}
+            for name, difference in ways.items()
+        }
+        return {"held": list(self.held), "again": sizes.get("again"), "apart": sizes.get("apart")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +267,7 @@ class Judgement:
 
     Attributes:
         promised: Whether the audit says that it is the same training: every finding that touches
-            the training is exact or compensated.
+            the training is exact or compensated, but for random draws, which are held equal.
         held: Whether what it promised came true; True where it promised nothing.
         sentence: That in words, with the numbers.
     """
@@ -242,12 +292,18 @@ def judge(found: Verification) -> Judgement:
             f"weights after {found.updates} updates {found.weights.compensated:.1e}, "
             f"loss {found.losses.errors.compensated:.1e}"
         )
-    others = [f for f in found.findings if f.scope is Scope.TRAINING and f.verdict not in SAME]
+    others = [
+        f for f in found.findings
+        if f.scope is Scope.TRAINING and f.verdict not in SAME and not (found.held and _is_draw(f))
+    ]  # fmt: skip
+    given = ", given the same draws" if found.held else ""
     if not others and found.agrees:
-        return Judgement(True, True, f"The same training: {pair} agree ({sizes})")
+        return Judgement(True, True, f"The same training{given}: {pair} agree ({sizes})")
     if not others:
         return Judgement(
-            True, False, f"NOT the same training, though the audit says so: {pair} differ ({sizes})"
+            True,
+            False,
+            f"NOT the same training{given}, though the audit says so: {pair} differ ({sizes})",
         )
     causes = ", ".join(dict.fromkeys(f"{f.cause.value} ({f.verdict.value})" for f in others))
     if found.agrees:
@@ -255,6 +311,12 @@ def judge(found: Verification) -> Judgement:
     else:
         text = f"Another training, as the audit says: {causes}; {pair} differ ({sizes})"
     return Judgement(False, True, text)
+
+
+def _is_draw(finding: Finding) -> bool:
+    """Whether it is about draws alone."""
+    drawn = (Cause.RANDOM_DRAWS, Cause.WINDOW_DATA)
+    return finding.verdict is Verdict.APPROXIMATE and finding.cause in drawn
 
 
 def relative_errors(

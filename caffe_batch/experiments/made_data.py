@@ -17,9 +17,10 @@ from caffe_batch.net.graph import Net
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One blob that the worker fills before each pass.
+    """One blob that the worker fills in each pass.
 
     Attributes:
+        layer: Name of the layer that it is a top of, behind whose Forward it is filled.
         top: Its name.
         shape: Its shape with the samples of a whole update.
         axis: The axis that the samples are cut along into micro-batches; None if each pass gets
@@ -27,6 +28,7 @@ class Feed:
         numbers: What it may hold.
     """
 
+    layer: str
     top: str
     shape: Shape
     axis: int | None
@@ -35,7 +37,8 @@ class Feed:
     def json(self) -> dict[str, Any]:
         """As the worker reads it."""
         numbers = {**asdict(self.numbers), "kind": self.numbers.kind.value}
-        return {"top": self.top, "shape": self.shape, "axis": self.axis, **numbers}
+        places = {"layer": self.layer, "top": self.top, "shape": self.shape, "axis": self.axis}
+        return {**places, **numbers}
 
 
 def numbers_for(net: Net, top: str) -> Numbers:

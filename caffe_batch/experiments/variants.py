@@ -15,8 +15,9 @@ from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
+from caffe_batch.experiments.held_draws import fillers_of, filled_numbers, hold, is_random
 from caffe_batch.experiments.made_data import Feed, numbers_for
-from caffe_batch.layers.base import Rule
+from caffe_batch.layers.base import Layer, Rule
 from caffe_batch.memory import MemoryModel
 from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.graph import Net, rule_of
@@ -140,15 +141,50 @@ def feeds(whole: Variant, smallest: Variant, uses: Mapping[int, DataUse]) -> lis
             continue
         layer = layers[number]
         for place, top in enumerate(layer.tops):
-            shape = None
-            if not rule_of(layer).has_batch_size:
-                shape = min(place, len(rule_of(layer).literal_shapes(layer.settings)) - 1)
-            axis = cut.get((number, shape))
-            made.append(Feed(top, net.blob_shapes[top], axis, numbers_for(least, top)))
+            axis = cut.get((number, _shape_number(layer, place)))
+            numbers = numbers_for(least, top)
+            made.append(Feed(layer.name, top, net.blob_shapes[top], axis, numbers))
     return made
 
 
-def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -> None:
+def _shape_number(layer: Layer, top: int) -> int | None:
+    """Which of its literal shapes a top has; None where a batch_size makes it."""
+    rule = rule_of(layer)
+    if rule.has_batch_size:
+        return None
+    return min(top, len(rule.literal_shapes(layer.settings)) - 1)
+
+
+def draw_feeds(whole: Variant) -> list[Feed]:
+    """The blobs that a layer fills at random in each pass, to be filled alike instead.
+
+    Args:
+        whole: The variant that takes all samples of an update in one pass.
+    """
+    layers = whole.model.train_layers
+    cut = {(site.layer, site.shape): site.axis for site in batch_sites(layers)}
+    shapes = whole.net.blob_shapes
+    found = []
+    for number, (_, message) in enumerate(whole.model.recipe.train.selected()):
+        layer = layers[number]
+        fillers = fillers_of(message, rule_of(layer))
+        for place, top in enumerate(layer.tops if fillers else ()):
+            filler = fillers[min(place, len(fillers) - 1)]
+            if is_random(filler):
+                axis = cut.get((number, _shape_number(layer, place)))
+                numbers = filled_numbers(filler, shapes[top])
+                found.append(Feed(layer.name, top, shapes[top], axis, numbers))
+    return found
+
+
+def write_variant(
+    variant: Variant,
+    uses: Mapping[int, DataUse],
+    folder: Path,
+    *,
+    holds: bool = True,
+    seed: int = 0,
+) -> None:
     """Writes what the worker runs: a solver that trains, and one that shows the gradient.
 
     The second one is plain SGD with a rate of 1, no momentum and no weight decay: its update is
@@ -159,6 +195,8 @@ def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -
         variant: What to write.
         uses: Which layers to replace by Input layers, by index.
         folder: An empty folder.
+        holds: Whether layers draw nothing at random (:func:`hold`).
+        seed: What is added to the solver's random_seed.
     """
     net = caffe_pb2.NetParameter()
     net.CopyFrom(variant.model.recipe.train.message)
@@ -166,6 +204,8 @@ def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -
         if rule.writes_files:  # it would overwrite the user's
             net.layer[index].type = "Silence"
             net.layer[index].ClearField(rule.message)  # type: ignore[arg-type]  # not a literal name
+        if holds:
+            hold(net.layer[index], rule)
     shapes = variant.net.blob_shapes
     for index, use in uses.items():
         if use.made:
@@ -179,6 +219,7 @@ def write_variant(variant: Variant, uses: Mapping[int, DataUse], folder: Path) -
     solver.max_iter = max(solver.max_iter, UPDATES)
     if solver.random_seed < 0:
         solver.random_seed = SEED
+    solver.random_seed += seed
     _write(folder / "net.prototxt", net)
     solver.net = str(folder / "net.prototxt")
     _write(folder / "solver.prototxt", solver)

@@ -6,13 +6,18 @@ the loss of that update, the weights after three updates of the recipe's own sol
 smoothed loss then. Two more runs are the control: the whole batch again, its gradients disturbed by
 the error that is tolerated of them (comparison.py says what for). An engine's worker calculates it,
 on the CPU.
+
+What a net draws at random is the same in all of these runs, or isn't drawn (held_draws.py). What
+the draws do by themselves three more runs show, in which they are free: the whole batch, the whole
+batch from another seed, and the micro-batches.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +29,8 @@ from caffe_batch.errors import DoesNotFitError, NetError, ShapeError, TrainingEr
 from caffe_batch.experiments.comparison import (
     FLOOR,
     TOLERANCE,
+    Difference,
+    Draws,
     Errors,
     Losses,
     ParameterErrors,
@@ -32,10 +39,13 @@ from caffe_batch.experiments.comparison import (
     relative_errors,
     vanishing,
 )
+from caffe_batch.experiments.held_draws import Ruled, can_draw, how_held
 from caffe_batch.experiments.variants import (
     UPDATES,
+    DataUse,
     Variant,
     data_use,
+    draw_feeds,
     feeds,
     make_variant,
     write_variant,
@@ -45,7 +55,7 @@ from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import MemoryModel
-from caffe_batch.planning.audit.findings import Finding
+from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.planning.planner import check_has_loss
 from caffe_batch.runtimes.base import Runtime
@@ -57,6 +67,9 @@ from caffe_batch.solver.checks import check_solver
 ITER_SIZE = 3
 #: Batch sizes to try, the first that the net and the memory allow; the net's own comes last.
 BATCH_SIZES = (4, 2, 6, 8, 3, 1)
+
+#: The largest whole batch of the files' own split, in predicted bytes: what a CPU does in seconds.
+MOST_OWN_BYTES = 512 << 20
 
 #: What to try where Caffe fails, by reason.
 _HINTS = {
@@ -75,6 +88,24 @@ Audit = Callable[[int, int], Sequence[Finding]]
 
 
 @dataclass(frozen=True)
+class _Run:
+    """One training that Caffe is to run.
+
+    Attributes:
+        disturbance: By how much its gradients are put off.
+        base: Name of the run that it is compared with.
+        holds: Whether what it draws is held equal.
+        seed: What is added to its random_seed.
+    """
+
+    variant: Variant
+    disturbance: float = 0.0
+    base: str = "whole"
+    holds: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class _Split:
     """The variants to compare, at one batch_size and iter_size."""
 
@@ -85,16 +116,37 @@ class _Split:
     plain_refused: str = ""
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def held(self) -> tuple[str, ...]:
+        """How random draws are held equal, a phrase each."""
+        windows = [
+            f"made-up windows in {finding.layer!r}"
+            for finding in self.findings
+            if finding.cause is Cause.WINDOW_DATA and finding.verdict is Verdict.APPROXIMATE
+        ]
+        return (*how_held(self._ruled()), *windows)
+
     @property
-    def variants(self) -> dict[str, Variant]:
-        """Those that Caffe is to run; the others are compared with the first."""
-        every = {
-            "whole": self.whole,
-            "compensated": self.compensated,
-            **dict.fromkeys(_CONTROLS, self.whole),
-            "plain": self.plain,
-        }
-        return {name: variant for name, variant in every.items() if variant is not None}
+    def frees(self) -> bool:
+        """Whether there are draws, and Caffe's CPU code can make them."""
+        return bool(self.held) and can_draw(self._ruled())
+
+    def _ruled(self) -> list[Ruled]:
+        return [(layer, rule) for _, layer, rule in self.whole.model.recipe.train.known()]
+
+    @cached_property
+    def runs(self) -> dict[str, _Run]:
+        """What Caffe is to run."""
+        runs = {"whole": _Run(self.whole), "compensated": _Run(self.compensated)}
+        for name, disturbance in _CONTROLS.items():
+            runs[name] = _Run(self.whole, disturbance)
+        if self.plain is not None:
+            runs["plain"] = _Run(self.plain)
+        if self.frees:
+            runs["drawn"] = _Run(self.whole, base="drawn", holds=False)
+            runs["drawn again"] = _Run(self.whole, base="drawn", holds=False, seed=1)
+            runs["drawn apart"] = _Run(self.compensated, base="drawn", holds=False)
+        return runs
 
 
 def verify(
@@ -103,7 +155,7 @@ def verify(
     audit: Audit,
     *,
     batch_size: int | None = None,
-    iter_size: int = ITER_SIZE,
+    iter_size: int | None = None,
 ) -> Verification:
     """Runs a recipe with and without accumulation, and compares.
 
@@ -113,7 +165,11 @@ def verify(
         audit: Says what accumulation does at a split, and what the plan changes for it.
         batch_size: Samples of a micro-batch; the first of ``BATCH_SIZES`` that the net and the
             memory of this machine allow, if None.
-        iter_size: Micro-batches of an update.
+        iter_size: Micro-batches of an update; ``ITER_SIZE`` if None.
+
+    Returns:
+        What was measured at that split. With neither number given, and files that accumulate, it
+        has beside it what was measured at the files' own split.
 
     Raises:
         InputError: The files are no base for training, or Caffe would refuse the net.
@@ -122,44 +178,106 @@ def verify(
     """
     check_solver(model.recipe.solver, model.recipe.solver_path)
     check_has_loss(model)
-    split = _choose(model, audit, batch_size, iter_size)
+    split = _choose(model, audit, batch_size, iter_size or ITER_SIZE)
+    found = _measured(model, runtime, split)
+    if batch_size is not None or iter_size is not None or model.recipe.solver.iter_size < 2:
+        return found
+    own, note = _own_split(model, audit)
+    if own is not None and (own.compensated.batch_size, own.compensated.iter_size) != (
+        found.batch_size,
+        found.iter_size,
+    ):
+        return replace(found, own=_measured(model, runtime, own))
+    return replace(found, notes=(*found.notes, note) if note else found.notes)
+
+
+def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verification:
+    """What Caffe does at one split."""
     directory = working_directory(model.recipe, model.sources).resolve()
     uses = data_use(model, directory)
+    held = {index: _held_use(use, split.findings) for index, use in uses.items()}
+    names = list(split.runs)
     engine = engines.find(model.engine)
     with TemporaryDirectory(prefix="caffe-batch-") as name:
         own = Path(name).resolve()
-        folders = {each: own / each for each in split.variants}
-        for each, folder in folders.items():
-            folder.mkdir()
-            write_variant(split.variants[each], uses, folder)
+        folders = {each: own / each.replace(" ", "_") for each in names}
+        free = feeds(split.whole, split.compensated, uses)
+        given = [*feeds(split.whole, split.compensated, held), *draw_feeds(split.whole)]
+        for each, run in split.runs.items():
+            folders[each].mkdir()
+            write_variant(
+                run.variant,
+                held if run.holds else uses,
+                folders[each],
+                holds=run.holds,
+                seed=run.seed,
+            )
         request = VerificationRequest(
             variants=[
-                VariantRun(folders[each], variant.iter_size, _CONTROLS.get(each, 0))
-                for each, variant in split.variants.items()
+                VariantRun(
+                    folders[each],
+                    run.variant.iter_size,
+                    run.disturbance,
+                    base=names.index(run.base),
+                    feeds=[feed.json() for feed in (given if run.holds else free)],
+                )
+                for each, run in split.runs.items()
             ],
-            feeds=[feed.json() for feed in feeds(split.whole, split.compensated, uses)],
             updates=UPDATES,
             average_loss=max(model.recipe.solver.average_loss, 1),
             floor=FLOOR,
             result=own / "result.json",
         )
         found = _run_worker(runtime, engine, request, own, directory)
-        refused = _refusal(engine, folders, split.variants, found["statuses"])
-        refused = refused or split.plain_refused
+        refused = _refusal(engine, folders, split, found["statuses"]) or split.plain_refused
     return Verification(
         batch_size=split.compensated.batch_size,
-        iter_size=iter_size,
+        iter_size=split.compensated.iter_size,
         updates=UPDATES,
         solver_type=model.recipe.solver.type,
         parameters=tuple(_parameters(found, split)),
         statistics=tuple(_statistics(found, split)),
         first_losses=_losses(found["first_losses"], found["loss_sizes"][0], split),
         losses=_losses(found["losses"], found["loss_sizes"][1], split),
-        data=tuple(uses.values()),
+        data=tuple(held.values()),
         findings=split.findings,
         notes=split.notes,
         plain_refused=refused,
+        held=split.held,
+        draws=_draws(found, split) if split.frees else None,
     )
+
+
+def _held_use(use: DataUse, findings: Sequence[Finding]) -> DataUse:
+    """Made-up samples in place of windows that each run would draw for itself."""
+    drawn = any(
+        finding.cause is Cause.WINDOW_DATA
+        and finding.layer == use.layer
+        and finding.verdict is Verdict.APPROXIMATE
+        for finding in findings
+    )
+    if use.made or not drawn:
+        return use
+    return DataUse(use.layer, True, "each run would draw other windows")
+
+
+def _own_split(model: MemoryModel, audit: Audit) -> tuple[_Split | None, str]:
+    """The split that the files have, and a note where it isn't measured.
+
+    Where its whole batch takes much memory, and so time, fewer passes show the same.
+    """
+    size, count = model.batch_size, model.recipe.solver.iter_size
+    free_bytes = free_host_bytes()
+    limit = MOST_OWN_BYTES if free_bytes is None else min(MOST_OWN_BYTES, free_bytes)
+    told: tuple[str, ...] = ()
+    try:
+        if model.at(size * count).peak_bytes > limit:
+            passes = min(count, 2)
+            told = (f"The files' iter_size is {count}; {passes} passes are measured.",)
+            count = passes
+        return _split(model, audit, size, count, free_bytes, told), ""
+    except (ShapeError, DoesNotFitError) as error:
+        return None, f"The files' own batch_size {size} is not measured: {error.message}"
 
 
 def _choose(model: MemoryModel, audit: Audit, batch_size: int | None, iter_size: int) -> _Split:
@@ -246,10 +364,7 @@ def _run_worker(
 
 
 def _refusal(
-    engine: Engine,
-    folders: Mapping[str, Path],
-    variants: Mapping[str, Variant],
-    statuses: Sequence[int],
+    engine: Engine, folders: Mapping[str, Path], split: _Split, statuses: Sequence[int]
 ) -> str:
     """Why Caffe didn't run the variant without changes; empty if it did.
 
@@ -263,7 +378,7 @@ def _refusal(
         ending = engine.classify(status, None, lines)
         if name == "plain":
             return ending.detail
-        variant = variants[name]
+        variant = split.runs[name].variant
         where = f"batch_size {variant.batch_size}, iter_size {variant.iter_size}"
         end = WorkerEnd(ending, tuple(engine.last_lines(lines)))
         raise _failure(f"{engine.title} stopped at {where}", end)
@@ -284,7 +399,7 @@ def _lines(log: Path) -> list[str]:
 
 
 def _losses(values: Sequence[Any], size: float, split: _Split) -> Losses:
-    by_name = dict(zip(split.variants, values, strict=True))
+    by_name = dict(zip(split.runs, values, strict=True))
     return Losses(
         by_name["whole"],
         by_name["compensated"],
@@ -294,10 +409,25 @@ def _losses(values: Sequence[Any], size: float, split: _Split) -> Losses:
     )
 
 
+def _draws(found: Mapping[str, Any], split: _Split) -> Draws:
+    """What the draws do by themselves: another seed, and micro-batches."""
+    gradient, weights = (_columns(found[what], split) for what in ("gradient", "weights"))
+    losses = dict(zip(split.runs, found["first_losses"], strict=True))
+    before = losses["drawn"]
+
+    def difference(name: str) -> Difference:
+        size = max(abs(before), FLOOR * found["loss_sizes"][0])
+        return Difference(
+            largest(gradient[name]), largest(weights[name]), abs(losses[name] - before) / size
+        )
+
+    return Draws(again=difference("drawn again"), apart=difference("drawn apart"))
+
+
 def _parameters(found: Mapping[str, Any], split: _Split) -> Iterator[ParameterErrors]:
     frozen = {(p.layer, p.index) for p in split.whole.net.params if p.lr_mult == 0}
     gradients, weights = found["gradient"], found["weights"]
-    small = vanishing(_shapes(gradients), [row["norm"] for row in gradients])
+    small = vanishing(_shapes(gradients), [row["norms"][0] for row in gradients])
     columns = (weights, _errors(gradients, split), _errors(weights, split), small)
     for row, gradient, weight, vanishes in zip(*columns, strict=True):
         layer, index = row["name"]
@@ -316,14 +446,23 @@ def _shapes(rows: Sequence[Mapping[str, Any]]) -> list[Shape]:
     return [tuple(row["shape"]) for row in rows]
 
 
-def _errors(rows: Sequence[Mapping[str, Any]], split: _Split) -> list[Errors]:
-    """The errors of each row of the worker's, in every variant that has them."""
-    shapes, norms = _shapes(rows), [row["norm"] for row in rows]
+def _columns(rows: Sequence[Mapping[str, Any]], split: _Split) -> dict[str, list[float]]:
+    """The errors of all rows of the worker's, in each run that has them."""
+    shapes = _shapes(rows)
     columns: dict[str, list[float]] = {}
-    for place, name in enumerate(list(split.variants)[1:]):
-        differences = [row["differences"][place] for row in rows]
+    for place, name in enumerate(split.runs):
+        norms, differences = ([row[what][place] for row in rows] for what in _MEASURES)
         if None not in differences:
             columns[name] = relative_errors(shapes, norms, differences)
+    return columns
+
+
+_MEASURES = ("norms", "differences")
+
+
+def _errors(rows: Sequence[Mapping[str, Any]], split: _Split) -> list[Errors]:
+    """The errors of each row, with the draws held."""
+    columns = _columns(rows, split)
 
     def errors(number: int) -> Errors:
         own = {name: column[number] for name, column in columns.items()}

@@ -319,6 +319,9 @@ class Rule(ABC):
         moving_average: The field of its message that is the decay of moving averages.
         rearranges: Whether its tops hold numbers of its bottoms, in whatever order.
         writes_files: Whether it writes files of its own.
+        undrawn: Field of its message, and its value with which the layer draws nothing at random.
+        draws_on_cpu: Whether Caffe's CPU code can make its draws.
+        fills_tops: The field of its message with the fillers of its tops.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
         origin: Where the rule comes from, for messages.
     """
@@ -348,6 +351,9 @@ class Rule(ABC):
     moving_average: str = ""
     rearranges: bool = False
     writes_files: bool = False
+    undrawn: tuple[str, float | str] | None = None
+    draws_on_cpu: bool = True
+    fills_tops: str = ""
     may_share_top: bool = False
     origin: str = "caffe-batch's own"
 

@@ -41,8 +41,10 @@ class Source:
 class NumberKind(str, Enum):
     """How the numbers of a blob are made up; the scripts in the runtime know the same words."""
 
-    #: Any number: uniform in [0, 1).
+    #: Any number: uniform in [low, high).
     UNIFORM = "uniform"
+    #: Any number: normal around low, with a standard deviation of high - low.
+    NORMAL = "normal"
     #: A whole number from 0 to below a limit.
     INDEX = "index"
     #: Ones and zeros, with a one in every even place: marks, of which any batch has some.
@@ -59,11 +61,14 @@ class Numbers:
         kind: How the numbers are made up.
         below: The limit of ``INDEX``.
         ignored: A number that stands in a quarter of the places as well (``ignore_label``).
+        low, high: Limits of ``UNIFORM``; mean, and mean plus one deviation, of ``NORMAL``.
     """
 
     kind: NumberKind = NumberKind.UNIFORM
     below: int = 0
     ignored: int | None = None
+    low: float = 0.0
+    high: float = 1.0
 
 
 #: What a bottom holds whose numbers may be any.

@@ -72,6 +72,7 @@ class DummyData(Rule):
     bottoms = (0, 0)
     tops = (1, None)
     declares_shapes = True
+    fills_tops = "data_filler"
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: DummyDataSettings = site.settings

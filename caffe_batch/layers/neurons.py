@@ -147,6 +147,7 @@ class Power(Neuron):
 class Dropout(Neuron):
     type = "Dropout"
     message = "dropout_param"
+    undrawn = ("dropout_ratio", 1e-30)  # above 0, as Caffe checks, but it drops and scales nothing
 
     def draws(self, settings: Any, phase: Phase) -> bool:
         return phase == "TRAIN"

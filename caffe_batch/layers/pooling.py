@@ -34,6 +34,8 @@ class Pooling(Rule):
     message = "pooling_param"
     settings = PoolingSettings
     tops = (1, 2)
+    undrawn = ("pool", "AVE")
+    draws_on_cpu = False
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: PoolingSettings = site.settings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +11,7 @@ from rich.text import Text
 from caffe_batch.experiments.comparison import (
     MARGIN,
     TOLERANCE,
+    Difference,
     Errors,
     ParameterErrors,
     Verification,
@@ -39,11 +42,14 @@ def verify_view(found: Verification) -> RenderableType:
                 f"weights and loss are held to {MARGIN} times that."
             )
         )
+    parts += [Text(line) for line in _draws(found)]
     if found.plain_refused:
         parts.append(Text(f"Without the changes Caffe refuses the net: {found.plain_refused}"))
     made = [f"samples of layer {use.layer!r}: made up, as {use.why}"
             for use in found.data if use.made]  # fmt: skip
     parts += [Text(f"note: {line}") for line in (*found.notes, *made)]
+    if found.own is not None:
+        parts += ["", Text("The files' own split", style="dim"), verify_view(found.own)]
     return Group(*parts)
 
 
@@ -82,6 +88,25 @@ def _cells(errors: Errors | None, limit: float, *, plain: bool) -> list[Text]:
         else Text(f"{value:.1e}" if value else "0", style="" if value <= limit else "yellow")
         for value in (values if plain else values[:1])
     ]
+
+
+def _draws(found: Verification) -> Iterator[str]:
+    """How draws are held, and what they do where they aren't."""
+    if found.held:
+        yield f"draws held equal: {'; '.join(found.held)}."
+    if found.draws is not None:
+        again, apart = found.draws.again, found.draws.apart
+        yield (
+            "what the draws do by themselves: with another seed the whole batch differs from "
+            f"itself by {_sizes(again)}; micro-batches from the whole batch by {_sizes(apart)}."
+        )
+
+
+def _sizes(difference: Difference) -> str:
+    return (
+        f"{difference.gradient:.1e} (gradient), {difference.weights:.1e} (weights), "
+        f"{difference.loss:.1e} (loss)"
+    )
 
 
 def _loss(found: Verification) -> str:

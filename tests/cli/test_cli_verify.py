@@ -59,6 +59,29 @@ def test_json() -> None:
     assert "clip_gradients" in {finding["cause"] for finding in found["audit"]}
 
 
+def test_the_files_own_split_is_shown_too() -> None:
+    """A HingeLoss of no weight is named at both; a broken promise at either fails."""
+    Path("own.prototxt").write_text(f'{SOLVER} net: "net.prototxt" iter_size: 2')
+    done = call("verify", "own.prototxt")
+    assert done.code == 0
+    first, _, own = done.out.partition("The files' own split\n")
+    assert first.startswith("The same training: batch_size 4 x iter_size 3 and ")
+    assert own.startswith("The same training: batch_size 5 x iter_size 2 and batch_size 10 ")
+    assert "The files' own split" not in call("verify", "own.prototxt", "--iter-size", 2).out
+
+
+def test_draws_are_held_and_shown() -> None:
+    drop = 'layer { name: "drop" type: "Dropout" bottom: "%s" top: "%s" }'
+    net = INPUT + drop % ("data", "data") + inner_product() + drop.replace("drop", "d2", 1) % (
+        "ip", "ip") + LOSS  # fmt: skip
+    Path("net.prototxt").write_text(net)
+    done = call("verify", "net.prototxt")
+    assert done.code == 0
+    assert done.out.startswith("The same training, given the same draws: ")
+    assert "draws held equal: 'drop' draws nothing (dropout_ratio 1e-30);" in done.out
+    assert "with another seed the whole batch differs from itself by " in " ".join(done.out.split())
+
+
 def test_a_compensation_can_be_refused() -> None:
     done = call("verify", "clip.prototxt", "--no-compensate", "clip_gradients")
     assert done.code == 0

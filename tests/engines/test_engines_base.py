@@ -316,6 +316,12 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: 
 
 def test_variants_are_compared(engine: Engine, runtime: Runtime, tmp_path: Path) -> None:
     """The same training twice, and once with its gradients put off."""
+    feeds = [
+        {"layer": "in", "top": "data", "shape": [6, 1, HEIGHT, WIDTH], "axis": 0,
+         "kind": "uniform", "below": None, "ignored": None, "low": 0, "high": 1},
+        {"layer": "in", "top": "label", "shape": [6], "axis": 0, "kind": "label",
+         "below": CLASSES, "ignored": None},
+    ]  # fmt: skip
     variants = []
     for name, disturbance in (("one", 0.0), ("two", 0.0), ("off", 1e-3)):
         folder = tmp_path / name
@@ -325,15 +331,9 @@ def test_variants_are_compared(engine: Engine, runtime: Runtime, tmp_path: Path)
             (folder / f"{solver}.prototxt").write_text(
                 f'net: "{folder}/net.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 3'
             )
-        variants.append(VariantRun(folder, 1, disturbance))
-    feeds = [
-        {"top": "data", "shape": [6, 1, HEIGHT, WIDTH], "axis": 0, "kind": "uniform",
-         "below": None, "ignored": None},
-        {"top": "label", "shape": [6], "axis": 0, "kind": "label",
-         "below": CLASSES, "ignored": None},
-    ]  # fmt: skip
+        variants.append(VariantRun(folder, 1, disturbance, feeds=feeds))
     request = VerificationRequest(
-        variants=variants, feeds=feeds, updates=3, average_loss=1, floor=0.01,
+        variants=variants, updates=3, average_loss=1, floor=0.01,
         result=tmp_path / "result.json",
     )  # fmt: skip
     end = run(engine, runtime, engine.verification(request), tmp_path, lambda event: None)
@@ -345,6 +345,6 @@ def test_variants_are_compared(engine: Engine, runtime: Runtime, tmp_path: Path)
     assert found["first_losses"][0] == found["first_losses"][2]
     assert [row["name"] for row in found["weights"]] == [["ip", 0], ["ip", 1]]
     for row in found["weights"]:
-        same, put_off = row["differences"]
-        assert same == 0 < put_off < row["norm"]
-    assert [row["differences"][1] for row in found["gradient"]] == [None, None]
+        itself, same, put_off = row["differences"]
+        assert itself == same == 0 < put_off < row["norms"][2]
+    assert [row["differences"][2] for row in found["gradient"]] == [None, None]

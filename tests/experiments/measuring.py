@@ -107,7 +107,7 @@ class Bench:
         audited: Audit | None = None,
         *,
         batch_size: int | None = None,
-        iter_size: int = 3,
+        iter_size: int | None = 3,
         **options: Any,
     ) -> Verification:
         """What ``verify`` finds; the audit is the real one unless another is given."""

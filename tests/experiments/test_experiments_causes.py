@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from caffe_batch.experiments.comparison import TOLERANCE, judge
-from caffe_batch.planning.audit.findings import Cause, Scope, Verdict
+from caffe_batch.planning.audit.audit import audit
+from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, Bench, inner_product
 from tests.planned_jobs import write_lmdb
 
@@ -26,7 +27,8 @@ class Case:
     """A net, and what the audit says of one cause in it.
 
     Attributes:
-        same: Whether nothing else in the net makes a difference, so that all of it agrees.
+        same: Whether nothing else in the net makes a difference, so that all of it agrees (with
+            random draws held equal).
         options: For ``Bench.measure``.
     """
 
@@ -48,6 +50,10 @@ def compensated(net: str, cause: Cause, **more: Any) -> Case:
 
 def different(net: str, cause: Cause, verdict: Verdict = Verdict.DIFFERENT, **more: Any) -> Case:
     return Case(net, cause, verdict, False, **more)
+
+
+def drawn(net: str) -> Case:
+    return Case(net, Cause.RANDOM_DRAWS, Verdict.APPROXIMATE, True)
 
 
 def layer(layer_type: str, bottoms: str, top: str, settings: str = "") -> str:
@@ -176,15 +182,13 @@ CASES: dict[str, Case] = {
         + inner_product("n") + LOSS,
         Cause.BATCH_NORM_STATISTICS,
     ),
-    "draws": different(
+    "draws": drawn(
         INPUT + layer("Dropout", "data", "d") + inner_product("d", 6, "h")
         + layer("Dropout", "h", "e") + inner_product("e") + LOSS,
-        Cause.RANDOM_DRAWS, Verdict.APPROXIMATE,
     ),
-    "random data": different(
+    "random data": drawn(
         INPUT + IP + TARGETS + layer("EuclideanLoss", "ip aim", "near")
         + layer("EuclideanLoss", "ip other", "far"),
-        Cause.RANDOM_DRAWS, Verdict.APPROXIMATE,
     ),
     "state": different(recurrent(GOES_ON), Cause.RECURRENT_STATE),
     "state of an RNN": different(recurrent(GOES_ON, "RNN"), Cause.RECURRENT_STATE),
@@ -398,6 +402,10 @@ def check(bench: Bench, case: Case) -> None:
     verdict = judge(found)
     assert verdict.promised is case.same
     assert found.agrees is case.same, verdict.sentence
+    assert (found.draws is not None) is (case.verdict is Verdict.APPROXIMATE and case.same)
+    if found.draws is not None:
+        for difference in (found.draws.again, found.draws.apart):
+            assert min(difference.gradient, difference.weights) > 100 * TOLERANCE
     if not case.same:
         others = [f for f in found.findings if f.verdict is case.verdict
                   and f.scope is Scope.TRAINING]  # fmt: skip
@@ -414,9 +422,48 @@ def test_a_single_random_layer_draws_the_same(bench: Bench) -> None:
     """Its draws come sample by sample, so micro-batches draw what the whole batch draws."""
     net = INPUT + layer("Dropout", "data", "d") + inner_product("d") + LOSS
     found = bench.measure(net)
-    assert found.agrees
-    assert "No difference here" in judge(found).sentence
-    assert "random_draws (approximate)" in judge(found).sentence
+    assert judge(found).sentence.startswith("The same training, given the same draws: ")
+    assert found.draws is not None
+    assert found.draws.apart.gradient <= TOLERANCE
+    assert found.draws.again.gradient > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("filler", ["gaussian", "uniform", "xavier", "msra", "positive_unitball"])
+def test_random_inputs_hide_nothing(bench: Bench, filler: str) -> None:
+    """A cause that the audit overlooks shows, though the inputs are drawn in each pass."""
+    noise = data(
+        "DummyData",
+        "dummy_data_param { shape { dim: 5 dim: 7 } shape { dim: 5 dim: 6 } "
+        f'data_filler {{ type: "{filler}" }} data_filler {{ value: 0.3 }} }}',
+    )
+    net = (
+        noise + inner_product(outputs=6, name="h") + layer("Scale", "h", "s")
+        + layer("EuclideanLoss", "s label", "loss")
+    )  # fmt: skip
+    model = bench.model(net)
+
+    def overlooked(size: int, passes: int) -> list[Finding]:
+        every = audit(model, batch_size=size, iter_size=passes)
+        return [each for each in every if each.cause is not Cause.OVERWRITTEN_GRADIENT]
+
+    found = bench.measure(net, audited=overlooked, batch_size=1)
+    assert judge(found).promised
+    assert not judge(found).held
+    assert found.gradient.compensated > 0.1
+    assert judge(bench.measure(net, batch_size=2)).held
+
+
+def test_stochastic_pooling_is_measured_as_a_mean(bench: Bench) -> None:
+    net = (
+        INPUT + layer("Pooling", "data", "p", "pooling_param { pool: STOCHASTIC kernel_size: 2 }")
+        + inner_product("p") + LOSS
+    )  # fmt: skip
+    found = bench.measure(net)
+    assert judge(found).held
+    assert judge(found).promised
+    assert found.held == ("'p' draws nothing (pool AVE; Caffe's CPU code can't draw there)",)
+    assert found.draws is None  # it can't draw here
+    assert found.json()["draws"]["again"] is None
 
 
 def test_time_merged_with_the_batch_is_followed(bench: Bench) -> None:
@@ -516,7 +563,8 @@ def test_windows_are_drawn_by_the_batch(bench: Bench, batch_size: int, verdict: 
         "fg_fraction: 0.5 } transform_param { crop_size: 4 scale: 0.01 }"
     )
     net = data("WindowData", settings) + IP + LOSS
-    case = different(net, Cause.WINDOW_DATA, verdict, options={"batch_size": batch_size})
+    same = verdict is Verdict.APPROXIMATE  # with windows that are made up
+    case = Case(net, Cause.WINDOW_DATA, verdict, same, options={"batch_size": batch_size})
     check(bench, case)
 
 

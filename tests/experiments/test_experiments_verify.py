@@ -407,6 +407,34 @@ def test_the_worker_by_itself(slow_bench: Bench) -> None:
     assert found.agrees
 
 
+def test_the_files_own_split_is_measured_beside_the_default(bench: Bench) -> None:
+    """A plan's files at batch_size 1: the fault shows there, and not at 4 x 3."""
+    scaled = 'layer { name: "s" type: "Scale" bottom: "ip" top: "s" }'
+    net = INPUT.replace("dim: 5", "dim: 1") + inner_product() + scaled
+    found = bench.measure(
+        net + LOSS.replace('"ip"', '"s"'), SOLVER + "iter_size: 4", iter_size=None
+    )
+    assert (found.batch_size, found.iter_size) == (4, 3)
+    assert judge(found).promised
+    assert found.agrees
+    own = found.own
+    assert own is not None
+    assert (own.batch_size, own.iter_size) == (1, 4)
+    assert "overwritten_gradient (different)" in judge(own).sentence
+    assert own.gradient.compensated > 0.1
+    assert found.json()["own_split"]["iter_size"] == 4
+
+
+def test_a_large_split_of_the_files_is_measured_in_two_passes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "MOST_OWN_BYTES", 1)
+    found = bench.measure(SIMPLE, SOLVER + "iter_size: 40", iter_size=None)
+    assert found.own is not None
+    assert (found.own.batch_size, found.own.iter_size) == (5, 2)
+    assert found.own.notes == ("The files' iter_size is 40; 2 passes are measured.",)
+
+
 @pytest.mark.parametrize("iter_size", [2, 3, 4])
 def test_files_that_accumulate_already(bench: Bench, iter_size: int) -> None:
     """Their threshold and their sums are for 3 passes: that is what the whole batch is made of."""

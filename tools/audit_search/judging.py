@@ -148,9 +148,7 @@ class Bench:
         which is the strictest judgement.
         """
         settings = engine.verification(request).settings
-        variants = [v for v in settings["variants"] if not v["disturbance"] or self.controls]
-        if not self.controls:
-            variants = variants[:2]
+        variants = list(settings["variants"] if self.controls else settings["variants"][:2])
         if self.jolt:
             copied = shutil.copytree(variants[0]["folder"], folder / "jolt")
             variants[1] = {**variants[0], "folder": str(copied), "jolt": [JOLT, self.jolt]}
@@ -200,6 +198,7 @@ def _undisturbed(found: dict[str, Any], variants: Sequence[Mapping[str, Any]]) -
     for key in ("gradient", "weights", "statistics"):
         for row in found[key]:
             row["differences"] += [None if key == "gradient" and d else 0.0 for d in others]
+            row["norms"] += [row["norms"][0] for _ in others]
     found["statuses"] = [*found["statuses"], *(0 for _ in others)]
     return found
 

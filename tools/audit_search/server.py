@@ -61,9 +61,10 @@ def once(draw):
     drawn = {}
 
     def cached(feed, number, update):
-        if (number, update) not in drawn:
-            drawn[number, update] = draw(feed, number, update)
-        return drawn[number, update]
+        key = (feed["top"], number, update)
+        if key not in drawn:
+            drawn[key] = draw(feed, number, update)
+        return drawn[key]
 
     return cached
 

@@ -131,7 +131,6 @@ class CaffeEngine(Engine):
             "variants": [
                 {**asdict(variant), "folder": str(variant.folder)} for variant in request.variants
             ],
-            "feeds": list(request.feeds),
             "updates": request.updates,
             "average_loss": request.average_loss,
             "floor": request.floor,

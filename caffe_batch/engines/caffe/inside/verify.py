@@ -5,22 +5,23 @@
 SETTINGS is a JSON object; beside what worker.py lists it has
 
     variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt,
-                   "iter_size", and "disturbance", by how much its gradients are put off (see
-                   Run.disturb), 0 for not at all; the others are compared with the first
+                   "iter_size", "disturbance", by how much its gradients are put off (see
+                   Run.disturb), 0 for not at all, "base", the number of the variant that it is
+                   compared with, and "feeds", blobs to fill in each pass (see made_data.py)
     floor          of what share of the net's RMS an array's gradient is put off at least
     updates        updates to train
     average_loss   updates that the smoothed loss is the mean of
-    feeds          blobs to fill before each pass (see made_data.py)
     result         where to write what was found, as JSON
 
 Each part runs in a child of its own (Caffe aborts its process where a check fails), with its log
 in FOLDER/caffe.log. In the result, "statuses" has the exit status of each variant. If the first one
-ran, "losses" has the smoothed loss of each, and "first_losses" that of the
-first update; "loss_sizes" has for both the sum of the absolute values of all terms, in the first
-variant. "gradient" (clipped, of the first update), "weights" (after the updates) and
-"statistics" (averages of BatchNorm layers) have a row for each array: "name" (layer and index),
-"shape", L2 "norm" in the first variant, and the norms of the "differences" of each other variant;
-null stands where a variant failed, or is disturbed and so has no gradient worth a look.
+ran, "losses" has the smoothed loss of each, and "first_losses" that of the first update;
+"loss_sizes" has for both the sum of the absolute values of all terms, in the first variant.
+"gradient" (clipped, of the first update), "weights" (after the updates) and "statistics" (averages
+of BatchNorm layers) have a row for each array: "name" (layer and index), "shape", and for each
+variant the L2 norm of its base's array in "norms" and that of the difference from it in
+"differences"; null stands where a variant failed, or is disturbed and so has no gradient worth a
+look.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and numpy.
 """
@@ -39,7 +40,9 @@ def draw(feed, number, update):
     random = np.random.RandomState([number, update])
     shape = feed["shape"]
     if feed["kind"] == "uniform":
-        return random.uniform(size=shape)
+        return random.uniform(feed["low"], feed["high"], size=shape)
+    if feed["kind"] == "normal":
+        return random.normal(feed["low"], feed["high"] - feed["low"], size=shape)
     if feed["kind"] == "begin":
         values = np.ones(shape)
         values[:1] = 0
@@ -58,7 +61,6 @@ class Run:
     def __init__(self, caffe, solver_file, settings, variant):
         self.solver = caffe.get_solver(solver_file)
         self.net = self.solver.net
-        self.feeds = settings["feeds"]
         self.iter_size = variant["iter_size"]
         self.disturbance = variant["disturbance"]
         self.floor = settings["floor"]
@@ -67,6 +69,10 @@ class Run:
         self.sizes = []  # of each pass: the sum of the absolute values of the loss's terms
         weighted = zip(self.net._blobs, self.net._blob_loss_weights)
         self.weighted = [(blob, weight) for blob, weight in weighted if weight]
+        self.feeds = {}  # number and feed, by layer
+        names = list(self.net._layer_names)
+        for number, feed in enumerate(variant["feeds"]):
+            self.feeds.setdefault(names.index(feed["layer"]), []).append((number, feed))
         self.last_layer = len(self.net.layers) - 1
         self.net.before_forward(self.before_layer)
         self.net.after_forward(self.after_layer)
@@ -74,17 +80,16 @@ class Run:
             self.net.after_backward(self.disturb)
 
     def before_layer(self, layer):
-        if layer:
-            return
-        update, part = divmod(self.passes, self.iter_size)
-        self.passes += 1
-        for number, feed in enumerate(self.feeds):
+        if not layer:
+            self.passes += 1
+
+    def after_layer(self, layer):
+        update, part = divmod(self.passes - 1, self.iter_size)
+        for number, feed in self.feeds.get(layer, ()):
             values = draw(feed, number, update)
             if feed["axis"] is not None:
                 values = np.split(values, self.iter_size, feed["axis"])[part]
             self.net.blobs[feed["top"]].data[...] = values
-
-    def after_layer(self, layer):
         if layer == self.last_layer:
             self.losses.append(
                 sum(weight * float(blob.data.sum()) for blob, weight in self.weighted)
@@ -221,18 +226,27 @@ def rms(arrays):
 
 def compared(variants, ran, what):
     """Norms and differences of the arrays that the variants wrote."""
-    whole, *others = [
+    found = [
         np.load(os.path.join(variant["folder"], what + ".npz")) if there else None
         for variant, there in zip(variants, ran)
     ]
     rows = []
-    for number, name in enumerate(json.loads(str(whole["names"]))):
-        values = np.asarray(whole[str(number)], dtype=np.float64)
-        differences = [
-            None if other is None else norm(other[str(number)] - values) for other in others
+    for number, name in enumerate(json.loads(str(found[0]["names"]))):
+        arrays = [
+            None if each is None else np.asarray(each[str(number)], dtype=np.float64)
+            for each in found
         ]
+        bases = [arrays[variant["base"]] for variant in variants]
         rows.append(
-            {"name": name, "shape": values.shape, "norm": norm(values), "differences": differences}
+            {
+                "name": name,
+                "shape": arrays[0].shape,
+                "norms": [None if base is None else norm(base) for base in bases],
+                "differences": [
+                    None if array is None or base is None else norm(array - base)
+                    for array, base in zip(arrays, bases)
+                ],
+            }
         )
     return rows
 
