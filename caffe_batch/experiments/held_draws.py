@@ -51,9 +51,7 @@ def draws(layer: caffe_pb2.LayerParameter, rule: Rule) -> bool:
     return rule.draws(read_settings(layer, rule, {}), "TRAIN")
 
 
-def fillers_of(
-    layer: caffe_pb2.LayerParameter, rule: Rule
-) -> Sequence[caffe_pb2.FillerParameter]:
+def fillers_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> Sequence[caffe_pb2.FillerParameter]:
     """The fillers of its tops, one for all or one a top; none for layers that don't fill them."""
     if not rule.fills_tops:
         return ()

@@ -15,7 +15,7 @@ from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
-from caffe_batch.experiments.held_draws import fillers_of, filled_numbers, hold, is_random
+from caffe_batch.experiments.held_draws import filled_numbers, fillers_of, hold, is_random
 from caffe_batch.experiments.made_data import Feed, numbers_for
 from caffe_batch.layers.base import Layer, Rule
 from caffe_batch.memory import MemoryModel
