@@ -93,6 +93,22 @@ def _state(path: Path) -> tuple[int | None, list[Shape]]:
         return done, [_blob_shape(blob) for blob in data.messages(state, "history")]
 
 
+def history_shapes(state: Path) -> list[Shape] | None:
+    """The shapes of a solver's history, in no order; None where h5py is missing for the file.
+
+    Raises:
+        DamagedSnapshotError: The file is damaged.
+    """
+    if state.suffix != ".h5":
+        return _state(state)[1]
+    try:
+        import h5py
+    except ImportError:
+        return None
+    with h5py.File(state, "r") as file:
+        return [tuple(blob.shape) for blob in file["history"].values()]
+
+
 def _blob_shape(blob: WireMessage) -> Shape:
     """The shape of a blob, which has as many values as it says."""
     proto = caffe_pb2.BlobProto.DESCRIPTOR
@@ -113,7 +129,7 @@ def _blob_shape(blob: WireMessage) -> Shape:
 
 def _check_hdf5(update: int, state: Path, weights: Path) -> None:
     for path in (state, weights):
-        _check_hdf5_length(path)
+        check_hdf5_length(path)
     try:
         import h5py
     except ImportError:
@@ -135,7 +151,7 @@ def _check_hdf5(update: int, state: Path, weights: Path) -> None:
         raise DamagedSnapshotError(_disagreement(len(history), shapes.total(), state, weights))
 
 
-def _check_hdf5_length(path: Path) -> None:
+def check_hdf5_length(path: Path) -> None:
     """Compare a file's size with the end that its superblock (version 0 to 3) tells."""
     with path.open("rb") as file:
         head = file.read(64)

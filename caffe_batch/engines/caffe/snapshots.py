@@ -48,24 +48,43 @@ def snapshot_of(state: Path) -> Snapshot | None:
 
 
 def named_snapshot(state: Path) -> Snapshot:
-    """The snapshot whose solverstate a person has named.
+    """The snapshot whose solverstate a person has named, there and not something else.
 
     Raises:
-        InputError: It is missing, not named as Caffe names it, or its weights aren't beside it.
+        InputError: It is missing, isn't a solverstate, or its weights aren't beside it.
     """
     snapshot = snapshot_of(state.resolve())
     if snapshot is None:
         raise InputError(
             f"{state}: not named as Caffe names its solverstates, PREFIX_iter_N.solverstate",
-            hint="Weights without a solver's state are given with --weights.",
+            hint=_meant(state) or "Weights without a solver's state are given with --weights.",
         )
-    for file in (state, state.with_name(snapshot.weights.name)):
+    for file in (snapshot.state, snapshot.weights):
         if not file.is_file():
             raise InputError(
                 f"{file}: no such file",
-                hint="A snapshot is a pair of files, .solverstate and .caffemodel, in one folder.",
+                hint=_other_format(snapshot)
+                or "A snapshot is a pair of files, .solverstate and .caffemodel, in one folder.",
             )
     return snapshot
+
+
+def _meant(path: Path) -> str | None:
+    """What to do with a file that is no solverstate by its name."""
+    name = path.name.replace(".caffemodel", ".solverstate")
+    if name == path.name:
+        return None
+    if path.with_name(name).is_file():
+        return f"These are the weights of a snapshot: give {path.with_name(name)}."
+    return f"These are weights: --weights {path} begins with them, at update 0."
+
+
+def _other_format(snapshot: Snapshot) -> str | None:
+    """A hint where the files of a snapshot are there in the other format."""
+    name = snapshot.state.name
+    other = name.removesuffix(".h5") if name.endswith(".h5") else f"{name}.h5"
+    found = snapshot.state.with_name(other)
+    return f"There is {found}." if found.is_file() else None
 
 
 def confirm(snapshot: Snapshot) -> None:

@@ -6,6 +6,7 @@ gigabytes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -36,18 +37,43 @@ def blob_shape(path: Path) -> Shape:
                 " for arrays.",
             )
         with open_message(path) as message:
-            shape, values = _read(message)
+            blob = read_blob(message)
     except DamagedMessageError as damage:
         raise InputError(f"{path} is no BlobProto: {damage}") from damage
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from error
-    if values != prod(shape):
-        raise InputError(f"{path} has {values:,} values for the shape {text(shape)}")
-    return shape
+    if blob.values != prod(blob.shape):
+        raise InputError(f"{path} has {blob.values:,} values for the shape {text(blob.shape)}")
+    return blob.shape
 
 
-def _read(message: WireMessage) -> tuple[Shape, int]:
-    """The shape, and how many values there are."""
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """What a BlobProto says of itself.
+
+    Attributes:
+        shape: Its axes; four in the old syntax.
+        values: How many values there are; None where nobody has counted.
+        old: Whether it is in the old syntax (num, channels, height, width).
+    """
+
+    shape: Shape
+    values: int | None = None
+    old: bool = False
+
+    def equals(self, shape: Shape) -> bool:
+        """Whether Caffe takes it for a blob of this shape (Blob::ShapeEquals)."""
+        if not self.old:
+            return self.shape == shape
+        return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + tuple(shape)
+
+
+def read_blob(message: WireMessage) -> Blob:
+    """What a BlobProto says of itself, without its values.
+
+    Raises:
+        DamagedMessageError: It is cut off or damaged.
+    """
     proto = caffe_pb2.BlobProto.DESCRIPTOR
     old = [list(message.numbers(proto, name)) for name in _OLD_AXES]
     if any(old):
@@ -62,7 +88,7 @@ def _read(message: WireMessage) -> tuple[Shape, int]:
         sum(part.size for part in message.messages(proto, name)) // size
         for name, size in (("data", 4), ("double_data", 8))
     )
-    return shape, max(counts)
+    return Blob(shape, max(counts), old=any(old))
 
 
 def text(shape: Shape) -> str:
