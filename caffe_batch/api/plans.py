@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from caffe_batch import engines, planning
 from caffe_batch.api.arguments import (
@@ -25,6 +25,8 @@ from caffe_batch.jobs.job_files import write_job
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build
 from caffe_batch.net import Recipe
+from caffe_batch.net.data.check import check_data as look_at_data
+from caffe_batch.net.data.findings import DataCheck, DataReport, Progress, no_progress
 from caffe_batch.planning import Cause, LrScaling, make_plan
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.sizes import format_size
@@ -41,9 +43,15 @@ class Plan(planning.Plan):
 
     Attributes:
         prepared: The files, the memory model and the options that it was made from.
+        data: What a look at the data has found: its ``remarks``, and how much it has read.
     """
 
     prepared: Prepared
+    data: DataReport
+
+    def json(self) -> dict[str, Any]:
+        """The JSON of ``caffe-batch plan`` and plan.json."""
+        return {**super().json(), "data": self.data.json()}
 
     @property
     def recipe(self) -> Recipe:
@@ -130,6 +138,8 @@ def plan(
     no_compensate: str | Iterable[str] = (),
     train_records: int | None = None,
     test_records: int | Iterable[int] = (),
+    check_data: Literal["none", "quick", "all"] = "quick",
+    progress: Progress = no_progress,
 ) -> Plan:
     """Finds the batch_size x iter_size that fits a memory budget.
 
@@ -186,6 +196,10 @@ def plan(
             ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
         train_records: Records of the training data, where they can't be counted.
         test_records: Records of the test data, where they can't be counted; one for each test net.
+        check_data: How much of the data is looked at for what Caffe would die of, or take without
+            a word though it can't be meant: a sample with the first and the last record
+            (``"quick"``), ``"all"`` or ``"none"``.
+        progress: Called with a source, the records read and all of them, while data is looked at.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse it, or the arguments contradict each
@@ -228,7 +242,16 @@ def plan(
         ),
     )
     found = request.prepare()
+    extent = choice("check_data", check_data, DataCheck)
     with noted(found.notes):
         made = make_plan(found.model, found.budget, found.options)
+        data = look_at_data(
+            found.model.recipe,
+            found.model.sources,
+            extent=extent,
+            allow_unknown=allow_unknown,
+            progress=progress,
+        )
+        data.raise_errors()
     facts = {field.name: getattr(made, field.name) for field in fields(made)}
-    return Plan(**facts, prepared=found)
+    return Plan(**facts, prepared=found, data=data)

@@ -15,6 +15,7 @@ from caffe_batch.experiments import comparison
 from caffe_batch.experiments.comparison import Judgement, judge
 from caffe_batch.experiments.verify import verify as measure
 from caffe_batch.jobs.job_files import with_solver
+from caffe_batch.net.data.check import check_data
 from caffe_batch.planning.audit.findings import Cause, Finding
 
 
@@ -27,7 +28,7 @@ class Verification(comparison.Verification):
     ``agrees``, ``parameters``, ``findings``, ``notes``, ``json()``, and:
 
     Attributes:
-        file_notes: How the files were found, a sentence each.
+        file_notes: How the files were found and what a look at the data says, a sentence each.
     """
 
     file_notes: tuple[str, ...]
@@ -116,7 +117,9 @@ def verify(
             kept = refused if passes > 1 else frozenset()
             return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
+        data = check_data(recipe, files.sources, allow_unknown=allow_unknown)
+        data.raise_errors()
         python = find_runtime(runtime, engine)
         found = measure(model, python, audited, batch_size=size, iter_size=passes)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return Verification(**facts, file_notes=notes)
+    return Verification(**facts, file_notes=(*notes, *data.sentences()))

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from caffe_batch.cli.data_options import data_option, data_progress
 from caffe_batch.cli.options import (
     console,
     json_option,
@@ -28,8 +29,11 @@ from caffe_batch.cli.plan_options import gpu_option, plan_options
     metavar="DIR",
     help="Write the job there.",
 )
+@data_option
 @json_option
-def plan(net: str, out: Path | None, as_json: bool, **options: Any) -> None:
+def plan(
+    net: str, out: Path | None, as_json: bool, check_data: bool | None, **options: Any
+) -> None:
     """Find the batch_size x iter_size that fits a memory budget.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
@@ -39,9 +43,9 @@ def plan(net: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """
     from caffe_batch import api
 
-    with warnings_on_stderr():
-        found = api.plan(net, **options)
-    print_notes(found.file_notes)
+    with warnings_on_stderr(), data_progress(check_data) as look:
+        found = api.plan(net, **options, **look)
+    print_notes((*found.file_notes, *found.data.sentences()))
     job = None if out is None else found.write(out)
     if as_json:
         print_json({**found.json(), "files": job.files.json() if job else {}})

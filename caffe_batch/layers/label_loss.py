@@ -41,10 +41,6 @@ class HingeLoss(Loss):
         """Forward changes a sign where the label says, in the diff of bottom 0."""
         return Labels(1, count(site.bottoms[0][1:]), writes=True)
 
-    def labels(self, site: Site) -> Labels | None:
-        """Forward changes a sign where the label says, in the diff of bottom 0."""
-        return Labels(1, count(site.bottoms[0][1:]), writes=True)
-
     def memory(self, site: Site, mode: Mode) -> Memory:
         return _on_the_host(site, mode, scratch=(bottom(0).diff,))
 

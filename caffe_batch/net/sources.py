@@ -130,10 +130,6 @@ class Sources:
         tried = " or ".join(str(directory.resolve()) for directory in self.directories)
         raise InputError(f"source {source!r} is not in {tried}")
 
-    def has_given(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> bool:
-        """Whether the user gave the shapes of a layer, so that its source need not be here."""
-        return self._given(layer, rule) is not None
-
     def _given(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> tuple[Shape, ...] | None:
         shapes = self.input_shapes
         if not shapes:

@@ -16,7 +16,7 @@ from PIL import Image
 from caffe_batch import prototxt
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.data.check import check_data
-from caffe_batch.net.data.findings import DataReport, Level
+from caffe_batch.net.data.findings import DataCheck, DataReport, Level
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.schema import caffe_pb2
@@ -455,18 +455,20 @@ ALL = {
 }  # fmt: skip
 
 
-def looked_at(folder: Path, net: str, phase: str = "TRAIN", complete: bool = False) -> DataReport:
+def looked_at(
+    folder: Path, net: str, phase: str = "TRAIN", extent: DataCheck = DataCheck.QUICK
+) -> DataReport:
     message = prototxt.parse_net(net)
     file = NetFile(message, None, net_state("TEST" if phase == "TEST" else "TRAIN", message))
     recipe = Recipe(caffe_pb2.SolverParameter(), None, file, ())
-    return check_data(recipe, Sources((folder,)), complete=complete)
+    return check_data(recipe, Sources((folder,)), extent=extent)
 
 
-@pytest.mark.parametrize("complete", [False, True], ids=["quick", "complete"])
+@pytest.mark.parametrize("extent", [DataCheck.QUICK, DataCheck.ALL])
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL.keys())
-def test_what_is_found(tmp_path: Path, case: Case, complete: bool) -> None:
+def test_what_is_found(tmp_path: Path, case: Case, extent: DataCheck) -> None:
     case.write(tmp_path)
-    report = looked_at(tmp_path, case.net, case.phase, complete)
+    report = looked_at(tmp_path, case.net, case.phase, extent)
     told = [f"{each.sentence()} {each.hint or ''}" for each in report.findings]
     if not case.says:
         assert told == []
@@ -505,7 +507,7 @@ def test_a_quick_look_reads_a_sample_with_both_ends(tmp_path: Path, backend: str
     assert (look.records, look.source) == (3000, "db")
     assert 200 < look.read < 300
     assert "record '00002999'" in report.errors[0].sentence()
-    (look,) = looked_at(tmp_path, net, complete=True).looks
+    (look,) = looked_at(tmp_path, net, extent=DataCheck.ALL).looks
     assert look.read == 3000
 
 
@@ -519,7 +521,9 @@ def test_progress_goes_up_to_all_records(tmp_path: Path) -> None:
         (),
     )
     seen: list[tuple[str, int, int]] = []
-    check_data(recipe, Sources((tmp_path,)), complete=True, progress=lambda *at: seen.append(at))
+    check_data(
+        recipe, Sources((tmp_path,)), extent=DataCheck.ALL, progress=lambda *at: seen.append(at)
+    )
     assert seen == [("db", 1024, 3000), ("db", 2048, 3000), ("db", 3000, 3000)]
 
 

@@ -19,6 +19,7 @@ from caffe_batch.net.batch import with_batch_size
 from caffe_batch.net.data.blob_file import blob_shape, text
 from caffe_batch.net.data.extras import MissingExtraError
 from caffe_batch.net.data.findings import (
+    DataCheck,
     DataFinding,
     DataReport,
     Level,
@@ -44,7 +45,7 @@ def check_data(
     recipe: Recipe,
     sources: Sources,
     *,
-    complete: bool = False,
+    extent: DataCheck = DataCheck.QUICK,
     allow_unknown: bool = False,
     progress: Progress = no_progress,
 ) -> DataReport:
@@ -53,12 +54,14 @@ def check_data(
     Args:
         recipe: The solver and its nets.
         sources: Where the data is found.
-        complete: Look at every record, not at a sample.
+        extent: How much to look at.
         allow_unknown: Let layers without a rule pass; labels aren't followed through them.
         progress: Called now and then while a source is read.
     """
+    if extent is DataCheck.NONE:
+        return DataReport()
     nets = [_NetData(file, sources, allow_unknown) for file in (recipe.train, *recipe.tests)]
-    looks = _Looks(sources, complete, progress)
+    looks = _Looks(sources, extent is DataCheck.ALL, progress)
     for net in nets:
         looks.ask(net)
     found: dict[DataFinding, list[str]] = {}
@@ -104,14 +107,15 @@ class _Looks:
     ) -> Survey | DataFinding | None:
         task = Task(wanted, self._complete, self._progress)
         try:
+            self.sources.find(source_of(layer, rule))
+        except InputError:  # who needs it here says so: planning, or Caffe
+            return None
+        try:
             found = survey_source(layer, rule, self.sources.find, task)
         except MissingExtraError as error:
             self.notes.append(f"Layer {layer.name!r}: {error.message}, and isn't looked at.")
             return None
         except InputError as error:
-            if self.sources.has_given(layer, rule):
-                self.notes.append(f"Layer {layer.name!r} isn't looked at: {error.message}.")
-                return None
             return DataFinding(Level.ERROR, layer.name, error.message, hint=error.hint)
         self.looks.append(Look(source_of(layer, rule), found.records, found.read))
         self.notes += [found.note] if found.note else []
@@ -161,7 +165,9 @@ class _NetData:
                     surveys[layer.name] = found
                     yield from found.tally.findings(layer.name)
                     yield from self._sizes(layer, found)
-        yield from self._blob_files(looks.sources, surveys)
+        readable = sum(map(is_readable, self.rules.values()))
+        if len(surveys) == readable:  # else the other files are elsewhere as well
+            yield from self._blob_files(looks.sources, surveys)
         for reading in self.readings:
             extremes = self._extremes(reading, surveys)
             if extremes is not None:

@@ -17,6 +17,14 @@ def no_progress(_what: str, _done: int, _all: int) -> None:
     """For a look that nobody watches."""
 
 
+class DataCheck(str, Enum):
+    """How much of the data is looked at: none, a sample with both ends, or all of it."""
+
+    NONE = "none"
+    QUICK = "quick"
+    ALL = "all"
+
+
 class Level(str, Enum):
     """How bad a finding is: ERROR where Caffe dies or writes to memory that isn't its own."""
 
@@ -134,6 +142,12 @@ class DataReport:
             for look in self.looks
         ]
         return f"The data: {', '.join(some)} looked at."
+
+    def sentences(self) -> tuple[str, ...]:
+        """How much was looked at, what could not be, and all remarks."""
+        remarks = (" ".join(filter(None, [each.sentence() + ".", each.hint]))
+                   for each in self.remarks)  # fmt: skip
+        return tuple(filter(None, (self.summary(), *self.notes, *remarks)))
 
     def raise_errors(self) -> None:
         """Raise what Caffe would die of.
