@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from caffe_batch import engines, training
-from caffe_batch.api.arguments import Files, files, whole
+from caffe_batch.api.arguments import Files, choice, files, whole
 from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
@@ -22,6 +22,7 @@ from caffe_batch.jobs.lock import is_alive
 from caffe_batch.jobs.metrics import Metrics, read_metrics
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord
+from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.training.following import RunFollower, RunState, Status
 from caffe_batch.training.progress import Observer
 
@@ -145,6 +146,7 @@ class Job:
         on_divergence: str = "stop",
         stall_timeout: float | None = None,
         noise_scale: bool = False,
+        check_data: Literal["none", "quick", "all"] = "quick",
         tensorboard: bool = False,
         observer: Observer | Sequence[Observer] = (),
     ) -> Outcome:
@@ -171,6 +173,7 @@ class Job:
             stall_timeout: Seconds without progress after which the run is stopped; None for 600,
                 or 20 times the longest silence so far.
             noise_scale: Measure the gradient noise scale on the way.
+            check_data: How much of the data is looked at first, as :func:`plan` takes it.
             tensorboard: Write the curves for TensorBoard as well, to ``tensorboard/`` in the job.
             observer: Called with the progress about five times a second; or several of them.
 
@@ -186,6 +189,7 @@ class Job:
             cpu=cpu, gpu=gpu, threads=threads, weights=weights, snapshot=snapshot, restart=restart,
             keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
             on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
+            check_data=check_data,
         )  # fmt: skip
         found = find_runtime(runtime, self.plan.engine)
         observers = [observer] if callable(observer) else list(observer)
@@ -380,6 +384,7 @@ def train_options(
     on_divergence: str = "stop",
     stall_timeout: float | None = None,
     noise_scale: bool = False,
+    check_data: Literal["none", "quick", "all"] = "quick",
 ) -> training.Options:
     """How to train, from the arguments of :meth:`Job.train`.
 
@@ -398,6 +403,7 @@ def train_options(
         max_loss=max_loss,
         rollback=_rollback(on_divergence),
         stall_timeout_s=_seconds("stall_timeout", stall_timeout),
+        check_data=choice("check_data", check_data, DataCheck),
     )
 
 

@@ -16,11 +16,16 @@ data_option = click.option(
 )
 
 
+def extent(check_data: bool | None) -> str:
+    """What the library calls it."""
+    return "quick" if check_data is None else "all" if check_data else "none"
+
+
 @contextmanager
 def data_progress(check_data: bool | None) -> Iterator[dict[str, Any]]:
     """The arguments ``check_data`` and ``progress`` of the library; a bar shows a complete look."""
     if not check_data:
-        yield {"check_data": "quick" if check_data is None else "none"}
+        yield {"check_data": extent(check_data)}
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -33,4 +38,4 @@ def data_progress(check_data: bool | None) -> Iterator[dict[str, Any]]:
                 tasks[source] = bar.add_task("data", total=records)
             bar.update(tasks[source], completed=done)
 
-        yield {"check_data": "all", "progress": show}
+        yield {"check_data": extent(check_data), "progress": show}

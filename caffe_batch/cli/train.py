@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from caffe_batch.cli.data_options import extent
 from caffe_batch.cli.late_signals import LateSignals
 from caffe_batch.cli.options import print_notes, warnings_on_stderr
 from caffe_batch.cli.plan_options import plan_options
@@ -66,6 +67,7 @@ def train(
     from caffe_batch import api
 
     options = {name: given.pop(name) for name in RUN_OPTIONS}
+    options["check_data"] = extent(options["check_data"])
     api.train_options(**options)  # refuses them before anything is planned
     job = api.Job(target)
     if follow:
@@ -114,7 +116,7 @@ def _plan_first(
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
     with warnings_on_stderr():
-        plan = api.plan(target, gpu=options["gpu"], **given)
+        plan = api.plan(target, gpu=options["gpu"], check_data=options["check_data"], **given)
     print_notes(plan.file_notes)
     plan.check_trains(noise_scale=options["noise_scale"])
     job = plan.write(out or f"{Path(target).stem}.job")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from caffe_batch.cli.data_options import data_option
 from caffe_batch.cli.options import option_group
 
 #: The options of ``train`` that say how (api.train_options), by name.
 RUN_OPTIONS = (
     "cpu", "gpu", "threads", "weights", "snapshot", "restart", "noise_scale", "keep_last",
-    "keep_every", "max_loss", "on_divergence", "stall_timeout",
+    "keep_every", "max_loss", "on_divergence", "stall_timeout", "check_data",
 )  # fmt: skip
 
 
@@ -37,6 +38,7 @@ machine_options = option_group(
 
 #: The options that say what the first update begins with.
 start_options = option_group(
+    data_option,
     click.option("--restart", is_flag=True, help="Throw away an earlier run; start from update 0."),
     click.option(
         "--snapshot",
@@ -47,7 +49,8 @@ start_options = option_group(
     click.option(
         "--weights",
         metavar="FILE[,FILE...]",
-        help="Fine-tune: begin with these weights (.caffemodel), by the names of the layers.",
+        help="Fine-tune: begin with these weights (.caffemodel), by the names of the layers; for a "
+        "layer that several files have, the last one wins.",
     ),
 )
 

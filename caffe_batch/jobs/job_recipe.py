@@ -49,12 +49,12 @@ def read_job_stages(job: JobDirectory, plan: PlanFile) -> tuple[JobStage, ...]:
     """
     changes = plan.stage_changes()
     return tuple(
-        JobStage(_recipe(job, stage.solver), own)
+        JobStage(job_recipe(job, stage.solver), own)
         for stage, own in zip(plan.stages, changes, strict=True)
     )
 
 
-def _recipe(job: JobDirectory, path: Path) -> Recipe:
+def job_recipe(job: JobDirectory, path: Path) -> Recipe:
     """A solver of the job with its nets: those in the job directory, wherever it has moved."""
     solver = read_solver(path, allow_unknown_fields=True)
 

@@ -73,6 +73,11 @@ class Fields:
             raise self._wrong(name, f"an integer from {least} on", value)
         return value
 
+    def counts(self, name: str) -> dict[str, int]:
+        """An object of integers from 0 on."""
+        inner = self._inner(name, self._get(name))
+        return {key: inner.integer(key) for key in inner.content}
+
     def positive(self, name: str) -> int:
         """An integer above 0."""
         return self.integer(name, least=1)

@@ -59,6 +59,8 @@ class Attempt:
         seen_bytes: The most memory that the worker was seen to use (see ``MemoryMeter``).
         free_bytes: What was free on the GPU before it started; None on the CPU.
         engine: Name of the engine that trained.
+        records: Records of each source that was looked at before it began, by its name in the
+            net; None where nobody has looked.
         more: What else job.json says of it, written by other programs or versions.
     """
 
@@ -85,6 +87,7 @@ class Attempt:
     seen_bytes: int | None = None
     free_bytes: int | None = None
     engine: str = "caffe"
+    records: Mapping[str, int] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -197,5 +200,6 @@ def _attempt(content: Fields) -> Attempt:
         seen_bytes=content.maybe(content.integer, "seen_bytes"),
         free_bytes=content.maybe(content.integer, "free_bytes"),
         engine=content.maybe(content.text, "engine", "caffe"),
+        records=content.maybe(content.counts, "records"),
         more=more,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch.device import Device
+from caffe_batch.net.data.findings import DataCheck
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Options:
             after it has diverged; None to stop then.
         stall_timeout_s: Seconds without any sign of progress after which the worker is stopped;
             None for ten minutes, or twenty times the longest silence so far if that is more.
+        check_data: How much of the data is looked at before anything is trained on it.
     """
 
     device: Device | None = None
@@ -44,3 +46,4 @@ class Options:
     max_loss: float | None = None
     rollback: float | None = None
     stall_timeout_s: float | None = None
+    check_data: DataCheck = DataCheck.QUICK

@@ -62,6 +62,7 @@ class Run:
         relay: What signals have asked for.
         told: What the tries before have told.
         notes: What a person should know of this one.
+        records: How many records each source has.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Run:
         relay: SignalRelay,
         told: tuple[str, ...],
         notes: Sequence[str],
+        records: Mapping[str, int] | None = None,
     ) -> None:
         plan, stages = read_job(job, options)
         self._job, self._plan, self._stages, self._before = job, plan, stages, job.read_record()
@@ -87,7 +89,7 @@ class Run:
         )
         self._device = options.device
         self._directory = plan.working_directory
-        self._notes = list(notes)
+        self._notes, self._records = list(notes), records
         self._start = starting_point(
             options.weights,
             options.snapshot,
@@ -100,12 +102,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
-        before = self._before
-        return (
-            before is not None
-            and before.state is JobState.FINISHED
-            and before.updates_done >= self._updates
-        )
+        return has_finished(self._before, self._stages)
 
     @property
     def last_attempt(self) -> Attempt:
@@ -356,6 +353,7 @@ class Run:
             iter_size=stage.solver.iter_size,
             predicted_bytes=self._plan.predicted_peak_bytes,
             free_bytes=free_bytes,
+            records=self._records,
         )
 
     def _amend(self, **changes: Any) -> None:
@@ -379,6 +377,15 @@ class Run:
                 more=self._before.more if self._before else {},
             )
         )
+
+
+def has_finished(record: JobRecord | None, stages: Sequence[TrainingStage]) -> bool:
+    """Whether a run has done all updates of its stages."""
+    return (
+        record is not None
+        and record.state is JobState.FINISHED
+        and record.updates_done >= stages[-1].last_update
+    )
 
 
 def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[TrainingStage, ...]]:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training.beforehand import Beforehand, look_ahead
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.recovery import Recovery
-from caffe_batch.training.run import Run, read_job
+from caffe_batch.training.run import Run, has_finished, read_job
 
 
 def _look_away(progress: Progress) -> None:
@@ -55,19 +56,21 @@ def train(
             lines of its log and where the log is.
     """
     options = options or Options()
-    read_job(job, options)  # refuses them before anything is written
-    if not options.restart:
-        job.read_record()
+    plan, stages = read_job(job, options)  # refuses them before anything is written
+    before = None if options.restart else job.read_record()
     relay = relay or SignalRelay()
     told: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    found = Beforehand()
+    if not has_finished(before, stages):
+        found = look_ahead(job, plan, stages, before, options)
+    notes = found.notes
     with job.lock() as lock, forwarded_signals(relay):
         job.finish_rewrite()
         if options.restart:
             job.clear_results()
         recovery = Recovery(job, options)
         while True:
-            run = Run(job, runtime, options, relay, told, notes)
+            run = Run(job, runtime, options, relay, told, notes, found.records)
             if run.is_finished:
                 return run.outcome_before()
             ending = run.carry_out(observer, script, lock)

@@ -67,8 +67,9 @@ def check_weights(path: Path, nets: Sequence[Net]) -> None:
     there = [name for name in known if trained.layers.get(name)]
     if known and not there:
         raise InputError(
-            f"weights {path}: no layer of the net has its weights there; the file has "
-            f"{_some(list(trained.layers))}, the net {_some(list(known))}",
+            f"no layer of the net has its weights in {path}; the file has "
+            f"{_some([name for name, blobs in trained.layers.items() if blobs])}, the net "
+            f"{_some(list(known))}",
             hint="Caffe takes weights by the names of the layers: are they another net's?",
         )
 

@@ -132,22 +132,27 @@ class DataReport:
         return tuple(each for each in self.findings if each.level is Level.REMARK)
 
     def summary(self) -> str:
-        """How much was looked at, in a sentence; empty without a source."""
-        if not self.looks:
-            return ""
+        """Of how much a sample was looked at, in a sentence; empty where it was all of it."""
         some = [
-            f"{look.read:,} of {look.records:,} records of {look.source!r}"
-            if look.read < look.records
-            else f"all {look.records:,} records of {look.source!r}"
+            f"{look.read:,} of the {look.records:,} records of {look.source!r}"
             for look in self.looks
+            if look.read < look.records
         ]
-        return f"The data: {', '.join(some)} looked at."
+        if not some:
+            return ""
+        return f"The data was looked at by a sample: {', '.join(dict.fromkeys(some))}."
 
     def sentences(self) -> tuple[str, ...]:
-        """How much was looked at, what could not be, and all remarks."""
-        remarks = (" ".join(filter(None, [each.sentence() + ".", each.hint]))
-                   for each in self.remarks)  # fmt: skip
-        return tuple(filter(None, (self.summary(), *self.notes, *remarks)))
+        """How much was looked at, and the warnings."""
+        summary = self.summary()
+        return ((summary,) if summary else ()) + self.warnings()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What could not be looked at, and all remarks."""
+        remarks = (
+            " ".join(filter(None, [f"{each.sentence()}.", each.hint])) for each in self.remarks
+        )
+        return (*self.notes, *remarks)
 
     def raise_errors(self) -> None:
         """Raise what Caffe would die of.
