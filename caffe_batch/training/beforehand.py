@@ -96,7 +96,7 @@ def _nets(recipe: Recipe, sources: Sources) -> list[Net]:
     """The train net and the test nets; none where they can't be built without Caffe."""
     try:
         return [
-            file.build(file.layers(sources, allow_unknown=True), allow_unknown=True)
+            file.build(file.layers(sources, allow_unknown=True))
             for file in (recipe.train, *recipe.tests)
         ]
     except CaffeBatchError:
