@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import prototxt
-from caffe_batch.errors import InputError, NetError
+from caffe_batch.errors import InputError, InputShapeError, NetError
 from caffe_batch.layers.base import Layer, Phase, Rule
 from caffe_batch.layers.loading import installed_rules
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.convert import convert
+from caffe_batch.net.data.unread import unread_messages
 from caffe_batch.net.filtering import net_state, select
 from caffe_batch.net.graph import Net, build
-from caffe_batch.net.sources import Sources
+from caffe_batch.net.sources import RecordSizes, Sources
 from caffe_batch.schema import caffe_pb2
 
 #: The solver fields that give the train net; exactly one of them may be set.
@@ -58,11 +59,25 @@ class NetFile:
         known: dict[Any, Any] = {}
         for _, message in self.selected():
             rule = self.rules.rule_for(message.type, message.name, allow_unknown=allow_unknown)
-            layer = convert(message, rule, sources.records(message, rule), known)
+            layer = convert(message, rule, self._record_sizes(message, rule, sources), known)
             if rule.fed_by_program and rule.declares_shapes:
                 layer = _with_given_shapes(layer, sources)
             out.append(layer)
         return tuple(out)
+
+    def _record_sizes(
+        self, message: caffe_pb2.LayerParameter, rule: Rule, sources: Sources
+    ) -> RecordSizes:
+        """What the sources say; where they don't, a message that isn't read is told as well."""
+        try:
+            return sources.records(message, rule)
+        except InputShapeError as error:
+            unread = next(unread_messages(message, self.rules), None)
+            if unread is None:
+                raise
+            told = InputShapeError(f"{error.message}; {unread.message}", hint=unread.hint)
+            told.layer = message.name
+            raise told from error
 
     def known(self) -> Iterator[tuple[int, caffe_pb2.LayerParameter, Rule]]:
         """The layers of this state whose type has a rule: index in the file, message, rule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from caffe_batch import prototxt
-from caffe_batch.errors import InputError, InputShapeError
+from caffe_batch.errors import InputError, InputShapeError, ShapeError
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.net import Sources
 from caffe_batch.net.filtering import net_state
@@ -189,3 +190,110 @@ def test_hdf5_without_the_data_set(tmp_path: Path) -> None:
     layer.hdf5_data_param.source = "list.txt"
     with pytest.raises(InputError, match="has no data set 'data'; it has image"):
         Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type])
+
+
+IMAGE_LAYER = (
+    'layer {{ name: "data" type: "ImageData" top: "data" top: "label" image_data_param {{ '
+    'source: "{}" batch_size: 2 }} }}'
+)
+HDF5_LAYER = (
+    'layer {{ name: "data" type: "HDF5Data" top: "data" hdf5_data_param {{ source: "{}" '
+    "batch_size: 2 }} }}"
+)
+
+
+def test_a_database_named_by_its_file(pycaffe: Pycaffe, tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", raw(1, 2, 3))
+    write_leveldb(tmp_path / "lv", raw(1, 2, 3))
+    for source, backend, hint in (("db/data.mdb", "LMDB", "db"), ("lv/CURRENT", "LEVELDB", "lv")):
+        text = data_net(source, backend)
+        with pytest.raises(InputShapeError, match="Caffe opens the folder around it") as caught:
+            our_shapes(text, Sources((tmp_path,)))
+        assert f"Write source: {str(tmp_path / hint)!r}." in str(caught.value)
+        (tmp_path / "net.prototxt").write_text(text)
+        with pytest.raises(RuntimeError, match="pycaffe ended with -6"):
+            pycaffe(SHAPES, "net.prototxt", cwd=tmp_path)
+
+
+def test_looking_at_a_wrong_backend_leaves_no_files(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", raw(1, 2, 3))
+    before = sorted((tmp_path / "db").iterdir())
+    with pytest.raises(InputShapeError, match="backend: LMDB"):
+        our_shapes(data_net("db", "LEVELDB"), Sources((tmp_path,)))
+    assert sorted((tmp_path / "db").iterdir()) == before
+
+
+@pytest.mark.parametrize("layer", [IMAGE_LAYER, HDF5_LAYER], ids=["ImageData", "HDF5Data"])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/dev/zero", "it is a device"),
+        ("pipe", "it is a named pipe"),
+        ("folder", "it is a folder"),
+        ("x.h5", "it is an HDF5 file"),
+        ("x.png", "it is a PNG image"),
+        ("x.bin", "it is a binary file"),
+        ("x.txt", "text with lines of more than 8,192 characters"),
+    ],
+)
+def test_sources_that_are_no_lists(tmp_path: Path, layer: str, source: str, message: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data"] = np.zeros((2, 3), np.float32)
+    Image.new("RGB", (17, 11)).save(tmp_path / "x.png")
+    (tmp_path / "x.bin").write_bytes(bytes(10**6))
+    (tmp_path / "x.txt").write_text("a" * 10**5)
+    with pytest.raises(InputShapeError, match=message):
+        our_shapes(layer.format(source), Sources((tmp_path,)))
+
+
+def test_no_more_than_the_beginning_of_a_source_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "train.h5").open("wb") as file:
+        file.write(b"\x89HDF\r\n\x1a\n")
+        file.truncate(2**36)  # 64 GiB that take no room
+    with pytest.raises(InputShapeError, match="it is an HDF5 file"):
+        our_shapes(HDF5_LAYER.format("train.h5"), Sources((tmp_path,)))
+
+
+@pytest.mark.parametrize("layer", [IMAGE_LAYER, HDF5_LAYER], ids=["ImageData", "HDF5Data"])
+def test_lists_that_name_pipes(tmp_path: Path, layer: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "list").write_text("pipe 1\n")
+    with pytest.raises(InputShapeError, match="it is no file"):
+        our_shapes(layer.format("list"), Sources((tmp_path,)))
+
+
+def test_the_message_of_another_type(tmp_path: Path) -> None:
+    text = IMAGE_LAYER.format("list").replace('"ImageData"', '"Data"')
+    with pytest.raises(InputShapeError, match="image_data_param has no effect") as caught:
+        our_shapes(text, Sources((tmp_path,)))
+    assert "Is it meant to be of type ImageData?" in str(caught.value)
+    assert caught.value.layer == "data"
+
+
+SIZES = (
+    "import caffe\nnet = caffe.Net('net.prototxt', caffe.TRAIN)\nfor _ in range(9): net.forward()"
+)
+
+
+@pytest.mark.parametrize("kind", ["images", "lmdb"])
+def test_records_of_unequal_size(pycaffe: Pycaffe, tmp_path: Path, kind: str) -> None:
+    """The largest one is planned with, one by one; a batch of two dies in Caffe."""
+    if kind == "images":
+        for name, size in (("a", (7, 5)), ("b", (9, 8)), ("c", (5, 7))):
+            Image.new("RGB", size).save(tmp_path / f"{name}.png")
+        (tmp_path / "list").write_text("a.png 0\nb.png 0\nc.png 0\n")
+        text = IMAGE_LAYER.format("list")
+    else:
+        write_lmdb(tmp_path / "list", raw(3, 5, 7), raw(3, 8, 9), raw(3, 7, 5))
+        text = data_net("list")
+    one = text.replace("batch_size: 2", "batch_size: 1")
+    assert our_shapes(one, Sources((tmp_path,)))["data"] == [1, 3, 8, 9]
+    (tmp_path / "net.prototxt").write_text(one)
+    pycaffe(SIZES, cwd=tmp_path)
+    with pytest.raises(ShapeError, match="differ in size, and Caffe takes batch_size 1 only"):
+        our_shapes(text, Sources((tmp_path,)))
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(RuntimeError, match="pycaffe ended with -6"):
+        pycaffe(SIZES, cwd=tmp_path)

@@ -40,6 +40,8 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
     for number, name in enumerate(names):
         try:
             path = find(name)
+            if not path.is_file():  # a pipe would be waited for
+                raise InputError(f"{path} is no readable HDF5 file (it is no file)")
             with h5py.File(path, "r") as file:
                 reader = _File(file, path, Place(name), tuple(layer.top))
                 rows.append(reader.look(found, task, first=number == 0))

@@ -31,6 +31,8 @@ def image_size(path: Path) -> tuple[int, int]:
         InputError: It is no readable image.
     """
     images = image_reader(f"the image {path}")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no readable image (it is no file)")
     try:
         with images.open(path) as image:
             if image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
