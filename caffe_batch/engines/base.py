@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from caffe_batch.engines.events import LogEvent, WorkerEvent
-from caffe_batch.engines.snapshots import SnapshotFiles
+from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
@@ -21,7 +21,7 @@ from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, MemoryModel
-from caffe_batch.net import Recipe, Sources
+from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.findings import Cause, Finding
 
 #: What to try next, by the reason of an ending, whatever trains.
@@ -164,6 +164,32 @@ class Engine(ABC):
     @abstractmethod
     def layer_types(self, info: RuntimeInfo) -> frozenset[str]:
         """The layer types that it can run in a runtime."""
+
+    @abstractmethod
+    def check_weights(self, path: Path, nets: Sequence[Net]) -> None:
+        """Check that a training can begin with a weights file, without loading it.
+
+        Args:
+            path: The .caffemodel.
+            nets: The train net first, then the test nets; none where they can't be built here.
+
+        Raises:
+            InputError: It can't, or the file has nothing for the train net.
+        """
+
+    @abstractmethod
+    def check_state(self, snapshot: Snapshot, net: Net, solver_type: str) -> None:
+        """Check that a solver of this type can go on from a snapshot.
+
+        Args:
+            snapshot: Both of its files are there.
+            net: The train net.
+            solver_type: As in the solver, ``"SGD"``.
+
+        Raises:
+            InputError: The files are damaged or don't belong together, or are of another net or
+                of a solver of another type.
+        """
 
     # Starting a worker
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caffe_batch.engines.caffe.starting_files import check_state, check_weights
+from caffe_batch import engines
+from caffe_batch.engines.base import Engine
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_recipe import job_recipe
@@ -63,7 +64,7 @@ def look_ahead(
         return Beforehand()  # Caffe says itself what is wrong with its net
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path
     sources = Sources((directory,), plan.input_shapes)
-    _check_start(options, recipe, sources, directory, stages)
+    _check_start(engines.find(plan.engine), options, recipe, sources, directory, stages)
     report = check_data(
         recipe, Sources((directory,)), extent=options.check_data, allow_unknown=True
     )
@@ -73,6 +74,7 @@ def look_ahead(
 
 
 def _check_start(
+    engine: Engine,
     options: Options,
     recipe: Recipe,
     sources: Sources,
@@ -86,10 +88,10 @@ def _check_start(
     asked = starting_point(options.weights, options.snapshot, None, has_snapshots=False)
     nets = _nets(recipe, sources)
     for path in options.weights or (named if options.snapshot is None else ()):
-        check_weights(path, nets)
-    snapshot = asked.snapshot(stages[-1].last_update)
+        engine.check_weights(path, nets)
+    snapshot = asked.snapshot(stages[-1].last_update, engine.snapshots)
     if snapshot and nets:
-        check_state(snapshot, nets[0], stage_at(stages, snapshot.update).solver.type)
+        engine.check_state(snapshot, nets[0], stage_at(stages, snapshot.update).solver.type)
 
 
 def _nets(recipe: Recipe, sources: Sources) -> list[Net]:

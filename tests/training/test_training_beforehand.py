@@ -12,8 +12,9 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from caffe_batch.engines.caffe.snapshots import Snapshot, list_snapshots
+from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.engines.caffe.starting_files import check_weights
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_recipe import job_recipe

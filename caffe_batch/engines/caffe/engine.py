@@ -15,8 +15,9 @@ from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart
 from caffe_batch.engines.caffe.ending import HINTS, classify, last_lines
 from caffe_batch.engines.caffe.log_files import LogFollower
 from caffe_batch.engines.caffe.log_lines import fatal_line
+from caffe_batch.engines.caffe.starting_files import check_state, check_weights
 from caffe_batch.engines.events import WorkerEvent
-from caffe_batch.engines.snapshots import SnapshotFiles
+from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     THREAD_VARIABLES,
     NoiseRequest,
@@ -28,7 +29,7 @@ from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, CaffeMemory, MemoryModel
-from caffe_batch.net import Recipe, Sources
+from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
 
@@ -70,6 +71,12 @@ class CaffeEngine(Engine):
         refused: Collection[Cause] = (),
     ) -> Sequence[Finding]:
         return audit(model, batch_size=batch_size, iter_size=iter_size, refused=refused)
+
+    def check_weights(self, path: Path, nets: Sequence[Net]) -> None:
+        check_weights(path, nets)
+
+    def check_state(self, snapshot: Snapshot, net: Net, solver_type: str) -> None:
+        check_state(snapshot, net, solver_type)
 
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
         if "caffe_version" not in facts:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.engines.caffe.snapshot_contents import (
-    DamagedSnapshotError,
     check_contents,
     check_hdf5_length,
     history_shapes,
 )
-from caffe_batch.engines.caffe.snapshots import Snapshot, snapshot_of
+from caffe_batch.engines.caffe.snapshots import snapshot_of
+from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory.solver_state import STATE_BLOBS
