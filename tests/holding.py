@@ -44,7 +44,8 @@ class Hold:
     """A place in a run where its worker waits until it is released.
 
     Args:
-        job: A job of :func:`tests.planned_jobs.write_job`, before its run; its nets get the layer.
+        job: A planned job, before its run, in the folder where its workers run (or one of
+            PYTHONPATH); its nets get the layer.
         updates: The worker waits when it has done so many updates itself (those before the
             snapshot that it goes on from don't count), in the first micro-batch of the next.
         iter_size: Micro-batches of an update.
@@ -60,14 +61,15 @@ class Hold:
         self, job: JobDirectory, updates: int, *, iter_size: int = 3, stage: int = 1
     ) -> None:
         folder = job.path.parent
+        holds = folder / f"{job.path.name}.holds"
         shutil.copy(Path(__file__).with_name("holding_layer.py"), folder)
         for net in job.path.glob("net*.prototxt"):
             number = re.search(r"\d+", net.name)
-            place = folder / "hold" / (number[0] if number else "1")
+            place = holds / (number[0] if number else "1")
             if not place.is_dir():
                 place.mkdir(parents=True)
                 net.write_text(net.read_text() + _LAYER.format(place=place))
-        self._file = folder / "hold" / str(stage) / str(updates * iter_size + 1)
+        self._file = holds / str(stage) / str(updates * iter_size + 1)
         self._file.touch()
 
     @property
