@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.holding import Hold, WhenHeld, signal_self
 from tests.planned_jobs import FinishedJob, write_job
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -80,28 +79,21 @@ def test_every_value_of_a_real_run(finished: FinishedJob) -> None:
 
 
 def test_an_interrupted_run_has_each_step_once(runtime: Runtime, tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=4000, width=60, test_interval=500)
-
-    def interrupt(files: TensorBoardFiles) -> Sequence[Progress]:
-        seen: list[Progress] = []
+    job = write_job(tmp_path, max_iter=400)
+    interrupt = WhenHeld(Hold(job, 110), signal_self(signal.SIGTERM))
+    with TensorBoardFiles(job) as files:
 
         def observe(progress: Progress) -> None:
             files(progress)
-            if progress.update > 100 and not seen:
-                seen.append(progress)
-                os.kill(os.getpid(), signal.SIGTERM)
+            interrupt(progress)
 
         assert train(job, runtime, Options(), observe).state is JobState.INTERRUPTED
-        return seen
-
-    with TensorBoardFiles(job) as files:
-        interrupt(files)
     assert_same(accumulated(job.tensorboard), job)
     with TensorBoardFiles(job) as files:
         train(job, runtime, Options(), files)
     got = accumulated(job.tensorboard)
     assert_same(got, job)
-    assert got["train/loss"][-1][0] == 4000
+    assert got["train/loss"][-1][0] == 400
 
 
 def line(update: int, loss: float | None = 0.5) -> Metrics:

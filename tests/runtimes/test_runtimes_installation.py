@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -226,33 +225,31 @@ def test_unknown_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_at_any_moment(home: Path, archive: Archive) -> None:
-    """Kills the install at moments spread over its whole length, then lets one finish."""
-    begun = time.monotonic()
-    subprocess.run(command(archive), check=True, capture_output=True)
-    length = time.monotonic() - begun
-    outcomes = set()
-    for tenth in range(1, 10):
-        for name in runtimes.installed():
-            runtimes.remove(name)
+    """Kills the install in each of its steps, then lets one finish."""
+    for step in STEPS:
         child = start(archive)
-        time.sleep(length * tenth / 9)
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith(step):
+            pass
         child.kill()
         child.communicate()
-        there = runtimes.installed()
-        outcomes.add(bool(there))
-        if there:
-            assert runtimes.inspect(there[NAME].runtime).caffe_version == "1.0.0-stub"
-    assert False in outcomes
+        for there in runtimes.installed().values():  # it was as good as done
+            assert runtimes.inspect(there.runtime).caffe_version == "1.0.0-stub"
+            runtimes.remove(NAME)
     assert install(archive).record.caffe_version == "1.0.0-stub"
     install(archive, force=True)
     assert left_over(home) == []
 
 
-@pytest.mark.parametrize("stage", ["Reading", "Downloading", "Unpacking", "Trying"])
-def test_interrupted(stage: str, home: Path, archive: Archive) -> None:
+#: Of an installation, as it tells them.
+STEPS = ("Reading", "Downloading", "Unpacking", "Trying")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted(step: str, home: Path, archive: Archive) -> None:
     child = start(archive)
     assert child.stdout is not None
-    while not child.stdout.readline().startswith(stage):
+    while not child.stdout.readline().startswith(step):
         pass
     os.killpg(child.pid, signal.SIGINT)  # as the terminal does
     _, said = child.communicate()
@@ -280,8 +277,8 @@ def test_child_of_a_killed_install_keeps_the_lock(home: Path) -> None:
             "-c",
             "import subprocess; from caffe_batch.runtimes import store\n"
             "with store.locked() as lock:\n"
-            "    subprocess.Popen(['sleep', '1'], pass_fds=[lock])\n"
-            "    print('locked', flush=True)\n"
+            "    child = subprocess.Popen(['sleep', 'infinity'], pass_fds=[lock])\n"
+            "    print(child.pid, flush=True)\n"
             "    input()",
         ],
         stdin=subprocess.PIPE,
@@ -289,10 +286,15 @@ def test_child_of_a_killed_install_keeps_the_lock(home: Path) -> None:
         text=True,
     )
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "locked\n"
+    child = int(holder.stdout.readline())
     holder.kill()
     waited: list[str] = []
-    with store.locked(lambda step, share: waited.append(step)):
+
+    def end_child(step: str, share: float) -> None:
+        waited.append(step)
+        os.kill(child, signal.SIGKILL)
+
+    with store.locked(end_child):
         assert waited == ["Waiting for another install or remove to finish"]
     holder.communicate()
     with store.locked(lambda step, share: waited.append(step)):

@@ -20,6 +20,7 @@ from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.command import call
+from tests.holding import LONG, Hold, WhenHeld
 from tests.planned_jobs import write_job
 from tests.training.small_sources import net, write_sources
 
@@ -148,22 +149,18 @@ def test_an_image_that_is_gone_while_it_trains(runtime: Runtime, tmp_path: Path)
     sources = tmp_path / "sources"
     write_sources(sources)
     job = write_job(
-        tmp_path, net=net(sources, ["images"], 6, 4), max_iter=10**6, snapshot=10,
-        test_iter=3, test_interval=10**6,
+        tmp_path, net=net(sources, ["images"], 6, 4), max_iter=LONG, snapshot=10,
+        test_iter=3, test_interval=LONG,
     )  # fmt: skip
     image, away = sources / "an image 17.png", tmp_path / "away.png"
-
-    def remove(progress: Progress) -> None:
-        if progress.update > 20 and image.exists():
-            image.rename(away)
-
+    remove = WhenHeld(Hold(job, 21), lambda: image.rename(away))
     with pytest.raises(TrainingError, match=r"failed check: .*Could not load .*an image 17\.png"):
         train(job, runtime, Options(keep_last=2), remove)
     there = list_snapshots(job.snapshots)[-1].update
     assert there >= 20
     away.rename(image)
     job.solver.write_text(
-        job.solver.read_text().replace("max_iter: 1000000", f"max_iter: {there + 9}")
+        job.solver.read_text().replace(f"max_iter: {LONG}", f"max_iter: {there + 9}")
     )
     assert train(job, runtime).update == there + 9
     assert record_of(job).attempts[-1].first_update == there

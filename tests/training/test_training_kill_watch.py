@@ -20,8 +20,8 @@ from caffe_batch.runtimes.kernel_kills import KillCounter, kill_counter
 from caffe_batch.runtimes.machine import resident_bytes
 from caffe_batch.training import kill_watch
 from caffe_batch.training.kill_watch import KillWatch
-from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.holding import LONG, Hold, WhenHeld
 from tests.planned_jobs import WIDE, attempts_of, write_job, write_lmdb
 
 MIB = 2**20
@@ -104,18 +104,15 @@ def test_killed_by_somebody_while_the_kernel_kills_another(
     """The split stays: a smaller one would change the last bits of the weights."""
     own = group.with_name(f"{group.name}-own")
     own.mkdir()
-    job = write_job(tmp_path, max_iter=10**6)
-    killed: list[int] = []
+    job = write_job(tmp_path, max_iter=LONG)
 
-    def kill(progress: Progress) -> None:
-        if progress.training and not killed:
-            killed.append(attempts_of(job)[-1].pid)
-            kill_another(group)
-            os.kill(killed[0], signal.SIGKILL)
+    def kill() -> None:
+        kill_another(group)
+        os.kill(attempts_of(job)[-1].pid, signal.SIGKILL)
 
     try:
         with pytest.raises(TrainingError, match="killed by SIGKILL"):
-            train(job, Grouped("grouped", runtime, own), observer=kill)
+            train(job, Grouped("grouped", runtime, own), observer=WhenHeld(Hold(job, 20), kill))
     finally:
         own.rmdir()
     (attempt,) = attempts_of(job)
@@ -126,7 +123,7 @@ def test_killed_by_somebody_while_the_kernel_kills_another(
 def test_of_the_whole_machine_a_worker_with_most_of_the_free_memory_is_taken(
     group: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with subprocess.Popen(["sleep", "60"]) as child:
+    with subprocess.Popen(["sleep", "infinity"]) as child:
         (memory_groups() / "cgroup.procs").write_text(str(child.pid))
         watch = KillWatch(child.pid)
         resident = resident_bytes(child.pid)
@@ -144,7 +141,7 @@ def test_of_the_whole_machine_a_worker_with_most_of_the_free_memory_is_taken(
 
 
 def test_a_kill_long_before_is_another_one(group: Path) -> None:
-    with subprocess.Popen(in_group(group, ["sleep", "60"])) as child:
+    with subprocess.Popen(in_group(group, ["sleep", "infinity"])) as child:
         watch = KillWatch(child.pid)
         while kill_counter(child.pid).file.parent != group:
             watch.look()
@@ -161,7 +158,7 @@ def test_a_kill_long_before_is_another_one(group: Path) -> None:
 
 
 def test_the_counter_of_a_group_counts_its_own(group: Path) -> None:
-    with subprocess.Popen(in_group(group, ["sleep", "60"])) as child:
+    with subprocess.Popen(in_group(group, ["sleep", "infinity"])) as child:
         while kill_counter(child.pid).file.parent != group:
             pass
         counter, machine = kill_counter(child.pid), KillCounter(Path("/proc/vmstat"), True)

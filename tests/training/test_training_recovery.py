@@ -30,6 +30,7 @@ from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.supervisor import train
 from tests.command import call
+from tests.holding import Hold, WhenHeld
 from tests.planned_jobs import NET, WIDE, attempts_of, write_job, write_lmdb
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -156,18 +157,14 @@ def test_memory_that_another_program_takes(runtime: Runtime, tmp_path: Path) -> 
         tmp_path, net=net, max_iter=240, batch_size=18, iter_size=1, snapshot=20,
         test_interval=200, test_initialization="false",
     )  # fmt: skip
-    limited: list[int] = []
 
-    def limit(progress: Progress) -> None:
-        if 10 <= progress.update < 200 and not limited:
-            pid = attempts_of(job)[-1].pid
-            text = Path(f"/proc/{pid}/status").read_text()
-            size = 1024 * int(re.findall(r"VmSize:\s+(\d+)", text)[0]) + MIB // 2
-            resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
-            limited.append(progress.update)
+    def limit() -> None:
+        pid = attempts_of(job)[-1].pid
+        text = Path(f"/proc/{pid}/status").read_text()
+        size = 1024 * int(re.findall(r"VmSize:\s+(\d+)", text)[0]) + MIB // 2
+        resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
-    outcome = train(job, runtime, observer=limit)
-    assert limited
+    outcome = train(job, runtime, observer=WhenHeld(Hold(job, 50, iter_size=1), limit))
     assert (outcome.state, outcome.update) == (JobState.FINISHED, 240)
     first, second = attempts_of(job)
     assert (first.batch_size, first.iter_size) == (18, 1)
