@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv runtime demo test test-slow check audit-search release-check image-check gpu-memory-check schema docs clean
+.PHONY: help venv runtime demo test test-slow test-pythons test-wheel test-stress check audit-search release-check image-check gpu-memory-check schema docs clean
 
 help:
 	@echo "make demo       set up everything and train the digits on real Caffe"
 	@echo "make test       set up everything and run the tests"
-	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-slow  the tests that take minutes, and fresh examples for the property tests"
+	@echo "make test-pythons      the tests on the oldest and the newest Python that are here"
+	@echo "make test-wheel        the tests on the installed wheel"
+	@echo "make test-stress       the tests with runs ten times shorter and longer, and on a busy machine"
 	@echo "make check      ruff, mypy --strict, import-linter, documentation checks"
 	@echo "make audit-search      20,000 random trainings: is the audit's \"the same\" true on real Caffe"
 	@echo "make release-check     build sdist and wheel, install them afresh and try them"
@@ -35,7 +38,18 @@ test: runtime
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: runtime
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=fresh
+
+# On one that can't be found, nothing is run, and that is said.
+test-pythons: runtime
+	tools/test-pythons
+
+test-wheel: runtime
+	tools/test-wheel $(PYTHON)
+
+# Three whole runs of each kind: hours.
+test-stress: runtime
+	benchmarks/stress_tests.sh
 
 check: venv
 	$(BIN)/ruff check .

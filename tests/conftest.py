@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -14,12 +15,16 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from caffe_batch import runtimes
+from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes.apt import Archive
 from caffe_batch.runtimes.installation import this_architecture
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import FinishedJob, write_job
+
+#: Where the workers of the tests find the worker: they run under the runtime's own Python.
+os.environ["TEST_INSIDE"] = str(INSIDE)
 
 #: Property tests: `make test` tries the same examples every time; `make test-slow` draws fresh ones
 #: (--hypothesis-profile=fresh), and what it finds becomes a fixed example. Neither fails because a

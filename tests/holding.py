@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.training.progress import Progress
 
@@ -35,12 +37,33 @@ RUN_LENGTH = float(os.environ.get("TEST_RUN_LENGTH", "1"))
 LONG = round(10_000 * RUN_LENGTH)
 
 _LAYER = """
-layer {{ name: "hold" type: "Python" bottom: "label" include {{ phase: TRAIN }}
+layer {{ name: "hold" type: "Python" bottom: "{labels}" include {{ phase: TRAIN }}
   python_param {{ module: "holding_layer" layer: "Hold" param_str: "{place}" }} }}
 """
 
 
-class Hold:
+class _Held:
+    """A file that a worker waits at until it is gone; it says so in one beside it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.touch()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the worker waits here, or has done so."""
+        return self._file.with_suffix(".reached").exists()
+
+    def wait(self) -> None:
+        """Return when the worker waits here."""
+        wait_for(lambda: self.reached)
+
+    def release(self) -> None:
+        """Let the worker go on, now or when it comes here."""
+        self._file.unlink(missing_ok=True)
+
+
+class Hold(_Held):
     """A place in a run where its worker waits until it is released.
 
     Args:
@@ -68,28 +91,35 @@ class Hold:
             place = holds / (number[0] if number else "1")
             if not place.is_dir():
                 place.mkdir(parents=True)
-                net.write_text(net.read_text() + _LAYER.format(place=place))
-        self._file = holds / str(stage) / str(updates * iter_size + 1)
-        self._file.touch()
+                text = net.read_text()
+                labels = re.findall(r'top: "(\w*label)"', text)[0]
+                net.write_text(text + _LAYER.format(labels=labels, place=place))
+        super().__init__(holds / str(stage) / str(updates * iter_size + 1))
 
-    @property
-    def reached(self) -> bool:
-        """Whether the worker waits here, or has done so."""
-        return self._file.with_suffix(".reached").exists()
 
-    def wait(self) -> None:
-        """Return when the worker waits here."""
-        wait_for(lambda: self.reached)
+class WorkerHold(_Held):
+    """A hold without a layer, where the job is planned again: the worker has it.
 
-    def release(self) -> None:
-        """Let the worker go on, now or when it comes here."""
-        self._file.unlink(missing_ok=True)
+    Args:
+        folder: Where its file lies.
+        updates: The updates that are done when the worker waits.
+        monkeypatch: Sets the variable that tells the worker.
+
+    Attributes:
+        script: The worker, for ``train``.
+    """
+
+    script = Path(__file__).with_name("training") / "held_worker.py"
+
+    def __init__(self, folder: Path, updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder / "held")
+        monkeypatch.setenv("HELD", f"{updates},{folder / 'held'}")
 
 
 class WhenHeld:
     """An observer of ``train`` that acts once at a hold, and then releases it."""
 
-    def __init__(self, hold: Hold, act: Callable[[], object]) -> None:
+    def __init__(self, hold: Hold | WorkerHold, act: Callable[[], object]) -> None:
         self._hold, self._act = hold, act
         self.acted = False
 

@@ -7,10 +7,7 @@ import json
 import os
 import sys
 
-CHECKOUT = os.path.join(os.path.dirname(__file__), "..", "..")
-INSIDE = os.path.join(CHECKOUT, "caffe_batch", "engines", "caffe", "inside")
-
-sys.path[0] = os.path.abspath(INSIDE)
+sys.path[0] = os.environ["TEST_INSIDE"]  # conftest.py
 import micro_gradients  # noqa: E402
 import train  # noqa: E402
 

@@ -30,7 +30,7 @@ from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.supervisor import train
 from tests.command import call
-from tests.holding import Hold, WhenHeld
+from tests.holding import WhenHeld, WorkerHold
 from tests.planned_jobs import NET, WIDE, attempts_of, write_job, write_lmdb
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -150,7 +150,9 @@ def test_real_caffe_goes_on_with_a_smaller_split(runtime: Runtime, tmp_path: Pat
     assert split == pytest.approx(straight, rel=1e-4, abs=1e-9)
 
 
-def test_memory_that_another_program_takes(runtime: Runtime, tmp_path: Path) -> None:
+def test_memory_that_another_program_takes(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Later on: the address space ends just above what is in use, before the first test."""
     net = NET.format(data=write_lmdb(tmp_path / "data"), batch_size=18, width=20_000) + TESTED_WIDE
     job = write_job(
@@ -164,7 +166,8 @@ def test_memory_that_another_program_takes(runtime: Runtime, tmp_path: Path) -> 
         size = 1024 * int(re.findall(r"VmSize:\s+(\d+)", text)[0]) + MIB // 2
         resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
-    outcome = train(job, runtime, observer=WhenHeld(Hold(job, 50, iter_size=1), limit))
+    hold = WorkerHold(tmp_path, 50, monkeypatch)
+    outcome = train(job, runtime, observer=WhenHeld(hold, limit), script=hold.script)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, 240)
     first, second = attempts_of(job)
     assert (first.batch_size, first.iter_size) == (18, 1)

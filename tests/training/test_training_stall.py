@@ -146,6 +146,7 @@ def test_real_caffe_takes_a_snapshot_when_it_comes_back(
         train(job, runtime, Options(stall_timeout_s=3 * stall.MOST_COUNTED_S))
     assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [6]
     monkeypatch.undo()
+    hold.release()
     assert train(job, runtime).update == 60
     record = job.read_record()
     assert record is not None
