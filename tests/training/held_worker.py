@@ -10,7 +10,7 @@ import time
 
 sys.path[0] = os.environ["TEST_INSIDE"]  # conftest.py
 import solver_hooks  # noqa: E402
-import worker  # noqa: E402
+import train  # noqa: E402
 
 before_update = solver_hooks.Training.before_update
 updates, file = os.environ["HELD"].split(",", 1)
@@ -26,4 +26,4 @@ def wait_before_update(training):
 
 
 solver_hooks.Training.before_update = wait_before_update
-sys.exit(worker.main(json.loads(sys.argv[1])))
+sys.exit(train.main(json.loads(sys.argv[1])))
