@@ -358,7 +358,7 @@ def _finding(fields: Fields) -> Mapping[str, Any]:
 
 def _listed_change(fields: Fields) -> Mapping[str, Any]:
     for name in ("file", "field", "reason"):
-        fields.text(name)
+        fields.maybe(fields.text, name)
     for name in ("from", "to"):  # of any type
         if isinstance(fields.content.get(name), str):
             fields.text(name)
@@ -367,15 +367,16 @@ def _listed_change(fields: Fields) -> Mapping[str, Any]:
 
 def _change(fields: Fields) -> Change:
     """A change that can be changed again; 0.1.0's forerunners didn't write all of it."""
-    lacking = {"path", "layer_index", "layer_name", "from", "to"} - set(fields.content)
+    needed = {"file", "path", "layer_index", "layer_name", "from", "to", "reason"}
+    lacking = needed - set(fields.content)
     if lacking:
         raise InputError(
             f"{fields.path}: the changes have no {', '.join(sorted(lacking))}, so they can't be "
             "changed again",
             hint="An older version planned it: plan again.",
         )
-    _listed_change(fields)
-    fields.text("layer_name")
+    for name in ("file", "reason", "layer_name"):
+        fields.text(name)
     fields.maybe(fields.integer, "layer_index")
     fields.steps("path")
     return Change.from_json(fields.content)

@@ -171,7 +171,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"input_shapes": {"data": [1, "2"]}}, 'input_shapes.data[1] should be an integer, found "2"'),
     ({"audit": [[]]}, "audit[0] should be a JSON object, found []"),
     ({"audit": [{"verdict": 1}]}, "audit[0].verdict should be text, found 1"),
-    ({"changes": [{"file": "net.prototxt"}]}, "there is no field in changes[0]"),
+    ({"changes": [{"file": 1}]}, "changes[0].file should be text, found 1"),
     ({"format": "2"}, 'format should be an integer, found "2"'),
     ({"format": 0}, "format should be an integer from 1 on, found 0"),
 ]
