@@ -17,6 +17,7 @@ from caffe_batch.engines.work import (
     VerificationRequest,
     Work,
 )
+from caffe_batch.errors import Option, Text
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
@@ -25,21 +26,29 @@ from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.findings import Cause, Finding
 
 #: What to try next, by the reason of an ending, whatever trains.
-HINTS: Mapping[EndReason, str] = {
-    EndReason.GPU_MEMORY: "Plan again with a smaller --gpu-memory or a larger --reserve, or "
-    "close what else uses the GPU.",
-    EndReason.HOST_MEMORY: "Close other programs, or plan again with a smaller --gpu-memory.",
+HINTS: Mapping[EndReason, Text] = {
+    EndReason.GPU_MEMORY: [
+        "Plan again with a smaller ", Option("gpu_memory"), " or a larger ", Option("reserve"),
+        ", or close what else uses the GPU.",
+    ],
+    EndReason.HOST_MEMORY: [
+        "Close other programs, or plan again with a smaller ", Option("gpu_memory"), ".",
+    ],
     EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
     "run it again; it goes on from the newest snapshot.",
-    EndReason.DIVERGED: "Lower base_lr in solver.prototxt, then run it again: it goes on from the "
-    "last good snapshot. --on-divergence rollback:0.5 does that by itself.",
-    EndReason.STALLED: "Run it again: it goes on from the newest snapshot. --stall-timeout says "
-    "how long it may be silent.",
+    EndReason.DIVERGED: [
+        "Lower base_lr in solver.prototxt, then run it again: it goes on from the last good "
+        "snapshot. ", Option("on_divergence", "rollback:0.5"), " does that by itself.",
+    ],
+    EndReason.STALLED: [
+        "Run it again: it goes on from the newest snapshot. ", Option("stall_timeout"),
+        " says how long it may be silent.",
+    ],
     EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it goes on from the newest "
     "snapshot that is whole.",
     EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
-    "directory where `plan` ran.",
-}
+    "directory where the plan was made.",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class Engine(ABC):
     installable: ClassVar[bool]
     probe: ClassVar[Path]
     snapshots: ClassVar[SnapshotFiles]
-    hints: ClassVar[Mapping[EndReason, str]] = HINTS
+    hints: ClassVar[Mapping[EndReason, Text]] = HINTS
 
     # Before a training
 

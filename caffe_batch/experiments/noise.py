@@ -13,7 +13,7 @@ from caffe_batch.device import Device
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.events import GradientNorms, LogEvent, Started, WorkerEvent
 from caffe_batch.engines.work import NoiseRequest
-from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.errors import InputError, Option, Text, TrainingError
 from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.files import write_text
 from caffe_batch.jobs.ending import EndReason
@@ -206,8 +206,8 @@ def _failure(
     ending, title = end.ending, engine.title
     if ending.reason is EndReason.REFUSED:
         on_gpu = options.device is not None and not options.device.is_cpu
-        hint = "--cpu measures on the CPU." if on_gpu else "Give the weights of this net."
-        return InputError(ending.detail, hint=hint)
+        on_cpu: Text = [Option("cpu", True), " measures on the CPU."]
+        return InputError(ending.detail, hint=on_cpu if on_gpu else "Give the weights of this net.")
     lines = "".join(f"\n  {line}" for line in end.log)
     log = f"The last lines of {title}'s log:{lines}"
     if ending.reason is EndReason.CHECK_FAILED and not built:

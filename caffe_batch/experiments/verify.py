@@ -25,7 +25,7 @@ from typing import Any
 from caffe_batch import engines
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.work import VariantRun, VerificationRequest
-from caffe_batch.errors import DoesNotFitError, NetError, ShapeError, TrainingError
+from caffe_batch.errors import DoesNotFitError, NetError, Option, ShapeError, Text, TrainingError
 from caffe_batch.experiments.comparison import (
     FLOOR,
     TOLERANCE,
@@ -72,13 +72,17 @@ BATCH_SIZES = (4, 2, 6, 8, 3, 1)
 MOST_OWN_BYTES = 512 << 20
 
 #: What to try where Caffe fails, by reason.
-_HINTS = {
-    EndReason.HOST_MEMORY: "Try a smaller --batch-size, or close other programs.",
-    EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Try a smaller "
-    "--batch-size, or close other programs.",
+_HINTS: Mapping[EndReason, Text] = {
+    EndReason.HOST_MEMORY: [
+        "Try a smaller ", Option("batch_size"), ", or close other programs.",
+    ],
+    EndReason.KILLED: [
+        "Usually the kernel's out-of-memory killer: see `dmesg`. Try a smaller ",
+        Option("batch_size"), ", or close other programs.",
+    ],
     EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
     "working directory.",
-}
+}  # fmt: skip
 
 #: The runs of the whole batch whose gradients are disturbed, and by how much.
 _CONTROLS = {"above": TOLERANCE, "below": -TOLERANCE}

@@ -66,7 +66,7 @@ def run_worker(
     try:
         running = True
         while running:
-            running = worker.running()  # asked first, so that its last words are still heard
+            running = worker.running()  # asked first, so that its last events are still read
             for event in worker.listen(_TICK_S if running else 0):
                 observer(event)
         return WorkerEnd(worker.ending(), tuple(engine.last_lines(worker.log_tail)))

@@ -1,4 +1,4 @@
-"""Who has killed a worker: the kernel for memory, or somebody else."""
+"""Who killed a worker: the kernel, for memory, or somebody else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.kernel_kills import kill_counter
 from caffe_batch.runtimes.machine import free_host_bytes, resident_bytes
 
-#: The kernel counts a process that it kills before that is gone: up to so many looks before.
+#: The kernel counts a kill before the process is gone: at most this many looks earlier.
 _LOOKS = 50
 
 
@@ -16,14 +16,14 @@ class KillWatch:
     """Looks at the kernel's count of what it has killed for memory while a worker runs.
 
     SIGKILL looks the same whoever sends it, and a smaller split changes the last bits of the
-    weights, so it takes evidence: the count of the worker's control group has gone up. Where there
-    is none but the count of the whole machine, that may have been any process. Then the worker
-    must have had most of the memory that is free after its end, as whatever makes the kernel kill
-    has.
+    weights, so evidence is needed: the count of the worker's control group has gone up. Where only
+    the count of the whole machine is available, the victim may have been any process; then the
+    worker must also have held most of the memory that is free after its end, as the process that
+    makes the kernel kill usually does.
 
-    What it can't tell: that a person has killed the worker within seconds after the kernel killed
-    another process of the same control group. And that the kernel has killed a worker in a
-    container: its group and its memory are out of sight.
+    It can't recognise that a person killed the worker within seconds after the kernel killed
+    another process of the same control group, nor that the kernel killed a worker in a container,
+    whose group and memory can't be seen from here.
 
     Args:
         pid: The worker.
@@ -37,9 +37,9 @@ class KillWatch:
         self.look()
 
     def look(self) -> None:
-        """Take note of the count and of the worker's memory; while it runs, every now and then."""
+        """Note the count and the worker's memory; to be called now and then while it runs."""
         counter = kill_counter(self._pid)
-        if counter != self._counter and not counter.whole_machine:  # it was put into a group
+        if counter != self._counter and not counter.whole_machine:  # it was moved into a group
             self._counter = counter
             self._counts.clear()
         count = self._counter.read()

@@ -1,4 +1,4 @@
-"""How to train: what ``train`` can be told, beside the plan."""
+"""How to train: the options of ``train``, beside the plan."""
 
 from __future__ import annotations
 

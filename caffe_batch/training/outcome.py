@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch.engines.base import Engine
-from caffe_batch.errors import CaffeBatchError, InputError, TrainingError
+from caffe_batch.errors import CaffeBatchError, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.metrics import NetTestMetrics
 from caffe_batch.jobs.record import JobState
@@ -61,9 +61,11 @@ def failure(
         missing: Files that the net names and that aren't there.
     """
     if ending.reason is EndReason.REFUSED:
-        do = "--cpu trains on the CPU." if on_gpu else "Give weights of this net."
-        return InputError(ending.detail, hint=do)
-    hint = f"Not there: {', '.join(missing)}." if missing else engine.hints.get(ending.reason)
+        on_cpu: Text = [Option("cpu", True), " trains on the CPU."]
+        return InputError(ending.detail, hint=on_cpu if on_gpu else "Give weights of this net.")
+    hint = engine.hints.get(ending.reason)
+    if missing:
+        hint = f"Not there: {', '.join(missing)}."
     lines = "".join(f"\n  {line}" for line in engine.last_lines(tail))
     return TrainingError(
         f"{engine.title} stopped at update {update} of {updates}: {ending.reason.value}: "

@@ -1,4 +1,4 @@
-"""A worker process: start it, hear it, signal it, and say why it ended."""
+"""A worker process: starts it, reads its events, signals it, and says why it ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from caffe_batch.runtimes.machine import cuda_environment
 #: What asks for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-#: How long a worker may take to end once it was asked to and nobody listens any more.
+#: Seconds that a worker may take to end once it was asked to and nobody reads its events any more.
 _GRACE_S = 10.0
 
 
@@ -99,10 +99,10 @@ class WorkerProcess:
         return tuple(self._log.tail)
 
     def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
-        """Everything new within the next ``timeout_s``, or until it closes its pipe.
+        """Every event within the next ``timeout_s``, or until the worker closes its pipe.
 
-        With 0, everything that is there. Else a worker that says more than can be taken note of is
-        left talking at the end of the time, so that whoever listens has a turn.
+        With 0, everything that has arrived. Otherwise a worker that sends more than can be handled
+        is interrupted at the end of that time, so that the caller gets its turn.
         """
         deadline = time.monotonic() + timeout_s
         while select.select([self._events], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -125,7 +125,7 @@ class WorkerProcess:
 
     @property
     def has_spoken(self) -> bool:
-        """Whether an event of it was heard."""
+        """Whether it has sent an event."""
         return self._last_word is not None
 
     def send_signal(self, number: int) -> None:
@@ -137,9 +137,10 @@ class WorkerProcess:
                 self._runtime.clear()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask it to take a snapshot and stop; a SIGINT after that (Ctrl-C again) kills it.
+        """Ask it to take a snapshot and stop; a SIGINT after that (a second Ctrl-C) kills it.
 
-        A batch system that warns with one signal and ends the job with another leaves time between.
+        A batch system that warns with one signal and ends the job with another leaves time between
+        the two, so those don't kill it.
         """
         self._killed |= self.stop_requested and number == signal.SIGINT
         self.stop_requested = True
@@ -150,18 +151,20 @@ class WorkerProcess:
         self.send_signal(signal.SIGKILL)
 
     def ending(self) -> Ending:
-        """Why it ended. Call it when it has, and when everything was listened to."""
+        """Why it ended. Call it once the worker has ended and all its events have been read."""
         status = self._process.wait()
         if self._killed:
             return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
-        if self.stop_requested and self._last_word is None:  # it didn't listen yet, and died of it
+        if (
+            self.stop_requested and self._last_word is None
+        ):  # it died of the signal before it could handle it
             return Ending(
                 EndReason.INTERRUPTED, f"stopped before {self._engine.title} was there", status
             )
         return self._engine.classify(status, self._last_word, self._log.tail)
 
     def end(self) -> None:
-        """Make sure that it has ended and give back what it held."""
+        """Make sure that it has ended, and release what it held."""
         self.send_signal(signal.SIGTERM)
         if not self._wait(_GRACE_S):
             self.send_signal(signal.SIGKILL)
@@ -186,8 +189,8 @@ class WorkerProcess:
 def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
     """A pipe for events: the end to read here, the worker's number of the other, what it inherits.
 
-    A FIFO is opened before anyone writes, which select is patient with: it is ready when the first
-    event is there, and at its end when the writer is gone.
+    A FIFO is opened before anybody writes to it. select then reports it as readable once the first
+    event has arrived, and at its end once the writer is gone.
     """
     if fifo is None:
         read_end, write_end = os.pipe()
@@ -198,7 +201,7 @@ def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
 
 
 class SignalRelay:
-    """Hands what this process is asked for to the worker of the moment.
+    """Passes on what this process is asked for to the current worker.
 
     Attributes:
         stop_requested: Whether a stop was asked for.
@@ -209,13 +212,13 @@ class SignalRelay:
         self.stop_requested = False
 
     def attend(self, worker: WorkerProcess | None) -> None:
-        """From now on there is this worker; a stop that was asked for before it reaches it."""
+        """Make a worker the current one, or none; a stop that was requested earlier reaches it."""
         self._worker = worker
         if worker and self.stop_requested and not worker.stop_requested:
             worker.stop()
 
     def stop(self, number: int) -> None:
-        """Ask the worker to stop, or the next one if there is none."""
+        """Ask the current worker to stop, or the next one if there is none."""
         self.stop_requested = True
         if self._worker:
             self._worker.stop(number)
@@ -223,7 +226,7 @@ class SignalRelay:
     def snapshot(self, number: int) -> None:
         """Ask the worker for a snapshot; before its first update there is one, or nothing to save.
 
-        A worker that hasn't said anything yet doesn't listen yet either: the signal would end it.
+        A worker that hasn't sent an event yet may not handle signals yet: this one would kill it.
         """
         if self._worker and self._worker.has_spoken:
             self._worker.send_signal(number)
@@ -231,7 +234,7 @@ class SignalRelay:
 
 @contextmanager
 def forwarded_signals(relay: SignalRelay) -> Iterator[None]:
-    """Hand the signals that this process gets to the worker's group, and to nothing else."""
+    """Pass the signals that this process receives on to the worker's group, and to nothing else."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may have handlers
         return

@@ -60,8 +60,8 @@ class Run:
         runtime: The Python that the engine runs in.
         options: How to train.
         relay: What signals have asked for.
-        told: What the tries before have told.
-        notes: What a person should know of this one.
+        notes: What a person should know of this try.
+        earlier: What the tries before have noted.
         records: How many records each source has.
     """
 
@@ -71,8 +71,8 @@ class Run:
         runtime: Runtime,
         options: Options,
         relay: SignalRelay,
-        told: tuple[str, ...],
         notes: Sequence[str],
+        earlier: tuple[str, ...],
         records: Mapping[str, int] | None = None,
     ) -> None:
         plan, stages = read_job(job, options)
@@ -96,8 +96,8 @@ class Run:
             self._before,
             has_snapshots=bool(self._snapshots.list_snapshots(job.snapshots)),
         )
-        #: What a person was told so far, by the tries before as well.
-        self.told = told
+        #: What a person should know of all tries so far.
+        self.all_notes = earlier
 
     @property
     def is_finished(self) -> bool:
@@ -177,13 +177,13 @@ class Run:
                 fold=fold,
                 metrics=metrics,
             )
-            tracker.note(*self.told)
+            tracker.note(*self.all_notes)
             ending = self._run_stage(first, start, tracker, observer)
             for stage in self._stages[first.number :]:
                 if ending.reason is not EndReason.FINISHED:
                     break
                 ending = self._obstacle(stage) or self._run_stage(stage, start, tracker, observer)
-            self.told = tracker.notes
+            self.all_notes = tracker.notes
         return ending
 
     def close(self, ending: Ending) -> None:
@@ -258,10 +258,10 @@ class Run:
         kills, running = KillWatch(worker.pid), True
         while running:
             kills.look()
-            running = worker.running()  # asked first, so that its last words are still heard
-            heard = False
+            running = worker.running()  # asked first, so that its last events are still read
+            spoke = False
             for event in worker.listen(TICK_S if running else 0):
-                heard = True
+                spoke = True
                 tracker.handle(event)
                 self._amend(last_update=tracker.update)
                 try:
@@ -272,7 +272,7 @@ class Run:
                     watch.begin()
             observer(self._with_memory(tracker.progress(), meter))
             self._amend(seen_bytes=meter.peak_bytes)
-            if watch.look(heard=heard):
+            if watch.look(spoke=spoke):
                 worker.stop(signal.SIGINT)  # a second time kills it
         return watch.judge(kills.judge(worker.ending()))
 

@@ -1,4 +1,4 @@
-"""When a worker that says nothing is taken to hang."""
+"""Decides when a silent worker is considered hung."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from caffe_batch.jobs.ending import Ending, EndReason
 
-#: A worker that was never silent for long may be silent for so many seconds.
+#: Seconds that a worker may be silent if it never was silent for long.
 LEAST_TIMEOUT_S = 600.0
 
-#: And one that was, for so many times as long.
+#: Otherwise, this many times its longest silence.
 PATIENCE = 20.0
 
-#: A worker that was asked to stop because it hangs is killed after so many more seconds.
+#: Seconds after which a hung worker that was asked to stop is killed.
 GRACE_S = 30.0
 
-#: No look at the clock counts for more: this process or the machine may have been stopped.
+#: The most that the time between two looks counts for: this process may have been suspended.
 MOST_COUNTED_S = 2.0
 
 
@@ -51,22 +51,22 @@ class StallWatch:
         return max(LEAST_TIMEOUT_S, PATIENCE * self._longest)
 
     def begin(self) -> None:
-        """The nets are built: the training begins."""
+        """The nets are built: from now on a given timeout counts."""
         self._built = True
 
-    def look(self, *, heard: bool) -> bool:
-        """Take note of a look at the worker.
+    def look(self, *, spoke: bool) -> bool:
+        """Note a look at the worker.
 
         Args:
-            heard: Whether it has said anything since the last look.
+            spoke: Whether it has sent or logged anything since the last look.
 
         Returns:
-            Whether it is to be asked to stop now: once, and after a while a second time.
+            Whether to ask it to stop now: once, and a second time some seconds later.
         """
         now = self._clock()
         self.silent_s += min(now - self._looked, MOST_COUNTED_S)
         self._looked = now
-        if heard:
+        if spoke:
             self._longest, self.silent_s = max(self._longest, self.silent_s), 0.0
         if self._asked_after is None:
             if self.silent_s <= self.timeout_s:

@@ -59,7 +59,7 @@ def train(
     plan, stages = read_job(job, options)  # refuses them before anything is written
     before = None if options.restart else job.read_record()
     relay = relay or SignalRelay()
-    told: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
     found = Beforehand()
     if not has_finished(before, stages):
         found = look_ahead(job, plan, stages, before, options)
@@ -70,11 +70,11 @@ def train(
             job.clear_results()
         recovery = Recovery(job, options)
         while True:
-            run = Run(job, runtime, options, relay, told, notes, found.records)
+            run = Run(job, runtime, options, relay, notes, earlier, found.records)
             if run.is_finished:
                 return run.outcome_before()
             ending = run.carry_out(observer, script, lock)
-            told = run.told
+            earlier = run.all_notes
             try:
                 remedy = None if relay.stop_requested else recovery.remedy(ending, run.last_attempt)
             except BaseException:

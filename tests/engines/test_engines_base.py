@@ -37,7 +37,7 @@ from caffe_batch.engines.work import (
     VerificationRequest,
     Work,
 )
-from caffe_batch.errors import InputError, RuntimeMissingError
+from caffe_batch.errors import InputError, RuntimeMissingError, in_python, in_shell
 from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
@@ -117,7 +117,8 @@ def test_every_hint_is_a_sentence(engine: Engine) -> None:
     assert engine.hints
     for reason, hint in engine.hints.items():
         assert isinstance(reason, EndReason)
-        assert hint.endswith(".")
+        assert in_shell(hint).endswith(".")
+        assert "--" not in in_python(hint)  # a user of the library gives no options
     assert not {EndReason.FINISHED, EndReason.INTERRUPTED} & set(engine.hints)
 
 

@@ -121,7 +121,7 @@ def test_few_updates_are_measured_where_measuring_takes_as_long(
 def test_one_micro_batch_an_update_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, iter_size=1)
     before = sorted(job.path.rglob("*"))
-    with pytest.raises(InputError, match=r"iter_size is 1\n`caffe-batch noise NET` measures it"):
+    with pytest.raises(InputError, match=r"iter_size is 1\ncaffe_batch\.noise\(NET\) measures it"):
         train(job, runtime, MEASURE)
     assert sorted(job.path.rglob("*")) == before
 

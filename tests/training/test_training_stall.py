@@ -55,14 +55,14 @@ def clock(*seconds: float) -> Iterator[float]:
     return iter((0.0, *seconds))
 
 
-def look(watch: StallWatch, times: int, *, heard: bool = False) -> list[bool]:
-    return [watch.look(heard=heard) for _ in range(times)]
+def look(watch: StallWatch, times: int, *, spoke: bool = False) -> list[bool]:
+    return [watch.look(spoke=spoke) for _ in range(times)]
 
 
 def test_silence_is_measured_and_asked_about_twice() -> None:
     watch = StallWatch(5.0, clock(*range(1, 200)).__next__)
     watch.begin()
-    assert look(watch, 1, heard=True) == [False]
+    assert look(watch, 1, spoke=True) == [False]
     assert look(watch, 5) == [False] * 5
     assert look(watch, 1) == [True]
     assert look(watch, 30) == [False] * 30  # it has time to take a snapshot
@@ -81,7 +81,7 @@ def test_the_default_follows_the_longest_silence() -> None:
     watch = StallWatch(None, clock(*ticks).__next__)
     assert watch.timeout_s == 600
     look(watch, 99)
-    look(watch, 1, heard=True)  # it took 100 s, to build the nets for instance
+    look(watch, 1, spoke=True)  # it took 100 s, to build the nets for instance
     assert watch.timeout_s == 2000
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from caffe_batch.engines import base
 from caffe_batch.engines.caffe.log_lines import fatal_line
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
+from caffe_batch.errors import Text
 from caffe_batch.jobs.ending import Ending, EndReason
 
 #: What to try next, by reason.
-HINTS = {
+HINTS: Mapping[EndReason, Text] = {
     **base.HINTS,
     EndReason.NOT_MAPPED: "Its map is as large as the database, whatever the batch size: raise "
     "the limit of the address space (`ulimit -v`).",

@@ -151,7 +151,7 @@ def test_other_files_of_the_directory_are_left_alone(finished: FinishedJob, tmp_
 def test_a_gpu_is_refused_where_there_is_none(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path)
     with pytest.raises(
-        InputError, match=r"GPU 2 is not possible: this Caffe is built without .*\n--cpu trains"
+        InputError, match=r"GPU 2 is not possible: this Caffe is built without .*\ncpu=True trains"
     ):
         train(job, runtime, Options(device=Device(2)))
 
