@@ -298,7 +298,7 @@ def test_a_plan_for_cpu_mode_trains_on_the_cpu(runtime: Runtime, tmp_path: Path)
     job.plan.write_text(job.plan.read_text().replace("{", '{"mode": "cpu", ', 1))
     train(job, runtime)
     (attempt,) = record_of(job).attempts
-    assert attempt.choices == ("Training on the CPU: the plan is for Caffe's CPU mode.",)
+    assert attempt.choices == ("Training on the CPU: the plan is for CPU mode.",)
 
 
 @pytest.mark.parametrize(
@@ -321,5 +321,5 @@ def test_solvers_that_cannot_train(
 def test_a_plan_for_several_gpus_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path)
     job.plan.write_text(job.plan.read_text().replace('"gpus": 1', '"gpus": 2'))
-    with pytest.raises(InputError, match=r"for 2 GPUs, and train uses one\nPlan with --gpus 1"):
+    with pytest.raises(InputError, match=r"for 2 GPUs, and train uses one\nPlan with gpus=1"):
         train(job, runtime)
