@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path``: under a temporary name first, then renamed.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``: under a temporary name first, then renamed.
 
     On any error ``path`` stays as it was and nothing is left beside it. What exists and is no
     regular file (a terminal, a pipe, /dev/null) is written to as it is.
@@ -18,12 +23,12 @@ def write_text(path: Path, text: str) -> None:
     """
     target = path.resolve()  # so that a link goes on pointing to the file
     if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8")
+        target.write_bytes(content)
         return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -32,3 +37,57 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):  # a read-only file system has refused the file before
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, as :func:`write_bytes` does.
+
+    Raises:
+        OSError: As there.
+    """
+    write_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def write_picture(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """Write what ``save`` writes, as :func:`write_bytes` does.
+
+    Args:
+        path: The picture.
+        save: Writes it into a file that is given to it.
+
+    Raises:
+        OSError: As there.
+    """
+    picture = BytesIO()
+    save(picture)
+    write_bytes(path, picture.getvalue())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, as :func:`write_bytes` does.
+
+    Raises:
+        OSError: As there.
+    """
+    write_text(path, json_text(content))
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON as a file has it; numbers that JSON doesn't have are text."""
+    return json.dumps(_encodable(content), indent=2, allow_nan=False) + "\n"
+
+
+def json_line(content: Mapping[str, Any]) -> str:
+    """JSON in one line, without the end of the line."""
+    return json.dumps(_encodable(content), allow_nan=False)
+
+
+def _encodable(value: Any) -> Any:
+    """The same with text in place of numbers that JSON doesn't have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _encodable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(each) for each in value]
+    return value

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import math
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from caffe_batch.files import write_text
+from caffe_batch.files import write_json, write_picture, write_text
 
 OVER_THE_LIMIT = """
 import resource, sys
@@ -77,3 +79,22 @@ def test_when_the_disk_takes_no_more_the_old_file_stays(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(path)
     assert path.read_text() == "the old one"
     assert os.listdir(tmp_path) == ["net.prototxt"]
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    picture = tmp_path / "loss.png"
+    write_picture(picture, lambda file: file.write(b"old"))
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half of the new")
+        raise ValueError("no such colour")
+
+    with pytest.raises(ValueError, match="no such colour"):
+        write_picture(picture, fail)
+    assert picture.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_json_has_text_for_what_json_has_not(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": [1.5, math.inf]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "loss": [\n    1.5,\n    "inf"\n  ]\n}\n'

@@ -56,6 +56,7 @@ def noise(
     input_shape: Shapes = (),
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
+    rules: Files = (),
     weights: Files | None = None,
     batch_size: int | None = None,
     effective_batch: int | None = None,
@@ -84,6 +85,7 @@ def noise(
         input_shape: As :func:`plan` takes it.
         allow_unknown: Let layer types without a rule pass.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        rules: Python files with rules for other layer types.
         weights: .caffemodel files to measure at; the values that the fillers give if None.
         batch_size: Samples of a micro-batch; the file's own if None.
         effective_batch: Samples per update to give advice on; the files' own if None.
@@ -110,7 +112,9 @@ def noise(
         threads=whole("threads", threads) or 1,
     )
     asked = whole("effective_batch", effective_batch)
-    files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
+    files = RecipeFiles(
+        net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+    )
     recipe = files.recipe
     with noted(recipe.notes):
         model = engines.find(engine).memory_model(

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from caffe_batch import engines, planning
 from caffe_batch.api.arguments import (
     BuildName,
+    Files,
     Number,
     Shapes,
     choice,
+    files,
     positive,
     several,
     share,
@@ -113,6 +115,7 @@ def plan(
     input_shape: Shapes = (),
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
+    rules: Files = (),
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -163,6 +166,7 @@ def plan(
             here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
         allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        rules: Python files with rules for other layer types.
         gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,
             ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
         mode: Whose memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
@@ -213,6 +217,7 @@ def plan(
         input_shape=input_shape,
         allow_unknown=allow_unknown,
         allow_unknown_fields=allow_unknown_fields,
+        rules=files(rules),
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,

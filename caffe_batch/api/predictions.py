@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import engines
-from caffe_batch.api.arguments import BuildName, Shapes, choice, whole
+from caffe_batch.api.arguments import BuildName, Files, Shapes, choice, whole
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Mode
@@ -115,6 +115,7 @@ def memory(
     input_shape: Shapes = (),
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
+    rules: Files = (),
     batch_size: int | None = None,
     mode: Mode = "gpu",
     engine: str = engines.DEFAULT,
@@ -142,6 +143,7 @@ def memory(
             here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
         allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        rules: Python files with rules for other layer types.
         batch_size: TRAIN batch size; the file's own if None.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory in Caffe's CPU mode.
         engine: What trains.
@@ -154,7 +156,9 @@ def memory(
         InputError: A file can't be read, Caffe would refuse the net, or its data layers disagree
             on the batch size.
     """
-    files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
+    files = RecipeFiles(
+        net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+    )
     recipe, sources = files.recipe, files.sources
     with noted(recipe.notes):
         model = engines.find(engine).memory_model(

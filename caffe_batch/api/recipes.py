@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-from caffe_batch.api.arguments import Shapes, shapes
+from caffe_batch.api.arguments import Files, Shapes, files, shapes
 from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
+from caffe_batch.layers.loading import rules_with
 from caffe_batch.net import Recipe, Sources, read_recipe
 from caffe_batch.rendering import available, render
 
@@ -27,6 +28,7 @@ class RecipeFiles:
         solver: The solver to train ``net`` with, or None.
         input_shape: Sizes of records by top.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning.
+        rules: Python files with rules for other layer types.
 
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
@@ -43,12 +45,16 @@ class RecipeFiles:
         input_shape: Shapes,
         *,
         allow_unknown_fields: bool,
+        rules: Files = (),
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
         template = _is_template(name)
         path, notes = self._render(name) if template else (Path(net), ())
-        recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields)
+        recipe = read_recipe(
+            path, solver,
+            allow_unknown_fields=allow_unknown_fields, rules=rules_with(files(rules)),
+        )  # fmt: skip
         self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
         with noted(self.recipe.notes):
             _check_tops(given, recipe)

@@ -58,6 +58,7 @@ class PlanRequest:
     input_shape: Shapes
     allow_unknown: bool
     allow_unknown_fields: bool
+    rules: tuple[Path, ...]
     gpu_memory: str | int | None
     mode: Mode
     engine: str
@@ -92,7 +93,11 @@ class PlanRequest:
         """
         self._check()
         files = RecipeFiles(
-            self.net, self.solver, self.input_shape, allow_unknown_fields=self.allow_unknown_fields
+            self.net,
+            self.solver,
+            self.input_shape,
+            allow_unknown_fields=self.allow_unknown_fields,
+            rules=self.rules,
         )
         with noted(files.recipe.notes):
             return self._prepare(files)

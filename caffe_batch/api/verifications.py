@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from caffe_batch import engines
-from caffe_batch.api.arguments import Shapes, choice, several, whole
+from caffe_batch.api.arguments import Files, Shapes, choice, several, whole
 from caffe_batch.api.machines import RuntimeName, find_runtime
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import CaffeBatchError
@@ -64,6 +64,7 @@ def verify(
     input_shape: Shapes = (),
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
+    rules: Files = (),
     batch_size: int | None = None,
     iter_size: int | None = None,
     no_compensate: str | Iterable[str] = (),
@@ -87,6 +88,7 @@ def verify(
         input_shape: As :func:`plan` takes it.
         allow_unknown: Let layer types without a rule pass.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        rules: Python files with rules for other layer types.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
             the memory allow.
         iter_size: Micro-batches of an update, at least 2; 3 if None. With neither number given,
@@ -105,7 +107,9 @@ def verify(
     refused = frozenset(choice("no_compensate", each, Cause) for each in several(no_compensate))
     size = whole("batch_size", batch_size)
     passes = whole("iter_size", iter_size, least=2)
-    files = RecipeFiles(net, solver, input_shape, allow_unknown_fields=allow_unknown_fields)
+    files = RecipeFiles(
+        net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+    )
     notes = files.recipe.notes
     with noted(notes):
         recipe, _ = with_solver(files.recipe, files.sources, allow_unknown=allow_unknown)

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import engines
-from caffe_batch.api.arguments import BuildName, Number, Shapes, choice, positive, shapes, whole
+from caffe_batch.api.arguments import (
+    BuildName,
+    Files,
+    Number,
+    Shapes,
+    choice,
+    files,
+    positive,
+    shapes,
+    whole,
+)
 from caffe_batch.api.recipes import noted
 from caffe_batch.api.requests import PlanRequest, Prepared
 from caffe_batch.errors import InputError, did_you_mean
@@ -84,6 +94,7 @@ def strategies(
     input_shape: Shapes = (),
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
+    rules: Files = (),
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -116,6 +127,7 @@ def strategies(
         input_shape: Sizes of records, as :func:`plan` takes them.
         allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        rules: Python files with rules for other layer types.
         gpu_memory: The memory that a run may use, as :func:`plan` takes it.
         mode: Whose memory that is, ``"gpu"`` or ``"cpu"``.
         reserve: What the CUDA context takes out of it, as :func:`plan` takes it.
@@ -137,7 +149,8 @@ def strategies(
     """
     request = strategies_request(
         net, solver=solver, input_shape=input_shape, allow_unknown=allow_unknown,
-        allow_unknown_fields=allow_unknown_fields, gpu_memory=gpu_memory, mode=mode,
+        allow_unknown_fields=allow_unknown_fields, rules=rules, gpu_memory=gpu_memory,
+        mode=mode,
         reserve=reserve, gpu=gpu, engine=engine, build=build, half=half,
         effective_batch=effective_batch, epochs=epochs, test_every=test_every,
         recipe_batch=recipe_batch, train_records=train_records, test_records=test_records,
@@ -152,6 +165,7 @@ def strategies_request(
     input_shape: Shapes = (),
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
+    rules: Files = (),
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -178,6 +192,7 @@ def strategies_request(
         input_shape=shapes(input_shape),
         allow_unknown=allow_unknown,
         allow_unknown_fields=allow_unknown_fields,
+        rules=files(rules),
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,

@@ -57,6 +57,13 @@ no_compensate_option = click.option(
 #: The options of every command that reads a net.
 net_options = option_group(
     click.option(
+        "--rules",
+        type=click.Path(readable=False),
+        multiple=True,
+        metavar="FILE.py",
+        help="Rules for layer types that Caffe 1.0 doesn't have; may be repeated.",
+    ),
+    click.option(
         "--allow-unknown-fields",
         is_flag=True,
         help="Skip fields that Caffe 1.0 doesn't know, with a warning each.",

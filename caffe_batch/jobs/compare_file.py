@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
-from caffe_batch.jobs.json_files import check_format, read_object, write_json
+from caffe_batch.files import write_json
+from caffe_batch.jobs.json_files import check_format, read_object
 
 #: The newest format of compare.json, and the one that is written.
 COMPARE_FORMAT = 2

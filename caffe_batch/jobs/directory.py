@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from caffe_batch.errors import InputError
-from caffe_batch.files import write_text
+from caffe_batch.files import write_json, write_text
 from caffe_batch.jobs.job_files import JobFiles
-from caffe_batch.jobs.json_files import NewerFormatError, read_object, write_json
+from caffe_batch.jobs.json_files import NewerFormatError, read_object
 from caffe_batch.jobs.lock import held, holder
 from caffe_batch.jobs.logs import remove_log
 from caffe_batch.jobs.metrics import check_metrics_format, damaged_lines

@@ -189,6 +189,7 @@ def write_job(
             }
             for number, stage in enumerate(planned["stages"], start=1)
         ],
+        rules=[str(file) for file in recipe.train.rules.files],
         input_shapes={top: list(size) for top, size in (sources.input_shapes or {}).items()},
         files=files.json(),
         working_directory=str(working_directory(recipe, sources).resolve()),

@@ -9,6 +9,8 @@ from pathlib import Path
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import edited_net, edited_solver
 from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.layers.loading import rules_with
+from caffe_batch.layers.registry import Registry
 from caffe_batch.net.recipe import Recipe, follow_solver
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.prototxt import read_solver
@@ -47,14 +49,14 @@ def read_job_stages(job: JobDirectory, plan: PlanFile) -> tuple[JobStage, ...]:
     Raises:
         InputError: A file can't be read, or plan.json is of a version that doesn't say enough.
     """
-    changes = plan.stage_changes()
+    changes, rules = plan.stage_changes(), rules_with(plan.rules)
     return tuple(
-        JobStage(job_recipe(job, stage.solver), own)
+        JobStage(job_recipe(job, stage.solver, rules), own)
         for stage, own in zip(plan.stages, changes, strict=True)
     )
 
 
-def job_recipe(job: JobDirectory, path: Path) -> Recipe:
+def job_recipe(job: JobDirectory, path: Path, rules: Registry) -> Recipe:
     """A solver of the job with its nets: those in the job directory, wherever it has moved."""
     solver = read_solver(path, allow_unknown_fields=True)
 
@@ -66,7 +68,7 @@ def job_recipe(job: JobDirectory, path: Path) -> Recipe:
         if solver.HasField(field):
             setattr(solver, field, here(getattr(solver, field)))
     solver.test_net[:] = [here(name) for name in solver.test_net]
-    return follow_solver(solver, path, allow_unknown_fields=True)
+    return follow_solver(solver, path, allow_unknown_fields=True, rules=rules)
 
 
 def joined(before: Sequence[Change], after: Iterable[Change]) -> list[Change]:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from caffe_batch import __version__
 from caffe_batch.errors import InputError
-from caffe_batch.files import write_text
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -241,21 +240,6 @@ def parse(text: bytes) -> object:
         raise ValueError("nested too deeply") from None
 
 
-def json_line(content: Mapping[str, Any]) -> str:
-    """JSON in one line, without the end of the line."""
-    return json.dumps(_encodable(content), allow_nan=False)
-
-
-def json_text(content: Mapping[str, Any]) -> str:
-    """JSON as a file has it."""
-    return json.dumps(_encodable(content), indent=2, allow_nan=False) + "\n"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file as a whole: readers see the old or the new one, never a part."""
-    write_text(path, json_text(content))
-
-
 def check_format(fields: Fields, newest: int) -> int:
     """The format of a file.
 
@@ -282,14 +266,3 @@ def check_format(fields: Fields, newest: int) -> int:
 def _float(text: str) -> float | str:
     value = float(text)
     return value if math.isfinite(value) else text
-
-
-def _encodable(value: Any) -> Any:
-    """The same with text in place of numbers that JSON doesn't have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _encodable(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encodable(each) for each in value]
-    return value

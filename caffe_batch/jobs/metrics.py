@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from caffe_batch import __version__
-from caffe_batch.jobs.json_files import Fields, NewerFormatError, check_format, json_line, parse
+from caffe_batch.files import json_line
+from caffe_batch.jobs.json_files import Fields, NewerFormatError, check_format, parse
 from caffe_batch.planning.noise import Observation
 from caffe_batch.solver.numbers import LARGEST_FLOAT32, as_float32
 

@@ -14,7 +14,8 @@ from typing import Any, cast, get_args
 from caffe_batch import __version__
 from caffe_batch.device import Device
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, json_text, read_object
+from caffe_batch.files import json_text
+from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, read_object
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory.build import Build
 from caffe_batch.planning.edits.changes import Change
@@ -77,6 +78,7 @@ class PlanFile:
         candidates: The splits that were weighed.
         tests: What the plan does with each test net, a mapping each (see ``PlannedTest.json``).
         input_shapes: Sizes given for the net's inputs, by top.
+        rules: The files with rules for other layer types, absolute.
         allow_unknown, half: As the plan was asked for.
         audit: What accumulation changes, a mapping each (see ``Finding.json``).
         changes: What the plan changes in the files of the first stage, a mapping each (see
@@ -105,6 +107,7 @@ class PlanFile:
     candidates: tuple[PlannedCandidate, ...]
     tests: tuple[Mapping[str, Any], ...]
     input_shapes: Mapping[str, tuple[int, ...]]
+    rules: tuple[str, ...]
     allow_unknown: bool
     half: bool
     audit: tuple[Mapping[str, Any], ...]
@@ -182,6 +185,7 @@ class PlanFile:
             ),
             tests=tuple(map(_test, fields.maybe(fields.objects, "tests", ()))),
             input_shapes={top: shapes.integers(top) for top in shapes.content} if shapes else {},
+            rules=fields.maybe(fields.texts, "rules", ()),
             allow_unknown=fields.maybe(fields.flag, "allow_unknown", False),
             half=fields.maybe(fields.flag, "half", False),
             audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),

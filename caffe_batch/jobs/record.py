@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.device import Device
+from caffe_batch.files import write_json
 from caffe_batch.jobs.ending import EndReason
-from caffe_batch.jobs.json_files import Fields, check_format, read_object, write_json
+from caffe_batch.jobs.json_files import Fields, check_format, read_object
 
 #: The newest format of job.json, and the one that is written.
 RECORD_FORMAT = 2

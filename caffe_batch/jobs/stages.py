@@ -6,15 +6,18 @@ Caffe's iteration number continues from stage to stage, and so does every ``upda
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.layers.loading import installed_rules, rules_with
+from caffe_batch.layers.registry import Registry
 from caffe_batch.prototxt import read_solver
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.checks import check_solver
+from caffe_batch.solver.testing import has_test_at, number_of_tests
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class TrainingStage:
         effective_batch: Samples of each of its updates.
         first_update: Updates done when it begins.
         first_sample: Samples seen when it begins.
+        rules: What the layer types of its net do.
     """
 
     number: int
@@ -36,6 +40,7 @@ class TrainingStage:
     effective_batch: int
     first_update: int
     first_sample: int
+    rules: Registry = field(default_factory=installed_rules, repr=False)
 
     @property
     def last_update(self) -> int:
@@ -48,20 +53,14 @@ class TrainingStage:
 
     def tests_at(self, update: int) -> bool:
         """Whether Caffe tests when it resumes after so many updates (solver.cpp: Step, Solve)."""
-        every = self.solver.test_interval
-        return every > 0 and update % every == 0
+        return has_test_at(self.solver.test_interval, update)
 
     def tests_before(self, update: int) -> int:
         """How many tests this stage has run before any that follows ``update`` updates.
 
         The test at the end of a stage isn't counted here (see :func:`past_tests`).
         """
-        every, end = self.solver.test_interval, min(update, self.last_update)
-        if every <= 0 or end <= self.first_update:
-            return 0
-        tests = -(-end // every) - -(-self.first_update // every)
-        skipped = self.first_update == 0 and not self.solver.test_initialization
-        return tests - skipped
+        return number_of_tests(self.solver, self.first_update, min(update, self.last_update))
 
 
 def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
@@ -71,6 +70,7 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
         InputError: A solver can't train, or the next one couldn't continue from it.
     """
     stages: list[TrainingStage] = []
+    rules = rules_with(plan.rules)
     for number, facts in enumerate(plan.stages, start=1):
         solver = read_solver(facts.solver, allow_unknown_fields=True)
         check_solver(solver, facts.solver)
@@ -90,7 +90,7 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
             )
         samples = before.samples(done) if before else 0
         stages.append(
-            TrainingStage(number, facts.solver, solver, facts.effective_batch, done, samples)
+            TrainingStage(number, facts.solver, solver, facts.effective_batch, done, samples, rules)
         )
     return tuple(stages)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from caffe_batch import __version__
 from caffe_batch.errors import InputError
+from caffe_batch.files import write_json
 from caffe_batch.jobs.job_files import write_job
-from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, read_object, write_json
+from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, read_object
 from caffe_batch.planning.strategies.strategies import Strategies
 
 #: The newest format of strategies.json, and the one that is written.

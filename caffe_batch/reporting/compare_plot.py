@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_batch.errors import InputError
 from caffe_batch.experiments.standings import Comparison, Point, Spread, Standing
+from caffe_batch.reporting.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    finish_panels,
+    new_figure,
+    or_nan,
+    scale_losses,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which people with any kind of colour vision tell apart; black first.
-_COLOURS = (
-    "#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00", "#7f7f7f",
-    "#a0522d",
-)  # fmt: skip
+_COLOURS = (BLACK, VERMILION, BLUE, SKY, GREEN, PURPLE, ORANGE, "#7f7f7f", "#a0522d")
 _STYLES = ("-", "--", "-.", ":")
-
-#: Above this ratio of largest to smallest loss its axis is logarithmic.
-_LOG_RATIO = 30.0
 
 #: Where an accuracy is marked on its axis, which is stretched towards 1.
 _ACCURACIES = (0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -38,13 +44,7 @@ def write_compare_plot(comparison: Comparison, picture: Path) -> None:
         ImportError: matplotlib is not installed (the extra ``plot``).
         InputError: There is nothing to draw.
     """
-    figure = draw(comparison)
-    temporary = picture.with_name(f".{picture.name}.new")
-    try:
-        figure.savefig(temporary, format="png", dpi=84)
-        temporary.replace(picture)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(draw(comparison), picture, dpi=84)
 
 
 def draw(comparison: Comparison) -> Figure:
@@ -56,8 +56,6 @@ def draw(comparison: Comparison) -> Figure:
         ImportError: matplotlib is not installed.
         InputError: There is nothing to draw.
     """
-    from matplotlib.figure import Figure
-
     rows = [
         (name, pick)
         for name, pick in ((comparison.score_name, _score), (comparison.loss_name, _loss))
@@ -66,15 +64,13 @@ def draw(comparison: Comparison) -> Figure:
     drawn = [each for each in comparison.standings if each.points()]
     if not rows or not drawn:
         raise InputError("no training has been tested, so there is nothing to draw")
-    figure = Figure(figsize=(9.6, 2.7 * len(rows) + 1.1), layout="constrained")
+    figure = new_figure(9.6, 2.7 * len(rows) + 1.1)
     panels = figure.subplots(len(rows), 2, sharex="col", sharey="row", squeeze=False)
     for (name, pick), row in zip(rows, panels, strict=True):
         for panel, across in zip(row, (_samples, _seconds), strict=True):
             for number, standing in enumerate(drawn):
                 _draw_way(panel, number, standing, across, pick)
-            panel.grid(alpha=0.25)
-            panel.spines[["top", "right"]].set_visible(False)
-            panel.margins(x=0.01)
+        finish_panels(row)
         row[0].set_ylabel(f"test {name}")
         _set_scale(row[0], drawn, pick)
     panels[-1][0].set_xlabel("samples seen")
@@ -113,7 +109,7 @@ def _draw_way(
     points = standing.points()
     places = [sum(map(across, each)) / len(each) for each in points]
     spreads = [Spread.of(pick(point) for point in each) for each in points]
-    means = [math.nan if each.mean is None else each.mean for each in spreads]
+    means = [or_nan(each.mean) for each in spreads]
     deviations = [each.sd or 0.0 for each in spreads]
     colour = _COLOURS[number % len(_COLOURS)]
     panel.plot(
@@ -135,8 +131,7 @@ def _set_scale(
     if not known:
         return
     if pick is _loss:
-        if min(known) > 0 and max(known) / min(known) > _LOG_RATIO:
-            panel.set_yscale("log")
+        scale_losses(panel, known)
     elif min(known) >= 0 and 0.9 < max(known) <= 1:
         panel.set_yscale("logit")
         low, high = max(min(known), _LOWEST), min(max(known), _HIGHEST)

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.metrics import Metrics, NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.reporting.figures import (
+    finish_panels,
+    new_figure,
+    or_nan,
+    scale_losses,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,9 +24,6 @@ if TYPE_CHECKING:
 
 #: The smoothed curve is a mean over this share of the records.
 _SMOOTHING = 0.02
-
-#: Above this ratio of largest to smallest loss its axis is logarithmic.
-_LOG_RATIO = 30.0
 
 _COLOURS = ("#c1440e", "#3a7d44", "#7b4fa3", "#946b00")
 
@@ -36,13 +40,7 @@ def write_loss_plot(metrics: Path, picture: Path, *, title: str) -> None:
         ImportError: matplotlib is not installed (the extra ``plot``).
         InputError: There is nothing to draw.
     """
-    figure = draw(list(read_metrics(metrics)), title=title)
-    temporary = picture.with_name(f".{picture.name}.new")
-    try:
-        figure.savefig(temporary, format="png", dpi=120)
-        temporary.replace(picture)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(draw(list(read_metrics(metrics)), title=title), picture, dpi=120)
 
 
 def draw(metrics: Sequence[Metrics], *, title: str) -> Figure:
@@ -52,8 +50,6 @@ def draw(metrics: Sequence[Metrics], *, title: str) -> Figure:
         ImportError: matplotlib is not installed.
         InputError: There is nothing to draw.
     """
-    from matplotlib.figure import Figure
-
     updates = [line for line in metrics if isinstance(line, UpdateMetrics)]
     if not updates:
         raise InputError("no update has been measured yet, so there is no loss to draw")
@@ -61,17 +57,14 @@ def draw(metrics: Sequence[Metrics], *, title: str) -> Figure:
     losses = {name: lines for name, lines in tests.items() if lines[0].is_loss}
     others = {name: lines for name, lines in tests.items() if not lines[0].is_loss}
 
-    figure = Figure(figsize=(8, 6 if others else 4.2), layout="constrained")
+    figure = new_figure(8, 6 if others else 4.2)
     panels = figure.subplots(
         2 if others else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if others else [1]
     )[:, 0]
     _draw_losses(panels[0], updates, losses)
     if others:
         _draw_others(panels[1], others)
-    for panel in panels:
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.margins(x=0.01)
+    finish_panels(panels)
     panels[-1].set_xlabel("update")
     panels[0].set_title(title, loc="left")
     return figure
@@ -96,7 +89,7 @@ def _draw_losses(
     panel: Axes, updates: Sequence[UpdateMetrics], tests: dict[str, list[NetTestMetrics]]
 ) -> None:
     numbers = [line.update for line in updates]
-    losses = [_or_nan(line.loss) for line in updates]
+    losses = [or_nan(line.loss) for line in updates]
     window = round(len(losses) * _SMOOTHING)
     if window > 1:
         panel.plot(numbers, losses, color="#9db8d6", linewidth=0.7, label="training, each record")
@@ -107,10 +100,8 @@ def _draw_losses(
         panel.plot(numbers, losses, color="#1f5a96", linewidth=1.4, label="training")
     for colour, (name, lines) in zip(_COLOURS, tests.items(), strict=False):
         _draw_test(panel, f"test: {name}", lines, colour)
-    shown = [*losses, *(_or_nan(line.value) for lines in tests.values() for line in lines)]
-    finite = [value for value in shown if not math.isnan(value)]
-    if finite and min(finite) > 0 and max(finite) / min(finite) > _LOG_RATIO:
-        panel.set_yscale("log")
+    shown = [*losses, *(or_nan(line.value) for lines in tests.values() for line in lines)]
+    scale_losses(panel, shown)
     panel.set_ylabel("loss")
     panel.legend(frameon=False)
 
@@ -125,7 +116,7 @@ def _draw_others(panel: Axes, tests: dict[str, list[NetTestMetrics]]) -> None:
 def _draw_test(panel: Axes, label: str, lines: Sequence[NetTestMetrics], colour: str) -> None:
     panel.plot(
         [line.update for line in lines],
-        [_or_nan(line.value) for line in lines],
+        [or_nan(line.value) for line in lines],
         color=colour,
         marker="o",
         markersize=3.5,
@@ -147,7 +138,3 @@ def _test_curves(metrics: Sequence[Metrics]) -> dict[str, list[NetTestMetrics]]:
             name = f"{name} (net {net}, output {index})"
         names[name] = curve
     return names
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value

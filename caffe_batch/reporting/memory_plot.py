@@ -9,20 +9,31 @@ from typing import TYPE_CHECKING
 from caffe_batch.errors import InputError
 from caffe_batch.memory.base import Prediction
 from caffe_batch.memory.ledger import Part
+from caffe_batch.reporting.figures import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    finish_panels,
+    new_figure,
+    write_figure,
+)
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colour-blind safe (Okabe and Ito), one a part, in the order of the table.
+#: One a part, in the order of the table.
 COLOURS = {
-    Part.ACTIVATIONS: "#0072b2",
-    Part.GRADIENTS: "#56b4e9",
-    Part.PARAMETERS: "#d55e00",
-    Part.SOLVER_STATE: "#e69f00",
-    Part.LAYER_BUFFERS: "#009e73",
-    Part.DATA_PREFETCH: "#cc79a7",
+    Part.ACTIVATIONS: BLUE,
+    Part.GRADIENTS: SKY,
+    Part.PARAMETERS: VERMILION,
+    Part.SOLVER_STATE: ORANGE,
+    Part.LAYER_BUFFERS: GREEN,
+    Part.DATA_PREFETCH: PURPLE,
 }
 LABELS = {
     Part.ACTIVATIONS: "activations",
@@ -64,13 +75,7 @@ def write_memory_plot(
         raise InputError(
             f"{picture}: a picture ends in {' or '.join(FORMATS)}", hint="Give --plot FILE.png."
         )
-    figure = draw(prediction, title, batch_size, curve, budget_bytes)
-    temporary = picture.with_name(f".{picture.name}.new")
-    try:
-        figure.savefig(temporary, format=picture.suffix[1:].lower(), dpi=120)
-        temporary.replace(picture)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_figure(draw(prediction, title, batch_size, curve, budget_bytes), picture, dpi=120)
 
 
 def draw(
@@ -81,15 +86,12 @@ def draw(
     budget_bytes: int | None,
 ) -> Figure:
     """The figure of :func:`write_memory_plot`."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = new_figure(11, 8)
     along, against = figure.subplots(2, 1, height_ratios=[3, 2])
     _draw_layers(along, prediction)
     _draw_curve(against, batch_size, curve, budget_bytes)
+    finish_panels((along, against), grid="y")
     for panel in (along, against):
-        panel.grid(alpha=0.25, axis="y")
-        panel.spines[["top", "right"]].set_visible(False)
         panel.yaxis.set_major_formatter(lambda value, _: format_size(round(value)))
         panel.set_ylim(bottom=0)
         panel.set_yticks(_binary_ticks(panel.get_ylim()[1]))
@@ -143,8 +145,8 @@ def _draw_curve(
 ) -> None:
     known = {size: peak for size, peak in sorted(curve.items()) if isinstance(peak, int)}
     sizes, here = list(known), known[batch_size]
-    panel.plot(sizes, list(known.values()), ".-", color="#0072b2", label="predicted peak")
-    panel.plot([batch_size], [here], "o", color="#d55e00", markersize=9,
+    panel.plot(sizes, list(known.values()), ".-", color=BLUE, label="predicted peak")
+    panel.plot([batch_size], [here], "o", color=VERMILION, markersize=9,
                label=f"batch_size {batch_size}: {format_size(here)}")  # fmt: skip
     if budget_bytes is not None:
         panel.axhline(budget_bytes, color="0.2", linestyle="--", linewidth=1,

@@ -16,6 +16,7 @@ from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics, finite
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
+from caffe_batch.layers.loading import rules_with
 from caffe_batch.memory import Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.training.following import RunFollower, Status
@@ -91,7 +92,7 @@ class ReportedRun:
     def memory(self) -> Prediction | str:
         """The memory of the first stage's files, or in words why it can't be told."""
         try:
-            recipe = read_recipe(self.job.solver)
+            recipe = read_recipe(self.job.solver, rules=rules_with(self.plan.rules))
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
             sources = Sources(directories, plan.input_shapes)
             model = engines.find(plan.engine).memory_model(

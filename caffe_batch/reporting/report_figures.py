@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from caffe_batch.memory import Prediction
 from caffe_batch.reporting import memory_plot
+from caffe_batch.reporting.figures import finish_panels, new_figure, or_nan, write_figure
 from caffe_batch.reporting.loss_plot import smooth
 from caffe_batch.reporting.report_data import ReportedRun, TestCurve
 
@@ -54,7 +55,7 @@ def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
     for name, figure in figures.items():
         for ending in ("png", "svg"):
             path = folder / f"{name}.{ending}"
-            figure.savefig(path, format=ending, dpi=140)
+            write_figure(figure, path, dpi=140)
             written.append(path)
     return written
 
@@ -64,7 +65,7 @@ def _draw_losses(runs: Sequence[ReportedRun]) -> Figure:
     means: list[float] = []
     for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
         x = [line.update for line in run.updates]
-        losses = [_or_nan(line.loss) for line in run.updates]
+        losses = [or_nan(line.loss) for line in run.updates]
         mean = smooth(losses, max(1, round(len(losses) * _SMOOTHING)))
         means += [value for value in mean if not math.isnan(value)]
         panel.plot(x, losses, color=colour, linewidth=0.6, alpha=0.3)
@@ -123,7 +124,7 @@ def _draw_tests(
     for dash, curve in zip(_cycle(dashes, len(curves)), curves, strict=True):
         panel.plot(
             [line.update for line in curve.lines],
-            [_or_nan(line.value) for line in curve.lines],
+            [or_nan(line.value) for line in curve.lines],
             color=colour,
             linestyle=dash,
             marker="o",
@@ -138,17 +139,13 @@ def _outputs(run: ReportedRun) -> list[TestCurve]:
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = new_figure(8, 4.5)
     return figure, list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
 
 
 def _finished(figure: Figure, panels: Sequence[Axes]) -> Figure:
+    finish_panels(panels)
     for panel in panels:
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.margins(x=0.01)
         panel.legend(frameon=False, fontsize="small")
     panels[-1].set_xlabel("update")
     return figure
@@ -160,7 +157,3 @@ def _label(runs: Sequence[ReportedRun], run: ReportedRun, what: str) -> str:
 
 def _cycle(values: Sequence[str], count: int) -> list[str]:
     return [values[number % len(values)] for number in range(count)]
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -12,7 +12,6 @@ group of a convolution) and NCCL's buffers.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 
 from caffe_batch.errors import InputError
+from caffe_batch.files import write_json
 from caffe_batch.memory.predict import predict
 from caffe_batch.planning.budget import DEFAULT_RESERVE_BYTES
 from caffe_batch.runtimes import machine
@@ -163,9 +163,7 @@ def remember(file: Path, gpus: machine.Gpus, number: int, cost_bytes: int, what:
         return
     known = {**_read(file), key + what: cost_bytes}
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_json(file, dict(sorted(known.items())))
 
 
 def _file() -> Path:

@@ -269,6 +269,33 @@ def test_compensations_are_worked_out_anew(refused: Sequence[str], tmp_path: Pat
     assert changes["iter_size", None] == (None, 12)
 
 
+def test_notes_audit_and_tests_are_those_of_the_new_split(tmp_path: Path) -> None:
+    job = planned(
+        tmp_path, SUMMED, "max_iter: 9 clip_gradients: 2 test_iter: 7 test_interval: 5",
+        "--effective-batch", 13, "--tolerance", "10%", "--batch-size", 6, "--gpu-memory", "1GiB",
+    )  # fmt: skip
+    before = json.loads(job.plan.read_text())
+    assert any("instead of 13" in note for note in before["notes"])
+    split_smaller(job, job.read_plan(), OUT_OF_MEMORY)
+    after = json.loads(job.plan.read_text())
+    assert (after["batch_size"], after["iter_size"], after["effective_batch"]) == (4, 3, 12)
+    assert not any("instead of 13" in note for note in after["notes"])
+    causes = {finding["cause"]: finding for finding in after["audit"]}
+    assert "3 times" in causes["clip_gradients"]["explanation"]
+    (own,), (test,) = before["tests"], after["tests"]
+    assert (
+        f"the mean over batches of {test['batch_size']} is not"
+        in (
+            causes["test_batches"]["explanation"]  # the loss is a sum
+        )
+    )
+    assert test["batch_size"] < own["batch_size"]
+    assert test["batch_size"] * test["test_iter"] == 70
+    assert test["records"] == own["records"]
+    assert {key for key in before if key not in after} == set()
+    assert before["budget_bytes"] == after["budget_bytes"]
+
+
 def test_a_hand_edited_solver_keeps_its_edits(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     job.solver.write_text(job.solver.read_text().replace("base_lr: 0.1", "base_lr: 0.07  # mine"))

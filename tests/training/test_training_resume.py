@@ -283,6 +283,19 @@ def test_what_snapshots_do_not_hold_is_told(transform: str, random: str, tmp_pat
     assert "'lstm' remembered of the pass before" in remembered
 
 
+def test_a_recurrent_layer_whose_state_is_its_input_loses_nothing(tmp_path: Path) -> None:
+    """With expose_hidden the first state is a bottom (recurrent_layer.cpp, Forward)."""
+    exposed = NOTED.replace(
+        'top: "lstm" }}',
+        'bottom: "h0" bottom: "c0" top: "lstm" top: "hT" top: "cT" '
+        "recurrent_param {{ expose_hidden: true }} }}",
+    )
+    job = write_job(tmp_path, net=exposed.format(transform="scale: 0.5"), test_iter=1)
+    job.solver.write_text(job.solver.read_text().replace("test_iter: 1\n", ""))
+    (drawn,) = start_of(job, 7).notes
+    assert drawn.startswith("Random numbers are drawn anew")
+
+
 def test_images_in_an_order_that_nobody_knows(tmp_path: Path) -> None:
     job = job_over(tmp_path / "job", ["shuffled_images"], random_seed=-1)
     start = start_of(job, 7)

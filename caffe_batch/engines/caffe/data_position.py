@@ -110,7 +110,11 @@ class DataStart:
 FROM_FIRST_RECORD: Mapping[str, object] = {"go_on": {}, "read": [], "nets": None}
 
 
-def data_start(stages: Sequence[TrainingStage], update: int, sources: Sources) -> DataStart:
+def data_start(
+    stages: Sequence[TrainingStage],
+    update: int,
+    sources: Sources,
+) -> DataStart:
     """Where the data of a job goes on.
 
     Args:
@@ -123,7 +127,8 @@ def data_start(stages: Sequence[TrainingStage], update: int, sources: Sources) -
     """
     last = stage_at(stages, update)
     recipes = [
-        read_recipe(stage.path, allow_unknown_fields=True) for stage in stages[: last.number]
+        read_recipe(stage.path, allow_unknown_fields=True, rules=stage.rules)
+        for stage in stages[: last.number]
     ]
     seen, tests = [last.samples(update)], past_tests(stages, update)
     for number in range(len(recipes[-1].tests)):
