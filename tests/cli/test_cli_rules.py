@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from caffe_batch.jobs.directory import JobDirectory
-from caffe_batch.jobs.job_recipe import model_of, read_job_stages
+from caffe_batch.jobs.job_recipe import read_job_stages
+from caffe_batch.memory import CaffeMemory
+from caffe_batch.net import Sources
 from caffe_batch.reporting.report_data import read_run
 from tests.command import call
 
@@ -46,7 +48,7 @@ def test_a_plan_remembers_its_rules(net: Path) -> None:
     job = JobDirectory(out)
     plan = job.read_plan()
     (stage,) = read_job_stages(job, plan)
-    assert model_of(job, plan, stage.recipe).at().peak_bytes == plan.predicted_peak_bytes
+    assert CaffeMemory(stage.recipe, Sources()).at().peak_bytes == plan.predicted_peak_bytes
     memory = read_run(job).memory
     assert not isinstance(memory, str), memory
     assert memory.unknown_layers == ()
