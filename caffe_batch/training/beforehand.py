@@ -59,7 +59,7 @@ def look_ahead(
         InputError: Caffe couldn't begin, or would die of the data later. The message says why.
     """
     try:
-        recipe = job_recipe(job, stages[0].path)
+        recipe = job_recipe(job, stages[0].path, stages[0].rules)
     except InputError:
         return Beforehand()  # Caffe says itself what is wrong with its net
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path

@@ -18,6 +18,7 @@ from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_recipe import job_recipe
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.net.graph import Net
 from caffe_batch.net.sources import Sources
 from caffe_batch.runtimes import Runtime
@@ -69,7 +70,7 @@ def in_hdf5(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Snaps
 
 @pytest.fixture(scope="module")
 def net(trained: JobDirectory) -> Net:
-    recipe = job_recipe(trained, trained.solver)
+    recipe = job_recipe(trained, trained.solver, BUILT_IN)
     return recipe.train.build(recipe.train.layers(Sources((trained.path,))))
 
 
