@@ -20,7 +20,7 @@ Where the training itself ends in numbers that are none, only its first update i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -292,10 +292,7 @@ def judge(found: Verification) -> Judgement:
             f"weights after {found.updates} updates {found.weights.compensated:.1e}, "
             f"loss {found.losses.errors.compensated:.1e}"
         )
-    others = [
-        f for f in found.findings
-        if f.scope is Scope.TRAINING and f.verdict not in SAME and not (found.held and _is_draw(f))
-    ]  # fmt: skip
+    others = expected_differences(found.findings, held=bool(found.held))
     given = ", given the same draws" if found.held else ""
     if not others and found.agrees:
         return Judgement(True, True, f"The same training{given}: {pair} agree ({sizes})")
@@ -311,6 +308,21 @@ def judge(found: Verification) -> Judgement:
     else:
         text = f"Another training, as the audit says: {causes}; {pair} differ ({sizes})"
     return Judgement(False, True, text)
+
+
+def expected_differences(findings: Iterable[Finding], *, held: bool) -> list[Finding]:
+    """What the audit expects to make another training.
+
+    Args:
+        findings: The audit's.
+        held: Whether random draws are held equal, so that they make none.
+    """
+    return [
+        finding for finding in findings
+        if finding.scope is Scope.TRAINING
+        and finding.verdict not in SAME
+        and not (held and _is_draw(finding))
+    ]  # fmt: skip
 
 
 def _is_draw(finding: Finding) -> bool:

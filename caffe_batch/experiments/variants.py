@@ -19,7 +19,7 @@ from caffe_batch.experiments.held_draws import filled_numbers, fillers_of, hold,
 from caffe_batch.experiments.made_data import Feed, numbers_for
 from caffe_batch.layers.base import Layer, Rule
 from caffe_batch.memory import MemoryModel
-from caffe_batch.net.batch import batch_sites
+from caffe_batch.net.batch import BatchSite, batch_sites
 from caffe_batch.net.graph import Net, rule_of
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS
 from caffe_batch.net.sources import Sources, is_readable, source_of
@@ -43,11 +43,19 @@ class Variant:
     Attributes:
         model: Its edited recipe, without test nets, in CPU mode.
         batch_size, iter_size: The split.
+        sites: The numbers that are its batch size, found in the recipe as the user gave it: at
+            another size, a constant's length may be the same number.
     """
 
     model: MemoryModel
     batch_size: int
     iter_size: int
+    sites: tuple[BatchSite, ...] = ()
+
+    @property
+    def batch_axes(self) -> dict[tuple[int, int | None], int]:
+        """The axis of the samples, by layer and shape."""
+        return {(site.layer, site.shape): site.axis for site in self.sites}
 
     @cached_property
     def net(self) -> Net:
@@ -92,7 +100,8 @@ def make_variant(
         *changes,
     )
     edited = replace(applied(recipe, every), tests=())
-    return Variant(model.with_recipe(edited), batch_size, iter_size)
+    sites = tuple(batch_sites(model.train_layers))
+    return Variant(model.with_recipe(edited), batch_size, iter_size, sites)
 
 
 def data_use(model: MemoryModel, directory: Path) -> dict[int, DataUse]:
@@ -134,7 +143,7 @@ def feeds(whole: Variant, smallest: Variant, uses: Mapping[int, DataUse]) -> lis
     """
     layers = whole.model.train_layers
     net, least = whole.net, smallest.net
-    cut = {(site.layer, site.shape): site.axis for site in batch_sites(layers)}
+    cut = whole.batch_axes
     made = []
     for number, (index, _) in enumerate(whole.model.recipe.train.selected()):
         if index not in uses or not uses[index].made:
@@ -162,7 +171,7 @@ def draw_feeds(whole: Variant) -> list[Feed]:
         whole: The variant that takes all samples of an update in one pass.
     """
     layers = whole.model.train_layers
-    cut = {(site.layer, site.shape): site.axis for site in batch_sites(layers)}
+    cut = whole.batch_axes
     shapes = whole.net.blob_shapes
     found = []
     for number, (_, message) in enumerate(whole.model.recipe.train.selected()):

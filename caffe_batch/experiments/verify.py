@@ -119,6 +119,7 @@ class _Split:
     plain: Variant | None
     plain_refused: str = ""
     notes: tuple[str, ...] = ()
+    controls: bool = True
 
     @cached_property
     def held(self) -> tuple[str, ...]:
@@ -142,6 +143,8 @@ class _Split:
     def runs(self) -> dict[str, _Run]:
         """What Caffe is to run."""
         runs = {"whole": _Run(self.whole), "compensated": _Run(self.compensated)}
+        if not self.controls:
+            return runs
         for name, disturbance in _CONTROLS.items():
             runs[name] = _Run(self.whole, disturbance)
         if self.plain is not None:
@@ -160,6 +163,7 @@ def verify(
     *,
     batch_size: int | None = None,
     iter_size: int | None = None,
+    controls: bool = True,
 ) -> Verification:
     """Runs a recipe with and without accumulation, and compares.
 
@@ -170,6 +174,8 @@ def verify(
         batch_size: Samples of a micro-batch; the first of ``BATCH_SIZES`` that the net and the
             memory of this machine allow, if None.
         iter_size: Micro-batches of an update; ``ITER_SIZE`` if None.
+        controls: Whether to run more than the two trainings to compare: the controls, the variant
+            without changes, and free draws. Without them everything is held to ``TOLERANCE``.
 
     Returns:
         What was measured at that split. With neither number given, and files that accumulate, it
@@ -183,6 +189,7 @@ def verify(
     check_solver(model.recipe.solver, model.recipe.solver_path)
     check_has_loss(model)
     split = _choose(model, audit, batch_size, iter_size or ITER_SIZE)
+    split = replace(split, controls=controls)
     found = _measured(model, runtime, split)
     if batch_size is not None or iter_size is not None or model.recipe.solver.iter_size < 2:
         return found
@@ -248,7 +255,7 @@ def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verificati
         notes=split.notes,
         plain_refused=refused,
         held=split.held,
-        draws=_draws(found, split) if split.frees else None,
+        draws=_draws(found, split) if "drawn" in split.runs else None,
     )
 
 
@@ -408,7 +415,7 @@ def _losses(values: Sequence[Any], size: float, split: _Split) -> Losses:
         by_name["whole"],
         by_name["compensated"],
         by_name.get("plain"),
-        tuple(by_name[name] for name in _CONTROLS),
+        tuple(by_name[name] for name in _CONTROLS if name in by_name),
         size,
     )
 

@@ -377,6 +377,11 @@ CASES: dict[str, Case] = {
         INPUT + IP + LOSS + layer("HingeLoss", "ip label", "near", "loss_weight: 0.5"),
         Cause.LOSS_NORMALIZATION,
     ),
+    "a constant as long as the whole batch": compensated(
+        inputs("5 12 2", "12 2") + layer("Scale", "a b", "s", "scale_param { axis: 1 }")
+        + inner_product("s") + layer("Reduction", "ip", "m", "loss_weight: 0.1"),
+        Cause.LOSS_SUM,
+    ),
     # Layers that don't
     "per sample": exact(
         INPUT

@@ -18,7 +18,12 @@ from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.work import VerificationRequest
 from caffe_batch.errors import CaffeBatchError, TrainingError
 from caffe_batch.experiments import verify as experiment
-from caffe_batch.experiments.comparison import TOLERANCE, Verification, judge
+from caffe_batch.experiments.comparison import (
+    TOLERANCE,
+    Verification,
+    expected_differences,
+    judge,
+)
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.audit.audit import audit
@@ -78,60 +83,70 @@ class Bench:
         self.runtime = runtime
         self.folder = folder
         self.server = server
-        self.controls = False
         self.jolt = 0
 
     def judge(self, case: Case) -> Judged:
-        """Runs a case."""
+        """Runs a case, if the audit promises anything of it."""
         rounding = False
+        causes: tuple[str, ...] = ()
         try:
-            found = self.measure(case)
-            if judge(found).promised and not judge(found).held:
-                self.controls = True
-                found = self.measure(case)
+            model = self.model(case)
+            findings = audit(model, batch_size=case.batch_size, iter_size=case.iter_size)
+            told = [f for f in findings if f.scope is Scope.TRAINING]
+            causes = tuple(dict.fromkeys(f"{f.cause.value} ({f.verdict.value})" for f in told))
+            if expected_differences(findings, held=True):
+                model.train_net(case.batch_size)
+                return Judged(Outcome.NO_PROMISE, causes=causes)
+            found = self.measure(model, case, controls=False)
+            if not judge(found).held:
+                found = self.measure(model, case, controls=True)
                 for self.jolt in (1, 2, 3):
-                    rounding = rounding or _within(found, self.measure(case))
+                    jolted = self.measure(model, case, controls=False)
+                    rounding = rounding or _within(found, jolted)
         except TrainingError as error:
             return Judged(Outcome.CAFFE, str(error).splitlines()[0])
         except CaffeBatchError as error:
             return Judged(Outcome.REFUSED, str(error).splitlines()[0])
         finally:
-            self.controls, self.jolt = False, 0
+            self.jolt = 0
         verdict = judge(found)
-        causes = tuple(
-            dict.fromkeys(
-                f"{f.cause.value} ({f.verdict.value})"
-                for f in found.findings
-                if f.scope is Scope.TRAINING
-            )
-        )
         worst = max(found.gradient.compensated, found.first_losses.errors.compensated)
         if math.isnan(worst) or not math.isfinite(found.first_losses.whole):
             return Judged(Outcome.NOT_FINITE, verdict.sentence, 0.0, causes)
-        if not verdict.promised:
-            return Judged(Outcome.NO_PROMISE, verdict.sentence, worst, causes)
         outcome = Outcome.TRUE if verdict.held else Outcome.FALSE
         if rounding and not verdict.held:
             outcome = Outcome.ROUNDING
         return Judged(outcome, verdict.sentence, worst, causes)
 
-    def measure(self, case: Case) -> Verification:
-        """What ``verify`` finds of a case.
+    def model(self, case: Case) -> CaffeMemory:
+        """The recipe of a case.
 
         Raises:
-            CaffeBatchError: The net is refused.
+            CaffeBatchError: The files are refused.
         """
         net_file, solver_file = self.folder / "net.prototxt", self.folder / "solver.prototxt"
         net_file.write_text(case.net_text())
         solver_file.write_text(case.solver_text())
         recipe = read_recipe(net_file, solver_file)
-        model = CaffeMemory(recipe, Sources(recipe.directories), "cpu", allow_unknown=False)
+        return CaffeMemory(recipe, Sources(recipe.directories), "cpu", allow_unknown=False)
+
+    def measure(self, model: CaffeMemory, case: Case, *, controls: bool) -> Verification:
+        """What ``verify`` finds of a case.
+
+        Raises:
+            CaffeBatchError: The net is refused.
+        """
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
             return audit(model, batch_size=size, iter_size=passes)
 
         return experiment.verify(
-            model, self.runtime, audited, batch_size=case.batch_size, iter_size=case.iter_size
+            model,
+            self.runtime,
+            audited,
+            batch_size=case.batch_size,
+            iter_size=case.iter_size,
+            controls=controls,
         )
 
     def run_worker(
@@ -142,13 +157,9 @@ class Bench:
         folder: Path,
         directory: Path,
     ) -> dict[str, Any]:
-        """In place of ``verify._run_worker``: one fork for all variants.
-
-        The controls run only where the rest disagrees: until then they are said to err by nothing,
-        which is the strictest judgement.
-        """
+        """In place of ``verify._run_worker``: one fork for all variants."""
         settings = engine.verification(request).settings
-        variants = list(settings["variants"] if self.controls else settings["variants"][:2])
+        variants = list(settings["variants"])
         if self.jolt:
             copied = shutil.copytree(variants[0]["folder"], folder / "jolt")
             variants[1] = {**variants[0], "folder": str(copied), "jolt": [JOLT, self.jolt]}
@@ -159,7 +170,7 @@ class Bench:
             told = [line for line in log if line.startswith("F") or "Error" in line]
             raise TrainingError((told or log or ["it wrote nothing"])[0])
         found: dict[str, Any] = json.loads(request.result.read_text())
-        return found if self.controls else _undisturbed(found, settings["variants"])
+        return found
 
     def _request(self, request: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
         requests, answers = self.server.stdin, self.server.stdout
@@ -188,19 +199,6 @@ def _within(found: Verification, jolted: Verification) -> bool:
     least = (TOLERANCE, LOSS_TOLERANCE, *[found.tolerance] * 3)
     pairs = zip(errors(found), errors(jolted), least, strict=True)
     return all(error <= max(tolerated, MARGIN * jolt) for error, jolt, tolerated in pairs)
-
-
-def _undisturbed(found: dict[str, Any], variants: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was found of the first two variants, as if all others had run and equalled the first."""
-    others = [variant["disturbance"] for variant in variants[2:]]
-    for key in ("losses", "first_losses"):
-        found[key] = [*found[key], *(found[key][0] for _ in others)]
-    for key in ("gradient", "weights", "statistics"):
-        for row in found[key]:
-            row["differences"] += [None if key == "gradient" and d else 0.0 for d in others]
-            row["norms"] += [row["norms"][0] for _ in others]
-    found["statuses"] = [*found["statuses"], *(0 for _ in others)]
-    return found
 
 
 @contextmanager
