@@ -19,6 +19,7 @@ from caffe_batch.net.data.findings import no_progress
 from caffe_batch.net.data.hdf5 import survey_hdf5
 from caffe_batch.net.data.images import survey_images
 from caffe_batch.net.data.survey import Find, Survey, Task
+from caffe_batch.net.data.windows import survey_windows
 from caffe_batch.schema import caffe_pb2
 
 
@@ -145,14 +146,19 @@ def is_readable(rule: Rule) -> bool:
     return rule.source is not None and rule.source.kind in _READERS
 
 
+def can_be_looked_at(rule: Rule) -> bool:
+    """Whether :func:`survey_source` reads the source of a layer of this type."""
+    return rule.source is not None and rule.source.kind in _LOOKS
+
+
 def survey_source(layer: caffe_pb2.LayerParameter, rule: Rule, find: Find, task: Task) -> Survey:
-    """A look at a source that :func:`is_readable`.
+    """A look at a source that :func:`can_be_looked_at`.
 
     Raises:
         InputError: The source is missing, empty, damaged, or needs a library that isn't there.
     """
     assert rule.source is not None  # noqa: S101  # readable
-    return _READERS[rule.source.kind](layer, find, task)
+    return _LOOKS[rule.source.kind](layer, find, task)
 
 
 def source_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> str:
@@ -175,5 +181,8 @@ _READERS: dict[SourceKind, Reader] = {
     SourceKind.IMAGE_LIST: survey_images,
     SourceKind.HDF5_LIST: survey_hdf5,
 }
+
+#: The same, and those whose records have no size of their own.
+_LOOKS: dict[SourceKind, Reader] = {**_READERS, SourceKind.WINDOW_FILE: survey_windows}
 
 _QUICK = Task(wanted=(), complete=False, progress=no_progress)

@@ -446,10 +446,54 @@ HDF5 = {
     ),
 }  # fmt: skip
 
+WINDOW_LAYER = (
+    'layer { name: "d" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 6 '
+    '} window_data_param { source: "w.txt" batch_size: 4 } }\n'
+)
+FOREGROUND, BACKGROUND = "1 0.9 1 1 10 10", "0 0.1 2 2 9 9"
+
+
+def write_windows(folder: Path, *windows: str, name: str = "a.png") -> None:
+    Image.new("RGB", (20, 16)).save(folder / "a.png")
+    lines = ["# 0", name, "3", "16", "20", str(len(windows)), *windows]
+    (folder / "w.txt").write_text("\n".join(lines) + "\n")
+
+
+WINDOWS = {
+    "fine": fine(lambda f: write_windows(f, FOREGROUND, BACKGROUND), WINDOW_LAYER + CLASSIFIER),
+    "a missing image": remark(
+        lambda f: write_windows(f, FOREGROUND, BACKGROUND, name="b.png"),
+        WINDOW_LAYER + CLASSIFIER, "'b.png' is not in", "leaves the batch unfilled",
+    ),
+    "no foreground": Case(
+        lambda f: write_windows(f, BACKGROUND), WINDOW_LAYER + CLASSIFIER, ("of the foreground",)
+    ),
+    "no background": Case(
+        lambda f: write_windows(f, FOREGROUND), WINDOW_LAYER + CLASSIFIER, ("of the background",)
+    ),
+    "a foreground of label 0": Case(
+        lambda f: write_windows(f, "0 0.9 1 1 5 5", FOREGROUND, BACKGROUND),
+        WINDOW_LAYER + CLASSIFIER, ("foreground window has label 0",),
+    ),
+    "a label of no class": Case(
+        lambda f: write_windows(f, "5000000 0.9 1 1 5 5", BACKGROUND),
+        WINDOW_LAYER + CLASSIFIER, ("label is 5e+06, and",),
+    ),
+    "outside the image": Case(
+        lambda f: write_windows(f, "1 0.9 1 1 50 50", BACKGROUND),
+        WINDOW_LAYER + CLASSIFIER, ("1 1 50 50 isn't inside the image of 20 x 16",),
+    ),
+    "a list": Case(
+        lambda f: (f / "w.txt").write_text("a.png 1\n"), WINDOW_LAYER + CLASSIFIER,
+        ("is no window file", "CLASS OVERLAP"),
+    ),
+}  # fmt: skip
+
 ALL = {
     f"{group}: {name}": case
     for group, cases in (
-        ("labels", LABELS), ("lists", LISTS), ("sizes", SIZES), ("means", MEANS), ("hdf5", HDF5)
+        ("labels", LABELS), ("lists", LISTS), ("sizes", SIZES), ("means", MEANS), ("hdf5", HDF5),
+        ("windows", WINDOWS),
     )
     for name, case in cases.items()
 }  # fmt: skip

@@ -34,7 +34,7 @@ from caffe_batch.net.data.survey import Extremes, Survey, Task, Wanted
 from caffe_batch.net.data.unread import unread_messages
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import NetFile, Recipe
-from caffe_batch.net.sources import Sources, is_readable, source_of, survey_source
+from caffe_batch.net.sources import Sources, can_be_looked_at, source_of, survey_source
 from caffe_batch.schema import caffe_pb2
 
 #: So many sizes of records are tried in the net, where records differ in size.
@@ -157,7 +157,7 @@ class _NetData:
         for layer in self.messages.values():
             rule = self.rules[layer.name]
             yield from unread_messages(layer, self.file.rules)
-            if is_readable(rule):
+            if can_be_looked_at(rule):
                 found = looks.survey(layer, rule)
                 if isinstance(found, DataFinding):
                     yield found
@@ -165,7 +165,7 @@ class _NetData:
                     surveys[layer.name] = found
                     yield from found.tally.findings(layer.name)
                     yield from self._sizes(layer, found)
-        readable = sum(map(is_readable, self.rules.values()))
+        readable = sum(map(can_be_looked_at, self.rules.values()))
         if len(surveys) == readable:  # else the other files are elsewhere as well
             yield from self._blob_files(looks.sources, surveys)
         for reading in self.readings:
@@ -264,7 +264,7 @@ class _NetData:
         """The sizes of records that a mean image is taken from; None for types that take none."""
         rule = self.rules[layer.name]
         if rule.crops:
-            if survey is None:
+            if survey is None or not survey.shapes:
                 return {}
             return survey.sizes or {survey.shapes[0]: Place(source_of(layer, rule))}
         if rule.has_batch_size and rule.fed_by_program:
@@ -285,7 +285,7 @@ class _NetData:
     def _side_by_side(self, surveys: dict[str, Survey]) -> Iterator[DataFinding]:
         """Sources of unequal length whose records are put together."""
         for first, second in read_together(self.net) if self.net else ():
-            if first in surveys and second in surveys:
+            if all(name in surveys and surveys[name].shapes for name in (first, second)):
                 ours, theirs = surveys[first].records, surveys[second].records
                 if ours != theirs:
                     yield DataFinding(
