@@ -176,5 +176,7 @@ def _open_leveldb(path: Path) -> Iterator[Database]:
         if not records:
             raise InputError(f"LevelDB {path} is empty")
         yield _LevelDb(database, records)
+    except plyvel.Error as error:
+        raise InputError(f"{path} is damaged ({error})", hint="Copy or make it again.") from error
     finally:
         database.close()

@@ -86,7 +86,11 @@ class _Reader:
                 return
             found.sizes.setdefault(shape, place)
             if self.of_data and image.mode == "L" and shape[0] == 1:
-                counts = image.histogram()
+                try:
+                    counts = image.histogram()
+                except OSError as error:
+                    found.tally.add(Level.ERROR, "encoded", f"no readable image ({error})", place)
+                    return
                 values: Iterable[float] = [value for value in range(256) if counts[value]]
                 self.values(values, shape, place)
             return
