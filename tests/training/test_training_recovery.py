@@ -348,7 +348,7 @@ def test_no_smaller_split_makes_room_for_a_database(runtime: Runtime, tmp_path: 
         lmdb.open(str(tmp_path / "data"), map_size=2**36) as larger,
         larger.begin(write=True) as put,
     ):
-        put.put(b"last", b"")  # writes down how large the map is
+        put.put(b"last", put.get(b"00000000", b""))  # writes down how large the map is
     before = job.plan.read_text()
     limited = Limited("limited", runtime, address_space(runtime) + 560 * MIB)
     with pytest.raises(
