@@ -1,4 +1,4 @@
-"""Memory predicted before anything runs: every side of every blob that Caffe touches, summed."""
+"""Predicts memory before anything runs: the sum of every side of every blob that Caffe touches."""
 
 from caffe_batch.memory.base import MemoryModel, Prediction
 from caffe_batch.memory.build import Build

@@ -1,4 +1,4 @@
-"""What planning asks of a memory model, whatever trains: bytes at any batch size, and the net."""
+"""What planning asks of a memory model, for any engine: bytes at any batch size, and the net."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.sources import Sources
 
 Peak = int | str
-"""Bytes, or in words why the net is refused at this batch size."""
+"""Bytes, or the reason, in words, why the net is refused at this batch size."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The memory of a training run, in bytes of Caffe's own requests.
+    """The memory of a training run, in bytes that Caffe itself requests.
 
     Attributes:
-        after_build_bytes: The most there is until the solver is constructed.
-        after_two_updates_bytes: The same until two updates are done, with the tests that run before
-            or between.
-        peak_bytes: The most there will ever be: two updates and one test.
+        mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
+        after_build_bytes: The most that is allocated until the solver is constructed.
+        after_two_updates_bytes: The most that is allocated until two updates are done, including
+            the tests that run before or between them.
+        peak_bytes: The most that is ever allocated: two updates and one test.
         parts: Bytes by :class:`Part`; they sum to the peak.
-        layers: The same sum by layer, train net first.
-        unknown_layers: Layers without a rule, and those whose source wasn't read but is all kept
-            in memory (HDF5Data in CPU mode); if there are any, the peak is a lower bound.
+        layers: The same bytes by layer, the train net first.
+        unknown_layers: Layers without a rule, and layers that keep a whole source in memory
+            (HDF5Data in CPU mode) which wasn't read; if there are any, the peak is a lower bound.
         rounding_bytes: What cudaMalloc adds to the peak by rounding each request up.
-        uncertain_bytes: How much of the totals may turn out not to be taken: with cuDNN the
-            workspaces, with NVCaffe whatever it may do otherwise. 0 for Caffe's own kernels.
+        uncertain_bytes: How much of the totals may turn out not to be allocated: with cuDNN the
+            workspaces, with NVCaffe whatever it can do without. 0 for Caffe's own kernels.
         build: The build of Caffe; for NVCaffe all figures are estimates.
-        terms: The peak as a sum whose terms follow the batch size; None where it is no plain sum.
+        terms: The peak as a sum of terms in the batch size; None where it isn't a plain sum.
     """
 
     mode: Mode
@@ -51,12 +52,12 @@ class Prediction:
 
     @property
     def lower_peak_bytes(self) -> int:
-        """The least that the peak can be; the peak itself if nothing is uncertain."""
+        """The lower bound of the peak; the peak itself if nothing is uncertain."""
         return self.peak_bytes - self.uncertain_bytes
 
     @property
     def allocated_bytes(self) -> int:
-        """What the peak takes of the device, rounding included."""
+        """What the peak occupies on the device, rounding included."""
         return self.peak_bytes + self.rounding_bytes
 
 
@@ -68,13 +69,13 @@ class MemoryModel(Protocol):
         recipe: The solver and its nets.
         sources: Where data is found, and the shapes that the user gave.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
-        allow_unknown: Whether layers without a rule pass; the totals are then lower bounds.
+        allow_unknown: Whether layers without a rule are accepted; the totals are then lower bounds.
         build: The build of Caffe; for other engines, Caffe's own.
         gpus: GPUs that train together; the memory is that of each of them.
         half: Whether the training works in half precision.
         train_layers: The TRAIN layers with the batch size of the file.
-        test_layers: The layers of each test net, with the batch sizes of the file or those asked
-            for.
+        test_layers: The layers of each test net, with the batch sizes of the file or the requested
+            ones.
         batch_size: The TRAIN batch size of the file.
         has_loss: Whether any TRAIN layer is a loss.
         divides_batch: Whether the batch size is for all GPUs together, not for each.
@@ -118,19 +119,19 @@ class MemoryModel(Protocol):
         """The predicted peak at each of these TRAIN batch sizes."""
 
     def train_net(self, size: int | None = None) -> Net:
-        """The train net at a batch size (the file's own, if None), as each GPU has it."""
+        """The train net at a batch size (the file's own, if None), as it is on each GPU."""
 
     def test_nets(self, size: int | None = None) -> tuple[Net, ...]:
         """The test nets when the TRAIN batch size is ``size``."""
 
     def of(self, train: Net, tests: Sequence[Net]) -> Prediction:
-        """The memory of training these very nets with the recipe's solver."""
+        """The memory of training exactly these nets with the recipe's solver."""
 
     def with_test_batches(self, sizes: tuple[int | None, ...]) -> MemoryModel:
-        """The same model with other batch sizes of the test nets; None for the file's own."""
+        """The same model with other batch sizes for the test nets; None keeps the file's own."""
 
     def with_recipe(self, recipe: Recipe) -> MemoryModel:
-        """The same model of other files, with their own batch sizes."""
+        """The same kind of model for other files, with their own batch sizes."""
 
     def on_one_gpu(self) -> MemoryModel:
         """The model of the same files for one GPU."""

@@ -1,8 +1,8 @@
 """Which Caffe is predicted: BVLC's with its own kernels or with cuDNN's, or NVIDIA's fork.
 
 The prediction for Caffe's own kernels is exact. With cuDNN everything is exact except the
-workspaces of convolutions, which have bounds. For NVCaffe it is an estimate between two bounds: its
-memory was read off its sources, never measured.
+workspaces of convolutions, for which there are bounds. For NVCaffe it is an estimate between two
+bounds: it was derived from the fork's sources and never measured.
 """
 
 from __future__ import annotations
@@ -28,31 +28,29 @@ class Build(Enum):
         return self is not Build.CAFFE
 
 
-#: Batches that an NVCaffe data layer queues at most: 3 parsers x 4 transformers, and the one in
-#: use. It chooses the numbers itself and ignores ``prefetch``.
+#: The most batches that an NVCaffe data layer queues: 3 parsers x 4 transformers, and the one in
+#: use. It chooses these numbers itself and ignores ``prefetch``.
 NVCAFFE_BATCHES = 13
 
 
 def check_build(mode: Mode, build: Build, gpus: int, *, half: bool) -> None:
-    """Raises an InputError for a combination that doesn't exist."""
+    """Raise an InputError for a combination that doesn't exist."""
     if mode == "cpu" and build is not Build.CAFFE:
         raise InputError(
             f"build {build.value} is for GPUs, and this is CPU mode",
             hint="Leave --build out: in CPU mode every build runs Caffe's own code.",
         )
     if mode == "cpu" and gpus > 1:
-        raise InputError(
-            f"{gpus} GPUs in CPU mode", hint="Caffe trains in CPU mode without any: leave them out."
-        )
+        raise InputError(f"{gpus} GPUs in CPU mode", hint="CPU mode uses no GPU: leave --gpus out.")
     if half and build is not Build.NVCAFFE:
         raise InputError("Caffe 1.0 has no half precision", hint="Only the build nvcaffe has it.")
 
 
 def nvcaffe_uncertain_bytes(layers: Iterable[LayerBytes], sharing: Collection[str]) -> int:
-    """What of a prediction NVCaffe may do without, in bytes.
+    """How much of a prediction NVCaffe may do without, in bytes.
 
-    The buffers of its layers are others; it queues fewer batches where one thread suffices; a
-    Split's first gradient is its input's; Eltwise may share its memory with its inputs.
+    Its layers have other buffers; it queues fewer batches where one thread suffices; a Split's
+    first gradient is that of its input; Eltwise may share memory with its inputs.
 
     Args:
         layers: The memory by layer.

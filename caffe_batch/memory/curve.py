@@ -1,9 +1,9 @@
 """The predicted peak at many batch sizes, from four predictions.
 
-Where nothing is ever freed again, the peak is the sum of all that is ever touched. Each piece of it
-is a constant plus a multiple of the batch size, or (Scale's multiplier) the larger one of two such
-sums. So each term that is known at two batch sizes is known between them; a third one checks it.
-One sample alone is apart: some layers take a shorter way then, and leave a buffer out.
+Where nothing is ever freed, the peak is the sum of everything that is ever touched. Each term is a
+constant plus a multiple of the batch size, or (Scale's multiplier) the larger of two such sums. So
+a term that is known at two batch sizes is known at all sizes between them; a third size checks it.
+Batch size 1 is a case of its own: some layers then take a shortcut and leave a buffer out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def peak_curve(at: Callable[[int], Terms | int], sizes: Sequence[int]) -> dict[i
     """The peak at each of these batch sizes.
 
     Args:
-        at: The peak at a batch size: its terms, or just the bytes where it is no plain sum; raises
-            a ShapeError where Caffe refuses the size.
+        at: Gives the peak at a batch size: its terms, or just the bytes where it isn't a plain sum;
+            raises a ShapeError where Caffe refuses the size.
         sizes: Batch sizes, in any order.
 
     Returns:
-        Peak by batch size, in the order of ``sizes``.
+        The peak by batch size, in the order of ``sizes``.
     """
     asked: dict[int, Terms | int | str] = {}
 
@@ -37,7 +37,7 @@ def peak_curve(at: Callable[[int], Terms | int], sizes: Sequence[int]) -> dict[i
         return asked[size]
 
     rising = sorted(set(sizes))
-    # What Caffe refuses for its size it refuses at every larger one, and says so early.
+    # A size that Caffe refuses as too large is refused early, as are all larger ones.
     while rising and isinstance(ask(rising[-1]), str):
         rising.pop()
     rising = [size for size in rising if size > 1]
@@ -53,7 +53,7 @@ def _bytes(peak: Terms | int | str) -> Peak:
 
 
 def _between(points: Mapping[int, Terms | int | str], sizes: Sequence[int]) -> dict[int, int]:
-    """The peak at sizes between three known ones; empty where they don't lie on lines."""
+    """The peak at sizes between three known ones; empty where their terms aren't linear."""
     (low, first), (middle, second), (high, third) = points.items()
     if not (isinstance(first, Terms) and isinstance(second, Terms) and isinstance(third, Terms)):
         return {}

@@ -1,4 +1,4 @@
-"""The account of all memory: which sides there are, what each points to, and what is there yet.
+"""The account of all memory: which sides exist, what each points to, and what is allocated.
 
 Caffe allocates a side (data or diff of a blob) when it is first touched and frees it only when no
 blob points to it any more (syncedmem.cpp, blob.cpp).
@@ -12,9 +12,9 @@ from enum import IntEnum
 
 from caffe_batch.layers.base import Mode
 
-#: cudaMalloc rounds each request up to a multiple of this many bytes. That is what the allocator is
-#: seen to do; NVIDIA promises only that addresses are multiples of 256. That it carves requests out
-#: of larger blocks of the driver's is not modelled.
+#: cudaMalloc rounds each request up to a multiple of this many bytes. That is observed behaviour;
+#: NVIDIA promises only that addresses are multiples of 256. That the allocator carves requests out
+#: of larger blocks is not modelled.
 CUDA_MALLOC_BYTES = 512
 
 
@@ -39,7 +39,7 @@ class Part(IntEnum):
 class LayerBytes:
     """Memory of one layer, in bytes.
 
-    A blob counts for the layer that produces it, a shared parameter for the layer that owns it.
+    A blob is counted for the layer that produces it, a shared parameter for the layer that owns it.
 
     Attributes:
         net: ``"train"``, or ``"test"`` with the number of the test net.
@@ -55,7 +55,7 @@ class LayerBytes:
 
 @dataclass(slots=True)
 class Step:
-    """What one layer does to memory in one pass: pointers set, then sides touched."""
+    """What one layer does to memory in one pass: it sets pointers, then touches sides."""
 
     row: int
     shares: list[tuple[int, int]]
@@ -68,7 +68,7 @@ class Terms:
     """A peak as a sum, in bytes.
 
     Attributes:
-        straight: What is a constant plus a multiple of the batch size.
+        straight: The part that is a constant plus a multiple of the batch size.
         either: Pairs of such sums, of which the larger one counts.
     """
 
@@ -82,10 +82,10 @@ class Terms:
 
 
 class Ledger:
-    """All sides and the memory behind each: how large, whose, and from when to when it is there.
+    """All sides and the memory behind each: how large, whose, and how long it is allocated.
 
     Attributes:
-        peak: The most that was ever there at once, in bytes.
+        peak: The most that was ever allocated at once, in bytes.
     """
 
     def __init__(self, mode: Mode) -> None:
@@ -100,13 +100,13 @@ class Ledger:
         self._bytes: list[int] = []  # by memory, as all below
         self._part: list[Part] = []
         self._row: list[int] = []
-        self._since: list[int] = []  # the step that touched it first; 0: none did
-        self._holders: dict[int, int] = {}  # sides that point to it, where it isn't one
-        self._freed: dict[int, int] = {}  # the step that took its last holder away
+        self._since: list[int] = []  # the step that first touched it; 0 if none did
+        self._holders: dict[int, int] = {}  # how many sides point to it, where not exactly one
+        self._freed: dict[int, int] = {}  # the step that removed its last holder
         self._either: dict[int, tuple[int, int]] = {}  # two sizes, where the larger one counts
-        self._passing = False  # whether anything lives within one pass alone
-        self._requests: dict[int, int] = {}  # in how many equal requests, where it isn't one
-        self._adjoining: list[set[int]] = []  # memories that are one request together
+        self._passing = False  # whether any memory is only used within one pass
+        self._requests: dict[int, int] = {}  # the number of equal requests, where more than one
+        self._adjoining: list[set[int]] = []  # memories that together are one request
 
     def side(
         self,
@@ -117,7 +117,7 @@ class Ledger:
         requests: int = 1,
         either: tuple[int, int] | None = None,
     ) -> int:
-        """A new side, with memory of its own that isn't there yet."""
+        """Add a side, with memory of its own that isn't allocated yet; returns its number."""
         if either is not None:
             self._either[len(self._bytes)] = either
         if requests != 1:
@@ -129,11 +129,11 @@ class Ledger:
         return len(self._memory_of) - 1
 
     def join(self, sides: Iterable[int]) -> None:
-        """The memory of these sides is asked for in one request; only rounding knows."""
+        """Let these sides be allocated in one request, which matters for rounding alone."""
         self._adjoining.append({self._memory_of[side] for side in sides})
 
     def run(self, steps: Iterable[Step]) -> None:
-        """Goes through the steps in order."""
+        """Go through the steps in order."""
         self._since += [0] * (len(self._bytes) - len(self._since))
         memory_of, since, sizes = self._memory_of, self._since, self._bytes
         for step in steps:
@@ -162,7 +162,7 @@ class Ledger:
             self._live -= self._bytes[old]
 
     def at_peak(self) -> list[int]:
-        """The memories that are there at the peak."""
+        """The memories that are allocated at the peak."""
         peak_at = self._peak_at
         freed = {memory for memory, step in self._freed.items() if step <= peak_at}
         return [
@@ -172,16 +172,15 @@ class Ledger:
         ]
 
     def terms(self, there: Sequence[int]) -> Terms | None:
-        """The peak as a sum; None where memory is freed again, and the moment matters."""
+        """The peak as a sum; None where memory is freed, so that the moment matters."""
         if self._freed or self._passing:
             return None
         either = tuple([self._either[memory] for memory in there if memory in self._either])
         return Terms(self.peak - sum(map(max, either)), either)
 
     def by_layer(self, there: Sequence[int]) -> tuple[LayerBytes, ...]:
-        """What is there at the peak, by layer; the memories as from :meth:`at_peak`."""
+        """What is allocated at the peak, by layer; ``there`` is the result of :meth:`at_peak`."""
         parts: list[dict[Part, int]] = [{} for _ in self.rows]
-
         rows, kinds, sizes = self._row, self._part, self._bytes
         for memory in there:
             mine, part = parts[rows[memory]], kinds[memory]
@@ -198,7 +197,7 @@ class Ledger:
     def rounding_bytes(self, there: Sequence[int]) -> int:
         """What cudaMalloc adds at the peak, by rounding each request up; 0 in CPU mode.
 
-        Memory that lives within one pass counts as one request.
+        Memory that is only used within one pass counts as one request.
         """
         if self.mode == "cpu":
             return 0

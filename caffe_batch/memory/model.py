@@ -1,10 +1,10 @@
-"""From nets to bytes: which memory Caffe asks for, and when.
+"""From nets to bytes: which memory Caffe requests, and when.
 
 The model walks through what a training run does first: it builds the nets, tests, and makes two
-updates, pass by pass and layer by layer. After that nothing new is ever asked for.
+updates, pass by pass and layer by layer. After that nothing new is ever requested.
 
-Counted are Caffe's own requests. The CUDA context and the library handles are not among them (see
-``reserve`` in planning); what cudaMalloc adds by rounding is told apart.
+Only Caffe's own requests are counted. The CUDA context and the library handles are not among them
+(planning keeps a reserve for those); what cudaMalloc adds by rounding is reported separately.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def predict_nets(
     Args:
         train: The net of phase TRAIN.
         tests: The test nets, in the solver's order.
-        solver: What of the solver decides memory.
+        solver: The solver's settings that decide its memory.
         mode: ``"gpu"`` counts device memory, ``"cpu"`` host memory.
         build: The build of Caffe.
-        gpus: GPUs that train together. Counted is the first one's memory, which is the most: the
-            tests run there.
+        gpus: GPUs that train together. The memory is that of the first one, which takes the most:
+            the tests run there.
         half: Whether NVCaffe works in half precision.
     """
     ledger = Ledger(mode)
@@ -54,10 +54,10 @@ def predict_nets(
     if gpus > 1 and build is not Build.NVCAFFE:
         ledger.run([_parallel_step(ledger, params)])
     update = _update_step(ledger, train, params, solver)
-    # Tests run before the first update, or else at update test_interval.
+    # Tests run before the first update, or else after test_interval updates.
     early = solver.test_initialization or solver.test_interval == 1
-    # The second update touches what the first one did, but for pointers that Backward set; and
-    # what lives within one pass then comes on top of all that the first one left.
+    # The second update touches what the first one did, except for pointers that Backward set;
+    # memory that is only used within a pass then comes on top of all that the first one left.
     steps = (*training.backward, *training.forward, *testing.forward)
     passing = any(step.transient_bytes for step in steps)
     updates = 2 if passing or any(step.shares for step in training.backward) else 1
@@ -99,11 +99,11 @@ def predict_nets(
 
 
 def _parallel_step(ledger: Ledger, params: Params) -> Step:
-    """What training on several GPUs does to each before it begins (parallel.cpp, GPUParams).
+    """What training on several GPUs does on each before it begins (parallel.cpp, GPUParams).
 
-    The data of all parameters moves into one buffer and the diffs into another, frozen parameters
-    and ones that nothing reads included. The buffers are as large as the parameters together, so
-    it is as if each parameter were touched.
+    The data of all parameters moves into one buffer and the diffs into another, including frozen
+    parameters and those that nothing reads. The buffers are as large as all parameters together,
+    which is the same as touching each parameter.
     """
     ledger.join(data for data, _ in params.owners)
     ledger.join(diff for _, diff in params.owners)
@@ -113,8 +113,8 @@ def _parallel_step(ledger: Ledger, params: Params) -> Step:
 def _update_step(ledger: Ledger, net: Net, params: Params, solver: SolverSettings) -> Step:
     """What zeroing the gradients and applying the update touch.
 
-    Every diff and the solver's state; weight decay reads the weights too. Blob::Update works where
-    the weights lie already, and so moves none of them.
+    That is every diff and the solver's state; weight decay also reads the weights. Blob::Update
+    works where the weights already are, and so moves none of them.
     """
     touches = []
     for parameter, (data, diff), row in zip(net.params, params.owners, params.rows, strict=True):

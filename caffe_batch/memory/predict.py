@@ -1,4 +1,4 @@
-"""The memory of a recipe in Caffe at a batch size: the door that commands and planners use."""
+"""The memory of a recipe in Caffe at a batch size: the entry point for commands and planners."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from caffe_batch.schema import caffe_pb2
 
 @dataclass(frozen=True)
 class CaffeMemory:
-    """The memory of one recipe in Caffe: the first :class:`~caffe_batch.memory.base.MemoryModel`.
+    """The memory of one recipe in Caffe: a :class:`~caffe_batch.memory.base.MemoryModel`.
 
     Attributes:
         recipe: The solver and its nets.
         sources: Where data is found, and the shapes that the user gave.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
-        allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
+        allow_unknown: Whether layers without a rule are accepted; the totals are then lower bounds.
         build: The build of Caffe.
         gpus: GPUs that train together; the memory is that of each of them.
         half: Whether NVCaffe works in half precision.
-        test_batches: Batch size of each test net; None, or none at all, for the file's own.
+        test_batches: Batch size of each test net, None for the file's own; empty if all are.
     """
 
     #: Name of the engine whose memory this is.
@@ -65,7 +65,7 @@ class CaffeMemory:
 
     @cached_property
     def test_layers(self) -> tuple[tuple[Layer, ...], ...]:
-        """The layers of each test net, with the batch sizes of the file or those asked for."""
+        """The layers of each test net, with the batch sizes of the file or the requested ones."""
         sizes = self.test_batches or (None,) * len(self.recipe.tests)
         read = [
             file.layers(self.sources, allow_unknown=self.allow_unknown)
@@ -82,15 +82,15 @@ class CaffeMemory:
         return batch_size(self.train_layers)
 
     def with_test_batches(self, sizes: tuple[int | None, ...]) -> CaffeMemory:
-        """The same model with other batch sizes of the test nets."""
+        """The same model with other batch sizes for the test nets."""
         other = replace(self, test_batches=sizes)
         alike = ("train_layers", "_split_layers", "_train_nets")
         shared = {name: getattr(self, name) for name in alike}
-        vars(other).update(shared)  # what doesn't depend on them need not be read again
+        vars(other).update(shared)  # what doesn't depend on the sizes isn't read again
         return other
 
     def with_recipe(self, recipe: Recipe) -> CaffeMemory:
-        """The same model of other files, with their own batch sizes."""
+        """The same kind of model for other files, with their own batch sizes."""
         return replace(self, recipe=recipe, test_batches=())
 
     def on_one_gpu(self) -> CaffeMemory:
@@ -113,12 +113,12 @@ class CaffeMemory:
     def divides_batch(self) -> bool:
         """Whether the batch size is for all GPUs together, not for each.
 
-        NVCaffe divides the batches that data layers read, not those of literal shapes.
+        NVCaffe divides the batches that data layers read, but not those of literal shapes.
         """
         return self.build is Build.NVCAFFE and reads_batches(self.train_layers)
 
     def train_net(self, size: int | None = None) -> Net:
-        """The train net at a batch size (the file's own, if None), as each GPU has it."""
+        """The train net at a batch size (the file's own, if None), as it is on each GPU."""
         if size not in self._train_nets:
             self._train_nets[size] = self._build_train_net(size)
         return self._train_nets[size]
@@ -141,13 +141,13 @@ class CaffeMemory:
 
     @cached_property
     def _split_layers(self) -> list[Layer]:
-        """The TRAIN layers and their Splits; the settings are the very same objects."""
+        """The TRAIN layers and their Splits; they share the layers' settings objects."""
         return insert_splits(self.train_layers)
 
     def test_nets(self, size: int | None = None) -> tuple[Net, ...]:
         """The test nets when the TRAIN batch size is ``size``.
 
-        Their batch sizes are their own, but for data layers that both phases share.
+        Their batch sizes are their own, except for data layers that both phases share.
         """
         return tuple(
             own
@@ -184,7 +184,7 @@ class CaffeMemory:
         """The predicted peak at each of these TRAIN batch sizes (see :func:`peak_curve`)."""
         if all(rule_of(layer).any_batch(layer.settings) for layer in self.train_layers):
             return peak_curve(self._peak, sizes)
-        # Caffe may refuse any size there, so each is asked for.
+        # Caffe may refuse any single size here, so each is predicted by itself.
         return {size: peak_curve(self._peak, [size])[size] for size in sizes}
 
     def _peak(self, size: int) -> Terms | int:
@@ -192,7 +192,7 @@ class CaffeMemory:
         return prediction.peak_bytes if prediction.terms is None else prediction.terms
 
     def of(self, train: Net, tests: Sequence[Net]) -> Prediction:
-        """The memory of training these very nets with the recipe's solver."""
+        """The memory of training exactly these nets with the recipe's solver."""
         return predict_nets(
             train,
             tests,
@@ -216,7 +216,7 @@ def predict(
     gpus: int = 1,
     half: bool = False,
 ) -> Prediction:
-    """The memory of a net in training, in bytes of Caffe's own requests.
+    """The memory of a net in training, in bytes that Caffe itself requests.
 
     Args:
         net: A net file, or a solver file whose nets are followed.
@@ -224,7 +224,7 @@ def predict(
         batch_size: TRAIN batch size; the file's own if None.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
         sources: Where data is found; the working directory and beside the files if None.
-        allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
+        allow_unknown: Whether layers without a rule are accepted; the totals are then lower bounds.
         build: The build of Caffe; with ``Build.CUDNN`` the peak is an upper bound, with
             ``Build.NVCAFFE`` an estimate.
         gpus: GPUs that train together; the memory is that of each of them.
@@ -240,7 +240,7 @@ def predict(
 
 
 def solver_settings(solver: caffe_pb2.SolverParameter) -> SolverSettings:
-    """What of a solver decides its memory."""
+    """The settings of a solver that decide its memory."""
     return SolverSettings(
         type=solver.type,
         weight_decay=solver.weight_decay,

@@ -1,7 +1,7 @@
 """What the layers of a net do to memory, as steps: building, Forward, Backward.
 
-The layers' rules say which sides each pass touches and which pointers it sets; here they meet the
-net's blobs and parameters.
+The layers' rules say which sides each pass touches and which pointers it sets; this module applies
+them to the net's blobs and parameters.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ Slot = tuple[int, int]  # the data side and the diff side of a parameter
 class Params:
     """Sides of a net's parameters.
 
-    Every layer is built with parameters of its own. Those that share an earlier layer's are pointed
-    to its memory when all layers stand (Net::ShareWeights), and then their own is freed.
+    Every layer is built with parameters of its own. Once all layers are built, those that share an
+    earlier layer's parameters are pointed to its memory (Net::ShareWeights), and their own is
+    freed.
 
     Attributes:
-        owners: One slot a parameter of the net.
+        owners: One slot for each parameter of the net.
         rows: The row of each owner.
         of_layer: Name and slots of each layer.
         shares: Pointers that sharing sets.
@@ -46,38 +47,38 @@ class Params:
 class Program:
     """The steps of one or more nets: what building, Forward and Backward do to memory.
 
-    ``backward`` is in the order of the layers; Caffe runs it from the last to the first.
+    ``backward`` is in the order of the layers; Caffe runs it from the last layer to the first.
 
     Args:
         ledger: Where the memory is accounted for.
         build: The build of Caffe.
-        half: Whether NVCaffe keeps activations and gradients in half precision; it then keeps a
-            copy of the weights in half precision too.
+        half: Whether NVCaffe keeps activations and gradients in half precision; it then also keeps
+            a copy of the weights in half precision.
     """
 
     def __init__(self, ledger: Ledger, build: Build = Build.CAFFE, *, half: bool = False) -> None:
         self.ledger = ledger
         self.caffe_build = build
         self.half = half
-        self.uncertain_bytes = 0  # of what is added: what may turn out not to be taken
+        self.uncertain_bytes = 0  # how much of what is added may turn out not to be allocated
         self.build: list[Step] = []
         self.forward: list[Step] = []
         self.backward: list[Step] = []
         self.partial: list[str] = []  # layers that take more than their rules say
-        # What equal layers in equal places touch (deep nets repeat themselves).
+        # What equal layers in equal sites touch (deep nets repeat themselves).
         self._memories: dict[tuple[Rule, Site], Memory] = {}
 
     def add_net(
         self, net: Net, label: str, *, backward: bool = True, trained: Params | None = None
     ) -> Params:
-        """Adds a net of the solver.
+        """Add a net of the solver.
 
         Args:
             net: The net.
             label: What its rows are called.
             backward: Whether its Backward ever runs.
-            trained: For test nets: the train net's parameters, which stand in for its own where
-                the layer names agree (Net::ShareTrainedLayersWith, before the first test).
+            trained: For a test net, the train net's parameters, which replace its own where the
+                layer names agree (Net::ShareTrainedLayersWith, before the first test).
         """
         ledger = self.ledger
         first_row = len(ledger.rows)
@@ -90,12 +91,13 @@ class Program:
         return params
 
     def _add_params(self, net: Net, rows: Sequence[int], given: Sequence[Slot] = ()) -> Params:
-        """Adds the parameters of a net's layers.
+        """Add the parameters of a net's layers.
 
         Args:
             net: The net.
-            rows: The row that each layer counts for.
-            given: For a net inside a recurrent layer: the owners' slots. All others are buffers.
+            rows: The row in which each layer is counted.
+            given: For a net inside a recurrent layer, the owners' slots; everything else is a
+                buffer.
         """
         params = Params([], [], [], [])
         part = Part.LAYER_BUFFERS if given else Part.PARAMETERS
@@ -124,18 +126,19 @@ class Program:
         self, net: Net, params: Params, rows: Sequence[int], *,
         backward: bool, inner: bool = False, idle: int = 0,
     ) -> dict[Side, int]:  # fmt: skip
-        """Adds the blobs and steps of a net's layers.
+        """Add the blobs and steps of a net's layers.
 
         Args:
             net: The net.
             params: Its parameters.
-            rows: The row that each layer counts for.
+            rows: The row in which each layer is counted.
             backward: Whether its Backward runs.
-            inner: Whether it is a net inside a recurrent layer: all of it is that layer's buffers.
+            inner: Whether it is a net inside a recurrent layer, all of whose blobs are that layer's
+                buffers.
             idle: How many layers at its end are built but never run.
 
         Returns:
-            Both sides of each blob of an inner net; none for other nets.
+            Both sides of each blob of an inner net; empty for other nets.
         """
         data_part = Part.LAYER_BUFFERS if inner else Part.ACTIVATIONS
         diff_part = Part.LAYER_BUFFERS if inner else Part.GRADIENTS
@@ -211,9 +214,9 @@ class Program:
     def _memory(self, node: Node) -> Memory:
         if not self.caffe_build.uses_cudnn and getattr(node.site.settings, "engine", "") == "CUDNN":
             raise NetError(
-                "engine: CUDNN is unknown to a Caffe that was built without cuDNN",
+                "a Caffe built without cuDNN doesn't know engine: CUDNN",
                 layer=node.layer.name,
-                hint="Leave the engine out; or, if yours is built with cuDNN, give --build cudnn.",
+                hint="Remove the engine; or, if your Caffe has cuDNN, give --build cudnn.",
             )
         known = self._memories.get((node.rule, node.site))
         if known is not None:
@@ -231,13 +234,13 @@ class Program:
     def add_inner(
         self, node: Node, unrolled: Inner, row: int, sides: _NodeSides, *, backward: bool
     ) -> None:
-        """Adds the net inside a recurrent layer, and its blobs to the layer's own sides."""
+        """Add the net inside a recurrent layer, and its blobs to the layer's own sides."""
         net = build(unrolled.layers, phase="TEST", name=node.layer.name)
         outer = {name: i for i, name in enumerate(unrolled.parameters)}
         rows = [row] * len(net.nodes)
         given = [sides.params[outer[parameter.name]] for parameter in net.params]
         params = self._add_params(net, rows, given)
-        if node.site.phase == "TEST":  # RecurrentLayer::Forward joins them again, in TEST alone
+        if node.site.phase == "TEST":  # RecurrentLayer::Forward shares them again, only in TEST
             self.forward.append(Step(row, params.shares, []))
         sides.own |= self._add_layers(
             net, params, rows, backward=backward, inner=True, idle=unrolled.idle
@@ -245,7 +248,7 @@ class Program:
 
 
 _BufferSide = tuple[int, Part, int, int, tuple[int, int] | None]
-"""Bytes, part, row, requests, and the two sizes of which the larger one counts."""
+"""Bytes, part, row, requests, and two sizes of which the larger one counts, if any."""
 
 
 class _NodeSides:
@@ -253,7 +256,7 @@ class _NodeSides:
 
     Attributes:
         own: The numbers of the layer's own sides.
-        buffers: What the ledger wants to know of each buffer: its sides come with the first use.
+        buffers: What the ledger needs to know about each buffer; its sides are added on first use.
     """
 
     __slots__ = ("buffers", "data", "diff", "ledger", "node", "own", "params")

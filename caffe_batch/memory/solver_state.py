@@ -1,8 +1,8 @@
 """What a solver adds to the net's memory.
 
-Source: sgd_solver.cpp and the solvers beside it. Every type creates three blobs a parameter
-(history, update, temp), and AdaDelta and Adam one more history; only the sides an update touches
-cost memory.
+Source: sgd_solver.cpp and the solvers beside it. Every type creates three blobs per parameter
+(history, update, temp), and AdaDelta and Adam a second history; only the sides that an update
+touches cost memory.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from caffe_batch.errors import InputError, did_you_mean
 from caffe_batch.layers.base import Mode
 
-#: Blobs of the size of all parameters that each type's update touches, by mode. The GPU kernels
-#: are fused: they read the diff and the history only.
+#: How many blobs of each parameter's size the update of each type touches, by mode. The GPU kernels
+#: are fused and read only the diff and the history.
 STATE_BLOBS: dict[str, dict[Mode, int]] = {
     "SGD": {"gpu": 1, "cpu": 1},
     "Nesterov": {"gpu": 1, "cpu": 2},
@@ -23,13 +23,13 @@ STATE_BLOBS: dict[str, dict[Mode, int]] = {
     "Adam": {"gpu": 2, "cpu": 3},
 }
 
-#: Types whose CPU update uses temp_ already, so that L1 decay adds nothing there.
+#: Types whose CPU update already uses temp_, so that L1 decay adds nothing.
 _CPU_TEMP = {"AdaDelta", "Adam"}
 
 
 @dataclass(frozen=True, slots=True)
 class SolverSettings:
-    """What of a solver decides its memory.
+    """The settings of a solver that decide its memory.
 
     Attributes:
         type: The solver's type name (``"SGD"``).
@@ -54,7 +54,7 @@ class SolverSettings:
             )
 
     def decays(self, decay_mult: float | None) -> bool:
-        """Whether a parameter of this decay_mult (None: 1) is regularised at all."""
+        """Whether a parameter with this decay_mult (None means 1) is regularised at all."""
         return self.weight_decay != 0 and decay_mult != 0
 
     def state_blobs(self, decay_mult: float | None, mode: Mode) -> int:

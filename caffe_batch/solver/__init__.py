@@ -1,1 +1,1 @@
-"""What a SolverParameter means, whoever runs it."""
+"""What a SolverParameter means, whichever engine runs it."""

@@ -1,4 +1,4 @@
-"""A recipe whose learning rate drops in steps, counted in epochs.
+"""A recipe whose learning rate drops in steps, measured in epochs.
 
 Source: sgd_solver.cpp (GetLearningRate): when the policies step and multistep drop the rate.
 """
@@ -13,7 +13,7 @@ from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.numbers import as_written
 
-#: More drops than this are a smooth decay in disguise: none is planned by itself.
+#: More drops than this are a smooth decay in disguise, and no stage is planned for each.
 MAX_DROPS = 100
 
 _NO_DROPS = {
@@ -27,12 +27,12 @@ _NO_DROPS = {
 
 @dataclass(frozen=True, slots=True)
 class StepDecay:
-    """What a recipe with the policy step or multistep means, whatever the batch.
+    """What a recipe with the policy step or multistep means, independent of the batch.
 
     Attributes:
         records: Records of the training set.
-        updates_per_epoch: Updates in which the recipe's own batch covers the records: rounded up.
-        epochs: How long it trains.
+        updates_per_epoch: Updates in which the recipe's own batch covers the records, rounded up.
+        epochs: How long the recipe trains.
         drops: Epochs at which the rate is multiplied by gamma, ascending, within the training.
         gamma: The factor, between 0 and 1.
         base_lr: The rate before the first drop.
@@ -46,25 +46,25 @@ class StepDecay:
     base_lr: Fraction
 
     def lasting(self, epochs: Fraction) -> StepDecay:
-        """The same over another number of epochs; the drops keep their place in the run."""
+        """The same decay over another number of epochs; the drops keep their place in the run."""
         factor = epochs / self.epochs
         return replace(self, epochs=epochs, drops=tuple(drop * factor for drop in self.drops))
 
 
 def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch: int) -> StepDecay:
-    """The epochs of a solver that drops its rate in steps.
+    """The decay of a solver that drops its rate in steps, in epochs.
 
     Args:
         solver: The recipe's solver, in current syntax.
         records: Records of the training set, or None if unknown.
-        own_batch: The recipe's own effective batch, for which its updates are counted.
+        own_batch: The effective batch that the recipe's update counts were written for.
 
     Raises:
         InputError: The records aren't known, or the rate has no drops that a batch could grow at.
     """
     if records is None:
         raise InputError(
-            "a schedule counts in epochs, and the records of the training data aren't known",
+            "a schedule counts in epochs, and the number of training records isn't known",
             hint="Give --train-records N.",
         )
     _check_policy(solver)

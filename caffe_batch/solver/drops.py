@@ -9,7 +9,7 @@ from caffe_batch.schema import caffe_pb2
 
 
 def rate_drops(solver: caffe_pb2.SolverParameter) -> Sequence[int]:
-    """The updates done when the rate drops, those before max_iter; none for other policies."""
+    """The number of updates done at each drop before max_iter; none for other policies."""
     if solver.lr_policy == "step" and solver.stepsize > 0:
         return range(solver.stepsize, solver.max_iter, solver.stepsize)
     if solver.lr_policy == "multistep":
@@ -18,9 +18,10 @@ def rate_drops(solver: caffe_pb2.SolverParameter) -> Sequence[int]:
 
 
 def multistep_drops(stepvalues: Sequence[int]) -> list[int]:
-    """The updates done when each stepvalue drops the rate, max_iter or not.
+    """How many updates are done when each stepvalue drops the rate, even after max_iter.
 
-    At most one does in an update: a value that is already passed waits for the next.
+    An update drops the rate at most once: a value that has already been passed takes effect in the
+    next update.
 
     >>> multistep_drops([5, 5, 9])
     [5, 6, 9]
@@ -32,5 +33,5 @@ def multistep_drops(stepvalues: Sequence[int]) -> list[int]:
 
 
 def multistep_drops_done(stepvalues: Sequence[int], done: int) -> int:
-    """How many drops the multistep policy has made for the update that follows ``done`` updates."""
+    """How often multistep has dropped the rate for the update that follows ``done`` updates."""
     return bisect_right(multistep_drops(stepvalues), done)

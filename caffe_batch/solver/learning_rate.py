@@ -1,6 +1,6 @@
 """Caffe's learning-rate policies (sgd_solver.cpp, GetLearningRate).
 
-pycaffe's ``solver.lr`` is not used while training: asking it advances the step counter of the
+pycaffe's ``solver.lr`` is not used while training: reading it advances the step counter of the
 multistep policy.
 """
 
@@ -16,14 +16,14 @@ POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
 
 def learning_rate(solver: caffe_pb2.SolverParameter, done: int) -> float:
-    """The rate that Caffe applies in the update that follows ``done`` updates.
+    """The learning rate that Caffe applies in the update that follows ``done`` updates.
 
     Args:
         solver: A solver in current syntax.
-        done: Updates done before it, Caffe's iteration number; 0 for the first update.
+        done: Updates done before it (Caffe's iteration number); 0 for the first update.
 
     Returns:
-        The rate, in double precision; Caffe's own is the nearest float or a few ulps off.
+        The rate, in double precision; Caffe's own is the nearest float, or a few ulps away.
 
     Raises:
         InputError: The solver has no lr_policy, or one that Caffe doesn't have.
@@ -50,16 +50,16 @@ def learning_rate(solver: caffe_pb2.SolverParameter, done: int) -> float:
         return base * _power(1 - done / solver.max_iter, power)
     if policy == "sigmoid":
         _check_stepsize(solver)
-        # The logistic function as a tanh: exp would overflow far before the stepsize.
+        # The logistic function written with tanh: exp would overflow long before the stepsize.
         return base * (1 + math.tanh(gamma * (done - solver.stepsize) / 2)) / 2
     raise InputError(
-        f"lr_policy {policy!r} is none of Caffe's" if policy else "the solver has no lr_policy",
+        f"Caffe has no lr_policy {policy!r}" if policy else "the solver has no lr_policy",
         hint=did_you_mean(policy, POLICIES) or f"Caffe's policies are {', '.join(POLICIES)}.",
     )
 
 
 def _power(base: float, exponent: float) -> float:
-    """``base ** exponent`` as C's pow has it: inf and nan instead of exceptions."""
+    """``base ** exponent`` as C's pow computes it: inf and nan instead of exceptions."""
     try:
         return math.pow(base, exponent)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Numbers as Caffe holds them."""
+"""Numbers as Caffe stores them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LARGEST_BELOW_1 = 1 - 2.0**-24
 
 
 def as_float32(value: float) -> float:
-    """The shortest decimal that stands for the same single-precision number.
+    """The shortest decimal that denotes the same single-precision number.
 
-    Caffe's fields are floats: 0.1 comes out of a prototxt as 0.10000000149011612.
+    Caffe's fields are floats: 0.1 in a prototxt is read back as 0.10000000149011612.
 
     >>> as_float32(0.10000000149011612)
     0.1

@@ -6,7 +6,7 @@ from caffe_batch.schema import caffe_pb2
 
 
 def has_test_at(interval: int, update: int) -> bool:
-    """Whether Caffe tests when it goes on from so many updates, or ends there.
+    """Whether Caffe tests when it goes on after this many updates, or ends there.
 
     Args:
         interval: The solver's test_interval; 0 for no tests.
@@ -16,14 +16,14 @@ def has_test_at(interval: int, update: int) -> bool:
 
 
 def has_test_at_end(solver: caffe_pb2.SolverParameter) -> bool:
-    """Whether the last update is tested."""
+    """Whether Caffe tests after the last update."""
     return has_test_at(solver.test_interval, solver.max_iter)
 
 
 def number_of_tests(solver: caffe_pb2.SolverParameter, first: int, end: int) -> int:
-    """Tests that a solver runs from ``first`` updates done until before it goes on from ``end``.
+    """How many tests a solver runs from ``first`` updates done up to, but not including, ``end``.
 
-    A test after its last update isn't among them.
+    A test after its last update isn't counted.
     """
     interval = solver.test_interval
     if interval <= 0 or end <= first:

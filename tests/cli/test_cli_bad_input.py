@@ -256,7 +256,7 @@ CASES: dict[str, Bad] = {
         solver=SOLVER.replace("0.1", "nan"),
     ),
     "policy": Bad(
-        ("lr_policy 'stepp' is none of Caffe's", "Did you mean step?"),
+        ("Caffe has no lr_policy 'stepp'", "Did you mean step?"),
         SOLVED,
         solver=SOLVER.replace("fixed", "stepp"),
     ),

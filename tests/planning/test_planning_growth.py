@@ -223,7 +223,7 @@ def test_recipes_whose_drops_cannot_be_used(fields: dict[str, Any], message: str
 
 
 def test_a_schedule_needs_the_records() -> None:
-    with pytest.raises(InputError, match=r"records of the training data aren't known\n.*--train-r"):
+    with pytest.raises(InputError, match=r"number of training records isn't known\n.*--train-r"):
         step_decay(solver_of(), None, 128)
 
 

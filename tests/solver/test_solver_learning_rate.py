@@ -92,7 +92,7 @@ def test_extreme_settings_give_numbers_not_exceptions() -> None:
 
 
 def test_unknown_policy_is_an_error_with_a_suggestion() -> None:
-    with pytest.raises(InputError, match="'multi_step' is none of Caffe's\nDid you mean multist"):
+    with pytest.raises(InputError, match="no lr_policy 'multi_step'\nDid you mean multist"):
         learning_rate(parse('base_lr: 1 lr_policy: "multi_step"'), 0)
 
 

@@ -305,7 +305,7 @@ def test_a_plan_for_cpu_mode_trains_on_the_cpu(runtime: Runtime, tmp_path: Path)
     ("before", "after", "message"),
     [
         ("max_iter: 60", "max_iter: 0", "max_iter is 0, so there is no update to do"),
-        ('"step"', '"stepp"', "lr_policy 'stepp' is none of Caffe's"),
+        ('"step"', '"stepp"', "Caffe has no lr_policy 'stepp'"),
     ],
 )
 def test_solvers_that_cannot_train(

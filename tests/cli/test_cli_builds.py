@@ -91,7 +91,7 @@ def test_engine_of_the_file_in_a_build_without_it(folder: Path) -> None:
     )
     done = call("plan", "net.prototxt", "--gpu-memory", "1GiB")
     assert done.code == 2
-    assert "layer 'conv': engine: CUDNN is unknown to a Caffe" in done.err
+    assert "layer 'conv': a Caffe built without cuDNN doesn't know" in done.err
     assert "--build cudnn" in done.err
 
 
