@@ -176,6 +176,7 @@ class PlanRequest:
         counted: tuple[int | None, ...] = self.test_records
         counted = counted or tuple(count_records(test, sources) for test in tests)
         return PlanOptions(
+            audit=engines.find(self.engine).audit,
             effective_batch=self.effective_batch,
             split=SplitOptions(
                 self.tolerance, self.batch_size, self.iter_size, self.prefer_multiple_of

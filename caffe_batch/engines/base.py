@@ -151,14 +151,20 @@ class Engine(ABC):
         *,
         batch_size: int,
         iter_size: int,
+        gpus: int = 1,
+        own_gpus: int = 1,
+        summed_iter: int | None = None,
         refused: Collection[Cause] = (),
-    ) -> Sequence[Finding]:
+    ) -> tuple[Finding, ...]:
         """What makes a training with accumulation another one than that with the whole batch.
 
         Args:
             model: The recipe.
             batch_size: Samples of a micro-batch.
             iter_size: Micro-batches of an update.
+            gpus: GPUs that share each update.
+            own_gpus: GPUs that share each update of the recipe as it is.
+            summed_iter: Passes over which losses that are sums are summed; iter_size if None.
             refused: Causes that nothing is to be changed for.
         """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from caffe_batch.memory.base import Prediction
-from caffe_batch.planning.audit.findings import Audit, Finding, compensations
+from caffe_batch.planning.audit.findings import Finding, compensations
 from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.planning.goal import Goal
 from caffe_batch.planning.plan import TestSplit
@@ -69,13 +69,12 @@ class Draft:
         )
 
 
-def make_draft(goal: Goal, choice: Choice, audit: Audit) -> Draft:
+def make_draft(goal: Goal, choice: Choice) -> Draft:
     """Everything that a choice changes, and what it then costs.
 
     Args:
         goal: What is asked for.
         choice: The batch sizes.
-        audit: Says what accumulation changes for the engine that trains.
 
     Raises:
         InputError: The schedule can't be made for this split.
@@ -85,8 +84,8 @@ def make_draft(goal: Goal, choice: Choice, audit: Audit) -> Draft:
         *batch_changes(recipe, model.train_layers, split.batch_size),
         *changes_of_tests(recipe, model, choice.tests, choice.test_sizes),
     )
-    stages = _stages(goal, split, batches, audit)
-    findings = _audited(goal, split, stages[-1].stage.iter_size if stages else None, audit)
+    stages = _stages(goal, split, batches)
+    findings = _audited(goal, split, stages[-1].stage.iter_size if stages else None)
     if stages:
         changes = stages[0].changes
     else:
@@ -122,11 +121,9 @@ def recipe_decay(goal: Goal, split: Candidate) -> StepDecay:
     return decay.lasting(goal.options.schedule.epochs or decay.epochs)
 
 
-def _audited(
-    goal: Goal, split: Candidate, iter_size: int | None, audit: Audit
-) -> tuple[Finding, ...]:
+def _audited(goal: Goal, split: Candidate, iter_size: int | None) -> tuple[Finding, ...]:
     """What a split changes, in passes of an update of its own, or of a later stage."""
-    return audit(
+    return goal.options.audit(
         goal.model,
         batch_size=split.batch_size,
         iter_size=iter_size or split.iter_size,
@@ -137,9 +134,7 @@ def _audited(
     )
 
 
-def _stages(
-    goal: Goal, split: Candidate, batches: tuple[Change, ...], audit: Audit
-) -> tuple[PlannedStage, ...]:
+def _stages(goal: Goal, split: Candidate, batches: tuple[Change, ...]) -> tuple[PlannedStage, ...]:
     """The stages of a growing batch, each with all its changes; none where it stays."""
     options = goal.options
     if options.growth is Schedule.DECAY:
@@ -158,9 +153,7 @@ def _stages(
     return tuple(
         PlannedStage(
             stage,
-            each_once(
-                *batches, *own, *compensations(_audited(goal, split, stage.iter_size, audit))
-            ),
+            each_once(*batches, *own, *compensations(_audited(goal, split, stage.iter_size))),
         )
         for stage, own in zip(stages, of_solver, strict=True)
     )

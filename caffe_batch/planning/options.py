@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from caffe_batch.planning.audit.findings import Cause
+from caffe_batch.planning.audit.audit import audit as audit_of_caffe
+from caffe_batch.planning.audit.findings import Audit, Cause
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.planning.schedule.rescaling import ScheduleOptions
 from caffe_batch.planning.split.candidates import SplitOptions
@@ -32,6 +33,7 @@ class PlanOptions:
         own_gpus: GPUs that the files were planned for; None if nobody knows.
         summed_iter: Passes that losses which are sums are meant over; those of an update (where
             the batch grows, of its first stage) if None.
+        audit: Says what accumulation changes for the engine that trains.
     """
 
     effective_batch: int | None = None
@@ -46,3 +48,4 @@ class PlanOptions:
     tests_follow: bool = False
     own_gpus: int | None = None
     summed_iter: int | None = None
+    audit: Audit = audit_of_caffe

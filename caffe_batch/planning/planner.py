@@ -13,8 +13,6 @@ from fractions import Fraction
 
 from caffe_batch.errors import InputError, NetError
 from caffe_batch.memory.base import MemoryModel
-from caffe_batch.planning.audit.audit import audit as audit_of_caffe
-from caffe_batch.planning.audit.findings import Audit
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.draft import Choice, Draft, make_draft
 from caffe_batch.planning.goal import Goal, find_goal
@@ -45,7 +43,6 @@ def make_plan(
     model: MemoryModel,
     budget: Budget,
     options: PlanOptions | None = None,
-    audit: Audit = audit_of_caffe,
 ) -> Plan:
     """The split with the fewest passes that fits, and everything that has to change for it.
 
@@ -53,7 +50,6 @@ def make_plan(
         model: The memory model of the recipe.
         budget: The memory allowed on each GPU.
         options: What the plan is to be; the defaults if None.
-        audit: Says what accumulation changes for the engine that trains.
 
     Raises:
         DoesNotFitError: Not even the smallest split fits.
@@ -66,7 +62,7 @@ def make_plan(
         table = _candidate_table(goal, budget, floor)
         tried: list[Candidate] = []
         for choice in _choices(goal, budget, table):
-            draft = make_draft(goal, choice, audit)
+            draft = make_draft(goal, choice)
             tried.append(draft.settled(budget.usable_bytes))
             if tried[-1].fits:
                 return _plan_of(goal, budget, table, tried, draft)

@@ -98,6 +98,7 @@ def _smaller_plan(model: MemoryModel, effective_batch: int, split: SplitOptions)
         split=split,
         schedule=ScheduleOptions(keep=True),
         tests_follow=True,
+        audit=engines.find(model.engine).audit,
     )
     return make_plan(model, NO_LIMIT, options)
 

@@ -68,9 +68,20 @@ class CaffeEngine(Engine):
         *,
         batch_size: int,
         iter_size: int,
+        gpus: int = 1,
+        own_gpus: int = 1,
+        summed_iter: int | None = None,
         refused: Collection[Cause] = (),
-    ) -> Sequence[Finding]:
-        return audit(model, batch_size=batch_size, iter_size=iter_size, refused=refused)
+    ) -> tuple[Finding, ...]:
+        return audit(
+            model,
+            batch_size=batch_size,
+            iter_size=iter_size,
+            gpus=gpus,
+            own_gpus=own_gpus,
+            summed_iter=summed_iter,
+            refused=refused,
+        )
 
     def check_weights(self, path: Path, nets: Sequence[Net]) -> None:
         check_weights(path, nets)
