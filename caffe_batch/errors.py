@@ -11,6 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,15 @@ def in_shell(text: Text) -> str:
     'Give --iter-size 2.'
     """
     return "".join(part if isinstance(part, str) else part.shell for part in _parts(text))
+
+
+def separated(items: Sequence[T], between: S) -> list[T | S]:
+    """Items with something between them, as ``str.join`` does for texts.
+
+    >>> separated([1, 2, 3], 0)
+    [1, 0, 2, 0, 3]
+    """
+    return [part for item in items for part in (between, item)][1:]
 
 
 def _parts(text: Text) -> Sequence[str | Option | Call]:

@@ -29,7 +29,7 @@ from caffe_batch.runtimes import Runtime
 #: What to know of a noise scale without trained weights.
 AT_FILLERS = (
     "Measured with the weights that the fillers give; after some training the noise scale is "
-    "usually much larger: --weights takes a snapshot."
+    "usually much larger: give those of a snapshot."
 )
 
 #: Layers whose data comes from the program that runs the net.

@@ -339,7 +339,13 @@ def _split(
             f"a batch of {size * iter_size} needs {format_size(needed)}, and this machine has "
             f"{format_size(free_bytes)} free",
             missing_bytes=needed - free_bytes,
-            hint="Try a smaller --batch-size or --iter-size 2, or close other programs.",
+            hint=[
+                "Try a smaller ",
+                Option("batch_size"),
+                " or ",
+                Option("iter_size", 2),
+                ", or close other programs.",
+            ],
         )
     plain, refused = None, ""
     if changes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
+from caffe_batch.errors import Call
 from caffe_batch.files import write_json
 from caffe_batch.jobs.json_files import check_format, read_object
 
@@ -29,7 +30,9 @@ def read_comparison(directory: Path) -> dict[str, Any]:
     path = compare_file(directory)
     if not path.is_file():
         return {}
-    content = read_object(path, "Move it away; `caffe-batch compare` writes it anew.")
+    content = read_object(
+        path, ["Move it away; ", Call("`caffe-batch compare`", "compare()"), " writes it anew."]
+    )
     check_format(content, COMPARE_FORMAT)
     return content.content
 

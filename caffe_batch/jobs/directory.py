@@ -15,7 +15,7 @@ from pathlib import Path
 from caffe_batch.errors import InputError
 from caffe_batch.files import write_json, write_text
 from caffe_batch.jobs.job_files import JobFiles
-from caffe_batch.jobs.json_files import NewerFormatError, read_object
+from caffe_batch.jobs.json_files import PLAN_A_JOB, NewerFormatError, read_object
 from caffe_batch.jobs.lock import held, holder
 from caffe_batch.jobs.logs import remove_log
 from caffe_batch.jobs.metrics import check_metrics_format, damaged_lines
@@ -70,7 +70,7 @@ class JobDirectory:
             if not file.is_file():
                 raise InputError(
                     f"{self.path}: there is no {file.name}",
-                    hint="Write the directory with `caffe-batch plan NET ... --out DIR`.",
+                    hint=["Write the directory with ", PLAN_A_JOB, "."],
                 )
 
     def read_record(self) -> JobRecord | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.job_files import JobFiles, check_free, write_files
+from caffe_batch.jobs.json_files import PLAN_A_JOB
 from caffe_batch.jobs.plan_file import PlanFile, moved_path
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.schema import caffe_pb2
@@ -34,7 +35,7 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
     if not old.plan.is_file():
         raise InputError(
             f"{source}: there is no plan.json, so this is no job directory",
-            hint="Write one with `caffe-batch plan NET ... --out DIR`.",
+            hint=["Write one with ", PLAN_A_JOB, "."],
         )
     check_free(new, target, ())
     texts = {}

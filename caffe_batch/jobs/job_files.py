@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import prototxt
-from caffe_batch.errors import InputError
+from caffe_batch.errors import Call, InputError
 from caffe_batch.files import write_text
 from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import PlanFile, plan_content
@@ -220,14 +220,17 @@ def check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
     if files.plan.exists():
         raise InputError(
             f"{directory} holds a job already",
-            hint=f"Run it with `caffe-batch train {directory}`, remove it, or give another "
-            "--out DIR.",
+            hint=[
+                "Run it with ",
+                Call(f"`caffe-batch train {directory}`", f"Job({str(directory)!r}).train()"),
+                ", remove it, or give another directory.",
+            ],
         )
     there = next((path.name for path in names if path.exists()), None)
     if there:
         raise InputError(
             f"{directory} holds a {there}, which the job would overwrite",
-            hint="Give a new directory: --out DIR is created if it isn't there.",
+            hint="Give a new directory: it is created if it isn't there.",
         )
 
 
@@ -238,7 +241,7 @@ def _check_nameable(files: JobFiles) -> None:
     except UnicodeEncodeError as error:
         raise InputError(
             f"{str(files.directory)!r} is not UTF-8, so no prototxt can name it",
-            hint="Give another --out DIR.",
+            hint="Give another directory.",
         ) from error
 
 

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from caffe_batch import __version__
-from caffe_batch.errors import InputError
+from caffe_batch.errors import Call, InputError, Text
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+#: What writes a job.
+PLAN_A_JOB = Call("`caffe-batch plan NET ... --out DIR`", "caffe_batch.plan(NET, ...).write(DIR)")
 
 #: The format of files that don't say theirs.
 FIRST_FORMAT = 1
@@ -56,7 +59,7 @@ class Fields:
     """
 
     def __init__(
-        self, path: Path, content: object, place: str = "", hint: str | None = None
+        self, path: Path, content: object, place: str = "", hint: Text | None = None
     ) -> None:
         self.path, self.hint, self._place = path, hint, place
         if not isinstance(content, dict):
@@ -210,7 +213,7 @@ class Fields:
         )
 
 
-def read_object(path: Path, hint: str | None = None) -> Fields:
+def read_object(path: Path, hint: Text | None = None) -> Fields:
     """The object that a JSON file holds.
 
     Args:

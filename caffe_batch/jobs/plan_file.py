@@ -13,9 +13,9 @@ from typing import Any, cast, get_args
 
 from caffe_batch import __version__
 from caffe_batch.device import Device
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Text
 from caffe_batch.files import json_text
-from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, read_object
+from caffe_batch.jobs.json_files import FIRST_FORMAT, PLAN_A_JOB, Fields, check_format, read_object
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory.build import Build
 from caffe_batch.planning.edits.changes import Change
@@ -23,7 +23,7 @@ from caffe_batch.planning.edits.changes import Change
 #: The newest format of plan.json, and the one that is written.
 PLAN_FORMAT = 2
 
-_HINT = "Mend the field, or plan again with `caffe-batch plan NET ... --out DIR`, into another DIR."
+_HINT: Text = ["Mend the field, or plan again with ", PLAN_A_JOB, ", into another DIR."]
 
 
 @dataclass(frozen=True)

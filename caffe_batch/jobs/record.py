@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.device import Device
+from caffe_batch.errors import Call, Option, Text
 from caffe_batch.files import write_json
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.json_files import Fields, check_format, read_object
@@ -20,10 +21,13 @@ from caffe_batch.jobs.json_files import Fields, check_format, read_object
 #: The newest format of job.json, and the one that is written.
 RECORD_FORMAT = 2
 
-_HINT = (
-    "Mend it; or move job.json out of the directory, and `caffe-batch train DIR` goes on from the "
-    "newest snapshot (name the --weights again if there is none so far)."
-)
+_HINT: Text = [
+    "Mend it; or move job.json out of the directory, and ",
+    Call("`caffe-batch train DIR`", "Job(DIR).train()"),
+    " goes on from the newest snapshot (give the ",
+    Option("weights"),
+    " again if there is none so far).",
+]
 
 
 class JobState(str, Enum):

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import __version__
-from caffe_batch.errors import InputError
+from caffe_batch.errors import Call, InputError
 from caffe_batch.files import write_json
 from caffe_batch.jobs.job_files import write_job
 from caffe_batch.jobs.json_files import FIRST_FORMAT, Fields, check_format, read_object
 from caffe_batch.planning.strategies.strategies import Strategies
+
+#: What writes the directory.
+_WRITE = Call(
+    "`caffe-batch strategies NET ... --out DIR`", "caffe_batch.strategies(NET, ...).write(DIR)"
+)
 
 #: The newest format of strategies.json, and the one that is written.
 STRATEGIES_FORMAT = 2
@@ -84,7 +89,7 @@ def write_strategies(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
             f"{directory} is not empty",
-            hint="Give a new directory: --out DIR is created if it isn't there.",
+            hint="Give a new directory: it is created if it isn't there.",
         )
     model = found.setting.model
     for way in found.ways:
@@ -105,11 +110,9 @@ def read_strategies(directory: Path) -> StrategiesFile:
     if not path.is_file():
         raise InputError(
             f"{directory}: there is no {path.name}",
-            hint="Write the directory with `caffe-batch strategies NET ... --out DIR`.",
+            hint=["Write the directory with ", _WRITE, "."],
         )
-    content = read_object(
-        path, "Mend it, or write another directory with `caffe-batch strategies`."
-    )
+    content = read_object(path, ["Mend it, or write another directory with ", _WRITE, "."])
     first = check_format(content, STRATEGIES_FORMAT) == FIRST_FORMAT
     asked = content.maybe(content.nested, "request")
     return StrategiesFile(

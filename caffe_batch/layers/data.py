@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from caffe_batch.errors import InputShapeError, ShapeError
+from caffe_batch.errors import InputShapeError, Option, ShapeError
 from caffe_batch.layers.base import (
     Buffer,
     Coupling,
@@ -185,12 +185,12 @@ def _known_record(site: Site) -> Shape:
     if not site.records:
         raise InputShapeError(
             "the size of its records is not known",
-            hint="Give it with the option --input-shape TOP=CxHxW.",
+            hint=["Give it: ", Option("input_shape", "TOP=CxHxW"), "."],
         )
     record = site.records[0]
     if len(record) != 3:
         raise InputShapeError(
             f"a record has the shape CxHxW, not {'x'.join(map(str, record))}",
-            hint="Give it with the option --input-shape TOP=CxHxW.",
+            hint=["Give it: ", Option("input_shape", "TOP=CxHxW"), "."],
         )
     return record

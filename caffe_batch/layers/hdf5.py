@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caffe_batch.errors import InputShapeError, ShapeError
+from caffe_batch.errors import InputShapeError, Option, ShapeError
 from caffe_batch.layers.base import (
     MAX_COUNT,
     Buffer,
@@ -57,7 +57,7 @@ class HDF5Data(Rule):
         if not site.records or len(site.records) != site.tops:
             raise InputShapeError(
                 "the size of its datasets is not known",
-                hint="Give one option --input-shape TOP=DIMxDIM... for each top.",
+                hint=["Give one ", Option("input_shape", "TOP=DIMxDIM..."), " for each top."],
             )
         if (site.file_rows or 0) * max(map(count, site.records)) > MAX_COUNT:
             raise ShapeError(

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from caffe_batch.errors import InputError, UnknownLayerError, did_you_mean
+from caffe_batch.errors import InputError, Option, UnknownLayerError, did_you_mean
 from caffe_batch.layers.base import Rule
 from caffe_batch.layers.unknown import UNKNOWN
+
+#: What a layer without a rule can be let through with.
+_LEAVE_OUT = (
+    Option("allow_unknown", True),
+    " leaves its own memory out and marks the total as a lower bound",
+)
 
 
 class Registry(Mapping[str, Rule]):
@@ -62,14 +68,22 @@ class Registry(Mapping[str, Rule]):
             raise UnknownLayerError(
                 "a Python layer's shapes and memory depend on its code",
                 layer=name,
-                hint="--allow-unknown leaves its own memory out and marks the total as a lower "
-                "bound; --input-shape TOP=CxHxW says what its tops look like.",
+                hint=[
+                    *_LEAVE_OUT,
+                    "; ",
+                    Option("input_shape", "TOP=CxHxW"),
+                    " says what its tops look like.",
+                ],
             )
         near = did_you_mean(layer_type, list(self._rules))
         raise UnknownLayerError(
             f"type {layer_type!r} is no layer type of Caffe 1.0",
             layer=name,
-            hint=f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, --allow-unknown "
-            "leaves its own memory out and marks the total as a lower bound; --rules FILE.py adds "
-            "a rule for it.",
+            hint=[
+                f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, ",
+                *_LEAVE_OUT,
+                "; ",
+                Option("rules", "FILE.py"),
+                " adds a rule for it.",
+            ],
         )

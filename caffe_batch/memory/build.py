@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import Enum
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory.ledger import LayerBytes, Part
 
@@ -38,7 +38,11 @@ def check_build(mode: Mode, build: Build, gpus: int, *, half: bool) -> None:
     if mode == "cpu" and build is not Build.CAFFE:
         raise InputError(
             f"build {build.value} is for GPUs, and this is CPU mode",
-            hint="Leave --build out: in CPU mode every build runs Caffe's own code.",
+            hint=[
+                "Leave ",
+                Option("build"),
+                " out: in CPU mode every build runs Caffe's own code.",
+            ],
         )
     if mode == "cpu" and gpus > 1:
         raise InputError(f"{gpus} GPUs in CPU mode", hint="CPU mode uses no GPU: leave --gpus out.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caffe_batch.errors import NetError, ShapeError
+from caffe_batch.errors import NetError, Option, ShapeError
 from caffe_batch.layers import sides as of
 from caffe_batch.layers.base import Inner, Memory, Rule, Site, count
 from caffe_batch.layers.sides import Side
@@ -216,7 +216,11 @@ class Program:
             raise NetError(
                 "a Caffe built without cuDNN doesn't know engine: CUDNN",
                 layer=node.layer.name,
-                hint="Remove the engine; or, if your Caffe has cuDNN, give --build cudnn.",
+                hint=[
+                    "Remove the engine; or, if your Caffe has cuDNN, give ",
+                    Option("build", "cudnn"),
+                    ".",
+                ],
             )
         known = self._memories.get((node.rule, node.site))
         if known is not None:
@@ -229,7 +233,9 @@ class Program:
         except ShapeError as error:
             if error.layer is not None:
                 raise
-            raise ShapeError(error.message, layer=node.layer.name, hint=error.hint) from None
+            raise ShapeError(
+                error.message_parts, layer=node.layer.name, hint=error.hint_parts
+            ) from None
 
     def add_inner(
         self, node: Node, unrolled: Inner, row: int, sides: _NodeSides, *, backward: bool

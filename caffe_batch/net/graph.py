@@ -14,6 +14,7 @@ from typing import Any
 from caffe_batch.errors import (
     InputShapeError,
     NetError,
+    Option,
     ShapeError,
 )
 from caffe_batch.layers import BUILT_IN
@@ -232,7 +233,11 @@ class _Builder:
                 raise InputShapeError(
                     f"the shape of its top {name!r} is not known, and other layers read it",
                     layer=self._shapeless[i],
-                    hint=f"Give it without the batch: --input-shape {name}=CxHxW.",
+                    hint=[
+                        "Give it without the batch: ",
+                        Option("input_shape", f"{name}=CxHxW"),
+                        ".",
+                    ],
                 )
 
     def _tops(
@@ -310,7 +315,7 @@ def _apply_rule(
     except NetError as error:
         if error.layer is not None:
             raise
-        raise type(error)(error.message, layer=layer.name, hint=error.hint) from None
+        raise type(error)(error.message_parts, layer=layer.name, hint=error.hint_parts) from None
 
 
 def _check_number(layer: Layer, what: str, number: int, limits: tuple[int, int | None]) -> None:

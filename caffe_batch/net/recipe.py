@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import prototxt
-from caffe_batch.errors import InputError, InputShapeError, NetError
+from caffe_batch.errors import InputError, InputShapeError, NetError, Option
 from caffe_batch.layers.base import Layer, Phase, Rule
 from caffe_batch.layers.loading import installed_rules
 from caffe_batch.layers.registry import Registry
@@ -229,7 +229,7 @@ def follow_solver(
         raise InputError(
             f"{path}: a solver names its train net in one of {', '.join(TRAIN_NET_FIELDS)}; "
             f"this one {has}",
-            hint=f"{do}, or call with the net first: NET --solver {path}.",
+            hint=[f"{do}, or give the net itself, with ", Option("solver", str(path)), "."],
         )
     notes: list[str] = []
 
@@ -284,8 +284,11 @@ def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:
     folders = dict.fromkeys([Path.cwd(), solver.parent.resolve()])
     raise InputError(
         f"{solver}: its net {name!r} is not in {' or '.join(map(str, folders))}",
-        hint=f"Call from the directory that the path starts from, or give the net: "
-        f"NET --solver {solver}.",
+        hint=[
+            "Call from the directory that the path starts from, or give the net itself, with ",
+            Option("solver", str(solver)),
+            ".",
+        ],
     )
 
 

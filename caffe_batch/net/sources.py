@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caffe_batch.errors import InputError, InputShapeError
+from caffe_batch.errors import InputError, InputShapeError, Option, separated
 from caffe_batch.layers.base import Rule, Shape
 from caffe_batch.layers.facts import SourceKind
 from caffe_batch.net.data.datums import survey_datums
@@ -87,13 +87,17 @@ class Sources:
         try:
             found = self.contents(layer, rule)
         except InputError as error:
-            tops = [f"--input-shape {top}=CxHxW" for top in _decided_tops(layer, rule)]
+            tops = _decided_tops(layer, rule)
+            shapes = [Option("input_shape", f"{top}=CxHxW") for top in tops]
             raise InputShapeError(
                 f"the size of {layer.top[0] if layer.top else 'its top'!r} is not known: "
                 f"{error.message}",
                 layer=layer.name,
-                hint=" ".join(filter(None, [error.hint, f"Or give the size: {' '.join(tops)}."])),
-            ) from error
+                hint=[
+                    *([error.hint, " "] if error.hint else []), "Or give the size: ",
+                    *separated(shapes, " "), ".",
+                ],
+            ) from error  # fmt: skip
         return RecordSizes(found.shapes, found.file_rows, found.unequal)
 
     def contents(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> Contents:

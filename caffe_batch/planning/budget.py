@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.sizes import format_size, parse_size
 
 #: What the CUDA context and the library handles take out of the budget unless --reserve says
@@ -74,7 +74,10 @@ def parse_budget(
     if kept >= budget:
         raise InputError(
             f"the reserve of {format_size(kept)} leaves nothing of {format_size(budget)}",
-            hint="The reserve is for the CUDA context and library handles; --reserve 0 plans "
-            "Caffe's own requests alone.",
+            hint=[
+                "The reserve is for the CUDA context and library handles; ",
+                Option("reserve", 0),
+                " plans Caffe's own requests alone.",
+            ],
         )
     return Budget(budget, kept)

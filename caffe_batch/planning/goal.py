@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.schedule.rescaling import Rescaling
@@ -104,7 +104,11 @@ def _effective_batch(model: MemoryModel, options: PlanOptions, sharing: Sharing)
     if own_iter < 1:
         raise InputError(
             f"the solver has iter_size {own_iter}, and an update takes at least one pass",
-            hint="Correct it, or give --effective-batch N: the plan sets iter_size.",
+            hint=[
+                "Correct it, or give ",
+                Option("effective_batch"),
+                ": the plan sets iter_size.",
+            ],
         )
     return _files_batch(model) * replace(sharing, gpus=options.own_gpus or model.gpus).each
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from caffe_batch.errors import InputError, NetError
+from caffe_batch.errors import InputError, NetError, Option
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.draft import Choice, Draft, make_draft
@@ -162,7 +162,13 @@ def _plan_of(
         raise InputError(
             f"an effective batch of {chosen.effective_batch} is more than the {records} "
             "records of the training data",
-            hint="Give a smaller --effective-batch, or --train-records if they are more.",
+            hint=[
+                "Give a smaller ",
+                Option("effective_batch"),
+                ", or ",
+                Option("train_records"),
+                " if they are more.",
+            ],
         )
     settled = {(each.batch_size, each.iter_size): each for each in tried}
     neighbours: list[Candidate] = []

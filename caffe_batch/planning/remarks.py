@@ -65,4 +65,6 @@ def _of_gpus(goal: Goal, split: Candidate) -> Iterator[str]:
     several = f"{goal.model.gpus} GPUs, {for_all} samples an update", for_all
     is_one = goal.files_gpus(split.effective_batch) == 1
     taken, other = (one, several) if is_one else (several, one)
-    yield f"The files are taken to be for {taken[0]}; --recipe-batch {other[1]}: for {other[0]}."
+    yield (
+        f"The files are taken to be for {taken[0]}; a recipe batch of {other[1]} means {other[0]}."
+    )

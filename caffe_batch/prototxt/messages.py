@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from caffe_batch.errors import did_you_mean
+from caffe_batch.errors import Option, did_you_mean
 from caffe_batch.prototxt.syntax import Block, Listing, Scalar, Source, brief
 from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
 
@@ -49,7 +49,11 @@ def _fill(message: Message, block: Block, source: Source, skipped: list[Skipped]
                 raise source.error(
                     f"{message.DESCRIPTOR.name} has no field {brief(entry.name)!r}",
                     entry.start,
-                    hint=f"{_unknown_hint(entry.name, message)} --allow-unknown-fields skips it.",
+                    hint=[
+                        f"{_unknown_hint(entry.name, message)} ",
+                        Option("allow_unknown_fields", True),
+                        " skips it.",
+                    ],
                 )
             skipped.append(Skipped(message.DESCRIPTOR.name, entry.name, entry.start))
             continue

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from caffe_batch.errors import PrototxtError
+from caffe_batch.errors import PrototxtError, Text
 
 #: Depth of nested messages. Caffe's own nest seven levels deep; this limits unknown fields.
 MAX_DEPTH = 100
@@ -65,7 +65,7 @@ class Source:
         mark = start == 0 and self.text.startswith(BYTE_ORDER_MARK)
         return self.text.count("\n", 0, offset) + 1, offset - start + (not mark)
 
-    def error(self, message: str, offset: int, *, hint: str | None = None) -> PrototxtError:
+    def error(self, message: str, offset: int, *, hint: Text | None = None) -> PrototxtError:
         """The error to raise for what is found at an offset."""
         line, column = self.position(offset)
         return PrototxtError(message, path=self.path, line=line, column=column, hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caffe_batch import resources
-from caffe_batch.errors import InputError, did_you_mean
+from caffe_batch.errors import Call, InputError, Option, did_you_mean
 from caffe_batch.rendering.environment import make_environment
 from caffe_batch.rendering.template import SUFFIXES, Template, describe, name_of
 
@@ -49,7 +49,11 @@ def find_path(template: str, templates_dir: Path | None = None) -> Path:
             return path
         raise InputError(
             f"{template}: there is no such template file",
-            hint="Give the path of a file, or a name from `caffe-batch render --list`.",
+            hint=[
+                "Give the path of a file, or a name from ",
+                Call("`caffe-batch render --list`", "caffe_batch.templates()"),
+                ".",
+            ],
         )
     files = _files(templates_dir)
     name = name_of(path).removesuffix(".prototxt")
@@ -73,7 +77,10 @@ def folders(templates_dir: Path | None) -> list[Path]:
     if not templates_dir.is_dir():
         raise InputError(
             f"{templates_dir}: there is no such folder",
-            hint=f"--templates takes a folder with files that end in {' or '.join(SUFFIXES)}.",
+            hint=[
+                Option("templates"),
+                f" takes a folder with files that end in {' or '.join(SUFFIXES)}.",
+            ],
         )
     return [templates_dir, resources.folder("templates")]
 

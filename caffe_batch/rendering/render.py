@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import TemplateError, UndefinedError
 
 from caffe_batch import resources
-from caffe_batch.errors import InputError, PrototxtError
+from caffe_batch.errors import Call, InputError, PrototxtError, Text
 from caffe_batch.prototxt import parse_net, parse_solver
 from caffe_batch.rendering.environment import make_environment
 from caffe_batch.rendering.find import find_path, folders
@@ -78,13 +78,14 @@ def _place(error: BaseException, template: Template) -> str:
     return f"template {template.name} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
-def _missing(error: UndefinedError, template: Template, values: Mapping[str, Value]) -> str | None:
+def _missing(error: UndefinedError, template: Template, values: Mapping[str, Value]) -> Text | None:
     """How to set the variable that is missing, and what it means."""
     match = _UNDEFINED.search(error.message or "")
     for variable in template.variables:
         if match and variable.name == match[1] and variable.name not in values:
             about = f" ({variable.description})" if variable.description else ""
-            return f"Give it with -D {variable.name}=VALUE{about}."
+            shell, python = f"-D {variable.name}=VALUE", f'define={{"{variable.name}": VALUE}}'
+            return ["Give it with ", Call(shell, python), f"{about}."]
     return None
 
 

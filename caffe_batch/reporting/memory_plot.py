@@ -73,7 +73,8 @@ def write_memory_plot(
     """
     if picture.suffix.lower() not in FORMATS:
         raise InputError(
-            f"{picture}: a picture ends in {' or '.join(FORMATS)}", hint="Give --plot FILE.png."
+            f"{picture}: a picture ends in {' or '.join(FORMATS)}",
+            hint="Give for example memory.png.",
         )
     write_figure(draw(prediction, title, batch_size, curve, budget_bytes), picture, dpi=120)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import Metrics, MetricsFollower, NetTestMetrics, UpdateMetrics
 from caffe_batch.training.progress import Progress
@@ -44,7 +44,7 @@ class TensorBoardFiles:
             import tensorboard.summary.writer.event_file_writer  # noqa: F401
         except ImportError as error:
             raise InputError(
-                "--tensorboard needs the package tensorboard",
+                [Option("tensorboard"), " needs the package tensorboard"],
                 hint="pip install 'caffe-batch[tensorboard]'",
             ) from error
         self._job = job

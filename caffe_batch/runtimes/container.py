@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import caffe_batch
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.runtimes.base import Runtime, WorkerPlaces
 
 #: The programs that run containers, each with the options that make all GPUs visible inside.
@@ -130,7 +130,7 @@ def _mount(folder: Path, *, read_only: bool = False) -> str:
     if "," in str(folder):
         raise InputError(
             f"{folder}: a folder with a comma in its name can't be mounted in a container",
-            hint="Rename it, or use another --runtime.",
+            hint=["Rename it, or use another ", Option("runtime"), "."],
         )
     return f"--mount=type=bind,source={folder},target={folder}" + ",readonly" * read_only
 

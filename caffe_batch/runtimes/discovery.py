@@ -11,7 +11,7 @@ from pathlib import Path
 
 from caffe_batch import engines
 from caffe_batch.engines.base import Engine
-from caffe_batch.errors import RuntimeMissingError, did_you_mean
+from caffe_batch.errors import Option, RuntimeMissingError, did_you_mean
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.container import container
 from caffe_batch.runtimes.inspection import inspect
@@ -56,13 +56,16 @@ def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
     for each in installed().values() if wanted.installable else ():
         if each.record.machine == platform.machine():
             return each.runtime
-    other = f"a Python that can import {module} with --runtime /path/to/python or in {VARIABLE}."
+    other: list[str | Option] = [
+        f"a Python that can import {module} with ", Option("runtime", "/path/to/python"),
+        f" or in {VARIABLE}.",
+    ]  # fmt: skip
     if not wanted.installable:
-        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=f"Name {other}")
+        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=["Name ", *other])
     raise RuntimeMissingError(
         f"no {wanted.title} was found: {excuse}, and no runtime is installed in "
         f"{runtimes_directory()}",
-        hint=f"Run `caffe-batch runtime install` (once; 160 MB to download), or name {other}",
+        hint=["Run `caffe-batch runtime install` (once; 160 MB to download), or name ", *other],
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from caffe_batch.errors import RuntimeMissingError
+from caffe_batch.errors import Option, RuntimeMissingError
 from caffe_batch.runtimes.base import InstallError
 
 #: Where a system keeps the keys of Debian's archive; newer releases use the second name.
@@ -33,9 +33,13 @@ def require_tools() -> None:
     if missing := missing_tools():
         raise RuntimeMissingError(
             f"a runtime is installed with apt, and this machine has no {' and no '.join(missing)}",
-            hint="Any other Python that can import caffe will do (from conda, or built by hand):"
-            " name it with --runtime /path/to/python or in CAFFE_BATCH_RUNTIME. Or run caffe-batch"
-            " in a Docker image of Debian or Ubuntu.",
+            hint=[
+                "Any other Python that can import caffe will do (from conda, or built by hand):"
+                " name it with ",
+                Option("runtime", "/path/to/python"),
+                " or in CAFFE_BATCH_RUNTIME. Or run caffe-batch in a Docker image of Debian or "
+                "Ubuntu.",
+            ],
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from caffe_batch import engines
 from caffe_batch.engines.base import Engine, RuntimeInfo
-from caffe_batch.errors import RuntimeMissingError
+from caffe_batch.errors import Option, RuntimeMissingError
 from caffe_batch.runtimes.base import Runtime
 
 #: A cold import over a network file system can take minutes; a runtime may also hang.
@@ -77,6 +77,9 @@ def _last_lines(text: str, count: int = 3) -> str:
 def _unusable(runtime: Runtime, why: str) -> RuntimeMissingError:
     return RuntimeMissingError(
         f"the runtime {runtime.name} {why}",
-        hint="Run `caffe-batch runtime install` for one that works, or give another with"
-        " --runtime.",
+        hint=[
+            "Run `caffe-batch runtime install` for one that works, or give another ",
+            Option("runtime"),
+            ".",
+        ],
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from caffe_batch.errors import InputError, RuntimeMissingError
+from caffe_batch.errors import InputError, Option, RuntimeMissingError
 from caffe_batch.runtimes import apt, debian, host, store
 from caffe_batch.runtimes.base import InstallError, InstallObserver
 from caffe_batch.runtimes.inspection import inspect
@@ -116,8 +116,11 @@ def this_architecture() -> debian.Architecture:
         raise RuntimeMissingError(
             f"a runtime can be installed on Linux for {' or '.join(debian.ARCHITECTURES)};"
             f" this machine is {platform.system()} on {machine}",
-            hint="Name a Python that can import caffe with --runtime /path/to/python or in"
-            " CAFFE_BATCH_RUNTIME.",
+            hint=[
+                "Name a Python that can import caffe with ",
+                Option("runtime", "/path/to/python"),
+                " or in CAFFE_BATCH_RUNTIME.",
+            ],
         )
     return debian.ARCHITECTURES[machine]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.numbers import as_written
@@ -65,7 +65,7 @@ def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch
     if records is None:
         raise InputError(
             "a schedule counts in epochs, and the number of training records isn't known",
-            hint="Give --train-records N.",
+            hint=["Give ", Option("train_records"), "."],
         )
     _check_policy(solver)
     gamma = as_written(solver.gamma)

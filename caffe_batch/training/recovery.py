@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caffe_batch.errors import InputError, TrainingError
+from caffe_batch.errors import InputError, Option, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job_recipe import joined, read_job_stages
@@ -60,8 +60,11 @@ class Recovery:
             raise TrainingError(
                 f"{ending.reason.value} with batch_size {attempt.batch_size} as well, after "
                 f"{MOST_SPLITS} smaller splits",
-                hint="Run it again to try still smaller ones, or plan again with a smaller "
-                "--gpu-memory.",
+                hint=[
+                    "Run it again to try still smaller ones, or plan again with a smaller ",
+                    Option("gpu_memory"),
+                    ".",
+                ],
             )
         self._splits += 1
         plan = self._job.read_plan()
@@ -72,7 +75,7 @@ class Recovery:
             raise TrainingError(
                 f"{ending.reason.value} ({ending.detail}), and the job can't be planned anew: "
                 f"{error.message}",
-                hint=error.hint,
+                hint=error.hint_parts,
             ) from error
 
     def _roll_back(self, ending: Ending, factor: float) -> str:

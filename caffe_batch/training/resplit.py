@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import engines
-from caffe_batch.errors import CaffeBatchError, DoesNotFitError
+from caffe_batch.errors import CaffeBatchError, Call, DoesNotFitError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.job_recipe import JobStage, joined, read_job_stages
@@ -73,9 +73,12 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         f"effective batch {plan.effective_batch}{obstacle}. With it Caffe asks for "
         f"{format_size(needs)} ({needs:,} bytes), as far as can be predicted",
         missing_bytes=0,
-        hint="What would fit: a machine with more than that free, smaller input images, or a "
-        "smaller net (`caffe-batch memory` shows the layers that cost most). The newest snapshot "
-        "stays.",
+        hint=[
+            "What would fit: a machine with more than that free, smaller input images, or a "
+            "smaller net (",
+            Call("`caffe-batch memory`", "caffe_batch.memory()"),
+            " shows the layers that cost most). The newest snapshot stays.",
+        ],
     )
 
 

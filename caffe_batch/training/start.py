@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot, SnapshotFiles
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.record import JobRecord
 
 
@@ -43,7 +43,11 @@ class StartingPoint:
             raise InputError(
                 f"{found.state}: {found.update} updates are done there, and the solver's max_iter "
                 f"is {updates}",
-                hint="max_iter counts the snapshot's updates too; --weights starts from update 0.",
+                hint=[
+                    "max_iter counts the snapshot's updates too; ",
+                    Option("weights"),
+                    " starts from update 0.",
+                ],
             )
         if found:
             try:
@@ -71,7 +75,7 @@ def starting_point(
     """
     if weights and state:
         raise InputError(
-            "--weights and --snapshot exclude each other, as in Caffe",
+            [Option("weights"), " and ", Option("snapshot"), " exclude each other, as in Caffe"],
             hint="A snapshot brings its own weights.",
         )
     asked = StartingPoint(
@@ -86,6 +90,14 @@ def starting_point(
     if asked not in (StartingPoint(), begun):
         raise InputError(
             "the run has begun already, and not with these weights",
-            hint="Leave --weights and --snapshot out to go on, or add --restart.",
+            hint=[
+                "Leave ",
+                Option("weights"),
+                " and ",
+                Option("snapshot"),
+                " out to go on, or add ",
+                Option("restart", True),
+                ".",
+            ],
         )
     return begun

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from caffe_batch.engines.caffe.snapshot_contents import check_contents as check_contents
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option, Text
 from caffe_batch.files import write_text
 
 _STATE = re.compile(r"(?P<stem>.+_iter_(?P<update>\d+))\.solverstate(?P<hdf5>\.h5)?")
@@ -57,7 +57,8 @@ def named_snapshot(state: Path) -> Snapshot:
     if snapshot is None:
         raise InputError(
             f"{state}: not named as Caffe names its solverstates, PREFIX_iter_N.solverstate",
-            hint=_meant(state) or "Weights without a solver's state are given with --weights.",
+            hint=_meant(state)
+            or ["Weights without a solver's state are given as ", Option("weights"), "."],
         )
     for file in (snapshot.state, snapshot.weights):
         if not file.is_file():
@@ -69,14 +70,15 @@ def named_snapshot(state: Path) -> Snapshot:
     return snapshot
 
 
-def _meant(path: Path) -> str | None:
+def _meant(path: Path) -> Text | None:
     """What to do with a file that is no solverstate by its name."""
     name = path.name.replace(".caffemodel", ".solverstate")
     if name == path.name:
         return None
     if path.with_name(name).is_file():
         return f"These are the weights of a snapshot: give {path.with_name(name)}."
-    return f"These are weights: --weights {path} begins with them, at update 0."
+    weights = Option("weights", str(path))
+    return ["These are weights: ", weights, " begins with them, at update 0."]
 
 
 def _other_format(snapshot: Snapshot) -> str | None:

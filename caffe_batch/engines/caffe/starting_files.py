@@ -19,7 +19,7 @@ from caffe_batch.engines.caffe.snapshot_contents import (
 )
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory.solver_state import STATE_BLOBS
 from caffe_batch.net.data.blob_file import Blob, read_blob, text
@@ -139,7 +139,7 @@ def _refuse_state(path: Path, is_state: bool) -> None:
         beside = f" Its weights are in {found.weights.name}." if found else ""
         raise InputError(
             f"weights {path}: it is a solverstate, which holds no weights",
-            hint=f"--snapshot goes on from it.{beside}",
+            hint=[Option("snapshot"), f" goes on from it.{beside}"],
         )
 
 
@@ -220,8 +220,10 @@ def check_state(snapshot: Snapshot, net: Net, solver_type: str) -> None:
             raise InputError(
                 f"{snapshot.state}: it is of a solver of another type: {blobs} history blob(s) a "
                 f"parameter, as {', '.join(types)} keep them; {solver_type} keeps {each}",
-                hint="--weights with its .caffemodel begins at update 0, with the type that the "
-                "solver has.",
+                hint=[
+                    Option("weights"),
+                    " with its .caffemodel begins at update 0, with the type that the solver has.",
+                ],
             )
     raise InputError(
         f"{snapshot.state}: its history of {len(history)} blobs is not that of this net's "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.schema import caffe_pb2
 
@@ -30,7 +30,13 @@ def whole_updates(field: str, exact: Fraction) -> int:
     if exact > 2**31 - 1:
         raise InputError(
             f"{field} would be {float(exact):.3g} updates, more than Caffe can count",
-            hint="Give fewer --epochs, or a larger --effective-batch.",
+            hint=[
+                "Give fewer ",
+                Option("epochs"),
+                ", or a larger ",
+                Option("effective_batch"),
+                ".",
+            ],
         )
     return max(1, round(exact))
 

@@ -15,7 +15,7 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option, separated
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.edits.solver_fields import whole_updates
 from caffe_batch.planning.split.candidates import Sharing, divisors
@@ -136,7 +136,7 @@ def grow(
         raise InputError(
             f"an effective batch of {effective_batch} is more than the {decay.records} records of "
             "the training data",
-            hint="Give a smaller --effective-batch.",
+            hint=["Give a smaller ", Option("effective_batch"), "."],
         )
     most = effective_batch / decay.gamma ** min(len(decay.drops), schedule.growths)
     limit, told = _limit(decay.records, effective_batch, schedule, max_batch)
@@ -181,10 +181,13 @@ def _limit(
         return limit, f"a tenth of the {records} records is {limit}"
     if max_batch > records:
         raise InputError(
-            f"--max-batch is {max_batch}, more than the {records} records of the training data",
+            [
+                Option("max_batch"),
+                f" is {max_batch}, more than the {records} records of the training data",
+            ],
             hint="An update can't use more samples than there are.",
         )
-    return max_batch, f"--max-batch is {max_batch}"
+    return max_batch, f"the largest batch asked for is {max_batch}"
 
 
 def _whole_passes(wanted: Fraction, pass_samples: int, limit: int) -> int:
@@ -209,25 +212,35 @@ def _cannot_grow(
         for size in (unit * each for each in divisors(effective_batch // unit))
         if (grown := _whole_passes(most, size, limit)) > effective_batch
     ]
-    hints = []
+    hints: list[list[str | Option]] = []
     if smaller:
         best = max(grown for _, grown in smaller)
         size, grown = next(pair for pair in reversed(smaller) if pair[1] >= 0.95 * best)
         hints.append(
-            f"--batch-size {size // sharing.each}: in passes of {size} samples it grows to {grown}"
+            [
+                Option("batch_size", size // sharing.each),
+                f": in passes of {size} samples it grows to {grown}",
+            ]
         )
     if limited:
         if effective_batch + pass_samples <= records:
-            hints.append(f"a --max-batch of at least {effective_batch + pass_samples}")
-        hints.append("a smaller --effective-batch")
+            hints.append(
+                ["a ", Option("max_batch"), f" of at least {effective_batch + pass_samples}"]
+            )
+        hints.append(["a smaller ", Option("effective_batch")])
     if not hints:
-        hints.append("--schedule decay: gamma is too near 1 for a batch of whole samples to follow")
+        hints.append(
+            [
+                Option("schedule", "decay"),
+                ": gamma is too near 1 for a batch of whole samples to follow",
+            ]
+        )
     if not limited:
         told = f"the recipe's drops ask for {_number(most)} samples at most"
     return InputError(
         f"an effective batch of {effective_batch} can't grow: {told}, and it grows by "
         f"multiples of {pass_samples} samples, those of a pass",
-        hint=f"Give {'; or '.join(hints)}.",
+        hint=["Give ", *(part for hint in separated(hints, ["; or "]) for part in hint), "."],
     )
 
 

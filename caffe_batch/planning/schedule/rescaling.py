@@ -14,7 +14,7 @@ from enum import Enum
 from fractions import Fraction
 from math import sqrt
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.edits.solver_fields import epochs_text, rounding, set_field, whole_updates
 from caffe_batch.planning.schedule.rate_curve import rate_curve_changes
@@ -97,7 +97,7 @@ class Rescaling:
         if self.records is None:
             raise InputError(
                 "how many records make an epoch? The training data can't be counted",
-                hint="Give --train-records N.",
+                hint=["Give ", Option("train_records", "N"), "."],
             )
         return epochs * self.records / self.batch
 
@@ -244,4 +244,4 @@ def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:
         rule, option = f"with {solver_type} people scale by the square root", "sqrt"
     else:
         rule, option = f"with {solver_type} people scale it in proportion, with a warm-up", "linear"
-    return f"{grown} and base_lr is as it was; {rule}: --lr-scaling {option}."
+    return f"{grown} and base_lr is as it was; {rule} (lr_scaling {option})."

@@ -59,7 +59,7 @@ def _rate_changes(
 ) -> Iterator[Change]:
     before = float(decay.base_lr)
     if stage.learning_rate != before:
-        scaled = "--lr-scaling: the recipe's first rate, for the effective batch"
+        scaled = "lr_scaling: the recipe's first rate, for the effective batch"
         reason = stage.reason if stage.first_update else scaled
         yield Change("solver", ("base_lr",), before, stage.learning_rate, reason)
     reason = "a stage has one rate; its drops are the stages' bounds"

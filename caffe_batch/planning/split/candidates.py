@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, isqrt
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 
 #: The largest iter_size (an int32 in caffe.proto): up to here batch_size 1 is a candidate.
 MAX_EFFECTIVE_BATCH = 2**31 - 1
@@ -120,7 +120,7 @@ def check_effective_batch(effective_batch: int, gpus: int) -> None:
         InputError: The effective batch is below 1, below the GPUs, or beyond what Caffe can count.
     """
     if gpus < 1:
-        raise InputError(f"{gpus} GPUs can't train", hint="Give --gpus 1 or more.")
+        raise InputError(f"{gpus} GPUs can't train", hint=["Give ", Option("gpus", 1), " or more."])
     if effective_batch < 1:
         raise InputError(
             f"an effective batch of {effective_batch} has no samples",
@@ -135,8 +135,13 @@ def check_effective_batch(effective_batch: int, gpus: int) -> None:
     if effective_batch < gpus:
         raise InputError(
             f"an effective batch of {effective_batch} is smaller than the {gpus} GPUs",
-            hint=f"Each GPU takes at least one sample: give --effective-batch {gpus} or more, or "
-            f"--gpus {effective_batch} or fewer.",
+            hint=[
+                "Each GPU takes at least one sample: give ",
+                Option("effective_batch", gpus),
+                " or more, or ",
+                Option("gpus", effective_batch),
+                " or fewer.",
+            ],
         )
 
 
@@ -251,8 +256,14 @@ def _no_split(wanted: int, sharing: Sharing, options: SplitOptions) -> InputErro
     each = f" on {sharing.gpus} GPUs" if sharing.gpus > 1 else ""
     return InputError(
         f"an effective batch of {wanted} can't be made with {' and '.join(pinned)}{each}",
-        hint=f"Give --effective-batch {' or '.join(map(str, near))}, another split, or "
-        "--tolerance 5%.",
+        hint=[
+            "Give ",
+            Option("effective_batch", near[0]),
+            *(f" or {each}" for each in near[1:]),
+            ", another split, or ",
+            Option("tolerance", "5%"),
+            ".",
+        ],
     )
 
 
@@ -382,12 +393,12 @@ def split_remarks(
         )
         yield (
             f"{wanted} splits badly: {count} passes of {size}. "
-            f"Better ones nearby: {better} (--tolerance 10%)."
+            f"Better ones nearby, within a tolerance of 10%: {better}."
         )
     if sharing.gpus > 1 and not sharing.divided:
         yield (
             f"Caffe multiplies: batch_size {size} is for each of the {sharing.gpus} GPUs. "
-            "(NVIDIA's fork divides it: --build nvcaffe.)"
+            "(NVIDIA's fork, the build nvcaffe, divides it.)"
         )
 
 

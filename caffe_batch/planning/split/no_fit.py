@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caffe_batch.errors import DoesNotFitError
+from caffe_batch.errors import Call, DoesNotFitError
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.memory.ledger import LayerBytes
 from caffe_batch.net.batch import written_out
@@ -41,8 +41,11 @@ def does_not_fit(
         f"{format_size(budget.budget_bytes)} leaves for Caffe. "
         f"The layers that cost most:{lines}",
         missing_bytes=missing,
-        hint=f"{way}Try more memory, smaller input images{test}, or see all layers with "
-        "`caffe-batch memory`.",
+        hint=[
+            f"{way}Try more memory, smaller input images{test}, or see all layers with ",
+            Call("`caffe-batch memory`", "caffe_batch.memory()"),
+            ".",
+        ],
     )
 
 

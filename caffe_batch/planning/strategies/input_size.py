@@ -273,7 +273,7 @@ def _literal_images(
     given = [top for top in layer.top if top in (sources.input_shapes or {})]
     if rule.fed_by_program and given:
         raise InputError(
-            f"--input-shape gives the size of {given[0]!r}, and the net's own stays as it is"
+            f"the size of {given[0]!r} is given as input_shape, and the net's own stays as it is"
         )
     settings = read_settings(layer, rule)
     shapes = [
