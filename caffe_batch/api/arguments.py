@@ -60,7 +60,7 @@ def share(name: str, value: Number) -> Fraction:
     elif isinstance(value, str):
         found = Fraction(-1)
     else:
-        found = _fraction(value)
+        found = _fraction(value, otherwise=-1)
     if not 0 <= found < 1:
         raise InputError(
             [Option(name), f": {value!r} is no share such as 5%, below 100%"],
@@ -77,7 +77,7 @@ def positive(name: str, value: Number | None) -> Fraction | None:
     """
     if value is None:
         return None
-    found = _fraction(value)
+    found = _fraction(value, otherwise=0)
     if found <= 0:
         raise InputError(
             [Option(name), f": {value!r} is no number of epochs above 0"],
@@ -86,12 +86,12 @@ def positive(name: str, value: Number | None) -> Fraction | None:
     return found
 
 
-def _fraction(value: Number) -> Fraction:
-    """A number as it was written, 0 if it is none."""
+def _fraction(value: Number, otherwise: int) -> Fraction:
+    """A number as it was written; ``otherwise`` if it isn't one, or isn't finite."""
     try:
         return Fraction(str(value))
-    except (ValueError, ZeroDivisionError):  # also for nan and inf
-        return Fraction(0)
+    except (ValueError, ZeroDivisionError):
+        return Fraction(otherwise)
 
 
 def choice(name: str, value: str, of: type[Choice]) -> Choice:

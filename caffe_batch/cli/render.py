@@ -125,9 +125,7 @@ def _variable_json(variable: Variable) -> dict[str, object]:
 
 
 def _variable_row(variable: Variable) -> tuple[str, str]:
-    from caffe_batch.rendering import show
-
-    default = "" if variable.default is None else f" = {show(variable.default)}"
+    default = "" if variable.default is None else f" = {variable.default_text}"
     return f"{variable.name}{default}", f"{variable.description} [{variable.type}]".lstrip()
 
 

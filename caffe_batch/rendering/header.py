@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass
 
 from caffe_batch.errors import InputError
-from caffe_batch.rendering.values import Value, VariableType
+from caffe_batch.rendering.values import Value, VariableType, show
 
 _HEADER = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)
 _VARIABLE = re.compile(
@@ -41,6 +41,11 @@ class Variable:
     type: VariableType
     default: Value | None
     description: str
+
+    @property
+    def default_text(self) -> str:
+        """The default in the notation of prototxt; empty if there is none."""
+        return "" if self.default is None else show(self.default)
 
 
 @dataclass(frozen=True)

@@ -369,7 +369,7 @@ CASES: dict[str, Bad] = {
         code=1,
     ),
     "out is not UTF-8": Bad(
-        (r"j\udce9' is not UTF-8, so no prototxt can name it", "another --out DIR"),
+        (r"j\udce9' is not UTF-8, so no prototxt can name it", "Give another directory"),
         ("plan", "net.prototxt", "--gpu-memory", "1GiB", "--out", "j\udce9"),
     ),
     # The budget

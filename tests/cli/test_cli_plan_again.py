@@ -145,9 +145,9 @@ def test_for_how_many_gpus_the_files_are_taken(tmp_path: Path) -> None:
 
     assert note() == []
     assert note("--gpus", 4) == [
-        f"The files are taken to be for {several}; --recipe-batch 12: for {one}."
+        f"The files are taken to be for {several}; a recipe batch of 12 means {one}."
     ]
     assert note("--gpus", 4, "--effective-batch", 24) == [
-        f"The files are taken to be for {one}; --recipe-batch 48: for {several}."
+        f"The files are taken to be for {one}; a recipe batch of 48 means {several}."
     ]
     assert note("--gpus", 4, "--recipe-batch", 12) == []

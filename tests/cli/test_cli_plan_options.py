@@ -101,7 +101,7 @@ def test_another_batch_rescales_the_schedule(folder: Path) -> None:
     assert (fields["stepvalue[0]"], fields["stepvalue[1]"]) == ((120, 60), (180, 90))
     assert (fields["test_interval"], fields["snapshot"]) == ((60, 30), (60, 30))
     assert "base_lr" not in fields
-    assert "--lr-scaling linear" in answer["notes"][0]
+    assert "lr_scaling linear" in answer["notes"][0]
     assert changed(plan("--effective-batch", 24, "--lr-scaling", "sqrt"))["base_lr"] == (
         0.1, 0.14142136
     )  # fmt: skip

@@ -145,7 +145,7 @@ def test_a_given_shape_wins_over_a_missing_source() -> None:
 
 
 def test_a_missing_source_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(InputShapeError, match=r"--input-shape data=CxHxW") as caught:
+    with pytest.raises(InputShapeError, match='input_shape="data=CxHxW"') as caught:
         our_shapes(data_net("nowhere"), Sources((tmp_path,)))
     assert caught.value.layer == "data"
     assert "source 'nowhere' is not in" in str(caught.value)

@@ -223,7 +223,7 @@ def test_recipes_whose_drops_cannot_be_used(fields: dict[str, Any], message: str
 
 
 def test_a_schedule_needs_the_records() -> None:
-    with pytest.raises(InputError, match=r"number of training records isn't known\n.*--train-r"):
+    with pytest.raises(InputError, match=r"number of training records isn't known\n.*train_r"):
         step_decay(solver_of(), None, 128)
 
 
@@ -231,9 +231,19 @@ def test_a_schedule_needs_the_records() -> None:
     ("batch", "samples", "limit", "message"),
     [
         (60_000, 100, None, r"batch of 60000 is more than the 50000 records"),
-        (128, 64, 60_000, r"--max-batch is 60000, more than the 50000 records"),
-        (128, 64, 100, r"of 128 can't grow: --max-batch is 100, .*\n.*at least 192"),
-        (128, 64, 191, r"of 128 can't grow: --max-batch is 191, .*multiples of 64 samples"),
+        (128, 64, 60_000, r"max_batch is 60000, more than the 50000 records"),
+        (
+            128,
+            64,
+            100,
+            r"of 128 can't grow: the largest batch asked for is 100, .*\n.*at least 192",
+        ),
+        (
+            128,
+            64,
+            191,
+            r"of 128 can't grow: the largest batch asked for is 191, .*multiples of 64 samples",
+        ),
         (5000, 50, None, r"of 5000 can't grow: a tenth of the 50000 records is 5000"),
         (130, 64, None, r"of 130 is no multiple of the 64 samples of a pass"),
     ],
@@ -248,9 +258,9 @@ def test_batches_that_cannot_grow(
 @pytest.mark.parametrize(
     ("gamma", "batch", "samples", "message", "hint"),
     [
-        (0.95, 128, 64, "drops ask for 149.293 samples", "--batch-size 32: .* grows to 160"),
-        (0.9, 128, 128, "drops ask for 175.583 samples", "--batch-size 64: .* grows to 192"),
-        (0.999, 128, 1, "drops ask for 128.385 samples", "--schedule decay: gamma is too near 1"),
+        (0.95, 128, 64, "drops ask for 149.293 samples", "batch_size=32: .* grows to 160"),
+        (0.9, 128, 128, "drops ask for 175.583 samples", "batch_size=64: .* grows to 192"),
+        (0.999, 128, 1, "drops ask for 128.385 samples", 'schedule="decay": gamma is too near 1'),
     ],
 )
 def test_a_gamma_too_near_1_says_so(
@@ -267,11 +277,11 @@ def test_the_advice_for_a_batch_in_one_pass() -> None:
     with pytest.raises(InputError, match="tenth of the 1437 records is 143") as caught:
         grow(decay, effective_batch=128, pass_samples=128)
     assert caught.value.hint == (
-        "Give --batch-size 8: in passes of 8 samples it grows to 136; or a --max-batch of at "
-        "least 256; or a smaller --effective-batch."
+        "Give batch_size=8: in passes of 8 samples it grows to 136; or a max_batch of at least "
+        "256; or a smaller effective_batch."
     )
     assert grow(decay, effective_batch=128, pass_samples=8)[-1].effective_batch == 136
-    with pytest.raises(InputError, match="--batch-size 4: in passes of 8 samples"):
+    with pytest.raises(InputError, match="batch_size=4: in passes of 8 samples"):
         grow(decay, effective_batch=128, pass_samples=128, sharing=Sharing(gpus=2))
 
 
@@ -289,7 +299,7 @@ def test_the_batch_size_advised_grows(
     try:
         grow(decay, effective_batch=batch, pass_samples=pass_samples * gpus, sharing=sharing)
     except InputError as error:
-        advised = re.search(r"--batch-size (\d+)", error.hint or "")
+        advised = re.search(r"batch_size=(\d+)", error.hint or "")
         if advised:
             smaller = int(advised[1])
             assert smaller < pass_samples

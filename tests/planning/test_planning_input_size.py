@@ -260,7 +260,7 @@ def test_mean_files(tmp_path: Path) -> None:
         ('layer { name: "data" type: "Input" top: "data" top: "label" '
          'input_param { shape { dim: 12 dim: 7 } shape { dim: 12 } } }', None, "no layer of the"),
         (RECORDS, (7, 1, 1), "images of 1 x 1 can't be smaller"),
-        (INPUT, (3, 29, 47), "--input-shape gives the size of 'data'"),
+        (INPUT, (3, 29, 47), "the size of 'data' is given as input_shape"),
         (RECORDS + RECORDS.replace('"data"', '"more"').replace('top: "label"', ''), (3, 29, 47),
          "at a place of its own"),
     ],

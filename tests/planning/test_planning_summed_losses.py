@@ -74,7 +74,7 @@ def test_which_are_sums(
             assert f"The loss of {', '.join(names)} is" in told[0]
             assert "10 times the recipe's batch" in told[0]
         # Advice to raise the rate as well would double what the sum does already.
-        assert any("--lr-scaling linear" in note for note in plan.notes) == (not names)
+        assert any("(lr_scaling linear)" in note for note in plan.notes) == (not names)
     same = planned(recipe)
     assert not any("is a sum" in note for note in same.notes)
 

@@ -331,7 +331,7 @@ def test_nothing_changes_if_it_is_to_be_kept() -> None:
 def test_epochs_need_the_records() -> None:
     with pytest.raises(InputError, match="how many records make an epoch") as caught:
         rescaled(solver("max_iter: 400"), Rescaling(64, 64, None), epochs=Fraction(3))
-    assert "--train-records" in str(caught.value)
+    assert "train_records" in str(caught.value)
 
 
 def test_more_updates_than_caffe_counts() -> None:
@@ -341,8 +341,8 @@ def test_more_updates_than_caffe_counts() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "advice"),
-    [("SGD", "--lr-scaling linear"), ("Nesterov", "--lr-scaling linear"),
-     ("Adam", "--lr-scaling sqrt"), ("RMSProp", "--lr-scaling sqrt")],
+    [("SGD", "lr_scaling linear"), ("Nesterov", "lr_scaling linear"),
+     ("Adam", "lr_scaling sqrt"), ("RMSProp", "lr_scaling sqrt")],
 )  # fmt: skip
 def test_the_advice_is_for_the_update_rule(kind: str, advice: str) -> None:
     text = rate_advice(kind, Fraction(4), LrScaling.NONE)

@@ -164,12 +164,20 @@ def test_pins_and_preferences(options: SplitOptions, split: tuple[int, int]) -> 
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        (SplitOptions(batch_size=7), "96 can't be made with batch_size 7", "batch 91 or 98"),
-        (SplitOptions(iter_size=7), "96 can't be made with iter_size 7", "batch 91 or 98"),
+        (
+            SplitOptions(batch_size=7),
+            "96 can't be made with batch_size 7",
+            "effective_batch=91 or 98",
+        ),
+        (
+            SplitOptions(iter_size=7),
+            "96 can't be made with iter_size 7",
+            "effective_batch=91 or 98",
+        ),
         (
             SplitOptions(batch_size=5, iter_size=7),
             "96 can't be made with batch_size 5 and iter_size 7",
-            "batch 70 or 105",
+            "effective_batch=70 or 105",
         ),
     ],
 )

@@ -127,7 +127,7 @@ def test_an_unknown_field_is_named_with_where_it_may_belong(
         net(text)
     assert caught.value.hint is not None
     assert hint in caught.value.hint
-    assert "--allow-unknown-fields" in caught.value.hint
+    assert "allow_unknown_fields=True" in caught.value.hint
 
 
 def test_a_net_read_as_a_solver_is_recognized() -> None:

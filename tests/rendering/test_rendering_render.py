@@ -36,14 +36,16 @@ def test_a_missing_variable_is_named_with_template_and_line(tmp_path: Path) -> N
     with pytest.raises(
         InputError,
         match=r"template net \(net\.prototxt\.j2, line 2\): 'title' is undefined\n"
-        r"Give it with -D title=VALUE\.",
+        r'Give it with define={"title": VALUE}\.',
     ):
         render_text(tmp_path, "# x\nname: {{ title | quote }}\n")
 
 
 def test_the_hint_says_what_a_missing_variable_means() -> None:
     with pytest.raises(
-        InputError, match=r"'stepsize' is undefined\nGive it with -D stepsize=VALUE \(updates"
+        InputError,
+        match=r"'stepsize' is undefined\nGive it with "
+        r'define={"stepsize": VALUE} \(updates',
     ):
         render("solver", {"lr_policy": "step", "gamma": "0.1"})
 

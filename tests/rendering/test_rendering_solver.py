@@ -109,7 +109,9 @@ def test_a_policy_asks_for_what_it_needs(policy: str, needs: list[str]) -> None:
     assert parse_solver(render_solver(lr_policy=policy, **given)).lr_policy == policy
     for name in needs:
         rest = {other: value for other, value in given.items() if other != name}
-        with pytest.raises(InputError, match=f"'{name}' is undefined\nGive it with -D {name}="):
+        with pytest.raises(
+            InputError, match=f"'{name}' is undefined\nGive it with define={{\"{name}\": "
+        ):
             render_solver(lr_policy=policy, **rest)
 
 

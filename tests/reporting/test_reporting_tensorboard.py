@@ -141,5 +141,5 @@ def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(InputError, match="--tensorboard needs the package tensorboard"):
+    with pytest.raises(InputError, match="tensorboard needs the package tensorboard"):
         TensorBoardFiles(write_job(tmp_path))

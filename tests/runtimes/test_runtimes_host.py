@@ -71,7 +71,7 @@ def test_machine_without_apt(
 ) -> None:
     (missing,) = {"apt-get", "dpkg-deb"} - {present}
     monkeypatch.setenv("PATH", str(program(present, "").parent))
-    with pytest.raises(RuntimeMissingError, match=f"(?s)has no {missing}.*--runtime /path/to"):
+    with pytest.raises(RuntimeMissingError, match=f"(?s)has no {missing}.*runtime=./path/to"):
         host.require_tools()
 
 

@@ -97,7 +97,7 @@ class Rescaling:
         if self.records is None:
             raise InputError(
                 "how many records make an epoch? The training data can't be counted",
-                hint=["Give ", Option("train_records", "N"), "."],
+                hint=["Give ", Option("train_records"), "."],
             )
         return epochs * self.records / self.batch
 
