@@ -16,6 +16,9 @@ from fractions import Fraction
 from caffe_batch.layers.base import Coupling, Shape, count
 from caffe_batch.net.graph import Net, Node
 
+#: The axis of a recurrent layer's blobs that is the time (recurrent_layer.cpp).
+TIME_AXIS = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
@@ -75,6 +78,12 @@ class SampleFlow:
     tops: tuple[Samples, ...]
     problem: str
     trains: bool
+
+    @property
+    def cuts_time(self) -> bool:
+        """Whether it goes on from pass to pass along the axis on which the batch lies."""
+        top = self.tops[0] if self.tops else None
+        return self.coupling.carries and isinstance(top, Rows) and top.axis == TIME_AXIS
 
 
 def follow(small: Net, large: Net, parts: int) -> tuple[SampleFlow, ...]:
@@ -174,6 +183,8 @@ class _Step:
             return ""
         if self.coupling.selects:
             return "it picks samples by where they stand in the batch"
+        if self.coupling.carries and isinstance(first, Rows) and first.axis == TIME_AXIS:
+            return ""  # where a pass ends, the next one goes on
         if isinstance(first, Rows) and first.axis in self.coupling.joint:
             return f"it works along axis {first.axis}, on which the samples lie"
         if self.coupling.along is None and len({state.blocks for state in rows}) > 1:

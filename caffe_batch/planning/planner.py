@@ -114,7 +114,12 @@ def _candidate_table(goal: Goal, budget: Budget, floor: int) -> _Table:
     tests = tuple(
         test for test in planned_tests(model, records) if test.shared or not options.keep_tests
     )
-    groups = group_tests(tests, floor, exact=options.tests_follow)
+    groups = group_tests(
+        tests,
+        floor,
+        exact=options.tests_follow,
+        keeps_bound=floor > SMALLEST_TEST_BATCHES[-1],
+    )
     test_sizes = smallest(groups, number)
     lean = model.with_test_batches(test_sizes)
     candidates = make_candidates(

@@ -498,6 +498,32 @@ def test_sequences_that_begin_in_their_batch_carry_no_state(bench: Bench) -> Non
     assert found.gradient.plain == pytest.approx(2 / 3)
 
 
+def test_a_batch_on_the_axis_of_time_cuts_the_gradient(bench: Bench) -> None:
+    """Rows of HDF5 are time steps: the state goes on in its own stream, the gradient doesn't."""
+    draw = np.random.default_rng(9)
+    with h5py.File(bench.folder / "steps.h5", "w") as file:
+        file["x"] = draw.normal(size=(60, 2, 5)).astype(np.float32)
+        file["aim"] = draw.normal(size=(60, 2, 4)).astype(np.float32)
+        file["cont"] = np.ones((60, 2), np.float32)
+    (bench.folder / "steps.txt").write_text(f"{bench.folder / 'steps.h5'}\n")
+    net = (
+        data("HDF5Data", f'hdf5_data_param {{ source: "{bench.folder}/steps.txt" batch_size: 20 }}',
+             tops='top: "x" top: "aim" top: "cont"')
+        + layer("LSTM", "x cont", "h", 'recurrent_param { num_output: 4 '
+                'weight_filler { type: "xavier" } bias_filler { type: "uniform" max: 0.5 } }')
+        + layer("EuclideanLoss", "h aim", "loss")
+    )  # fmt: skip
+    found = bench.measure(net, batch_size=5)
+    (state,) = [f for f in found.findings if f.cause is Cause.RECURRENT_STATE]
+    assert state.verdict is Verdict.DIFFERENT
+    assert "backpropagation through time is cut to 5 steps" in state.explanation
+    assert "15" in state.explanation
+    assert "Fewer streams" in state.offer
+    assert not [f for f in found.findings if f.cause is Cause.MIXED_SAMPLES]
+    assert found.first_losses.errors.compensated <= TOLERANCE  # the forward pass is the same
+    assert found.gradient.compensated > 100 * TOLERANCE
+
+
 # The sources of data
 
 

@@ -21,7 +21,7 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.graph import AUTOMATIC
-from caffe_batch.net.samples import SampleFlow, Summed
+from caffe_batch.net.samples import TIME_AXIS, SampleFlow, Summed
 from caffe_batch.planning.audit.both_sizes import BothSizes
 from caffe_batch.planning.audit.data_order import finding_of_order
 from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Scope, Verdict
@@ -180,7 +180,17 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         )  # fmt: skip
     if coupling.draws and layer.bottoms:
         yield _draws(flow, "its draws")
-    if coupling.carries:
+    if flow.cuts_time:
+        steps = flow.small.site.bottoms[0][TIME_AXIS]
+        yield Finding(
+            Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
+            f"The batch lies on its axis of time: a pass is {steps} time steps instead of "
+            f"{steps * split.parts}. Its state runs on from pass to pass, so the forward pass is "
+            f"the same, but backpropagation through time is cut to {steps} steps. Exact where "
+            "every sequence begins with its pass (cont 0 at its first step).",
+            offer="Fewer streams (axis 1, in the data) save memory without that.",
+        )  # fmt: skip
+    elif coupling.carries:
         yield Finding(
             Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
             f"Its state runs on from pass to pass: stream n of a pass goes on where stream n of "

@@ -1,8 +1,9 @@
 """The batches of the test nets: small enough beside the train net, and the test set seen once.
 
 A test's batches cost memory but change no weight: the score is the mean over test_iter batches
-(solver.cpp, Test), so any batch size gives the same one as long as the batches are equal. They
-make room for the train net where that allows a larger micro-batch.
+(solver.cpp, Test), so any batch size gives the same one as long as the batches are equal and what a
+sample gives doesn't depend on the others of its batch. They make room for the train net where that
+allows a larger micro-batch; where a score depends on its batch, only if nothing fits otherwise.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from fractions import Fraction
 from itertools import combinations, groupby
 from math import gcd
 
-from caffe_batch.errors import NetError
+from caffe_batch.errors import NetError, ShapeError
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.batch import batch_size
+from caffe_batch.net.blob_memory import BlobMemory
+from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import Recipe
-from caffe_batch.net.samples import Rows, Summed, follow
+from caffe_batch.net.samples import Rows, SampleFlow, Summed, follow
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.edits.changes import Change, inside_solver, layer_changes
 from caffe_batch.planning.split.candidates import divisors
@@ -34,6 +37,7 @@ class NetTest:
         shared: Whether it reads through the train net's data layer, and so with its batch size.
         leader: The first test net that reads through the same data layers; the number itself where
             no other does.
+        bound: Whether its scores depend on how many samples a batch has.
     """
 
     number: int
@@ -42,6 +46,7 @@ class NetTest:
     records: int | None
     shared: bool
     leader: int
+    bound: bool = False
 
     @property
     def samples(self) -> int:
@@ -111,7 +116,8 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
         own_iter = model.recipe.solver.test_iter[number]
         shared = leader == _TRAIN
         place = number if shared else leader
-        found.append(NetTest(number, size, own_iter, records[number], shared, place))
+        test = NetTest(number, size, own_iter, records[number], shared, place)
+        found.append(replace(test, bound=bool(_bound(*_flows(model, test, size)))))
     return [test for test in found if test.shared or test.leader not in kept]
 
 
@@ -132,7 +138,7 @@ def _leaders(recipe: Recipe) -> list[int]:
 
 
 def group_tests(
-    tests: Sequence[NetTest], floor: int, *, exact: bool = False
+    tests: Sequence[NetTest], floor: int, *, exact: bool = False, keeps_bound: bool = False
 ) -> tuple[TestGroup, ...]:
     """The test nets with batches of their own, by the data layers that they read through.
 
@@ -141,13 +147,17 @@ def group_tests(
         floor: No batch goes below this to make room, except that of the files.
         exact: Whether the sizes to choose from are all those that divide the samples of each test;
             else they are those of :meth:`NetTest.sizes`.
+        keeps_bound: Whether test nets whose scores depend on their batch keep it.
     """
+
+    def sizes(group: Sequence[NetTest]) -> tuple[int, ...]:
+        if keeps_bound and any(test.bound for test in group):
+            return (group[0].own_size,)
+        return _exact_sizes(group) if exact else group[0].sizes(floor)
+
     own = sorted((test for test in tests if not test.shared), key=_leader)
     groups = [tuple(group) for _, group in groupby(own, _leader)]
-    return tuple(
-        TestGroup(group, _exact_sizes(group) if exact else group[0].sizes(floor))
-        for group in groups
-    )
+    return tuple(TestGroup(group, sizes(group)) for group in groups)
 
 
 def _exact_sizes(group: Sequence[NetTest]) -> tuple[int, ...]:
@@ -264,20 +274,19 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
     """
     if size == test.own_size:
         return None
-    small, large = (
-        model.with_test_batches(_only(model, test, each)).test_nets(each)[test.number]
-        for each in (size, 2 * size)
-    )
-    used = {i for node in small.nodes for i in node.bottoms}
-    uneven = []
-    for flow in follow(small, large, 2):
-        if flow.coupling.carries or flow.problem:
-            uneven.append(flow.small.layer.name)
-        for index, state in zip(flow.small.tops, flow.tops, strict=True):
-            fair = isinstance(state, Rows) or (isinstance(state, Summed) and state.factor == 1)
-            if index not in used and not fair:
-                uneven.append(small.blobs[index].name)
+    small, flows = _flows(model, test, size)
     name = f"test net {test.number}"
+    bound = _bound(small, flows)
+    if bound:
+        layer, why = bound[0]
+        return Finding(
+            Cause.TEST_BATCHES, layer, Verdict.DIFFERENT,
+            f"{name}: {why}, so a score over batches of {size} is not that over batches of "
+            f"{test.own_size}.",
+            offer="--keep-tests leaves the test batches as they are.",
+            scope=Scope.TEST,
+        )  # fmt: skip
+    uneven = _uneven(small, flows)
     if uneven:
         return Finding(
             Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
@@ -297,6 +306,57 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
         f"{name}: the mean over {test.iter_for(size)} equal batches is the mean over the samples.",
         scope=Scope.TEST,
     )  # fmt: skip
+
+
+def _flows(model: MemoryModel, test: NetTest, size: int) -> tuple[Net, tuple[SampleFlow, ...]]:
+    """The test net at a batch size, and what becomes of its samples; none if Caffe refuses it."""
+    try:
+        small, large = (
+            model.with_test_batches(_only(model, test, each)).test_nets(each)[test.number]
+            for each in (size, 2 * size)
+        )
+    except ShapeError:
+        return Net("", "TEST", (), (), ()), ()
+    return small, follow(small, large, 2)
+
+
+def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
+    """Layers whose values of a sample depend on the batch that it is in, and why, in words."""
+    found = []
+    memory = BlobMemory(net)
+    for flow in flows:
+        name, coupling = flow.small.layer.name, flow.coupling
+        if coupling.statistics:
+            found.append((name, f"{name!r} normalises with the statistics of each batch"))
+        elif coupling.carries and not flow.cuts_time:
+            found.append((name, f"the state of {name!r} runs on from batch to batch"))
+        elif flow.problem:
+            found.append((name, f"{name!r} mixes the samples of a batch: {flow.problem}"))
+        elif coupling.draws and not flow.small.rule.record_order:
+            found.append((name, f"{name!r} draws other numbers for each batch"))
+        for top in coupling.lasting:
+            changed = [
+                writer.layer.name
+                for writer in memory.writers_of_data(memory.data[flow.small.tops[top]])
+                if writer is not flow.small
+            ]
+            if changed:
+                why = f"{changed[0]!r} changes the constants of {name!r} again in each batch"
+                found.append((name, why))
+    return found
+
+
+def _uneven(net: Net, flows: Sequence[SampleFlow]) -> list[str]:
+    """The outputs that are no means over the samples of a batch."""
+    used = {i for node in net.nodes for i in node.bottoms}
+    return [
+        net.blobs[index].name
+        for flow in flows
+        for index, state in zip(flow.small.tops, flow.tops, strict=True)
+        if index not in used
+        and not isinstance(state, Rows)
+        and not (isinstance(state, Summed) and state.factor == 1)
+    ]
 
 
 def _only(model: MemoryModel, test: NetTest, size: int) -> tuple[int | None, ...]:
