@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from caffe_batch import prototxt
+from caffe_batch.errors import CaffeBatchError
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.data.check import check_data
 from caffe_batch.net.data.findings import DataCheck, DataReport, Level
@@ -591,3 +594,31 @@ def test_every_message_of_a_layer_is_read_by_some_type() -> None:
     fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
     messages = {field.name for field in fields if field.name.endswith("_param")}
     assert messages - read == {"python_param"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_told_without_a_traceback(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    small = [case for name, case in ALL.items() if "smaller rows" not in name and "cut" not in name]
+    for number in range(60):
+        case, folder = draw.choice(small), tmp_path / str(number)
+        folder.mkdir()
+        case.write(folder)
+        files = sorted(
+            path for path in folder.rglob("*") if path.is_file() and path.name != "lock.mdb"
+        )
+        damage(draw.choice(files), draw)
+        with suppress(CaffeBatchError):
+            looked_at(folder, case.net, case.phase, DataCheck.ALL).raise_errors()
+
+
+def damage(path: Path, draw: random.Random) -> None:
+    """Cut a file, or change some bytes of it."""
+    content = bytearray(path.read_bytes())
+    place = draw.randrange(len(content) + 1)
+    if draw.random() < 0.3:
+        del content[place:]
+    else:
+        length = draw.choice((0, 1, 4))
+        content[place : place + length] = draw.randbytes(draw.choice((1, 4, 20)))
+    path.write_bytes(content)

@@ -5,15 +5,17 @@ What is refused here is tried on real Caffe as well: it dies of it.
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
 import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.engines.caffe.starting_files import check_weights
+from caffe_batch.engines.caffe.starting_files import check_state, check_weights
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
@@ -229,6 +231,28 @@ def test_what_was_meant_is_said(
         with pytest.raises(InputError, match=message):
             train(job, runtime, options)
     assert not job.record.exists()
+
+
+def test_damaged_files_are_told_without_a_traceback(
+    snapshot: Snapshot, in_hdf5: Snapshot, net: Net, tmp_path: Path
+) -> None:
+    draw = random.Random(1)
+    for whole in (snapshot, in_hdf5):
+        files = [tmp_path / file.name for file in (whole.state, whole.weights)]
+        copy = Snapshot(whole.update, *files)
+        for _ in range(150):
+            for file, original in zip(files, (whole.state, whole.weights), strict=True):
+                shutil.copy(original, file)
+            changed = draw.choice(files)
+            content = bytearray(changed.read_bytes())
+            place = draw.randrange(len(content))
+            content[place : place + 2] = draw.randbytes(draw.choice((1, 2, 9)))
+            changed.write_bytes(content[: draw.choice((place, len(content)))])
+            for file in files:
+                with suppress(InputError):
+                    check_weights(file, [net])
+            with suppress(InputError):
+                check_state(copy, net, "SGD")
 
 
 def test_a_refused_restart_deletes_nothing(

@@ -19,6 +19,9 @@ from caffe_batch.schema import caffe_pb2
 
 Shape = tuple[int, ...]
 
+#: What h5py raises at a damaged file; a damaged object in it is None.
+_DAMAGE = (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError)
+
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -105,8 +108,11 @@ def history_shapes(state: Path) -> list[Shape] | None:
         import h5py
     except ImportError:
         return None
-    with h5py.File(state, "r") as file:
-        return [tuple(blob.shape) for blob in file["history"].values()]
+    try:
+        with h5py.File(state, "r") as file:
+            return [tuple(blob.shape) for blob in file["history"].values()]
+    except _DAMAGE as error:
+        raise DamagedSnapshotError(f"{state.name}: {error}") from error
 
 
 def _blob_shape(blob: WireMessage) -> Shape:
@@ -143,7 +149,7 @@ def _check_hdf5(update: int, state: Path, weights: Path) -> None:
             done = int(file["iter"][0])
             history: list[Shape] = [blob.shape for blob in file["history"].values()]
             file["current_step"][0]
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DamagedSnapshotError(f"{state.name} and its weights: {error}") from error
     _check_update(update, done, state)
     # Groups are in the order of their names here, so the shapes are compared as a set.

@@ -172,7 +172,7 @@ def _read_hdf5_weights(path: Path) -> _Trained | None:
             return _Trained(
                 {name: _numbered(layer) for name, layer in file["data"].items()}, hdf5=True
             )
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise InputError(
             f"weights {path}: it is an HDF5 file, but no net's ({error})",
             hint="Give a .caffemodel.h5 that Caffe has written.",

@@ -20,6 +20,9 @@ from caffe_batch.net.data.listing import read_words
 from caffe_batch.net.data.survey import SAMPLE, Find, Survey, Task, Wanted
 from caffe_batch.schema import caffe_pb2
 
+#: What h5py raises at a damaged file.
+_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
 #: Datasets of up to so many values are read whole even in a quick look.
 _FEW_VALUES = 1 << 20
 
@@ -45,10 +48,10 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
             with h5py.File(path, "r") as file:
                 reader = _File(file, path, Place(name), tuple(layer.top))
                 rows.append(reader.look(found, task, first=number == 0))
-        except OSError as error:
-            wrong = InputError(f"{name} is no readable HDF5 file ({error})")
         except InputError as error:
             wrong = error
+        except _DAMAGE as error:
+            wrong = InputError(f"{name} is no readable HDF5 file ({error})")
         else:
             continue
         if number == 0:
