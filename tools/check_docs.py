@@ -1,6 +1,7 @@
 """Checks the documentation against the program (part of `make check`).
 
-- docs/cli.md is what `--help` prints (`--write` regenerates it);
+- docs/cli.md is what `--help` prints, and docs/api.md what the docstrings of the library say
+  (`--write` regenerates both);
 - the README mentions every command of the program;
 - relative links in the Markdown files have a target;
 - the doctests in the package's docstrings pass.
@@ -22,7 +23,11 @@ import caffe_batch
 from caffe_batch.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a script's own folder is there, not the one above it
+from tools.api_reference import api_reference  # noqa: E402
+
 REFERENCE = ROOT / "docs" / "cli.md"
+API_REFERENCE = ROOT / "docs" / "api.md"
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
@@ -76,13 +81,16 @@ def failed_doctests() -> list[str]:
 
 
 def main() -> int:
-    reference = cli_reference()
+    pages = {REFERENCE: cli_reference(), API_REFERENCE: api_reference()}
     if "--write" in sys.argv[1:]:
-        REFERENCE.parent.mkdir(exist_ok=True)
-        REFERENCE.write_text(reference, encoding="utf-8")
+        for page, text in pages.items():
+            page.write_text(text, encoding="utf-8")
     problems = broken_links() + failed_doctests()
-    if not REFERENCE.exists() or REFERENCE.read_text(encoding="utf-8") != reference:
-        problems.append("docs/cli.md is not what --help prints: tools/check_docs.py --write")
+    problems += [
+        f"docs/{page.name} is not what the program says of itself: tools/check_docs.py --write"
+        for page, text in pages.items()
+        if not page.exists() or page.read_text(encoding="utf-8") != text
+    ]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     problems += [
         f"README.md doesn't mention `caffe-batch {name}`"
