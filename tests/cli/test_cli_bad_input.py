@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from caffe_batch.files import write_text
 from caffe_batch.jobs import job_files
 from tests.command import PROGRAM, Result, call, spawn, tree
+from tests.holding import PATIENCE_S
 from tests.planned_jobs import write_lmdb
 
 DATA = """\
@@ -608,7 +609,7 @@ def test_interrupted_while_planning(planned: Path) -> None:
         assert child.stderr.readline().startswith("note: template resnet152")
         assert list((planned / "tmp").iterdir())
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=PATIENCE_S)
     assert (child.returncode, out, err.strip()) == (130, "", "Interrupted.")
     assert tree(planned) == before
 

@@ -47,6 +47,7 @@ from caffe_batch.net.sources import Sources
 from caffe_batch.planning.audit.findings import Verdict
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.process import WorkerProcess
+from tests.holding import LONG, Hold
 from tests.planned_jobs import CLASSES, HEIGHT, WIDTH, nowhere, write_job
 
 Event = WorkerEvent | LogEvent
@@ -239,7 +240,8 @@ def test_it_goes_on_from_a_snapshot_as_if_it_had_never_stopped(
 def test_a_request_to_stop_leaves_a_snapshot(
     engine: Engine, runtime: Runtime, tmp_path: Path
 ) -> None:
-    job = write_job(tmp_path, max_iter=1_000_000)
+    job = write_job(tmp_path, max_iter=LONG)
+    hold = Hold(job, 20)
     worker = WorkerProcess(
         runtime, engine, engine.training(request_of(job)), nowhere,
         log=job.log, working_directory=tmp_path,
@@ -247,10 +249,9 @@ def test_a_request_to_stop_leaves_a_snapshot(
     said: list[Event] = []
     try:
         while worker.running():
-            for event in worker.listen(0.1):
-                said.append(event)
-                if isinstance(event, Updated) and not worker.stop_requested:
-                    worker.stop(signal.SIGTERM)
+            said += worker.listen(0.1)
+            if hold.reached and not worker.stop_requested:
+                worker.stop(signal.SIGTERM)
         said += worker.listen(0)
         ending = worker.ending()
     finally:
@@ -258,7 +259,7 @@ def test_a_request_to_stop_leaves_a_snapshot(
     assert ending.reason is EndReason.INTERRUPTED
     (stopped,) = [event for event in said if isinstance(event, Stopped)]
     (snapshot,) = engine.snapshots.list_snapshots(job.snapshots)
-    assert snapshot.update == stopped.update > 0
+    assert snapshot.update == stopped.update == 20
     engine.snapshots.check_contents(snapshot.update, snapshot.state, snapshot.weights)
 
 

@@ -46,8 +46,21 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 #: What Linux says of a process (proc(5)): resident, the most that was, and what belongs to files.
 RESIDENT, MOST_RESIDENT, FILES = "VmRSS", "VmHWM", "RssFile"
 
-#: Longer than the threads of data layers need to read the batches they keep ahead.
-PREFETCH_S = 0.5
+
+def wait_for_prefetching():
+    """Return when the threads of the data layers have read the batches that they keep ahead.
+
+    They sleep then; one that reads runs, waits for a processor or for the disk.
+    """
+    quiet = 0
+    while quiet < 10:
+        states = []
+        for task in os.listdir("/proc/self/task"):
+            if int(task) != os.getpid():
+                with open("/proc/self/task/" + task + "/stat") as file:
+                    states.append(file.read().rpartition(")")[2].split()[0])
+        quiet = quiet + 1 if all(state == "S" for state in states) else 0
+        time.sleep(0.02)
 
 
 #: A blob has at most 32 axes, and an array of ints with its shape.
@@ -90,7 +103,7 @@ def weigh():
     before, files_before = resident(RESIDENT), resident(FILES)
     solver = caffe.get_solver("solver.prototxt")
     solver.step(2)
-    time.sleep(PREFETCH_S)
+    wait_for_prefetching()
     files = resident(FILES) - files_before
     return {"peak": resident(MOST_RESIDENT) - before - files, "files": files}
 

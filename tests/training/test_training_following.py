@@ -175,8 +175,9 @@ def test_memory_of_this_process() -> None:
 
 
 def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = MemoryMeter(os.getpid())
     began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began)
+    meter = MemoryMeter(os.getpid())
     first = meter.read(Device.CPU)
     held = bytearray(os.urandom(1 << 20)) * 16
     assert meter.read(Device.CPU) == first
