@@ -118,7 +118,7 @@ def _candidate_table(goal: Goal, budget: Budget, floor: int) -> _Table:
         tests,
         floor,
         exact=options.tests_follow,
-        keeps_bound=floor > SMALLEST_TEST_BATCHES[-1],
+        keeps_bound=floor > SMALLEST_TEST_BATCHES[-1] and not options.tests_follow,
     )
     test_sizes = smallest(groups, number)
     lean = model.with_test_batches(test_sizes)

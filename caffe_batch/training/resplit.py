@@ -21,6 +21,7 @@ from caffe_batch.jobs.job_recipe import JobStage, joined, read_job_stages
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net import Recipe, Sources
+from caffe_batch.planning.audit.findings import Scope, Verdict
 from caffe_batch.planning.budget import NO_LIMIT
 from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.plan import Plan, note_of_stages
@@ -67,6 +68,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         return (
             f"{why}: going on with batch_size {plans[0].batch_size} x iter_size "
             f"{plans[0].iter_size} instead of {plan.batch_size} x {plan.iter_size}"
+            + _another_training(plan, plans[-1])
         )
     raise DoesNotFitError(
         f"{why} ({ending.detail}), and batch_size {plan.batch_size} is the smallest split of the "
@@ -104,6 +106,20 @@ def _smaller_plan(model: MemoryModel, effective_batch: int, split: SplitOptions)
         audit=engines.find(model.engine).audit,
     )
     return make_plan(model, NO_LIMIT, options)
+
+
+def _another_training(plan: PlanFile, smaller: Plan) -> str:
+    """What makes another training of the smaller split, and didn't of the one before."""
+    known = {(each["cause"], each["layer"]) for each in plan.audit
+             if each["verdict"] == Verdict.DIFFERENT.value}  # fmt: skip
+    new = [
+        f"{finding.cause.value}{f' of {finding.layer!r}' if finding.layer else ''}"
+        for finding in smaller.findings
+        if finding.scope is Scope.TRAINING
+        and finding.verdict is Verdict.DIFFERENT
+        and (finding.cause.value, finding.layer) not in known
+    ]
+    return f". It is another training from here on: {', '.join(new)}" if new else ""
 
 
 def _rewrite(

@@ -318,8 +318,23 @@ def test_a_scale_that_is_given_or_frozen_is_not_overwritten(audited: Auditor) ->
 
 def test_a_batch_size_of_2_is_offered_where_scale_overwrites(audited: Auditor) -> None:
     net = DATA + IP + SCALE % "" + LOSS.replace('"ip"', '"s"') % ""
-    offer = audited(net, b=1)[Cause.OVERWRITTEN_GRADIENT, "s"].offer
-    assert offer == "A batch_size of 2 or more adds up."
+    place = Cause.OVERWRITTEN_GRADIENT, "s"
+    assert audited(net, b=1, k=4)[place].offer == "A batch_size of 2 or more adds up."
+    assert audited(net, b=1, k=9)[place].offer == (
+        "A batch_size of 2 or more adds up: an effective batch of 8 or 10 takes it."
+    )
+
+
+@pytest.mark.parametrize("effective", [2, 4, 6, 10, 12, 24])
+def test_batch_size_1_is_not_taken_where_2_fits(audited: Auditor, effective: int) -> None:
+    model = audited.model(DATA + IP + SCALE % "" + LOSS.replace('"ip"', '"s"') % "", "max_iter: 9")
+    for size in (1, 2, 3):
+        usable = model.at(size).allocated_bytes
+        plan = make_plan(model, Budget(usable, 0), PlanOptions(effective_batch=effective))
+        overwritten = [f for f in plan.findings if f.cause is Cause.OVERWRITTEN_GRADIENT]
+        fits_two = model.at(2).allocated_bytes <= usable
+        assert (plan.batch_size > 1) is fits_two
+        assert bool(overwritten) is not fits_two
 
 
 def test_what_weighs_on_a_gradient_that_others_overwrite(audited: Auditor) -> None:

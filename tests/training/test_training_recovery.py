@@ -296,6 +296,30 @@ def test_notes_audit_and_tests_are_those_of_the_new_split(tmp_path: Path) -> Non
     assert before["budget_bytes"] == after["budget_bytes"]
 
 
+@pytest.mark.parametrize(("effective", "first", "sizes"), [(12, 6, [4, 3, 2, 1]), (9, 9, [3, 1])])
+def test_batch_size_1_comes_after_2_and_says_what_it_overwrites(
+    tmp_path: Path, effective: int, first: int, sizes: list[int]
+) -> None:
+    scale = """layer {{ name: "s" type: "Scale" bottom: "ip" top: "s" }}
+    layer {{ name: "loss" """
+    net = SUMMED.replace('layer {{ name: "loss" ', scale)
+    net = net.replace('bottom: "ip" bottom', 'bottom: "s" bottom')
+    job = planned(
+        tmp_path, net, "max_iter: 9 test_iter: 7 test_interval: 5", "--effective-batch", effective,
+        "--batch-size", first, "--gpu-memory", "1GiB",
+    )  # fmt: skip
+    for size in sizes:
+        told = split_smaller(job, job.read_plan(), OUT_OF_MEMORY)
+        assert f"going on with batch_size {size} x iter_size {effective // size} " in told
+        another = "It is another training from here on: overwritten_gradient of 's'" in told
+        assert another is (size == 1)
+    (finding,) = [
+        each for each in json.loads(job.plan.read_text())["audit"]
+        if each["cause"] == "overwritten_gradient"
+    ]  # fmt: skip
+    assert (finding["layer"], finding["verdict"]) == ("s", "different")
+
+
 def test_a_hand_edited_solver_keeps_its_edits(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     job.solver.write_text(job.solver.read_text().replace("base_lr: 0.1", "base_lr: 0.07  # mine"))

@@ -46,7 +46,7 @@ def _parameters(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
             f"{split.iter_size}."
         )
         offer = (
-            "A batch_size of 2 or more adds up."
+            f"A batch_size of 2 or more adds up{_even_batches(split)}."
             if split.per_gpu == 1 and not flow.whole.overwrites
             else "A batch_size that takes the update in one pass, or the parameter in a layer "
             "that adds up, such as Bias or Scale."
@@ -54,6 +54,15 @@ def _parameters(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         yield Finding(
             Cause.OVERWRITTEN_GRADIENT, flow.small.layer.name, Verdict.DIFFERENT, last, offer=offer
         )
+
+
+def _even_batches(split: BothSizes) -> str:
+    """Where 2 doesn't divide the effective batch: the nearest ones that it does."""
+    samples = split.per_gpu * split.parts
+    if samples % (2 * split.gpus) == 0:
+        return ""
+    near = [samples - split.gpus, samples + split.gpus]
+    return f": an effective batch of {' or '.join(str(each) for each in near)} takes it"
 
 
 def _goes_back_in_place(node: Node) -> bool:
