@@ -37,7 +37,7 @@ _STYLE = f"""<style>
   font-variant-numeric: tabular-nums; }}
 .cb tr.no {{ opacity: .6; }}
 .cb tr.it td {{ font-weight: bold; }}
-.cb .bar {{ width: 14em; height: .8em; background: rgba(128, 128, 128, .25); }}
+.cb .bar {{ width: 14em; height: .8em; margin-top: .3em; background: rgba(128, 128, 128, .25); }}
 .cb .bar i {{ display: block; height: 100%; }}
 .cb .good {{ color: {_GOOD}; }} .cb .fair {{ color: {_FAIR}; }} .cb .bad {{ color: {_BAD}; }}
 .cb p {{ margin: .4em 0; }} .cb summary {{ cursor: pointer; }}
