@@ -227,7 +227,7 @@ CASES: dict[str, Bad] = {
     ),
     # Solvers
     "the solver's net is missing": Bad(
-        ("solver.prototxt: its net 'nowhere/n.prototxt' is not in", "NET --solver solver.prototxt"),
+        ("solver.prototxt: its net 'nowhere/n.prototxt' is not in", "give the net itself, with --solver solver.prototxt"),
         SOLVED,
         solver=SOLVER.replace("net.prototxt", "nowhere/n.prototxt"),
     ),
@@ -267,7 +267,7 @@ CASES: dict[str, Bad] = {
         solver=SOLVER.replace('lr_policy: "fixed"', ""),
     ),
     "iter_size of the file": Bad(
-        ("the solver has iter_size 0", "--effective-batch N"),
+        ("the solver has iter_size 0", "give --effective-batch: "),
         SOLVED,
         solver=SOLVER + "iter_size: 0",
     ),

@@ -151,7 +151,7 @@ def test_nothing_fits(folder: Path) -> None:
         (("strategies", "solver.prototxt", "--gpu-memory", "1GiB", "--effective-batch", 0),
          "has no samples"),
         (("strategies", "elsewhere.prototxt", "--gpu-memory", "1GiB", "--epochs", 2,
-          "--input-shape", "data=1x5x7"), "Give --train-records N"),
+          "--input-shape", "data=1x5x7"), "Give --train-records"),
         (("compare", "solver.prototxt", "--gpu-memory", "1GiB"), "where do the trainings go?"),
         (("compare", "solver.prototxt", "--gpu-memory", "1GiB", "--out", "x", "--cpu", "--gpu", 0),
          "--cpu and --gpu exclude each other"),
