@@ -14,7 +14,10 @@ from caffe_batch.errors import CaffeBatchError
 from caffe_batch.experiments import comparison
 from caffe_batch.experiments.comparison import Judgement, judge
 from caffe_batch.experiments.verify import verify as measure
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import with_solver
+from caffe_batch.jobs.job_recipe import read_job_stages
+from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.data.check import check_data
 from caffe_batch.planning.audit.findings import Cause, Finding
 
@@ -83,7 +86,8 @@ def verify(
     True
 
     Args:
-        net: A net file, a solver file (then its nets are followed), or the name of a template.
+        net: A net file, a solver file (then its nets are followed), the name of a template, or the
+            directory of a job.
         solver: The solver to train ``net`` with; its own net is then not read.
         input_shape: As :func:`plan` takes it.
         allow_unknown: Let layer types without a rule pass.
@@ -107,23 +111,44 @@ def verify(
     refused = frozenset(choice("no_compensate", each, Cause) for each in several(no_compensate))
     size = whole("batch_size", batch_size)
     passes = whole("iter_size", iter_size, least=2)
-    files = RecipeFiles(
-        net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
-    )
-    notes = files.recipe.notes
+    planned = _job_files(Path(net)) if solver is None and Path(net).is_dir() else None
+    if planned is None:
+        files = RecipeFiles(
+            net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+        )
+        recipe, sources = files.recipe, files.sources
+    else:
+        recipe, sources, unknown = planned
+        allow_unknown = allow_unknown or unknown
+    notes = recipe.notes
     with noted(notes):
-        recipe, _ = with_solver(files.recipe, files.sources, allow_unknown=allow_unknown)
+        recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown)
         trainer = engines.find(engine)
-        model = trainer.memory_model(recipe, files.sources, "cpu", allow_unknown=allow_unknown)
+        model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
             # The whole batch, one pass, is what the recipe means: nothing is refused there.
             kept = refused if passes > 1 else frozenset()
             return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
-        data = check_data(recipe, files.sources, allow_unknown=allow_unknown)
+        data = check_data(recipe, sources, allow_unknown=allow_unknown)
         data.raise_errors()
         python = find_runtime(runtime, engine)
         found = measure(model, python, audited, batch_size=size, iter_size=passes)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return Verification(**facts, file_notes=(*notes, *data.sentences()))
+
+
+def _job_files(path: Path) -> tuple[Recipe, Sources, bool]:
+    """The first stage of a job, where its data is, and whether layers without a rule may pass.
+
+    Raises:
+        InputError: It is no job's directory, or its files can't be read.
+    """
+    job = JobDirectory(path)
+    plan = job.read_plan()
+    return (
+        read_job_stages(job, plan)[0].recipe,
+        Sources((plan.working_directory, job.path), plan.input_shapes),
+        plan.allow_unknown,
+    )

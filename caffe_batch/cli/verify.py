@@ -47,7 +47,8 @@ def verify(net: str, as_json: bool, **options: Any) -> None:
     from the same weights with the same samples, and compares gradient, weights and loss: with the
     changes that a plan makes, and without them. Random draws are the same in both, or off; what
     they do by themselves is shown beside it. Its own data is read where it is there, else
-    samples are made up. Exits with 1 if trainings differ that the audit calls the same.
+    samples are made up. NET may also be the directory of a job. Exits with 1 if trainings differ
+    that the audit calls the same.
     """
     from caffe_batch import api
     from caffe_batch.reporting.verify_view import verify_view

@@ -70,6 +70,27 @@ def test_the_files_own_split_is_shown_too() -> None:
     assert "The files' own split" not in call("verify", "own.prototxt", "--iter-size", 2).out
 
 
+def test_a_job_is_measured_at_its_own_split() -> None:
+    """The plan names what its Scale does at batch_size 1, and verify shows it."""
+    Path("net.prototxt").write_text(
+        INPUT
+        + inner_product()
+        + 'layer { name: "s" type: "Scale" bottom: "ip" top: "s" }'
+        + LOSS.replace('"ip"', '"s"')
+    )
+    given = ("--effective-batch", 4, "--batch-size", 1, "--gpu-memory", "1GiB", "--out", "job")
+    assert call("plan", "clip.prototxt", *given).code == 0
+    done = call("verify", "job")
+    assert done.code == 0
+    assert done.out.startswith("The same training: batch_size 4 x iter_size 3 ")
+    _, _, own = done.out.partition("The files' own split\n")
+    assert own.startswith("Another training, as the audit says: overwritten_gradient (different)")
+    assert "batch_size 1 x iter_size 4 and batch_size 4 differ" in " ".join(own.split())
+    refused = call("verify", ".")
+    assert refused.code == 2
+    assert "plan.json" in refused.err
+
+
 def test_draws_are_held_and_shown() -> None:
     drop = 'layer { name: "drop" type: "Dropout" bottom: "%s" top: "%s" }'
     net = INPUT + drop % ("data", "data") + inner_product() + drop.replace("drop", "d2", 1) % (
