@@ -13,7 +13,7 @@ from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.api.ways import begun, find, strategies_request
 from caffe_batch.errors import Call, InputError, Option
 from caffe_batch.experiments import standings
-from caffe_batch.experiments.compare import CompareOptions, Training, Watcher, check_tests
+from caffe_batch.experiments.compare import CompareObserver, CompareOptions, Training, check_tests
 from caffe_batch.experiments.compare import compare as run
 from caffe_batch.experiments.standings import SeedRun
 from caffe_batch.jobs.plan_file import PlanFile
@@ -61,7 +61,7 @@ def compare(
     cpu: bool = False,
     gpu: int | None = None,
     threads: int = 1,
-    observer: Watcher | None = None,
+    observer: CompareObserver | None = None,
     **options: Any,
 ) -> Comparison:
     """Trains several ways with several seeds on real Caffe, and compares them.

@@ -125,7 +125,7 @@ class Job:
         """Where the training stands: its ``state``, its ``progress``, its last ``attempt``.
 
         Raises:
-            InputError: This is no job directory, or its files can't be read.
+            InputError: This is not a job directory, or its files can't be read.
         """
         with closing(RunFollower(self.directory)) as follower:
             return follower.status()
@@ -166,7 +166,7 @@ class Job:
             snapshot: Go on from this .solverstate of another run; its weights lie beside it.
             restart: Throw away an earlier run, and start from update 0.
             keep_last: Keep the newest so many snapshots; None for all, or with ``keep_every`` one.
-            keep_every: Of each so many updates, keep the first snapshot as well.
+            keep_every: Also keep the first snapshot of every so many updates.
             max_loss: A loss above it has diverged, as nan and inf always have.
             on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: go on from the last good
                 snapshot with base_lr times the factor, at most three times.
@@ -314,7 +314,7 @@ class Job:
             The page.
 
         Raises:
-            InputError: This is no job directory, or its files can't be read.
+            InputError: This is not a job directory, or its files can't be read.
             OSError: The page can't be written.
         """
         return report([self], out=out)
@@ -333,7 +333,7 @@ def read_runs(jobs: Sequence[Job | str | Path]) -> list[ReportedRun]:
     """What the files of some jobs say: their plans, attempts and curves.
 
     Raises:
-        InputError: One is no job directory, or its files can't be read.
+        InputError: One is not a job directory, or its files can't be read.
     """
     from caffe_batch.reporting.report_data import read_runs as read
 
@@ -358,7 +358,7 @@ def report(
         The page.
 
     Raises:
-        InputError: One is no job directory, or its files can't be read.
+        InputError: One is not a job directory, or its files can't be read.
         OSError: The page can't be written.
     """
     from caffe_batch.files import write_text

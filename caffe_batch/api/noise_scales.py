@@ -83,7 +83,7 @@ def noise(
         net: A net file, a solver file (then its nets are followed), or the name of a template.
         solver: The solver to train ``net`` with; its own net is then not read.
         input_shape: As :func:`plan` takes it.
-        allow_unknown: Let layer types without a rule pass.
+        allow_unknown: Accept layer types without a rule.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
         rules: Python files with rules for other layer types.
         weights: .caffemodel files to measure at; the values that the fillers give if None.

@@ -164,7 +164,7 @@ def plan(
         solver: The solver to train ``net`` with; its own net is then not read.
         input_shape: Sizes of the records of data layers, without the batch, where the data isn't
             here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
-        allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
+        allow_unknown: Accept layer types without a rule; totals are then lower bounds.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
         rules: Python files with rules for other layer types.
         gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,

@@ -1,4 +1,4 @@
-"""The net and the solver that a call names, read: from files or from a template."""
+"""Reads the net and the solver that a call names, from files or from templates."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from tempfile import mkdtemp
 
+from caffe_batch import prototxt
 from caffe_batch.api.arguments import Files, Shapes, files, shapes
 from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
 from caffe_batch.layers.loading import rules_with
 from caffe_batch.net import Recipe, Sources, read_recipe
+from caffe_batch.net.batch import batch_size
+from caffe_batch.net.filtering import net_state
+from caffe_batch.net.records import count_records
 from caffe_batch.rendering import available, render
+from caffe_batch.rendering.render import render_solver
+
+#: The lengths in a solver from the template, where nothing is known about the data.
+DEFAULT_TEST_ITER = 100
+DEFAULT_EPOCHS = 10
+DEFAULT_MAX_ITER = 10000
 
 
 class RecipeFiles:
@@ -70,6 +81,45 @@ class RecipeFiles:
         path.write_text(render(name, {}), encoding="utf-8")
         variables = f"`caffe-batch render {name} --variables` lists them"
         return path, (f"template {name} with its defaults; {variables}",)
+
+
+def with_solver(
+    recipe: Recipe,
+    sources: Sources,
+    effective_batch: int | None = None,
+    *,
+    allow_unknown: bool = False,
+) -> tuple[Recipe, str | None]:
+    """The recipe with a solver from the template, if the user gave none, and that solver's text.
+
+    The solver tests once per epoch over the whole test set, where the record counts are known.
+
+    Args:
+        recipe: What the user gave.
+        sources: Where its data is.
+        effective_batch: Samples per update; the net's batch size if None.
+        allow_unknown: Accept layer types without a rule.
+    """
+    if recipe.solver_path is not None:
+        return recipe, None
+    message = recipe.train.message
+    test = replace(recipe.train, state=net_state("TEST", message))
+    has_test = test.selected() != recipe.train.selected()
+    own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
+    records = count_records(recipe.train, sources)
+    settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
+    if records is not None:
+        size = effective_batch or own_size
+        updates = ceil(records / size)
+        settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
+    if has_test:
+        size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
+        test_records = count_records(test, sources)
+        batches = DEFAULT_TEST_ITER if test_records is None else ceil(test_records / size)
+        settings["test_iter"] = [batches]
+    text = render_solver(comment="From caffe-batch's solver template.", **settings)
+    solver = prototxt.parse_solver(text)
+    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from pathlib import Path
 from caffe_batch import engines
 from caffe_batch.api.arguments import Shapes
 from caffe_batch.api.budgets import find_budget
-from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.errors import InputError, Option
-from caffe_batch.jobs.job_files import gpus_of_job, with_solver
+from caffe_batch.jobs.job_files import gpus_of_job
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources

@@ -9,13 +9,12 @@ from pathlib import Path
 from caffe_batch import engines
 from caffe_batch.api.arguments import Files, Shapes, choice, several, whole
 from caffe_batch.api.machines import RuntimeName, find_runtime
-from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.errors import CaffeBatchError
-from caffe_batch.experiments import comparison
-from caffe_batch.experiments.comparison import Judgement, judge
+from caffe_batch.experiments import verification
+from caffe_batch.experiments.verification import Judgement, judge
 from caffe_batch.experiments.verify import verify as measure
 from caffe_batch.jobs.directory import JobDirectory
-from caffe_batch.jobs.job_files import with_solver
 from caffe_batch.jobs.job_recipe import read_job_stages
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.data.check import check_data
@@ -23,10 +22,10 @@ from caffe_batch.planning.audit.findings import Cause, Finding
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Verification(comparison.Verification):
+class Verification(verification.Verification):
     """batch_size x iter_size against the whole batch, measured on real Caffe.
 
-    It has everything that :class:`caffe_batch.experiments.comparison.Verification` has:
+    It has everything that :class:`caffe_batch.experiments.verification.Verification` has:
     ``gradient``, ``weights`` and ``losses`` (relative errors with the plan's changes and without),
     ``agrees``, ``parameters``, ``findings``, ``notes``, ``json()``, and:
 
@@ -90,7 +89,7 @@ def verify(
             directory of a job.
         solver: The solver to train ``net`` with; its own net is then not read.
         input_shape: As :func:`plan` takes it.
-        allow_unknown: Let layer types without a rule pass.
+        allow_unknown: Accept layer types without a rule.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
         rules: Python files with rules for other layer types.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and

@@ -125,7 +125,7 @@ def strategies(
         net: A net file, a solver file (then its nets are followed), or the name of a template.
         solver: The solver to train ``net`` with; its own net is then not read.
         input_shape: Sizes of records, as :func:`plan` takes them.
-        allow_unknown: Let layer types without a rule pass; totals are then lower bounds.
+        allow_unknown: Accept layer types without a rule; totals are then lower bounds.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
         rules: Python files with rules for other layer types.
         gpu_memory: The memory that a run may use, as :func:`plan` takes it.

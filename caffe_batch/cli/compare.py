@@ -1,4 +1,4 @@
-"""``caffe-batch compare``: several ways to train, each with several seeds, on real Caffe."""
+"""``caffe-batch compare``: trains several strategies, each with several seeds, on real Caffe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from caffe_batch.experiments.standings import SeedRun
     from caffe_batch.training import Progress
 
-#: The ways (planning.strategies.WAYS, by name).
+#: The names of the strategies (WAYS of planning.strategies).
 NAMES = (
     "accumulate", "small", "small-linear", "small-sqrt", "small-momentum", "momentum-alone",
     "smaller-input", "grow", "cpu",
@@ -39,7 +39,7 @@ NAMES = (
     "--strategy",
     type=click.Choice(NAMES),
     multiple=True,
-    help="Train this way; may be repeated.  [default: all that are possible]",
+    help="Train this strategy; may be repeated.  [default: all that are possible]",
 )
 @click.option(
     "--seeds",
@@ -47,7 +47,7 @@ NAMES = (
     default=5,
     show_default=True,
     metavar="S",
-    help="Train each way so often, with random_seed 1 to S.",
+    help="Train each strategy S times, with random_seed 1 to S.",
 )
 @click.option(
     "--jobs",
@@ -55,13 +55,13 @@ NAMES = (
     default=1,
     show_default=True,
     metavar="J",
-    help="Trainings at once; on a GPU each takes its memory.",
+    help="Run J trainings at once; on a GPU each needs memory of its own.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where the trainings of a NET and their results go.",
+    help="Where to put the trainings of a NET and their results.",
 )
 @click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to train on.")
 @click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
@@ -71,19 +71,20 @@ NAMES = (
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="CPU threads of each training's matrix products.",
+    help="CPU threads for the matrix products of each training.",
 )
 @json_option
 @click.pass_context
 def compare(ctx: click.Context, /, target: str, as_json: bool, **options: Any) -> None:
-    """Train several ways with several seeds, and compare them.
+    """Train several strategies with several seeds, and compare them.
 
-    DIR is what `caffe-batch strategies ... --out DIR` wrote; given a NET and the options of
-    `strategies`, --out DIR is written first. Each way sees as many samples as the recipe. The
-    scores of the tests, mean and standard deviation over the seeds, go to a table, to
-    DIR/compare.json and to DIR/compare.png.
+    DIR is what `caffe-batch strategies ... --out DIR` has written; given a NET and the options of
+    `strategies`, --out DIR is written first. Each strategy sees as many samples as the recipe. The
+    test scores, as mean and standard deviation over the seeds, are shown in a table and written to
+    DIR/compare.json and DIR/compare.png.
 
-    Called again, it trains only what isn't finished. Ctrl-C stops every training with a snapshot.
+    When run again, it trains only what hasn't finished. Ctrl-C stops every training with a
+    snapshot.
     """
     from caffe_batch import api
     from caffe_batch.reporting.compare_view import compare_view
@@ -104,7 +105,7 @@ def compare(ctx: click.Context, /, target: str, as_json: bool, **options: Any) -
 
 
 class _Display:
-    """The trainings on stderr: bars on a terminal, and a line for each that is over."""
+    """Shows the trainings on stderr: bars on a terminal, and a line for each that has ended."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -125,14 +126,14 @@ class _Display:
             self._bars.stop()
 
     def progress(self, training: Training, progress: Progress) -> None:
-        """A training goes on."""
+        """Move the bar of a training."""
         key = training.name, training.seed
         if key not in self._tasks:
             self._tasks[key] = self._bars.add_task(_title(training), total=progress.updates)
         self._bars.update(self._tasks[key], completed=progress.update)
 
     def ended(self, training: Training, run: SeedRun) -> None:
-        """A training is over."""
+        """Print the result of a training."""
         from caffe_batch.reporting.compare_view import run_line
 
         if (training.name, training.seed) in self._tasks:

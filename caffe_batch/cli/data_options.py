@@ -1,4 +1,4 @@
-"""The option that says how much of the data is looked at, and the bar that shows it."""
+"""The option for how much of the data is checked, and the progress bar of the check."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import click
 data_option = click.option(
     "--check-data/--no-check-data",
     default=None,
-    help="Look at every record of the data for what Caffe would die of, or not at all.  "
-    "[default: at a sample]",
+    help="Check every record of the data for what would make Caffe fail, or check none.  "
+    "[default: check a sample]",
 )
 
 
 def extent(check_data: bool | None) -> str:
-    """What the library calls it."""
+    """The library's name for the choice."""
     return "quick" if check_data is None else "all" if check_data else "none"
 
 
 @contextmanager
 def data_progress(check_data: bool | None) -> Iterator[dict[str, Any]]:
-    """The arguments ``check_data`` and ``progress`` of the library; a bar shows a complete look."""
+    """The library's arguments ``check_data`` and ``progress``; a full check shows a bar."""
     if not check_data:
         yield {"check_data": extent(check_data)}
         return

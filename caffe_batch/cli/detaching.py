@@ -12,22 +12,22 @@ import click
 if TYPE_CHECKING:
     from caffe_batch.training import JobDirectory
 
-#: Seconds to wait for the background process to have begun.
-_PATIENCE_S = 30.0
+#: Seconds to wait for the background process to start Caffe.
+_START_TIMEOUT_S = 30.0
 
 
 def detach(job: JobDirectory) -> None:
-    """Go on in a background process; the process that was called says how to find it, and exits.
+    """Go on in a background process; the calling process prints how to reach it, and exits.
 
-    The background process has a session of its own and no terminal; what it says goes to
-    train.log. If it ends before Caffe has started, the caller ends with its exit code and shows
-    what it said.
+    The background process has a session of its own and no terminal; its output goes to train.log.
+    If it ends before Caffe has started, the calling process prints that output and ends with the
+    same exit code.
 
     Raises:
         JobBusyError: The job is being trained already.
     """
     with job.lock():
-        pass  # whoever has it would get this one's words into train.log
+        pass  # train.log belongs to whoever holds the lock
     sys.stdout.flush()
     sys.stderr.flush()
     attempts = _attempts(job)
@@ -37,15 +37,15 @@ def detach(job: JobDirectory) -> None:
         os.setsid()
         _redirect(job)
         return
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and not (
         job.supervisor() == pid and _attempts(job) > attempts
     ):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            with job.console.open(encoding="utf-8", errors="replace") as said:
-                said.seek(size)
-                click.echo(said.read(), nl=False, err=True)
+            with job.console.open(encoding="utf-8", errors="replace") as output:
+                output.seek(size)
+                click.echo(output.read(), nl=False, err=True)
             sys.exit(os.waitstatus_to_exitcode(status))
         time.sleep(0.02)
     where = job.path
@@ -53,19 +53,19 @@ def detach(job: JobDirectory) -> None:
         f"Training in the background, process {pid}.\n"
         f"Follow it: caffe-batch train --follow {where}\n"
         f"Stop it:   caffe-batch stop {where}\n"
-        f"Its words: {job.console}"
+        f"Output:    {job.console}"
     )
     sys.exit(0)
 
 
 def _attempts(job: JobDirectory) -> int:
-    """How many workers have come so far as to have started Caffe."""
+    """How many workers have started Caffe so far."""
     record = job.read_record()
     return sum(attempt.device is not None for attempt in record.attempts) if record else 0
 
 
 def _redirect(job: JobDirectory) -> None:
-    """Lead this process's input nowhere and its output to train.log."""
+    """Redirect this process's input to /dev/null and its output to train.log."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(job.console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):

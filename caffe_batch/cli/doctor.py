@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what this machine has, and what is missing.
+    """Show what this machine has, and what is missing.
 
     Examines the runtime (by running it), GPUs, disk space and optional Python packages. On a GPU
-    that Caffe can use, it measures the memory that the CUDA context takes and remembers it for
-    --reserve. It changes nothing else.
+    that Caffe can use, it measures the memory that the CUDA context takes and stores it as the
+    default of --reserve. It changes nothing else.
     """
     from caffe_batch.runtimes.doctor import examine, missing_items
 
@@ -41,7 +41,7 @@ def doctor(as_json: bool) -> None:
 
 
 def _rows(found: Examination) -> Iterator[tuple[str, str]]:
-    """Title and text of each line; a continuation of the line before has no title."""
+    """The title and text of each line; a line without a title continues the previous one."""
     yield "System", found.system
     yield "Python", f"{found.python}, protobuf {found.protobuf}"
     yield "Data", f"{found.data_directory} ({format_size(found.free_bytes)} free)"
@@ -69,4 +69,4 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
     why = f"; could not be measured: {found.reserve.problem}" if found.reserve.problem else ""
     yield "Reserve", f"{format_size(found.reserve.bytes)} for the CUDA context ({how}{why})"
     present = [f"{extra.package} {extra.version}" for extra in found.extras if extra.version]
-    yield "Packages", ", ".join(present) or "no optional ones"
+    yield "Packages", ", ".join(present) or "none of the optional ones"

@@ -1,4 +1,4 @@
-"""``caffe-batch train --follow``: looks on at a run through its files."""
+"""``caffe-batch train --follow``: watches a run through its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def follow(job: Job, *, quiet: bool) -> None:
     """Show a run until it ends, with the display and the exit code of ``train``.
 
     Raises:
-        InputError: Nothing was trained there so far.
+        InputError: Nothing has been trained there so far.
         TrainingError: The run has failed, or was killed.
     """
     from caffe_batch.reporting.audit_view import audit_warnings

@@ -1,4 +1,4 @@
-"""A program that has trained tells its result, whatever signal comes before it has done so."""
+"""Makes sure that a program that has trained reports its result, even if a signal arrives late."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from caffe_batch.training.progress import Progress
 
-#: Those that mean something to a training: it has handlers of its own while it runs.
+#: The signals that a training has handlers for while it runs.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class LateSignals:
-    """Handlers around a training, the drawing of its loss and the telling of its result.
+    """Signal handlers around a training, the plot of its loss and the report of its result.
 
     It is an observer of the training. Before its first call, each signal acts as it would without
-    it. After the training there is nothing left to save or to stop: signals change nothing, but a
-    second SIGINT ends the program.
+    it. After the training there is nothing left to save or to stop: signals are ignored, except
+    that a second SIGINT ends the program.
 
     Raises:
         KeyboardInterrupt: In the body, for a second SIGINT after the training.
@@ -31,7 +31,7 @@ class LateSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> LateSignals:
-        if threading.current_thread() is threading.main_thread():  # no other may have handlers
+        if threading.current_thread() is threading.main_thread():  # no other thread may set any
             self._before = {number: signal.getsignal(number) for number in _SIGNALS}
             for number in _SIGNALS:
                 signal.signal(number, self._handle)
@@ -47,7 +47,7 @@ class LateSignals:
             signal.signal(number, handler)
 
     def __call__(self, progress: Progress) -> None:
-        """The training runs, so what is handled here from now on has come after it."""
+        """Note that the training runs: a signal that reaches this handler later came after it."""
         self._trains = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

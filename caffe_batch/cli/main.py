@@ -1,4 +1,4 @@
-"""The ``caffe-batch`` program: finds the command, maps errors to exit codes.
+"""The ``caffe-batch`` program: finds the command and maps errors to exit codes.
 
 Commands are imported only when they are called, so that ``--help`` answers at once.
 """
@@ -19,27 +19,30 @@ from caffe_batch import __version__, errors
 #: Command -> (module:attribute, one line for the overview).
 COMMANDS = {
     "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
-    "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net takes in Caffe."),
+    "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net needs in Caffe."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
-    "status": ("caffe_batch.cli.status:status", "Say where a training stands."),
+    "status": ("caffe_batch.cli.status:status", "Show the state of a training."),
     "stop": ("caffe_batch.cli.status:stop", "Stop a training that runs in the background."),
     "report": ("caffe_batch.cli.report:report", "Write an HTML page about one or more runs."),
-    "verify": ("caffe_batch.cli.verify:verify", "Measure whether accumulation is the same."),
+    "verify": (
+        "caffe_batch.cli.verify:verify",
+        "Measure whether accumulation is the same training.",
+    ),
     "strategies": (
         "caffe_batch.cli.strategies:strategies",
         "List the ways to train with a small batch.",
     ),
     "compare": (
         "caffe_batch.cli.compare:compare",
-        "Train several ways with several seeds, and compare them.",
+        "Train several strategies with several seeds, and compare them.",
     ),
     "noise": ("caffe_batch.cli.noise:noise", "Measure the gradient noise scale on real Caffe."),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
     "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
-    "doctor": ("caffe_batch.cli.doctor:doctor", "Say what this machine has and what is missing."),
+    "doctor": ("caffe_batch.cli.doctor:doctor", "Show what this machine has and what is missing."),
 }
 
-#: Exit codes of the errors raised on purpose; the nearest base class decides.
+#: Exit codes of the program's own errors; the nearest base class decides.
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.CaffeBatchError: 1,
     errors.InputError: 2,
@@ -51,7 +54,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one when it is used."""
+    """A group that knows its commands by name and imports one only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -90,12 +93,12 @@ def cli() -> None:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code of an error: that of its nearest class in EXIT_CODES, else 1."""
+    """The exit code of an error: that of its nearest base class in EXIT_CODES, else 1."""
     return next((EXIT_CODES[base] for base in type(error).__mro__ if base in EXIT_CODES), 1)
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Entry point. Errors raised on purpose become one message on stderr and an exit code."""
+    """Entry point. The program's own errors become one message on stderr and an exit code."""
     _prepare_streams()
     try:
         cli.main(args=argv, prog_name="caffe-batch", standalone_mode=False)
@@ -112,7 +115,7 @@ def main(argv: list[str] | None = None) -> Any:
         click.echo(f"caffe-batch: {error.in_shell()}", err=True)
         sys.exit(exit_code(error))
     except OSError as error:
-        if _went_away(error):
+        if _terminal_is_gone(error):
             return
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"caffe-batch: {where}{error.strerror or error}", err=True)
@@ -120,16 +123,16 @@ def main(argv: list[str] | None = None) -> Any:
             click.echo("Free some space there, then run the command again.", err=True)
         sys.exit(1)
     finally:
-        _drop_what_nobody_takes()
+        _discard_unwritable_output()
 
 
-def _went_away(error: OSError) -> bool:
-    """Whether the terminal that stdout led to is gone; what was done is done all the same."""
+def _terminal_is_gone(error: OSError) -> bool:
+    """Whether the terminal that stdout led to is gone; the command's work is done all the same."""
     return error.errno == errno.EIO and error.filename is None
 
 
-def _drop_what_nobody_takes() -> None:
-    """Leads a stream that can't be written to nowhere: Python's own try at exit would fail."""
+def _discard_unwritable_output() -> None:
+    """Redirect streams that can't be written to /dev/null: Python's flush at exit would fail."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -138,7 +141,7 @@ def _drop_what_nobody_takes() -> None:
 
 
 def _prepare_streams() -> None:
-    """Streams that the caller closed lead nowhere; what stdout can't encode is escaped."""
+    """Open /dev/null for streams that the caller closed; escape what stdout can't encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # open until the end

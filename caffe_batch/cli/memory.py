@@ -1,4 +1,4 @@
-"""``caffe-batch memory``: the memory that a net takes in Caffe, before anything runs."""
+"""``caffe-batch memory``: the memory that a net needs in Caffe, before anything runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @click.command()
 @net_argument
 @net_options
-@click.option("--batch-size", type=click.IntRange(min=1), help="TRAIN batch size, not the file's.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="TRAIN batch size.  [default: the file's]"
+)
 @click.option(
     "--mode",
     type=click.Choice(["gpu", "cpu"]),
@@ -39,24 +41,24 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="GPUs that train together; the memory is that of each of them.",
+    help="GPUs that train together; the prediction is for each of them.",
 )
 @click.option(
     "--by",
     type=click.Choice(["layer", "type"]),
     default="layer",
     show_default=True,
-    help="One row a layer, or one a layer type, the largest first.",
+    help="One row for each layer, or for each layer type, largest first.",
 )
 @click.option("--top", type=click.IntRange(min=1), help="Show only the N largest rows.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png|svg",
-    help="Draw the memory along the net and against the batch size.",
+    help="Plot the memory along the net and against the batch size.",
 )
 @click.option(
-    "--budget", metavar="SIZE", help="A budget to draw as a line in the picture, such as 8GiB."
+    "--budget", metavar="SIZE", help="A budget to draw as a line in the plot, such as 8GiB."
 )
 @json_option
 def memory(
@@ -68,7 +70,7 @@ def memory(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Predict the memory that NET takes when Caffe trains it.
+    """Predict the memory that NET needs when Caffe trains it.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
     Without a solver, plain SGD without a test net is assumed.
@@ -83,7 +85,7 @@ def memory(
     else:
         _print_table(found, by_type=by == "type", top=top)
     if plot is not None:
-        click.echo(f"drawn: {found.plot(plot, budget=budget)}", err=True)
+        click.echo(f"wrote {found.plot(plot, budget=budget)}", err=True)
 
 
 def _print_table(found: Memory, *, by_type: bool, top: int | None) -> None:

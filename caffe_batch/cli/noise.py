@@ -1,4 +1,4 @@
-"""``caffe-batch noise``: the gradient noise scale, and what it says of the effective batch."""
+"""``caffe-batch noise``: the gradient noise scale, and what it says about the effective batch."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from caffe_batch.cli.options import (
     "--effective-batch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Samples per update to give advice on.  [default: the files' own]",
+    help="Samples per update for the advice to refer to.  [default: the files' own]",
 )
 @click.option(
     "--groups",
     type=click.IntRange(min=5),
     default=10,
     show_default=True,
-    help="Groups of micro-batches; more of them narrow the interval.",
+    help="Groups of micro-batches; more groups narrow the interval.",
 )
 @click.option(
     "--passes",
     type=click.IntRange(min=2),
     default=10,
     show_default=True,
-    help="Micro-batches of a group; more of them help where the noise is large.",
+    help="Micro-batches per group; more of them help where the noise is large.",
 )
 @engine_option
 @click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
@@ -61,7 +61,7 @@ from caffe_batch.cli.options import (
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="CPU threads of the matrix products.",
+    help="CPU threads for the matrix products.",
 )
 @json_option
 def noise(net: str, groups: int, as_json: bool, **options: Any) -> None:
@@ -69,7 +69,7 @@ def noise(net: str, groups: int, as_json: bool, **options: Any) -> None:
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
     gradients of many micro-batches of its own training data are compared, all at the same
-    weights. Below the noise scale, a bigger effective batch buys fewer updates; far above it,
+    weights. Below the noise scale, a larger effective batch saves updates; far above it, it saves
     nothing.
 
     Nothing is trained and nothing is written.

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share, and how they print."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caffe_batch import engines
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Columns of output that goes to a file or a pipe.
+#: The width in columns of output that goes to a file or a pipe.
 PIPE_WIDTH = 140
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,19 +38,19 @@ solver_option = click.option(
     "--solver",
     type=click.Path(readable=False),
     metavar="SOLVER",
-    help="Solver prototxt to train NET with; its own net is then not read.",
+    help="Solver prototxt to train NET with; the net that it names isn't read.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on stdout, for other programs."
 )
 
-#: Causes that something is changed for (planning.findings.COMPENSATED, by name).
+#: The causes that a plan compensates for (planning.audit.findings.COMPENSATED, by name).
 COMPENSATED = ("clip_gradients", "loss_normalization", "loss_sum", "batch_norm_average")
 no_compensate_option = click.option(
     "--no-compensate",
     type=click.Choice(COMPENSATED),
     multiple=True,
-    help="Change nothing for this effect of accumulation; may be repeated.",
+    help="Don't compensate for this effect of accumulation; may be repeated.",
 )
 
 
@@ -66,12 +66,12 @@ net_options = option_group(
     click.option(
         "--allow-unknown-fields",
         is_flag=True,
-        help="Skip fields that Caffe 1.0 doesn't know, with a warning each.",
+        help="Skip fields that Caffe 1.0 doesn't know, with a warning for each.",
     ),
     click.option(
         "--allow-unknown",
         is_flag=True,
-        help="Let layer types without a rule pass; totals are then lower bounds.",
+        help="Accept layer types without a rule; totals are then lower bounds.",
     ),
     click.option(
         "--input-shape",
@@ -84,7 +84,7 @@ net_options = option_group(
 
 
 class EngineName(click.Choice[str]):
-    """The name of an engine. The builds of Caffe, which ``--engine`` once meant, are explained."""
+    """The name of an engine; names of Caffe builds, once values of --engine, get a hint."""
 
     _builds = ("cudnn", "nvcaffe")
 
@@ -102,10 +102,10 @@ engine_option = click.option(
     type=EngineName(),
     default=engines.DEFAULT,
     show_default=True,
-    help="What trains.",
+    help="The engine that trains.",
 )
 
-#: The options that say what trains: the engine, and which build of Caffe; both come as names.
+#: The options that say what trains: the engine and the build of Caffe, both as names.
 build_options = option_group(
     click.option(
         "--half",
@@ -127,7 +127,7 @@ build_options = option_group(
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Python warnings of the library become plain lines on stderr."""
+    """Print the library's Python warnings as plain lines on stderr."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -138,15 +138,15 @@ def warnings_on_stderr() -> Iterator[None]:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """What there is to know beside the result, a line each on stderr."""
+    """Print notes on stderr, one line each."""
     for note in notes:
         click.echo(f"note: {note}", err=True)
 
 
 def console() -> Console:
-    """Where tables go: stdout, as wide as the terminal, or wide enough where there is none.
+    """The console for tables: stdout, as wide as the terminal, else ``PIPE_WIDTH``.
 
-    Text is printed as it is: layers may be called ``[/conv]`` or ``:fire:``.
+    Text is printed verbatim: layers may be called ``[/conv]`` or ``:fire:``.
     """
     from rich.console import Console
 
@@ -155,5 +155,5 @@ def console() -> Console:
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     click.echo(json.dumps(data, indent=2))

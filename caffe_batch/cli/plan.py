@@ -1,4 +1,4 @@
-"""``caffe-batch plan``: batch_size x iter_size for an effective batch and a memory budget."""
+"""``caffe-batch plan``: finds batch_size x iter_size for an effective batch and a budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from caffe_batch.cli.plan_options import gpu_option, plan_options
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the job there.",
+    help="Write the job to this directory.",
 )
 @data_option
 @json_option
@@ -37,9 +37,9 @@ def plan(
     """Find the batch_size x iter_size that fits a memory budget.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
-    largest batch_size is chosen whose predicted memory fits and that divides the effective batch
-    exactly over the GPUs. --out DIR writes solver.prototxt, net.prototxt and plan.json there, and
-    `caffe-batch train DIR` runs them.
+    plan takes the largest batch_size that divides the effective batch exactly over the GPUs and
+    whose predicted memory fits. --out DIR writes solver.prototxt, net.prototxt and plan.json to
+    DIR, and `caffe-batch train DIR` runs them.
     """
     from caffe_batch import api
 

@@ -17,18 +17,18 @@ effective_batch_option = click.option(
     "--effective-batch",
     type=int,
     metavar="N",
-    help="Samples per update that the recipe means.  [default: the files' own]",
+    help="Samples per update that the recipe needs.  [default: the files' own]",
 )
 recipe_batch_option = click.option(
     "--recipe-batch",
     type=POSITIVE,
     metavar="N",
-    help="Samples per update that the files' schedule was written for.  [default: the files' own "
+    help="Samples per update for which the files' schedule was written.  [default: the files' own "
     "batch]",
 )
 test_every_option = click.option("--test-every", metavar="EPOCHS", help="Epochs between tests.")
 epochs_option = click.option(
-    "--epochs", metavar="EPOCHS", help="Train for so many epochs.  [default: the recipe's]"
+    "--epochs", metavar="EPOCHS", help="Train for this many epochs.  [default: the recipe's]"
 )
 
 
@@ -37,15 +37,15 @@ budget_options = option_group(
     click.option(
         "--reserve",
         metavar="SIZE",
-        help="What the CUDA context takes out of the budget.  [default: what `doctor` measured "
-        "on this GPU, else 512MiB; 0 in CPU mode]",
+        help="The part of the budget to keep for the CUDA context.  [default: what `doctor` "
+        "measured on this GPU, else 512MiB; 0 in CPU mode]",
     ),
     click.option(
         "--mode",
         type=click.Choice(["gpu", "cpu"]),
         default="gpu",
         show_default=True,
-        help="Whose memory the budget is: the GPU's, or the host's in CPU mode.",
+        help="Which memory the budget is for: the GPU's, or the host's in CPU mode.",
     ),
     click.option(
         "--gpu-memory",
@@ -59,42 +59,42 @@ gpu_option = click.option(
     "--gpu",
     type=click.IntRange(min=0),
     metavar="ID",
-    help="The GPU to train on later, which auto and P% ask.  [default: the solver's device_id]",
+    help="The GPU to train on later; auto and P% refer to it.  [default: the solver's device_id]",
 )
 
 
-#: The options that say how much data there is.
+#: The options for the number of records.
 records_options = option_group(
     click.option(
         "--test-records",
         type=POSITIVE,
         multiple=True,
-        help="Records of the test data, where they can't be counted; once a test net.",
+        help="Records of the test data, where they can't be counted; once for each test net.",
     ),
     click.option(
         "--train-records",
         type=POSITIVE,
-        help="Records of the training data, where the source can't be counted.",
+        help="Records of the training data, where they can't be counted.",
     ),
 )
 
 
-#: The options of the split itself.
+#: The options for the split itself.
 split_options = option_group(
     click.option(
         "--prefer-multiple-of",
         type=POSITIVE,
         default=1,
         metavar="M",
-        help="Take a batch_size that is a multiple of M where one fits.",
+        help="Prefer a batch_size that is a multiple of M if one fits.",
     ),
-    click.option("--iter-size", type=POSITIVE, metavar="K", help="This iter_size, no other."),
-    click.option("--batch-size", type=POSITIVE, metavar="B", help="This batch_size, no other."),
+    click.option("--iter-size", type=POSITIVE, metavar="K", help="Use exactly this iter_size."),
+    click.option("--batch-size", type=POSITIVE, metavar="B", help="Use exactly this batch_size."),
     click.option(
         "--tolerance",
         default="0%",
         metavar="P%",
-        help="How far the effective batch may be from N, for fewer passes an update.",
+        help="How far the effective batch may differ from N, for fewer passes per update.",
     ),
     click.option(
         "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
@@ -103,7 +103,7 @@ split_options = option_group(
 )
 
 
-#: The options of the schedule and of what is compensated.
+#: The options for the schedule and the compensations.
 schedule_options = option_group(
     no_compensate_option,
     click.option(
@@ -118,18 +118,18 @@ schedule_options = option_group(
         type=click.Choice(["decay", "grow", "hybrid"]),
         default="decay",
         show_default=True,
-        help="At the recipe's drops of the rate: decay it, grow the batch instead, or grow it "
-        "once and then decay.",
+        help="Where the recipe drops the learning rate: decay it, grow the batch instead, or grow "
+        "the batch once and then decay.",
     ),
-    click.option("--keep-tests", is_flag=True, help="Leave test batches and test_iter alone."),
-    click.option("--keep-schedule", is_flag=True, help="Leave all intervals as they are."),
+    click.option("--keep-tests", is_flag=True, help="Don't change test batches and test_iter."),
+    click.option("--keep-schedule", is_flag=True, help="Don't change any interval."),
     recipe_batch_option,
     click.option(
         "--lr-scaling",
         type=click.Choice(["none", "linear", "sqrt"]),
         default="none",
         show_default=True,
-        help="How base_lr follows the effective batch.",
+        help="How base_lr scales with the effective batch.",
     ),
     click.option("--snapshot-every", metavar="EPOCHS", help="Epochs between snapshots."),
     test_every_option,

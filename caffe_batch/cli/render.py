@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set a variable of the template; lists are written with commas. May be repeated.",
+    help="Set a variable of the template; separate list items by commas. May be repeated.",
 )
 @click.option(
     "--templates",
     "templates_dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Your own templates, searched before those that come with caffe-batch.",
+    help="A directory of your own templates, searched before caffe-batch's.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write to FILE, completely or not at all; the default is stdout.",
+    help="Write to FILE, completely or not at all.  [default: stdout]",
 )
 @click.option("--list", "list_templates", is_flag=True, help="List the templates and exit.")
 @click.option("--variables", is_flag=True, help="Describe TEMPLATE's variables and exit.")
@@ -51,7 +51,7 @@ def render(
     variables: bool,
     as_json: bool,
 ) -> None:
-    """Write the net or solver that TEMPLATE makes.
+    """Render a net or solver from TEMPLATE.
 
     TEMPLATE is a name from --list, or the path of a Jinja2 file. A missing or unknown variable is
     an error, and so is a result that Caffe couldn't read.
@@ -67,7 +67,7 @@ def render(
         _print_variables(api.find_template(template, templates=templates_dir), as_json)
         return
     if as_json:
-        raise InputError("--json goes with --list or --variables; a template renders to prototxt")
+        raise InputError("--json needs --list or --variables; a template renders to prototxt")
     settings = read_assignments(assignments)
     with warnings_on_stderr():
         text = api.render(template, settings, templates=templates_dir)
@@ -93,7 +93,7 @@ def read_assignments(texts: Sequence[str]) -> dict[str, str]:
             )
         if name in values:
             raise InputError(
-                f"-D sets {name} twice", hint="Give it once; lists are written with commas."
+                f"-D sets {name} twice", hint="Give it once; separate list items by commas."
             )
         values[name] = value
     return values

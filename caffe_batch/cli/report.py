@@ -18,24 +18,25 @@ from caffe_batch.errors import InputError
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.html",
-    help="Where to write the page.  [default: DIR/report.html; for several runs ./report.html]",
+    help="Where to write the page.  [default: DIR/report.html, or ./report.html for several runs]",
 )
 @click.option(
     "--figures",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write each figure as PNG and SVG as well, there.",
+    help="Also write each figure to DIR, as PNG and SVG.",
 )
 @json_option
 def report(
     directories: tuple[Path, ...], out: Path | None, figures: Path | None, as_json: bool
 ) -> None:
-    """Write a page about one run, or about several over each other.
+    """Write a page about one run, or one that compares several.
 
-    The page is one file that needs no network: the curves of the loss, the tests, the learning
-    rate and the effective batch against updates, samples or time, the plan and its audit, the
-    memory by layer, the attempts and how they ended, and the environment. A run that goes on, or
-    hasn't begun, can be reported as well. --json prints the curves instead of writing the page.
+    The page is one file that needs no network. It shows the curves of the loss, the tests, the
+    learning rate and the effective batch against updates, samples or time; the plan and its audit;
+    the memory by layer; the attempts and how they ended; and the environment. A run that is still
+    going on, or hasn't begun, can be reported as well. --json prints the curves instead of writing
+    the page.
     """
     from caffe_batch import api
 
@@ -50,7 +51,7 @@ def report(
                 "--figures needs matplotlib", hint="pip install 'caffe-batch[plot]'"
             ) from error
         for picture in drawn:
-            click.echo(f"drawn: {picture}", err=True)
+            click.echo(f"wrote {picture}", err=True)
     if as_json:
         print_json({"runs": [{**run.status.json(), "curves": run.curves()} for run in runs]})
         return

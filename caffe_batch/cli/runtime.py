@@ -1,4 +1,4 @@
-"""``caffe-batch runtime``: installs, lists, checks and removes a pycaffe."""
+"""``caffe-batch runtime``: installs, lists, checks and removes pycaffe runtimes."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ def runtime() -> None:
     metavar="URL",
     envvar="CAFFE_BATCH_MIRROR",
     show_envvar=True,
-    help="A Debian mirror; needed if this machine's apt uses none that has Debian 11.",
+    help="A Debian mirror; needed if this machine's apt has no mirror with Debian 11.",
 )
-@click.option("--force", is_flag=True, help="Replace the runtime if it is installed already.")
+@click.option("--force", is_flag=True, help="Replace the runtime if it is already installed.")
 def install(name: str | None, mirror: str | None, force: bool) -> None:
     """Install Caffe 1.0 for the CPU, without root.
 
     apt downloads Debian 11's pycaffe and everything it needs (about 160 MB) into your data
-    directory (where it takes about 700 MB); nothing else on this machine is changed. The data
-    directory is in your home; CAFFE_BATCH_HOME names another. Don't use --force during a training.
+    directory, where it takes about 700 MB; nothing else on this machine is changed. The data
+    directory is in your home; CAFFE_BATCH_HOME names another one. Don't use --force during a
+    training.
     """
     from caffe_batch import runtimes
 
     name = name or runtimes.DEFAULT_NAME
     if not force and name in (there := runtimes.installed()):
-        click.echo(f"{name} is installed already: {_line(there[name])}", err=True)
+        click.echo(f"{name} is already installed: {_line(there[name])}", err=True)
         return
     with _observer() as observer:
         made = runtimes.install(name, mirror=mirror, force=force, observer=observer)
@@ -78,7 +79,7 @@ def list_(as_json: bool) -> None:
 @click.argument("spec", metavar="[RUNTIME]", required=False)
 @json_option
 def check(spec: str | None, as_json: bool) -> None:
-    """Run a runtime and say what it is.
+    """Run a runtime and show what it is.
 
     RUNTIME is the name of an installed runtime or the path of a Python; the default is the runtime
     that training would use.

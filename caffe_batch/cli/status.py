@@ -1,4 +1,4 @@
-"""``caffe-batch status`` and ``caffe-batch stop``: a job that this terminal doesn't train."""
+"""``caffe-batch status`` and ``caffe-batch stop``: for a job that this terminal doesn't train."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ job_argument = click.argument("directory", type=click.Path(), metavar="DIR")
 @job_argument
 @json_option
 def status(directory: str, as_json: bool) -> None:
-    """Say where the training in DIR stands.
+    """Show the state of the training in DIR.
 
-    The state is planned, running, finished, interrupted, failed, or killed: then neither its
-    `train` nor its worker is there any more, and nothing says why (a full disk does the same).
-    `caffe-batch train DIR` goes on from the newest snapshot.
+    The state is planned, running, finished, interrupted, failed or killed. Killed means that
+    neither its `train` nor its worker is running any more, and no file says why (a full disk has
+    the same effect). `caffe-batch train DIR` goes on from the newest snapshot.
     """
     from caffe_batch import api
     from caffe_batch.reporting.status_view import status_lines
@@ -39,12 +39,13 @@ def status(directory: str, as_json: bool) -> None:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the end of its update and for its snapshot.",
+    help="How long to wait for the current update to end and for the snapshot.",
 )
 def stop(directory: str, timeout: float) -> None:
     """Stop the training in DIR as Ctrl-C does: it takes a snapshot and ends.
 
-    `caffe-batch train DIR` goes on from there. A second `stop` ends it at once, as a second Ctrl-C.
+    `caffe-batch train DIR` goes on from there. A second `stop` ends the training at once, like a
+    second Ctrl-C.
     """
     from caffe_batch import api
 

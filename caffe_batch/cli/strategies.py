@@ -1,4 +1,4 @@
-"""``caffe-batch strategies``: the ways to train where the memory holds only a small batch."""
+"""``caffe-batch strategies``: the ways to train when the memory holds only a small batch."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ strategies_options = option_group(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write a job of each way there, as DIR/NAME.",
+    help="Write a job for each strategy, as DIR/NAME.",
 )
 @json_option
 def strategies(net: str, out: Path | None, as_json: bool, **options: Any) -> None:
-    """List the ways to train where only a small batch fits.
+    """List the ways to train when only a small batch fits.
 
-    NET is a net prototxt, a solver (then its nets are followed) or the name of a template.
-    Accumulation, small batches with the rate or the momentum changed, smaller images, a batch that
-    grows, the CPU: each with its predicted memory and with the noise of its updates relative to
-    the recipe's. --out DIR writes a directory for each, which `caffe-batch train DIR/NAME` runs
-    and `caffe-batch compare DIR` compares.
+    NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
+    strategies are accumulation, small batches with another rate or momentum, smaller images, a
+    batch that grows, and the CPU; each is listed with its predicted memory and with the noise of
+    its updates relative to the recipe's. --out DIR writes a directory for each, which
+    `caffe-batch train DIR/NAME` runs and `caffe-batch compare DIR` compares.
     """
     from caffe_batch import api
     from caffe_batch.reporting.strategies_view import strategies_view

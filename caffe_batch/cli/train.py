@@ -1,4 +1,4 @@
-"""``caffe-batch train``: trains a planned directory on real Caffe, planning it first if asked."""
+"""``caffe-batch train``: trains a job directory on real Caffe, planning it first if asked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The job directory, when NET is planned first.  [default: NET's name + .job]",
+    help="The job directory, if a NET is planned first.  [default: NET's name + .job]",
 )
 @machine_options
 @start_options
@@ -53,16 +53,16 @@ def train(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Train a planned directory on real Caffe.
+    """Train a job directory on real Caffe.
 
-    DIR is what `caffe-batch plan ... --out DIR` wrote. A run that was interrupted goes on from
-    its newest snapshot that is whole, and its data from the record that comes next. One that runs
-    out of memory goes on by itself, with the next smaller split of the same effective batch. Given
-    a NET and the options of `plan`, it is planned first.
+    DIR is what `caffe-batch plan ... --out DIR` has written. An interrupted run goes on from its
+    newest complete snapshot, and reads its data on from the next record. A run that runs out of
+    memory goes on by itself, with the next smaller split of the same effective batch. Given a NET
+    and the options of `plan`, it plans first.
 
-    Ctrl-C takes a snapshot and exits with 130, as SIGTERM and SIGUSR1 do; a second Ctrl-C stops at
-    once. SIGHUP takes a snapshot and goes on. Once the last update is done, none of them keeps the
-    result from being told.
+    Ctrl-C takes a snapshot and exits with 130, as do SIGTERM and SIGUSR1; a second Ctrl-C stops at
+    once. SIGHUP takes a snapshot and goes on. After the last update, a signal no longer prevents
+    the result from being reported.
     """
     from caffe_batch import api
 
@@ -73,7 +73,7 @@ def train(
     if follow:
         from caffe_batch.cli.following import follow as look_on
 
-        _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only looks on")
+        _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only watches a run")
         look_on(job, quiet=quiet)
         return
     found = api.find_runtime(runtime, job.plan.engine if job.is_planned else given["engine"])
@@ -98,7 +98,7 @@ def train(
 def _refuse_options(
     ctx: click.Context, allowed: Iterable[str], why: str, hint: str = "Leave the option out."
 ) -> None:
-    """An option that would have no effect is an error."""
+    """Raise an error for an option that would have no effect."""
     for parameter in ctx.command.params:
         given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
         if given and parameter.name not in allowed:
@@ -112,7 +112,7 @@ def _plan_first(
 
     if Path(target).is_dir():
         raise InputError(
-            f"{target}: there is no plan.json, so this is no job directory",
+            f"{target}: there is no plan.json, so this is not a job directory",
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
     with warnings_on_stderr():
@@ -125,7 +125,7 @@ def _plan_first(
 
 
 def _run(job: Job, late: LateSignals, *, quiet: bool, **options: Any) -> Outcome:
-    """Train, and show it."""
+    """Train and show the progress."""
     from caffe_batch.reporting.audit_view import audit_warnings
     from caffe_batch.reporting.training_view import LastingConsole, TrainingView
 

@@ -1,4 +1,4 @@
-"""``caffe-batch verify``: accumulation against the whole batch, measured on real Caffe."""
+"""``caffe-batch verify``: measures accumulation against the whole batch, on real Caffe."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from caffe_batch.cli.options import (
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="B",
-    help="Samples of a micro-batch.  [default: 4, or another small size that the net and the "
-    "memory allow]",
+    help="Samples of a micro-batch.  [default: 4, or another small size that the net and memory "
+    "allow]",
 )
 @click.option(
     "--iter-size",
     type=click.IntRange(min=2),
     metavar="K",
-    help="Micro-batches of an update.  [default: 3; with neither number given, files that "
-    "accumulate are measured at their own split as well]",
+    help="Micro-batches per update.  [default: 3; if neither number is given, files that "
+    "accumulate are also measured at their own split]",
 )
 @no_compensate_option
 @engine_option
@@ -45,9 +45,9 @@ def verify(net: str, as_json: bool, **options: Any) -> None:
 
     Trains NET for three updates at batch_size B x iter_size K and at batch_size B*K, on the CPU,
     from the same weights with the same samples, and compares gradient, weights and loss: with the
-    changes that a plan makes, and without them. Random draws are the same in both, or off; what
-    they do by themselves is shown beside it. Its own data is read where it is there, else
-    samples are made up. NET may also be the directory of a job. Exits with 1 if trainings differ
+    changes that a plan makes, and without them. Random draws are held equal in both, or turned
+    off; their own effect is shown separately. NET's own data is used where it is available,
+    otherwise samples are made up. NET may also be a job directory. Exits with 1 if trainings differ
     that the audit calls the same.
     """
     from caffe_batch import api

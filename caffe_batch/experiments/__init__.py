@@ -1,1 +1,1 @@
-"""What runs on real Caffe in order to measure something."""
+"""Experiments: trainings on real Caffe that measure something (verify, compare, noise)."""

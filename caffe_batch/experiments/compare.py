@@ -1,7 +1,7 @@
-"""Trains several ways with several seeds on real Caffe, some at once, and collects the scores.
+"""Trains several strategies with several seeds on real Caffe, and collects the scores.
 
-Every training is a job directory of its own, ``DIR/runs/NAME/seed-N``: one that is finished isn't
-run again, and one that was interrupted goes on from its newest snapshot.
+Every training is a job directory of its own, ``DIR/runs/NAME/seed-N``: one that has finished isn't
+run again, and one that was interrupted goes on from its newest snapshot. Several may run at once.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class CompareOptions:
     """How to compare.
 
     Attributes:
-        names: The ways to train; all that are possible if empty.
-        seeds: random_seed of each training of a way.
-        jobs: Trainings at once; on a GPU each takes the memory of one.
+        names: The strategies to train; all that are possible if empty.
+        seeds: The random_seed of each training of a strategy.
+        jobs: Trainings at once; on a GPU each needs the memory of one.
         training: How each is trained.
     """
 
@@ -55,43 +55,44 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Training:
-    """One training to do: a way, a seed, and the directory of its job."""
+    """One training to run: a strategy, a seed, and the directory of its job."""
 
     name: str
     seed: int
     job: JobDirectory
 
 
-class Watcher(Protocol):
-    """Hears of the trainings, from several threads."""
+class CompareObserver(Protocol):
+    """Is called as the trainings go on, from several threads."""
 
     def progress(self, training: Training, progress: Progress) -> None:
-        """A training goes on; called about five times a second for each."""
+        """Called about five times a second for each training that runs."""
 
     def ended(self, training: Training, run: SeedRun) -> None:
-        """A training is over, or was before."""
+        """Called when a training has ended, also for one that ended in an earlier call."""
 
 
 def compare(
-    directory: Path, runtime: Runtime, options: CompareOptions, watcher: Watcher
+    directory: Path, runtime: Runtime, options: CompareOptions, observer: CompareObserver
 ) -> Comparison:
-    """Train the ways of a directory that ``strategies`` has written, and compare them.
+    """Train the strategies of a directory that ``strategies`` has written, and compare them.
 
-    The comparison is written to its compare.json as well.
+    The comparison is also written to the directory's compare.json.
 
     In the main thread, SIGINT and SIGTERM make every training take a snapshot and stop; a second
-    one kills them.
+    signal kills them.
 
     Args:
         directory: Holds strategies.json.
         runtime: The Python with caffe to train on.
         options: How to compare.
-        watcher: Told of the progress.
+        observer: Called with the progress.
 
     Raises:
-        InputError: No such directory or way, a way that isn't possible, or a recipe without a test.
-        JobBusyError: Another process trains in one of the directories.
-        KeyboardInterrupt: It was asked to stop; everything has stopped.
+        InputError: No such directory or strategy, a strategy that isn't possible, or a recipe
+            without tests.
+        JobBusyError: Another process is training in one of the directories.
+        KeyboardInterrupt: A signal asked it to stop, and every training has stopped.
     """
     strategies, before = read_strategies(directory), read_comparison(directory)
     ways = _chosen(strategies.ways, options.names)
@@ -99,10 +100,10 @@ def compare(
     check_tests(read_solver(first.solver, allow_unknown_fields=True))
     trainings = [
         Training(way.name, seed, _job(directory, way.name, seed))
-        for seed in options.seeds  # every way with one seed, before any with the next
+        for seed in options.seeds  # every strategy with one seed before any with the next
         for way in ways
     ]
-    runs = _run_all(directory, trainings, runtime, options, watcher)
+    runs = _run_all(directory, trainings, runtime, options, observer)
     names = (output_names(read_tests(training.job)) for training in trainings)
     score, loss = next((each for each in names if any(each)), (None, None))
     standings = tuple(
@@ -114,7 +115,7 @@ def compare(
 
 
 def _chosen(ways: Sequence[StrategyFacts], names: Sequence[str]) -> list[StrategyFacts]:
-    """The ways asked for, in their own order."""
+    """The requested strategies, in the order of strategies.json."""
     known = {way.name: way for way in ways}
     for name in names:
         if name not in known:
@@ -129,25 +130,25 @@ def _chosen(ways: Sequence[StrategyFacts], names: Sequence[str]) -> list[Strateg
             )
     chosen = [way for way in ways if way.possible and (not names or way.name in names)]
     if not chosen:
-        raise InputError("there is no strategy that is possible", hint="Ask for more memory.")
+        raise InputError("no strategy is possible here", hint="Allow more memory.")
     return chosen
 
 
 def check_tests(solver: SolverParameter) -> None:
-    """Refuses a recipe without tests.
+    """Refuse a recipe without tests.
 
     Raises:
-        InputError: It tests nothing.
+        InputError: The recipe has no tests.
     """
     if not solver.test_iter or solver.test_interval < 1:
         raise InputError(
-            "the recipe tests nothing, so there is nothing to compare",
+            "the recipe has no tests, so there is nothing to compare",
             hint="Give the solver a test_iter and a test_interval, and the net a TEST phase.",
         )
 
 
 def _job(directory: Path, name: str, seed: int) -> JobDirectory:
-    """The job of a training; written if it isn't there."""
+    """The job of a training; written unless it exists."""
     job = JobDirectory(directory / "runs" / name / f"seed-{seed}")
     if not job.is_planned():
         copy_job(directory / name, job.path, seed)
@@ -155,26 +156,26 @@ def _job(directory: Path, name: str, seed: int) -> JobDirectory:
 
 
 class _Relays(SignalRelay):
-    """Hands what this process is asked for to every training."""
+    """Passes the signals of this process on to every training."""
 
     def __init__(self) -> None:
         super().__init__()
         self._each: list[SignalRelay] = []
 
     def add(self) -> SignalRelay:
-        """The relay of another training."""
+        """Add a relay for another training."""
         relay = SignalRelay()
         self._each.append(relay)
         return relay
 
     def stop(self, number: int) -> None:
-        """Ask all of them to stop, and let no other begin."""
+        """Ask all trainings to stop, and let no other begin."""
         self.stop_requested = True
         for relay in self._each:
             relay.stop(number)
 
     def snapshot(self, number: int) -> None:
-        """Ask all of them for a snapshot."""
+        """Ask all trainings for a snapshot."""
         for relay in self._each:
             relay.snapshot(number)
 
@@ -184,20 +185,20 @@ def _run_all(
     trainings: Sequence[Training],
     runtime: Runtime,
     options: CompareOptions,
-    watcher: Watcher,
+    observer: CompareObserver,
 ) -> dict[tuple[str, int], SeedRun]:
-    """Every training, by way and seed."""
+    """Run every training; the results by strategy and seed."""
     relays = _Relays()
     runs: dict[tuple[str, int], SeedRun] = {}
 
     def run(training: Training) -> SeedRun | None:
-        """The training from here to its end; None if it was stopped."""
+        """Run a training to its end; None if it was stopped."""
         if relays.stop_requested:
             return None
         relay, failure = relays.add(), ""
 
         def observe(progress: Progress) -> None:
-            watcher.progress(training, progress)
+            observer.progress(training, progress)
 
         try:
             outcome = train(training.job, runtime, options.training, observe, relay=relay)
@@ -207,7 +208,7 @@ def _run_all(
             if outcome.state is not JobState.FINISHED:
                 return None
         done = read_run(training.job, directory, training.seed, failure)
-        watcher.ended(training, done)
+        observer.ended(training, done)
         return done
 
     with forwarded_signals(relays), ThreadPoolExecutor(options.jobs) as pool:

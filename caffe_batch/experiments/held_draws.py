@@ -1,8 +1,9 @@
-"""Random draws held equal: what a net draws in each pass would else hide what accumulation does.
+"""Holds random draws equal, since draws in each pass would hide the effect of accumulation.
 
-Dropout is off (a ratio next to 0, so that the layer is still there), random DummyData gives numbers
-that are the same in all runs, cut into micro-batches or not, and stochastic pooling, which Caffe
-can't do on the CPU at all, takes the mean. Which layers draw, and how they don't, their rules say.
+Dropout is off (its ratio is next to 0, so that the layer still exists), random DummyData gives the
+same numbers in all runs, whether cut into micro-batches or not, and stochastic pooling, which Caffe
+can't do on the CPU at all, takes the mean. The layers' rules say which layers draw, and how to turn
+that off.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Ruled = tuple[caffe_pb2.LayerParameter, Rule]
 
 
 def hold(layer: caffe_pb2.LayerParameter, rule: Rule) -> None:
-    """Makes a layer draw nothing, if there is a setting for that."""
+    """Make a layer draw nothing, if it has a setting for that."""
     if rule.undrawn is not None and draws(layer, rule):
         field, value = rule.undrawn
         message = getattr(layer, rule.message)
@@ -29,20 +30,20 @@ def hold(layer: caffe_pb2.LayerParameter, rule: Rule) -> None:
 
 
 def how_held(layers: Iterable[Ruled]) -> tuple[str, ...]:
-    """How the draws of the TRAIN net's layers are held, a phrase each; empty without draws."""
-    told = []
+    """How the draws of the TRAIN net's layers are held, one phrase each; empty without draws."""
+    phrases = []
     for layer, rule in layers:
         if rule.undrawn is not None and draws(layer, rule):
             field, value = rule.undrawn
             more = "" if rule.draws_on_cpu else "; Caffe's CPU code can't draw there"
-            told.append(f"{layer.name!r} draws nothing ({field} {value}{more})")
+            phrases.append(f"{layer.name!r} draws nothing ({field} {value}{more})")
         elif any(map(is_random, fillers_of(layer, rule))):
-            told.append(f"{layer.name!r} is given numbers")
-    return tuple(told)
+            phrases.append(f"{layer.name!r} is given numbers")
+    return tuple(phrases)
 
 
 def can_draw(layers: Iterable[Ruled]) -> bool:
-    """Whether all that is drawn can be drawn on the CPU."""
+    """Whether Caffe's CPU code can make every draw of these layers."""
     return all(rule.draws_on_cpu or not draws(layer, rule) for layer, rule in layers)
 
 
@@ -52,7 +53,7 @@ def draws(layer: caffe_pb2.LayerParameter, rule: Rule) -> bool:
 
 
 def fillers_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> Sequence[caffe_pb2.FillerParameter]:
-    """The fillers of its tops, one for all or one a top; none for layers that don't fill them."""
+    """The fillers of a layer's tops, one for all or one each; empty if it doesn't fill them."""
     if not rule.fills_tops:
         return ()
     fillers: Sequence[caffe_pb2.FillerParameter] = getattr(
@@ -62,7 +63,7 @@ def fillers_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> Sequence[caffe_pb
 
 
 def filled_numbers(filler: caffe_pb2.FillerParameter, shape: Shape) -> Numbers:
-    """Numbers distributed as a filler's (filler.hpp), for a blob of this shape."""
+    """Numbers with the distribution of a filler (filler.hpp), for a blob of this shape."""
     inputs = count(shape[1:]) or 1
     if filler.type == "gaussian":
         return Numbers(NumberKind.NORMAL, low=filler.mean, high=filler.mean + filler.std)
@@ -76,5 +77,5 @@ def filled_numbers(filler: caffe_pb2.FillerParameter, shape: Shape) -> Numbers:
 
 
 def is_random(filler: caffe_pb2.FillerParameter) -> bool:
-    """Whether it fills with other numbers each time."""
+    """Whether a filler gives different numbers each time."""
     return filler.type not in ("constant", "bilinear")

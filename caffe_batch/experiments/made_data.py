@@ -1,7 +1,7 @@
-"""Samples for nets whose own data can't be had: which blobs get some, and what numbers they take.
+"""Made-up samples for nets whose own data isn't available: which blobs, and which numbers.
 
-Most blobs take any number. Some are read as class numbers, as indices or as marks, and any other
-number would make Caffe abort or read beyond its memory: the layers that read a blob decide.
+Most blobs may hold any number. Some are read as class numbers, as indices or as marks, and any
+other number would make Caffe abort or read beyond its memory: the layers that read a blob decide.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class Feed:
     """One blob that the worker fills in each pass.
 
     Attributes:
-        layer: Name of the layer that it is a top of, behind whose Forward it is filled.
+        layer: Name of the layer whose top it is; the blob is filled after that layer's Forward.
         top: Its name.
         shape: Its shape with the samples of a whole update.
-        axis: The axis that the samples are cut along into micro-batches; None if each pass gets
+        axis: The axis along which the samples are cut into micro-batches; None if each pass gets
             the same numbers.
-        numbers: What it may hold.
+        numbers: The numbers that it may hold.
     """
 
     layer: str
@@ -35,17 +35,17 @@ class Feed:
     numbers: Numbers
 
     def json(self) -> dict[str, Any]:
-        """As the worker reads it."""
+        """The form in which the worker reads it."""
         numbers = {**asdict(self.numbers), "kind": self.numbers.kind.value}
         places = {"layer": self.layer, "top": self.top, "shape": self.shape, "axis": self.axis}
         return {**places, **numbers}
 
 
 def numbers_for(net: Net, top: str) -> Numbers:
-    """What a blob may hold, by the layers that read it, directly or rearranged.
+    """The numbers that a blob may hold, decided by the layers that read it, even rearranged.
 
     Args:
-        net: The net at the smallest batch it is fed for, which limits the indices into a batch.
+        net: The net at the smallest batch for which it is fed; it limits indices into a batch.
         top: Name of the blob.
     """
     wanted = list(_wanted(net, top))
@@ -56,13 +56,13 @@ def numbers_for(net: Net, top: str) -> Numbers:
     return Numbers(
         wanted[0].kind,
         min(numbers.below for numbers in alike),
-        # A reader that ignores nothing takes it for a class.
+        # A reader that ignores no label takes it for a class.
         ignored.pop() if len(ignored) == 1 else None,
     )
 
 
 def _wanted(net: Net, top: str) -> Iterator[Numbers]:
-    """What each reader wants that doesn't take any number."""
+    """The numbers of each reader that doesn't accept arbitrary ones."""
     names = [blob.name for blob in net.blobs]
     carried = {names.index(top)}
     for node in net.nodes:

@@ -26,27 +26,25 @@ from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_s
 from caffe_batch.planning.planner import check_has_loss
 from caffe_batch.runtimes import Runtime
 
-#: What to know of a noise scale without trained weights.
+#: A note on a noise scale that was measured without trained weights.
 AT_FILLERS = (
-    "Measured with the weights that the fillers give; after some training the noise scale is "
+    "Measured at the weights that the fillers give; after some training the noise scale is "
     "usually much larger: give those of a snapshot."
 )
-
-#: Layers whose data comes from the program that runs the net.
 
 
 @dataclass(frozen=True)
 class NoiseOptions:
     """How to measure.
 
-    Ten groups of ten micro-batches: many passes a group separate the gradient from its noise best,
-    and ten groups are enough to tell the spread.
+    The defaults are ten groups of ten micro-batches: many passes per group separate the gradient
+    from its noise best, and ten groups are enough to determine the spread.
 
     Attributes:
         batch_size: Samples of a micro-batch, or None for the file's own.
         groups: Groups of micro-batches; their spread gives the interval.
         passes: Micro-batches of a group; at least 2.
-        weights: .caffemodel files, loaded one after the other; none leaves the fillers' values.
+        weights: .caffemodel files, loaded one after the other; without any, the fillers' values.
         device, threads: As in :class:`caffe_batch.training.Options`.
     """
 
@@ -65,9 +63,9 @@ class Measurement:
     Attributes:
         noise: The estimate.
         batch_size: Samples of a micro-batch.
-        options: What was asked for.
+        options: The options that it was measured with.
         device: Where it was measured.
-        notes: What a person should know of it.
+        notes: What the user should know about it.
     """
 
     noise: NoiseScale
@@ -101,10 +99,10 @@ def measure_noise(
         model: The recipe, and where its data is.
         runtime: The Python to run on.
         options: How to measure.
-        observer: Called with the number of each group that is done.
+        observer: Called with the number of each finished group.
 
     Raises:
-        InputError: The recipe, the weights or the options are no base for a measurement.
+        InputError: The recipe, the weights or the options don't allow a measurement.
         TrainingError: The worker ended while it measured.
     """
     options = options or NoiseOptions()
@@ -116,7 +114,7 @@ def measure_noise(
     size = options.batch_size or model.batch_size
     changes = batch_changes(model.recipe, model.train_layers, size)
     engine = engines.find(model.engine)
-    measured = _Measured(size, observer)
+    measured = _Collector(size, observer)
     with TemporaryDirectory(prefix="caffe-batch-") as name:
         folder = Path(name).resolve()
         net = folder / "net.prototxt"
@@ -142,13 +140,13 @@ def measure_noise(
 
 
 def _repetition(model: MemoryModel, samples: int) -> tuple[str, ...]:
-    """A note, if the data isn't enough to measure every sample once."""
+    """A note if more samples were measured than the data has."""
     records = count_records(model.recipe.train, model.sources)
     if records is None or samples <= records:
         return ()
     return (
-        f"The {samples:,} samples measured are more than the {records:,} records of the data: "
-        "groups that share samples are alike, so the interval is too narrow.",
+        f"{samples:,} samples were measured, and the data has only {records:,} records: groups "
+        "that share samples resemble each other, so the interval is too narrow.",
     )
 
 
@@ -156,8 +154,8 @@ def _check_reads_data(model: MemoryModel) -> None:
     for layer in model.train_layers:
         if rule_of(layer).fed_by_program:
             raise InputError(
-                f"layer {layer.name!r} of type {layer.type} waits for a program to give it data, "
-                "so there is nothing to measure with",
+                f"layer {layer.name!r} of type {layer.type} gets its data from a program, so there "
+                "is nothing to measure with",
                 hint="Give the net that reads the training data (Data, ImageData, HDF5Data, ...).",
             )
 
@@ -177,12 +175,12 @@ def _request(model: MemoryModel, options: NoiseOptions, net: Path) -> NoiseReque
     )
 
 
-class _Measured:
-    """What the worker says of itself, and what it measures.
+class _Collector:
+    """Collects what the worker reports: that it has started, and the norms of each group.
 
     Args:
         batch_size: Samples of a micro-batch.
-        observer: Called with the number of each group that is done.
+        observer: Called with the number of each finished group.
     """
 
     def __init__(self, batch_size: int, observer: Callable[[int], None]) -> None:
@@ -202,7 +200,7 @@ class _Measured:
 def _failure(
     end: WorkerEnd, engine: Engine, options: NoiseOptions, *, built: bool
 ) -> InputError | TrainingError:
-    """What is wrong: the files, if the engine's own check refused them, or the run."""
+    """The error for a worker that ended early: the files' if its checks failed, or the run's."""
     ending, title = end.ending, engine.title
     if ending.reason is EndReason.REFUSED:
         on_gpu = options.device is not None and not options.device.is_cpu

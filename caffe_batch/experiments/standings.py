@@ -1,7 +1,7 @@
-"""What several trainings of one way came to: means over the seeds, and their spread.
+"""The results of several trainings of one strategy: means over the seeds, and their spread.
 
-The spread is the sample standard deviation over the seeds (n - 1 below the line): how far one
-training may lie from the mean by chance alone. Values that aren't finite count in no mean.
+The spread is the sample standard deviation over the seeds (with n - 1 in the denominator): how far
+one training may lie from the mean by chance alone. Values that aren't finite are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
 from caffe_batch.jobs.stages import read_stages, stage_at
 from caffe_batch.jobs.strategy_files import StrategyFacts
 
-#: The loss at the end is the mean over this share of the updates.
+#: The loss at the end is the mean over this last share of the updates.
 _END = 0.1
 
 
@@ -51,7 +51,7 @@ class Spread:
         return cls(fmean(known), sd, min(known), max(known))
 
     def json(self) -> dict[str, float | None]:
-        """For other programs, to seven digits."""
+        """The spread for other programs, to seven digits."""
         values = {"mean": self.mean, "sd": self.sd, "min": self.low, "max": self.high}
         return {key: None if x is None else float(f"{x:.7g}") for key, x in values.items()}
 
@@ -61,10 +61,10 @@ class Point:
     """One test of one training.
 
     Attributes:
-        update, samples: Updates done, and samples seen by them.
-        seconds: Spent training so far, earlier tests included.
-        score: The first output of the first test net that is no loss (its accuracy), or None.
-        loss: The first one that is a loss, or None; None as well where it isn't finite.
+        update, samples: Updates done, and the samples that they have seen.
+        seconds: Time spent training so far, earlier tests included.
+        score: The first output of the first test net that isn't a loss (its accuracy), or None.
+        loss: The first output that is a loss; None if there is none, or if it isn't finite.
     """
 
     update: int
@@ -76,14 +76,14 @@ class Point:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One training of one way.
+    """One training of one strategy.
 
     Attributes:
         seed: Its random_seed.
-        directory: Its job directory, within that of the comparison.
+        directory: Its job directory, relative to that of the comparison.
         points: Its tests.
         diverged: Whether a loss was not finite, or the training's loss ended above its first one.
-        failure: Why Caffe stopped before the end; empty if it didn't.
+        failure: Why Caffe stopped before the end; empty if the training was completed.
     """
 
     seed: int
@@ -93,7 +93,7 @@ class SeedRun:
     failure: str = ""
 
     def json(self) -> dict[str, Any]:
-        """For other programs: the last test stands for the training."""
+        """The run for other programs; its score and loss are those of the last test."""
         last = self.points[-1] if self.points else None
         return {
             "seed": self.seed,
@@ -109,11 +109,11 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Standing:
-    """One way in the comparison.
+    """One strategy in the comparison.
 
     Attributes:
-        facts: What strategies.json says of it.
-        runs: Its trainings, one a seed.
+        facts: What strategies.json says about it.
+        runs: Its trainings, one for each seed.
     """
 
     facts: StrategyFacts
@@ -126,7 +126,7 @@ class Standing:
 
     @property
     def complete(self) -> tuple[SeedRun, ...]:
-        """The trainings that came to their end."""
+        """The trainings that were completed."""
         return tuple(run for run in self.runs if not run.failure)
 
     @property
@@ -140,13 +140,13 @@ class Standing:
         return len(self.runs) - len(self.complete)
 
     def points(self) -> list[tuple[Point, ...]]:
-        """The tests that all complete trainings share, each with the point of every training."""
+        """The tests that all complete trainings share, each with a point for every training."""
         curves = [{point.update: point for point in run.points} for run in self.complete]
         shared = sorted(set.intersection(*map(set, curves))) if curves else []
         return [tuple(curve[update] for curve in curves) for update in shared]
 
     def json(self) -> dict[str, Any]:
-        """For other programs."""
+        """The strategy for other programs."""
         points = self.points()
         last = points[-1] if points else ()
         facts = {key: value for key, value in self.facts.content.items() if key != "changes"}
@@ -183,10 +183,10 @@ class Comparison:
 
     Attributes:
         score_name, loss_name: The test outputs that are compared; None where there is none.
-        seeds: The seeds of each way.
-        jobs: Trainings that ran at once: with more than one, the seconds are not those of one.
-        recipe: As strategies.json has it.
-        standings: In the order of strategies.json.
+        seeds: The seeds of each strategy.
+        jobs: Trainings that ran at once; if more than one, each took longer than alone.
+        recipe: The recipe as in strategies.json.
+        standings: The strategies, in the order of strategies.json.
     """
 
     score_name: str | None
@@ -197,7 +197,7 @@ class Comparison:
     standings: tuple[Standing, ...]
 
     def json(self) -> dict[str, Any]:
-        """For other programs; ``sd`` is the sample standard deviation over the seeds."""
+        """The comparison for other programs; ``sd`` is the sample standard deviation."""
         return {
             "score": self.score_name,
             "loss": self.loss_name,
@@ -209,7 +209,7 @@ class Comparison:
 
 
 def output_names(tests: Iterable[NetTestMetrics]) -> tuple[str | None, str | None]:
-    """The outputs to compare: the first of the first test net that is no loss, and the first loss.
+    """The outputs of the first test net to compare: the first that isn't a loss, the first loss.
 
     >>> output_names([NetTestMetrics(9, 0, 0, "accuracy", 0.9, False, 1.0)])
     ('accuracy', None)
@@ -228,16 +228,16 @@ def read_tests(job: JobDirectory) -> list[NetTestMetrics]:
 
 
 def read_run(job: JobDirectory, root: Path, seed: int, failure: str = "") -> SeedRun:
-    """One training as its metrics tell it.
+    """Read one training from its metrics.
 
     Args:
         job: Its directory.
         root: The directory of the comparison.
         seed: Its random_seed.
-        failure: Why Caffe stopped before the end; empty if it didn't.
+        failure: Why Caffe stopped before the end; empty if the training was completed.
 
     Raises:
-        InputError: The directory holds no plan.
+        InputError: The directory contains no plan.
     """
     tests = read_tests(job)
     names = output_names(tests)

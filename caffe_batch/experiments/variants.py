@@ -1,8 +1,8 @@
-"""One training in several variants: the same samples, cut into micro-batches or not.
+"""One training in several variants: with the same samples, cut into micro-batches or not.
 
 A variant is a copy of the recipe with another batch_size and iter_size and perhaps some changes,
-made ready to run for a few updates from the same start: no tests, no snapshots, a fixed seed, and
-samples made up where the recipe's own data can't be read.
+prepared to run for a few updates from the same start: no tests, no snapshots, a fixed seed, and
+made-up samples where the recipe's own data can't be read.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.schema import caffe_pb2
 
-#: How many updates each variant trains for.
+#: The number of updates for which each variant trains.
 UPDATES = 3
 
-#: Where the recipe sets none: any seed does, as long as all variants have it.
+#: The seed where the recipe sets none: any will do, as long as all variants have the same.
 SEED = 1
 
 _TEST_FIELDS = ("test_net", "test_net_param", "test_iter", "test_state", "test_interval")
@@ -68,8 +68,8 @@ class DataUse:
     """Where the samples of a layer come from.
 
     Attributes:
-        layer: Its name.
-        made: Whether they are made up; else the layer reads or fills them itself.
+        layer: The layer's name.
+        made: Whether the samples are made up; otherwise the layer reads or fills them itself.
         why: Why they are made up, in a sentence; empty if they aren't.
     """
 
@@ -78,20 +78,20 @@ class DataUse:
     why: str = ""
 
     def json(self) -> dict[str, Any]:
-        """For the JSON of ``verify``."""
+        """The entry in the JSON of ``verify``."""
         return {"layer": self.layer, "made": self.made, "why": self.why or None}
 
 
 def make_variant(
     model: MemoryModel, batch_size: int, iter_size: int, changes: Iterable[Change]
 ) -> Variant:
-    """The recipe at a split, with some more changes.
+    """The recipe at a split, with further changes.
 
     Args:
         model: The recipe as the user gave it.
         batch_size: Samples of a pass.
         iter_size: Passes of an update.
-        changes: What else to set.
+        changes: The further changes.
     """
     recipe = model.recipe
     every = (
@@ -105,7 +105,7 @@ def make_variant(
 
 
 def data_use(model: MemoryModel, directory: Path) -> dict[int, DataUse]:
-    """Where the samples come from, by the index of each layer that makes them.
+    """Where the samples come from, by the index of each layer that produces them.
 
     Args:
         model: The recipe.
@@ -122,7 +122,9 @@ def data_use(model: MemoryModel, directory: Path) -> dict[int, DataUse]:
 def _use(layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources) -> DataUse:
     if rule.fed_by_program:
         article = "an" if layer.type[0] in "AEIOU" else "a"
-        return DataUse(layer.name, True, f"a program gives {article} {layer.type} layer its data")
+        return DataUse(
+            layer.name, True, f"{article} {layer.type} layer gets its data from a program"
+        )
     try:
         if is_readable(rule):
             sources.contents(layer, rule)
@@ -138,8 +140,8 @@ def feeds(whole: Variant, smallest: Variant, uses: Mapping[int, DataUse]) -> lis
 
     Args:
         whole: The variant that takes all samples of an update in one pass.
-        smallest: The one with the smallest passes.
-        uses: Of which layers.
+        smallest: The variant with the smallest passes.
+        uses: Where the samples of each layer come from, by its index.
     """
     layers = whole.model.train_layers
     net, least = whole.net, smallest.net
@@ -157,7 +159,7 @@ def feeds(whole: Variant, smallest: Variant, uses: Mapping[int, DataUse]) -> lis
 
 
 def _shape_number(layer: Layer, top: int) -> int | None:
-    """Which of its literal shapes a top has; None where a batch_size makes it."""
+    """Which of the layer's literal shapes a top has; None where a batch_size determines it."""
     rule = rule_of(layer)
     if rule.has_batch_size:
         return None
@@ -165,7 +167,7 @@ def _shape_number(layer: Layer, top: int) -> int | None:
 
 
 def draw_feeds(whole: Variant) -> list[Feed]:
-    """The blobs that a layer fills at random in each pass, to be filled alike instead.
+    """The blobs that a layer fills at random in each pass, to be filled equally instead.
 
     Args:
         whole: The variant that takes all samples of an update in one pass.
@@ -194,23 +196,24 @@ def write_variant(
     holds: bool = True,
     seed: int = 0,
 ) -> None:
-    """Writes what the worker runs: a solver that trains, and one that shows the gradient.
+    """Write what the worker runs: a solver that trains, and one that shows the gradient.
 
-    The second one is plain SGD with a rate of 1, no momentum and no weight decay: its update is
-    the clipped mean gradient itself (sgd_solver.cpp, ComputeUpdateValue), and stands in the diffs
-    of the parameters after the step. Its rate is 1 for each parameter that learns at all.
+    The second solver is plain SGD with a rate of 1, no momentum and no weight decay: its update is
+    the clipped mean gradient itself (sgd_solver.cpp, ComputeUpdateValue), which is in the diffs of
+    the parameters after the step. Every parameter that learns at all has lr_mult 1 there.
 
     Args:
-        variant: What to write.
-        uses: Which layers to replace by Input layers, by index.
+        variant: The variant to write.
+        uses: Where the samples of each layer come from, by its index; an Input layer replaces
+            those whose samples are made up.
         folder: An empty folder.
-        holds: Whether layers draw nothing at random (:func:`hold`).
-        seed: What is added to the solver's random_seed.
+        holds: Whether the layers' random draws are turned off (:func:`hold`).
+        seed: A number to add to the solver's random_seed.
     """
     net = caffe_pb2.NetParameter()
     net.CopyFrom(variant.model.recipe.train.message)
     for index, _, rule in variant.model.recipe.train.known():
-        if rule.writes_files:  # it would overwrite the user's
+        if rule.writes_files:  # it would overwrite the user's files
             net.layer[index].type = "Silence"
             net.layer[index].ClearField(rule.message)  # type: ignore[arg-type]  # not a literal name
         if holds:

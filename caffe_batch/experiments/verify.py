@@ -1,15 +1,15 @@
 """The proof on real Caffe: (batch_size b, iter_size k) against (b*k, 1) on the user's own net.
 
-Each variant starts from the same weights and sees the same samples. Compared are the gradient of
-the first update (clipped, divided by iter_size, before momentum, weight decay and learning rate),
-the loss of that update, the weights after three updates of the recipe's own solver, and the
-smoothed loss then. Two more runs are the control: the whole batch again, its gradients disturbed by
-the error that is tolerated of them (comparison.py says what for). An engine's worker calculates it,
-on the CPU.
+Each variant starts from the same weights and sees the same samples. Four things are compared: the
+gradient of the first update (clipped, divided by iter_size, before momentum, weight decay and
+learning rate), the loss of that update, the weights after three updates of the recipe's own solver,
+and the smoothed loss at that point. Two more runs are the control: the whole batch again, with its
+gradients perturbed by the error that is tolerated in them (verification.py explains why). The
+engine's worker computes all of this on the CPU.
 
-What a net draws at random is the same in all of these runs, or isn't drawn (held_draws.py). What
-the draws do by themselves three more runs show, in which they are free: the whole batch, the whole
-batch from another seed, and the micro-batches.
+Random draws of the net are held equal in all of these runs, or turned off (held_draws.py). Three
+more runs, in which they are free, show the effect of the draws alone: the whole batch, the whole
+batch with another seed, and the micro-batches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ from caffe_batch import engines
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.work import VariantRun, VerificationRequest
 from caffe_batch.errors import DoesNotFitError, NetError, Option, ShapeError, Text, TrainingError
-from caffe_batch.experiments.comparison import (
+from caffe_batch.experiments.held_draws import Ruled, can_draw, how_held
+from caffe_batch.experiments.variants import (
+    UPDATES,
+    DataUse,
+    Variant,
+    data_use,
+    draw_feeds,
+    feeds,
+    make_variant,
+    write_variant,
+)
+from caffe_batch.experiments.verification import (
     FLOOR,
     TOLERANCE,
     Difference,
@@ -38,17 +49,6 @@ from caffe_batch.experiments.comparison import (
     largest,
     relative_errors,
     vanishing,
-)
-from caffe_batch.experiments.held_draws import Ruled, can_draw, how_held
-from caffe_batch.experiments.variants import (
-    UPDATES,
-    DataUse,
-    Variant,
-    data_use,
-    draw_feeds,
-    feeds,
-    make_variant,
-    write_variant,
 )
 from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.jobs.ending import EndReason
@@ -63,12 +63,12 @@ from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
 
-#: Passes of an update: no power of two, so that a factor k can't hide in a float's exponent.
+#: Passes of an update: not a power of two, so that a factor k can't hide in a float's exponent.
 ITER_SIZE = 3
-#: Batch sizes to try, the first that the net and the memory allow; the net's own comes last.
+#: Batch sizes to try: the first is taken that the net and the memory allow; the net's own is last.
 BATCH_SIZES = (4, 2, 6, 8, 3, 1)
 
-#: The largest whole batch of the files' own split, in predicted bytes: what a CPU does in seconds.
+#: The largest whole batch of the files' own split, in predicted bytes, that a CPU does in seconds.
 MOST_OWN_BYTES = 512 << 20
 
 #: What to try where Caffe fails, by reason.
@@ -84,22 +84,23 @@ _HINTS: Mapping[EndReason, Text] = {
     "working directory.",
 }  # fmt: skip
 
-#: The runs of the whole batch whose gradients are disturbed, and by how much.
+#: The runs of the whole batch whose gradients are perturbed, and by how much.
 _CONTROLS = {"above": TOLERANCE, "below": -TOLERANCE}
 
-#: What the audit says of a batch_size and an iter_size.
+#: Gives the findings of the audit for a batch_size and an iter_size.
 Audit = Callable[[int, int], Sequence[Finding]]
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One training that Caffe is to run.
+    """One training for Caffe to run.
 
     Attributes:
-        disturbance: By how much its gradients are put off.
+        variant: What is trained.
+        disturbance: The relative perturbation of its gradients.
         base: Name of the run that it is compared with.
-        holds: Whether what it draws is held equal.
-        seed: What is added to its random_seed.
+        holds: Whether its random draws are held equal.
+        seed: A number to add to its random_seed.
     """
 
     variant: Variant
@@ -123,7 +124,7 @@ class _Split:
 
     @cached_property
     def held(self) -> tuple[str, ...]:
-        """How random draws are held equal, a phrase each."""
+        """How random draws are held equal, one phrase each."""
         windows = [
             f"made-up windows in {finding.layer!r}"
             for finding in self.findings
@@ -133,7 +134,7 @@ class _Split:
 
     @property
     def frees(self) -> bool:
-        """Whether there are draws, and Caffe's CPU code can make them."""
+        """Whether there are draws that Caffe's CPU code can make."""
         return bool(self.held) and can_draw(self._ruled())
 
     def _ruled(self) -> list[Ruled]:
@@ -141,7 +142,7 @@ class _Split:
 
     @cached_property
     def runs(self) -> dict[str, _Run]:
-        """What Caffe is to run."""
+        """The trainings for Caffe to run, by name."""
         runs = {"whole": _Run(self.whole), "compensated": _Run(self.compensated)}
         if not self.controls:
             return runs
@@ -165,24 +166,24 @@ def verify(
     iter_size: int | None = None,
     controls: bool = True,
 ) -> Verification:
-    """Runs a recipe with and without accumulation, and compares.
+    """Train a recipe with and without accumulation, and compare.
 
     Args:
         model: The recipe, with a solver.
         runtime: The Python with caffe to run on.
-        audit: Says what accumulation does at a split, and what the plan changes for it.
-        batch_size: Samples of a micro-batch; the first of ``BATCH_SIZES`` that the net and the
-            memory of this machine allow, if None.
+        audit: Gives the effects of accumulation at a split, and what the plan changes for them.
+        batch_size: Samples of a micro-batch; if None, the first of ``BATCH_SIZES`` that the net and
+            the memory of this machine allow.
         iter_size: Micro-batches of an update; ``ITER_SIZE`` if None.
-        controls: Whether to run more than the two trainings to compare: the controls, the variant
-            without changes, and free draws. Without them everything is held to ``TOLERANCE``.
+        controls: Whether to run more than the two trainings that are compared: the controls, the
+            variant without changes, and free draws. If not, ``TOLERANCE`` applies to everything.
 
     Returns:
-        What was measured at that split. With neither number given, and files that accumulate, it
-        has beside it what was measured at the files' own split.
+        What was measured at that split. If neither number is given and the files accumulate
+        already, it includes what was measured at the files' own split.
 
     Raises:
-        InputError: The files are no base for training, or Caffe would refuse the net.
+        InputError: The files can't be trained, or Caffe would refuse the net.
         DoesNotFitError: Not even the smallest batch fits the memory of this machine.
         TrainingError: Caffe failed; the message has its reason and the last lines of its log.
     """
@@ -203,7 +204,7 @@ def verify(
 
 
 def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verification:
-    """What Caffe does at one split."""
+    """Measure one split."""
     directory = working_directory(model.recipe, model.sources).resolve()
     uses = data_use(model, directory)
     held = {index: _held_use(use, split.findings) for index, use in uses.items()}
@@ -260,7 +261,7 @@ def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verificati
 
 
 def _held_use(use: DataUse, findings: Sequence[Finding]) -> DataUse:
-    """Made-up samples in place of windows that each run would draw for itself."""
+    """Replace windows that each run would draw for itself by made-up samples."""
     drawn = any(
         finding.cause is Cause.WINDOW_DATA
         and finding.layer == use.layer
@@ -269,24 +270,24 @@ def _held_use(use: DataUse, findings: Sequence[Finding]) -> DataUse:
     )
     if use.made or not drawn:
         return use
-    return DataUse(use.layer, True, "each run would draw other windows")
+    return DataUse(use.layer, True, "each run would draw different windows")
 
 
 def _own_split(model: MemoryModel, audit: Audit) -> tuple[_Split | None, str]:
-    """The split that the files have, and a note where it isn't measured.
+    """The split that the files have, or None and a note on why it isn't measured.
 
-    Where its whole batch takes much memory, and so time, fewer passes show the same.
+    Where its whole batch takes much memory, and so much time, fewer passes show the same.
     """
     size, count = model.batch_size, model.recipe.solver.iter_size
     free_bytes = free_host_bytes()
     limit = MOST_OWN_BYTES if free_bytes is None else min(MOST_OWN_BYTES, free_bytes)
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     try:
         if model.at(size * count).peak_bytes > limit:
             passes = min(count, 2)
-            told = (f"The files' iter_size is {count}; {passes} passes are measured.",)
+            notes = (f"The files' iter_size is {count}; {passes} passes are measured.",)
             count = passes
-        return _split(model, audit, size, count, free_bytes, told), ""
+        return _split(model, audit, size, count, free_bytes, notes), ""
     except (ShapeError, DoesNotFitError) as error:
         return None, f"The files' own batch_size {size} is not measured: {error.message}"
 
@@ -295,10 +296,10 @@ def _choose(model: MemoryModel, audit: Audit, batch_size: int | None, iter_size:
     """The first split that can be built and fits the memory of this machine.
 
     Raises:
-        ShapeError: None can be built; says why not the first.
-        DoesNotFitError: None of those that can be built fits.
+        ShapeError: No split can be built; the message says why the first one can't.
+        DoesNotFitError: No split that can be built fits.
     """
-    own = model.batch_size  # raises an error where there is none to set
+    own = model.batch_size  # raises an error where there is no batch size to set
     sizes = list(dict.fromkeys([*BATCH_SIZES, own])) if batch_size is None else [batch_size]
     free_bytes = free_host_bytes()
     notes: list[str] = []
@@ -307,7 +308,7 @@ def _choose(model: MemoryModel, audit: Audit, batch_size: int | None, iter_size:
         try:
             return _split(model, audit, size, iter_size, free_bytes, tuple(notes))
         except (ShapeError, DoesNotFitError) as error:
-            notes.append(f"batch_size {size} is not taken: {error.message}")
+            notes.append(f"batch_size {size} isn't possible: {error.message}")
             problems.append(error)
     short = [problem for problem in problems if isinstance(problem, DoesNotFitError)]
     raise min(short, key=lambda problem: problem.missing_bytes) if short else problems[0]
@@ -328,10 +329,10 @@ def _split(
     compensated = make_variant(model, size, iter_size, changes)
     if whole.net.params != compensated.net.params:
         raise NetError(
-            "the net's parameters depend on its batch size, so the training at another batch size "
-            "is not that of the same net",
-            hint="An InnerProduct with axis: 0, or a Parameter layer with the batch in its shape, "
-            "does that.",
+            "the net's parameters depend on its batch size, so at another batch size it would be "
+            "another net",
+            hint="The cause is an InnerProduct with axis: 0, or a Parameter layer with the batch "
+            "in its shape.",
         )
     needed = whole.model.at().peak_bytes
     if free_bytes is not None and needed > free_bytes:
@@ -358,7 +359,7 @@ def _split(
 
 
 def _changes(model: MemoryModel, findings: Sequence[Finding], size: int) -> list[Change]:
-    """What the audit changes beyond what any variant of that batch size has to."""
+    """What the audit changes beyond what every variant of that batch size needs."""
     own = batch_changes(model.recipe, model.train_layers, size)
     every = [change for finding in findings for change in finding.changes]
     return [change for change in every if change not in own]
@@ -367,10 +368,10 @@ def _changes(model: MemoryModel, findings: Sequence[Finding], size: int) -> list
 def _run_worker(
     runtime: Runtime, engine: Engine, request: VerificationRequest, folder: Path, directory: Path
 ) -> dict[str, Any]:
-    """What the worker found.
+    """Run the worker and read its result.
 
     Raises:
-        TrainingError: It ended without a result.
+        TrainingError: The worker ended without a result.
     """
     nets = [variant.folder / "net.prototxt" for variant in request.variants]
     end = run_worker(runtime, engine, engine.verification(request), folder, directory, nets=nets)
@@ -386,7 +387,7 @@ def _refusal(
     """Why Caffe didn't run the variant without changes; empty if it did.
 
     Raises:
-        TrainingError: It didn't run one of the others.
+        TrainingError: Caffe didn't run one of the other variants.
     """
     for (name, folder), status in zip(folders.items(), statuses, strict=True):
         if not status:
@@ -427,7 +428,7 @@ def _losses(values: Sequence[Any], size: float, split: _Split) -> Losses:
 
 
 def _draws(found: Mapping[str, Any], split: _Split) -> Draws:
-    """What the draws do by themselves: another seed, and micro-batches."""
+    """The effect of the draws alone: with another seed, and in micro-batches."""
     gradient, weights = (_columns(found[what], split) for what in ("gradient", "weights"))
     losses = dict(zip(split.runs, found["first_losses"], strict=True))
     before = losses["drawn"]
@@ -464,7 +465,7 @@ def _shapes(rows: Sequence[Mapping[str, Any]]) -> list[Shape]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], split: _Split) -> dict[str, list[float]]:
-    """The errors of all rows of the worker's, in each run that has them."""
+    """The errors of all of the worker's rows, for each run that has them."""
     shapes = _shapes(rows)
     columns: dict[str, list[float]] = {}
     for place, name in enumerate(split.runs):
@@ -478,7 +479,7 @@ _MEASURES = ("norms", "differences")
 
 
 def _errors(rows: Sequence[Mapping[str, Any]], split: _Split) -> list[Errors]:
-    """The errors of each row, with the draws held."""
+    """The errors of each row, with the draws held equal."""
     columns = _columns(rows, split)
 
     def errors(number: int) -> Errors:

@@ -1,4 +1,4 @@
-"""Runs one worker of an experiment to its end, in a temporary folder."""
+"""Runs the worker of an experiment to its end, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class WorkerEnd:
     """How a worker has ended.
 
     Attributes:
-        ending: Why.
-        log: The last lines of its log that tell a person something, oldest first.
+        ending: Why it ended.
+        log: The last lines of its log that are worth showing, oldest first.
     """
 
     ending: Ending
@@ -43,16 +43,16 @@ def run_worker(
     weights: Iterable[Path] = (),
     observer: Callable[[WorkerEvent | LogEvent], None] = lambda event: None,
 ) -> WorkerEnd:
-    """Run a worker to its end. Whatever ends this call early, Ctrl-C or an error, kills it.
+    """Run a worker to its end. Anything that ends this call early, Ctrl-C or an error, kills it.
 
     Args:
-        runtime: Whose Python runs it.
-        engine: What it runs.
-        work: What it is to do.
+        runtime: The Python that runs it.
+        engine: The engine that trains.
+        work: The worker's task.
         folder: A temporary folder, which it may write to.
-        directory: Where it runs: relative paths in the nets start there.
+        directory: Its working directory, at which relative paths in the nets start.
         nets: The nets that it builds.
-        weights: What else it reads.
+        weights: The weight files that it reads.
         observer: Called with each event.
     """
     worker = WorkerProcess(

@@ -34,7 +34,7 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
     old, new = JobFiles(source.resolve()), JobFiles(target.resolve())
     if not old.plan.is_file():
         raise InputError(
-            f"{source}: there is no plan.json, so this is no job directory",
+            f"{source}: there is no plan.json, so this is not a job directory",
             hint=["Write one with ", PLAN_A_JOB, "."],
         )
     check_free(new, target, ())

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,11 @@ from caffe_batch.errors import Call, InputError
 from caffe_batch.files import write_text
 from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import PlanFile, plan_content
-from caffe_batch.net.batch import batch_size
-from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
-from caffe_batch.net.records import count_records
 from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
-from caffe_batch.rendering.render import render_solver
 from caffe_batch.schema import caffe_pb2
-
-#: For a solver from the template, where nothing is known of the data.
-DEFAULT_TEST_ITER = 100
-DEFAULT_EPOCHS = 10
-DEFAULT_MAX_ITER = 10000
 
 
 @dataclass(frozen=True)
@@ -104,45 +94,6 @@ def gpus_of_job(solver: Path) -> int | None:
             hint="Plan the files that the job was planned from, or copy this one elsewhere.",
         )
     return plan.gpus if solver.name == files.solver.name else None
-
-
-def with_solver(
-    recipe: Recipe,
-    sources: Sources,
-    effective_batch: int | None = None,
-    *,
-    allow_unknown: bool = False,
-) -> tuple[Recipe, str | None]:
-    """The recipe with a solver from the template, if the user gave none, and that solver's text.
-
-    It tests once an epoch over the whole test set, where the record counts are known.
-
-    Args:
-        recipe: What the user gave.
-        sources: Where its data is.
-        effective_batch: Samples per update; the net's batch size if None.
-        allow_unknown: Let layer types without a rule pass.
-    """
-    if recipe.solver_path is not None:
-        return recipe, None
-    message = recipe.train.message
-    test = replace(recipe.train, state=net_state("TEST", message))
-    has_test = test.selected() != recipe.train.selected()
-    own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
-    records = count_records(recipe.train, sources)
-    settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
-    if records is not None:
-        size = effective_batch or own_size
-        updates = ceil(records / size)
-        settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
-    if has_test:
-        size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
-        test_records = count_records(test, sources)
-        batches = DEFAULT_TEST_ITER if test_records is None else ceil(test_records / size)
-        settings["test_iter"] = [batches]
-    text = render_solver(comment="From caffe-batch's solver template.", **settings)
-    solver = prototxt.parse_solver(text)
-    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
 
 
 def write_job(

@@ -1,4 +1,4 @@
-"""What accumulation changes in a job, as plan.json has it, for people."""
+"""The audit of plan.json, prepared for display: what accumulation changes in a job."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from caffe_batch.planning.audit.findings import Scope, Verdict
 
-#: Verdicts that a person should hear of before the training begins.
+#: Verdicts to warn about before the training begins.
 _WARNED = (Verdict.DIFFERENT, Verdict.UNKNOWN, Verdict.APPROXIMATE)
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """Findings that say the same of several layers.
+    """Findings that are the same for several layers.
 
     Attributes:
         verdict: How the accumulated training compares.
         cause: What makes, or could make, a difference.
-        layers: Where; empty for the solver or the whole net.
+        layers: The layers; empty for the solver or the whole net.
         explanation: Why, in a sentence.
-        change: What the plan sets for it in the first of the layers, or what could be done; None
-            for nothing.
+        change: What the plan changes for it in the first of the layers, or what could be done; None
+            if nothing.
         scope: ``training``, ``test`` or ``log``.
     """
 
@@ -43,7 +43,7 @@ class AuditRow:
 
 
 def audit_rows(audit: Sequence[Mapping[str, Any]]) -> list[AuditRow]:
-    """The findings of plan.json, those that say the same in one row, in their order."""
+    """The findings of plan.json in their order, with equal ones in one row."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for finding in audit:
         key = tuple(str(finding.get(name)) for name in ("verdict", "cause", "explanation", "scope"))
@@ -62,7 +62,7 @@ def audit_rows(audit: Sequence[Mapping[str, Any]]) -> list[AuditRow]:
 
 
 def audit_warnings(audit: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What of the audit touches the training and is not the same: a sentence each, worst first.
+    """The findings that make the training different: a sentence each, worst first.
 
     >>> audit_warnings([{"cause": "batch_norm_statistics", "layer": layer, "verdict": "different",
     ...                  "explanation": "So it is.", "scope": "training"}

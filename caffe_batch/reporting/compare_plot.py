@@ -1,4 +1,4 @@
-"""A picture of a comparison: scores and losses of the tests, against samples and against time."""
+"""A plot of a comparison: test scores and losses, against samples and against time."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _STYLES = ("-", "--", "-.", ":")
 #: Where an accuracy is marked on its axis, which is stretched towards 1.
 _ACCURACIES = (0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
-#: What lies beyond is drawn here: a stretched axis has no place for 0 and 1.
+#: Values beyond these are drawn here: a stretched axis has no place for 0 and 1.
 _LOWEST, _HIGHEST = 0.005, 0.9995
 
 
 def write_compare_plot(comparison: Comparison, picture: Path) -> None:
-    """Draw a comparison into a PNG file, which is replaced as a whole.
+    """Draw a comparison into a PNG file, which is replaced atomically.
 
     Raises:
         ImportError: matplotlib is not installed (the extra ``plot``).
@@ -48,9 +48,10 @@ def write_compare_plot(comparison: Comparison, picture: Path) -> None:
 
 
 def draw(comparison: Comparison) -> Figure:
-    """The figure: a row for the score and one for the loss, a line with a band for each way.
+    """The figure: a row for the score and one for the loss, with a line for each strategy.
 
-    The line is the mean over the seeds, the band one standard deviation to both sides.
+    The line is the mean over the seeds; the band around it is one standard deviation wide on each
+    side.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -87,7 +88,7 @@ def draw(comparison: Comparison) -> Figure:
 
 
 def label(standing: Standing, pick: Callable[[Point], float | None] | None = None) -> str:
-    """A way in the legend: its name, its batch, what it came to."""
+    """A strategy in the legend: its name, its batch, and its result."""
     batch = f"{standing.facts.batch_size} x {standing.facts.iter_size}"
     points = standing.points()
     last = Spread.of((pick or _score)(point) for point in points[-1]) if points else None
@@ -95,8 +96,8 @@ def label(standing: Standing, pick: Callable[[Point], float | None] | None = Non
     if last is not None and last.mean is not None:
         value = f": {last.mean:.4g}" + (f" ± {last.sd:.2g}" if last.sd is not None else "")
     diverged = standing.diverged
-    told = f" ({diverged} of {len(standing.runs)} diverged)" if diverged else ""
-    return f"{standing.name} {batch}{value}{told}"
+    remark = f" ({diverged} of {len(standing.runs)} diverged)" if diverged else ""
+    return f"{standing.name} {batch}{value}{remark}"
 
 
 def _draw_way(
@@ -125,7 +126,7 @@ def _draw_way(
 def _set_scale(
     panel: Axes, drawn: Sequence[Standing], pick: Callable[[Point], float | None]
 ) -> None:
-    """An axis on which good ways can be told apart, and bad ones are there too."""
+    """Scale an axis so that good strategies can be distinguished and bad ones are visible too."""
     points = [point for standing in drawn for each in standing.points() for point in each]
     known = [value for value in map(pick, points) if value is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""A comparison as people read it on the terminal."""
+"""A comparison on the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caffe_batch.experiments.standings import Comparison, SeedRun, Spread, Stand
 
 
 def compare_view(comparison: Comparison) -> RenderableType:
-    """A row for each way: where its trainings ended, mean and standard deviation."""
+    """A row for each strategy: the last test of its trainings, mean and standard deviation."""
     number = len(comparison.seeds)
     spread = ", mean ± standard deviation over the seeds" if number > 1 else ""
     title = f"The last test of {number} training{'s' if number > 1 else ''} each{spread}"
@@ -30,7 +30,7 @@ def compare_view(comparison: Comparison) -> RenderableType:
 
 
 def run_line(run: SeedRun) -> str:
-    """What one training came to."""
+    """The result of one training."""
     if run.failure:
         return f"failed: {run.failure}"
     last = run.points[-1] if run.points else None
@@ -38,8 +38,7 @@ def run_line(run: SeedRun) -> str:
         return "finished, without a test"
     values = [f"{name} {value:.4g}" for name, value in
               (("score", last.score), ("loss", last.loss)) if value is not None]  # fmt: skip
-    told = [*values, f"{last.seconds:.3g} s", *(["diverged"] if run.diverged else [])]
-    return ", ".join(told)
+    return ", ".join([*values, f"{last.seconds:.3g} s", *(["diverged"] if run.diverged else [])])
 
 
 def spread_text(spread: Spread) -> str:

@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, panels, scales, and how a file is written."""
+"""What all plots have in common: colours, panels, scales, and how a file is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which people with any kind of colour vision tell apart.
+#: Okabe and Ito's colours, which can be distinguished with any kind of colour vision.
 BLACK, BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (
     "#000000", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7",
 )  # fmt: skip
 
-#: Above this ratio of the largest to the smallest value an axis is logarithmic.
+#: If the ratio of the largest to the smallest value is above this, an axis is logarithmic.
 LOG_RATIO = 30.0
 
 
@@ -34,7 +34,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def finish_panels(panels: Iterable[Axes], grid: Literal["both", "x", "y"] = "both") -> None:
-    """Give panels their grid, and take the lines above and to the right away."""
+    """Give panels a grid, and remove the lines at the top and on the right."""
     for panel in panels:
         panel.grid(alpha=0.25, axis=grid)
         panel.spines[["top", "right"]].set_visible(False)
@@ -42,24 +42,24 @@ def finish_panels(panels: Iterable[Axes], grid: Literal["both", "x", "y"] = "bot
 
 
 def scale_losses(panel: Axes, losses: Iterable[float]) -> None:
-    """Make the axis of some losses logarithmic where they differ much."""
+    """Make the axis logarithmic if the losses differ greatly."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     if finite and min(finite) > 0 and max(finite) / min(finite) > LOG_RATIO:
         panel.set_yscale("log")
 
 
 def or_nan(value: float | None) -> float:
-    """A value to draw; nan, which leaves a gap, where there is none."""
+    """A value to draw; nan, which leaves a gap, if there is none."""
     return math.nan if value is None else value
 
 
 def write_figure(figure: Figure, picture: Path, dpi: int) -> None:
-    """Write a figure; the ending of the file says in which format.
+    """Write a figure, in the format that the file name's ending says.
 
     Args:
         figure: What to write.
-        picture: The file, which is replaced as a whole.
-        dpi: Pixels for each inch of the figure.
+        picture: The file, which is replaced atomically.
+        dpi: Pixels per inch of the figure.
 
     Raises:
         OSError: It can't be written.

@@ -1,4 +1,4 @@
-"""A picture of a run: the loss, and what the test nets measured, against updates."""
+"""A plot of a run: the loss and the outputs of the test nets, against updates."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def write_loss_plot(metrics: Path, picture: Path, *, title: str) -> None:
     """Draw metrics.jsonl into a PNG file.
 
     Args:
-        metrics: The file that training wrote.
-        picture: The PNG to write; it is replaced as a whole.
-        title: Put above the picture.
+        metrics: The metrics.jsonl of a training.
+        picture: The PNG to write; it is replaced atomically.
+        title: The title of the plot.
 
     Raises:
         ImportError: matplotlib is not installed (the extra ``plot``).
@@ -44,7 +44,7 @@ def write_loss_plot(metrics: Path, picture: Path, *, title: str) -> None:
 
 
 def draw(metrics: Sequence[Metrics], *, title: str) -> Figure:
-    """The figure: losses above, other test outputs (accuracy) below if there are any.
+    """The figure: losses at the top, other test outputs (accuracy) below if there are any.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -126,7 +126,7 @@ def _draw_test(panel: Axes, label: str, lines: Sequence[NetTestMetrics], colour:
 
 
 def _test_curves(metrics: Sequence[Metrics]) -> dict[str, list[NetTestMetrics]]:
-    """The lines of each test output, by a name that is its own."""
+    """The lines of each test output, by a unique name."""
     lines: dict[tuple[int, int], list[NetTestMetrics]] = defaultdict(list)
     for line in metrics:
         if isinstance(line, NetTestMetrics):

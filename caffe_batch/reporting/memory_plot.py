@@ -1,4 +1,4 @@
-"""The memory of a net as a picture: bytes along the net, and bytes against batch size."""
+"""The memory of a net as a plot: bytes along the net, and bytes against the batch size."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LABELS = {
     Part.DATA_PREFETCH: "prefetch",
 }
 FORMATS = (".png", ".svg")
-#: With more layers than this, their names would be a black bar.
+#: With more layers than this, their names would overlap.
 NAMED_LAYERS = 60
 
 
@@ -57,18 +57,18 @@ def write_memory_plot(
     curve: Mapping[int, int | str],
     budget_bytes: int | None = None,
 ) -> None:
-    """Draws a prediction into a PNG or SVG file.
+    """Draw a prediction into a PNG or SVG file.
 
     Args:
         prediction: What to draw layer by layer.
-        picture: The file to write; its ending decides the format. It is replaced as a whole.
-        title: Put above the picture.
+        picture: The file to write; its ending decides the format. It is replaced atomically.
+        title: The title of the plot.
         batch_size: The batch size of the prediction; marked on the curve.
-        curve: Predicted peak in bytes by batch size; words where Caffe refuses the size.
+        curve: The predicted peak in bytes by batch size; the reason where Caffe refuses a size.
         budget_bytes: Drawn as a line across the curve, if given.
 
     Raises:
-        InputError: Another ending than .png or .svg.
+        InputError: The file name ends in neither .png nor .svg.
         ImportError: matplotlib is not installed (the extra ``plot``).
     """
     if picture.suffix.lower() not in FORMATS:

@@ -1,4 +1,4 @@
-"""The memory of a net as data for other programs and as a table for people."""
+"""The memory of a net as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COLUMNS = {
 }
 
 
-#: Characters of the columns that are always there, at their narrowest, and of one part's column.
+#: The width of the columns that are always shown, at their narrowest, and of one part's column.
 _FIXED_WIDTH, _PART_WIDTH = 36, 10
 
 
 def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dict[str, Any]:
-    """The JSON of ``caffe-batch memory`` (keys as in the design).
+    """The JSON of ``caffe-batch memory``; other programs may rely on its keys.
 
-    ``batch_size`` is None where a layer without a rule makes the data.
+    ``batch_size`` is None where the data comes from a layer without a rule.
 
     Raises:
         NetError: The data layers disagree on the batch size, or there are none.
@@ -74,13 +74,13 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
 def memory_table(
     prediction: Prediction, *, by_type: bool = False, top: int | None = None, width: int
 ) -> Table:
-    """One row a layer with its bytes by part and its share; the last row is the total.
+    """One row for each layer with its bytes by part and its share; the last row is the total.
 
     Args:
         prediction: What to show.
-        by_type: One row a layer type instead, the largest first.
-        top: Show only so many rows, the largest first; the others add up in one row.
-        width: Characters of a line; where they are few, the smallest parts add up in one column.
+        by_type: One row for each layer type instead, largest first.
+        top: Show only this many rows, largest first; the others are summed in one row.
+        width: Characters per line; if they are few, the smallest parts share one column.
     """
     rows = _rows_by_type(prediction) if by_type else _rows_by_layer(prediction)
     if by_type or top is not None:
@@ -121,7 +121,7 @@ def memory_table(
 
 
 Row = tuple[str, str, list[LayerBytes]]
-"""Two labels, and the layers whose bytes add up in the row."""
+"""Two labels, and the layers whose bytes the row adds up."""
 
 
 def _rows_by_layer(prediction: Prediction) -> list[Row]:
@@ -139,7 +139,7 @@ def _rows_by_type(prediction: Prediction) -> list[Row]:
 
 
 def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
-    """The parts in each column: one for each that any layer uses, or, without the room, fewer."""
+    """The parts of each column: one part each, but the smallest share one if there is no room."""
     used = [part for part in COLUMNS if any(layer.parts.get(part) for layer in prediction.layers)]
     if len(used) <= room:
         return {COLUMNS[part]: [part] for part in used}
@@ -152,19 +152,19 @@ def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
 
 
 def memory_sentences(prediction: Prediction, *, tested: bool) -> Iterator[str]:
-    """What there is to say of a prediction: the total, and how exact it is.
+    """Sentences about a prediction: the total, and how exact it is.
 
     Args:
         prediction: The memory.
-        tested: Whether there are test nets in it.
+        tested: Whether it includes test nets.
     """
     place = "device" if prediction.mode == "gpu" else "host"
     bound = "at least " if prediction.unknown_layers else ""
     if prediction.uncertain_bytes:
         bound = f"{format_size(prediction.lower_peak_bytes)} to "
     yield (
-        f"Caffe asks for {bound}{format_size(prediction.peak_bytes)} of {place} memory "
-        f"({prediction.peak_bytes:,} bytes{', a test included' if tested else ''}), "
+        f"Caffe requests {bound}{format_size(prediction.peak_bytes)} of {place} memory "
+        f"({prediction.peak_bytes:,} bytes{', including a test' if tested else ''}), "
         f"{format_size(prediction.after_build_bytes)} of it while it builds the nets."
     )
     if prediction.rounding_bytes:
@@ -173,12 +173,12 @@ def memory_sentences(prediction: Prediction, *, tested: bool) -> Iterator[str]:
             f"({prediction.rounding_bytes:,} bytes)."
         )
     if prediction.build is Build.CUDNN and prediction.uncertain_bytes:
-        yield "Counted is the most that cuDNN's workspaces can take: Caffe's limit."
+        yield "The upper figure includes the most that cuDNN's workspaces can take: Caffe's limit."
     if prediction.build is Build.NVCAFFE:
         yield (
-            "For NVCaffe all figures are estimates; the workspace that its convolutions share "
-            "isn't counted: it takes what is free, up to half of the GPU's memory."
+            "For NVCaffe all figures are estimates. They don't include the workspace that its "
+            "convolutions share, which takes what is free, up to half of the GPU's memory."
         )
     if prediction.unknown_layers:
         names = ", ".join(prediction.unknown_layers)
-        yield f"A lower bound: not all memory of {names} is known."
+        yield f"This is a lower bound: not all memory of {names} is known."

@@ -1,4 +1,4 @@
-"""A gradient noise scale as people read it on the terminal."""
+"""A gradient noise scale on the terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from caffe_batch.experiments.noise import Measurement
 from caffe_batch.jobs.metrics import GradientMetrics
 from caffe_batch.planning.noise import Advice, advise, estimate_noise_scale
 
-#: The effective batches that are compared, over the present one.
+#: The effective batches to compare, as multiples of the present one.
 FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4))
 
 
 def noise_view(measured: Measurement, effective_batch: int) -> RenderableType:
-    """The noise scale, other effective batches beside the present one, and the advice."""
+    """The noise scale, other effective batches compared with the present one, and the advice."""
     advice = advise(measured.noise, effective_batch)
     options = measured.options
     names = ", ".join(path.name for path in options.weights)
-    where = f"with the weights of {names}" if names else "with the weights that the fillers give"
+    where = f"at the weights of {names}" if names else "at the weights that the fillers give"
     parts: list[RenderableType] = [
         Text(f"noise scale {measured.noise} {where}", style="bold"),
         f"measured on the {measured.device}: {options.groups} groups of {options.passes} "
@@ -36,10 +36,10 @@ def noise_view(measured: Measurement, effective_batch: int) -> RenderableType:
 
 
 def training_noise(lines: Sequence[GradientMetrics], effective_batch: int) -> str:
-    """What the updates that a training measured say, in two lines.
+    """The noise scale from the updates that a training has measured, in two lines.
 
-    The noise scale changes while a net learns, mostly upwards, so both halves of the updates are
-    told apart. The advice is on the second one.
+    The noise scale changes while a net learns, mostly upwards, so the two halves of the updates are
+    reported separately. The advice is based on the second half.
     """
     observations = [line.observation for line in lines]
     middle = len(observations) // 2
@@ -47,7 +47,7 @@ def training_noise(lines: Sequence[GradientMetrics], effective_batch: int) -> st
         before = estimate_noise_scale(observations[:middle])
         after = estimate_noise_scale(observations[middle:])
     except InputError as error:
-        return f"not known from {len(lines)} measured updates: {error.message}"
+        return f"unknown after {len(lines)} measured updates: {error.message}"
     return (
         f"{after} from update {lines[middle].update:,} on; before that {before} "
         f"({len(lines):,} updates measured)\n       {advise(after, effective_batch).text}"

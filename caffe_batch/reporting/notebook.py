@@ -1,7 +1,7 @@
-"""A plan, a memory and the end of a training as a notebook shows them: pieces of HTML.
+"""HTML for notebooks: a plan, a memory prediction and the outcome of a training.
 
-They have no colours of their own but for what is good and bad, and take the rest from the page, so
-that they can be read on a light one and on a dark one. They need no script and no network.
+It has colours of its own only for good and bad, and takes the others from the page, so that it can
+be read on a light and on a dark page. It needs no script and no network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from caffe_batch.reporting.training_view import format_scores
 from caffe_batch.sizes import format_size
 from caffe_batch.training.outcome import Outcome
 
-#: How many candidates are shown on each side of the chosen one, and how many layers.
+#: How many candidates are shown on each side of the chosen one, and how many layers in all.
 NEIGHBOURS, LAYERS = 3, 10
 
 #: Readable on white and on black.
@@ -54,7 +54,7 @@ _VERDICT_STYLES = {
 
 
 def plan_html(plan: Plan) -> str:
-    """The split with its neighbours, the verdict, and the audit and the changes to unfold."""
+    """The split with its neighbours and the verdict; the audit and the changes can be unfolded."""
     place = plan.candidates.index(plan.chosen)
     shown = plan.candidates[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
     usable = plan.budget.usable_bytes
@@ -91,7 +91,7 @@ def memory_html(prediction: Prediction, title: str) -> str:
 
     Args:
         prediction: The memory.
-        title: What it is of.
+        title: A title, such as the name of the net.
     """
     peak = prediction.peak_bytes or 1
     parts = (
@@ -110,7 +110,9 @@ def memory_html(prediction: Prediction, title: str) -> str:
     unknown = ", ".join(prediction.unknown_layers)
     return _piece(
         f"<p><b>{escape(title)}</b></p>",
-        f"<p>A lower bound: not all memory of {escape(unknown)} is known.</p>" if unknown else "",
+        f"<p>This is a lower bound: not all memory of {escape(unknown)} is known.</p>"
+        if unknown
+        else "",
         _table(_head(("part", ""), ("memory", "n"), ("", "")), parts),
         _unfold(f"The largest layers: {min(LAYERS, len(largest))} of {len(largest)}", head, layers),
     )
@@ -151,7 +153,7 @@ def _candidate(candidate: Candidate, usable_bytes: int, *, chosen: bool) -> str:
 
 
 def _curve(losses: Sequence[float]) -> str:
-    """The losses as a line; nothing where there are fewer than two."""
+    """The losses as a line; empty if there are fewer than two."""
     if len(losses) < 2:
         return ""
     width, height, edge = 480, 120, 4

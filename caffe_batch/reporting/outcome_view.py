@@ -1,4 +1,4 @@
-"""What is left to say when a run has ended."""
+"""The closing lines about a run that has ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from caffe_batch.reporting.training_view import format_scores
 def outcome_lines(
     job: JobDirectory, scores: Sequence[NetTestMetrics], *, noise_scale: bool = False
 ) -> list[str]:
-    """The last test, the plan and the files of a job, a line each.
+    """The last test, the plan and the files of a job, one line each.
 
     Args:
         job: The job.
         scores: Outputs of its last test.
-        noise_scale: Also what ``--noise-scale`` has measured.
+        noise_scale: Whether to add what ``--noise-scale`` has measured.
     """
     plan = job.read_plan()
     lines = []

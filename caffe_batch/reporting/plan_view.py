@@ -1,4 +1,4 @@
-"""A plan as people read it on the terminal."""
+"""A plan on the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plan_view(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [Text(plan.summary(), style="bold"), ""]
     parts.append(_candidates(plan))
     if plan.tests and len(plan.candidates) > 1:
-        parts.append(Text("The other rows are with the smallest test batches.", style="dim"))
+        parts.append(Text("The other rows assume the smallest test batches.", style="dim"))
     for note in plan.notes:
         parts += ["", Text(note)]
     if plan.stages:
@@ -38,7 +38,7 @@ def plan_view(plan: Plan) -> RenderableType:
         stage = " in the first stage" if plan.stages else ""
         parts += ["", Text(f"What changes{stage}"), _changes(plan)]
     else:
-        parts += ["", Text("Nothing changes: the files have this split already.")]
+        parts += ["", Text("Nothing changes: the files already have this split.")]
     return Group(*parts)
 
 
@@ -73,7 +73,7 @@ def _bar(candidate: Candidate, usable_bytes: int) -> Text:
 
 
 def _audit(findings: Sequence[Finding]) -> Table:
-    """The findings, equal ones of several layers in one row; worst verdicts stand out."""
+    """The findings; equal ones of several layers share a row, and bad verdicts stand out."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for header in ("verdict", "cause", "layer", "why"):
         table.add_column(header, overflow="fold")
@@ -103,7 +103,7 @@ _STYLES = {
 
 
 def _changes(plan: Plan) -> Table:
-    """Every change; those that are the same in several layers in one row."""
+    """Every change; equal ones in several layers share a row."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for header in ("file", "field", "from", "to", "why"):
         table.add_column(header, overflow="fold")

@@ -1,4 +1,4 @@
-"""What a report says of a run: everything its directory tells, read once."""
+"""The data of a report: everything that the directory of a run contains, read once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class TestCurve:
     """One output of one test net over the run.
 
     Attributes:
-        name: Of the blob, with the net and the number where the name alone is not its own.
+        name: Name of the blob, with the net and the number where the name alone isn't unique.
         is_loss: Whether it has a loss_weight.
         lines: Its measurements, in the order of the updates.
     """
 
-    __test__ = False  # for pytest: no test
+    __test__ = False  # tells pytest that this is not a test
 
     name: str
     is_loss: bool
@@ -41,14 +41,14 @@ class TestCurve:
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run as its files tell it.
+    """A run as its files describe it.
 
     Attributes:
-        name: What it is called in the report; its own among the runs reported together.
+        name: Its name in the report, unique among the runs that are reported together.
         job: Its directory.
         plan: Its plan.
-        stages: Its solvers.
-        status: Where it stands.
+        stages: The stages of its schedule.
+        status: Its state and progress.
         updates: The losses, in the order of the updates.
         tests: The test outputs.
     """
@@ -66,7 +66,7 @@ class ReportedRun:
         return stage_at(self.stages, max(update - 1, 0)).samples(update)
 
     def curves(self) -> dict[str, Any]:
-        """The curves as columns of numbers, for other programs; null where there is no number."""
+        """The curves as columns of numbers, for other programs; null where a number is missing."""
         return {
             "name": self.name,
             "update": [line.update for line in self.updates],
@@ -90,7 +90,7 @@ class ReportedRun:
 
     @cached_property
     def memory(self) -> Prediction | str:
-        """The memory of the first stage's files, or in words why it can't be told."""
+        """The predicted memory of the first stage, or the reason why it can't be predicted."""
         try:
             recipe = read_recipe(self.job.solver, rules=rules_with(self.plan.rules))
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
@@ -104,14 +104,14 @@ class ReportedRun:
 
 
 def read_run(job: JobDirectory, name: str | None = None) -> ReportedRun:
-    """Reads a run; it may be going on, and lines of metrics.jsonl may be broken.
+    """Read a run; it may still be going on, and lines of metrics.jsonl may be damaged.
 
     Args:
-        job: A planned directory.
-        name: What to call it; the directory's name if None.
+        job: A job directory.
+        name: Its name in the report; the directory's name if None.
 
     Raises:
-        InputError: It is not planned, or plan.json or job.json can't be read.
+        InputError: There is no plan, or plan.json or job.json can't be read.
     """
     plan = job.read_plan()
     with closing(RunFollower(job)) as follower:
@@ -130,20 +130,20 @@ def read_run(job: JobDirectory, name: str | None = None) -> ReportedRun:
 
 
 def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
-    """Reads several runs and gives each a name of its own.
+    """Read several runs and give each a unique name.
 
     Raises:
-        InputError: One can't be read, or is named twice.
+        InputError: A run can't be read, or is given twice.
     """
     jobs = [JobDirectory(directory) for directory in directories]
     for number, job in enumerate(jobs):
         if job.path in [earlier.path for earlier in jobs[:number]]:
-            raise InputError(f"{job.path} is named twice", hint="Name each run once.")
+            raise InputError(f"{job.path} is given twice", hint="Give each run once.")
     return [read_run(job, name) for job, name in zip(jobs, _own_names(jobs), strict=True)]
 
 
 def _own_names(jobs: Sequence[JobDirectory]) -> list[str]:
-    """The last parts of each path, as many as make all of them different."""
+    """The last parts of each path: as many as are needed to make the names different."""
     depth = 1
     while True:
         names = ["/".join(job.path.parts[-depth:]) for job in jobs]

@@ -1,4 +1,4 @@
-"""The figures of a report as pictures, PNG and SVG, for papers and slides."""
+"""The figures of a report as PNG and SVG files, for papers and slides."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SMOOTHING, _LOG_RATIO = 0.02, 30.0
 
 
 def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
-    """Draws what the runs have into ``folder``: loss, tests, schedule, and the memory of each run.
+    """Draw loss, tests and schedule of all runs, and the memory of each, into ``folder``.
 
     Args:
-        runs: The runs, over each other in each figure.
-        folder: Made if it isn't there.
+        runs: The runs; each figure shows all of them together.
+        folder: Created if it doesn't exist.
 
     Returns:
         The files written, a PNG and an SVG for each figure.

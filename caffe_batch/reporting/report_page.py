@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing but itself: no network, no other file.
+"""The report as one self-contained HTML page: it needs no network and no other file.
 
 The page's template, style sheet and script are in the folder ``page`` beside this module.
 """
@@ -24,19 +24,19 @@ from caffe_batch.sizes import format_size
 
 _PAGE = Path(__file__).with_name("page")
 
-#: Layers that get a bar of their own, the largest; the others share one.
+#: The number of layers, the largest ones, that get a bar of their own; the others share one.
 _LAYERS = 24
 
 
 @dataclass(frozen=True)
 class MemoryBar:
-    """A layer, or several, in the chart of the memory.
+    """One layer, or several together, in the memory chart.
 
     Attributes:
         name, kind: The layer's name and type.
         bytes: Its memory.
-        segments: Colour, label, bytes and share of the longest bar (0 to 100) of each part; empty
-            for several layers, whose sum would be far longer than all bars.
+        segments: Colour, label, bytes and percentage of the longest bar for each part; empty for
+            several layers, whose sum would be far longer than all other bars.
     """
 
     name: str
@@ -46,7 +46,7 @@ class MemoryBar:
 
 
 def render_report(runs: Sequence[ReportedRun]) -> str:
-    """The page about some runs, at least one."""
+    """The page about one or more runs."""
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
@@ -73,7 +73,7 @@ def render_report(runs: Sequence[ReportedRun]) -> str:
 
 
 def memory_bars(prediction: Prediction) -> list[MemoryBar]:
-    """The largest layers in the order of the net, and the rest of a large net in one row."""
+    """The largest layers in the order of the net; all others of a large net share one bar."""
     layers = [layer for layer in prediction.layers if layer.bytes]
     large = sorted(layers, key=lambda layer: layer.bytes, reverse=True)[:_LAYERS]
     shown = {id(layer) for layer in large}
@@ -85,7 +85,7 @@ def memory_bars(prediction: Prediction) -> list[MemoryBar]:
 
 
 def grouped_changes(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The changes of plan.json, those that are the same in several layers in one row."""
+    """The changes of plan.json; equal ones in several layers share a row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for change in changes:
         key = tuple(str(change.get(name)) for name in ("file", "from", "to", "reason"))
@@ -127,5 +127,5 @@ def _duration(seconds: float) -> str:
 
 
 def _when(moment: str | None) -> str:
-    """``2020-04-12 09:00:00 UTC`` of an ISO time; as it is if it is none."""
+    """An ISO time as ``2020-04-12 09:00:00 UTC``; other text unchanged."""
     return "-" if moment is None else moment.replace("T", " ").replace("+00:00", " UTC")

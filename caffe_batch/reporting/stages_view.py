@@ -1,4 +1,4 @@
-"""The stages of a schedule as people read them on the terminal."""
+"""The stages of a schedule on the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caffe_batch.planning.schedule.growth import Stage
 
 
 def stages_view(stages: Sequence[Stage]) -> Table:
-    """A row for each stage: its epochs, its updates, its batch and rate, and why."""
+    """A row for each stage: its epochs, updates, batch and learning rate, and the reason for it."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for header in ("epochs", "updates", "effective batch", "iter_size", "learning rate"):
         table.add_column(header, justify="right", no_wrap=True)

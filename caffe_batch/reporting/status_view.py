@@ -1,4 +1,4 @@
-"""Where a job stands, in a few lines."""
+"""The state of a job, in a few lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caffe_batch.training.following import RunState, Status
 
 
 def status_lines(job: JobDirectory, status: Status) -> list[str]:
-    """The state, the progress, the last test, and what was tried."""
+    """The state, the progress, the last test and the attempts."""
     who = f", process {status.pid}" if status.pid else ""
     running = status.state is RunState.RUNNING
     progress = status.progress if running else replace(status.progress, left_s=None)
@@ -22,7 +22,7 @@ def status_lines(job: JobDirectory, status: Status) -> list[str]:
     if status.record and attempt:
         end = f", the last one ended: {attempt.detail}" if attempt.ended else ""
         killed = (
-            ", the last one was killed or could not write its end"
+            ", the last one was killed or could not record its end"
             if status.state is RunState.KILLED
             else ""
         )

@@ -1,4 +1,4 @@
-"""The ways to train with a small batch as people read them on the terminal."""
+"""The strategies for small batches on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe_batch.sizes import format_size
 
 
 def strategies_view(found: Strategies) -> RenderableType:
-    """The recipe, a row for each way that is possible, and why the others aren't."""
+    """The recipe, a row for each strategy that is possible, and why the others aren't."""
     parts: list[RenderableType] = [Text(_recipe(found), style="bold"), "", _table(found)]
     missing = [way for way in found.ways if way.plan is None]
     if missing:
@@ -27,7 +27,7 @@ def _recipe(found: Strategies) -> str:
     if full is not None:
         takes = f"{format_size(full)} in one pass, of {format_size(usable)} usable"
     return (
-        f"The recipe: {setting.batch} samples an update, rate {setting.learning_rate:g}, "
+        f"The recipe: {setting.batch} samples per update, rate {setting.learning_rate:g}, "
         f"momentum {setting.momentum:g}: {takes}"
     )
 

@@ -1,10 +1,10 @@
-"""The curves of a run as TensorBoard reads them, written while it goes on.
+"""The curves of a run for TensorBoard, written while the run goes on.
 
-The event file is made from metrics.jsonl. A run that goes on from a snapshot replaces
-metrics.jsonl; then it gets a new event file with everything from the first update on. That file
-begins with a session start at step 0, which makes TensorBoard forget what it has read in the files
-before: each step has one value, whatever happened on the way. (The old files stay: a TensorBoard
-that has one of them open would read no further without it.)
+The event file is derived from metrics.jsonl. A run that goes on from a snapshot replaces
+metrics.jsonl; it then gets a new event file with everything from the first update on. That file
+begins with a session start at step 0, which makes TensorBoard discard what it has read from the
+earlier files: each step has one value, whatever happened during the run. (The old files stay: a
+TensorBoard that has one of them open would stop reading if it were deleted.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from caffe_batch.training.progress import Progress
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-#: Seconds until what was written can be read.
+#: Seconds until written events can be read.
 _FLUSH_S = 5
 
 
@@ -33,7 +33,7 @@ class TensorBoardFiles:
     spent training until then, so that TensorBoard's relative time has no gaps where nothing ran.
 
     Args:
-        job: Whose metrics; the files go to its ``tensorboard`` folder.
+        job: The job whose metrics to write; the files go to its ``tensorboard`` folder.
 
     Raises:
         InputError: The package tensorboard is not installed.
@@ -63,7 +63,7 @@ class TensorBoardFiles:
         self._metrics.close()
 
     def __call__(self, progress: Progress) -> None:
-        """Write what is new in metrics.jsonl."""
+        """Write the new lines of metrics.jsonl."""
         if self._writer is None:
             self._open()
         self._write_news()
@@ -110,7 +110,7 @@ class TensorBoardFiles:
                 )
 
     def _of(self, line: Metrics) -> Iterator[tuple[str, float]]:
-        """The scalars of one line."""
+        """The scalars of one metrics line."""
         if isinstance(line, NetTestMetrics):
             yield test_tag(line), math.nan if line.value is None else line.value
         elif isinstance(line, UpdateMetrics):
@@ -125,5 +125,5 @@ class TensorBoardFiles:
 
 
 def test_tag(line: NetTestMetrics) -> str:
-    """TensorBoard's name of a test output: net, blob, and the number of the output."""
+    """The TensorBoard tag of a test output: net, blob, and the number of the output."""
     return f"test_{line.test_net}/{line.output}_{line.index}"

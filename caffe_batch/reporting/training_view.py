@@ -1,4 +1,4 @@
-"""A run while it goes on: a live display for a terminal, plain lines for anything else."""
+"""A run in progress: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from caffe_batch.training.progress import Progress
 #: Seconds between two plain lines.
 LINE_INTERVAL_S = 10.0
 
-#: From here on seconds are no estimate any more, and soon more than a timedelta holds.
+#: Beyond this an estimate in seconds is meaningless, and would soon overflow a timedelta.
 _CENTURY_S = 100 * 365.25 * 86400
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-#: Characters of the bar and of the sparkline, and between two columns.
+#: The narrowest and widest bar or sparkline in characters, and the gap between two columns.
 _LEAST_WIDTH, _MOST_WIDTH, _GAP = 10, 64, 2
 
 
 def sparkline(values: Sequence[float], width: int = 32) -> str:
-    """The course of some values as a row of blocks, at most ``width`` of them.
+    """A series of values as a row of at most ``width`` blocks.
 
     Each block is the mean of its share of the values; the lowest block is the smallest mean.
-    Values that are not finite are left out.
+    Values that aren't finite are left out.
 
     >>> sparkline([8, 4, 2, 1, 1])
     '█▄▂▁▁'
@@ -50,8 +50,8 @@ def sparkline(values: Sequence[float], width: int = 32) -> str:
 def format_scores(scores: Sequence[NetTestMetrics]) -> str:
     """The outputs of a test in one line: ``accuracy 0.981, loss 0.0612``.
 
-    Several test nets are told apart by ``[1]`` behind the name, elements of one output by their
-    order.
+    Several test nets are distinguished by a number, ``[1]``, after the name; elements of one output
+    by their order.
     """
     several = len({score.test_net for score in scores}) > 1
     return ", ".join(
@@ -78,7 +78,7 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
 
     Args:
         progress: What to show.
-        width: Characters of a line; the bar and the sparkline take what the numbers leave.
+        width: Characters per line; the bar and the sparkline take what the numbers leave.
     """
     if not progress.training:
         return Text("Starting Caffe and building the nets ...", style="dim")
@@ -107,7 +107,7 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
 
 
 class LastingConsole(Console):
-    """A console that falls silent when its reader is gone; rich's own ends the program."""
+    """A console that falls silent when its reader is gone, where rich's own ends the program."""
 
     def on_broken_pipe(self) -> None:
         """Write nothing more."""
@@ -118,13 +118,13 @@ class TrainingView:
     """Shows progress; a context manager, and an observer for ``train``.
 
     Warnings and notes are printed once. On a terminal the rest is redrawn in place; elsewhere
-    there is a line every ten seconds, one for each test, and one at the end. When what it writes
-    to goes away (the terminal was closed) it falls silent: the training goes on.
+    there is a line every ten seconds, one for each test, and one at the end. If its output goes
+    away (the terminal was closed) it falls silent, and the training goes on.
 
     Args:
-        console: Where to show it; a :class:`LastingConsole` where the reader may go away.
-        quiet: Show warnings and notes only.
-        warnings: What a person should know before the training begins.
+        console: Where to show it; a :class:`LastingConsole` if the reader may go away.
+        quiet: Whether to show only warnings and notes.
+        warnings: What the user should know before the training begins.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class TrainingView:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show it."""
+        """Show the progress."""
         if self._gone:
             return
         try:
@@ -201,7 +201,7 @@ def _numbers(progress: Progress) -> list[str]:
 
 
 def _memory(progress: Progress) -> str:
-    """The memory of the worker beside the plan's prediction; empty where neither is known."""
+    """The memory of the worker and the plan's prediction; empty if neither is known."""
     parts = []
     if progress.used_bytes is not None:
         parts.append(f"{format_size(progress.used_bytes)} in use")

@@ -1,4 +1,4 @@
-"""What `verify` measured, as people read it on the terminal."""
+"""The result of `verify` on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from caffe_batch.experiments.comparison import (
+from caffe_batch.experiments.verification import (
     MARGIN,
     TOLERANCE,
     Difference,
@@ -28,18 +28,16 @@ def verify_view(found: Verification) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{verdict.sentence}.", style=f"bold {style}"), ""]
     parts.append(_table(found))
     if any(row.vanishing for row in found.parameters):
-        parts.append(
-            Text("* Its gradient is all rounding: its weights are not held to the tolerance.")
-        )
+        parts.append(Text("* Its gradient is nothing but rounding, so its weights aren't judged."))
     parts += ["", Text(_loss(found))]
     if found.diverges:
         parts.append(Text("The training itself diverges: try a lower base_lr to compare weights."))
     elif found.tolerance > TOLERANCE:
         parts.append(
             Text(
-                f"control: gradients put off by {TOLERANCE:g} on purpose make an error of "
+                f"control: gradients perturbed by {TOLERANCE:g} cause an error of "
                 f"{found.tolerance / MARGIN:.1e} in {found.updates} updates of the whole batch; "
-                f"weights and loss are held to {MARGIN} times that."
+                f"weights and loss may differ by {MARGIN} times that."
             )
         )
     parts += [Text(line) for line in _draws(found)]
@@ -91,14 +89,14 @@ def _cells(errors: Errors | None, limit: float, *, plain: bool) -> list[Text]:
 
 
 def _draws(found: Verification) -> Iterator[str]:
-    """How draws are held, and what they do where they aren't."""
+    """How draws are held equal, and their effect where they aren't."""
     if found.held:
         yield f"draws held equal: {'; '.join(found.held)}."
     if found.draws is not None:
         again, apart = found.draws.again, found.draws.apart
         yield (
-            "what the draws do by themselves: with another seed the whole batch differs from "
-            f"itself by {_sizes(again)}; micro-batches from the whole batch by {_sizes(apart)}."
+            "effect of the draws alone: with another seed the whole batch differs from itself by "
+            f"{_sizes(again)}; micro-batches differ from the whole batch by {_sizes(apart)}."
         )
 
 

@@ -227,7 +227,10 @@ CASES: dict[str, Bad] = {
     ),
     # Solvers
     "the solver's net is missing": Bad(
-        ("solver.prototxt: its net 'nowhere/n.prototxt' is not in", "give the net itself, with --solver solver.prototxt"),
+        (
+            "solver.prototxt: its net 'nowhere/n.prototxt' is not in",
+            "give the net itself, with --solver solver.prototxt",
+        ),
         SOLVED,
         solver=SOLVER.replace("net.prototxt", "nowhere/n.prototxt"),
     ),

@@ -53,7 +53,7 @@ def test_bounds_are_said() -> None:
     device = json.loads(
         call("memory", "net.prototxt", "--build", "cudnn", "--json").out
     )["device_bytes"]  # fmt: skip
-    assert f"Caffe asks for {format_size(device['peak_lower'])} to " in said
+    assert f"Caffe requests {format_size(device['peak_lower'])} to " in said
     assert "Caffe's limit" in said
     assert "estimates" in call("memory", "net.prototxt", "--build", "nvcaffe").out
 

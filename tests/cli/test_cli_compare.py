@@ -101,5 +101,5 @@ def test_a_recipe_without_tests_is_refused_before_anything_is_written(tmp_path: 
     solver.write_text(text)
     done = call("compare", solver, "--gpu-memory", "1GiB", "--out", tmp_path / "run", *ARGS)
     assert (done.code, done.out) == (2, "")
-    assert "tests nothing, so there is nothing to compare" in done.err
+    assert "has no tests, so there is nothing to compare" in done.err
     assert not (tmp_path / "run").exists()

@@ -153,7 +153,7 @@ def test_a_run_that_is_killed(detached: JobDirectory) -> None:
     assert f"was killed at update {HELD} of {LONG}, or could not write its end" in said
     assert f"caffe-batch train {detached.path} goes on from its newest snapshot." in said
     assert status_of(detached)["state"] == "killed"
-    assert "the last one was killed or could not write its end" in (
+    assert "the last one was killed or could not record its end" in (
         call("status", detached.path).out
     )
 
@@ -176,7 +176,7 @@ def test_following_a_finished_job(finished: FinishedJob) -> None:
     ("args", "message"),
     [
         (["train", "--follow", "{job}"], "nothing was trained here so far"),
-        (["train", "--follow", "{job}", "--cpu"], "--cpu: --follow only looks on"),
+        (["train", "--follow", "{job}", "--cpu"], "--cpu: --follow only watches a run"),
         (["train", "--follow", "."], "there is no plan.json"),
         (["status", "no-such-directory"], "there is no plan.json"),
         (["stop", "{job}"], "nothing runs here, the job is planned"),
@@ -216,7 +216,7 @@ def test_a_report_from_the_command_line(finished: FinishedJob, tmp_path: Path) -
     page = tmp_path / "page.html"
     done = call("report", finished.job.path, "--out", page, "--figures", tmp_path / "figures")
     assert (done.code, done.out) == (0, f"{page}\n")
-    assert f"drawn: {tmp_path / 'figures' / 'loss.svg'}\n" in done.err
+    assert f"wrote {tmp_path / 'figures' / 'loss.svg'}\n" in done.err
     done = call("report", finished.job.path, "--json")
     (run,) = json.loads(done.out)["runs"]
     assert (run["state"], run["updates"]) == ("finished", 60)

@@ -136,8 +136,8 @@ def test_the_table_says_what_the_json_says(folder: Path, mode: str) -> None:
     place = "device" if mode == "gpu" else "host"
     built = format_size(found["device_bytes"]["after_build"])
     assert (
-        f"\nCaffe asks for {format_size(total)} of {place} memory ({total:,} bytes, a test "
-        f"included), {built} of it while it builds the nets.\n"
+        f"\nCaffe requests {format_size(total)} of {place} memory ({total:,} bytes, "
+        f"including a test), {built} of it while it builds the nets.\n"
     ) in done.out
 
 
@@ -185,7 +185,7 @@ def test_unknown_types_make_a_lower_bound(folder: Path) -> None:
     sized = memory_json("net.prototxt", "--allow-unknown", "--input-shape", "mine=8x2")
     assert sized["blobs"]["mine"] == [4, 8, 2]
     table = call("memory", "net.prototxt", "--allow-unknown").out
-    assert "Caffe asks for at least " in table
+    assert "Caffe requests at least " in table
     assert "relu, mine" in table.splitlines()[-1]
 
 
@@ -212,7 +212,7 @@ def test_an_unknown_layer_that_makes_the_data(folder: Path) -> None:
                "--input-shape", "label=")  # fmt: skip
     found = memory_json(*options)
     assert (found["batch_size"], found["lower_bound"]) == (None, True)
-    assert "Caffe asks for at least " in call("memory", *options).out
+    assert "Caffe requests at least " in call("memory", *options).out
     done = call("plan", *options, "--gpu-memory", "1GiB")
     assert done.code == 2
     assert "layer 'data': makes the data, and how a Python layer sets its batch size" in done.err

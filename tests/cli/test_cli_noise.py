@@ -41,7 +41,7 @@ def test_json(tmp_path: Path) -> None:
     assert "The effective batch of 128 is above the noise scale: 256 would" in advice["text"]
     (note,) = told["notes"]
     assert f"note: {note}\n" in done.err
-    assert note.startswith("Measured with the weights that the fillers give; ")
+    assert note.startswith("Measured at the weights that the fillers give; ")
 
 
 def test_what_people_see(tmp_path: Path) -> None:
@@ -51,11 +51,11 @@ def test_what_people_see(tmp_path: Path) -> None:
         "--effective-batch", 6,
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "note: The 1,600 samples measured are more than the 1,000 records of" in done.err
+    assert "note: 1,600 samples were measured, and the data has only 1,000 records" in done.err
     first, second, _, header, *rows = done.out.splitlines()
     number = r"[\d.,]+"
     assert re.fullmatch(
-        rf"noise scale {number} samples \(95%: {number} to {number}\) with the weights that the "
+        rf"noise scale {number} samples \(95%: {number} to {number}\) at the weights that the "
         "fillers give",
         first,
     )

@@ -191,7 +191,7 @@ def test_without_out_nothing_is_written(folder: Path) -> None:
     before = tree(folder)
     done = call("plan", "solver.prototxt", "--gpu-memory", "1GiB")
     assert done.code == 0
-    assert "Nothing changes: the files have this split already." not in done.out
+    assert "Nothing changes: the files already have this split." not in done.out
     assert done.out.endswith("Nothing is written without --out DIR.\n")
     assert tree(folder) == before
 

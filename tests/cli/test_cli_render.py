@@ -94,7 +94,7 @@ def test_my_own_templates(run: Run, tmp_path: Path) -> None:
         (["solver", "-D", "=4"], "-D '=4' is not of the form NAME=VALUE\n"),
         (["solver", "-D", "power=1", "-D", "power=2"], "-D sets power twice\n"),
         (["solver", "-D", "iter_size=4x"], "template solver: iter_size takes int, not '4x'\n"),
-        (["solver", "--json"], "--json goes with --list or --variables"),
+        (["solver", "--json"], "--json needs --list or --variables"),
         (["solver", "--templates", "/no/such"], "/no/such: there is no such folder\n"),
         (["/no/such.j2"], "/no/such.j2: there is no such template file\n"),
     ],

@@ -47,7 +47,7 @@ def test_help_names_the_commands() -> None:
 def test_installed_already(installed: runtimes.Installed) -> None:
     done = caffe_batch("runtime", "install")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("debian-11 is installed already: Caffe 1.0.0-stub (CPU), Python")
+    assert done.stderr.startswith("debian-11 is already installed: Caffe 1.0.0-stub (CPU), Python")
 
 
 def test_archive_that_debian_did_not_sign(home: Path, archive: Archive) -> None:

@@ -94,7 +94,7 @@ def test_everything_but_reading_data_works_without_extras(tmp_path: Path) -> Non
     assert "ended with" not in done.err
     assert "Traceback" not in done.err
     assert modules.isdisjoint(EXTRAS)
-    assert "Caffe asks for " in done.out
+    assert "Caffe requests " in done.out
     assert "Nothing is written without --out DIR." in done.out
     assert (tmp_path / "job" / "plan.json").is_file()
 

@@ -85,7 +85,7 @@ def test_the_table(folder: Path) -> None:
     done = call("strategies", "solver.prototxt", *memory(folder))
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0].startswith(f"The recipe: {BATCH} samples an update, rate 0.08, momentum 0.9: ")
+    assert lines[0].startswith(f"The recipe: {BATCH} samples per update, rate 0.08, momentum 0.9: ")
     rows = {line.split()[0]: line.split() for line in lines if line[:1].isalpha()}
     assert rows["accumulate"][1:6] == ["4", "x", "6", "0.08", "0.9"]
     assert rows["small-linear"][1:4] == ["4", "x", "1"]
@@ -166,7 +166,7 @@ def test_nothing_fits(folder: Path) -> None:
         (("compare", "elsewhere.prototxt", "--gpu-memory", "1GiB", "--reserve", 0, "--out", "new",
           "--strategy", "accumulate"), "the size of 'data' is not known"),
         (("compare", "untested.prototxt", "--gpu-memory", "1GiB", "--out", "new"),
-         "the recipe tests nothing"),
+         "the recipe has no tests"),
     ],
 )  # fmt: skip
 def test_bad_input(folder: Path, args: tuple[object, ...], says: str) -> None:

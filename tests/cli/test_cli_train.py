@@ -101,7 +101,7 @@ def test_net_and_budget_are_planned_first(tmp_path: Path) -> None:
         (["job", "--effective-batch", "6"], 2, "--effective-batch: {job} is planned already"),
         (["job", "--cpu", "--gpu", "0"], 2, "--cpu and --gpu exclude each other"),
         (["job", "--gpu", "1"], 2, "training on GPU 1 is not possible"),
-        (["."], 2, "there is no plan.json, so this is no job directory"),
+        (["."], 2, "there is no plan.json, so this is not a job directory"),
         (["no.prototxt", "--gpu-memory", "1GiB"], 2, "no.prototxt"),
         (["job", "--runtime", "/no/python"], 5, "/no/python is not an executable file"),
     ],

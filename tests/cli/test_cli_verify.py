@@ -33,7 +33,7 @@ def test_the_verdict_comes_first_and_each_parameter_has_a_row() -> None:
     assert all(float(row[2]) < 1e-5 and float(row[4]) < 1e-5 for row in rows)
     assert "smoothed loss: " in done.out
     assert (
-        "note: samples of layer 'in': made up, as a program gives an Input layer its data"
+        "note: samples of layer 'in': made up, as an Input layer gets its data from a program"
         in done.out
     )
 
@@ -117,6 +117,6 @@ def test_a_broken_promise_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "audit", lambda model, **split: ())  # it overlooks the clipping
     done = call("verify", "clip.prototxt")
     assert done.code == 1
-    assert done.out.startswith("NOT the same training, though the audit says so: ")
+    assert done.out.startswith("NOT the same training, though the audit says it is: ")
     assert "caffe-batch: NOT the same training" in done.err
     assert "please report it" in done.err

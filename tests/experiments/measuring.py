@@ -10,7 +10,7 @@ from typing import Any
 
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.work import VerificationRequest
-from caffe_batch.experiments.comparison import Verification
+from caffe_batch.experiments.verification import Verification
 from caffe_batch.experiments.verify import Audit, verify
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory import CaffeMemory

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caffe_batch.experiments.comparison import TOLERANCE, judge
+from caffe_batch.experiments.verification import TOLERANCE, judge
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, Bench, inner_product

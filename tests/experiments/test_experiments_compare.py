@@ -145,7 +145,7 @@ def test_ways_that_arent_there(
 
 def test_a_recipe_without_a_test(tmp_path: Path, runtime: Runtime) -> None:
     solver = SOLVER.replace("test_iter: 7  test_interval: 10", "")
-    with pytest.raises(InputError, match="the recipe tests nothing"):
+    with pytest.raises(InputError, match="the recipe has no tests"):
         compare(write(tmp_path, solver), runtime, settings("small"), Notes())
 
 

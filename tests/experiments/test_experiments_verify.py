@@ -16,7 +16,7 @@ from caffe_batch.errors import (
     TrainingError,
 )
 from caffe_batch.experiments import verify
-from caffe_batch.experiments.comparison import TOLERANCE, judge
+from caffe_batch.experiments.verification import TOLERANCE, judge
 from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.runtimes.interpreter import Interpreter
@@ -228,7 +228,7 @@ def test_a_broken_promise_shows(bench: Bench) -> None:
     verdict = judge(bench.measure(net, SOLVER, nothing))
     assert (verdict.promised, verdict.held) == (True, False)
     assert verdict.sentence.startswith(
-        "NOT the same training, though the audit says so: batch_size"
+        "NOT the same training, though the audit says it is: batch_size"
     )
 
 
@@ -264,7 +264,7 @@ def test_memory_data_is_fed(bench: Bench) -> None:
     """
     found = bench.measure(memory + inner_product() + LOSS, SOLVER, nothing)
     assert found.agrees
-    assert found.data[0].why == "a program gives a MemoryData layer its data"
+    assert found.data[0].why == "a MemoryData layer gets its data from a program"
 
 
 def test_nothing_of_the_users_is_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,8 +298,8 @@ def test_another_batch_size_where_the_net_takes_no_four(bench: Bench) -> None:
     found = bench.measure(cut(3), SOLVER, nothing)
     assert (found.batch_size, found.iter_size) == (6, 3)
     assert [note.split(":")[0] for note in found.notes] == [
-        "batch_size 4 is not taken",
-        "batch_size 2 is not taken",
+        "batch_size 4 isn't possible",
+        "batch_size 2 isn't possible",
     ]
 
 
@@ -321,7 +321,7 @@ def test_a_smaller_batch_where_memory_is_short(
     monkeypatch.setattr(verify, "free_host_bytes", lambda: between)
     found = bench.measure(SIMPLE, SOLVER, nothing)
     assert found.batch_size == 2
-    assert "batch_size 4 is not taken: a batch of 12 needs" in found.notes[0]
+    assert "batch_size 4 isn't possible: a batch of 12 needs" in found.notes[0]
     monkeypatch.setattr(verify, "free_host_bytes", lambda: 999)
     with pytest.raises(DoesNotFitError, match=r"a batch of 3 needs .* and this machine has 999 B"):
         bench.measure(SIMPLE, SOLVER, nothing)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from caffe_batch import prototxt
+from caffe_batch.api.recipes import with_solver
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job_files import JobFiles, with_solver, write_job
+from caffe_batch.jobs.job_files import JobFiles, write_job
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Plan, PlanOptions, make_plan

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
+from caffe_batch.api.recipes import with_solver
 from caffe_batch.errors import InputError
-from caffe_batch.jobs.job_files import with_solver
 from caffe_batch.memory import CaffeMemory, Prediction
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.rendering import render

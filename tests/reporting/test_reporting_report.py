@@ -156,7 +156,7 @@ def test_a_job_that_was_never_trained(tmp_path: Path) -> None:
     page = render_report([read_run(write_job(tmp_path))])
     text = parsed(page).text
     assert "planned" in text
-    assert "It was not trained so far." in text
+    assert "Not trained yet." in text
     assert curves_of(page)[0]["update"] == []
 
 
@@ -214,7 +214,7 @@ def test_several_runs_have_names_of_their_own(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         jobs.append(write_job(tmp_path / name).path)
     assert [run.name for run in read_runs(jobs)] == ["one/job", "two/job"]
-    with pytest.raises(InputError, match="is named twice"):
+    with pytest.raises(InputError, match="is given twice"):
         read_runs([jobs[0], jobs[1], jobs[0] / ".." / "job"])
     page = render_report(read_runs(jobs))
     assert [run["name"] for run in curves_of(page)] == ["one/job", "two/job"]
@@ -224,7 +224,7 @@ def test_memory_that_can_not_be_told(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     shutil.rmtree(tmp_path / "data")
     text = parsed(render_report([read_run(job)])).text
-    assert "It can't be told from here: layer 'data'" in text
+    assert "It can't be predicted: layer 'data'" in text
     plan = json.loads(job.plan.read_text())
     job.plan.write_text(json.dumps({**plan, "input_shapes": {"data": [1, 5, 7], "label": []}}))
     assert isinstance(read_run(job).memory, Prediction)

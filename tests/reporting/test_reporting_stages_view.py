@@ -20,7 +20,7 @@ the rate by 5: the batch grows by 5 instead
 the rate by 5: the batch grows by 5 instead
 160 - 200      400            5,120         80          0.032  epoch 160, where the recipe divides \
 the rate by 5: the batch grows by 1.6, and the rate is divided by 3.125 (5120 is the largest batch)
-   in all   29,240
+    total   29,240
 """
 
 

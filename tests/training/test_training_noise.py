@@ -198,6 +198,6 @@ def test_both_halves_of_a_training_are_told() -> None:
 def test_too_few_updates_are_no_error() -> None:
     few = [gradients(n) for n in range(1, 9)]
     assert training_noise(few, 64) == (
-        "not known from 8 measured updates: a noise scale with an interval takes 5 groups of "
+        "unknown after 8 measured updates: a noise scale with an interval takes 5 groups of "
         "micro-batches; here are 4"
     )

@@ -18,7 +18,7 @@ from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.work import VerificationRequest
 from caffe_batch.errors import CaffeBatchError, TrainingError
 from caffe_batch.experiments import verify as experiment
-from caffe_batch.experiments.comparison import (
+from caffe_batch.experiments.verification import (
     TOLERANCE,
     Verification,
     expected_differences,

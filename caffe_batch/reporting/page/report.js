@@ -1,6 +1,6 @@
 "use strict";
 // Draws the curves of the page into SVG. The data is the JSON in #curves: a list of runs, each
-// with columns of numbers (null where there is none).
+// with columns of numbers (null where a number is missing).
 (() => {
   const runs = JSON.parse(document.getElementById("curves").textContent);
   const charts = document.getElementById("charts");

@@ -1,20 +1,21 @@
-"""How far two trainings are apart, parameter by parameter, and whether the audit's word holds.
+"""How much two trainings differ, parameter by parameter, and whether the audit is right.
 
-Two runs of the same training differ by rounding, since their sums have another order. In the
-gradient and the loss of the first update that is far below ``TOLERANCE``, and to that they are
-held. What comes after some updates is another matter: a high rate, or a rule that divides each
-element of a gradient by its own size (AdaGrad, RMSProp, AdaDelta, Adam), can make a large
-difference of a small one. How large, a control shows: the whole batch twice more, with each
-update's gradient put off by ``TOLERANCE`` on purpose (verify_worker.py, Run.disturb), the second
-time the other way, as a neuron at the edge of its activation is pushed over it by one of the two.
-Gradients that agree as far as is demanded of them make no more of the weights than that. Where the
-control errs by at most ``MARGIN`` times ``TOLERANCE``, nothing is amplified, and weights, averages
-and smoothed loss are held to ``TOLERANCE`` too; else to ``MARGIN`` times the control's error.
+Two runs of the same training differ by rounding, because they add in a different order. In the
+gradient and the loss of the first update that difference is far below ``TOLERANCE``, so these must
+agree to within ``TOLERANCE``. Later updates are another matter: a high learning rate, or a rule
+that divides each element of a gradient by its own size (AdaGrad, RMSProp, AdaDelta, Adam), can
+turn a small difference into a large one. A control measures how large: the whole batch is trained
+twice more with each update's gradient perturbed by ``TOLERANCE`` (inside/verify.py), up in one run
+and down in the other, since only one direction pushes a neuron at the edge of its activation over
+it. Gradients that agree to within ``TOLERANCE`` change the weights by no more than that. Where the
+control's error is at most ``MARGIN`` times ``TOLERANCE``, nothing is amplified, and weights,
+averages and smoothed loss must agree to within ``TOLERANCE`` too; otherwise to within ``MARGIN``
+times the control's error.
 
-Random draws are held equal in all of these runs (held_draws.py), so that what differs is what
-accumulation does. What the draws do is measured by itself and shown beside it.
+Random draws are held equal in all of these runs (held_draws.py), so that only the effect of
+accumulation remains. The effect of the draws is measured and shown separately.
 
-Where the training itself ends in numbers that are none, only its first update is judged.
+Where the training itself ends in inf or nan, only its first update is judged.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from caffe_batch.layers.base import Shape, count
 from caffe_batch.planning.audit.findings import SAME, Cause, Finding, Scope, Verdict
 
 #: The largest relative L2 error between trainings that are the same. Caffe's numbers have 24 bits
-#: (6e-8), and the order of a sum of a few thousand of them makes some 1e-7 to 1e-6.
+#: (6e-8); adding a few thousand of them in another order changes the sum by 1e-7 to 1e-6.
 TOLERANCE = 1e-5
 
-#: How much larger than the control's an error may be: two controls don't show the worst of all.
+#: How much larger than the control's an error may be: two controls don't show the worst case.
 MARGIN = 2
 
-#: An array counts as no smaller than with this share of the net's RMS (:func:`relative_errors`).
+#: The norm of an array counts as at least this share of the net's RMS (:func:`relative_errors`).
 FLOOR = 0.1
 
 
@@ -44,10 +45,10 @@ class Errors:
     """Relative L2 errors against the training with the whole batch.
 
     Attributes:
-        compensated: Of (b, k) with the changes that the audit makes.
-        plain: Of (b, k) without them; None if there are none, or if Caffe refuses it.
-        control: Of the whole batch again with disturbed gradients; 0 for what is there before the
-            first update.
+        compensated: The error of (b, k) with the changes that the audit makes.
+        plain: The error of (b, k) without them; None if there are none, or if Caffe refuses it.
+        control: The error of the whole batch with perturbed gradients; 0 for what is measured
+            before the first update.
     """
 
     compensated: float
@@ -57,17 +58,17 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class ParameterErrors:
-    """One array of numbers compared.
+    """The errors of one array of numbers.
 
     Attributes:
         layer: Name of its layer.
-        index: Which of the layer's parameters; of BatchNorm's averages 0 is the mean and 1 the
+        index: Which of the layer's parameters; for BatchNorm's averages 0 is the mean and 1 the
             variance.
         shape: Its shape.
-        gradient: Of the first update, clipped, before momentum, decay and rate; None where there
-            is none.
-        weights: Of its values after the updates.
-        vanishing: Whether its gradient is so small that it may all be rounding (below
+        gradient: The errors of the gradient of the first update, clipped, before momentum, decay
+            and rate; None where there is no gradient.
+        weights: The errors of its values after the updates.
+        vanishing: Whether its gradient is so small that it may be nothing but rounding (below
             ``TOLERANCE`` of the net's RMS). What an adaptive rule makes of it is then chance.
     """
 
@@ -84,9 +85,12 @@ class Losses:
     """A loss with the whole batch, in the variants of :class:`Errors`, and in the controls.
 
     Attributes:
-        size: The sum of the absolute values of its terms with the whole batch. Terms that cancel
-            each other out leave a small loss with their rounding, so a loss counts as no smaller
-            than a share of it.
+        whole: With the whole batch.
+        compensated, plain: As in :class:`Errors`.
+        controls: In each control.
+        size: The sum of the absolute values of its terms with the whole batch. Where terms cancel
+            out, the loss is small but has the rounding of the terms, so it counts as at least the
+            share ``FLOOR`` of this sum.
     """
 
     whole: float
@@ -111,12 +115,12 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far two trainings are apart: the worst relative errors.
+    """How much two trainings differ: the worst relative errors.
 
     Attributes:
-        gradient: Of the first update.
-        weights: After the updates.
-        loss: Of the first update.
+        gradient: Of the gradients of the first update.
+        weights: Of the weights after the updates.
+        loss: Of the loss of the first update.
     """
 
     gradient: float
@@ -126,11 +130,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What random draws do by themselves, beside a run of the whole batch that draws.
+    """The effect of random draws alone, relative to a run of the whole batch that draws.
 
     Attributes:
         again: The whole batch again, with another random_seed.
-        apart: The micro-batches, with the same one.
+        apart: The micro-batches, with the same random_seed.
     """
 
     again: Difference
@@ -143,21 +147,22 @@ class Verification:
 
     Attributes:
         batch_size, iter_size: b and k.
-        updates: How many updates the weights and the loss are compared after.
+        updates: The number of updates after which weights and loss are compared.
         solver_type: Caffe's name of the update rule.
-        parameters: What is learned.
-        statistics: The averages of BatchNorm layers, as a TEST net would use them.
-        first_losses: The loss of the first update, before it.
+        parameters: The errors of the learned parameters.
+        statistics: The errors of the averages of BatchNorm layers, as a TEST net would use them.
+        first_losses: The loss of the first update, before the weights change.
         losses: The smoothed loss after the updates.
-        data: Where the samples came from, a layer each.
-        findings: What the audit says of this split.
+        data: Where the samples came from, one entry for each layer.
+        findings: What the audit says about this split.
         notes: What the user should know about the choice of the split.
-        plain_refused: Why there is no training without the changes; empty if there is, or if
+        plain_refused: Why there is no training without the changes; empty if there is one, or if
             there are no changes.
-        held: How random draws are the same in all runs, a phrase each; empty where nothing is
+        held: How random draws are held equal in all runs, one phrase each; empty where nothing is
             drawn.
-        draws: What they do by themselves; None where nothing is drawn, or Caffe can't on a CPU.
-        own: What was measured at the files' own split, where that was asked for as well.
+        draws: The effect of the draws alone; None where nothing is drawn, or where Caffe can't
+            draw on a CPU.
+        own: The verification at the files' own split, where that was measured as well.
     """
 
     batch_size: int
@@ -183,7 +188,7 @@ class Verification:
 
     @property
     def weights(self) -> Errors:
-        """The worst errors of any weights, without those whose gradient vanishes."""
+        """The worst errors of any weights, except those whose gradient vanishes."""
         return _worst([row.weights for row in self.parameters if not row.vanishing])
 
     @property
@@ -193,18 +198,18 @@ class Verification:
 
     @property
     def loss_is_comparable(self) -> bool:
-        """Whether no layer's loss is counted in a way of its own in Caffe's sum of losses."""
+        """Whether Caffe's sum of losses counts the loss of every layer in the same way."""
         return not any(f.scope is Scope.LOG and f.layer is not None for f in self.findings)
 
     @property
     def _after(self) -> list[Errors]:
-        """What is compared after the updates."""
+        """The errors of what is compared after the updates."""
         losses = [self.losses.errors] if self.loss_is_comparable else []
         return [self.weights, self.averages, *losses]
 
     @property
     def diverges(self) -> bool:
-        """Whether the whole batch itself, or its control, ends in numbers that are none."""
+        """Whether the whole batch itself, or its control, ends in inf or nan."""
         return not all(math.isfinite(each.control) for each in self._after)
 
     @property
@@ -215,14 +220,14 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Whether all errors are within the tolerances; an error that is no number is not."""
+        """Whether all errors are within the tolerances; nan never is."""
         first = [self.first_losses.errors] if self.loss_is_comparable else []
         return all(each.compensated <= TOLERANCE for each in (self.gradient, *first)) and (
             self.diverges or all(each.compensated <= self.tolerance for each in self._after)
         )
 
     def json(self) -> dict[str, Any]:
-        """The JSON of ``caffe-batch verify``; numbers that are none are null."""
+        """The JSON of ``caffe-batch verify``; inf and nan are null."""
         verdict = judge(self)
         return {
             "batch_size": self.batch_size,
@@ -263,13 +268,13 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a measurement says of the audit.
+    """What a measurement says about the audit.
 
     Attributes:
-        promised: Whether the audit says that it is the same training: every finding that touches
-            the training is exact or compensated, but for random draws, which are held equal.
-        held: Whether what it promised came true; True where it promised nothing.
-        sentence: That in words, with the numbers.
+        promised: Whether the audit calls it the same training: every finding that affects the
+            training is exact or compensated, apart from random draws, which are held equal.
+        held: Whether the promise was kept; True where nothing was promised.
+        sentence: The judgement in words, with the numbers.
     """
 
     promised: bool
@@ -278,7 +283,7 @@ class Judgement:
 
 
 def judge(found: Verification) -> Judgement:
-    """Whether the audit's promise holds: what it calls the same agrees within the tolerances."""
+    """Judge the audit: what it calls the same training must agree within the tolerances."""
     b, k = found.batch_size, found.iter_size
     pair = f"batch_size {b} x iter_size {k} and batch_size {b * k}"
     sizes = (
@@ -300,7 +305,7 @@ def judge(found: Verification) -> Judgement:
         return Judgement(
             True,
             False,
-            f"NOT the same training{given}, though the audit says so: {pair} differ ({sizes})",
+            f"NOT the same training{given}, though the audit says it is: {pair} differ ({sizes})",
         )
     causes = ", ".join(dict.fromkeys(f"{f.cause.value} ({f.verdict.value})" for f in others))
     if found.agrees:
@@ -326,7 +331,7 @@ def expected_differences(findings: Iterable[Finding], *, held: bool) -> list[Fin
 
 
 def _is_draw(finding: Finding) -> bool:
-    """Whether it is about draws alone."""
+    """Whether a finding is about random draws alone."""
     drawn = (Cause.RANDOM_DRAWS, Cause.WINDOW_DATA)
     return finding.verdict is Verdict.APPROXIMATE and finding.cause in drawn
 
@@ -334,22 +339,22 @@ def _is_draw(finding: Finding) -> bool:
 def relative_errors(
     shapes: Sequence[Shape], norms: Sequence[float], differences: Sequence[float]
 ) -> list[float]:
-    """|x - ref| / |ref| of each array, where |ref| counts at least as a small share of the net's.
+    """|x - ref| / |ref| of each array, where |ref| is at least a small share of the net's.
 
-    Some gradients are zero in theory: the bias before a BatchNorm, weights that no sample of the
-    batch reaches. Caffe computes rounding noise for them, of which any two runs have different
-    ones, so |x - ref| / |ref| would be about 1. That noise is as large as that of every other
-    gradient, some 3e-7 of the RMS of all elements of the net. Hence an array counts as no smaller
-    than one of its size with ``FLOOR`` of that RMS. What this can hide is a difference below
-    ``FLOOR * TOLERANCE`` (1e-6) of the RMS: a few last bits of a float.
+    Some gradients are zero in theory: those of a bias before a BatchNorm, or of weights that no
+    sample of the batch reaches. For them Caffe computes rounding noise, which differs between any
+    two runs, so that |x - ref| / |ref| would be about 1. The noise is as large as that of all other
+    gradients, about 3e-7 of the RMS of all elements of the net. Hence the norm of an array counts
+    as at least that of an array of its size with ``FLOOR`` times this RMS. This can hide only
+    differences below ``FLOOR * TOLERANCE`` (1e-6) of the RMS: the last few bits of a float.
 
     Args:
-        shapes: Of the arrays.
-        norms: |ref|, one an array.
-        differences: |x - ref|, one an array.
+        shapes: The shapes of the arrays.
+        norms: |ref| of each array.
+        differences: |x - ref| of each array.
 
     Returns:
-        One error an array; 0 where both are equal, nan where one holds numbers that are none.
+        One error for each array; 0 where both are equal, nan where one contains nan.
     """
     floor = FLOOR * _rms(shapes, norms)
     return [
@@ -359,7 +364,7 @@ def relative_errors(
 
 
 def vanishing(shapes: Sequence[Shape], norms: Sequence[float]) -> list[bool]:
-    """Which arrays are below ``TOLERANCE`` of the net's RMS, so that they may be all rounding."""
+    """Which arrays are below ``TOLERANCE`` of the net's RMS, so may be nothing but rounding."""
     rms = _rms(shapes, norms)
     return [
         norm < TOLERANCE * rms * math.sqrt(count(shape))
@@ -389,7 +394,7 @@ def _worst(errors: Sequence[Errors]) -> Errors:
 
 
 def largest(values: Sequence[float]) -> float:
-    """The largest one, or nan if there is one; 0 of none."""
+    """The largest value, or nan if there is any; 0 if there are no values."""
     return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
 
 

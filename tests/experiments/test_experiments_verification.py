@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from caffe_batch.experiments.comparison import (
+from caffe_batch.experiments.verification import (
     FLOOR,
     MARGIN,
     TOLERANCE,
