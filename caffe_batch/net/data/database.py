@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import RLock
 from typing import Any, Protocol
 
 from caffe_batch.errors import InputError
@@ -68,6 +69,11 @@ def _spread(first: bytes, last: bytes, number: int) -> Iterator[bytes]:
         yield b"%0*d" % (width, value) if decimal else value.to_bytes(width, "big")
 
 
+#: Neither library opens a database twice in one process, and the threads of ``compare`` check the
+#: data of several trainings at once.
+_OPENING = RLock()
+
+
 @contextmanager
 def open_database(path: Path, *, lmdb: bool) -> Iterator[Database]:
     """Open a database for reading.
@@ -76,7 +82,7 @@ def open_database(path: Path, *, lmdb: bool) -> Iterator[Database]:
         InputError: It is none of this kind, is empty or cut short, or its reader isn't installed.
     """
     _check_kind(path, lmdb=lmdb)
-    with (_open_lmdb if lmdb else _open_leveldb)(path) as database:
+    with _OPENING, (_open_lmdb if lmdb else _open_leveldb)(path) as database:
         yield database
 
 
