@@ -25,5 +25,5 @@ def stages_view(stages: Sequence[Stage]) -> Table:
             f"{stage.learning_rate:.6g}",
             stage.reason,
         )
-    table.add_row("in all", f"{stages[-1].last_update:,}", style="bold")
+    table.add_row("total", f"{stages[-1].last_update:,}", style="bold")
     return table
