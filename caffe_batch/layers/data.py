@@ -90,7 +90,7 @@ class Data(Rule):
         channels, height, width = self.record(site)
         if site.unequal_records and not s.crop_size and s.batch_size > 1:
             raise ShapeError(
-                f"its records differ in size, and Caffe takes batch_size 1 only for them, not "
+                "its records differ in size, and Caffe takes only batch_size 1 for them, not "
                 f"{s.batch_size}",
                 hint="Give crop_size, or for ImageData new_height and new_width.",
             )

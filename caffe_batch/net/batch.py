@@ -1,8 +1,8 @@
-"""The batch size of a net: reading it off the layers, and asking for another one.
+"""The batch size of a net: reading it from the layers, and changing it.
 
 Data layers have a ``batch_size``. Input and DummyData layers have whole shapes, whose batch axis
-is the first one, or the second where the blob feeds a recurrent layer (time comes first there). A
-Reshape may have the batch written out as the first number of its shape.
+is the first one, or the second where the blob feeds a recurrent layer (there, time comes first). A
+Reshape may have the batch size written out as the first number of its shape.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class BatchSite:
     """One number in a net that is its batch size.
 
     Attributes:
-        layer: Index of the layer in the sequence given.
-        shape: Which of the layer's shapes, or None where it is the layer's batch_size.
+        layer: Index of the layer in the given sequence.
+        shape: Which of the layer's shapes; None for the layer's batch_size.
         axis: Which axis of that shape.
     """
 
@@ -35,7 +35,7 @@ def batch_size(layers: Sequence[Layer]) -> int:
     """The batch size of the net.
 
     Raises:
-        NetError: It has no layer with one, or two data layers disagree.
+        NetError: No layer has one, or two data layers disagree.
     """
     batched = [layer for layer in layers if rule_of(layer).has_batch_size]
     if batched:
@@ -45,20 +45,20 @@ def batch_size(layers: Sequence[Layer]) -> int:
                 raise NetError(
                     f"data layers {first.name!r} and {other.name!r} of one phase have batch_size "
                     f"{first.settings.batch_size} and {other.settings.batch_size}",
-                    hint="Give both the same batch_size: a batch is cut from all of them at once.",
+                    hint="Give both the same batch_size: a batch takes samples from each of them.",
                 )
         return int(first.settings.batch_size)
     sites = shaped_sites(layers)
     unknown = unknown_source(layers)
     if unknown is not None:
         raise NetError(
-            f"makes the data, and how a {unknown.type} layer sets its batch size is not known",
+            f"produces the data, and how a {unknown.type} layer sets its batch size is not known",
             layer=unknown.name,
-            hint="To plan, put an Input layer with its shapes in its place.",
+            hint="To plan, replace it with an Input layer that has its shapes.",
         )
     if not sites:
         raise NetError(
-            "no layer that reads or makes data, so there is no batch size",
+            "no layer reads or produces data, so there is no batch size",
             hint="A net needs a Data, ImageData, HDF5Data, WindowData, MemoryData, DummyData or "
             "Input layer in this phase.",
         )
@@ -66,7 +66,7 @@ def batch_size(layers: Sequence[Layer]) -> int:
 
 
 def site_size(layers: Sequence[Layer], site: BatchSite) -> int:
-    """The number that stands there."""
+    """The number at that site."""
     layer = layers[site.layer]
     if site.shape is None:
         return int(layer.settings.batch_size)
@@ -74,7 +74,7 @@ def site_size(layers: Sequence[Layer], site: BatchSite) -> int:
 
 
 def unknown_source(layers: Sequence[Layer]) -> Layer | None:
-    """The layer without a rule that makes the data, where no other layer has a batch size."""
+    """The layer without a rule that produces the data, if no other layer has a batch size."""
     if batch_sites(layers):
         return None
     return next(
@@ -83,9 +83,9 @@ def unknown_source(layers: Sequence[Layer]) -> Layer | None:
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
-    """The layers with another batch size; everything else as it was.
+    """The layers with another batch size; everything else stays as it was.
 
-    A Reshape with the batch written out copies it from then on, whatever it is.
+    A Reshape with the batch size written out copies the batch axis from then on, whatever its size.
     """
     out = list(layers)
     for site in batch_sites(layers):
@@ -104,12 +104,12 @@ def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
 
 
 def reads_batches(layers: Sequence[Layer]) -> bool:
-    """Whether a data layer reads the batches, so that they have no literal shapes."""
+    """Whether a data layer reads the batches, so that no literal shapes give their size."""
     return any(rule_of(layer).has_batch_size for layer in layers)
 
 
 def with_divided_batches(layers: Sequence[Layer], parts: int) -> tuple[Layer, ...]:
-    """The layers with the batches of data layers divided, rounding up; the others as they were."""
+    """The layers with the batch_size of data layers divided, rounding up; the others unchanged."""
     return tuple(
         replace(layer, settings=replace(settings, batch_size=-(-settings.batch_size // parts)))
         if rule_of(layer).has_batch_size
@@ -119,9 +119,9 @@ def with_divided_batches(layers: Sequence[Layer], parts: int) -> tuple[Layer, ..
 
 
 def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
-    """Every number of the net that is its batch size.
+    """Every number in the net that is its batch size.
 
-    Literal shapes count where they agree with the first one on the batch; others (a constant
+    Literal shapes count if their batch agrees with that of the first one; others (a constant
     input, say) stay as they are.
     """
     batched = [BatchSite(i) for i, layer in enumerate(layers) if rule_of(layer).has_batch_size]
@@ -130,9 +130,9 @@ def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
 
 
 def copying_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[BatchSite]:
-    """The layers that could copy the batch axis, but have the batch size written out (Reshape).
+    """The layers that could copy the batch axis but have the batch size written out (Reshape).
 
-    A 1 isn't taken for a batch size: there it is as likely a time step or a channel.
+    A 1 isn't taken for a batch size: it may just as well be a time step or a channel.
     """
     size = site_size(layers, sites[0]) if sites else 1
     return [
@@ -145,12 +145,12 @@ def copying_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[B
 
 
 def written_out(layers: Sequence[Layer]) -> list[str]:
-    """Sizes along the first axis that stand in layers and stay what the batch size may be.
+    """Sizes along the first axis that layers spell out, and that don't follow the batch size.
 
-    Those of Slice layers, and of Reshape layers that aren't taken for the batch size itself.
+    Those of Slice layers, and those of Reshape layers that aren't taken for the batch size itself.
 
     Returns:
-        A phrase each, with layer, field and value.
+        One phrase for each, with layer, field and value.
     """
     taken = {site.layer for site in batch_sites(layers)}
     found = [
@@ -192,9 +192,9 @@ def _first_states(layer: Layer) -> list[str]:
 
 
 def _time_and_batch(layers: Sequence[Layer]) -> Shape | None:
-    """(T, N) of the sequences that the net's recurrent layers read, or None without any.
+    """(T, N) of the sequences that the net's recurrent layers read; None if there are none.
 
-    Their second bottom marks where sequences begin; its shape is (T, N).
+    Their second bottom, of shape (T, N), marks where sequences begin.
     """
     markers = {layer.bottoms[1] for layer in _recurrent(layers) if len(layer.bottoms) > 1}
     for layer in layers:

@@ -1,9 +1,9 @@
-"""Which blobs of a net lie in the same memory, and which layers write there.
+"""Which blobs of a net share memory, and which layers write to it.
 
-A layer in place has one blob as bottom and top; Split, Reshape, Flatten, a Concat of one bottom, a
+An in-place layer has one blob as bottom and top; Split, Reshape, Flatten, a Concat of one bottom, a
 Slice with one top and others give a blob the memory of another one (their rules say which side).
-Backward replaces what stands in a gradient, and a gradient that several layers write and read in
-one pass is theirs in turn, from the last layer to the first.
+Backward replaces the contents of a gradient; where several layers write and read one gradient in
+a pass, they take turns, from the last layer to the first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class BlobMemory:
     """The memory of the blobs of a net, on the CPU.
 
     Attributes:
-        data: For each blob, a number that it shares with all blobs in the same memory.
-        diff: The same for the gradients.
+        data: For each blob, a number shared by all blobs in the same memory.
+        diff: The same for gradients.
     """
 
     def __init__(self, net: Net) -> None:
@@ -32,13 +32,13 @@ class BlobMemory:
         self.diff = _groups(len(net.blobs), shares, diffs=True)
 
     def readers_and_writers(self, group: int) -> Iterator[tuple[Node, bool, bool]]:
-        """Layers whose Backward reads or writes a gradient, in the order in which they do.
+        """Layers whose Backward reads or writes a gradient, in the order in which they run.
 
         Args:
             group: A number of ``diff``.
 
         Yields:
-            The layer, whether it reads it (as the gradient of a top), and whether it writes there
+            The layer, whether it reads the gradient (as that of a top), and whether it writes to it
             (as that of a bottom).
         """
         for node, memory in zip(reversed(self._nodes), reversed(self._touched), strict=True):
@@ -53,7 +53,7 @@ class BlobMemory:
                 yield node, reads, writes
 
     def writers_of_data(self, group: int) -> Iterator[Node]:
-        """Layers whose Forward writes values into a memory, from the first to the last.
+        """Layers whose Forward writes values to a memory, from the first to the last.
 
         Args:
             group: A number of ``data``.
@@ -66,7 +66,7 @@ class BlobMemory:
                 yield node
 
     def _shares(self) -> Iterator[tuple[bool, int, int]]:
-        """Whether it is of the diffs, and two blobs, for each pointer that a layer sets."""
+        """For each pointer that a layer sets: whether it points to a diff, and the two blobs."""
         for node, memory in zip(self._nodes, self._touched, strict=True):
             back = memory.backward_shares if node.site.backward else ()
             for one, other in (*memory.shares, *back):
@@ -83,14 +83,14 @@ def _touched(node: Node) -> Memory:
 
 
 def _blob(node: Node, side: Side) -> int | None:
-    """The blob of a net that a side of a layer's belongs to, if any."""
+    """The blob of the net that one of a layer's sides belongs to, if any."""
     if side.owner == "bottom":
         return node.bottoms[side.number]
     return node.tops[side.number] if side.owner == "top" else None
 
 
 def _groups(blobs: int, shares: Iterable[tuple[bool, int, int]], *, diffs: bool) -> list[int]:
-    """For each blob the smallest one that it shares memory with."""
+    """For each blob, the first one that it shares memory with."""
     group = list(range(blobs))
 
     def root(blob: int) -> int:

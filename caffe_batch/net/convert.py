@@ -1,9 +1,9 @@
-"""Protobuf layers become plain :class:`~caffe_batch.layers.base.Layer` data, in this one place.
+"""Turns protobuf layers into plain :class:`~caffe_batch.layers.base.Layer` data; nothing else does.
 
-A rule names the message with its settings and a frozen dataclass; a field of the dataclass takes
+A rule names the message with its settings and a frozen dataclass; each field of the dataclass takes
 the value of the message's field of that name. A field that may be None tells "not set" apart from
 the default; enums become their names, BlobShapes tuples of ints, FillerParameters their type, other
-messages True (where it only matters whether one is there), and repeated fields tuples.
+messages True (where only their presence matters), and repeated fields tuples.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def convert(
         layer: The message, in current syntax.
         rule: The rule of its type.
         source: For data layers: the sizes of the records.
-        known: Settings and params met before, which equal layers share; it grows.
+        known: Settings and params seen so far, which equal layers share; it grows.
     """
     known = {} if known is None else known
     return Layer(
@@ -67,14 +67,14 @@ def read_settings(
     Args:
         layer: The message, in current syntax.
         rule: The rule of its type.
-        known: As :func:`convert` takes it.
+        known: As for :func:`convert`.
     """
     known = {} if known is None else known
     settings = rule.settings
     if settings is None:
         return None
     plan = _reading_plan(settings, rule.message)  # type: ignore[arg-type]  # a class is hashable
-    given = [  # for messages that aren't there the dataclass has caffe.proto's defaults
+    given = [  # for absent messages the dataclass has caffe.proto's defaults
         (getattr(layer, name) if name else layer, readers)
         for name, readers in plan
         if not name or _has(layer, name)

@@ -1,4 +1,4 @@
-"""Which layers of a prototxt belong to a net, given its phase, level and stages.
+"""Which layers of a prototxt belong to a net, given its phase, level and (NetState) stages.
 
 Source: net.cpp (FilterNet, StateMeetsRule), solver.cpp (the order in which states are merged).
 """
@@ -17,8 +17,8 @@ def net_state(
 ) -> caffe_pb2.NetState:
     """The state that a solver builds ``net`` for.
 
-    The solver's phase comes first, then what the net itself says in ``state``, then the solver's
-    ``train_state`` or ``test_state`` (``extra``); later ones win, stages add up.
+    The solver's phase comes first, then the net's own ``state``, then the solver's ``train_state``
+    or ``test_state`` (``extra``); later ones win, stages add up.
     """
     state = caffe_pb2.NetState(phase=caffe_pb2.Phase.Value(phase))
     state.MergeFrom(net.state)
@@ -47,7 +47,7 @@ def included(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> bool
     """
     if layer.include and layer.exclude:
         raise NetError(
-            "has include and exclude rules; Caffe takes one kind only",
+            "has include and exclude rules; Caffe takes only one kind",
             layer=layer.name,
             hint="Keep the include rules or the exclude rules.",
         )

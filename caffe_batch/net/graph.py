@@ -1,7 +1,7 @@
-"""From layers to a net: blobs, shapes, parameters, and who needs a gradient.
+"""From layers to a net: blobs, shapes, parameters, and what needs a gradient.
 
-Source: net.cpp (Init, AppendTop, AppendBottom, AppendParam). Everything here is plain data; a
-layer's own share comes from its rule.
+Source: net.cpp (Init, AppendTop, AppendBottom, AppendParam). Everything here is plain data; what
+depends on a layer's type comes from its rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from caffe_batch.layers.base import MAX_COUNT, Layer, Param, Phase, Rule, Shape,
 from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.net.splits import insert_splits
 
-#: Caffe refuses blobs of more axes (blob.hpp, kMaxBlobAxes).
+#: Caffe refuses blobs with more axes (blob.hpp, kMaxBlobAxes).
 MAX_AXES = 32
 #: The name that Caffe gives the top of a loss without a named one.
 AUTOMATIC = "(automatic)"
@@ -32,7 +32,7 @@ _NO_SPEC = Param()
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """An activation: its name and shape. In-place layers share one."""
+    """An activation: its name and shape. The bottom and top of an in-place layer are one blob."""
 
     name: str
     shape: Shape
@@ -45,8 +45,8 @@ class Parameter:
     Attributes:
         layer: Name of the owning layer.
         index: Which of that layer's parameters (0: weights, 1: bias, ...).
-        shape: As the owner has it.
-        lr_mult, decay_mult: As the first layer that sets them has it, else None (which means 1).
+        shape: Its shape in the owning layer.
+        lr_mult, decay_mult: From the first layer that sets them, otherwise None (which means 1).
     """
 
     layer: str
@@ -64,11 +64,11 @@ class Node:
     Attributes:
         layer: The plain layer (blob names after Split insertion).
         rule: What its type does.
-        site: The shapes and needs it stands in, as its rule sees them.
+        site: The shapes around it and the gradients it needs, as its rule sees them.
         bottoms, tops: Indices into ``Net.blobs``.
         params: Indices into ``Net.params`` (shared ones point to the owner's).
-        param_shapes: As this layer has them (PERMISSIVE sharing may differ from the owner).
-        loss: Loss weight of each top, defaults of loss layers included.
+        param_shapes: Those in this layer (with PERMISSIVE sharing the owner's may differ).
+        loss: Loss weight of each top, including the defaults of loss layers.
     """
 
     layer: Layer
@@ -94,21 +94,21 @@ class Net:
 
     @cached_property
     def blob_shapes(self) -> dict[str, Shape]:
-        """Shape by blob name, Split copies and all, as pycaffe's ``net.blobs`` has them."""
+        """Shape by blob name, including Split copies, as in pycaffe's ``net.blobs``."""
         return {blob.name: blob.shape for blob in self.blobs}
 
     @cached_property
     def param_shapes(self) -> dict[str, tuple[Shape, ...]]:
-        """Parameter shapes by layer name, as pycaffe's ``net.params`` has them."""
+        """Parameter shapes by layer name, as in pycaffe's ``net.params``."""
         return {node.layer.name: node.param_shapes for node in self.nodes if node.param_shapes}
 
     @property
     def log_memory_required_for_data(self) -> int:
         """The last "Memory required for data" of Caffe's log, in bytes.
 
-        It counts every top of every layer once a producer: in-place tops again, Split and Reshape
-        tops although their memory is shared. It leaves out gradients, parameters and buffers, so
-        it checks shapes but predicts no memory.
+        It counts every top of every layer: in-place tops again, and Split and Reshape tops although
+        their memory is shared. It leaves out gradients, parameters and buffers, so it is a check
+        of the shapes but no prediction of the memory.
         """
         return 4 * sum(count(self.blobs[top].shape) for node in self.nodes for top in node.tops)
 
@@ -119,7 +119,7 @@ class Net:
 
 
 def rule_of(layer: Layer) -> Rule:
-    """What the layer's type does; layers that Caffe itself puts in are of its own types."""
+    """What the layer's type does; layers that Caffe itself inserts are of its own types."""
     return layer.rule or BUILT_IN[layer.type]
 
 
@@ -136,13 +136,13 @@ def build(
     Args:
         layers: The layers, in order.
         phase: TRAIN or TEST.
-        name: The net's own.
+        name: The name of the net.
         force_backward: As written in the net.
-        has_splits: Whether :func:`insert_splits` has been through the layers already.
+        has_splits: Whether :func:`insert_splits` has already been applied to the layers.
 
     Raises:
-        NetError: Unknown or doubly produced blobs, wrong numbers of bottoms, tops, params.
-        ShapeError: Shapes that a layer of Caffe refuses.
+        NetError: A blob is unknown or produced twice; a wrong number of bottoms, tops or params.
+        ShapeError: One of Caffe's layers refuses the shapes.
     """
     builder = _Builder(phase)
     for layer in layers if has_splits else insert_splits(layers):
@@ -162,9 +162,9 @@ class _Builder:
         self.blob_need: list[bool] = []
         self.params: list[Parameter] = []
         self._blob_index: dict[str, int] = {}
-        self._shapeless: dict[int, str] = {}  # blobs of layers without a rule, and which layer's
+        self._shapeless: dict[int, str] = {}  # blob of a layer without a rule: layer
         self._param_index: dict[str, int] = {}
-        # What equal layers in equal places come to (deep nets repeat themselves).
+        # What identical layers in identical places give (deep nets repeat themselves).
         self._applied: dict[tuple[Rule, Any], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {}
 
     def add(self, layer: Layer) -> None:
@@ -174,7 +174,7 @@ class _Builder:
                 f"propagate_down has {len(layer.propagate_down)} values for "
                 f"{len(layer.bottoms)} bottoms",
                 layer=layer.name,
-                hint="Give one value a bottom, or none at all.",
+                hint="Give one value per bottom, or none at all.",
             )
         bottoms = tuple(self._blob_index[blob] for blob in layer.bottoms)
         names = list(layer.tops)
@@ -204,7 +204,7 @@ class _Builder:
             raise NetError(
                 f"{len(layer.params)} param blocks for {len(param_shapes)} parameters",
                 layer=layer.name,
-                hint="Remove the blocks that are too many.",
+                hint="Remove the surplus blocks.",
             )
         if rule.fixed_parameters and any(spec.lr_mult != 0 for spec in layer.params):
             raise NetError(
@@ -226,15 +226,15 @@ class _Builder:
         self.nodes.append(Node(layer, rule, site, bottoms, tops, params, param_shapes, loss))
 
     def _check_known(self, bottoms: tuple[int, ...]) -> None:
-        """Raises an InputShapeError for a bottom that a layer without a rule makes."""
+        """Raises an InputShapeError for a bottom that a layer without a rule produces."""
         for i in bottoms:
             if i in self._shapeless:
                 name = self.blobs[i].name
                 raise InputShapeError(
-                    f"the shape of its top {name!r} is not known, and other layers read it",
+                    f"the shape of its top {name!r} is not known, but other layers read it",
                     layer=self._shapeless[i],
                     hint=[
-                        "Give it without the batch: ",
+                        "Give it without the batch axis: ",
                         Option("input_shape", f"{name}=CxHxW"),
                         ".",
                     ],
@@ -251,10 +251,10 @@ class _Builder:
                 self.blobs[index] = Blob(blob, shape)
             elif blob in self._blob_index and i < len(layer.tops):
                 raise NetError(
-                    f"top {blob!r} is already produced by a layer before it",
+                    f"top {blob!r} is already produced by an earlier layer",
                     layer=layer.name,
-                    hint="Give it another name, or make it in place: the same name as the bottom "
-                    "at the same position, read by this layer alone.",
+                    hint="Give it another name, or work in place: the same name as the bottom "
+                    "at the same position, read only by this layer.",
                 )
             else:
                 index = len(self.blobs)
@@ -283,7 +283,7 @@ class _Builder:
                 f"can't share parameter {spec.name!r} of layer {shared.layer!r}: {shape} here, "
                 f"{shared.shape} there",
                 layer=layer.name,
-                hint="share_mode: PERMISSIVE allows different shapes of equal count.",
+                hint="share_mode: PERMISSIVE allows different shapes with equal counts.",
             )
         self.params[owner] = replace(
             shared,
@@ -327,7 +327,7 @@ def _check_number(layer: Layer, what: str, number: int, limits: tuple[int, int |
             else f"{least} to {most}"
         )  # fmt: skip
         raise NetError(
-            f"the type {layer.type} takes {wanted} {what}(s), here are {number}", layer=layer.name
+            f"the type {layer.type} takes {wanted} {what}(s), not {number}", layer=layer.name
         )
 
 
@@ -339,7 +339,7 @@ def _check_limits(layer: Layer, blob: str, shape: Shape) -> None:
             hint="A smaller batch_size (and a larger iter_size) stays below it.",
         )
     if len(shape) > MAX_AXES or min(shape, default=0) < 0:
-        raise ShapeError(f"{blob} {shape} is a shape that no blob can have", layer=layer.name)
+        raise ShapeError(f"{blob} {shape} has a shape that no blob can have", layer=layer.name)
 
 
 def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:
@@ -350,7 +350,7 @@ def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:
         raise NetError(
             f"{len(weights)} loss_weight value(s) for {tops} tops",
             layer=layer.name,
-            hint="Give one loss_weight a top (0 for tops that are no loss).",
+            hint="Give one loss_weight per top (0 for tops that aren't a loss).",
         )
     return weights
 
@@ -358,7 +358,7 @@ def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:
 def _mark_backward(
     nodes: list[Node], blobs: list[Blob], blob_need: list[bool], force_backward: bool
 ) -> list[Node]:
-    """Second pass of Net::Init: no gradient where none leads to a loss or none is wanted.
+    """Second pass of Net::Init: no gradient for what leads to no loss or needs none.
 
     Caffe keeps its two sets by blob *name*, so several anonymous tops count as one.
     """

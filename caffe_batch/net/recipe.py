@@ -1,4 +1,4 @@
-"""What the user starts from: a solver with its train net and test nets, or a net alone.
+"""What the user starts from: a solver with its train net and test nets, or just a net.
 
 Source: solver.cpp (InitTrainNet, InitTestNets): which net comes from which field, and the order
 of the test nets.
@@ -34,8 +34,8 @@ class NetFile:
 
     Attributes:
         message: The net in current syntax.
-        path: Its file, or None if it stands inside the solver.
-        state: The state it is built for: phase, level, stages.
+        path: Its file, or None if it is written inside the solver.
+        state: The state it is built for: phase, level, Caffe's stages.
         rules: What the layer types do.
     """
 
@@ -54,7 +54,7 @@ class NetFile:
         return select(self.message.layer, self.state)
 
     def layers(self, sources: Sources, *, allow_unknown: bool = False) -> tuple[Layer, ...]:
-        """The layers of this state as plain data, with the shapes of their sources' records."""
+        """The layers of this state as plain data, with the record shapes of their sources."""
         out: list[Layer] = []
         known: dict[Any, Any] = {}
         for _, message in self.selected():
@@ -68,16 +68,16 @@ class NetFile:
     def _record_sizes(
         self, message: caffe_pb2.LayerParameter, rule: Rule, sources: Sources
     ) -> RecordSizes:
-        """What the sources say; where they don't, a message that isn't read is told as well."""
+        """What the sources say; if they don't, the error also names a message that isn't read."""
         try:
             return sources.records(message, rule)
         except InputShapeError as error:
             unread = next(unread_messages(message, self.rules), None)
             if unread is None:
                 raise
-            told = InputShapeError(f"{error.message}; {unread.message}", hint=unread.hint)
-            told.layer = message.name
-            raise told from error
+            combined = InputShapeError(f"{error.message}; {unread.message}", hint=unread.hint)
+            combined.layer = message.name
+            raise combined from error
 
     def known(self) -> Iterator[tuple[int, caffe_pb2.LayerParameter, Rule]]:
         """The layers of this state whose type has a rule: index in the file, message, rule."""
@@ -86,7 +86,7 @@ class NetFile:
                 yield index, message, self.rules[message.type]
 
     def frozen_parameters(self) -> list[tuple[str, int]]:
-        """The parameters that no update changes: (layer that owns it, index), lr_mult 0.
+        """The parameters that no update changes (lr_mult 0): (name of the owning layer, index).
 
         Source: net.cpp, AppendParam: the first layer that names a shared parameter owns it, and
         the first that sets its lr_mult decides.
@@ -117,7 +117,7 @@ class Recipe:
     """A solver and its nets, as the user gave them.
 
     Attributes:
-        solver: The solver; an empty message where the user gave a net alone.
+        solver: The solver; an empty message if the user gave just a net.
         solver_path: Its file, or None.
         train: The train net.
         tests: The test nets, in Caffe's order.
@@ -132,25 +132,25 @@ class Recipe:
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """Where relative paths are looked up: where Caffe does, then beside the files."""
+        """Where relative paths are looked up: where Caffe looks, then beside the files."""
         paths = [path.parent for path in (self.train.path, self.solver_path) if path is not None]
         return tuple(dict.fromkeys([Path(), *paths]))
 
     def file_of_test(self, number: int) -> str:
-        """Where a test net stands: ``net``, ``solver`` (inline), or ``test_net_N`` (its own)."""
+        """Where a test net is written: ``net``, ``solver`` (inline) or ``test_net_N`` (its own)."""
         if self.tests[number].message is self.train.message:
             return "net"
         return "solver" if number < len(self.solver.test_net_param) else f"test_net_{number}"
 
     def open_tops(self) -> Iterator[str]:
-        """The tops whose sizes a user may give: of layers without bottoms or without a rule."""
+        """The tops whose sizes a user may give: those of layers without bottoms or a rule."""
         for file in (self.train, *self.tests):
             for layer in file.message.layer:
                 if not layer.bottom or layer.type not in file.rules:
                     yield from layer.top
 
     def data_layers(self, file: NetFile) -> frozenset[tuple[int, int]]:
-        """What a net reads its batches through: which message, and which layer of it."""
+        """The data layers of a net: which message, and which layer of it."""
         return frozenset(
             (id(file.message), index) for index, _, rule in file.known() if rule.makes_data
         )
@@ -170,10 +170,10 @@ def read_recipe(
     """Reads a net, or a solver with its nets.
 
     Args:
-        net: A net file, or a solver file (then its nets are followed).
+        net: A net file, or a solver file (whose nets are then read too).
         solver: The solver to train ``net`` with; its own train net is then not read.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a warning.
-        rules: What the layer types do; the built-in rules and those of packages if None.
+        rules: What the layer types do; if None, the built-in rules and those of packages.
 
     Raises:
         InputError: A file is missing, unreadable, or contradicts itself.
@@ -210,13 +210,13 @@ def follow_solver(
     allow_unknown_fields: bool = False,
     rules: Registry | None = None,
 ) -> Recipe:
-    """The recipe of a solver: its nets are read.
+    """The recipe of a solver: reads its nets.
 
     Args:
         solver: The solver, in current syntax.
         path: Its file: nets that aren't where Caffe looks are looked for beside it.
-        allow_unknown_fields: As :func:`read_recipe` takes it.
-        rules: As :func:`read_recipe` takes them.
+        allow_unknown_fields: As for :func:`read_recipe`.
+        rules: As for :func:`read_recipe`.
 
     Raises:
         InputError: A net is missing, unreadable, or the solver contradicts itself.
@@ -264,7 +264,7 @@ def follow_solver(
     )
     if tests and solver.test_interval <= 0:
         raise InputError(
-            f"{path}: test nets need a test_interval above 0, here is {solver.test_interval}",
+            f"{path}: test nets need a test_interval above 0, not {solver.test_interval}",
             hint="Set test_interval to the number of updates between tests.",
         )
     recipe_train = NetFile(train, train_path, net_state("TRAIN", train, solver.train_state), rules)
@@ -273,7 +273,7 @@ def follow_solver(
 
 
 def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:
-    """A net that a solver names: from the working directory as Caffe does, else beside it."""
+    """A net that a solver names: from the working directory as in Caffe, or else beside it."""
     if os.path.exists(name):
         return Path(name), None
     beside = solver.parent / name
@@ -285,7 +285,7 @@ def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:
     raise InputError(
         f"{solver}: its net {name!r} is not in {' or '.join(map(str, folders))}",
         hint=[
-            "Call from the directory that the path starts from, or give the net itself, with ",
+            "Run in the directory that the path starts from, or give the net itself, with ",
             Option("solver", str(solver)),
             ".",
         ],
@@ -318,13 +318,13 @@ def _check_trainable(train: NetFile) -> None:
     makers = [layer for layer in train.message.layer if not layer.bottom]
     if makers and all(layer.bottom for _, layer in train.selected()):
         raise NetError(
-            f"{where}no layer of the TRAIN phase reads or makes data",
+            f"{where}no layer of the TRAIN phase reads or produces data",
             hint=f"Layer {makers[0].name!r} does, but its include or exclude rules keep it out.",
         )
 
 
 def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:
-    """An Input layer with the shapes that the user gave; their batch axis is kept, or 1."""
+    """An Input layer with the shapes that the user gave; its batch size is kept, or 1."""
     given = sources.input_shapes or {}
     if not any(top in given for top in layer.tops):
         return layer

@@ -1,4 +1,4 @@
-"""How many records a net's data has, where that can be known."""
+"""How many records a net's data has, if that can be known."""
 
 from __future__ import annotations
 

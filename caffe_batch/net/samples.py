@@ -1,10 +1,10 @@
-"""How samples run through a net: which axis they lie on, where they are summed up, where mixed.
+"""How samples flow through a net: which axis they lie on, where they are summed, where mixed.
 
-One net is looked at twice: with a small batch, as a micro-batch sees it, and with the whole batch.
-An axis that is longer in the same ratio is where the samples lie. The question at each layer is
-whether ``parts`` passes over the small batch give, sample for sample, what one pass over the whole
-batch gives; and, once a value sums up the batch, by which factor the mean over the passes differs
-from the whole.
+The net is looked at twice: with a small batch, that of a micro-batch, and with the whole batch.
+An axis that is longer in the same ratio is the one the samples lie on. The question at each layer
+is whether ``parts`` passes over the small batch give, sample for sample, what one pass over the
+whole batch gives; and, once a value sums over the batch, by which factor the mean over the passes
+differs from the whole.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fractions import Fraction
 from caffe_batch.layers.base import Coupling, Shape, count
 from caffe_batch.net.graph import Net, Node
 
-#: The axis of a recurrent layer's blobs that is the time (recurrent_layer.cpp).
+#: The time axis of a recurrent layer's blobs (recurrent_layer.cpp).
 TIME_AXIS = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same in every pass: no sample has a part in it."""
+    """The same in every pass: no sample contributes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Rows:
 
     Attributes:
         axis: Which axis.
-        blocks: How often the samples come in turn along it: 1 for s0 s1 s2, 2 for s0 s1 s2 s0 s1
-            s2 (two blobs of one batch put together, or steps of time merged with the batch).
+        blocks: How often the sequence of samples repeats along it: 1 for s0 s1 s2, 2 for s0 s1 s2
+            s0 s1 s2 (two blobs of one batch joined, or time steps merged with the batch).
     """
 
     axis: int
@@ -41,11 +41,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """A value that sums up the batch.
+    """A sum over the batch.
 
     Attributes:
-        factor: The value of the whole batch over the mean of the values of the passes; None where
-            it depends on the labels (how many of them are ignored).
+        factor: The value of the whole batch divided by the mean of the values of the passes; None
+            if it depends on the labels (how many of them are ignored).
     """
 
     factor: Fraction | None
@@ -53,7 +53,7 @@ class Summed:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """What a pass gives here is no part of what the whole batch gives."""
+    """What a pass gives here isn't part of what the whole batch gives."""
 
 
 Samples = Fixed | Rows | Summed | Mixed
@@ -61,13 +61,13 @@ Samples = Fixed | Rows | Summed | Mixed
 
 @dataclass(frozen=True, slots=True)
 class SampleFlow:
-    """One layer, and what becomes of the samples there.
+    """One layer, and what happens to the samples there.
 
     Attributes:
         small, large: The layer at the size of a micro-batch and of the whole batch.
         coupling, whole: What its rule says at the two sizes.
         tops: What each top holds.
-        problem: Why the samples are mixed here, in words; empty where they aren't, or were before.
+        problem: Why the samples are mixed here, in words; empty if they aren't, or already were.
         trains: Whether a loss depends on it.
     """
 
@@ -81,7 +81,7 @@ class SampleFlow:
 
     @property
     def cuts_time(self) -> bool:
-        """Whether it goes on from pass to pass along the axis on which the batch lies."""
+        """Whether it continues from pass to pass along the axis that the batch lies on."""
         top = self.tops[0] if self.tops else None
         return self.coupling.carries and isinstance(top, Rows) and top.axis == TIME_AXIS
 
@@ -92,7 +92,7 @@ def follow(small: Net, large: Net, parts: int) -> tuple[SampleFlow, ...]:
     Args:
         small: The net at the size of a micro-batch.
         large: The same net at the size of the whole batch.
-        parts: Micro-batches that make the whole batch.
+        parts: How many micro-batches make up the whole batch.
     """
     states: list[Samples] = [Fixed()] * len(small.blobs)
     trains = _under_loss(small)
@@ -116,7 +116,7 @@ def follow(small: Net, large: Net, parts: int) -> tuple[SampleFlow, ...]:
 
 
 def _under_loss(net: Net) -> list[bool]:
-    """Of each layer, whether a loss depends on it (Net::Init's blobs_under_loss)."""
+    """For each layer, whether a loss depends on it (Net::Init's blobs_under_loss)."""
     under: set[int] = set()
     needed = []
     for node in reversed(net.nodes):
@@ -143,7 +143,7 @@ class _Step:
     def tops(self) -> tuple[tuple[Samples, ...], str]:
         """What the tops hold, and why the samples are mixed if they are."""
         if self.node.param_shapes != self.other.param_shapes:
-            return self._mixed("its parameters have a value for each sample of the batch")
+            return self._mixed("its parameters have one value for each sample of the batch")
         if any(isinstance(state, Mixed) for state in self.bottoms):
             return self._mixed("")
         if any(isinstance(state, Summed) for state in self.bottoms):
@@ -156,7 +156,7 @@ class _Step:
             return self._mixed(problem)
         tops = tuple(self._top(i, rows, *pair) for i, pair in enumerate(self.shapes))
         if any(isinstance(top, Mixed) for top in tops):
-            return self._mixed("what leaves it doesn't follow the batch size")
+            return self._mixed("its output doesn't grow with the batch size")
         return tops, ""
 
     def _mixed(self, problem: str) -> tuple[tuple[Samples, ...], str]:
@@ -167,14 +167,14 @@ class _Step:
         return Fixed() if axis is None else Rows(axis)
 
     def _after_sum(self) -> tuple[tuple[Samples, ...], str]:
-        """Behind a sum over the batch only sums and multiples keep the relation."""
+        """After a sum over the batch, only sums and multiples keep the relation."""
         factor, *others = {state.factor for state in self.bottoms if isinstance(state, Summed)}
-        # Beside a mean, what is the same in every pass is its own mean.
+        # Beside a mean: what is the same in every pass is its own mean.
         allowed = (Summed, Fixed) if factor == 1 else (Summed,)
         alone = not others and all(isinstance(state, allowed) for state in self.bottoms)
         if alone and (self.coupling.affine if factor == 1 else self.coupling.linear):
             return (Summed(factor),) * len(self.node.tops), ""
-        return self._mixed("it works on a value that sums up the whole batch")
+        return self._mixed("it works on a sum over the whole batch")
 
     def _problem(self, rows: Sequence[Rows]) -> str:
         """Why this layer mixes the samples of its bottoms; empty if it doesn't."""
@@ -182,9 +182,9 @@ class _Step:
         if self.coupling.statistics:
             return ""
         if self.coupling.selects:
-            return "it picks samples by where they stand in the batch"
+            return "it picks samples by their position in the batch"
         if self.coupling.carries and isinstance(first, Rows) and first.axis == TIME_AXIS:
-            return ""  # where a pass ends, the next one goes on
+            return ""  # the next pass continues where this one ends
         if isinstance(first, Rows) and first.axis in self.coupling.joint:
             return f"it works along axis {first.axis}, on which the samples lie"
         if self.coupling.along is None and len({state.blocks for state in rows}) > 1:
@@ -209,7 +209,7 @@ class _Step:
         return Rows(axis, state.blocks)
 
     def _joined(self, rows: Sequence[Rows], axis: int) -> Samples:
-        """Blobs put together along the samples' axis come in turn; taken apart they don't."""
+        """Blobs joined along the samples' axis repeat the samples; cut apart they don't."""
         ways = len(self.node.tops)
         if ways == 1:
             lengths = {bottom[rows[0].axis] for bottom in self.node.site.bottoms}

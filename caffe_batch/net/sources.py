@@ -1,7 +1,7 @@
-"""What a data layer's source holds: the shape of a record, and how many there are.
+"""What is in a data layer's source: the shape of a record, and how many there are.
 
 A quick look (:mod:`caffe_batch.net.data`) reads a sample of the records, and the headers of all
-HDF5 files. The readers that need a library which isn't always there say which extra installs it.
+HDF5 files. Readers that need an optional library say which extra installs it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from caffe_batch.schema import caffe_pb2
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a source holds.
+    """What is in a source.
 
     Attributes:
         shapes: Shape of one record for each top that the source decides, without the batch axis;
-            of the largest one where they differ.
+            that of the largest one if they differ.
         records: How many records there are.
-        file_rows: HDF5 alone: how many of them are in the largest file.
-        unequal: Whether the records differ in size, so that Caffe takes them one by one only.
+        file_rows: HDF5 only: how many of them are in the largest file.
+        unequal: Whether the records differ in size, so that Caffe takes them only one by one.
     """
 
     shapes: tuple[Shape, ...]
@@ -43,11 +43,11 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class RecordSizes:
-    """What a layer's rule has to know of its source.
+    """What a layer's rule has to know about its source.
 
     Attributes:
-        shapes: Shape of one record, one a top that the source decides; None without a source.
-        file_rows, unequal: As in :class:`Contents`, where the source was read.
+        shapes: Shape of one record, for each top that the source decides; None without a source.
+        file_rows, unequal: As in :class:`Contents`, if the source was read.
     """
 
     shapes: tuple[Shape, ...] | None = None
@@ -57,11 +57,11 @@ class RecordSizes:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where data is looked up, and what the user said of it.
+    """Where data is looked up, and what the user said about it.
 
     Attributes:
         directories: Relative paths are tried from each in turn (Caffe: the working directory).
-        input_shapes: Shapes that the user gave by top name (``--input-shape``), which win.
+        input_shapes: Shapes that the user gave by top name (``--input-shape``); these win.
     """
 
     directories: tuple[Path, ...] = (Path(),)
@@ -69,15 +69,15 @@ class Sources:
     _seen: dict[bytes, Contents] = field(default_factory=dict, repr=False, compare=False)
 
     def records(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> RecordSizes:
-        """What a layer's rule has to know of its source: what was given, or else what is there.
+        """What a layer's rule has to know about its source: what was given, or else what is there.
 
         Args:
             layer: The layer.
             rule: The rule of its type.
 
         Raises:
-            InputShapeError: The source can't be read and no shape was given; says which option
-                gives one.
+            InputShapeError: The source can't be read and no shape was given; it names the option
+                that gives one.
         """
         given = self._given(layer, rule)
         if given is not None:
@@ -101,13 +101,13 @@ class Sources:
         return RecordSizes(found.shapes, found.file_rows, found.unequal)
 
     def contents(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> Contents:
-        """Shapes and number of records of a data layer's source, by a quick look at it.
+        """Shapes and number of records of a data layer's source, from a quick look at it.
 
-        The look is taken once for each layer.
+        Each layer's source is looked at only once.
 
         Args:
             layer: The layer.
-            rule: The rule of its type, whose source :func:`is_readable`.
+            rule: The rule of its type; :func:`is_readable` must be true for it.
 
         Raises:
             InputError: The source is missing, empty, damaged, or needs a library that isn't there.
@@ -124,7 +124,7 @@ class Sources:
         """The first existing path of a source.
 
         Raises:
-            InputError: It has no name, or is nowhere.
+            InputError: It has no name, or isn't anywhere.
         """
         if not source:
             raise InputError("the layer names no source")
@@ -156,7 +156,7 @@ def can_be_looked_at(rule: Rule) -> bool:
 
 
 def survey_source(layer: caffe_pb2.LayerParameter, rule: Rule, find: Find, task: Task) -> Survey:
-    """A look at a source that :func:`can_be_looked_at`.
+    """A look at a source; :func:`can_be_looked_at` must be true for the rule.
 
     Raises:
         InputError: The source is missing, empty, damaged, or needs a library that isn't there.
@@ -166,7 +166,7 @@ def survey_source(layer: caffe_pb2.LayerParameter, rule: Rule, find: Find, task:
 
 
 def source_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> str:
-    """The path of a layer's source, as the layer has it; empty if it names none."""
+    """The path of a layer's source as the layer gives it; empty if it gives none."""
     return str(getattr(layer, rule.message).source) if rule.source is not None else ""
 
 
@@ -179,14 +179,14 @@ def _decided_tops(layer: caffe_pb2.LayerParameter, rule: Rule) -> Sequence[str]:
 
 Reader = Callable[[caffe_pb2.LayerParameter, Find, Task], Survey]
 
-#: What reads the sources of each kind.
+#: The reader for each kind of source.
 _READERS: dict[SourceKind, Reader] = {
     SourceKind.DATABASE: survey_datums,
     SourceKind.IMAGE_LIST: survey_images,
     SourceKind.HDF5_LIST: survey_hdf5,
 }
 
-#: The same, and those whose records have no size of their own.
+#: The same, and the reader of those whose records have no size of their own.
 _LOOKS: dict[SourceKind, Reader] = {**_READERS, SourceKind.WINDOW_FILE: survey_windows}
 
 _QUICK = Task(wanted=(), complete=False, progress=no_progress)

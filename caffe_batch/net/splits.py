@@ -1,6 +1,6 @@
-"""Split insertion: a blob that several layers read gets one copy a reader.
+"""Split insertion: a blob that several layers read gets one copy for each reader.
 
-Source: util/insert_splits.cpp. The names are Caffe's own, so that logs and snapshots agree.
+Source: util/insert_splits.cpp. The names are Caffe's own, so that logs and snapshots match.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Place = tuple[int, int]
 def insert_splits(layers: Sequence[Layer]) -> list[Layer]:
     """The layers with a Split after each producer whose top has more than one reader.
 
-    A top with an explicit loss weight counts as read once more, by the loss; the weight then
-    moves to the Split's first top.
+    An explicit loss weight counts as one more reader of the top, the loss; the weight then moves to
+    the Split's first top.
 
     Raises:
-        NetError: A bottom that no earlier layer produces.
+        NetError: No earlier layer produces a bottom.
     """
     source_of, readers, loss_weight = _count_readers(layers)
     taken: dict[Place, int] = {}
@@ -62,7 +62,7 @@ def _count_readers(
             place = last.get(blob)
             if place is None:
                 raise NetError(
-                    f"bottom {blob!r} is produced by no layer before it",
+                    f"bottom {blob!r} isn't produced by any earlier layer",
                     layer=layer.name,
                     hint=_missing_hint(blob, list(last), layers[i + 1 :]),
                 )
@@ -82,7 +82,7 @@ def _missing_hint(blob: str, known: Sequence[str], after: Sequence[Layer]) -> st
     for layer in after:
         if blob in layer.tops:
             return (
-                f"Layer {layer.name!r} makes it, but comes later: Caffe builds the layers in the "
+                f"Layer {layer.name!r} produces it, but comes later: Caffe builds layers in the "
                 "order of the file."
             )
     return did_you_mean(blob, known)

@@ -145,7 +145,7 @@ CASES: dict[str, Bad] = {
         net=NET.replace("layer {", "layer { include { phase: TEST }"),
     ),
     "no TRAIN data": Bad(
-        ("net.prototxt: no layer of the TRAIN phase reads or makes data", "Layer 'data' does"),
+        ("net.prototxt: no layer of the TRAIN phase reads or produces data", "Layer 'data' does"),
         net=NET.replace("layer {", "layer { include { phase: TEST }", 1),
     ),
     "no loss": Bad(("the TRAIN net has no loss", "SoftmaxWithLoss"), net=DATA + LAYERS),
@@ -163,19 +163,19 @@ CASES: dict[str, Bad] = {
         ("an effective batch of 0 has no samples",), net=NET.replace("dim: 4", "dim: 0")
     ),
     "no bottom": Bad(
-        ("layer 'ip': bottom 'dat' is produced by no layer before it", "Did you mean data?"),
+        ("layer 'ip': bottom 'dat' isn't produced by any earlier layer", "Did you mean data?"),
         net=NET.replace('bottom: "data"', 'bottom: "dat"'),
     ),
     "cycle": Bad(
         (
-            "layer 'a': bottom 'y' is produced by no layer before it",
-            "Layer 'b' makes it, but comes",
+            "layer 'a': bottom 'y' isn't produced by any earlier layer",
+            "Layer 'b' produces it, but comes",
         ),
         net=NET + 'layer { name: "a" type: "ReLU" bottom: "y" top: "x" }'
         'layer { name: "b" type: "ReLU" bottom: "x" top: "y" }',
     ),
     "one top twice": Bad(
-        ("layer 'ip': top 'label' is already produced by a layer before it", "another name"),
+        ("layer 'ip': top 'label' is already produced by an earlier layer", "another name"),
         net=NET + LAYERS.replace('top: "ip"', 'top: "label"'),
     ),
     "unknown type": Bad(
@@ -205,7 +205,7 @@ CASES: dict[str, Bad] = {
         net=NET.replace("dim: 7", "dim: 9999999999"),
     ),
     "shape below zero": Bad(
-        ("layer 'data': data (1, 3, -7, 11) is a shape that no blob can have",),
+        ("layer 'data': data (1, 3, -7, 11) has a shape that no blob can have",),
         net=NET.replace("dim: 7", "dim: -7"),
     ),
     # Data
@@ -218,12 +218,12 @@ CASES: dict[str, Bad] = {
         net=LMDB.replace('"lmdb"', '""') + LAYERS + LOSS,
     ),
     "no LMDB": Bad(
-        ("lmdb is no readable LMDB", "--input-shape data=CxHxW"),
+        ("lmdb is not a readable LMDB", "--input-shape data=CxHxW"),
         net=LMDB + LAYERS + LOSS,
         files={"lmdb/data.mdb": b"no LMDB" * 1000},
     ),
     "no LMDB file": Bad(
-        ("lmdb is no readable LMDB",), net=LMDB + LAYERS + LOSS, files={"lmdb": "text"}
+        ("lmdb is not a readable LMDB",), net=LMDB + LAYERS + LOSS, files={"lmdb": "text"}
     ),
     # Solvers
     "the solver's net is missing": Bad(
@@ -452,17 +452,17 @@ def png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "files", "says"),
     [
-        ("Data", {"list/x": ""}, ("list is no readable LMDB", "--input-shape data=CxHxW")),
-        ("ImageData", {"list": "\n"}, ("image list list has empty lines only",)),
+        ("Data", {"list/x": ""}, ("list is not a readable LMDB", "--input-shape data=CxHxW")),
+        ("ImageData", {"list": "\n"}, ("image list list has nothing but empty lines",)),
         ("ImageData", {"list": "nolabel.png\n"}, ("source 'nolabel.png' is not in",)),
         ("ImageData", {"list": "no.png 1\n"}, ("source 'no.png' is not in",)),
-        ("ImageData", {"list/x": ""}, ("list is no readable list of files: it is a folder",)),
-        ("ImageData", {"list": "a b.png 1", "a b.png": "text"}, ("a b.png is no readable image",)),
-        ("ImageData", {"list": "a 1", "a": png(10**5, 10**5)}, ("a is no readable image",)),
+        ("ImageData", {"list/x": ""}, ("list is not a readable list of files: it is a folder",)),
+        ("ImageData", {"list": "a b.png 1", "a b.png": "text"}, ("b.png is not a readable image",)),
+        ("ImageData", {"list": "a 1", "a": png(10**5, 10**5)}, ("a is not a readable image",)),
         ("HDF5Data", {"list": ""}, ("HDF5 file list list is empty",)),
         ("HDF5Data", {"list": "no.h5"}, ("source 'no.h5' is not in", "--input-shape label=CxHxW")),
-        ("HDF5Data", {"list/x": ""}, ("list is no readable list of files",)),
-        ("HDF5Data", {"list": "a.h5", "a.h5": "text"}, ("a.h5 is no readable HDF5 file",)),
+        ("HDF5Data", {"list/x": ""}, ("list is not a readable list of files",)),
+        ("HDF5Data", {"list": "a.h5", "a.h5": "text"}, ("a.h5 is not a readable HDF5 file",)),
     ],
 )
 def test_bad_data(
@@ -484,7 +484,7 @@ def test_hdf5_without_rows(folder: Path) -> None:
             elif content == "group":
                 file.create_group("data")
         what = (
-            "has no data set 'data'" if content == "nothing" else "'data' of HDF5 file a.h5 is no"
+            "has no dataset 'data'" if content == "nothing" else "'data' of HDF5 file a.h5 is not"
         )
         check_message(call("memory", "net.prototxt"), 2, (what, "--input-shape data=CxHxW"))
 
@@ -496,7 +496,7 @@ def test_half_an_lmdb(folder: Path) -> None:
     (folder / "lmdb" / "data.mdb").write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     (folder / "net.prototxt").write_text(LMDB + LAYERS + LOSS)
     done = spawn(PROGRAM, *plan(), cwd=folder)
-    check_message(done, 2, ("LMDB lmdb is cut short: it has", "Copy or make it again."))
+    check_message(done, 2, ("LMDB lmdb is truncated: it has", "Copy or create it again."))
     assert not (folder / "job").exists()
 
 

@@ -197,8 +197,8 @@ def test_what_reads_an_unknown_layer_needs_its_shape(folder: Path) -> None:
     done = call("memory", "net.prototxt", "--allow-unknown")
     assert done.code == 2
     assert done.err == (
-        "caffe-batch: layer 'relu': the shape of its top 'mine' is not known, and other layers "
-        "read it\nGive it without the batch: --input-shape mine=CxHxW.\n"
+        "caffe-batch: layer 'relu': the shape of its top 'mine' is not known, but other layers "
+        "read it\nGive it without the batch axis: --input-shape mine=CxHxW.\n"
     )
     found = memory_json("net.prototxt", "--allow-unknown", "--input-shape", "mine=3x2x2")
     assert found["blobs"]["mine"] == [4, 3, 2, 2]
@@ -215,7 +215,7 @@ def test_an_unknown_layer_that_makes_the_data(folder: Path) -> None:
     assert "Caffe requests at least " in call("memory", *options).out
     done = call("plan", *options, "--gpu-memory", "1GiB")
     assert done.code == 2
-    assert "layer 'data': makes the data, and how a Python layer sets its batch size" in done.err
+    assert "layer 'data': produces the data, and how a Python layer sets its batch size" in done.err
 
 
 def test_unknown_fields_are_warnings_on_request(folder: Path) -> None:

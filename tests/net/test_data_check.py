@@ -179,11 +179,11 @@ LABELS = {
     "in range": fine(labels(0, 1, 2, 1), hdf5_layer() + CLASSIFIER),
     "above, in training": Case(
         labels(0, 1, 2, 5_000_000), hdf5_layer() + CLASSIFIER,
-        ("label is 5e+06, and this layer takes 0 to 2", "writes to memory", "row 3"),
+        ("label is 5e+06, but this layer takes 0 to 2", "writes to memory", "row 3"),
     ),
     "counted from 1": Case(
         labels(1, 2, 3, 3), hdf5_layer() + CLASSIFIER,
-        ("label is 3, and", "row 2", "from 1 on?"), dies=False,
+        ("label is 3, but", "row 2", "count from 1?"), dies=False,
     ),
     "below, in training": Case(
         labels(-1, 0, 1, 2), hdf5_layer() + CLASSIFIER, ("label is -1", "row 0", "ignore_label")
@@ -255,15 +255,15 @@ LISTS = {
     ),
     "no label": remark(
         lambda f: write_images(f, "a.png\na.png 1\n", a=(8, 6)), image_layer() + CLASSIFIER,
-        "l.txt:1", "no label behind 'a.png'; Caffe takes 0",
+        "l.txt:1", "no label after 'a.png'; Caffe takes 0",
     ),
     "a word as a label": remark(
         lambda f: write_images(f, "a.png 1\na.png cat\n", a=(8, 6)), image_layer() + CLASSIFIER,
-        "l.txt:2", "'cat' is no whole number; Caffe takes 0",
+        "l.txt:2", "'cat' is not a whole number; Caffe takes 0",
     ),
     "a fraction as a label": remark(
         lambda f: write_images(f, "a.png 1.7\n", a=(8, 6)), image_layer() + CLASSIFIER,
-        "'1.7' is no whole number; Caffe takes 1",
+        "'1.7' is not a whole number; Caffe takes 1",
     ),
     "an empty line": Case(
         lambda f: write_images(f, "a.png 1\n\na.png 1\n", a=(8, 6)), image_layer() + CLASSIFIER,
@@ -283,7 +283,7 @@ LISTS = {
     ),
     "a tab": Case(
         lambda f: write_images(f, "a.png 1\na.png\t1\n", a=(8, 6)), image_layer() + CLASSIFIER,
-        ("l.txt:2", "no tab"),
+        ("l.txt:2", "not by a tab"),
     ),
     "a missing image": Case(
         lambda f: write_images(f, "a.png 1\nb.png 2\n", a=(8, 6)), image_layer() + CLASSIFIER,
@@ -291,7 +291,7 @@ LISTS = {
     ),
     "no image": Case(
         both(lambda f: write_images(f, "a.png 1\nl.txt 2\n", a=(8, 6))),
-        image_layer() + CLASSIFIER, ("l.txt:2", "no readable image"),
+        image_layer() + CLASSIFIER, ("l.txt:2", "not a readable image"),
     ),
     "no image, resized": Case(
         lambda f: write_images(f, "a.png 1\nl.txt 2\n", a=(8, 6)),
@@ -302,7 +302,7 @@ LISTS = {
 SIZES = {
     "one by one": remark(
         lambda f: write_images(f, "a.png 1\nb.png 2\n", a=(8, 6), b=(6, 8)),
-        image_layer(batch=1) + CLASSIFIER, "differ in size", "batch_size 1 only",
+        image_layer(batch=1) + CLASSIFIER, "differ in size", "only batch_size 1",
     ),
     "two at once": Case(
         lambda f: write_images(f, "a.png 1\nb.png 2\n", a=(8, 6), b=(6, 8)),
@@ -374,7 +374,7 @@ MEANS = {
     "of numpy": Case(
         both(lambda f: write_lmdb(f, datum((1, 3, 2))),
              lambda f: write_array(f / "m", np.zeros((1, 3, 2)))),
-        data_layer('mean_file: "m"') + CLASSIFIER, ("a file of numpy", "compute_image_mean"),
+        data_layer('mean_file: "m"') + CLASSIFIER, ("a NumPy file", "compute_image_mean"),
     ),
     "of another image": Case(
         both(lambda f: write_images(f, "a.png 1\n", a=(8, 6)),
@@ -385,7 +385,7 @@ MEANS = {
         both(labels(0, 1, 2, 1), lambda f: write_blob(f / "h", 1, 1, 4, 4)),
         hdf5_layer() + FC.format(3)
         + LOSS_OF.format("InfogainLoss", 'infogain_loss_param { source: "h" }'),
-        ("1 x 1 x 4 x 4, and must be 3 x 3",),
+        ("1 x 1 x 4 x 4, but must be 3 x 3",),
     ),
 }  # fmt: skip
 
@@ -401,7 +401,7 @@ HDF5 = {
     ),
     "larger rows": remark(
         lambda f: write_hdf5(f, TWICE, {**TWICE, "data": rows(4, 6)}),
-        hdf5_layer() + CLASSIFIER, "a row of 'data' is 6, and 5 in the first file",
+        hdf5_layer() + CLASSIFIER, "a row of 'data' is 6, but 5 in the first file",
     ),
     "smaller rows": Case(
         lambda f: write_hdf5(
@@ -411,11 +411,11 @@ HDF5 = {
         + 'layer { name: "r" type: "Reduction" bottom: "data" top: "data1" '
         "reduction_param { axis: 1 } }\n"
         'layer { name: "l" type: "EuclideanLoss" bottom: "data1" bottom: "label" top: "l" }\n',
-        ("a row of 'data' is 1, and 9000000 in the first", "beyond the end"),
+        ("a row of 'data' is 1, but 9000000 in the first", "past the end"),
     ),
     "a missing data set": Case(
         lambda f: write_hdf5(f, TWICE, {"data": rows(4, 5)}), hdf5_layer() + CLASSIFIER,
-        ("no data set 'label'",),
+        ("no dataset 'label'",),
     ),
     "booleans": Case(
         lambda f: write_hdf5(f, TWICE, {**TWICE, "label": np.zeros(4, bool)}),
@@ -432,7 +432,7 @@ HDF5 = {
     ),
     "no HDF5 file": Case(
         both(lambda f: write_hdf5(f, TWICE, TWICE), lambda f: (f / "d1.h5").write_text("text")),
-        hdf5_layer() + CLASSIFIER, ("d1.h5 is no readable HDF5 file",),
+        hdf5_layer() + CLASSIFIER, ("d1.h5 is not a readable HDF5 file",),
     ),
     "side by side": remark(
         both(lambda f: write_hdf5(f, {"data": rows(4, 5)}),
@@ -469,10 +469,10 @@ WINDOWS = {
         WINDOW_LAYER + CLASSIFIER, "'b.png' is not in", "leaves the batch unfilled",
     ),
     "no foreground": Case(
-        lambda f: write_windows(f, BACKGROUND), WINDOW_LAYER + CLASSIFIER, ("of the foreground",)
+        lambda f: write_windows(f, BACKGROUND), WINDOW_LAYER + CLASSIFIER, ("no foreground window",)
     ),
     "no background": Case(
-        lambda f: write_windows(f, FOREGROUND), WINDOW_LAYER + CLASSIFIER, ("of the background",)
+        lambda f: write_windows(f, FOREGROUND), WINDOW_LAYER + CLASSIFIER, ("no background window",)
     ),
     "a foreground of label 0": Case(
         lambda f: write_windows(f, "0 0.9 1 1 5 5", FOREGROUND, BACKGROUND),
@@ -480,7 +480,7 @@ WINDOWS = {
     ),
     "a label of no class": Case(
         lambda f: write_windows(f, "5000000 0.9 1 1 5 5", BACKGROUND),
-        WINDOW_LAYER + CLASSIFIER, ("label is 5e+06, and",),
+        WINDOW_LAYER + CLASSIFIER, ("label is 5e+06, but",),
     ),
     "outside the image": Case(
         lambda f: write_windows(f, "1 0.9 1 1 50 50", BACKGROUND),
@@ -488,7 +488,7 @@ WINDOWS = {
     ),
     "a list": Case(
         lambda f: (f / "w.txt").write_text("a.png 1\n"), WINDOW_LAYER + CLASSIFIER,
-        ("is no window file", "CLASS OVERLAP"),
+        ("is not a window file", "CLASS OVERLAP"),
     ),
 }  # fmt: skip
 

@@ -154,9 +154,9 @@ def test_a_missing_source_names_the_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "backend", "message"),
     [
-        (lambda path: path.mkdir(), "LMDB", "no readable LMDB"),
-        (lambda path: path.write_text("no database"), "LMDB", "no readable LMDB"),
-        (lambda path: path.mkdir(), "LEVELDB", "no readable LevelDB"),
+        (lambda path: path.mkdir(), "LMDB", "not a readable LMDB"),
+        (lambda path: path.write_text("no database"), "LMDB", "not a readable LMDB"),
+        (lambda path: path.mkdir(), "LEVELDB", "not a readable LevelDB"),
         (lambda path: write_lmdb(path), "LMDB", "is empty"),
         (lambda path: write_leveldb(path), "LEVELDB", "is empty"),
         (lambda path: write_leveldb(path, raw(1, 2, 3)), "LMDB", "needs `backend: LEVELDB`"),
@@ -188,7 +188,7 @@ def test_hdf5_without_the_data_set(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.h5")
     layer = caffe_pb2.LayerParameter(name="d", type="HDF5Data", top=["data"])
     layer.hdf5_data_param.source = "list.txt"
-    with pytest.raises(InputError, match="has no data set 'data'; it has image"):
+    with pytest.raises(InputError, match="has no dataset 'data'; it has image"):
         Sources((tmp_path,)).contents(layer, BUILT_IN[layer.type])
 
 
@@ -260,7 +260,7 @@ def test_no_more_than_the_beginning_of_a_source_is_read(tmp_path: Path) -> None:
 def test_lists_that_name_pipes(tmp_path: Path, layer: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "list").write_text("pipe 1\n")
-    with pytest.raises(InputShapeError, match="it is no file"):
+    with pytest.raises(InputShapeError, match="it is not a file"):
         our_shapes(layer.format("list"), Sources((tmp_path,)))
 
 
@@ -292,7 +292,7 @@ def test_records_of_unequal_size(pycaffe: Pycaffe, tmp_path: Path, kind: str) ->
     assert our_shapes(one, Sources((tmp_path,)))["data"] == [1, 3, 8, 9]
     (tmp_path / "net.prototxt").write_text(one)
     pycaffe(SIZES, cwd=tmp_path)
-    with pytest.raises(ShapeError, match="differ in size, and Caffe takes batch_size 1 only"):
+    with pytest.raises(ShapeError, match="differ in size, and Caffe takes only batch_size 1"):
         our_shapes(text, Sources((tmp_path,)))
     (tmp_path / "net.prototxt").write_text(text)
     with pytest.raises(RuntimeError, match="pycaffe ended with -6"):

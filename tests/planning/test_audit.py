@@ -218,7 +218,7 @@ def test_behind_a_mean_multiples_are_exact_and_squares_are_not(audited: Auditor)
     assert training(audited(DATA + IP + quiet + power.format("power_param { scale: 3 }"))) == {}
     squared = audited(DATA + IP + quiet + power.format("power_param { power: 2 }"))
     assert training(squared) == {(Cause.MIXED_SAMPLES, "p"): "different"}
-    assert "sums up the whole batch" in squared[Cause.MIXED_SAMPLES, "p"].explanation
+    assert "a sum over the whole batch" in squared[Cause.MIXED_SAMPLES, "p"].explanation
 
 
 BN = 'layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "ip" batch_norm_param { %s } }'
@@ -270,13 +270,13 @@ def test_dropout_and_random_inputs(audited: Auditor) -> None:
         ('layer { name: "m" type: "Softmax" bottom: "ip" top: "m" softmax_param { axis: 0 } }',
          "works along axis 0"),
         ('layer { name: "m" type: "Filter" bottom: "ip" bottom: "label" top: "m" }',
-         "where they stand in the batch"),
+         "their position in the batch"),
         ('layer { name: "m" type: "BatchReindex" bottom: "ip" bottom: "label" top: "m" }',
-         "where they stand in the batch"),
+         "their position in the batch"),
         ('layer { name: "m" type: "Bias" bottom: "ip" top: "m" bias_param { axis: 0 } }',
-         "a value for each sample"),
+         "one value for each sample"),
         ('layer { name: "m" type: "Slice" bottom: "ip" top: "m" top: "n" slice_param { axis: 0 } }',
-         "doesn't follow the batch size"),
+         "doesn't grow with the batch size"),
         ('layer { name: "m" type: "Crop" bottom: "data" bottom: "d2" top: "m" '
          'crop_param { axis: 0 } }', "works along axis 0"),
     ],

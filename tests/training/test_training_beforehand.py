@@ -283,7 +283,7 @@ def test_data_that_caffe_dies_of_is_refused_before_the_training(
                               data=bytes(HEIGHT * WIDTH))  # fmt: skip
         with data.begin(write=True) as put:
             put.put(b"%08d" % 999, bad.SerializeToString())
-    with pytest.raises(InputError, match="a label is 9, and this layer takes 0 to 3"):
+    with pytest.raises(InputError, match="a label is 9, but this layer takes 0 to 3"):
         train(job, runtime)
     assert not job.record.exists()
 

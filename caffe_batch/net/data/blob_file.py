@@ -23,23 +23,23 @@ def blob_shape(path: Path) -> Shape:
     """The shape of the blob that a file holds.
 
     Raises:
-        InputError: It is no BlobProto, or has another number of values than its shape says.
+        InputError: It isn't a BlobProto, or its shape asks for another number of values.
     """
     try:
         if not path.is_file():
-            raise InputError(f"{path} is no file")
+            raise InputError(f"{path} is not a file")
         with path.open("rb") as file:
             known = what_else(file.read(16), binary=True)
         if known is not None:
             raise InputError(
-                f"{path} is no BlobProto: it is {known}",
-                hint="Caffe's compute_image_mean writes mean files; caffe.io has array_to_blobproto"
-                " for arrays.",
+                f"{path} is not a BlobProto: it is {known}",
+                hint="Caffe's compute_image_mean writes mean files; caffe.io.array_to_blobproto "
+                "converts arrays.",
             )
         with open_message(path) as message:
             blob = read_blob(message)
     except DamagedMessageError as damage:
-        raise InputError(f"{path} is no BlobProto: {damage}") from damage
+        raise InputError(f"{path} is not a BlobProto: {damage}") from damage
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from error
     if blob.values != prod(blob.shape):
@@ -49,11 +49,11 @@ def blob_shape(path: Path) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What a BlobProto says of itself.
+    """What a BlobProto says about itself.
 
     Attributes:
         shape: Its axes; four in the old syntax.
-        values: How many values there are; None where nobody has counted.
+        values: How many values there are; None if they weren't counted.
         old: Whether it is in the old syntax (num, channels, height, width).
     """
 
@@ -62,14 +62,14 @@ class Blob:
     old: bool = False
 
     def equals(self, shape: Shape) -> bool:
-        """Whether Caffe takes it for a blob of this shape (Blob::ShapeEquals)."""
+        """Whether Caffe accepts it as a blob of this shape (Blob::ShapeEquals)."""
         if not self.old:
             return self.shape == shape
         return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + tuple(shape)
 
 
 def read_blob(message: WireMessage) -> Blob:
-    """What a BlobProto says of itself, without its values.
+    """What a BlobProto says about itself, without its values.
 
     Raises:
         DamagedMessageError: It is cut off or damaged.
@@ -92,5 +92,5 @@ def read_blob(message: WireMessage) -> Blob:
 
 
 def text(shape: Shape) -> str:
-    """A shape for a sentence."""
+    """A shape as words for a sentence."""
     return " x ".join(map(str, shape)) or "a number"

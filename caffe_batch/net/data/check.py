@@ -1,7 +1,7 @@
-"""A look at all data of a recipe before anything is trained on it.
+"""A check of all the data of a recipe before anything is trained on it.
 
-What Caffe dies of, or writes to memory that isn't its own for, is an error; what it takes in
-silence, though it can't be meant, is a remark. Sources: data_transformer.cpp, data_layer.cpp,
+What makes Caffe abort or write to memory that isn't its own is an error; what it silently accepts,
+although it can't be intended, is a remark. Sources: data_transformer.cpp, data_layer.cpp,
 image_data_layer.cpp, hdf5_data_layer.cpp, infogain_loss_layer.cpp, and the layers that read labels.
 """
 
@@ -37,7 +37,7 @@ from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources, can_be_looked_at, source_of, survey_source
 from caffe_batch.schema import caffe_pb2
 
-#: So many sizes of records are tried in the net, where records differ in size.
+#: How many sizes of records are tried in the net, if records differ in size.
 _SIZES_TRIED = 8
 
 
@@ -49,14 +49,14 @@ def check_data(
     allow_unknown: bool = False,
     progress: Progress = no_progress,
 ) -> DataReport:
-    """Look at the data of all nets of a recipe.
+    """Check the data of all nets of a recipe.
 
     Args:
         recipe: The solver and its nets.
         sources: Where the data is found.
         extent: How much to look at.
-        allow_unknown: Let layers without a rule pass; labels aren't followed through them.
-        progress: Called now and then while a source is read.
+        allow_unknown: Accept layers without a rule; labels aren't followed through them.
+        progress: Called from time to time while a source is read.
     """
     if extent is DataCheck.NONE:
         return DataReport()
@@ -79,7 +79,7 @@ def check_data(
 
 
 class _Looks:
-    """The looks at sources: one each, for all nets that read it."""
+    """The looks at sources: one for each, shared by all nets that read it."""
 
     def __init__(self, sources: Sources, complete: bool, progress: Progress) -> None:
         self.sources, self._complete, self._progress = sources, complete, progress
@@ -96,7 +96,7 @@ class _Looks:
             wanted[_wanted(reading)] = None
 
     def survey(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> Survey | DataFinding | None:
-        """The look at a layer's source; what is wrong if there is none; None if it isn't here."""
+        """What a look at a layer's source found, or what is wrong; None if it isn't here."""
         key = layer.SerializeToString()
         if key not in self._surveys:
             self._surveys[key] = self._look(layer, rule, tuple(self._wanted.get(key, ())))
@@ -108,12 +108,12 @@ class _Looks:
         task = Task(wanted, self._complete, self._progress)
         try:
             self.sources.find(source_of(layer, rule))
-        except InputError:  # who needs it here says so: planning, or Caffe
+        except InputError:  # whatever needs it here says so: planning, or Caffe
             return None
         try:
             found = survey_source(layer, rule, self.sources.find, task)
         except MissingExtraError as error:
-            self.notes.append(f"Layer {layer.name!r}: {error.message}, and isn't looked at.")
+            self.notes.append(f"Layer {layer.name!r}: {error.message}, so it isn't checked.")
             return None
         except InputError as error:
             return DataFinding(Level.ERROR, layer.name, error.message, hint=error.hint)
@@ -148,11 +148,11 @@ class _NetData:
         try:
             small = with_batch_size(layers, 1)
             return small, self.file.build(small)
-        except CaffeBatchError:  # whoever builds it for planning tells why
+        except CaffeBatchError:  # whatever builds it for planning says why
             return layers, None
 
     def findings(self, looks: _Looks) -> Iterator[DataFinding]:
-        """All that is found for this net."""
+        """Everything found for this net."""
         surveys: dict[str, Survey] = {}
         for layer in self.messages.values():
             rule = self.rules[layer.name]
@@ -166,7 +166,7 @@ class _NetData:
                     yield from found.tally.findings(layer.name)
                     yield from self._sizes(layer, found)
         readable = sum(map(can_be_looked_at, self.rules.values()))
-        if len(surveys) == readable:  # else the other files are elsewhere as well
+        if len(surveys) == readable:  # otherwise the other files are elsewhere as well
             yield from self._blob_files(looks.sources, surveys)
         for reading in self.readings:
             extremes = self._extremes(reading, surveys)
@@ -175,7 +175,7 @@ class _NetData:
         yield from self._side_by_side(surveys)
 
     def _sizes(self, layer: caffe_pb2.LayerParameter, found: Survey) -> Iterator[DataFinding]:
-        """What records of several sizes come to."""
+        """What follows from records of several sizes."""
         sizes = found.sizes
         crop = layer.transform_param.crop_size
         if not self.rules[layer.name].crops or not sizes:
@@ -195,7 +195,7 @@ class _NetData:
             yield DataFinding(
                 Level.ERROR,
                 layer.name,
-                f"a record of {text(other)}, and others are {text(one)}: the channels differ",
+                f"a record is {text(other)} and others are {text(one)}: the channels differ",
                 place,
                 "force_color or force_gray in transform_param makes encoded records alike.",
             )
@@ -204,8 +204,8 @@ class _NetData:
             yield DataFinding(
                 Level.REMARK,
                 layer.name,
-                f"the records differ in size, from {text(smallest)} to {text(largest)} as far as "
-                "they were looked at: Caffe takes batch_size 1 only, and the memory is that of "
+                f"the records that were read differ in size, from {text(smallest)} to "
+                f"{text(largest)}: Caffe takes only batch_size 1, and the memory is that of "
                 "the largest",
                 sizes[largest],
                 "crop_size, or new_height and new_width of ImageData, make them alike.",
@@ -213,7 +213,7 @@ class _NetData:
             yield from self._other_parameters(layer.name, list(sizes))
 
     def _other_parameters(self, name: str, sizes: Sequence[Shape]) -> Iterator[DataFinding]:
-        """A layer whose parameters would have to be of another size for some records."""
+        """A layer whose parameters would need another size for some records."""
         first: Net | None = None
         for size in sorted(sizes, key=math.prod)[:: max(1, len(sizes) // _SIZES_TRIED)]:
             layers = [
@@ -237,8 +237,8 @@ class _NetData:
                         one.layer.name,
                         f"its parameters are {text(one.param_shapes[0])} for one record and "
                         f"{text(other.param_shapes[0])} for another one of {text(size)}: Caffe "
-                        "ends at the second",
-                        hint="Pooling with global_pooling: true before it makes all alike.",
+                        "aborts at the second",
+                        hint="Pooling with global_pooling: true before it makes them all alike.",
                     )
                     return
 
@@ -261,7 +261,7 @@ class _NetData:
     def _record_sizes(
         self, layer: caffe_pb2.LayerParameter, survey: Survey | None
     ) -> dict[Shape, Place] | None:
-        """The sizes of records that a mean image is taken from; None for types that take none."""
+        """The sizes of records that a mean image is subtracted from; None for types without one."""
         rule = self.rules[layer.name]
         if rule.crops:
             if survey is None or not survey.shapes:
@@ -292,10 +292,10 @@ class _NetData:
                         Level.REMARK,
                         second,
                         f"it reads {theirs:,} records side by side with the {ours:,} of layer "
-                        f"{first!r}; each begins anew at its own end, so from record "
+                        f"{first!r}; each starts over at its own end, so from record "
                         f"{min(ours, theirs) + 1:,} on they no longer belong together",
                         Place(source_of(self.messages[second], self.rules[second])),
-                        "Make both of one length.",
+                        "Make both the same length.",
                     )
 
 
@@ -333,10 +333,10 @@ def _mean_file(
             yield DataFinding(
                 Level.ERROR,
                 layer.name,
-                f"the mean image is {text(mean)}, and a record ({where}) is {text(size)}",
+                f"the mean image is {text(mean)}, but a record ({where}) is {text(size)}",
                 place,
-                "A mean file is of the records before they are cropped; a mean_value for each "
-                "channel takes any size.",
+                "A mean file has the size of the records before they are cropped; a mean_value "
+                "for each channel fits any size.",
             )
             return
 
@@ -353,13 +353,13 @@ def _matrix_file(
         yield DataFinding(
             Level.ERROR,
             layer.name,
-            f"the infogain matrix is {text(shape)}, and must be {classes} x {classes}",
+            f"the infogain matrix is {text(shape)}, but must be {classes} x {classes}",
             Place(name),
         )
 
 
 def _literal(layer: caffe_pb2.LayerParameter, origin: Origin) -> Extremes | None:
-    """The values that a DummyData layer makes up, where they have bounds."""
+    """The values that a DummyData layer produces, if they have bounds."""
     fillers = layer.dummy_data_param.data_filler
     if not fillers:
         low = high = 0.0
@@ -387,13 +387,13 @@ def _outside(reading: Reading, found: Extremes) -> Iterator[DataFinding]:
                 yield DataFinding(
                     Level.REMARK,
                     layer.name,
-                    f"a target is {value:g}, and {layer.type} takes probabilities from 0 to 1: "
+                    f"a target is {value:g}, but {layer.type} takes probabilities from 0 to 1: "
                     "the loss has no lower bound",
                     place,
                 )
         return
     last = labels.classes - 1
-    what = "writes to memory beside the array" if labels.writes else "reads what lies beside it"
+    what = "writes to memory beside the array" if labels.writes else "reads memory beside the array"
     for value, place, bad in (
         (found.low, found.low_place, found.low <= -1),
         (found.high, found.high_place, found.high >= labels.classes),
@@ -402,7 +402,7 @@ def _outside(reading: Reading, found: Extremes) -> Iterator[DataFinding]:
             yield DataFinding(
                 Level.ERROR if labels.writes else Level.REMARK,
                 layer.name,
-                f"a label is {value:g}, and this layer takes 0 to {last}; Caffe {what}",
+                f"a label is {value:g}, but this layer takes 0 to {last}; Caffe {what}",
                 place,
                 _label_advice(reading, found, value),
             )
@@ -411,9 +411,9 @@ def _outside(reading: Reading, found: Extremes) -> Iterator[DataFinding]:
 def _label_advice(reading: Reading, found: Extremes, value: float) -> str:
     labels = reading.labels
     if math.isinf(value):
-        return "Some values are no numbers: look at how the labels were written."
+        return "Some values aren't numbers: check how the labels were written."
     if value < 0:
-        return f"ignore_label: {int(value)} passes over it, where the layer's type has it."
+        return f"ignore_label: {int(value)} skips it, if the layer's type has that field."
     if found.low >= 1 and value == labels.classes:
-        return "Labels count from 0: are these from 1 on?"
-    return f"Is the number of classes {int(value) + 1}, or the data another net's?"
+        return "Labels count from 0: do these count from 1?"
+    return f"Are there {int(value) + 1} classes, or is this the data of another net?"

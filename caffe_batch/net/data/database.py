@@ -1,6 +1,6 @@
-"""LMDB and LevelDB: how many records there are, and some of them or all.
+"""LMDB and LevelDB: how many records there are, and some or all of them.
 
-Source: db_lmdb.cpp, db_leveldb.cpp, data_layer.cpp. Caffe opens both by their folder.
+Source: db_lmdb.cpp, db_leveldb.cpp, data_layer.cpp. Caffe opens both by the name of their folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NUMBER = re.compile(rb"\d+")
 
 
 class Database(Protocol):
-    """A database that is open, whatever its kind."""
+    """An open database of either kind."""
 
     @property
     def records(self) -> int:
@@ -32,16 +32,16 @@ class Database(Protocol):
         """Key and value of all records, in Caffe's order."""
 
     def backward(self) -> Iterator[Record]:
-        """The same from the last one on."""
+        """The same, starting from the last one."""
 
     def behind(self, key: bytes) -> Record | None:
         """The first record whose key isn't before this one."""
 
 
 def sample(database: Database, number: int) -> Iterator[Record]:
-    """About ``number`` records: the first ones, the last ones, and some from all over.
+    """About ``number`` records: the first ones, the last ones, and some spread over the rest.
 
-    All of them if they are no more.
+    All of them if there are no more than that.
     """
     if database.records <= number:
         yield from database.forward()
@@ -54,7 +54,7 @@ def sample(database: Database, number: int) -> Iterator[Record]:
 
 
 def _spread(first: bytes, last: bytes, number: int) -> Iterator[bytes]:
-    """Keys that lie evenly between two: as numbers where they begin with some, else as bytes."""
+    """Keys spread evenly between two: as numbers if both begin with one, otherwise as bytes."""
     low, high = _NUMBER.match(first), _NUMBER.match(last)
     decimal = low is not None and high is not None and len(low[0]) == len(high[0])
     width = len(low[0]) if low is not None and decimal else 16
@@ -79,7 +79,7 @@ def open_database(path: Path, *, lmdb: bool) -> Iterator[Database]:
     """Open a database for reading.
 
     Raises:
-        InputError: It is none of this kind, is empty or cut short, or its reader isn't installed.
+        InputError: It isn't of this kind, is empty or truncated, or its reader isn't installed.
     """
     _check_kind(path, lmdb=lmdb)
     with _OPENING, (_open_lmdb if lmdb else _open_leveldb)(path) as database:
@@ -93,7 +93,7 @@ def _check_kind(path: Path, *, lmdb: bool) -> None:
         folder = path.parent
         inside = _is_lmdb(folder) if path.name == "data.mdb" else _is_leveldb(folder)
         raise InputError(
-            f"{path} is no readable {wanted}: it is a file, and Caffe opens the folder"
+            f"{path} is not a readable {wanted}: it is a file, and Caffe opens the folder"
             + (" around it" if inside else ""),
             hint=f"Write source: {str(folder)!r}." if inside else None,
         )
@@ -101,7 +101,7 @@ def _check_kind(path: Path, *, lmdb: bool) -> None:
     if not is_wanted:
         part = "data.mdb" if lmdb else "CURRENT"
         raise InputError(
-            f"{path} is no readable {wanted}: there is no {part} in it",
+            f"{path} is not a readable {wanted}: there is no {part} in it",
             hint=f"It is a {other}, which needs `backend: {other.upper()}` in data_param."
             if is_other
             else None,
@@ -146,14 +146,14 @@ def _open_lmdb(path: Path) -> Iterator[Database]:
             size = (path / "data.mdb").stat().st_size
             if size < whole:  # reading beyond its end would kill this program, and Caffe later
                 raise InputError(
-                    f"LMDB {path} is cut short: it has {size:,} of {whole:,} bytes",
-                    hint="Copy or make it again.",
+                    f"LMDB {path} is truncated: it has {size:,} of {whole:,} bytes",
+                    hint="Copy or create it again.",
                 )
             if not stat["entries"]:
                 raise InputError(f"LMDB {path} is empty")
             yield _Lmdb(transaction, stat["entries"])
     except lmdb.Error as error:
-        raise InputError(f"{path} is no readable LMDB ({error})") from error
+        raise InputError(f"{path} is not a readable LMDB ({error})") from error
 
 
 class _LevelDb:
@@ -176,13 +176,13 @@ def _open_leveldb(path: Path) -> Iterator[Database]:
     try:
         database = plyvel.DB(str(path), create_if_missing=False)
     except (plyvel.Error, OSError) as error:
-        raise InputError(f"{path} is no readable LevelDB ({error})") from error
+        raise InputError(f"{path} is not a readable LevelDB ({error})") from error
     try:
         records = sum(1 for _ in database.iterator(include_value=False))
         if not records:
             raise InputError(f"LevelDB {path} is empty")
         yield _LevelDb(database, records)
     except plyvel.Error as error:
-        raise InputError(f"{path} is damaged ({error})", hint="Copy or make it again.") from error
+        raise InputError(f"{path} is damaged ({error})", hint="Copy or create it again.") from error
     finally:
         database.close()

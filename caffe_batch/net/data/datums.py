@@ -20,7 +20,7 @@ from caffe_batch.net.data.pictures import encoded_shape
 from caffe_batch.net.data.survey import SAMPLE, Find, Survey, Task, Wanted
 from caffe_batch.schema import caffe_pb2
 
-#: How many records there are between two calls of the progress.
+#: How many records are read between two calls of the progress callback.
 _STEP = 1024
 
 
@@ -28,7 +28,7 @@ def survey_datums(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     """A look at the source of a Data layer.
 
     Raises:
-        InputError: It is no database of this kind, or its first record can't be read.
+        InputError: It isn't a database of this kind, or its first record can't be read.
     """
     settings = layer.data_param
     path = find(settings.source)
@@ -51,7 +51,7 @@ class _Reader:
         self.color = True if transform.force_color else False if transform.force_gray else None
         plain = transform.scale == 1 and not transform.mean_value and not transform.mean_file
         self.of_label = [wanted for wanted in task.wanted if wanted.top == 1]
-        # Behind a transformation the values aren't those of the records.
+        # After a transformation, the values are no longer those of the records.
         self.of_data = [wanted for wanted in task.wanted if wanted.top == 0 and plain]
         self.task, self.found = task, found
 
@@ -66,7 +66,7 @@ class _Reader:
             else:
                 self.datum(datum, place)
             if not self.found.sizes:
-                return  # what can't be read of the first record is told as such
+                return  # whatever can't be read of the first record is reported separately
             self.found.read += 1
             if self.found.read % _STEP == 0 or self.found.read == database.records:
                 self.task.progress(source, self.found.read, database.records)
@@ -101,7 +101,7 @@ class _Reader:
             found.tally.add(
                 Level.ERROR,
                 "short",
-                f"it has {len(values):,} values for {text(shape)}; Caffe reads beyond their end",
+                f"it has {len(values):,} values for {text(shape)}; Caffe reads past their end",
                 place,
             )
         elif self.of_data:

@@ -1,4 +1,4 @@
-"""Libraries that read data and needn't be installed."""
+"""Optional libraries that read data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def extra(module: str, name: str, what: str) -> Any:
     """A module that an extra of this package installs.
 
     Args:
-        module: Its name.
-        name: The extra's.
-        what: What is to be read, for the message.
+        module: The name of the module.
+        name: The name of the extra.
+        what: What it would read, for the message.
 
     Raises:
         MissingExtraError: It isn't installed.
@@ -27,6 +27,6 @@ def extra(module: str, name: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"reading {what} needs the Python package of the extra {name!r}",
+            f"reading {what} needs the Python package from the extra {name!r}",
             hint=f"Install it: pip install 'caffe-batch[{name}]'.",
         ) from error

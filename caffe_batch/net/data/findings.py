@@ -1,4 +1,4 @@
-"""What a look at the data has found, and how much was looked at."""
+"""What a check of the data found, and how much of the data was read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from caffe_batch.errors import InputError
 
-#: Called with what is being read, how much of it is done and how much there is.
+#: Called with what is being read, how much of it has been read, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 
 def no_progress(_what: str, _done: int, _all: int) -> None:
-    """For a look that nobody watches."""
+    """Reports nothing."""
 
 
 class DataCheck(str, Enum):
@@ -26,7 +26,7 @@ class DataCheck(str, Enum):
 
 
 class Level(str, Enum):
-    """How bad a finding is: ERROR where Caffe dies or writes to memory that isn't its own."""
+    """How bad a finding is: ERROR if Caffe aborts or writes to memory that isn't its own."""
 
     ERROR = "error"
     REMARK = "remark"
@@ -34,12 +34,12 @@ class Level(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands in a source.
+    """A place in a source.
 
     Attributes:
         file: The file or database, as the net names it, or as it was found.
-        line: Line of a list, 1 for the first; None where the file has no lines.
-        record: Which record in words, such as ``row 39``; may be empty.
+        line: Line of a list, 1 for the first; None if the file has no lines.
+        record: Which record, in words, such as ``row 39``; may be empty.
     """
 
     file: str
@@ -53,13 +53,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class DataFinding:
-    """Something in the data that Caffe won't take, or won't take as it is meant.
+    """Something in the data that Caffe won't accept, or won't use as intended.
 
     Attributes:
-        level: Whether Caffe dies of it.
+        level: Whether Caffe aborts because of it.
         layer: The layer that reads the data, or the one that can't take it.
         message: What was expected and what was found.
-        place: Where; None where no file is at fault.
+        place: Where; None if no file is at fault.
         hint: What to try.
         phases: The phases in which it happens: TRAIN, TEST or both.
     """
@@ -72,7 +72,7 @@ class DataFinding:
     phases: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """All of it but the hint."""
+        """Everything except the hint."""
         phase = f" ({self.phases[0]})" if len(self.phases) == 1 else ""
         where = f"{self.place}: " if self.place else ""
         return f"layer {self.layer!r}{phase}: {where}{self.message}"
@@ -94,12 +94,12 @@ class DataFinding:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How much of a source was looked at.
+    """How much of a source was read.
 
     Attributes:
         source: As the layer names it.
-        records: Those that it has.
-        read: Those that were looked at.
+        records: How many records it has.
+        read: How many of them were read.
     """
 
     source: str
@@ -109,12 +109,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What a look at all data of a recipe has found.
+    """What a check of all the data of a recipe found.
 
     Attributes:
         findings: Errors first.
-        looks: How much of each source was looked at.
-        notes: What could not be looked at, a sentence each.
+        looks: How much of each source was read.
+        notes: What could not be checked, one sentence for each.
     """
 
     findings: tuple[DataFinding, ...] = ()
@@ -123,16 +123,16 @@ class DataReport:
 
     @property
     def errors(self) -> tuple[DataFinding, ...]:
-        """What Caffe dies of."""
+        """What makes Caffe abort or write to memory that isn't its own."""
         return tuple(each for each in self.findings if each.level is Level.ERROR)
 
     @property
     def remarks(self) -> tuple[DataFinding, ...]:
-        """What Caffe takes in silence."""
+        """What Caffe silently accepts."""
         return tuple(each for each in self.findings if each.level is Level.REMARK)
 
     def summary(self) -> str:
-        """Of how much a sample was looked at, in a sentence; empty where it was all of it."""
+        """How much was read, in a sentence; empty if it was everything."""
         some = [
             f"{look.read:,} of the {look.records:,} records of {look.source!r}"
             for look in self.looks
@@ -140,25 +140,25 @@ class DataReport:
         ]
         if not some:
             return ""
-        return f"The data was looked at by a sample: {', '.join(dict.fromkeys(some))}."
+        return f"Only a sample of the data was checked: {', '.join(dict.fromkeys(some))}."
 
     def sentences(self) -> tuple[str, ...]:
-        """How much was looked at, and the warnings."""
+        """How much was read, and the warnings."""
         summary = self.summary()
         return ((summary,) if summary else ()) + self.warnings()
 
     def warnings(self) -> tuple[str, ...]:
-        """What could not be looked at, and all remarks."""
+        """What could not be checked, and all remarks."""
         remarks = (
             " ".join(filter(None, [f"{each.sentence()}.", each.hint])) for each in self.remarks
         )
         return (*self.notes, *remarks)
 
     def raise_errors(self) -> None:
-        """Raise what Caffe would die of.
+        """Raise an error for what would make Caffe abort.
 
         Raises:
-            InputError: There is such a finding. It names them all.
+            InputError: There are such findings. It names them all.
         """
         errors = self.errors
         if errors:
@@ -168,7 +168,7 @@ class DataReport:
             )
 
     def json(self) -> dict[str, Any]:
-        """As ``plan --json`` has it."""
+        """As in ``plan --json``."""
         return {
             "findings": [finding.json() for finding in self.findings],
             "looked_at": [
@@ -180,7 +180,7 @@ class DataReport:
 
 
 class Tally:
-    """Problems of one source, equal ones counted instead of repeated."""
+    """The problems of one source; similar ones are counted instead of repeated."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Level, str], list[tuple[str, Place, str | None]]] = {}
@@ -188,11 +188,11 @@ class Tally:
     def add(
         self, level: Level, kind: str, message: str, place: Place, hint: str | None = None
     ) -> None:
-        """Note a problem; ``kind`` is what makes it equal to others."""
+        """Note a problem; those of one ``kind`` are counted together."""
         self._found.setdefault((level, kind), []).append((message, place, hint))
 
     def findings(self, layer: str) -> tuple[DataFinding, ...]:
-        """One finding a kind: the first one, and how many more there are."""
+        """One finding for each kind: the first one, and how many more there are."""
         out = []
         for (level, _), found in self._found.items():
             message, place, hint = found[0]

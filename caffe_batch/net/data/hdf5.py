@@ -1,8 +1,8 @@
-"""The files that an HDF5Data layer reads, by the list of them.
+"""The files that an HDF5Data layer reads, from the list of them.
 
 Source: hdf5_data_layer.cpp, hdf5.cpp (hdf5_load_nd_dataset_helper). Caffe opens them one after the
-other, the second one when it has read all rows of the first. The tops keep the sizes of the first
-file whatever the others hold.
+other: the second one when it has read all rows of the first, and so on. The tops keep the sizes of
+the first file, whatever is in the others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from caffe_batch.schema import caffe_pb2
 #: What h5py raises at a damaged file.
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
-#: Datasets of up to so many values are read whole even in a quick look.
+#: Datasets of up to this many values are read completely even in a quick look.
 _FEW_VALUES = 1 << 20
 
 
@@ -44,14 +44,14 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
         try:
             path = find(name)
             if not path.is_file():  # a pipe would be waited for
-                raise InputError(f"{path} is no readable HDF5 file (it is no file)")
+                raise InputError(f"{path} is not a readable HDF5 file (it is not a file)")
             with h5py.File(path, "r") as file:
                 reader = _File(file, path, Place(name), tuple(layer.top))
                 rows.append(reader.look(found, task, first=number == 0))
         except InputError as error:
             wrong = error
         except _DAMAGE as error:
-            wrong = InputError(f"{name} is no readable HDF5 file ({error})")
+            wrong = InputError(f"{name} is not a readable HDF5 file ({error})")
         else:
             continue
         if number == 0:
@@ -68,7 +68,10 @@ class _File:
         self.file, self.path, self.place, self.tops = file, path, place, tops
 
     def look(self, found: Survey, task: Task, *, first: bool) -> int:
-        """Take in this file; the number of its rows.
+        """Take in this file.
+
+        Returns:
+            The number of its rows.
 
         Raises:
             InputError: A dataset is missing, or Caffe can't read it.
@@ -86,7 +89,7 @@ class _File:
                     "rows",
                     f"{top!r} has {shape[0]:,} rows and {self.tops[0]!r} {rows:,}",
                     self.place,
-                    "Caffe ends when it comes to this file: each dataset needs as many rows.",
+                    "Caffe aborts at this file: its datasets need the same number of rows.",
                 )
         if not rows:
             found.tally.add(
@@ -94,19 +97,19 @@ class _File:
                 "no rows",
                 "the file has no rows",
                 self.place,
-                "Caffe ends when it comes to this file: take it off the list.",
+                "Caffe aborts at this file: take it off the list.",
             )
         for top, shape, expected in zip(self.tops, shapes, found.shapes, strict=True):
             if shape[1:] != expected:
                 more = count(shape[1:]) < count(expected)
-                what = "and beyond the end of the array" if more else "at wrong places"
+                what = "past the end of the array" if more else "at the wrong places"
                 found.tally.add(
                     Level.ERROR if more else Level.REMARK,
                     "shape",
-                    f"a row of {top!r} is {text(shape[1:])}, and {text(expected)} in the first "
+                    f"a row of {top!r} is {text(shape[1:])}, but {text(expected)} in the first "
                     f"file; Caffe reads it as the latter, {what}",
                     self.place,
-                    "All files of a list need rows of one shape.",
+                    "All files of a list need rows of the same shape.",
                 )
         read = rows
         for wanted in task.wanted:
@@ -123,24 +126,24 @@ class _File:
         """
         if top not in self.file:
             raise InputError(
-                f"HDF5 file {self.path} has no data set {top!r}; "
+                f"HDF5 file {self.path} has no dataset {top!r}; "
                 f"it has {', '.join(sorted(self.file)) or 'none'}"
             )
         data = self.file[top]
         if not getattr(data, "shape", ()):  # a group has none, a scalar an empty one
             raise InputError(
-                f"{top!r} of HDF5 file {self.path} is no array with a row for each record"
+                f"{top!r} of HDF5 file {self.path} is not an array with a row for each record"
             )
         if data.dtype.kind not in "fiu":  # booleans are an enumeration in HDF5
             raise InputError(
-                f"{top!r} of HDF5 file {self.path} has values of type {data.dtype}, and Caffe "
-                "reads floating-point numbers and integers",
+                f"{top!r} of HDF5 file {self.path} has values of type {data.dtype}, but Caffe "
+                "reads only floating-point numbers and integers",
                 hint="Store it as float32.",
             )
         return data
 
     def values(self, data: Any, wanted: Wanted, found: Survey, task: Task) -> int:
-        """Take in the values of a dataset; how many rows were read."""
+        """Take in the values of a dataset; returns how many rows were read."""
         rows: int = data.shape[0]
         size = max(1, count(data.shape[1:]))
         part = max(1, _FEW_VALUES // size)

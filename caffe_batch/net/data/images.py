@@ -1,9 +1,9 @@
-r"""The images that an ImageData layer reads, by the list of them.
+r"""The images that an ImageData layer reads, from the list of them.
 
-Source: image_data_layer.cpp, io.cpp (ReadImageToCVMat). A line is parted at its last blank: what is
-behind it goes through ``atoi``, all before it is the path. So ``a.png 1 `` names the file
-``a.png 1`` (and label 0), a tab parts nothing, an empty line names the root folder, and a line
-without a blank is a path of label 0.
+Source: image_data_layer.cpp, io.cpp (ReadImageToCVMat). A line is split at its last blank: what
+follows goes through ``atoi``, everything before it is the path. So ``a.png 1 `` names the file
+``a.png 1`` (with label 0), a tab splits nothing, an empty line names the root folder, and a line
+without a blank is a path with label 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from caffe_batch.net.data.pictures import image_reader, image_size
 from caffe_batch.net.data.survey import Find, Survey, Task, evenly
 from caffe_batch.schema import caffe_pb2
 
-#: How many headers of images a quick look reads.
+#: How many image headers a quick look reads.
 HEADERS = 512
 _STEP = 256
 
@@ -31,13 +31,13 @@ _ATOI = re.compile(rb"[ \t\n\v\f\r]*([+-]?\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a list, as Caffe takes it.
+    """A line of a list, as Caffe reads it.
 
     Attributes:
         number: 1 for the first.
         name: The path without the root folder.
-        label: The number behind it, 0 where there is none.
-        written: What is written as the label; None without one.
+        label: The number after it, 0 if there is none.
+        written: What is written as the label; None if nothing is.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Line:
 
 
 def parse_line(number: int, line: bytes) -> Line:
-    """One line, parted as Caffe does it."""
+    """One line, split as Caffe splits it."""
     name, blank, label = line.rpartition(b" ")
     if not blank:
         return Line(number, os.fsdecode(line), _atoi(line), None)
@@ -63,7 +63,7 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     """A look at the list of an ImageData layer and at its images.
 
     Raises:
-        InputError: The list can't be read, or its first image.
+        InputError: The list or its first image can't be read.
     """
     settings = layer.image_data_param
     listing = find(settings.source)
@@ -82,13 +82,13 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
         line = lines[index]
         place = Place(settings.source, line.number)
         if not line.name.strip():
-            continue  # told as an empty line
+            continue  # reported as an empty line
         try:
             size = image_size(find(settings.root_folder + line.name))
         except MissingExtraError as missing:
             if not resized:
                 raise
-            found.note = f"The images of {settings.source!r} aren't looked at: {missing.message}."
+            found.note = f"The images of {settings.source!r} aren't checked: {missing.message}."
             break
         except InputError as error:
             if index == 0 and not resized:
@@ -106,12 +106,12 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     elif found.sizes:
         found.shapes = (max(found.sizes, key=prod),)
     else:
-        raise InputError(f"image list {listing} has empty lines only")
+        raise InputError(f"image list {listing} has nothing but empty lines")
     return found
 
 
 def _check_lines(lines: Sequence[Line], found: Survey, task: Task, source: str) -> None:
-    """What the list itself says: labels, and lines that aren't PATH LABEL."""
+    """What the list itself shows: labels, and lines that aren't PATH LABEL."""
     for line in lines:
         place = Place(source, line.number)
         if not line.name.strip():
@@ -130,7 +130,7 @@ def _check_lines(lines: Sequence[Line], found: Survey, task: Task, source: str) 
             found.tally.add(
                 Level.REMARK,
                 "no label",
-                f"no label behind {line.name!r}; Caffe takes 0",
+                f"no label after {line.name!r}; Caffe takes 0",
                 place,
                 "A line is PATH LABEL, with one blank between them.",
             )
@@ -138,16 +138,16 @@ def _check_lines(lines: Sequence[Line], found: Survey, task: Task, source: str) 
             found.tally.add(
                 Level.REMARK,
                 "label",
-                f"{line.written!r} is no whole number; Caffe takes {line.label}",
+                f"{line.written!r} is not a whole number; Caffe takes {line.label}",
                 place,
-                "An ImageData layer takes whole numbers only; HDF5Data takes any.",
+                "An ImageData layer takes only whole numbers; HDF5Data takes any.",
             )
 
 
 def _advice(line: Line) -> str | None:
-    """Why a path is probably not the one that was meant."""
+    """Why a path is probably not the intended one."""
     if "\t" in line.name:
-        return "A blank parts PATH and LABEL, no tab."
+        return "PATH and LABEL are separated by a blank, not by a tab."
     if line.name != line.name.strip() or not line.written:
-        return "PATH and LABEL have exactly one blank between them, and none before or behind."
+        return "PATH and LABEL have exactly one blank between them, and none before or after."
     return None

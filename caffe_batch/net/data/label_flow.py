@@ -1,4 +1,4 @@
-"""Which values of which data layers reach a layer that takes them for labels."""
+"""Which values of which data layers reach a layer that reads them as labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Origin:
     Attributes:
         layer: The data layer.
         top: Which of its tops.
-        region: (axis, first, last + 1) for each axis of the top of which only a part is meant; its
+        region: (axis, first, last + 1) for each axis of the top of which they are only a part;
             axis 0 is the batch.
-        reshaped: Whether they stand in another shape than the top's.
+        reshaped: Whether they have another shape than the top.
     """
 
     layer: str
@@ -29,7 +29,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A layer that takes values for labels, and where they come from."""
+    """A layer that reads values as labels, and where they come from."""
 
     node: Node
     labels: Labels
@@ -51,7 +51,7 @@ def label_readings(net: Net) -> Iterator[Reading]:
 def _origins(
     node: Node, net: Net, number: int, origins: dict[int, tuple[Origin, ...]]
 ) -> tuple[Origin, ...]:
-    """Where the values of a top come from; none where that can't be told."""
+    """Where the values of a top come from; empty if that isn't known."""
     if not node.bottoms:
         return (Origin(node.layer.name, number),)
     if not node.rule.carries:
@@ -90,7 +90,7 @@ def _part(bottom: Shape, tops: Sequence[Shape], number: int) -> tuple[int, int, 
 def _within(
     region: tuple[tuple[int, int, int], ...], axis: int, first: int, end: int
 ) -> tuple[tuple[int, int, int], ...]:
-    """A part of a region: where the axis is cut already, a cut of that cut."""
+    """A part of a region; if the axis is cut already, a cut of that cut."""
     start = next((low for other, low, _ in region if other == axis), 0)
     others = tuple(each for each in region if each[0] != axis)
     return (*others, (axis, start + first, start + end))

@@ -1,6 +1,6 @@
 """Text files that list other files, read as Caffe reads them.
 
-What isn't text isn't read: a source may as well be a database of a terabyte, or a device.
+What isn't text isn't read: a source might just as well be a terabyte database, or a device.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from caffe_batch.errors import InputError
 
-#: So much of a file tells whether it is text.
+#: How much of a file is read to tell whether it is text.
 PREFIX_BYTES = 1 << 16
 #: No path is longer on Linux (PATH_MAX), and a label needs little.
 LONGEST_LINE = 1 << 13
@@ -24,25 +24,25 @@ _SIGNATURES = {
     b"GIF8": "a GIF image",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip file",
-    b"\x93NUMPY": "a file of numpy",
+    b"\x93NUMPY": "a NumPy file",
 }
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """The lines of a list as std::getline gives them: parted by line feeds and nothing else.
+    """The lines of a list as std::getline gives them: separated by line feeds and nothing else.
 
     Raises:
-        InputError: It is no list, or can't be read.
+        InputError: It isn't a list, or can't be read.
     """
     lines = _read_list(path).split(b"\n")
     return lines if lines[-1] else lines[:-1]
 
 
 def read_words(path: Path) -> list[bytes]:
-    """The words of a list as ``stream >> word`` gives them: parted by white space.
+    """The words of a list as ``stream >> word`` gives them: separated by white space.
 
     Raises:
-        InputError: It is no list, or can't be read.
+        InputError: It isn't a list, or can't be read.
     """
     return _read_list(path).split()
 
@@ -51,21 +51,21 @@ def _read_list(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(
-                f"{path} is no readable list of files: it is {_kind(path)}",
-                hint="source names a text file that lists the files, one a line.",
+                f"{path} is not a readable list of files: it is {_kind(path)}",
+                hint="source names a text file that lists the files, one per line.",
             )
         with path.open("rb") as file:
             start = file.read(PREFIX_BYTES)
             found = what_else(start)
             if found is not None:
                 raise InputError(
-                    f"{path} is no readable list of files: it is {found}",
-                    hint=f"source names a text file that lists the files, one a line; write "
+                    f"{path} is not a readable list of files: it is {found}",
+                    hint=f"source names a text file that lists the files, one per line; write "
                     f"{path.name!r} into one.",
                 )
             return start + file.read()
     except OSError as error:
-        raise InputError(f"{path} is no readable list of files: {error.strerror}") from error
+        raise InputError(f"{path} is not a readable list of files: {error.strerror}") from error
 
 
 def _kind(path: Path) -> str:
@@ -75,7 +75,7 @@ def _kind(path: Path) -> str:
 
 
 def what_else(start: bytes, *, binary: bool = False) -> str | None:
-    """What a file is that begins so, or None if that may be a list, or any binary file."""
+    """What a file with this beginning is; None if it may be a list (or any binary file)."""
     for signature, name in _SIGNATURES.items():
         if start.startswith(signature):
             return name

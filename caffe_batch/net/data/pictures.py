@@ -1,4 +1,4 @@
-"""The size of an image from its header, as OpenCV would decode it."""
+"""The size of an image as OpenCV would decode it, read from its header."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from caffe_batch.errors import InputError
 from caffe_batch.net.data.extras import extra
 
-#: EXIF orientations that turn the image by a quarter (OpenCV's imread applies them).
+#: EXIF orientations with a quarter turn (OpenCV's imread applies them).
 _QUARTER_TURNS = {5, 6, 7, 8}
 _EXIF_ORIENTATION = 0x0112
 
 
 def image_reader(what: str) -> Any:
-    """The library that reads images; ``what`` is to be read.
+    """The library that reads images; ``what`` it would read, for the message.
 
     Raises:
         MissingExtraError: It isn't installed.
@@ -28,18 +28,18 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         MissingExtraError: The library isn't installed.
-        InputError: It is no readable image.
+        InputError: It isn't a readable image.
     """
     images = image_reader(f"the image {path}")
-    if not path.is_file():  # a pipe would be waited for
-        raise InputError(f"{path} is no readable image (it is no file)")
+    if not path.is_file():  # a pipe would block
+        raise InputError(f"{path} is not a readable image (it is not a file)")
     try:
         with images.open(path) as image:
             if image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 return image.width, image.height
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
-        raise InputError(f"{path} is no readable image ({error})") from error
+        raise InputError(f"{path} is not a readable image ({error})") from error
 
 
 def encoded_shape(data: bytes, color: bool | None) -> tuple[tuple[int, int, int], Any]:
@@ -47,11 +47,11 @@ def encoded_shape(data: bytes, color: bool | None) -> tuple[tuple[int, int, int]
 
     Args:
         data: The file's bytes.
-        color: True and False where three channels or one are forced; None for the image's own.
+        color: True to force three channels, False to force one; None for the image's own.
 
     Raises:
         MissingExtraError: The library isn't installed.
-        InputError: It is no readable image.
+        InputError: It isn't a readable image.
     """
     images = image_reader("encoded records")
     try:
@@ -62,6 +62,6 @@ def encoded_shape(data: bytes, color: bool | None) -> tuple[tuple[int, int, int]
     if color is not None:
         channels = 3 if color else 1
     else:
-        # A palette is looked up, CMYK becomes BGR; all others keep their channels.
+        # Palette images are looked up, CMYK becomes BGR; all others keep their channels.
         channels = {("P",): 3, tuple("CMYK"): 3}.get(bands, len(bands))
     return (channels, height, width), image

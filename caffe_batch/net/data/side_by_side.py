@@ -1,4 +1,4 @@
-"""Sources that are read side by side: which layers put their records together."""
+"""Sources that are read side by side: which data layers' records are combined."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from caffe_batch.net.graph import Net
 
 
 def read_together(net: Net) -> Iterator[tuple[str, str]]:
-    """Pairs of layers without bottoms whose samples meet in a layer, by name, each pair once.
+    """Pairs of layers without bottoms whose samples meet in a layer; names, each pair once.
 
-    Where blobs are joined along the axis of the samples they don't meet: each keeps its own.
+    Blobs joined along the axis of the samples don't make them meet: each sample stays on its own.
     """
     origins: dict[int, frozenset[str]] = {}
     found: dict[tuple[str, str], None] = {}

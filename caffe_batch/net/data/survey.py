@@ -1,4 +1,4 @@
-"""What the readers of all kinds of sources give: sizes, extreme values, and what is wrong."""
+"""What the readers of all kinds of sources return: sizes, extreme values, and what is wrong."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SAMPLE = 256
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Values of a data layer's top that somebody reads as labels.
+    """Values of a data layer's top that some layer reads as labels.
 
     Attributes:
         top: Which top.
         ignore: A value that doesn't count, or None.
-        region: (axis of the record, first, last + 1) for each axis of which only a part is read.
+        region: (axis of the record, first, last + 1) for each axis that is read only in part.
     """
 
     top: int
@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Extremes:
-    """The lowest and the highest value seen, and where. A nan counts as the lowest."""
+    """The lowest and the highest value seen, and where. NaN counts as the lowest."""
 
     low: float = math.inf
     high: float = -math.inf
@@ -52,17 +52,17 @@ class Extremes:
 
 @dataclass(slots=True)
 class Survey:
-    """What a source holds, as far as it was looked at.
+    """What is in a source, as far as it was read.
 
     Attributes:
         records: How many there are.
-        read: How many were looked at.
+        read: How many of them were read.
         sizes: Every shape of a record of the first top, with the first record that has it.
-        shapes: Shape of the largest record, one a top that the source decides.
-        file_rows: HDF5 alone: rows of the largest file.
-        extremes: Of the values that were asked for.
+        shapes: Shape of the largest record, one for each top that the source decides.
+        file_rows: HDF5 only: rows of the largest file.
+        extremes: Those of the values that were asked for.
         tally: What is wrong with it.
-        note: What could not be looked at, in a sentence; may be empty.
+        note: What could not be checked, in a sentence; may be empty.
     """
 
     records: int = 0
@@ -82,12 +82,12 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a reader is to look at.
+    """What a reader should read.
 
     Attributes:
-        wanted: The values that somebody reads as labels.
-        complete: Whether to look at everything, not at a sample.
-        progress: Called now and then with how far the reader is.
+        wanted: The values that some layer reads as labels.
+        complete: Whether to read everything instead of a sample.
+        progress: Called from time to time with how far the reader has come.
     """
 
     wanted: Sequence[Wanted]
@@ -96,7 +96,7 @@ class Task:
 
 
 def evenly(number: int, most: int) -> list[int]:
-    """At most ``most`` indices below ``number``, evenly spread, the first and the last included.
+    """At most ``most`` indices below ``number``, evenly spread, including the first and the last.
 
     >>> evenly(10, 4)
     [0, 3, 6, 9]

@@ -1,4 +1,4 @@
-"""Messages of a layer that its type doesn't read, which Caffe skips in silence."""
+"""Messages of a layer that its type doesn't read; Caffe skips them silently."""
 
 from __future__ import annotations
 

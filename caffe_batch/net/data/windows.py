@@ -1,8 +1,8 @@
-"""The windows that a WindowData layer cuts out of images, by the file that lists them.
+"""The windows that a WindowData layer cuts out of images, from the file that lists them.
 
 Source: window_data_layer.cpp. A batch is drawn at random from the windows that overlap an object
-enough (the foreground) and from those that do so too little (the background, label 0). An image
-that can't be loaded isn't fatal: Caffe leaves the rest of the batch as it was.
+enough (the foreground) and from those that overlap it too little (the background, label 0). An
+image that can't be loaded isn't fatal: Caffe leaves the rest of the batch as it was.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
     """A look at the window file of a WindowData layer and at its images.
 
     Raises:
-        InputError: It is no window file.
+        InputError: It isn't a window file.
     """
     settings = layer.window_data_param
     path, found, place = find(settings.source), Survey(), Place(settings.source)
@@ -43,9 +43,9 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
         images = []
     if not images:
         raise InputError(
-            f"{path} is no window file",
-            hint="For each image it has: # INDEX, PATH, CHANNELS, HEIGHT, WIDTH, the number of "
-            "windows, and of each CLASS OVERLAP X1 Y1 X2 Y2.",
+            f"{path} is not a window file",
+            hint="For each image it has # INDEX, PATH, CHANNELS, HEIGHT, WIDTH, the number of "
+            "windows, and for each window CLASS OVERLAP X1 Y1 X2 Y2.",
         )
     foreground = background = 0
     for image in images:
@@ -64,7 +64,7 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
                 background += 1
     for name, number in (("foreground", foreground), ("background", background)):
         if not number:
-            found.tally.add(Level.ERROR, name, f"there is no window of the {name}", place)
+            found.tally.add(Level.ERROR, name, f"there is no {name} window", place)
     for count, index in enumerate(evenly(len(images), len(images) if task.complete else HEADERS)):
         _look(images[index], settings, find, found)
         found.read += len(images[index].windows)
@@ -76,7 +76,7 @@ def _images(words: Sequence[bytes]) -> list[_Image]:
     """The images of a window file.
 
     Raises:
-        ValueError, IndexError: It is none.
+        ValueError, IndexError: They don't make a window file.
     """
     images, at = [], 0
     while at < len(words):
@@ -97,12 +97,12 @@ def _images(words: Sequence[bytes]) -> list[_Image]:
 def _look(
     image: _Image, settings: caffe_pb2.WindowDataParameter, find: Find, found: Survey
 ) -> None:
-    """Whether an image is there and holds its windows."""
+    """Check that an image is there and contains its windows."""
     place = Place(settings.source, record=image.name)
     try:
         height, width = image_size(find(settings.root_folder + image.name))
     except MissingExtraError as missing:
-        found.note = f"The images of {settings.source!r} aren't looked at: {missing.message}."
+        found.note = f"The images of {settings.source!r} aren't checked: {missing.message}."
         return
     except InputError as error:
         found.tally.add(
