@@ -72,7 +72,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json_text(content))
 
 
-def json_text(content: Mapping[str, Any]) -> str:
+def json_text(content: Any) -> str:
     """JSON as a file has it; numbers that JSON doesn't have are text."""
     return json.dumps(_encodable(content), indent=2, allow_nan=False) + "\n"
 

@@ -40,8 +40,8 @@ def read_model(solver: Path) -> CaffeMemory:
 
 
 def tight(model: CaffeMemory, size: int = SMALL) -> Budget:
-    """The budget that holds passes of ``size`` samples and no more, with test batches of 5."""
-    tests = (5,) * len(model.recipe.tests)
+    """The budget that holds passes of ``size`` samples and no more, with test batches of 1."""
+    tests = (1,) * len(model.recipe.tests)
     return Budget(model.with_test_batches(tests).at(size).allocated_bytes, 0)
 
 

@@ -109,7 +109,7 @@ class PlanRequest:
         recipe, solver_text = with_solver(
             files.recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
         )
-        check_solver(recipe.solver, recipe.solver_path)
+        check_solver(recipe.solver, recipe.solver_path, needs_length=False)
         model = engines.find(self.engine).memory_model(
             recipe, sources, self.mode,
             allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,

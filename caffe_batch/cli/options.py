@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from caffe_batch import engines
+from caffe_batch.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,4 +156,4 @@ def console() -> Console:
 
 def print_json(data: Any) -> None:
     """Print one JSON document on stdout."""
-    click.echo(json.dumps(data, indent=2))
+    click.echo(json_text(data), nl=False)

@@ -187,7 +187,7 @@ def verify(
         DoesNotFitError: Not even the smallest batch fits the memory of this machine.
         TrainingError: Caffe failed; the message has its reason and the last lines of its log.
     """
-    check_solver(model.recipe.solver, model.recipe.solver_path)
+    check_solver(model.recipe.solver, model.recipe.solver_path, needs_length=False)
     check_has_loss(model)
     split = _choose(model, audit, batch_size, iter_size or ITER_SIZE)
     split = replace(split, controls=controls)

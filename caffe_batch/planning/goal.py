@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from caffe_batch.errors import InputError, Option
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.schedule.rescaling import Rescaling
@@ -82,11 +81,7 @@ class Goal:
 
 
 def find_goal(model: MemoryModel, options: PlanOptions) -> Goal:
-    """What is asked for.
-
-    Raises:
-        InputError: The files say it, and make no sense.
-    """
+    """What is asked for."""
     sharing = Sharing(model.gpus, model.divides_batch)
     return Goal(model, options, sharing, _effective_batch(model, options, sharing))
 
@@ -100,16 +95,6 @@ def _effective_batch(model: MemoryModel, options: PlanOptions, sharing: Sharing)
         return split.batch_size * split.iter_size * sharing.each
     if options.schedule.recipe_batch is not None:
         return options.schedule.recipe_batch
-    own_iter = model.recipe.solver.iter_size
-    if own_iter < 1:
-        raise InputError(
-            f"the solver has iter_size {own_iter}, and an update takes at least one pass",
-            hint=[
-                "Correct it, or give ",
-                Option("effective_batch"),
-                ": the plan sets iter_size.",
-            ],
-        )
     return _files_batch(model) * replace(sharing, gpus=options.own_gpus or model.gpus).each
 
 

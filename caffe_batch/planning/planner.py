@@ -7,11 +7,10 @@ edited files fit is the plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from caffe_batch.errors import InputError, NetError, Option
+from caffe_batch.errors import DoesNotFitError, InputError, NetError, Option
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.draft import Choice, Draft, make_draft
@@ -35,9 +34,6 @@ from caffe_batch.planning.split.net_tests import (
 )
 from caffe_batch.planning.split.no_fit import does_not_fit
 
-#: Test batches make room for the train net down to the first; below it only if nothing else fits.
-SMALLEST_TEST_BATCHES = (8, 1)
-
 
 def make_plan(
     model: MemoryModel,
@@ -45,6 +41,9 @@ def make_plan(
     options: PlanOptions | None = None,
 ) -> Plan:
     """The split with the fewest passes that fits, and everything that has to change for it.
+
+    Test batches make room for it, down to 1; those that a score depends on only where nothing fits
+    beside them. Apart from that, more memory never means more passes.
 
     Args:
         model: The memory model of the recipe.
@@ -58,16 +57,17 @@ def make_plan(
     """
     check_has_loss(model)
     goal = find_goal(model, options or PlanOptions())
-    for floor in SMALLEST_TEST_BATCHES:
-        table = _candidate_table(goal, budget, floor)
+    for keeps_bound in (True, False):
+        table = _candidate_table(goal, budget, keeps_bound=keeps_bound)
         tried: list[Candidate] = []
-        for choice in _choices(goal, budget, table):
-            draft = make_draft(goal, choice)
+        for split in ranked(
+            table.candidates, goal.effective_batch, goal.options.split.prefer_multiple_of
+        ):
+            draft = _draft_of(goal, budget, table, split)
             tried.append(draft.settled(budget.usable_bytes))
             if tried[-1].fits:
                 return _plan_of(goal, budget, table, tried, draft)
-    most_room = _candidate_table(goal, budget, SMALLEST_TEST_BATCHES[0])
-    raise does_not_fit(most_room.lean, budget, most_room.smallest())
+    raise _does_not_fit(goal, budget, table)
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,14 @@ class _Table:
         return self.candidates[built[-1] :]
 
 
-def _candidate_table(goal: Goal, budget: Budget, floor: int) -> _Table:
-    """The candidates, where test batches make room down to a floor.
+def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table:
+    """The candidates beside the smallest test batches.
+
+    Args:
+        goal: What is asked for.
+        budget: The memory allowed.
+        keeps_bound: Whether test nets whose scores depend on their batch keep it, unless all test
+            batches are to follow the train net's.
 
     Raises:
         InputError: There are none.
@@ -116,9 +122,8 @@ def _candidate_table(goal: Goal, budget: Budget, floor: int) -> _Table:
     )
     groups = group_tests(
         tests,
-        floor,
         exact=options.tests_follow,
-        keeps_bound=floor > SMALLEST_TEST_BATCHES[-1] and not options.tests_follow,
+        keeps_bound=keeps_bound and not options.tests_follow,
     )
     test_sizes = smallest(groups, number)
     lean = model.with_test_batches(test_sizes)
@@ -130,27 +135,55 @@ def _candidate_table(goal: Goal, budget: Budget, floor: int) -> _Table:
     return _Table(tuple(candidates), tests, groups, test_sizes, lean)
 
 
-def _choices(goal: Goal, budget: Budget, table: _Table) -> Iterator[Choice]:
-    """The splits that may fit, best first, each with the largest test batches that fit beside."""
-    preferred = goal.options.split.prefer_multiple_of
-    for split in ranked(table.candidates, goal.effective_batch, preferred):
+def _draft_of(goal: Goal, budget: Budget, table: _Table, split: Candidate) -> Draft:
+    """The draft of a split with the largest test batches that fit beside it.
 
-        def fits(test_sizes: tuple[int | None, ...], size: int = split.batch_size) -> bool:
-            sized = goal.model.with_test_batches(test_sizes)
-            return sized.at(size).allocated_bytes <= budget.usable_bytes
+    Where what changes for the split costs memory too, the test batches make room for that as well.
+    If nothing fits, they are the smallest.
+    """
+    groups = table.groups
+    if goal.options.tests_follow:
+        share = Fraction(split.batch_size, goal.model.batch_size)
+        groups = tuple(group.shrunk(share) for group in groups)
 
-        groups = table.groups
-        if goal.options.tests_follow:
-            share = Fraction(split.batch_size, goal.model.batch_size)
-            groups = tuple(group.shrunk(share) for group in groups)
-        sizes = largest_that_fit(groups, table.test_sizes, fits)
-        yield Choice(
-            split,
-            table.tests,
-            tuple(
-                split.batch_size if test.shared else sizes[test.number] or 0 for test in table.tests
-            ),
-        )
+    def draft(test_sizes: tuple[int | None, ...]) -> Draft:
+        return make_draft(goal, _choice(table.tests, split, test_sizes))
+
+    def fits_before_changes(test_sizes: tuple[int | None, ...]) -> bool:
+        sized = goal.model.with_test_batches(test_sizes)
+        return sized.at(split.batch_size).allocated_bytes <= budget.usable_bytes
+
+    def fits(test_sizes: tuple[int | None, ...]) -> bool:
+        return draft(test_sizes).prediction.allocated_bytes <= budget.usable_bytes
+
+    made = draft(largest_that_fit(groups, table.test_sizes, fits_before_changes))
+    if made.prediction.allocated_bytes <= budget.usable_bytes or not table.groups:
+        return made
+    return draft(largest_that_fit(groups, table.test_sizes, fits))
+
+
+def _choice(
+    tests: tuple[NetTest, ...], split: Candidate, test_sizes: tuple[int | None, ...]
+) -> Choice:
+    """A split with a batch size for each test net of the model; shared ones get the split's."""
+    return Choice(
+        split,
+        tests,
+        tuple(split.batch_size if test.shared else test_sizes[test.number] or 0 for test in tests),
+    )
+
+
+def _does_not_fit(goal: Goal, budget: Budget, table: _Table) -> DoesNotFitError:
+    """What the smallest plan takes, with everything that changes for it."""
+    smallest_first = table.smallest()
+    draft = make_draft(goal, _choice(table.tests, smallest_first[0], table.test_sizes))
+    return does_not_fit(
+        goal.model,
+        draft.prediction,
+        budget,
+        smallest_first,
+        keeps_tests=len(table.tests) < len(goal.model.recipe.tests),
+    )
 
 
 def _plan_of(

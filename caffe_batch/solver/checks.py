@@ -1,31 +1,49 @@
-"""What training relies on in a solver, checked before anything is written or started."""
+"""What training relies on in a solver, checked before anything is written or started.
+
+Sources: solver.cpp (Init), sgd_solvers.hpp (constructor_sanity_check), sgd_solver.cpp
+(GetLearningRate, Regularize).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option, Text
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.learning_rate import learning_rate
 
+#: Update rules that abort where momentum is set.
+_WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
 
-def check_solver(solver: caffe_pb2.SolverParameter, path: Path | None) -> None:
-    """Refuse a solver that Caffe can't train with, or with which it would train nothing.
+#: The penalties on the weights.
+_REGULARIZATIONS = ("L1", "L2")
+
+#: Policies whose gamma Caffe takes from 0 on only.
+_GAMMA_POLICIES = ("step", "exp", "inv", "multistep", "sigmoid")
+
+
+def check_solver(
+    solver: caffe_pb2.SolverParameter, path: Path | None, *, needs_length: bool = True
+) -> None:
+    """Refuses a solver that Caffe can't train with, or with which it would train nothing.
 
     Args:
         solver: The solver, in current syntax.
         path: Its file, for messages; None for a solver from the template.
+        needs_length: Whether the solver itself has to say how many updates there are; without it a
+            solver that leaves max_iter out, for a program that steps it, is none that is wrong.
 
     Raises:
-        InputError: No update to do, an unknown policy, or a first learning rate that isn't finite.
+        InputError: No update to do, an update without passes, a value that Caffe refuses, or a
+            first learning rate that isn't finite.
     """
     where = f"{path}: " if path is not None else ""
-    if solver.max_iter < 1:
-        raise InputError(
-            f"{where}max_iter is {solver.max_iter}, so there is no update to do",
-            hint="Set max_iter to the number of updates that the recipe trains for.",
-        )
+    if needs_length or solver.HasField("max_iter"):
+        _check_length(solver, where)
+    for message, hint in _refused(solver):
+        raise InputError(f"{where}{message}", hint=hint)
     try:
         rate = learning_rate(solver, 0)
     except InputError as error:
@@ -34,4 +52,62 @@ def check_solver(solver: caffe_pb2.SolverParameter, path: Path | None) -> None:
         raise InputError(
             f"{where}the learning rate of the first update is {rate}",
             hint="Correct base_lr, gamma and power.",
+        )
+
+
+def _check_length(solver: caffe_pb2.SolverParameter, where: str) -> None:
+    """Refuses a solver with no update to do."""
+    if solver.max_iter >= 1:
+        return
+    if solver.HasField("max_iter"):
+        raise InputError(
+            f"{where}max_iter is {solver.max_iter}, so there is no update to do",
+            hint="Set max_iter to the number of updates that the recipe trains for.",
+        )
+    raise InputError(
+        f"{where}the solver has no max_iter: it is meant for a program that steps it, and says "
+        "nothing of how long to train",
+        hint=["Plan with ", Option("epochs"), ", or set max_iter to the number of updates."],
+    )
+
+
+def _refused(solver: caffe_pb2.SolverParameter) -> Iterator[tuple[str, Text]]:
+    """What Caffe refuses at once, or trains nothing with: a sentence and a hint each."""
+    kind, momentum = solver.type, solver.momentum
+    if solver.iter_size < 1:
+        yield (
+            f"the solver has iter_size {solver.iter_size}, and an update takes at least one pass",
+            "Set iter_size to the passes whose gradients make up one update of the recipe, 1 or "
+            "more.",
+        )
+    if solver.average_loss < 1:
+        yield (
+            f"average_loss is {solver.average_loss}, and Caffe refuses anything below 1",
+            "Set it to the number of updates over which the loss in the log is averaged.",
+        )
+    if kind in _WITHOUT_MOMENTUM and momentum:
+        yield (
+            f"momentum is {momentum:.7g}, and Caffe refuses any with {kind}",
+            "Remove momentum, or take another type.",
+        )
+    if kind == "RMSProp" and not 0 <= solver.rms_decay < 1:
+        yield (
+            f"rms_decay is {solver.rms_decay:.7g}, and Caffe refuses anything but 0 to below 1",
+            "Set it between 0 and 1; Caffe's default is 0.99.",
+        )
+    if solver.weight_decay and solver.regularization_type not in _REGULARIZATIONS:
+        yield (
+            f"Caffe has no regularization_type {solver.regularization_type!r}",
+            "Give L1 or L2.",
+        )
+    if solver.lr_policy in _GAMMA_POLICIES and solver.gamma < 0:
+        yield (
+            f"gamma is {solver.gamma:.7g}, and Caffe refuses a negative one with lr_policy "
+            f"{solver.lr_policy!r}",
+            "Set gamma to the factor of a drop, or to the speed of the decay.",
+        )
+    if solver.lr_policy == "poly" and solver.max_iter < 1:
+        yield (
+            "lr_policy 'poly' ends at max_iter, which isn't set",
+            "Set max_iter to the number of updates that the recipe trains for.",
         )

@@ -270,7 +270,7 @@ CASES: dict[str, Bad] = {
         solver=SOLVER.replace('lr_policy: "fixed"', ""),
     ),
     "iter_size of the file": Bad(
-        ("the solver has iter_size 0", "give --effective-batch: "),
+        ("the solver has iter_size 0", "Set iter_size to the passes"),
         SOLVED,
         solver=SOLVER + "iter_size: 0",
     ),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caffe_batch.errors import DoesNotFitError
 from caffe_batch.jobs.job_files import write_job
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
@@ -139,21 +140,17 @@ def test_a_test_net_inside_the_solver(tmp_path: Path) -> None:
     own=st.integers(1, 300),
     records=st.integers(1, 2000),
     room=st.integers(1, 300),
-    floor=st.integers(1, 20),
 )
 def test_the_largest_batch_that_fits_or_a_divisor_close_to_it(
-    own: int, records: int, room: int, floor: int
+    own: int, records: int, room: int
 ) -> None:
     test = NetTest(0, own, 3, records, shared=False, leader=0)
-    groups = group_tests([test], floor)
+    groups = group_tests([test])
     start = smallest(groups, 1)
-    least = start[0]
-    assert least is not None
-    assert least >= min(own, floor, -(-own // 2))
-    room = max(room, least)
+    assert start == (1,)
     (size,) = largest_that_fit(groups, start, lambda sizes: (sizes[0] or 0) <= room)
     assert size is not None
-    allowed = [each for each in test.sizes(floor) if each <= room]
+    allowed = [each for each in test.sizes() if each <= room]
     assert size in allowed
     assert 2 * size >= max(allowed)
     if size != max(allowed):
@@ -209,3 +206,42 @@ def test_two_values_for_one_field_are_refused(tmp_path: Path) -> None:
     assert applied(recipe, [change, change]).solver.max_iter == 50
     with pytest.raises(ValueError, match="two values for max_iter: 50, 60"):
         applied(recipe, [change, replace(change, after=60)])
+
+
+#: A loss that is a sum is compensated by a layer behind it, which takes memory of its own.
+SUMMED = "loss_param { normalization: NONE }"
+
+
+@pytest.mark.parametrize("loss", ["", SUMMED])
+def test_more_memory_never_means_more_passes(tmp_path: Path, loss: str) -> None:
+    recipe = model(tmp_path, loss)
+    least = recipe.with_test_batches((1,)).at(1).allocated_bytes
+    most = recipe.at(60).allocated_bytes
+    budgets = sorted({*range(least, most, max(1, (most - least) // 150)), least, most})
+    passes = []
+    for usable in budgets:
+        plan = planned(recipe, usable, test_records=(1009,))
+        assert plan.predicted_peak_bytes <= usable
+        passes.append(plan.iter_size)
+    assert passes == sorted(passes, reverse=True)
+    assert len(set(passes)) > 5
+
+
+def test_a_test_of_one_sample_makes_room(tmp_path: Path) -> None:
+    """The whole batch fits with test batches of 1 alone: that is one pass, not two."""
+    recipe = model(tmp_path)
+    usable = recipe.with_test_batches((1,)).at(60).allocated_bytes
+    assert recipe.with_test_batches((2,)).at(60).allocated_bytes > usable
+    plan = planned(recipe, usable)
+    assert (plan.batch_size, plan.iter_size) == (60, 1)
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(1, 200)]
+
+
+def test_what_does_not_fit_is_measured_by_the_smallest_plan(tmp_path: Path) -> None:
+    recipe = model(tmp_path)
+    least = recipe.with_test_batches((1,)).at(1).allocated_bytes
+    assert planned(recipe, least).iter_size == 60
+    with pytest.raises(DoesNotFitError) as error:
+        planned(recipe, least - 1)
+    assert error.value.missing_bytes == 1
+    assert "smaller TEST" not in str(error.value.hint)

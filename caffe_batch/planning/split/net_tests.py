@@ -2,8 +2,9 @@
 
 A test's batches cost memory but change no weight: the score is the mean over test_iter batches
 (solver.cpp, Test), so any batch size gives the same one as long as the batches are equal and what a
-sample gives doesn't depend on the others of its batch. They make room for the train net where that
-allows a larger micro-batch; where a score depends on its batch, only if nothing fits otherwise.
+sample gives doesn't depend on the others of its batch. They make room for the train net, down to 1,
+where that allows a larger micro-batch; where a score depends on its batch, only if nothing fits
+otherwise.
 """
 
 from __future__ import annotations
@@ -57,16 +58,14 @@ class NetTest:
         """test_iter for a batch size; the last batch may begin the set again."""
         return -(-self.samples // size)
 
-    def sizes(self, floor: int) -> tuple[int, ...]:
-        """The batch sizes to choose from, smallest first: from the floor to the files' own.
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes to choose from, smallest first: from 1 to the files' own.
 
-        Divisors of the samples count down to half of the files' own all the same.
+        These are the divisors of the samples, and the files' own halved again and again.
         """
-        least = min(floor, self.own_size)
-        enough = min(least, -(-self.own_size // 2))
-        exact = [size for size in divisors(self.samples) if enough <= size <= self.own_size]
+        exact = [size for size in divisors(self.samples) if size <= self.own_size]
         halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
-        return tuple(sorted({*exact, *(size for size in halves if size >= least)}))
+        return tuple(sorted({*exact, *halves}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +137,12 @@ def _leaders(recipe: Recipe) -> list[int]:
 
 
 def group_tests(
-    tests: Sequence[NetTest], floor: int, *, exact: bool = False, keeps_bound: bool = False
+    tests: Sequence[NetTest], *, exact: bool = False, keeps_bound: bool = False
 ) -> tuple[TestGroup, ...]:
     """The test nets with batches of their own, by the data layers that they read through.
 
     Args:
         tests: The test nets to plan.
-        floor: No batch goes below this to make room, except that of the files.
         exact: Whether the sizes to choose from are all those that divide the samples of each test;
             else they are those of :meth:`NetTest.sizes`.
         keeps_bound: Whether test nets whose scores depend on their batch keep it.
@@ -153,7 +151,7 @@ def group_tests(
     def sizes(group: Sequence[NetTest]) -> tuple[int, ...]:
         if keeps_bound and any(test.bound for test in group):
             return (group[0].own_size,)
-        return _exact_sizes(group) if exact else group[0].sizes(floor)
+        return _exact_sizes(group) if exact else group[0].sizes()
 
     own = sorted((test for test in tests if not test.shared), key=_leader)
     groups = [tuple(group) for _, group in groupby(own, _leader)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caffe_batch.errors import Call, DoesNotFitError
-from caffe_batch.memory.base import MemoryModel
+from caffe_batch.memory.base import MemoryModel, Prediction
 from caffe_batch.memory.ledger import LayerBytes
 from caffe_batch.net.batch import written_out
 from caffe_batch.planning.budget import Budget
@@ -14,20 +14,26 @@ from caffe_batch.sizes import format_size
 
 
 def does_not_fit(
-    model: MemoryModel, budget: Budget, candidates: Sequence[Candidate]
+    model: MemoryModel,
+    prediction: Prediction,
+    budget: Budget,
+    candidates: Sequence[Candidate],
+    *,
+    keeps_tests: bool,
 ) -> DoesNotFitError:
     """The error for a budget that not even the smallest batch fits, with the costliest layers.
 
     Args:
         model: The recipe's model.
+        prediction: The memory of the smallest plan, with the smallest test batches.
         budget: The memory allowed.
         candidates: The smallest split that Caffe builds, then those that it refuses.
+        keeps_tests: Whether test nets keep their batches in that plan.
     """
     size, refused = candidates[0].batch_size, candidates[1:]
-    prediction = model.at(size)
     missing = prediction.allocated_bytes - budget.usable_bytes
     costly = sorted(prediction.layers, key=lambda layer: layer.bytes, reverse=True)[:5]
-    test = ", a smaller TEST batch_size" if model.recipe.tests else ""
+    test = ", a smaller TEST batch_size" if keeps_tests else ""
     lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
     if refused:
         least = refused[-1]
