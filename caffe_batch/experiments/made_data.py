@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from caffe_batch.layers.base import Shape
-from caffe_batch.layers.facts import ANY_NUMBERS, Numbers
+from caffe_batch.layers.facts import ANY_NUMBERS, Copies, Numbers
 from caffe_batch.net.graph import Net
 
 
@@ -72,5 +72,5 @@ def _wanted(net: Net, top: str) -> Iterator[Numbers]:
             wanted = node.rule.numbers(node.site, bottom)
             if wanted != ANY_NUMBERS:
                 yield wanted
-            elif node.rule.rearranges:
+            elif node.rule.copies is not Copies.NOTHING:
                 carried.update(node.tops)

@@ -1,7 +1,7 @@
 """The rules of Caffe's own layer types: an explicit list.
 
-Python layers have none: what they make and hold depends on their code. Rules of other types come
-from installed packages and from files of the user's (:mod:`caffe_batch.layers.loading`).
+Python layers have none: what they compute and hold depends on their code. Rules for other types
+come from installed packages and from the user's own files (:mod:`caffe_batch.layers.loading`).
 """
 
 from caffe_batch.layers.accuracy import Accuracy

@@ -1,8 +1,8 @@
 """Accuracy: the share of samples whose label is among the top_k. Source: accuracy_layer.cpp, .cu.
 
-On the GPU it counts in the diff of its bottoms, in every phase; with a second top (accuracy by
-class) in a buffer of the predictions' size instead of the labels' diff. The results are written on
-the host.
+On the GPU it counts in the diffs of its bottoms, in every phase; with a second top (accuracy by
+class) it uses a buffer of the predictions' size instead of the labels' diff. The results are
+written on the host.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Accuracy(Rule):
         )
 
     def labels(self, site: Site) -> Labels | None:
-        """The scores by class are counted up where the label says."""
+        """The scores by class are counted at the index that the label gives."""
         s: AccuracySettings = site.settings
         predictions = site.bottoms[0]
         classes = predictions[axis_index(s.axis, predictions)]

@@ -1,4 +1,4 @@
-"""ArgMax: the indices of the largest values. Source: argmax_layer.cpp; it runs on the host only."""
+"""ArgMax: the indices of the largest values. Source: argmax_layer.cpp; host only."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ parameters it owns (:meth:`Rule.parameters`), which memory it touches (:meth:`Ru
 it couples the samples of a batch (:meth:`Rule.coupling`).
 Rules are pure: they read a :class:`Site` and return tuples. They never see protobuf or files.
 
-Shapes are tuples in Caffe's order, batch axis first. Counts are elements, not bytes.
+Shapes are tuples in Caffe's order, batch axis first. Counts are in elements, not bytes.
 
-Memory is named by :mod:`caffe_batch.layers.sides`.
+:mod:`caffe_batch.layers.sides` gives memory its names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from math import prod
 from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers, Source
+from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers, Source
 from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
@@ -36,7 +36,7 @@ FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "ms
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """What a prototxt says of one parameter blob of a layer (Caffe's ParamSpec).
+    """What a prototxt says about one parameter blob of a layer (Caffe's ParamSpec).
 
     Attributes:
         name: Layers that give the same name share the blob; empty for none.
@@ -57,14 +57,14 @@ class Layer:
     Attributes:
         bottoms, tops: Blob names, in order.
         settings: An instance of the rule's ``settings`` class; None where the type has none.
-        params: The ParamSpecs given, at most one a parameter blob.
-        loss_weights: As written, empty or one a top.
-        propagate_down: As written, empty or one a bottom.
-        rule: What its type does; None for the layers that Caffe itself puts in (Splits, the net
+        params: The ParamSpecs given, at most one per parameter blob.
+        loss_weights: As written, empty or one per top.
+        propagate_down: As written, empty or one per bottom.
+        rule: What its type does; None for the layers that Caffe itself inserts (Splits, the net
             inside a recurrent layer), whose types are Caffe's own.
-        records: Data layers only: what one record of the source looks like, one shape a top,
-            without the batch axis; None if unknown.
-        file_rows: HDF5Data only: rows of the largest file of its list; None if unknown.
+        records: Data layers only: the shapes of one record of the source, one per top, without
+            the batch axis; None if unknown.
+        file_rows: HDF5Data only: rows of the largest file on its list; None if unknown.
         unequal_records: Data layers only: whether the records differ in size; ``records`` is then
             the largest one.
     """
@@ -85,16 +85,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One layer where it stands: what its rule may know.
+    """One layer at its place in a net: what its rule may know.
 
     Attributes:
-        bottoms: Shapes that come in.
-        tops: How many tops it has (automatic ones counted).
-        in_place: Whether top i is the very blob of bottom i; one a top.
-        loss_weights: As written, empty or one a top; the 1 that losses get by default isn't there.
+        bottoms: Shapes of the bottoms.
+        tops: How many tops it has (including automatic ones).
+        in_place: Whether top i is the same blob as bottom i; one per top.
+        loss_weights: As written, empty or one per top; without the 1 that losses get by default.
         backward: Whether the layer's Backward runs in training.
-        bottom_need: Which bottoms get a gradient; one a bottom.
-        param_need: Which parameters get a gradient (lr_mult is not 0); one a parameter.
+        bottom_need: Which bottoms get a gradient; one per bottom.
+        param_need: Which parameters get a gradient (lr_mult is not 0); one per parameter.
     """
 
     phase: Phase
@@ -118,9 +118,9 @@ class Buffer:
     Attributes:
         count: Elements of one side.
         itemsize: Bytes of an element (4: Caffe's float and int).
-        copies: How many equal ones there are, each allocated by itself.
+        copies: How many identical ones there are, each allocated separately.
         prefetch: Whether it holds batches that a data layer reads ahead.
-        either: The two counts of which ``count`` is the larger one, where it is chosen so.
+        either: The two counts of which ``count`` is the larger one, if that is how it is chosen.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Memory:
     """Which sides a layer touches on the device it runs on, and when.
 
     In GPU mode a side counts when the *device* copy is touched (``gpu_data``, ``mutable_gpu_diff``,
-    ...), in CPU mode when the host copy is. Touching twice costs nothing more.
+    ...), in CPU mode when the host copy is. Touching it twice costs nothing more.
 
     Attributes:
         buffers: The blobs it owns; only touched sides cost memory.
@@ -155,13 +155,14 @@ class Memory:
         backward: Sides touched by Backward (given Site.backward, bottom_need, param_need).
         shares: ``(side, other)``: the memory of ``side`` is the memory of ``other``, from every
             Reshape or Forward on.
-        backward_shares: The same, from every Backward on. A pointer is set each time, so a later
+        backward_shares: The same, from every Backward on. The pointer is set each time, so a later
             share replaces an earlier one: X -Reshape-> Y -Flatten-> Z shares the diff of Y with X
             going forward and with Z going back, and ends with two memories (and no gradient for X).
         transient: Elements allocated within a pass and freed again.
-        partial: Whether the layer takes more than is known; a total with it is a lower bound.
+        partial: Whether the layer takes more than is known; a total that includes it is a lower
+            bound.
         workspace: Bytes that a library's algorithms take from SetUp on, in one request: the least
-            and the most that it can be.
+            and the most it can be.
     """
 
     buffers: tuple[Buffer, ...] = ()
@@ -182,7 +183,7 @@ class Inner:
     It is a net of its own: in-place blobs, Split insertion, shapes, need-backward and the memory of
     its layers follow the rules of any net. The differences:
 
-    - Its phase is TEST whatever the outer phase (recurrent_layer.cpp gives the net no state), yet
+    - Its phase is TEST whatever the outer one is (recurrent_layer.cpp gives the net no state), yet
       its Backward runs whenever the outer layer's Backward runs. So need-backward is computed as
       for a TRAIN net, without ``force_backward``; the outer net's propagate_down, lr_mult and
       force_backward don't reach it: all inner parameters get a gradient.
@@ -210,17 +211,17 @@ class Inner:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A bottom whose values a layer takes for numbers of classes, or for probabilities.
+    """A bottom whose values a layer reads as class indices or as probabilities.
 
-    No release build of Caffe checks them: a value outside reads, and where ``writes`` is set
-    writes, memory beside the array.
+    No release build of Caffe checks them: a value out of range makes it read memory beside the
+    array or, if ``writes`` is set, write there.
 
     Attributes:
         bottom: Which bottom.
-        classes: Whole numbers from 0 to ``classes - 1`` are taken; None for probabilities, which
-            go from 0 to 1.
-        ignore: A value that the layer passes over, or None.
-        writes: Whether a value outside makes this layer, in this net, write to other memory.
+        classes: Whole numbers from 0 to ``classes - 1`` are accepted; None for probabilities,
+            which go from 0 to 1.
+        ignore: A value that the layer skips, or None.
+        writes: Whether a value out of range makes this layer, in this net, write to other memory.
     """
 
     bottom: int
@@ -233,33 +234,33 @@ class Labels:
 class Coupling:
     """How a layer couples the samples of a batch in training.
 
-    The plain case: it treats each sample on its own, whatever axis the samples lie on, and draws
+    The plain case: it treats each sample separately, whatever axis the samples lie on, and draws
     nothing at random.
 
     Attributes:
-        joint: Axes of bottom 0 whose positions are worked on together, or each in its own way.
+        joint: Axes of bottom 0 whose positions are processed together, or each in its own way.
             Samples that lie on such an axis influence each other.
-        along: The axis along which blobs are put together or taken apart (Concat, Slice, Tile).
+        along: The axis along which blobs are joined or cut apart (Concat, Slice, Tile).
         relabels: Whether the same elements only get another shape (Reshape, Flatten).
         divisor: A loss, score or mean sums over the elements and divides by this; None for layers
             that don't, and 1 for a plain sum.
-        by_labels: Tops whose divisor is really the number of some of the labels: of those that
-            aren't ignored, or of those of a class.
+        by_labels: Tops whose divisor is really the number of certain labels: those that aren't
+            ignored, or those of one class.
         linear: Whether a multiple of the bottoms gives the same multiple of the top.
-        affine: Whether a mean of bottoms gives the mean of the tops.
+        affine: Whether the mean of bottoms gives the mean of the tops.
         draws: Whether it draws random numbers in each pass.
-        shuffles: Whether it reads its records in an order that is drawn anew in each epoch.
+        shuffles: Whether it reads its records in an order that is drawn afresh in each epoch.
         statistics: Whether it normalises with the statistics of the batch.
-        decay: What is left of its moving averages after a pass; None without any.
-        carries: Whether a pass goes on from where the pass before ended.
-        selects: Whether it picks samples by where they stand in the batch.
+        decay: What remains of its moving averages after a pass; None if it has none.
+        carries_state: Whether each pass continues where the previous one ended.
+        selects: Whether it picks samples by their position in the batch.
         overwrites: Parameters whose gradient each pass overwrites instead of adding to it.
-        rereads: Whether its Backward, working in place, reads the gradient that comes in again
-            after it has written the one that goes out, which then isn't in proportion to it.
+        rereads: Whether its Backward, working in place, reads the incoming gradient again after it
+            has written the outgoing one, which is then no longer in proportion to it.
         scribbles: Bottoms in whose gradient its Forward leaves numbers of its own, which its
             Backward replaces.
-        lasting: Tops that are filled once and then hold for all passes.
-        quota: Samples of one kind that each batch has to have (WindowData's foreground).
+        lasting: Tops that are filled once and keep their values in all passes.
+        quota: Samples of one kind that each batch must have (WindowData's foreground).
     """
 
     joint: tuple[int, ...] = ()
@@ -273,7 +274,7 @@ class Coupling:
     shuffles: bool = False
     statistics: bool = False
     decay: float | None = None
-    carries: bool = False
+    carries_state: bool = False
     selects: bool = False
     overwrites: tuple[int, ...] = ()
     rereads: bool = False
@@ -292,34 +293,32 @@ class Rule(ABC):
             message, its defaults those of caffe.proto. ``setting(..., message=...)`` reads a field
             from another message.
         bottoms, tops: (least, most) number of each; None for no upper limit.
-        automatic_top: A loss without a named top gets an anonymous one.
-        is_loss: The first top has loss weight 1 unless the prototxt says otherwise.
-        forced_bottoms: Whether ``force_backward`` may ask for the gradient of each bottom
-            (Layer::AllowForceBackward); bottoms past the end: True.
+        automatic_top: Whether Caffe gives it an anonymous top if it has no named one (losses).
+        is_loss: Whether the first top has loss weight 1 unless the prototxt says otherwise.
+        forced_bottoms: For each bottom, whether ``force_backward`` may ask for its gradient
+            (Layer::AllowForceBackward); True for bottoms past the end.
         fixed_parameters: Whether Caffe refuses an lr_mult other than 0 (BatchNorm's statistics).
-        carries: Whether every value of its tops is one of a bottom's, in the same order within
-            each top.
-        other_messages: What Caffe reads of the layer beside ``message`` and what ``settings``
-            names.
+        copies: Whether its tops hold only values of its bottoms, and in which order.
+        other_messages: Messages of the layer that Caffe reads beside ``message`` and those that
+            ``settings`` names.
         fills_parameters: Whether SetUp gives its parameters values, and so memory on the host.
 
         has_batch_size: Whether the field ``batch_size`` of its message is the net's batch size.
-        declares_shapes: Whether its settings give the shapes of its tops, batch size included.
+        declares_shapes: Whether its settings give the shapes of its tops, including the batch size.
         source: Where it reads its records; None if it reads none.
         fed_by_program: Whether a program gives it its data.
         record_order: For the audit: what the passes of an update on one GPU read, in a sentence;
-            empty for types that read or get no records in turn.
+            empty for types that don't read or get records in sequence.
         crops: Whether ``transform_param.crop_size`` is the size of its images.
-        resizes_windows: Whether it resizes to that size, instead of cutting.
-        image_size: The fields of its message that are height and width of its images.
+        resizes_windows: Whether it resizes to that size instead of cropping.
+        image_size: The fields of its message that are the height and width of its images.
         recurrent: Whether its bottoms run over time: axis 0 is the time and axis 1 the batch, and
             bottom 1, of shape (T, N), marks where sequences begin.
-        copied_axis: What stands in its shape for "as it comes in", where the batch size may be
-            written out instead (Reshape's 0); None for types without.
+        copied_axis: The number in its shape that means "as in the bottom" and that could replace a
+            batch size written out there (Reshape's 0); None for types without one.
         moving_average: The field of its message that is the decay of moving averages.
-        rearranges: Whether its tops hold numbers of its bottoms, in whatever order.
         writes_files: Whether it writes files of its own.
-        undrawn: Field of its message, and its value with which the layer draws nothing at random.
+        undrawn: A field of its message, and the value with which the layer draws nothing at random.
         draws_on_cpu: Whether Caffe's CPU code can make its draws.
         fills_tops: The field of its message with the fillers of its tops.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
@@ -336,7 +335,7 @@ class Rule(ABC):
     forced_bottoms: tuple[bool, ...] = ()
     fixed_parameters: bool = False
     fills_parameters: bool = True
-    carries: bool = False
+    copies: Copies = Copies.NOTHING
     other_messages: tuple[str, ...] = ()
     has_batch_size: bool = False
     declares_shapes: bool = False
@@ -349,7 +348,7 @@ class Rule(ABC):
     recurrent: bool = False
     copied_axis: int | None = None
     moving_average: str = ""
-    rearranges: bool = False
+
     writes_files: bool = False
     undrawn: tuple[str, float | str] | None = None
     draws_on_cpu: bool = True
@@ -359,15 +358,15 @@ class Rule(ABC):
 
     @property
     def makes_data(self) -> bool:
-        """Whether a layer of this type is where samples come from."""
+        """Whether samples come from layers of this type."""
         return self.has_batch_size or self.declares_shapes
 
     @abstractmethod
     def shape(self, site: Site) -> tuple[Shape, ...]:
-        """Shapes of the tops, one a top.
+        """Shapes of the tops, one per top.
 
         Raises:
-            ShapeError: Where Caffe's own check would abort, with its reason in plain words.
+            ShapeError: Caffe's own check would abort; gives the reason in plain words.
         """
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
@@ -379,29 +378,29 @@ class Rule(ABC):
         """Which memory the layer touches."""
 
     def any_batch(self, settings: Any) -> bool:
-        """Whether the layer takes any batch size; False if one may stand in its settings."""
+        """Whether the layer takes any batch size; False if its settings may contain one."""
         return True
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
-        """What becomes of the layer's GPU memory in a build with cuDNN; unchanged for most types.
+        """The layer's GPU memory in a build with cuDNN; the same for most types.
 
         Raises:
-            ShapeError: Where such a build refuses the layer.
+            ShapeError: Such a build refuses the layer.
         """
         return memory
 
     def coupling(self, site: Site) -> Coupling:
-        """How it couples samples: unless overridden, it works on all but the first axis at once."""
+        """How it couples samples; unless overridden, it works on all axes but the first at once."""
         return Coupling(joint=all_but_first(site))
 
     def labels(self, site: Site) -> Labels | None:
-        """The bottom that it takes labels from; None for most types."""
+        """The bottom that it reads labels from; None for most types."""
         return None
 
     def messages(self) -> frozenset[str]:
-        """The messages (``data_param``, ...) that Caffe reads of a layer of this type.
+        """The messages (``data_param``, ...) that Caffe reads from a layer of this type.
 
-        It skips all others in silence.
+        It silently skips all others.
         """
         settings = fields(self.settings) if self.settings is not None else ()
         named = {each.metadata.get("message", self.message) or each.name for each in settings}
@@ -412,26 +411,26 @@ class Rule(ABC):
         return None
 
     def numbers(self, site: Site, bottom: int) -> Numbers:
-        """Which numbers a bottom takes without Caffe aborting or reading beyond its memory."""
+        """Which numbers a bottom may hold without Caffe aborting or reading past its memory."""
         labels = self.labels(site)
         if labels is None or bottom != labels.bottom:
             return ANY_NUMBERS
         return Numbers(NumberKind.INDEX, labels.classes or 2, labels.ignore)
 
     def literal_shapes(self, settings: Any) -> tuple[Shape, ...]:
-        """The shapes written out in its settings that may hold the net's batch size."""
+        """The shapes written out in its settings that may contain the net's batch size."""
         return ()
 
     def with_literal_shapes(self, settings: Any, shapes: tuple[Shape, ...]) -> Any:
-        """The settings with other literal shapes, which differ in the batch size alone."""
+        """The settings with other literal shapes, which differ only in the batch size."""
         return settings
 
     def literal_path(self, settings: Any, shape: int, axis: int) -> tuple[str | int, ...]:
-        """Where in the LayerParameter a size stands: which literal shape, which axis."""
+        """Where in the LayerParameter one size is written: that of an axis of a literal shape."""
         raise NotImplementedError(f"{self.type} has no literal shapes")
 
     def sizes_on_first_axis(self, settings: Any) -> tuple[tuple[str, int], ...]:
-        """Field and number of what its settings say of axis 0, whatever the batch size is."""
+        """What its settings say about axis 0 regardless of the batch size: field and number."""
         return ()
 
     def draws(self, settings: Any, phase: Phase) -> bool:
@@ -439,16 +438,16 @@ class Rule(ABC):
         return False
 
     def keeps_state(self, settings: Any) -> bool:
-        """Whether a pass goes on from where the pass before ended."""
+        """Whether each pass continues where the previous one ended."""
         return False
 
     def state_bottoms(self, settings: Any, bottoms: int) -> range:
-        """Which of so many bottoms are first hidden states, of shape (1, N, ...)."""
+        """Which of this many bottoms are initial hidden states, of shape (1, N, ...)."""
         return range(0)
 
 
 def setting(default: Any, *, message: str) -> Any:
-    """A settings field that comes from another message than the rule's own."""
+    """A settings field that comes from a message other than the rule's own."""
     return field(default=default, metadata={"message": message})
 
 
@@ -458,12 +457,12 @@ def count(shape: Iterable[int]) -> int:
 
 
 def all_but_first(site: Site) -> tuple[int, ...]:
-    """The axes of bottom 0 behind the first one; none for a layer without bottoms."""
+    """The axes of bottom 0 after the first one; none for a layer without bottoms."""
     return tuple(range(1, len(site.bottoms[0]))) if site.bottoms else ()
 
 
 def axes_from(axis: int, shape: Shape) -> tuple[int, ...]:
-    """The axes of a shape from one on."""
+    """The axes of a shape from the given one on."""
     return tuple(range(axis_index(axis, shape), len(shape)))
 
 
@@ -473,7 +472,7 @@ def needed_diffs(site: Site) -> tuple[Side, ...]:
 
 
 def without_buffers(memory: Memory, *names: str) -> Memory:
-    """The memory of a layer that has these buffers too, but never touches them."""
+    """The same memory, except that these buffers are never touched."""
 
     def kept(touched: tuple[Side, ...]) -> tuple[Side, ...]:
         return tuple([side for side in touched if side.owner != "own" or side.name not in names])
@@ -491,17 +490,17 @@ def refuse_backward(site: Site, layer_type: str) -> None:
     """For layers without a Backward: Caffe builds the net, but training it aborts.
 
     Raises:
-        ShapeError: The layer lies on the way from the loss to something that learns.
+        ShapeError: The layer lies on the path from the loss to something that learns.
     """
     if site.phase == "TRAIN" and site.backward:
         raise ShapeError(
-            f"{layer_type} has no gradient, but the loss needs one through it",
+            f"{layer_type} has no gradient, but the loss needs one to pass through it",
             hint="Take it off the path to the loss, or give its reader propagate_down: false.",
         )
 
 
 def refuse_gradient(site: Site, bottom: int, what: str) -> None:
-    """For bottoms that a layer has no gradient for: Caffe builds the net, but training it aborts.
+    """For bottoms that a layer computes no gradient for: Caffe builds the net, training aborts.
 
     Raises:
         ShapeError: Training would ask the layer for that gradient.
@@ -509,12 +508,12 @@ def refuse_gradient(site: Site, bottom: int, what: str) -> None:
     if site.phase == "TRAIN" and site.backward and site.bottom_need[bottom]:
         raise ShapeError(
             f"there is no gradient for {what} (bottom {bottom}), but training asks for it",
-            hint="propagate_down: false for that bottom, one value a bottom, stops it there.",
+            hint="Write propagate_down: false for that bottom (one value per bottom).",
         )
 
 
 def four_axes(shape: Shape) -> Shape:
-    """A shape of up to four axes as (N, C, H, W), with ones for the missing ones.
+    """A shape of up to four axes as (N, C, H, W), padded with ones.
 
     Raises:
         ShapeError: There are more than four (Blob::LegacyShape).
@@ -528,7 +527,7 @@ def not_empty(shape: Shape) -> Shape:
     """The shape of a blob whose memory is touched or shared while the net is built.
 
     Raises:
-        ShapeError: It has no elements: Caffe gives it no memory and aborts at the first touch.
+        ShapeError: It has no elements: Caffe allocates nothing and aborts at the first touch.
     """
     if count(shape) == 0:
         raise ShapeError(f"a blob of shape {shape} has no elements")
@@ -536,10 +535,10 @@ def not_empty(shape: Shape) -> Shape:
 
 
 def filled(shape: Shape, filler: str = "constant") -> Shape:
-    """The shape of a blob that a filler sets, once it is known that the filler takes it.
+    """The shape of a blob that a filler fills, if the filler accepts it.
 
     Raises:
-        ShapeError: The blob is empty, or has not the axes that this filler needs (filler.hpp).
+        ShapeError: The blob is empty, or lacks the axes that this filler needs (filler.hpp).
     """
     if filler not in FILLERS:
         hint = did_you_mean(filler, FILLERS) or f"Caffe has {', '.join(FILLERS)}."

@@ -29,7 +29,7 @@ class BatchNorm(Rule):
     def shape(self, site: Site) -> tuple[Shape, ...]:
         bottom = site.bottoms[0]
         if len(bottom) < 2 or 0 in bottom[:2]:
-            raise ShapeError(f"BatchNorm needs an input of a batch and channels, not {bottom}")
+            raise ShapeError(f"BatchNorm needs an input with batch and channels, not {bottom}")
         return site.bottoms
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
@@ -40,7 +40,7 @@ class BatchNorm(Rule):
         s: BatchNormSettings = site.settings
         others = tuple(axis for axis in range(len(site.bottoms[0])) if axis != 1)
         if site.phase == "TEST" if s.use_global_stats is None else s.use_global_stats:
-            return Coupling(joint=(1,))  # one mean and variance for each channel, known beforehand
+            return Coupling(joint=(1,))  # one mean and variance per channel, known beforehand
         return Coupling(joint=others, statistics=True, decay=s.moving_average_fraction)
 
     def memory(self, site: Site, mode: Mode) -> Memory:

@@ -2,9 +2,9 @@
 
 Source: batch_reindex_layer.cpp, .cu; filter_layer.cpp, .cu.
 
-How many samples a Filter lets through is known only from the data. Caffe builds the net as if all
+How many samples a Filter lets through depends on the data. Caffe builds the net as if all of them
 went through, and blobs keep the memory that they once had: so the memory is that of a full batch,
-while shapes of blobs after it may be smaller in a run.
+although the blobs after it may be smaller during a run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from caffe_batch.layers.base import (
     not_empty,
     refuse_gradient,
 )
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
+from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers
 from caffe_batch.layers.sides import Side, bottom, sides, top
 
 
 class BatchReindex(Rule):
     type = "BatchReindex"
     bottoms = (2, 2)
-    rearranges = True
+    copies = Copies.SOME
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         data, indices = site.bottoms
@@ -51,7 +51,7 @@ class BatchReindex(Rule):
         axis_index(0, data)  # a scalar passes the build, but not Forward
         need = site.bottom_need[0]
         # top_indexes, counts and begins: blobs that live as long as one Backward (GPU only; the
-        # device sees the indices in Forward alone).
+        # device sees the indices only in Forward).
         transient = indices[0] + 2 * data[0] if need and mode == "gpu" else 0
         return Memory(
             forward=(bottom(0).data, bottom(1).data, top(0).data),
@@ -64,18 +64,18 @@ class Filter(Rule):
     type = "Filter"
     bottoms = (2, None)
     tops = (1, None)
-    rearranges = True
+    copies = Copies.SOME
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         *data, selector = site.bottoms
         if site.tops != len(data):
             raise ShapeError(
                 f"{site.tops} top(s) for {len(data)} filtered bottom(s)",
-                hint="The last bottom is the selector; each other bottom has one top.",
+                hint="The last bottom is the selector; every other bottom has one top.",
             )
         axis_index(0, not_empty(selector))
         if count(selector[1:]) != 1:
-            raise ShapeError(f"the selector {selector} must have ones behind its first axis")
+            raise ShapeError(f"all axes of the selector {selector} but the first must be 1")
         for i, shape in enumerate(data):
             if shape[:1] != selector[:1]:
                 raise ShapeError(
@@ -94,7 +94,7 @@ class Filter(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         selector = len(site.bottoms) - 1
         refuse_gradient(site, selector, "the selector")
-        # The selector is read while the layer is shaped, on the host in either mode.
+        # The selector is read during Reshape, on the host in either mode.
         select = (bottom(selector).data,) if mode == "cpu" else ()
         backward: list[Side] = []
         for i, need in enumerate(site.bottom_need[:selector]):

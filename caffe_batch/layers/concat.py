@@ -22,6 +22,7 @@ from caffe_batch.layers.base import (
     needed_diffs,
     not_empty,
 )
+from caffe_batch.layers.facts import Copies
 from caffe_batch.layers.sides import bottom, sides, top
 
 _SHARED = Memory(shares=((top(0).data, bottom(0).data), (top(0).diff, bottom(0).diff)))
@@ -35,10 +36,9 @@ class ConcatSettings:
 
 class Concat(Rule):
     type = "Concat"
-    carries = True
+    copies = Copies.IN_ORDER
     message = "concat_param"
     settings = ConcatSettings
-    rearranges = True
     bottoms = (1, None)
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -78,10 +78,9 @@ class SliceSettings:
 
 class Slice(Rule):
     type = "Slice"
-    carries = True
+    copies = Copies.IN_ORDER
     message = "slice_param"
     settings = SliceSettings
-    rearranges = True
     tops = (1, None)
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -114,9 +113,9 @@ class Slice(Rule):
 
 
 def _axis(axis: int | None, old: int | None, shape: Shape, *, old_name: str) -> int:
-    """The axis from the setting or from its older name, which takes no negative numbers."""
+    """The axis from the setting, or from its older name, which accepts no negative numbers."""
     if axis is not None and old is not None:
-        raise ShapeError(f"axis and {old_name} are two names of one setting; give one of them")
+        raise ShapeError(f"axis and {old_name} are two names for one setting; give only one")
     if old is None:
         return axis_index(1 if axis is None else axis, shape)
     if old >= len(shape):
@@ -125,7 +124,7 @@ def _axis(axis: int | None, old: int | None, shape: Shape, *, old_name: str) -> 
 
 
 def _slice_sizes(points: tuple[int, ...], size: int, tops: int) -> list[int]:
-    """Sizes of the parts: between the points, or all the same."""
+    """Sizes of the parts: between the points, or all equal."""
     if not points:
         if size % tops:
             raise ShapeError(f"an axis of {size} can't be cut into {tops} equal parts")
@@ -133,8 +132,8 @@ def _slice_sizes(points: tuple[int, ...], size: int, tops: int) -> list[int]:
     cuts = [0, *points, size]
     sizes = [end - start for start, end in pairwise(cuts)]
     if len(sizes) != tops:
-        raise ShapeError(f"{len(points)} slice_point(s) make {len(sizes)} tops, here are {tops}")
-    # Caffe lets the last part be empty, as long as the axis is no shorter than the tops are many.
+        raise ShapeError(f"{len(points)} slice_point(s) make {len(sizes)} tops, not {tops}")
+    # Caffe lets the last part be empty, as long as the axis is at least as long as there are tops.
     if min(sizes[:-1]) <= 0 or sizes[-1] < 0 or tops > size:
         raise ShapeError(f"slice_point {points} must rise from above 0 to below the axis of {size}")
     return sizes

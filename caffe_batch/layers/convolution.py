@@ -1,10 +1,10 @@
 """Convolution and Deconvolution. Source: base_conv_layer.cpp, conv_layer.*, deconv_layer.*.
 
 Both work image by image through one column buffer, whose size doesn't depend on the batch.
-Deconvolution runs the same code with input and output exchanged. Its GPU code fetches the gradient
-of its input whoever needs it, as the CPU code of both does; only conv_layer.cu asks first.
+Deconvolution runs the same code with input and output swapped. Its GPU code fetches the gradient
+of its input whether it is needed or not, as the CPU code of both does; only conv_layer.cu checks.
 
-With cuDNN there are no columns but a workspace (cudnn_conv_layer.*, cudnn_deconv_layer.*).
+With cuDNN there is a workspace instead of columns (cudnn_conv_layer.*, cudnn_deconv_layer.*).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from caffe_batch.layers.base import (
 from caffe_batch.layers.sides import Side, bottom, own, param, top
 from caffe_batch.layers.spatial import ConvolutionSettings, Window, window
 
-#: The most that Caffe lets each of cuDNN's algorithms have as workspace (cudnn_conv_layer.cpp).
+#: The largest workspace that Caffe allows each of cuDNN's algorithms (cudnn_conv_layer.cpp).
 WORKSPACE_LIMIT_BYTES = 8 * 2**20
 #: Each group has one workspace for each of forward, weight gradient and input gradient.
 WORKSPACES_PER_GROUP = 3
@@ -56,7 +56,7 @@ class Convolution(Rule):
             raise ShapeError(
                 f"the column buffer of one image has {columns} elements; Caffe's limit is "
                 f"{MAX_COUNT}",
-                hint="It doesn't depend on the batch size: make the image or the kernel smaller.",
+                hint="That doesn't depend on the batch size: make the image or the kernel smaller.",
             )
         return ((*bottom[: win.axis], s.num_output, *spatial),) * site.tops
 
@@ -101,7 +101,7 @@ class Convolution(Rule):
         if self.reverse or not win.pointwise:
             forward.append(own("col_buffer_").data)
         elif any(site.bottom_need):
-            # The gradient of the input takes the pointer before it asks for a 1x1 kernel.
+            # The gradient of the input takes the pointer before it checks for a 1x1 kernel.
             backward.append(own("col_buffer_").data)
         if not win.pointwise and (s.force_nd_im2col or axes != 2):
             # The general kernels read the geometry from the device, as small int blobs.
@@ -126,12 +126,12 @@ class Convolution(Rule):
         if dilated:
             raise ShapeError(
                 f"Caffe doesn't dilate with cuDNN: dilation {s.dilation}, engine: CUDNN",
-                hint="Leave the engine out; Caffe then takes its own.",
+                hint="Leave the engine out; Caffe then uses its own.",
             )
         axes = len(window(s, site.bottoms[0]).kernel)
         if axes != 2:
             raise ShapeError(
-                f"cuDNN's engine needs 2 spatial axes, the input has {axes}",
+                f"the cuDNN engine needs 2 spatial axes, but the input has {axes}",
                 hint="Write engine: CAFFE.",
             )
         backward = [top(i).diff for i in range(site.tops)]
@@ -192,7 +192,9 @@ def _check_channels(s: ConvolutionSettings, channels: int) -> None:
 
 def _check_bottoms(site: Site) -> None:
     if site.tops != len(site.bottoms):
-        raise ShapeError(f"{len(site.bottoms)} bottoms need as many tops, not {site.tops}")
+        raise ShapeError(
+            f"{len(site.bottoms)} bottoms need the same number of tops, not {site.tops}"
+        )
     for shape in site.bottoms:
         if shape != site.bottoms[0]:
             raise ShapeError(

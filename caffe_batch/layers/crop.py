@@ -16,9 +16,10 @@ from caffe_batch.layers.base import (
     axes_from,
     axis_index,
 )
+from caffe_batch.layers.facts import Copies
 from caffe_batch.layers.sides import bottom, own, top
 
-_TABLES = ("offsets", "src_strides_", "dest_strides_")  # one int an axis
+_TABLES = ("offsets", "src_strides_", "dest_strides_")  # one int per axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Crop(Rule):
     message = "crop_param"
     settings = CropSettings
     bottoms = (2, 2)
-    rearranges = True
+    copies = Copies.SOME
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: CropSettings = site.settings
@@ -43,7 +44,7 @@ class Crop(Rule):
             raise ShapeError(f"{len(s.offset)} offsets for {cropped} cropped axes")
         if len(reference) < len(data):
             raise ShapeError(
-                f"bottom 1 {reference} gives the size; it needs the {len(data)} axes of bottom 0"
+                f"bottom 1 {reference} gives the size; it needs {len(data)} axes like bottom 0"
             )
         offsets = s.offset if len(s.offset) > 1 else (s.offset or (0,)) * cropped
         for i, offset in enumerate(offsets, start=axis):
@@ -59,7 +60,7 @@ class Crop(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         tables = tuple([own(name).data for name in _TABLES])
         axes = len(site.bottoms[0])
-        # Backward takes the pointers of both diffs before it asks who needs them.
+        # Backward takes the pointers of both diffs before it checks which are needed.
         return Memory(
             buffers=tuple([Buffer(name, axes) for name in _TABLES]),
             build=tables if mode == "cpu" else (),

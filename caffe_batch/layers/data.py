@@ -2,21 +2,21 @@
 
 Source: base_data_layer.cpp, .cu; data_layer.cpp, image_data_layer.cpp, window_data_layer.cpp,
 data_transformer.cpp. All three read ``data_param.prefetch``. The batches are allocated when the
-net is built, on the host and in GPU mode on the device too; the tops have no memory of their own:
-they point into the batch that is next.
+net is built, on the host and, in GPU mode, on the device too; the tops have no memory of their own:
+they point into the next batch.
 
-``Site.records`` holds the shape (C, H, W) of one record, of the largest one if they differ. Caffe
-gives each batch the size of its first record, and ends at a record of another size in it unless it
-crops them:
+``Site.records`` holds the shape (C, H, W) of one record, the largest one if they differ. Caffe
+gives each batch the size of its first record and aborts at a record of another size in the batch,
+unless it crops them:
 
-- Data: of a Datum, as decoded. An encoded one has 3 or 1 channels where
-  ``transform_param`` says ``force_color`` or ``force_gray``.
-- ImageData: of an image file. The number of channels is not read (``is_color`` decides),
-  and with ``new_height`` and ``new_width`` none is needed.
-- WindowData: as in the window file; only C is read, and 3 stands for an unknown one (Caffe decodes
-  the images in colour whatever the file says).
+- Data: that of a Datum, as decoded. An encoded one has 3 or 1 channels if ``transform_param`` has
+  ``force_color`` or ``force_gray``.
+- ImageData: that of an image file. The number of channels is not read (``is_color`` decides),
+  and with ``new_height`` and ``new_width`` no record is needed.
+- WindowData: as in the window file; only C is read, and 3 is assumed if it is unknown (Caffe
+  decodes the images in colour whatever the file says).
 
-In CPU mode the mean image of WindowData, whose size only its file knows, is left out.
+In CPU mode the mean image of WindowData is left out: only its file says how large it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from caffe_batch.layers.base import (
 from caffe_batch.layers.facts import Source, SourceKind
 from caffe_batch.layers.sides import top
 
-#: Data and ImageData alike.
+#: For both Data and ImageData.
 RECORD_ORDER = (
     "An update reads the same records in the same order, and with random_seed set they are "
     "cropped and mirrored alike."
@@ -99,7 +99,7 @@ class Data(Rule):
         if s.crop_size > min(height, width):
             raise ShapeError(
                 f"crop_size {s.crop_size} is larger than a record of {height} x {width}",
-                hint="Use a smaller crop_size, or larger images.",
+                hint="Use a smaller crop_size or larger images.",
             )
         if s.mean_value and (s.mean_file or len(s.mean_value) not in (1, channels)):
             raise ShapeError(
@@ -181,7 +181,11 @@ class WindowData(Data):
 
 
 def _known_record(site: Site) -> Shape:
-    """The shape (C, H, W) of the first record, if anyone knows it."""
+    """The shape (C, H, W) of the first record.
+
+    Raises:
+        InputShapeError: It isn't known, or has other axes.
+    """
     if not site.records:
         raise InputShapeError(
             "the size of its records is not known",

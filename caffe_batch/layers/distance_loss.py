@@ -38,7 +38,7 @@ class EuclideanLoss(Loss):
         return Coupling(divisor=site.bottoms[0][0])
 
     def memory(self, site: Site, mode: Mode) -> Memory:
-        four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
+        four_axes(site.bottoms[0])  # Forward reads the number of samples by the old four-axis call
         forward = [bottom(0).data, bottom(1).data, own("diff_").data]
         backward = [*needed_diffs(site)]
         if mode == "cpu":
@@ -52,7 +52,7 @@ class EuclideanLoss(Loss):
 
 
 class ContrastiveLoss(Loss):
-    """Pairs of samples, and a label a pair: similar or not. All as (N, C), (N, C), (N)."""
+    """Pairs of samples with one label each, similar or not: (N, C), (N, C) and (N)."""
 
     type = "ContrastiveLoss"
     message = "contrastive_loss_param"
@@ -64,7 +64,7 @@ class ContrastiveLoss(Loss):
         check_batch(*site.bottoms[:2])
         if first[1] != second[1] or (*first[2:], *second[2:], *similar[1:]) != (1,) * 7:
             raise ShapeError(
-                "the bottoms of a ContrastiveLoss are (N, C), (N, C) and (N), here "
+                "the bottoms of a ContrastiveLoss are (N, C), (N, C) and (N), not "
                 f"{', '.join(str(bottom) for bottom in site.bottoms)}"
             )
         return ((),)

@@ -32,12 +32,12 @@ class Eltwise(Rule):
         for i, shape in enumerate(site.bottoms):
             if shape != site.bottoms[0]:
                 raise ShapeError(
-                    f"bottom 0 {site.bottoms[0]} and bottom {i} {shape} must have one shape"
+                    f"bottom 0 {site.bottoms[0]} and bottom {i} {shape} must have the same shape"
                 )
         return site.bottoms[:1]
 
     def coupling(self, site: Site) -> Coupling:
-        """A product computes its derivative where the gradient of bottom 0 will be."""
+        """A product computes its derivative in the memory of the gradient of bottom 0."""
         summed = site.settings.operation == "SUM"
         product = site.settings.operation == "PROD"
         return Coupling(linear=summed, affine=summed, rereads=product)
@@ -45,7 +45,7 @@ class Eltwise(Rule):
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: EltwiseSettings = site.settings
         inputs = sides(bottom, len(site.bottoms), "data")
-        # Backward takes the pointers of the top first, whoever needs a gradient.
+        # Backward takes the pointers of the top first, whichever gradients are needed.
         backward = [top(0).data, top(0).diff]
         for i, need in enumerate(site.bottom_need):
             if need:

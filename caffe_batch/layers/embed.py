@@ -54,7 +54,7 @@ class Embed(Rule):
         return Coupling()
 
     def labels(self, site: Site) -> Labels | None:
-        """Backward adds to the row of the weights that the index says."""
+        """Backward adds to the row of the weights that the index selects."""
         s: EmbedSettings = site.settings
         writes = site.phase == "TRAIN" and site.backward and site.param_need[0]
         return Labels(0, s.input_dim, writes=writes)

@@ -6,10 +6,21 @@ from dataclasses import dataclass
 from enum import Enum
 
 
+class Copies(Enum):
+    """Whether the tops of a layer hold only values of its bottoms."""
+
+    #: No: the layer reads or computes its values.
+    NOTHING = "nothing"
+    #: Yes, in the same order within each top.
+    IN_ORDER = "in order"
+    #: Yes, but only some of them, or in another order.
+    SOME = "some"
+
+
 class SourceKind(str, Enum):
     """How the records of a source are stored; :mod:`caffe_batch.net.sources` reads them."""
 
-    #: An LMDB or a LevelDB of Datums.
+    #: An LMDB or LevelDB of Datums.
     DATABASE = "database"
     #: A text file with an image and a label on each line.
     IMAGE_LIST = "image list"
@@ -21,15 +32,15 @@ class SourceKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a data layer reads its records: the field ``source`` of its message says the path.
+    """Where a data layer reads its records: the field ``source`` of its message is the path.
 
     Attributes:
         kind: How they are stored.
-        record: What people call one of them.
-        decides_all_tops: Whether it decides the shape of every top; else that of the first alone,
-            and the others hold labels.
-        shared_out: Whether each of G GPUs reads every Gth record (the layer's Skip); else each
-            reads them all.
+        record: What one of them is called.
+        decides_all_tops: Whether it decides the shape of every top; if not, only that of the
+            first, and the others hold labels.
+        shared_out: Whether each of G GPUs reads every Gth record (the layer's Skip); if not, each
+            reads all of them.
     """
 
     kind: SourceKind
@@ -39,15 +50,15 @@ class Source:
 
 
 class NumberKind(str, Enum):
-    """How the numbers of a blob are made up; the scripts in the runtime know the same words."""
+    """How the numbers of a blob are generated; the scripts in the runtime use the same words."""
 
     #: Any number: uniform in [low, high).
     UNIFORM = "uniform"
     #: Any number: normal around low, with a standard deviation of high - low.
     NORMAL = "normal"
-    #: A whole number from 0 to below a limit.
+    #: A whole number from 0 up to, but not including, a limit.
     INDEX = "index"
-    #: Ones and zeros, with a one in every even place: marks, of which any batch has some.
+    #: Ones and zeros, with a one in every even place: markers, so that any batch has some.
     SELECTOR = "selector"
     #: 0 in the first time step, 1 in the others: each sequence begins with its batch.
     BEGIN = "begin"
@@ -58,10 +69,11 @@ class Numbers:
     """What a blob may hold.
 
     Attributes:
-        kind: How the numbers are made up.
+        kind: How the numbers are generated.
         below: The limit of ``INDEX``.
-        ignored: A number that stands in a quarter of the places as well (``ignore_label``).
-        low, high: Limits of ``UNIFORM``; mean, and mean plus one deviation, of ``NORMAL``.
+        ignored: A number that is put in a quarter of the places as well (``ignore_label``).
+        low, high: Limits of ``UNIFORM``; for ``NORMAL`` the mean, and the mean plus one standard
+            deviation.
     """
 
     kind: NumberKind = NumberKind.UNIFORM
@@ -71,5 +83,5 @@ class Numbers:
     high: float = 1.0
 
 
-#: What a bottom holds whose numbers may be any.
+#: For a bottom that may hold any numbers.
 ANY_NUMBERS = Numbers()

@@ -2,8 +2,8 @@
 
 ``Site.records`` of HDF5Data holds the shape of one row of each top's dataset, without axis 0.
 
-Caffe keeps the whole current file in host memory, every dataset that is a top, as floats: most of
-it while the largest file of the list is current (``Site.file_rows``).
+Caffe keeps the whole current file in host memory, every dataset that is a top, as floats; it takes
+the most while the largest file of the list is the current one (``Site.file_rows``).
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class HDF5Data(Rule):
 
 
 class HDF5Output(Rule):
-    """Writes its two bottoms to a file, by way of a copy on the host.
+    """Writes its two bottoms to a file, through a copy on the host.
 
-    A second Forward aborts: the file has the datasets already.
+    A second Forward aborts: the file already has the datasets.
     """
 
     type = "HDF5Output"

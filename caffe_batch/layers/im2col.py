@@ -27,7 +27,7 @@ class Im2col(Rule):
         bottom = site.bottoms[0]
         win = window(site.settings, bottom)
         if not win.kernel:
-            raise ShapeError(f"Im2col needs a spatial axis behind axis {win.axis} of {bottom}")
+            raise ShapeError(f"Im2col needs a spatial axis after axis {win.axis} of {bottom}")
         channels = bottom[win.axis] * count(win.kernel)
         return ((*bottom[: win.axis], channels, *win.positions(bottom[win.axis + 1 :])),)
 

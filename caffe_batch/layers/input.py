@@ -1,7 +1,7 @@
 """Input and DummyData: the prototxt itself gives the shapes.
 
-Source: input_layer.cpp, dummy_data_layer.cpp. Neither has GPU code: what the device needs of their
-tops, the layers behind them fetch.
+Source: input_layer.cpp, dummy_data_layer.cpp. Neither has GPU code: the layers after them copy to
+the device what they need of their tops.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Input(Rule):
     tops = (1, None)
     declares_shapes = True
     fed_by_program = True
-    record_order = "Exact if the program that fills it gives the samples of an update in turn."
+    record_order = "Exact if the program that fills it passes the samples of an update in order."
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: InputSettings = site.settings
@@ -79,7 +79,7 @@ class DummyData(Rule):
         shapes: Sequence[Shape]
         if s.num or s.channels or s.height or s.width:
             if s.shape:
-                raise ShapeError("give either shape, or num, channels, height and width, not both")
+                raise ShapeError("give either shape or num, channels, height and width, not both")
             axes = (
                 _one_a_top(name, getattr(s, name), site.tops)
                 for name in ("num", "channels", "height", "width")
@@ -137,7 +137,7 @@ def _fillers(site: Site) -> Sequence[str]:
 
 
 def _one_a_top(name: str, values: Sequence[T], tops: int) -> Sequence[T]:
-    """The values, one a top; a single one serves all tops."""
+    """The values, one per top; a single one serves all tops."""
     if len(values) == 1:
         return tuple(values) * tops
     if len(values) == tops:

@@ -1,4 +1,4 @@
-"""HingeLoss and MultinomialLogisticLoss: one label a sample. They run on the host only.
+"""HingeLoss and MultinomialLogisticLoss: one label per sample. They run on the host only.
 
 Source: hinge_loss_layer.cpp, multinomial_logistic_loss_layer.cpp, loss_layer.cpp.
 """
@@ -38,7 +38,7 @@ class HingeLoss(Loss):
         return replace(_mean_over_samples(site), scribbles=(0,))
 
     def labels(self, site: Site) -> Labels | None:
-        """Forward changes a sign where the label says, in the diff of bottom 0."""
+        """Forward flips a sign at the label's index, in the diff of bottom 0."""
         return Labels(1, count(site.bottoms[0][1:]), writes=True)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -51,14 +51,14 @@ class MultinomialLogisticLoss(Loss):
     def shape(self, site: Site) -> tuple[Shape, ...]:
         check_batch(*site.bottoms)
         if four_axes(site.bottoms[1])[1:] != (1, 1, 1):
-            raise ShapeError(f"the labels must be (N), one a sample, not {site.bottoms[1]}")
+            raise ShapeError(f"the labels must be (N), one per sample, not {site.bottoms[1]}")
         return ((),)
 
     def coupling(self, site: Site) -> Coupling:
         return _mean_over_samples(site)
 
     def labels(self, site: Site) -> Labels | None:
-        """Backward writes the gradient where the label says."""
+        """Backward writes the gradient at the label's index."""
         writes = site.phase == "TRAIN" and site.backward
         return Labels(1, count(site.bottoms[0][1:]), writes=writes)
 
@@ -72,7 +72,7 @@ def _mean_over_samples(site: Site) -> Coupling:
 
 def _on_the_host(site: Site, mode: Mode, scratch: tuple[Side, ...]) -> Memory:
     refuse_gradient(site, 1, "the labels")
-    four_axes(site.bottoms[0])  # Forward asks for the number of samples the old way
+    four_axes(site.bottoms[0])  # Forward reads the number of samples by the old four-axis call
     if mode == "gpu":
         return Memory()
     return Memory(

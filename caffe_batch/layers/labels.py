@@ -13,7 +13,7 @@ from caffe_batch.layers.base import Rule, Shape, axis_index, count, setting
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """How a loss is averaged, for losses that let one choose (LossParameter)."""
+    """How a loss is averaged, for losses that offer a choice (LossParameter)."""
 
     ignore_label: int | None = setting(None, message="loss_param")
     normalization: str | None = setting(None, message="loss_param")
@@ -31,16 +31,16 @@ class Loss(Rule):
 
 
 def normalizer(s: LossSettings, *, default: str, outer: int, inner: int) -> tuple[int, bool]:
-    """What a loss with a choice divides by, and whether ignored labels are left out of it.
+    """What such a loss divides by, and whether ignored labels are left out of it.
 
-    The older ``normalize`` counts only where ``normalization`` is not given
+    The older ``normalize`` counts only if ``normalization`` is not given
     (softmax_loss_layer.cpp, LayerSetUp and get_normalizer).
 
     Args:
         s: The loss's settings.
-        default: The mode where the prototxt gives none.
-        outer: Elements before the axis of the classes; the samples, as a rule.
-        inner: Elements behind it.
+        default: The mode if the prototxt gives none.
+        outer: Elements before the class axis; usually the samples.
+        inner: Elements after it.
     """
     mode = s.normalization
     if mode is None:
@@ -50,7 +50,7 @@ def normalizer(s: LossSettings, *, default: str, outer: int, inner: int) -> tupl
 
 
 def check_batch(data: Shape, labels: Shape) -> None:
-    """A loss needs as many rows of labels as of predictions.
+    """Checks that there are as many rows of labels as of predictions.
 
     Raises:
         ShapeError: The first axes differ, or there is none.
@@ -62,7 +62,7 @@ def check_batch(data: Shape, labels: Shape) -> None:
 
 
 def check_labels(predictions: Shape, labels: Shape, axis: int) -> None:
-    """One label for each prediction: with classes on axis 1 of (N, C, H, W), N*H*W labels.
+    """Checks that each prediction has a label: with classes on axis 1 of (N, C, H, W), N*H*W.
 
     Raises:
         ShapeError: The counts differ.
@@ -71,6 +71,6 @@ def check_labels(predictions: Shape, labels: Shape, axis: int) -> None:
     wanted = count(predictions[:index]) * count(predictions[index + 1 :])
     if count(labels) != wanted:
         raise ShapeError(
-            f"predictions {predictions} with classes on axis {index} need {wanted} labels, here "
-            f"are {count(labels)} {labels}"
+            f"predictions {predictions} with classes on axis {index} need {wanted} labels, not "
+            f"{count(labels)} {labels}"
         )

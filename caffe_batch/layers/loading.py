@@ -1,8 +1,8 @@
-"""Rules beside the built-in ones: of installed packages, and of files of the user's.
+"""Rules beside the built-in ones: from installed packages, and from the user's own files.
 
-Both name a list of rules: a file in its variable ``RULES``, a package in an entry point of the
+Both provide a list of rules: a file in its variable ``RULES``, a package in an entry point of the
 group ``caffe_batch.rules``. What such a rule returns is checked each time, so that a mistake in it
-is a sentence with its file and line, not a failure somewhere else.
+becomes a sentence with its file and line, not a failure somewhere else.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import importlib.metadata
 import runpy
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from caffe_batch.errors import CaffeBatchError, InputError
+from caffe_batch.errors import CaffeBatchError, InputError, did_you_mean
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Coupling, Inner, Labels, Memory, Mode, Phase, Rule, Shape, Site
 from caffe_batch.layers.facts import Numbers
 from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.sides import Side
+from caffe_batch.schema import caffe_pb2
 
 #: The entry points of installed packages.
 ENTRY_POINTS = "caffe_batch.rules"
@@ -35,7 +36,7 @@ def installed_rules() -> Registry:
     """The built-in rules and those of installed packages.
 
     Raises:
-        InputError: A package's rules can't be loaded, or two rules have one type.
+        InputError: A package's rules can't be loaded, or two rules have the same type.
     """
     return Registry((*BUILT_IN.values(), *_of_packages()))
 
@@ -47,8 +48,8 @@ def rules_with(files: Sequence[Path | str]) -> Registry:
         files: Python files with a list ``RULES``.
 
     Raises:
-        InputError: A file can't be read, isn't Python, or holds no rules; says where. Or two rules
-            have one type.
+        InputError: A file can't be read, isn't Python or has no rules (says where), or two rules
+            have the same type.
     """
     if not files:
         return installed_rules()
@@ -63,59 +64,100 @@ def _of_packages() -> Iterator[Rule]:
         try:
             found = entry.load()
         except Exception as error:
-            raise InputError(f"{where} can't be loaded: {_said(error)}") from error
+            raise InputError(f"{where} can't be loaded: {_text(error)}") from error
         yield from _checked(found, where)
 
 
 def _of_file(path: Path) -> Iterator[Rule]:
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file of rules")
+        raise InputError(f"{path}: there is no such rules file")
     try:
         found = runpy.run_path(str(path))
     except SyntaxError as error:
         raise InputError(
-            f"{path}:{error.lineno or 1}: isn't Python ({error.msg})", hint=_HINT
+            f"{path}:{error.lineno or 1}: not valid Python ({error.msg})", hint=_HINT
         ) from error
     except CaffeBatchError:
         raise
     except Exception as error:
-        raise InputError(f"{_line_in(error, path)}: {_said(error)}", hint=_HINT) from error
+        raise InputError(f"{_line_in(error, path)}: {_text(error)}", hint=_HINT) from error
     if "RULES" not in found:
-        raise InputError(f"{path}: has no list RULES", hint=_HINT)
+        raise InputError(f"{path}: it has no list RULES", hint=_HINT)
     yield from _checked(found["RULES"], str(path))
 
 
 def _checked(rules: Any, where: str) -> Iterator[Rule]:
     if isinstance(rules, (str, bytes)) or not isinstance(rules, Iterable):
-        raise InputError(f"{where}: RULES is no list of rules: {rules!r}", hint=_HINT)
+        raise InputError(f"{where}: RULES is not a list of rules: {rules!r}", hint=_HINT)
     for rule in rules:
         if not isinstance(rule, Rule):
             raise InputError(
-                f"{where}: RULES holds {rule!r}, which is no Rule",
+                f"{where}: RULES contains {rule!r}, which is not a Rule",
                 hint="It takes instances: RULES = [MyRule()].",
             )
         if not isinstance(rule.type, str) or not rule.type:
-            raise InputError(f"{_origin(rule)}: the rule has no type", hint=_HINT)
-        yield CheckedRule(rule)
+            raise InputError(f"{_origin(rule, where)}: the rule has no type", hint=_HINT)
+        _check_settings(rule, where)
+        yield CheckedRule(rule, where)
+
+
+#: The fields of each message that a layer can have, and under "" those of the layer itself.
+_FIELDS = {
+    "": frozenset(caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name),
+    **{
+        field.name: frozenset(field.message_type.fields_by_name)
+        for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields
+        if field.message_type is not None and field.name.endswith("_param")
+    },
+}
+
+
+def _check_settings(rule: Rule, where: str) -> None:
+    """Refuses settings that caffe.proto doesn't have.
+
+    Raises:
+        InputError: ``message`` isn't a message of a layer, ``settings`` isn't a dataclass, or a
+            field of it isn't one of its message.
+    """
+    place = f"{_origin(rule, where)}: {type(rule).__qualname__}"
+    settings = rule.settings
+    if settings is not None and not (isinstance(settings, type) and is_dataclass(settings)):
+        raise InputError(f"{place}.settings is {settings!r}, not a dataclass", hint=_HINT)
+    given = fields(settings) if settings is not None else ()
+    origins = [(each, each.metadata.get("message", rule.message)) for each in given]
+    for message in (rule.message, *rule.other_messages, *(message for _, message in origins)):
+        if message not in _FIELDS:
+            raise InputError(
+                f"{place} reads the message {message!r}, which LayerParameter doesn't have",
+                hint=did_you_mean(str(message), sorted(filter(None, _FIELDS))) or _HINT,
+            )
+    for each, message in origins:
+        if each.name not in _FIELDS[message]:
+            raise InputError(
+                f"{place}.settings has the field {each.name!r}, which "
+                f"{message or 'LayerParameter'} doesn't have",
+                hint=did_you_mean(each.name, sorted(_FIELDS[message])) or _HINT,
+            )
 
 
 class CheckedRule(Rule):
-    """A rule from elsewhere, with every answer checked.
+    """A rule from outside this package, with every answer checked.
 
     Args:
         rule: The rule.
+        where: The file or entry point that it comes from.
     """
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, where: str) -> None:
         self._rule = rule
-        self.origin = _origin(rule)
+        self.origin = _origin(rule, where)
         for name in _FACTS:
             setattr(self, name, getattr(rule, name))
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         shapes: tuple[Shape, ...] = self._ask("shape", _is_shapes, site)
         if len(shapes) != site.tops:
-            raise self._nonsense("shape", f"{len(shapes)} shapes for {site.tops} tops")
+            raise self._bad_answer("shape", f"{len(shapes)} shapes for {site.tops} tops")
         return shapes
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
@@ -188,16 +230,16 @@ class CheckedRule(Rule):
         except CaffeBatchError:
             raise
         except Exception as error:
-            place = _line_in(error, Path(self.origin.rpartition(":")[0]))
+            place = _line_in(error, Path(self.origin.rpartition(":")[0] or self.origin))
             raise InputError(
-                f"{place}: the rule for {self.type} failed in {method}: {_said(error)}", hint=_HINT
+                f"{place}: the rule for {self.type} failed in {method}: {_text(error)}", hint=_HINT
             ) from error
         if not fits(answer):
-            raise self._nonsense(method, repr(answer))
+            raise self._bad_answer(method, repr(answer))
         return answer
 
     def _check_sides(self, method: str, memory: Memory, site: Site) -> None:
-        """Refuses sides of blobs that there aren't."""
+        """Refuses sides of blobs that don't exist."""
         buffers = {buffer.name for buffer in memory.buffers}
         pairs = (*memory.shares, *memory.backward_shares)
         touched = (*memory.build, *memory.forward, *memory.backward)
@@ -206,13 +248,13 @@ class CheckedRule(Rule):
         }  # fmt: skip
         for side in (*touched, *(side for pair in pairs for side in pair)):
             if not isinstance(side, Side):
-                raise self._nonsense(method, f"{side!r} among the sides")
+                raise self._bad_answer(method, f"{side!r} among the sides")
             if side.owner in numbers and not 0 <= side.number < numbers[side.owner]:
-                raise self._nonsense(method, f"{side.owner}({side.number}), which isn't there")
+                raise self._bad_answer(method, f"{side.owner}({side.number}), which doesn't exist")
             if side.owner == "own" and side.name not in buffers:
-                raise self._nonsense(method, f"own({side.name!r}), which is none of its buffers")
+                raise self._bad_answer(method, f"own({side.name!r}), which isn't among its buffers")
 
-    def _nonsense(self, method: str, what: str) -> InputError:
+    def _bad_answer(self, method: str, what: str) -> InputError:
         place = _place_of(getattr(type(self._rule), method, None)) or self.origin
         return InputError(
             f"{place}: the rule for {self.type} returned {what} from {method}", hint=_HINT
@@ -241,10 +283,10 @@ def _is_memory(answer: Any) -> bool:
     )
 
 
-def _origin(rule: Rule) -> str:
-    """File and line of a rule's class."""
+def _origin(rule: Rule, where: str) -> str:
+    """File and line of a rule's class; ``where`` if it has no methods of its own."""
     methods = (value for value in vars(type(rule)).values() if isinstance(value, FunctionType))
-    return next(filter(None, map(_place_of, methods)), type(rule).__qualname__)
+    return next(filter(None, map(_place_of, methods)), where)
 
 
 def _place_of(method: Any) -> str | None:
@@ -253,11 +295,11 @@ def _place_of(method: Any) -> str | None:
 
 
 def _line_in(error: Exception, path: Path) -> str:
-    """Where a file failed: its own last line among those that led there."""
+    """Where a file failed: its last line in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def _said(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

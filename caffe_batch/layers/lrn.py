@@ -1,7 +1,7 @@
 """LRN: local response normalisation. Source: lrn_layer.cpp, .cu.
 
-Within a channel it is a small net of Split, Power, Pooling, Power and Eltwise layers; with cuDNN
-one call and two buffers (cudnn_lcn_layer.*). Across channels it has no buffer with cuDNN
+Within a channel it is a small net of Split, Power, Pooling, Power and Eltwise layers; with cuDNN,
+one call and two buffers (cudnn_lcn_layer.*). Across channels it needs no buffer with cuDNN
 (cudnn_lrn_layer.*).
 """
 
@@ -24,7 +24,7 @@ from caffe_batch.layers.base import (
 )
 from caffe_batch.layers.sides import bottom, own, top
 
-#: The largest local_size across channels that cuDNN takes (cudnn.h, CUDNN_LRN_MAX_N).
+#: The largest local_size across channels that cuDNN accepts (cudnn.h, CUDNN_LRN_MAX_N).
 CUDNN_LRN_MAX_SIZE = 16
 
 
@@ -49,9 +49,9 @@ class LRN(Rule):
         return site.bottoms
 
     def coupling(self, site: Site) -> Coupling:
-        """Across channels, the CPU's Backward computes powers where the bottom's gradient will be.
+        """Across channels, the CPU's Backward computes powers in the bottom's gradient.
 
-        The GPU's kernel doesn't, but reads in place what its neighbours may have overwritten.
+        The GPU kernel doesn't, but in place it reads what its neighbours may have overwritten.
         """
         across = site.settings.norm_region != "WITHIN_CHANNEL"
         return Coupling(joint=all_but_first(site), rereads=across)

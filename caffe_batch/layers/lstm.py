@@ -85,7 +85,7 @@ class LSTMUnit(Rule):
             or gates[2] != 4 * cell[2]
         ):
             raise ShapeError(
-                "the bottoms of an LSTMUnit are (1, N, D), (1, N, 4*D) and (1, N), here "
+                "the bottoms of an LSTMUnit are (1, N, D), (1, N, 4*D) and (1, N), not "
                 f"{cell}, {gates}, {cont}"
             )
         return (cell, cell)
@@ -95,7 +95,7 @@ class LSTMUnit(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 2, "the sequence continuation indicators")
-        gpu = mode == "gpu"  # the activations are kept on the GPU only; the CPU computes them again
+        gpu = mode == "gpu"  # only the GPU keeps the activations; the CPU computes them again
         acts = (own("X_acts_").data,) if gpu else ()
         acts_diff = (own("X_acts_").diff,) if gpu else ()
         data = (*sides(bottom, 3, "data"), *sides(top, 2, "data"), *acts)

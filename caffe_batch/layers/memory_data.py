@@ -1,7 +1,7 @@
 """MemoryData: arrays that a program gives to the net. Source: memory_data_layer.cpp.
 
-It has no GPU code: what the device needs of its tops, the layers behind it fetch. The label's shape
-is (N,) when the net is built and (N, 1, 1, 1) from the first Forward on.
+It has no GPU code: the layers after it copy to the device what they need of its tops. The label's
+shape is (N,) when the net is built and (N, 1, 1, 1) from the first Forward on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class MemoryDataSettings:
 
 
 class MemoryData(Rule):
-    """Its tops point into arrays that the program gives it, or that it filled from images."""
+    """Its tops point into arrays that the program gives it, or that it fills from images."""
 
     type = "MemoryData"
     message = "memory_data_param"

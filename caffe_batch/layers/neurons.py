@@ -1,9 +1,9 @@
-"""Element-wise layers: y = f(x), the top has the bottom's shape, in place allowed (but for AbsVal).
+"""Element-wise layers: y = f(x); the top has the bottom's shape; all but AbsVal may be in place.
 
 Source: neuron_layer.cpp and the .cpp and .cu of relu, sigmoid, tanh, absval, bnll, elu, exp, log,
 power, clip, threshold, dropout and swish (``..._layer``).
 
-Backward reads data that Forward has touched before, so only the diffs are listed there.
+Backward reads data that Forward has already touched, so only its diffs are listed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from caffe_batch.layers.sides import Side, bottom, own, top
 
 
 class Neuron(Rule):
-    """The plain case: no settings that decide shape or memory, no buffers."""
+    """The plain case: no settings that affect shape or memory, no buffers."""
 
     def __init__(self, name: str = "", message: str = "", settings: Settings | None = None) -> None:
         self.type = name or self.type
@@ -56,7 +56,7 @@ class EngineSettings:
 
 
 class EngineNeuron(Neuron):
-    """ReLU, Sigmoid and TanH: cuDNN touches the same sides, but takes at most four axes."""
+    """ReLU, Sigmoid and TanH: cuDNN touches the same sides, but accepts at most four axes."""
 
     settings = EngineSettings
 
@@ -64,7 +64,7 @@ class EngineNeuron(Neuron):
         s: EngineSettings | None = site.settings  # None inside an RNN
         if (s is None or s.engine != "CAFFE") and len(site.bottoms[0]) > 4:
             raise ShapeError(
-                f"{self.type} with cuDNN takes at most 4 axes, the input is {site.bottoms[0]}",
+                f"{self.type} with cuDNN takes at most 4 axes, not {site.bottoms[0]}",
                 hint="Write engine: CAFFE.",
             )
         return memory
@@ -84,7 +84,7 @@ class AbsVal(Neuron):
 
 
 class Threshold(Neuron):
-    """Has no Backward: Caffe stops if one is asked for."""
+    """Has no Backward: Caffe aborts if one is asked for."""
 
     type = "Threshold"
     message = "threshold_param"
@@ -107,12 +107,12 @@ class Exponential(Neuron):
         if base != -1 and (not base > 0 or isinf(base) or (self.type == "Log" and log(base) == 0)):
             raise ShapeError(
                 f"{self.type} can't have base {base:g}",
-                hint="Use a base above 0 (for Log not 1), or leave it out for e.",
+                hint="Use a base above 0 (and for Log, not 1), or leave it out for e.",
             )
         return site.bottoms
 
     def coupling(self, site: Site) -> Coupling:
-        """Log computes its derivative where the bottom's gradient will be."""
+        """Log computes its derivative in the bottom's gradient."""
         return Coupling(rereads=self.type == "Log")
 
 
@@ -124,7 +124,7 @@ class PowerSettings:
 
 
 class Power(Neuron):
-    """Its Backward computes the derivative where the bottom's gradient will be, even a constant."""
+    """Its Backward computes the derivative in the bottom's gradient, even if it is constant."""
 
     type = "Power"
     message = "power_param"
@@ -147,7 +147,7 @@ class Power(Neuron):
 class Dropout(Neuron):
     type = "Dropout"
     message = "dropout_param"
-    undrawn = ("dropout_ratio", 1e-30)  # above 0, as Caffe checks, but it drops and scales nothing
+    undrawn = ("dropout_ratio", 1e-30)  # above 0, as Caffe demands, but drops and scales nothing
 
     def draws(self, settings: Any, phase: Phase) -> bool:
         return phase == "TRAIN"
@@ -157,7 +157,7 @@ class Dropout(Neuron):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         forward: tuple[Side, ...] = (bottom(0).data, top(0).data)
-        # The CPU code takes the mask's pointer before it asks for the phase.
+        # The CPU code takes the mask's pointer before it checks the phase.
         if site.phase == "TRAIN" or mode == "cpu":
             forward += (own("rand_vec_").data,)
         return Memory(
@@ -170,7 +170,7 @@ class Dropout(Neuron):
 class Swish(Neuron):
     """Runs a Sigmoid layer on a scaled copy of its input.
 
-    That layer gets the Swish layer's own message: a loss weight written there fills the diff of the
+    That layer gets the Swish layer's own message: a loss weight in it fills the diff of the
     Sigmoid's output as well.
     """
 

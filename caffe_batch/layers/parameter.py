@@ -28,7 +28,7 @@ class Parameter(Rule):
         return self.shape(site)
 
     def coupling(self, site: Site) -> Coupling:
-        """Its top is the parameter: what the layer behind writes as the top's gradient stays."""
+        """Its top is the parameter: what the next layer writes as the top's gradient stays."""
         return Coupling(overwrites=(0,), lasting=(0,))
 
     def memory(self, site: Site, mode: Mode) -> Memory:

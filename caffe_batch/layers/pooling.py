@@ -41,7 +41,7 @@ class Pooling(Rule):
         s: PoolingSettings = site.settings
         if site.tops > 1 and s.pool != "MAX":
             raise ShapeError(
-                f"{s.pool} pooling has 1 top; only MAX pooling has a second one (the mask)"
+                f"{s.pool} pooling has 1 top; only MAX pooling can have a second one (the mask)"
             )
         return (pooled_shape(s, site.bottoms[0]),) * site.tops
 
@@ -71,7 +71,7 @@ class Pooling(Rule):
         )
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
-        """MAX pooling stays Caffe's own, and average pooling has no buffer with either."""
+        """MAX pooling stays Caffe's own, and average pooling has no buffer in either."""
         s: PoolingSettings = site.settings
         if s.pool == "STOCHASTIC" and s.engine != "CAFFE":
             raise ShapeError(
@@ -118,12 +118,12 @@ def pooled_shape(s: PoolingSettings, bottom: Shape) -> Shape:
 def _pooled_size(
     size: int, kernel: int, pad: int, stride: int, round_mode: str, *, clip: bool
 ) -> int:
-    """How many windows there are on one axis, the last one reaching beyond the edge.
+    """How many windows there are on one axis; the last one may reach beyond the edge.
 
-    Caffe divides in single precision; for inputs below 2^24 the rounding comes out as here.
+    Caffe divides in single precision; for inputs below 2^24 it rounds to the same result.
 
     Raises:
-        ShapeError: There is no window. (Caffe aborts where that gives a negative size. With 0 it
+        ShapeError: There is no window. (Caffe aborts if that gives a negative size. With 0 it
             builds the net and aborts in the first pass, when it touches the empty blob.)
     """
     room = size + 2 * pad - kernel
@@ -132,7 +132,7 @@ def _pooled_size(
         pooled -= 1  # the last window would lie in the padding
     if pooled < 1 or (clip and (pooled - 1) * stride >= size + pad):
         raise ShapeError(
-            f"a kernel of {kernel} with stride {stride} doesn't fit an input of {size} with "
+            f"a kernel of {kernel} with stride {stride} doesn't fit into an input of {size} with "
             f"padding {pad} on each side",
             hint="Use a smaller kernel or padding, or a larger input.",
         )
@@ -147,7 +147,7 @@ def _kernel(s: PoolingSettings, bottom: Shape) -> tuple[int, int]:
         return bottom[2], bottom[3]
     if s.kernel_size is not None:
         if s.kernel_h is not None and s.kernel_w is not None:
-            raise ShapeError("give either kernel_size or kernel_h and kernel_w, not both")
+            raise ShapeError("give either kernel_size, or kernel_h and kernel_w, not both")
         return s.kernel_size, s.kernel_size
     if s.kernel_h is None or s.kernel_w is None:
         raise ShapeError("pooling needs kernel_size, or kernel_h and kernel_w")
@@ -174,7 +174,7 @@ class SPPSettings:
 class SPP(Rule):
     """Pools into 1, 2x2, 4x4, ... bins and puts the results side by side.
 
-    It has no GPU code of its own, but runs Split, Pooling, Flatten and Concat layers, which have.
+    It has no GPU code of its own, but runs Split, Pooling, Flatten and Concat layers, which do.
     """
 
     type = "SPP"

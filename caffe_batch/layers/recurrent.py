@@ -2,14 +2,14 @@
 
 Source: recurrent_layer.cpp, .cu, .hpp.
 
-Bottoms: x (T, N, ...) with time on axis 0 and the batch of streams on axis 1, cont (T, N), perhaps
-a static input (N, ...), and with ``expose_hidden`` the first hidden states, each (1, N, D). Tops:
-(T, N, D), and with ``expose_hidden`` the last hidden states.
+Bottoms: x (T, N, ...) with time on axis 0 and the batch of streams on axis 1, cont (T, N),
+optionally a static input (N, ...), and with ``expose_hidden`` the initial hidden states, each
+(1, N, D). Tops: (T, N, D), and with ``expose_hidden`` the final hidden states.
 
 Weights shared with an earlier layer reach only the first time step of a TRAIN net: the layers of
-the later ones have joined the memory that this layer's weights had before, and only Forward in a
-TEST net joins them again. So the weights of the later steps are a copy of their own that no update
-changes.
+the later steps have already joined the memory that this layer's weights had before, and only
+Forward in a TEST net joins them again. So the later steps have a copy of the weights that no
+update changes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from caffe_batch.layers.reshape import ReshapeSettings
 from caffe_batch.layers.scale import ScaleSettings
 from caffe_batch.layers.sides import Side, bottom, inner, top
 
-#: Time steps that are followed. Caffe has no limit, but builds some ten layers for each step too.
+#: The most time steps supported. Caffe has no limit, but builds about ten layers for each step too.
 MAX_STEPS = 10_000
 
 
@@ -61,7 +61,7 @@ class Recurrent(Rule):
 
     Class attributes:
         output: Name of the inner blob that is top 0.
-        hidden: Names of the first hidden states, in the order of bottoms and tops.
+        hidden: Names of the initial hidden states, in the order of bottoms and tops.
         gates: How many numbers the input transform has for each output.
     """
 
@@ -75,11 +75,11 @@ class Recurrent(Rule):
 
     @abstractmethod
     def steps(self, outputs: int, steps: int, *, static: bool) -> Iterator[Layer]:
-        """The inner layers behind the inputs: num_output outputs, so many time steps."""
+        """The inner layers after the inputs, for that many outputs (num_output) and time steps."""
 
     @abstractmethod
     def last_hidden(self, steps: int) -> tuple[str, ...]:
-        """Names of the last hidden states, in the order of ``hidden``."""
+        """Names of the final hidden states, in the order of ``hidden``."""
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: RecurrentSettings = site.settings
@@ -93,8 +93,8 @@ class Recurrent(Rule):
         if x[0] > MAX_STEPS:
             raise ShapeError(
                 f"{x[0]} time steps become a net of {x[0]} steps inside the layer; caffe-batch "
-                f"follows {MAX_STEPS} at most",
-                hint="Cut the sequences into shorter pieces; the state is carried on between them.",
+                f"supports at most {MAX_STEPS}",
+                hint="Cut the sequences into shorter pieces; the state carries over between them.",
             )
         not_empty(cont)
         if cont != x[:2]:
@@ -115,7 +115,7 @@ class Recurrent(Rule):
         return ((x[0], x[1], s.num_output), *((state,) * (site.tops - 1)))
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
-        """Input weights and bias, static input weights, hidden weights; RNN: output ones too."""
+        """Input weights and bias, static input weights, hidden weights; RNN: also output ones."""
         s: RecurrentSettings = site.settings
         outputs = self.gates * s.num_output
         weights = [(outputs, count(site.bottoms[0][2:]))]
@@ -138,7 +138,7 @@ class Recurrent(Rule):
         every = range(len(site.bottoms[0]))
         return Coupling(
             joint=tuple(axis for axis in every if axis != 1),
-            carries=self.keeps_state(site.settings),
+            carries_state=self.keeps_state(site.settings),
         )
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -165,9 +165,9 @@ class Recurrent(Rule):
                     (inner(first).data, bottom(2 + static + i).data),
                     (top(1 + i).data, inner(end).data),
                 ]
-            else:  # the last state of a pass is the first one of the next
+            else:  # the final state of a pass is the initial one of the next
                 forward += [inner(end).data, inner(first).data]
-        # The gradient of the last states is zero, set once on the host.
+        # The gradient of the final states is zero, set once on the host.
         build = tuple([inner(blob).diff for blob in last]) if mode == "cpu" else ()
         return Memory(build=build, forward=tuple(forward), shares=tuple(shares))
 
@@ -201,7 +201,7 @@ class Recurrent(Rule):
             hidden = f" with {exposed} hidden states exposed" if exposed else ""
             raise ShapeError(
                 f"{self.type}{hidden} takes {2 + exposed} or {3 + exposed} bottoms and {tops} "
-                f"top(s), here are {given} and {site.tops}"
+                f"top(s), not {given} and {site.tops}"
             )
 
     def _static(self, site: Site) -> bool:
@@ -219,7 +219,7 @@ def _states(names: tuple[str, ...], shape: Shape) -> Layer:
 
 
 def slice_layer(name: str, blob: str, parts: list[str]) -> Layer:
-    """One part a time step."""
+    """One part per time step."""
     settings = SliceSettings(axis=0)
     return Layer(name, "Slice", bottoms=(blob,), tops=tuple(parts), settings=settings)
 
@@ -233,7 +233,7 @@ def transform(
     name: str, bottom: str, top: str, outputs: int, params: tuple[str, ...], *,
     axis: int = 2, propagate: bool = False,
 ) -> Layer:  # fmt: skip
-    """A fully connected layer; with a bias where two parameters are named."""
+    """A fully connected layer, with a bias if two parameters are named."""
     return Layer(
         name,
         "InnerProduct",
@@ -256,7 +256,7 @@ def static_transform(weights: str, outputs: int) -> Iterator[Layer]:
 
 
 def restart(name: str, hidden: str, cont: str) -> Layer:
-    """The hidden state, or zero where a new sequence begins."""
+    """The hidden state, or zero if a new sequence begins."""
     settings = ScaleSettings(axis=0)
     return Layer(name, "Scale", bottoms=(hidden, cont), tops=(name,), settings=settings)
 

@@ -1,8 +1,8 @@
-"""Reduction: sums over all axes from one on. Source: reduction_layer.cpp, .cu.
+"""Reduction: sums over all axes from a given one on. Source: reduction_layer.cpp, .cu.
 
 On the GPU the result is written through the host's copy of the top, and the top's gradient is read
-there too; the device sees the top's data only where a coefficient is multiplied in, and the diff
-never.
+there too; the device sees the top's data only if a coefficient is multiplied in, and never the
+diff.
 """
 
 from __future__ import annotations

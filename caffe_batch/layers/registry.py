@@ -9,7 +9,7 @@ from caffe_batch.errors import InputError, Option, UnknownLayerError, did_you_me
 from caffe_batch.layers.base import Rule
 from caffe_batch.layers.unknown import UNKNOWN
 
-#: What a layer without a rule can be let through with.
+#: The option that accepts layers without a rule.
 _LEAVE_OUT = (
     Option("allow_unknown", True),
     " leaves its own memory out and marks the total as a lower bound",
@@ -20,8 +20,8 @@ class Registry(Mapping[str, Rule]):
     """The rules by Caffe's own type name; it never changes.
 
     Args:
-        rules: One a type.
-        files: The files of the user's that some of them come from, absolute.
+        rules: One per type.
+        files: The user's files that some of them come from, as absolute paths.
 
     Raises:
         InputError: Two rules have the same type.
@@ -54,7 +54,7 @@ class Registry(Mapping[str, Rule]):
         Args:
             layer_type: The type.
             name: The layer, for messages.
-            allow_unknown: Let types without a rule pass, with one that knows nothing.
+            allow_unknown: Accept types without a rule, with one that knows nothing.
 
         Raises:
             UnknownLayerError: There is none, and ``allow_unknown`` is off.
@@ -77,7 +77,7 @@ class Registry(Mapping[str, Rule]):
             )
         near = did_you_mean(layer_type, list(self._rules))
         raise UnknownLayerError(
-            f"type {layer_type!r} is no layer type of Caffe 1.0",
+            f"type {layer_type!r} is not a layer type of Caffe 1.0",
             layer=name,
             hint=[
                 f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, ",

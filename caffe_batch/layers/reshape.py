@@ -2,8 +2,8 @@
 
 Source: flatten_layer.cpp, reshape_layer.cpp.
 
-No element is copied: the top's data is the bottom's. Reshape shares the diff too, whenever it is
-shaped; Flatten hands the top's diff down when its Backward runs.
+No element is copied: the top's data is the bottom's. Reshape shares the diff too, in every Reshape
+call; Flatten passes the top's diff down when its Backward runs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from caffe_batch.layers.base import (
     count,
     not_empty,
 )
+from caffe_batch.layers.facts import Copies
 from caffe_batch.layers.sides import bottom, top
 from caffe_batch.layers.split import refuse_in_place
 
@@ -34,10 +35,9 @@ class FlattenSettings:
 
 class Flatten(Rule):
     type = "Flatten"
-    carries = True
+    copies = Copies.IN_ORDER
     message = "flatten_param"
     settings = FlattenSettings
-    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         refuse_in_place(site, self.type)
@@ -47,7 +47,7 @@ class Flatten(Rule):
         if start > end:
             raise ShapeError(
                 f"can't flatten {bottom} from axis {start} to axis {end - 1}",
-                hint="end_axis is the last axis to flatten; it lies at or behind axis.",
+                hint="end_axis is the last axis to flatten; it must not lie before axis.",
             )
         return ((*bottom[:start], count(bottom[start:end]), *bottom[end:]),)
 
@@ -71,15 +71,14 @@ class ReshapeSettings:
 class Reshape(Rule):
     """Replaces ``num_axes`` axes from ``axis`` on by ``shape``.
 
-    A 0 in ``shape`` copies the bottom's axis at the same place, one -1 takes what is left. A batch
-    written out as a number holds for that batch_size only.
+    A 0 in ``shape`` copies the bottom's axis at the same place; one -1 takes what is left. A batch
+    size written out as a number works only for that batch_size.
     """
 
     type = "Reshape"
-    carries = True
+    copies = Copies.IN_ORDER
     message = "reshape_param"
     settings = ReshapeSettings
-    rearranges = True
     copied_axis = 0
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -101,7 +100,7 @@ class Reshape(Rule):
             raise ShapeError(
                 f"can't reshape {bottom}, {count(bottom)} elements, into {tuple(top)}, "
                 f"{count(top)} elements",
-                hint="Where the batch_size is written out, write 0 (copy the axis) or -1 instead.",
+                hint="Instead of a written-out batch_size, write 0 (copy the axis) or -1.",
             )
         return (tuple(top),)
 
@@ -126,7 +125,7 @@ class Reshape(Rule):
         return tuple([(f"{self.message}.shape.dim", size) for size in first if size > 0])
 
     def any_batch(self, settings: ReshapeSettings) -> bool:
-        """Axis 0 stays as it is: it is copied, or lies before the axes that are replaced."""
+        """Whether axis 0 stays as it is: copied, or before the axes that are replaced."""
         return settings.axis > 0 or not settings.shape or settings.shape[0] == 0
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -134,7 +133,7 @@ class Reshape(Rule):
 
 
 def _replaced_axes(s: ReshapeSettings, bottom: Shape) -> tuple[int, int]:
-    """First replaced axis, and the one after the last. Negative axes count from past the end."""
+    """First replaced axis, and the one after the last. Negative ones count from past the end."""
     axes = len(bottom)
     start = s.axis if s.axis >= 0 else axes + s.axis + 1
     end = axes if s.num_axes == -1 else start + s.num_axes
@@ -149,7 +148,7 @@ def _replaced_axes(s: ReshapeSettings, bottom: Shape) -> tuple[int, int]:
 def _copied_axis(bottom: Shape, axis: int) -> int:
     if axis >= len(bottom):
         raise ShapeError(
-            f"reshape_param: a 0 copies axis {axis}, but the bottom {bottom} has none there"
+            f"reshape_param: a 0 copies axis {axis}, which the bottom {bottom} doesn't have"
         )
     return bottom[axis]
 
@@ -159,7 +158,7 @@ def _inferred_axis(bottom: Shape, top: list[int]) -> int:
     given = -count(top)
     if given == 0 or count(bottom) % given:
         raise ShapeError(
-            f"the -1 of reshape_param can't be found: {count(bottom)} elements {bottom} are no "
-            f"multiple of the other sizes {tuple(size for size in top if size != -1)}"
+            f"the -1 of reshape_param can't be resolved: {count(bottom)} elements {bottom} aren't "
+            f"a multiple of the other sizes {tuple(size for size in top if size != -1)}"
         )
     return count(bottom) // given

@@ -1,4 +1,4 @@
-"""RNN: a hidden state of tanh, an output of tanh. Source: rnn_layer.cpp; see recurrent.py."""
+"""RNN: tanh for the hidden state, tanh for the output. Source: rnn_layer.cpp; see recurrent.py."""
 
 from __future__ import annotations
 

@@ -79,11 +79,11 @@ class Bias(Rule):
 
 
 class Scale(Rule):
-    """Sums up the gradient of its operand in two steps, over what follows and what goes before.
+    """Sums the gradient of its operand in two steps, over the axes after it and those before it.
 
-    Where nothing goes before (at batch_size 1, as a rule), the first step writes straight into the
-    gradient of a learned operand, and so overwrites what the passes before have left there. A
-    single number is added up all the same, unless the input is one as well.
+    If there are none before it (usually at batch_size 1), the first step writes straight into the
+    gradient of a learned operand, and so overwrites what earlier passes have left there. For a
+    single number it still adds, unless the input is a single number as well.
     """
 
     type = "Scale"
@@ -95,7 +95,7 @@ class Scale(Rule):
         s: ScaleSettings = site.settings
         _parts(site)
         if s.bias_term:
-            axis_index(s.axis, site.bottoms[0])  # its Bias layer asks, even beside a scalar
+            axis_index(s.axis, site.bottoms[0])  # its Bias layer checks it, even beside a scalar
         return site.bottoms[:1]
 
     def parameters(self, site: Site) -> tuple[Shape, ...]:
@@ -143,7 +143,7 @@ class Scale(Rule):
 
 
 def _coupling(site: Site, *, bias: bool) -> Coupling:
-    """Each position along the axes of a learned operand has its own number; else element-wise."""
+    """A learned operand has a number for each position along its axes; otherwise element-wise."""
     if len(site.bottoms) > 1:
         return Coupling()
     size, axes = len(_operand(site)), site.bottoms[0]
@@ -154,16 +154,16 @@ def _coupling(site: Site, *, bias: bool) -> Coupling:
 def _scale_gradient(
     site: Site, scale: BlobSides, outer: int, size: int, inner: int, mode: Mode
 ) -> list[Side]:
-    """What the gradient of the scale touches: the product of all elements, and its sums."""
+    """What the gradient of the scale touches: the element-wise product, and its sums."""
     if size == count(site.bottoms[0]):
         return [scale.diff]
-    # The product goes where the bottom's gradient will be, or in place into temp_.
+    # The product goes into the bottom's gradient or, in place, into temp_.
     touched = [own("temp_").data if site.in_place[0] else bottom(0).diff]
     if inner != 1 and outer * size != 1 and outer != 1:
         touched.append(own("sum_result_").data)
     if inner != 1 or outer != 1:
         touched.append(own("sum_multiplier_").data)
-    # A single number is summed up on the host.
+    # A single number is summed on the host.
     if size != 1 or mode == "cpu":
         touched.append(scale.diff)
     return touched

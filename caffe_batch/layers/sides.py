@@ -23,7 +23,7 @@ class Side(NamedTuple):
     """One array of one blob, as a layer sees it.
 
     Attributes:
-        owner: Whose blob it is: a bottom, a top, a parameter, a buffer of the layer's own, or a
+        owner: Whose blob it is: a bottom, a top, a parameter, one of the layer's own buffers, or a
             blob of the net inside the layer.
         number: Which bottom, top or parameter; 0 for the others.
         name: Which buffer or inner blob; empty for the others.
@@ -67,7 +67,7 @@ def param(number: int) -> BlobSides:
 
 @cache
 def own(name: str) -> BlobSides:
-    """A buffer of the layer's own, under Caffe's member name."""
+    """One of the layer's own buffers, under Caffe's member name."""
     return _sides_of("own", name=name)
 
 

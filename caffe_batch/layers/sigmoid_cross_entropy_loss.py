@@ -4,7 +4,7 @@ Source: sigmoid_cross_entropy_loss_layer.cpp, .cu, .hpp; layer.hpp (SetLossWeigh
 
 On the GPU it sums in the diffs of both bottoms, in every phase. The Sigmoid inside gets a copy of
 the layer's message from before the default loss weight: only a weight written in the prototxt
-reaches it, and then the diff of its output holds that weight.
+reaches it, and the diff of its output then holds that weight.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SigmoidCrossEntropyLoss(Loss):
         data, targets = site.bottoms
         check_batch(data, targets)
         if count(data) != count(targets):
-            raise ShapeError(f"predictions {data} and targets {targets} must have equal counts")
+            raise ShapeError(f"predictions {data} and targets {targets} must have the same count")
         if any(site.loss_weights):
             not_empty(data)
         return ((),)

@@ -1,4 +1,4 @@
-"""SoftmaxWithLoss and InfogainLoss: a Softmax inside, and what its probabilities cost.
+"""SoftmaxWithLoss and InfogainLoss: a Softmax inside, and the loss of its probabilities.
 
 Source: softmax_loss_layer.cpp, .cu; infogain_loss_layer.cpp, .hpp; loss_layer.cpp.
 
@@ -6,9 +6,9 @@ Both wrap a whole Softmax layer that has a loss weight of its own, so the diff o
 ``prob_`` holds that weight: Infogain's always 1, SoftmaxWithLoss's the one of the prototxt (1 if
 none is written).
 
-Differs from the usual reading of the documentation: a SoftmaxWithLoss with two tops is always
-refused. Caffe wants one loss weight a top, and the Softmax inside gets the same weights but has a
-single top.
+Contrary to the usual reading of the documentation, a SoftmaxWithLoss with two tops is always
+refused: Caffe wants one loss weight per top, and the Softmax inside gets the same weights but has
+a single top.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SoftmaxWithLoss(Loss):
         if site.tops == 2:
             raise ShapeError(
                 "Caffe refuses a SoftmaxWithLoss with two tops",
-                hint="For the probabilities as well, add a Softmax layer beside it.",
+                hint="To get the probabilities as well, add a Softmax layer beside it.",
             )
         not_empty((data[axis_index(site.settings.axis, data)],))
         if _weighted(site):
@@ -67,7 +67,7 @@ class SoftmaxWithLoss(Loss):
         return _coupling(site)
 
     def labels(self, site: Site) -> Labels | None:
-        """Backward subtracts 1 where the label says."""
+        """Backward subtracts 1 at the label's index."""
         return _labels(site, writes=site.phase == "TRAIN" and site.backward)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -80,7 +80,7 @@ class SoftmaxWithLoss(Loss):
             return Memory(
                 buffers=buffers,
                 forward=(*forward, bottom(0).diff, own("prob_").diff),
-                # The kernel is handed the top's data, which it doesn't read.
+                # The kernel is passed the top's data, but doesn't read it.
                 backward=(bottom(0).diff, top(0).data) if need else (),
             )
         return Memory(
@@ -127,9 +127,9 @@ class InfogainLossSettings(LossSettings):
 
 
 class InfogainLoss(Loss):
-    """Runs on the host but for the Softmax inside. Its matrix is K x K for K classes.
+    """Runs on the host except for the Softmax inside. Its matrix is K x K for K classes.
 
-    The matrix's file isn't read here; one of another size is refused by Caffe alone.
+    The file of the matrix isn't read here, so its size isn't checked.
     """
 
     type = "InfogainLoss"

@@ -38,11 +38,11 @@ class ConvolutionSettings:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window over the axes behind the channel axis.
+    """A window over the axes after the channel axis.
 
     Attributes:
         axis: The channel axis, counted from the front.
-        kernel, stride, pad, dilation: One value a spatial axis, in elements.
+        kernel, stride, pad, dilation: One value per spatial axis, in elements.
     """
 
     axis: int
@@ -55,30 +55,30 @@ class Window:
     def pointwise(self) -> bool:
         """Whether it covers one position at a time, so that no columns are built.
 
-        As in Caffe, the dilation is not asked.
+        As in Caffe, the dilation doesn't matter.
         """
         return not any(self.pad) and all(size == 1 for size in self.kernel + self.stride)
 
     @property
     def extents(self) -> Sizes:
-        """How far the kernel reaches on each axis, its holes counted."""
+        """How far the kernel reaches on each axis, including its holes."""
         return tuple(
             [hole * (size - 1) + 1 for size, hole in zip(self.kernel, self.dilation, strict=True)]
         )
 
     def positions(self, spatial: Shape) -> Shape:
-        """How often the window fits on each axis of an input of this spatial shape.
+        """How many times the window fits on each axis of an input of this spatial shape.
 
         Raises:
-            ShapeError: The kernel is larger than the padded input. (Where that leaves 0 positions,
-                Caffe builds the net, and stops when it touches the empty blob.)
+            ShapeError: The kernel is larger than the padded input. (If that leaves 0 positions,
+                Caffe builds the net and aborts when it touches the empty blob.)
         """
         sizes = []
         for size, pad, extent, stride in zip(
             spatial, self.pad, self.extents, self.stride, strict=True
         ):
             room = size + 2 * pad - extent
-            # C++ divides towards zero: a kernel that sticks out by less than a stride fits once.
+            # C++ rounds towards zero: a kernel that sticks out by less than a stride fits once.
             fits = room // stride + 1 if room >= 0 else 1 - -room // stride
             if fits < 1:
                 raise ShapeError(
@@ -91,7 +91,7 @@ class Window:
 
 
 def window(s: ConvolutionSettings, bottom: Shape) -> Window:
-    """The window that the settings mean for an input of this shape.
+    """The window that the settings define for an input of this shape.
 
     Raises:
         ShapeError: The settings contradict each other or the number of spatial axes.
@@ -116,7 +116,7 @@ def window(s: ConvolutionSettings, bottom: Shape) -> Window:
 def _sizes(
     name: str, values: Sizes, pair: tuple[str, int | None, int | None], axes: int, default: int
 ) -> Sizes:
-    """One value a spatial axis, from the repeated field or from its ``_h`` and ``_w`` twins."""
+    """One value per spatial axis, from the repeated field or its ``_h`` and ``_w`` variants."""
     first, height, width = pair
     if height is not None or width is not None:
         fields = f"{first} and {first[:-1]}w"

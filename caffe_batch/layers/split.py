@@ -1,4 +1,4 @@
-"""Split and Silence: a blob read by many, and blobs read by none.
+"""Split and Silence: a blob that several layers read, and blobs that none reads.
 
 Source: split_layer.cpp, .cu; silence_layer.cpp, .cu.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, needed_diffs
+from caffe_batch.layers.facts import Copies
 from caffe_batch.layers.sides import bottom, sides, top
 
 
@@ -14,9 +15,8 @@ class Split(Rule):
     """The tops share the bottom's data; each has its own diff, which Backward adds up."""
 
     type = "Split"
-    carries = True
+    copies = Copies.IN_ORDER
     tops = (1, None)
-    rearranges = True
     may_share_top = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
@@ -35,7 +35,7 @@ class Split(Rule):
 
 
 class Silence(Rule):
-    """Takes blobs so that they aren't outputs of the net; their gradient is zero."""
+    """Consumes blobs so that they aren't outputs of the net; their gradient is zero."""
 
     type = "Silence"
     bottoms = (1, None)
@@ -55,7 +55,7 @@ def refuse_in_place(site: Site, layer_type: str) -> None:
     """For layers whose top shares the bottom's memory anyway.
 
     Raises:
-        ShapeError: A top is the very blob of the bottom.
+        ShapeError: A top is the same blob as the bottom.
     """
     if any(site.in_place):
         raise ShapeError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, axis_index
+from caffe_batch.layers.facts import Copies
 from caffe_batch.layers.sides import bottom, top
 
 
@@ -17,10 +18,9 @@ class TileSettings:
 
 class Tile(Rule):
     type = "Tile"
-    carries = True
+    copies = Copies.IN_ORDER
     message = "tile_param"
     settings = TileSettings
-    rearranges = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: TileSettings = site.settings

@@ -1,7 +1,7 @@
-"""Layers that have no rule: types of forks and Python layers, let in by ``--allow-unknown``.
+"""Layers that have no rule: types of forks and Python layers, accepted with ``--allow-unknown``.
 
-Their tops take the shape that the user gave (``--input-shape TOP=CxHxW``); a top without one
-in place keeps its shape, and one that no layer reads counts as a scalar. Their own buffers and
+Their tops take the shape that the user gave (``--input-shape TOP=CxHxW``). Without one, an in-place
+top keeps its shape, and a top that no layer reads counts as a scalar. Their own buffers and
 parameters are not known, so any total is a lower bound.
 """
 

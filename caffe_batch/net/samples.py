@@ -83,7 +83,7 @@ class SampleFlow:
     def cuts_time(self) -> bool:
         """Whether it continues from pass to pass along the axis that the batch lies on."""
         top = self.tops[0] if self.tops else None
-        return self.coupling.carries and isinstance(top, Rows) and top.axis == TIME_AXIS
+        return self.coupling.carries_state and isinstance(top, Rows) and top.axis == TIME_AXIS
 
 
 def follow(small: Net, large: Net, parts: int) -> tuple[SampleFlow, ...]:
@@ -183,7 +183,7 @@ class _Step:
             return ""
         if self.coupling.selects:
             return "it picks samples by their position in the batch"
-        if self.coupling.carries and isinstance(first, Rows) and first.axis == TIME_AXIS:
+        if self.coupling.carries_state and isinstance(first, Rows) and first.axis == TIME_AXIS:
             return ""  # the next pass continues where this one ends
         if isinstance(first, Rows) and first.axis in self.coupling.joint:
             return f"it works along axis {first.axis}, on which the samples lie"

@@ -179,7 +179,7 @@ CASES: dict[str, Bad] = {
         net=NET + LAYERS.replace('top: "ip"', 'top: "label"'),
     ),
     "unknown type": Bad(
-        ("layer 'ip': type 'InnerProdukt' is no layer type", "InnerProduct?", "--allow-unknown"),
+        ("layer 'ip': type 'InnerProdukt' is not a layer type", "InnerProduct?", "--allow-unknown"),
         net=NET.replace("InnerProduct", "InnerProdukt"),
     ),
     "Python layer": Bad(

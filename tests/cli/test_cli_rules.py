@@ -74,5 +74,5 @@ def test_a_broken_rule_is_one_sentence(net: Path) -> None:
     broken.write_text("RULES = [\n")
     done = call("memory", net, "--rules", broken)
     assert done.code == 2
-    assert re.search(r"broken\.py:1: isn't Python", done.err)
+    assert re.search(r"broken\.py:1: not valid Python", done.err)
     assert "Traceback" not in done.err

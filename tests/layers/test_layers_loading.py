@@ -59,7 +59,7 @@ def test_the_documented_rule_counts_as_relu_does(tmp_path: Path) -> None:
 
 
 def test_without_its_file_the_type_is_unknown(tmp_path: Path) -> None:
-    with pytest.raises(CaffeBatchError, match=r"'ReLU6' is no layer type(.|\n)*--rules FILE\.py"):
+    with pytest.raises(CaffeBatchError, match=r"'ReLU6' is not a layer(.|\n)*rules=\"FILE\.py"):
         predicted(tmp_path, "ReLU6")
 
 
@@ -75,12 +75,12 @@ def test_the_registry_knows_its_files_and_leaves_the_built_in_one_alone(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("RULES = [\n", r"mine\.py:1: isn't Python \("),
+        ("RULES = [\n", r"mine\.py:1: not valid Python \("),
         ("x = 1\nraise KeyError('y')\n", r"mine\.py:2: KeyError: 'y'"),
-        ("x = 1\n", r"mine\.py: has no list RULES"),
-        ("RULES = 7\n", r"mine\.py: RULES is no list of rules: 7"),
-        ("RULES = ['ReLU6']\n", r"mine\.py: RULES holds 'ReLU6', which is no Rule"),
-        (documented().replace("[ReLU6()]", "[ReLU6]"), r"which is no Rule"),
+        ("x = 1\n", r"mine\.py: it has no list RULES"),
+        ("RULES = 7\n", r"mine\.py: RULES is not a list of rules: 7"),
+        ("RULES = ['ReLU6']\n", r"mine\.py: RULES contains 'ReLU6', which is not a Rule"),
+        (documented().replace("[ReLU6()]", "[ReLU6]"), r"which is not a Rule"),
         (documented().replace('"ReLU6"', '""'), r"mine\.py:\d+: the rule has no type"),
         (
             documented().replace('"ReLU6"', '"ReLU"'),
@@ -95,8 +95,63 @@ def test_a_file_that_is_no_good(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.py: there is no such file of rules"):
+    with pytest.raises(InputError, match=r"none\.py: there is no such rules file"):
         rules_with([tmp_path / "none.py"])
+
+
+SETTINGS = """
+from dataclasses import dataclass
+from caffe_batch.layers.base import setting
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    negative_slope: float = 0.0
+    axis: int = setting(1, message="softmax_param")
+    phase: str = setting("TRAIN", message="")
+
+
+class ReLU6(ReLU6):
+    message = "relu_param"
+    other_messages = ("loss_param",)
+    settings = CutSettings
+
+
+RULES = [ReLU6()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"relu_param"', '"relu6_param"',
+            r"mine\.py: ReLU6 reads the message 'relu6_param', which LayerParameter doesn't "
+            r"have\nDid you mean .*relu_param",
+        ),
+        ('"relu_param"', '"name"', r"ReLU6 reads the message 'name', which LayerParameter"),
+        ('"loss_param"', '"no_param"', r"ReLU6 reads the message 'no_param', which LayerParam"),
+        ('"softmax_param"', '"softmx"', r"ReLU6 reads the message 'softmx', which LayerParam"),
+        (
+            "negative_slope", "negative_slop",
+            r"mine\.py: ReLU6\.settings has the field 'negative_slop', which relu_param "
+            r"doesn't have\nDid you mean negative_slope",
+        ),
+        ("axis:", "axes:", r"settings has the field 'axes', which softmax_param doesn't have"),
+        ("phase:", "faze:", r"settings has the field 'faze', which LayerParameter doesn't have"),
+        ("settings = CutSettings", "settings = 7", r"ReLU6\.settings is 7, not a dataclass"),
+        ("settings = CutSettings", "settings = str", r"ReLU6\.settings is .*, not a dataclass"),
+    ],
+)  # fmt: skip
+def test_settings_that_caffe_proto_does_not_have(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """With the fields that it has, the rule loads, and the settings are read."""
+    text = documented() + SETTINGS
+    assert predicted(tmp_path, "ReLU6", rule_file(tmp_path, text)).unknown_layers == ()
+    assert old in text
+    with pytest.raises(InputError, match=message):
+        rules_with([rule_file(tmp_path, text.replace(old, new), "mine.py")])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +165,7 @@ def test_a_file_that_is_missing(tmp_path: Path) -> None:
             r"mine\.py:11: the rule for ReLU6 failed in shape: AttributeError: .*'botoms'",
         ),
         ("Memory(\n", "dict(\n", r"mine\.py:13: .* returned \{.*\} from memory"),
-        ("forward=(bottom(0).data", "forward=(bottom(1).data", r"bottom\(1\), which isn't there"),
+        ("forward=(bottom(0).data", "forward=(bottom(1).data", r"bottom\(1\), which doesn't exist"),
         ("forward=(bottom(0).data", 'forward=("bottom0.data"', r"'bottom0\.data' among the sides"),
     ],
 )  # fmt: skip
@@ -124,7 +179,7 @@ def test_a_rule_that_returns_nonsense(tmp_path: Path, old: str, new: str, messag
 def test_a_buffer_that_the_rule_does_not_list(tmp_path: Path) -> None:
     text = documented().replace("import bottom, top", "import bottom, own, top")
     text = text.replace("forward=(bottom(0).data", 'forward=(own("mask_").data')
-    with pytest.raises(InputError, match=r"own\('mask_'\), which is none of its buffers"):
+    with pytest.raises(InputError, match=r"own\('mask_'\), which isn't among its buffers"):
         predicted(tmp_path, "ReLU6", rule_file(tmp_path, text))
 
 

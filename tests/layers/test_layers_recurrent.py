@@ -184,5 +184,5 @@ def test_sequence_indicators_that_ask_for_a_gradient_are_refused() -> None:
 
 def test_more_time_steps_than_are_followed() -> None:
     site = Site("TRAIN", RecurrentSettings(num_output=2), ((10_001, 1, 3), (10_001, 1)), 1)
-    with pytest.raises(ShapeError, match="caffe-batch follows 10000 at most"):
+    with pytest.raises(ShapeError, match="caffe-batch supports at most 10000"):
         BUILT_IN["LSTM"].shape(site)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from caffe_batch.layers.base import Labels, Shape
+from caffe_batch.layers.facts import Copies
 from caffe_batch.net.graph import Net, Node
 
 
@@ -54,7 +55,7 @@ def _origins(
     """Where the values of a top come from; empty if that isn't known."""
     if not node.bottoms:
         return (Origin(node.layer.name, number),)
-    if not node.rule.carries:
+    if node.rule.copies is not Copies.IN_ORDER:
         return ()
     found = [origins.get(bottom, ()) for bottom in node.bottoms]
     if not all(found):

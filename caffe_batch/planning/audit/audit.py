@@ -190,7 +190,7 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
             "every sequence begins with its pass (cont 0 at its first step).",
             offer="Fewer streams (axis 1, in the data) save memory without that.",
         )  # fmt: skip
-    elif coupling.carries:
+    elif coupling.carries_state:
         yield Finding(
             Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
             f"Its state runs on from pass to pass: stream n of a pass goes on where stream n of "

@@ -326,7 +326,7 @@ def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
         name, coupling = flow.small.layer.name, flow.coupling
         if coupling.statistics:
             found.append((name, f"{name!r} normalises with the statistics of each batch"))
-        elif coupling.carries and not flow.cuts_time:
+        elif coupling.carries_state and not flow.cuts_time:
             found.append((name, f"the state of {name!r} runs on from batch to batch"))
         elif flow.problem:
             found.append((name, f"{name!r} mixes the samples of a batch: {flow.problem}"))
