@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 from google.protobuf import text_format
 
@@ -190,14 +192,14 @@ class Grower:
 
     def append(self, layer: DrawnLayer, *, plain: bool = False) -> bool:
         """Adds a layer if its rule takes it; a plain one gets nothing on top."""
-        message = text_format.Parse(layer.text(), caffe_pb2.NetParameter()).layer[0]
         rule = BUILT_IN[layer.type]
-        settings = convert(message, rule).settings
         shapes = tuple(self.blobs[bottom].shape for bottom in layer.bottoms)
         in_place = tuple(
             i < len(layer.bottoms) and layer.bottoms[i] == top for i, top in enumerate(layer.tops)
         )
-        site = Site("TRAIN", settings, shapes, len(layer.tops), in_place)
+        site = Site(
+            "TRAIN", _settings(layer.type, layer.settings), shapes, len(layer.tops), in_place
+        )
         try:
             tops = rule.shape(site)
             params = rule.parameters(site)
@@ -285,6 +287,13 @@ class Grower:
     def source(self, kind: str, message: str, tops: tuple[str, ...], shape: Shape) -> None:
         self.sources.append(DrawnLayer(self.name("src"), kind, tops=tops, settings=message))
         self.blobs[tops[0]] = Blob((N, *shape))
+
+
+@cache
+def _settings(layer_type: str, text: str) -> Any:
+    """What a rule reads of the text of a layer's messages."""
+    net = text_format.Parse(f'layer {{ type: "{layer_type}" {text} }}', caffe_pb2.NetParameter())
+    return convert(net.layer[0], BUILT_IN[layer_type]).settings
 
 
 Drawn = Callable[[Grower], DrawnLayer]

@@ -99,6 +99,7 @@ class Bench:
                 return Judged(Outcome.NO_PROMISE, causes=causes)
             found = self.measure(model, case, controls=False)
             if not judge(found).held:
+                self.renew()
                 found = self.measure(model, case, controls=True)
                 for self.jolt in (1, 2, 3):
                     jolted = self.measure(model, case, controls=False)
@@ -172,11 +173,18 @@ class Bench:
         found: dict[str, Any] = json.loads(request.result.read_text())
         return found
 
+    def renew(self) -> None:
+        """Lets a new process do what follows, in which nothing has run before."""
+        self._send({})
+
     def _request(self, request: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+        return self._send({**request, "settings": settings})
+
+    def _send(self, line: Mapping[str, Any]) -> int:
         requests, answers = self.server.stdin, self.server.stdout
         if requests is None or answers is None:
             raise TrainingError("no pipes to the runtime")
-        requests.write(json.dumps({**request, "settings": settings}) + "\n")
+        requests.write(json.dumps(line) + "\n")
         requests.flush()
         return int(answers.readline() or "255")
 

@@ -18,6 +18,11 @@ import types
 import caffe
 import numpy as np
 
+#: Trainings of one child.
+MOST = 25
+#: Its exit status where another one is to go on.
+GOES_ON = 42
+
 
 def direct(work, caffe, settings, variant):
     """In place of in_child: in this process, which a failed check of Caffe ends.
@@ -101,25 +106,52 @@ def jolted(start):
     return started
 
 
-def serve(worker, request):
-    """Measures in this (forked) process; never returns."""
-    status = 1
+def nothing(*given):
+    """In place of what is done once."""
+
+
+def measured(worker, draw, request):
+    """Measures one training in this process; its exit status."""
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.chdir(request["cwd"])
+    worker["np"], worker["draw"] = in_memory(), once(draw)
+    nobody = os.open(os.devnull, os.O_WRONLY)  # listens to its events
     try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.chdir(request["cwd"])
-        worker["np"], worker["draw"] = in_memory(), once(worker["draw"])
-        nobody = os.open(os.devnull, os.O_WRONLY)  # listens to its events
         worker["main"](dict(request["settings"], events=nobody))
-        status = 0
+        return 0
     except BaseException:
         traceback.print_exc()
+        return 1
     finally:
+        os.close(nobody)
+        caffe.init_log = nothing  # once a process
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+
+
+def serve(worker, answers):
+    """Measures one training a line in this (forked) process, and never returns.
+
+    A new process takes over after MOST trainings, after an error, and where one is asked for.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    draw, path = worker["draw"], list(sys.path)
+    for _ in range(MOST):
+        line = sys.stdin.readline()
+        if not line:
+            os._exit(0)
+        request = json.loads(line)
+        sys.path[:] = path  # the worker looks in its working directory as well
+        ends = "settings" not in request
+        status = 0 if ends else measured(worker, draw, request)
+        answers.write(str(status) + "\n")
+        answers.flush()
+        if status or ends:
+            break
+    os._exit(GOES_ON)
 
 
 def main(path):
@@ -130,13 +162,16 @@ def main(path):
     worker["in_child"], worker["start"] = direct, jolted(worker["start"])
     caffe.set_mode_cpu()
     answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
+    while True:
         child = os.fork()
         if child == 0:
-            serve(worker, json.loads(line))
+            serve(worker, answers)
         status = os.waitpid(child, 0)[1]
-        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        answers.write(str(code) + "\n")
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == GOES_ON:
+            continue
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return
+        answers.write("134\n")  # Caffe has aborted it
         answers.flush()
 
 
