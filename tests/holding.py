@@ -1,4 +1,4 @@
-"""Holds a run in its midst while a test acts, so that no test depends on how fast the machine is.
+"""Holds a run while a test acts, so that no test depends on the speed of the machine.
 
 Real Caffe makes an update of the nets here in 35 us, or in a second where the machine is busy. A
 test that interrupts, kills or looks at a run therefore never counts on time: it makes a

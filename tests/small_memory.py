@@ -1,4 +1,4 @@
-"""A recipe on real data whose batch doesn't fit: for tests of the ways around that."""
+"""A recipe on real data whose batch doesn't fit: for tests of the strategies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device that a training computes on, and its spelling in files."""
+"""The device that a training runs on, and its spelling in files."""
 
 from __future__ import annotations
 

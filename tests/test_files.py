@@ -1,3 +1,5 @@
+"""Atomic writing of files."""
+
 from __future__ import annotations
 
 import math

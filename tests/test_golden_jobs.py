@@ -1,4 +1,4 @@
-"""Files outlive versions: what an earlier version wrote is read, reported and gone on from."""
+"""Files outlive versions: what an earlier version wrote can be read, reported and continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built wheel, installed elsewhere, has everything that the checkout has."""
+"""The built wheel, installed elsewhere, contains everything that the checkout does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which memory ``auto`` and shares of it are of: the GPU's that is trained on, or the host's."""
+"""Which memory ``auto`` and shares refer to: that of the GPU to train on, or the host's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the GPU benchmark, as far as they go without a GPU: real Caffe in CPU mode."""
+"""The parts of the GPU benchmark, as far as they can run without a GPU: real Caffe in CPU mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong is one clear message, the right exit code, and nothing left behind."""
+"""Any failure gives one clear message and the right exit code, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``caffe-batch doctor``: exit code 0 whatever is missing, and it says what needs it."""
+"""``caffe-batch doctor``: exit code 0 whatever is missing, and what each item is needed for."""
 
 from __future__ import annotations
 

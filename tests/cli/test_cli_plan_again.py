@@ -1,4 +1,4 @@
-"""A job is planned again, and again: on real Caffe it stays the training of the first recipe."""
+"""A job that is planned again and again remains the training of its recipe, on real Caffe."""
 
 from __future__ import annotations
 

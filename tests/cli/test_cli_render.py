@@ -1,3 +1,5 @@
+"""``caffe-batch render``: stdout, files, lists of templates and variables, and what is refused."""
+
 from __future__ import annotations
 
 import json

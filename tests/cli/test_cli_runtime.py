@@ -1,4 +1,4 @@
-"""``caffe-batch runtime``: what is printed where, and the exit codes."""
+"""``caffe-batch runtime``: what goes to stdout and stderr, and the exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program starts fast, without the packages of any extra, and completes in the shell."""
+"""The program starts fast and without any extra package; shell completion works."""
 
 from __future__ import annotations
 

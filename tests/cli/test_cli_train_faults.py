@@ -1,4 +1,4 @@
-"""``caffe-batch train`` when something goes wrong: exit codes and words, on real Caffe."""
+"""``caffe-batch train`` when something goes wrong: exit codes and messages, on real Caffe."""
 
 from __future__ import annotations
 

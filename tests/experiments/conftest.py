@@ -1,4 +1,4 @@
-"""A bench on which nets are measured on real Caffe."""
+"""A fixture that measures nets on real Caffe."""
 
 from __future__ import annotations
 

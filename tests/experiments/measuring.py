@@ -1,4 +1,4 @@
-"""Measures nets of text on real Caffe, for the tests of ``verify``."""
+"""Measures nets given as text on real Caffe, for the tests of ``verify``."""
 
 from __future__ import annotations
 

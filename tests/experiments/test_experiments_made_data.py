@@ -1,4 +1,4 @@
-"""Which numbers a blob may hold follows from the layers that read it."""
+"""The layers that read a blob determine which numbers it may hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise scale on real Caffe, against a closed form and against gradients counted by hand."""
+"""The noise scale on real Caffe, against a closed form and against gradients computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ``verify`` measures on real Caffe: the gradient, the loss, the split, what goes wrong."""
+"""How ``verify`` measures on real Caffe: the gradient, the loss, the split, and failures."""
 
 from __future__ import annotations
 

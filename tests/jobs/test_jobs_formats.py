@@ -1,4 +1,4 @@
-"""Files of a newer version, with keys of others, or damaged: nothing of them is lost.
+"""Files that are newer, damaged or have foreign keys: nothing of them is lost.
 
 The jobs are the golden ones, as a user would find them: through the command line.
 """

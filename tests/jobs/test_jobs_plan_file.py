@@ -1,4 +1,4 @@
-"""plan.json: both formats, changes that keep what isn't known, and fields that are wrong."""
+"""plan.json: both formats, changes that keep unknown keys, and wrong fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""job.json: both formats, keys of others, and fields that are wrong."""
+"""job.json: both formats, foreign keys, and wrong fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""strategies.json and compare.json: formats, keys of others, and fields that are wrong."""
+"""strategies.json and compare.json: formats, foreign keys, and wrong fields."""
 
 from __future__ import annotations
 

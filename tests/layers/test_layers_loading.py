@@ -1,4 +1,4 @@
-"""Rules from files and packages: the documented example, and what is wrong with others."""
+"""Rules from files and packages: the documented example, and faulty ones."""
 
 from __future__ import annotations
 

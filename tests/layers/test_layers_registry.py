@@ -1,4 +1,4 @@
-"""The list of rules: complete, without doubles, and each one tested beside the real Caffe."""
+"""The list of rules: complete, without duplicates, and each one tested against real Caffe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The peak at many batch sizes: the same as asking for each, with fewer questions."""
+"""The peak at many batch sizes: the same as predicting each, with fewer predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a look at the data finds, judged by what real Caffe does with the same files."""
+"""What the check of the data finds, judged by what real Caffe does with the same files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batches of the test nets: they make room for the train net, and cover the test set once."""
+"""The batches of the test nets: they make room for the train net and cover the test set once."""
 
 from __future__ import annotations
 

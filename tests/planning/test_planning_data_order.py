@@ -1,4 +1,4 @@
-"""What several GPUs read, as the audit says it, and as the nets of real Caffe do.
+"""What several GPUs read, according to the audit and to the nets of real Caffe.
 
 A net of solver r of G is made in CPU mode by telling Caffe rank and number (pycaffe's
 set_solver_rank and set_solver_count), as parallel.cpp does before it starts a worker.

@@ -1,4 +1,4 @@
-"""The error for a budget that nothing fits: sizes written out in the net are named."""
+"""The error for a budget that is too small: sizes written into the net are named."""
 
 from __future__ import annotations
 

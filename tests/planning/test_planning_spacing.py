@@ -1,4 +1,4 @@
-"""Where several solvers of one run test: every bound once, the end, and evenly between."""
+"""Where several solvers of one run test: each boundary once, at the end, and evenly in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split of an effective batch: exact, largest that fits, refused where it can't be."""
+"""The split of an effective batch: exact, the largest that fits, or refused."""
 
 from __future__ import annotations
 

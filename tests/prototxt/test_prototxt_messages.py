@@ -1,4 +1,4 @@
-"""Fields of a message: what they take, what is said of a wrong one, how they are written."""
+"""Fields of a message: what they accept, the error for a wrong one, how they are written."""
 
 from __future__ import annotations
 

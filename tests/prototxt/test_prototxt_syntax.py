@@ -1,4 +1,4 @@
-"""What is syntax, decided by Caffe's own parser; what isn't, and where."""
+"""What is valid syntax, as decided by Caffe's own parser, and where an error is reported."""
 
 from __future__ import annotations
 

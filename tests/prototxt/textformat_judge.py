@@ -1,4 +1,4 @@
-"""Runs in a pycaffe's interpreter: what Caffe's own C++ makes of texts.
+"""Runs in a pycaffe's interpreter: how Caffe's own C++ reads texts.
 
 ``python -c CODE CASES``: CASES is a JSON file, a list of ``[message, upgrade, text]``: the name of
 the message, whether to upgrade old syntax, and the bytes of the text in base64. Prints a JSON list

@@ -1,3 +1,5 @@
+"""The Jinja2 environment: quoting, and what templates may do."""
+
 from __future__ import annotations
 
 from hypothesis import given

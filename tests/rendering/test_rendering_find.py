@@ -1,3 +1,5 @@
+"""How a template is found by name or path."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The header of a template: its summary and its variables."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Rendering: values, block tags, missing variables and their hints."""
+
 from __future__ import annotations
 
 from pathlib import Path

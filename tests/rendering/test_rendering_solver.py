@@ -1,4 +1,4 @@
-"""The solver template: what it writes, and that real Caffe takes it."""
+"""The solver template: what it writes, and that real Caffe accepts it."""
 
 from __future__ import annotations
 

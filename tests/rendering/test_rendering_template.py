@@ -1,3 +1,5 @@
+"""A template's variables, also those of the templates that it includes."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The types of variables: which values they accept and how they are written."""
+
 from __future__ import annotations
 
 from pathlib import Path

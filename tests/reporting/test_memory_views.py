@@ -1,4 +1,4 @@
-"""The memory table and the memory picture: every byte is in them, once."""
+"""The memory table and the memory plot: every byte appears in them once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""compare.png: what is drawn, read back from the figure."""
+"""compare.png: what the figure contains."""
 
 from __future__ import annotations
 

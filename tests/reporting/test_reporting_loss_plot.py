@@ -1,4 +1,4 @@
-"""loss.png: what is drawn, read back from the figure."""
+"""loss.png: what the figure contains."""
 
 from __future__ import annotations
 

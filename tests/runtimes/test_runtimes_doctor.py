@@ -1,4 +1,4 @@
-"""What is said to be missing, on machines of many kinds."""
+"""What is reported as missing, on many kinds of machine."""
 
 from __future__ import annotations
 

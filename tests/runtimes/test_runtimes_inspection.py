@@ -1,4 +1,4 @@
-"""What a runtime says of itself: the real one, and stubs of those that can't be had here."""
+"""What a runtime reports about itself: the real one, and stubs of those that aren't available."""
 
 from __future__ import annotations
 

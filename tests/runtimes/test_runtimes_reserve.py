@@ -1,4 +1,4 @@
-"""The fixed cost of a GPU: the arithmetic, the memory of it, and what happens without a GPU."""
+"""The fixed cost of a GPU: the arithmetic, how it is remembered, and what happens without a GPU."""
 
 from __future__ import annotations
 

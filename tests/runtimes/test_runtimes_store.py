@@ -1,4 +1,4 @@
-"""The installed runtimes on disk: what counts as one, and what is refused."""
+"""The installed runtimes on disk: what counts as a runtime, and what is refused."""
 
 from __future__ import annotations
 

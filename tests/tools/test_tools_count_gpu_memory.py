@@ -1,4 +1,4 @@
-"""The GPU that keeps accounts, asked as Caffe asks it; and the results of whole nets."""
+"""The counting GPU, called as Caffe calls it; and the results of whole nets."""
 
 from __future__ import annotations
 

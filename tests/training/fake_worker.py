@@ -1,4 +1,4 @@
-"""A worker without Caffe that behaves badly on demand: FAKE_WORKER says how."""
+"""A worker without Caffe that misbehaves on demand: FAKE_WORKER says how."""
 
 import json
 import os

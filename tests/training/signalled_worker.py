@@ -1,4 +1,4 @@
-"""The worker, which gets a signal after so many micro-batches: SIGNALLED=PASSES,NAME.
+"""The worker, sent a signal after a number of micro-batches: SIGNALLED=PASSES,NAME.
 
 Runs under the runtime's own Python.
 """

@@ -1,4 +1,4 @@
-"""Weights, snapshots and data are looked at before anything runs, and before anything is deleted.
+"""Weights, snapshots and data are checked before anything runs or is deleted.
 
 What is refused here is tried on real Caffe as well: it dies of it.
 """

@@ -1,4 +1,4 @@
-"""A disk that is full, a directory that can't be written, data that is gone: nothing is lost."""
+"""A full disk, a directory that can't be written, missing data: nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss that diverges: real Caffe stops before bad weights count, and may go back."""
+"""A loss that diverges: real Caffe stops before bad weights count, and can go back."""
 
 from __future__ import annotations
 

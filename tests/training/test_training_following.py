@@ -1,4 +1,4 @@
-"""A run seen through its files: what they say while it goes on, and after any end."""
+"""A run seen through its files: what they say while it is going on, and after any end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``train`` with the noise scale: measured on the way, and the training stays what it was."""
+"""``train`` with the noise scale: measured during the training, which stays the same."""
 
 from __future__ import annotations
 

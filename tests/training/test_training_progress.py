@@ -1,4 +1,4 @@
-"""Rates, the thinned-out loss curve, and what metrics lines come to."""
+"""Rates, the thinned-out loss curve, and the progress that metrics lines give."""
 
 from __future__ import annotations
 

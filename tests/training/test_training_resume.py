@@ -1,4 +1,4 @@
-"""A run that was interrupted is the run that was not: the same samples, the same weights."""
+"""An interrupted run equals an uninterrupted one: the same samples, the same weights."""
 
 from __future__ import annotations
 

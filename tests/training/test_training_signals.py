@@ -1,4 +1,4 @@
-"""Signals: prompt in the midst of a long update, and without a trace in what was learned."""
+"""Signals: prompt in the middle of a long update, and without a trace in what is learned."""
 
 from __future__ import annotations
 

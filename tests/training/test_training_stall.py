@@ -1,4 +1,4 @@
-"""Workers that hang: when that is said, and what is done then."""
+"""Workers that hang: when that is recognised, and what is done about it."""
 
 from __future__ import annotations
 

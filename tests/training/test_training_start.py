@@ -1,4 +1,4 @@
-"""Fine-tuning and going on from another run, on real Caffe."""
+"""Fine-tuning, and going on from another run, on real Caffe."""
 
 from __future__ import annotations
 
