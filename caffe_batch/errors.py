@@ -93,17 +93,17 @@ def _parts(text: Text) -> Sequence[str | Option | Call]:
 
 
 class CaffeBatchError(Exception):
-    """Base of all errors raised on purpose.
+    """Base class of all the program's own errors.
 
     Args:
-        message: What was expected, what was there, and where. One sentence, no traceback needed.
+        message: What was expected, what was found, and where, in one sentence.
         hint: What to try next, or None.
 
     Attributes:
-        message, hint: The same, with options as the library's functions take them.
-        message_parts, hint_parts: The same as they were given.
+        message, hint: Both as text, with options spelled as the library's arguments.
+        message_parts, hint_parts: Both as they were given.
         remedies: The options that the hint names, each with the value to give.
-        notes: What there was to say about the files before it went wrong.
+        notes: What was known about the files before the error.
     """
 
     def __init__(self, message: Text, *, hint: Text | None = None) -> None:
@@ -187,8 +187,8 @@ class DoesNotFitError(CaffeBatchError, MemoryError):
     """Not even a batch of one fits the budget. Exit code 3.
 
     Attributes:
-        missing_bytes: How many bytes the budget lacks at batch_size 1; 0 where Caffe itself ran
-            out of memory and nobody told how much there was.
+        missing_bytes: How many bytes the budget lacks at batch_size 1; 0 if Caffe itself ran
+            out of memory and it is unknown how much there was.
     """
 
     def __init__(self, message: Text, *, missing_bytes: int, hint: Text | None = None) -> None:

@@ -22,14 +22,14 @@ from caffe_batch.training import Options, Progress
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Comparison(standings.Comparison):
-    """Ways to train, compared.
+    """Strategies, compared.
 
-    It has ``standings`` (a way each, with its runs), ``score_name``, ``seeds`` and ``json()`` of
-    :class:`caffe_batch.experiments.standings.Comparison`, and:
+    It has ``standings`` (a strategy each, with its runs), ``score_name``, ``seeds`` and
+    ``json()`` of :class:`caffe_batch.experiments.standings.Comparison`, and:
 
     Attributes:
         directory: Where the trainings, compare.json and compare.png are.
-        notes: What there is to know beside it: how the files were found, why there is no picture.
+        notes: How the files were found, and why there is no plot if there is none.
     """
 
     directory: Path
@@ -64,10 +64,10 @@ def compare(
     observer: CompareObserver | None = None,
     **options: Any,
 ) -> Comparison:
-    """Trains several ways with several seeds on real Caffe, and compares them.
+    """Train several strategies with several seeds on real Caffe, and compare them.
 
-    Called again, it trains only what isn't finished. The result is written to compare.json and
-    compare.png in the directory as well.
+    When called again, it trains only what hasn't finished. The result is also written to
+    compare.json and compare.png in the directory.
 
     >>> import caffe_batch as cb
     >>> ways = cb.strategies("solver.prototxt", gpu_memory="8GiB")  # doctest: +SKIP
@@ -77,23 +77,23 @@ def compare(
     Args:
         target: A directory that :meth:`Strategies.write` has written; or a net, whose strategies
             are then written to ``out`` first.
-        strategy: Train these ways, by name; all that are possible if empty.
-        seeds: Train each way so often, with random_seed 1 to ``seeds``.
-        jobs: Trainings at once; on a GPU each takes its memory.
-        out: Where the trainings of a net go.
+        strategy: Names of the strategies to train; all that are possible if empty.
+        seeds: Train each strategy this often, with random_seed 1 to ``seeds``.
+        jobs: Trainings at once; on a GPU each needs memory of its own.
+        out: Where to put the trainings of a net.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
         cpu: Train on the CPU even if there is a GPU.
         gpu: Train on this GPU, in CUDA's numbers; None for the solver's device_id.
-        threads: CPU threads of the matrix products of each training.
-        observer: Told of the progress of each training, from several threads.
-        options: The arguments of :func:`strategies`, where ``target`` is a net.
+        threads: CPU threads for the matrix products of each training.
+        observer: Called with the progress of each training, from several threads.
+        options: The arguments of :func:`strategies`, if ``target`` is a net.
 
     Raises:
-        InputError: No such directory or way, a way that isn't possible, a recipe without a test,
-            or a directory that was begun with other options.
-        JobBusyError: Another process trains in one of the directories.
+        InputError: No such directory or strategy, a strategy that isn't possible, a recipe without
+            tests, or a directory that was begun with other options.
+        JobBusyError: Another process is training in one of the directories.
         RuntimeMissingError: There is no such Python with caffe.
-        KeyboardInterrupt: It was asked to stop; every training has taken a snapshot.
+        KeyboardInterrupt: A signal asked it to stop, and every training has taken a snapshot.
     """
     number = whole("gpu", gpu, least=0)
     compare_options = CompareOptions(

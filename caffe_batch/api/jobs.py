@@ -38,11 +38,11 @@ class Outcome(training.Outcome):
     """How a training ended; failures are raised instead.
 
     It has ``state`` (FINISHED or INTERRUPTED), ``update`` and ``updates`` (done, and to do in
-    all), ``scores`` (outputs of the last test), ``ran`` (False if it had been finished before) and:
+    all), ``scores`` (outputs of the last test), ``ran`` (False if it had finished before) and:
 
     Attributes:
         job: The job that was trained.
-        notes: What else there is to say, such as why there is no picture.
+        notes: Anything else to know, such as why there is no plot.
     """
 
     job: Job
@@ -73,7 +73,7 @@ class Job:
         path: The directory.
 
     Attributes:
-        directory: The names of its files, and what is in them.
+        directory: The job directory: its file names and their contents.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -99,16 +99,16 @@ class Job:
         """What plan.json says.
 
         Raises:
-            InputError: It is missing, or no plan.
+            InputError: It is missing, or isn't a plan.
         """
         return self.directory.read_plan()
 
     @property
     def record(self) -> JobRecord | None:
-        """What job.json says of the attempts so far, or None before the first.
+        """What job.json says about the attempts so far; None before the first.
 
         Raises:
-            InputError: The file is no record of a job.
+            InputError: The file isn't the record of a job.
         """
         return self.directory.read_record()
 
@@ -116,13 +116,13 @@ class Job:
     def metrics(self) -> tuple[Metrics, ...]:
         """The lines of metrics.jsonl: updates with their loss, tests, gradients.
 
-        Seconds are those of training, samples and updates are counted from update 0.
+        Seconds are training time; samples and updates are counted from update 0.
         """
         file = self.directory.metrics
         return tuple(read_metrics(file)) if file.exists() else ()
 
     def status(self) -> Status:
-        """Where the training stands: its ``state``, its ``progress``, its last ``attempt``.
+        """The state of the training: its ``state``, its ``progress``, its last ``attempt``.
 
         Raises:
             InputError: This is not a job directory, or its files can't be read.
@@ -150,38 +150,39 @@ class Job:
         tensorboard: bool = False,
         observer: Observer | Sequence[Observer] = (),
     ) -> Outcome:
-        """Trains to the end, from the newest whole snapshot if there is one.
+        """Train to the end, from the newest whole snapshot if there is one.
 
-        A run that runs out of memory goes on with the next smaller split of the same effective
+        If a run runs out of memory, it goes on with the next smaller split of the same effective
         batch. In the main thread, an interrupt (Ctrl-C, or the stop button of a notebook) takes a
         snapshot and returns an outcome that is INTERRUPTED; a second one kills the worker.
 
         Args:
             runtime: The Python with caffe: its path or name, ``docker[:IMAGE]``,
-                ``podman[:IMAGE]``; None for the one that is found.
+                ``podman[:IMAGE]``; None for the one found by default.
             cpu: Train on the CPU even if there is a GPU.
             gpu: Train on this GPU, in CUDA's numbers; None for the solver's device_id.
-            threads: CPU threads of the matrix products.
+            threads: CPU threads for the matrix products.
             weights: .caffemodel files to begin with: fine-tuning.
-            snapshot: Go on from this .solverstate of another run; its weights lie beside it.
-            restart: Throw away an earlier run, and start from update 0.
-            keep_last: Keep the newest so many snapshots; None for all, or with ``keep_every`` one.
-            keep_every: Also keep the first snapshot of every so many updates.
-            max_loss: A loss above it has diverged, as nan and inf always have.
+            snapshot: Go on from this .solverstate of another run; its weights must lie beside it.
+            restart: Delete the earlier run, and start from update 0.
+            keep_last: How many of the newest snapshots to keep; None for all, or 1 with
+                ``keep_every``.
+            keep_every: Also keep the first snapshot of every this many updates.
+            max_loss: Treat a loss above this as diverged; nan and inf always are.
             on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: go on from the last good
                 snapshot with base_lr times the factor, at most three times.
             stall_timeout: Seconds without progress after which the run is stopped; None for 600,
-                or 20 times the longest silence so far.
-            noise_scale: Measure the gradient noise scale on the way.
-            check_data: How much of the data is looked at first, as :func:`plan` takes it.
-            tensorboard: Write the curves for TensorBoard as well, to ``tensorboard/`` in the job.
-            observer: Called with the progress about five times a second; or several of them.
+                or 20 times the longest pause so far.
+            noise_scale: Also measure the gradient noise scale.
+            check_data: How much of the data is checked first, as :func:`plan` takes it.
+            tensorboard: Also write the curves for TensorBoard, to ``tensorboard/`` in the job.
+            observer: One or several functions, called with the progress about five times a second.
 
         Raises:
-            InputError: The directory or the arguments are no base for training.
+            InputError: The directory or the arguments don't allow a training.
             RuntimeMissingError: There is no such Python with caffe.
-            JobBusyError: Another process trains in the directory.
-            DoesNotFitError: Caffe ran out of memory with the smallest split as well.
+            JobBusyError: Another process is training in the directory.
+            DoesNotFitError: Caffe ran out of memory even with the smallest split.
             TrainingError: Caffe ended before the last update; the message has its reason, the last
                 lines of its log and where the log is.
         """
@@ -221,13 +222,13 @@ class Job:
             yield f"no loss.png: {error.message}"
 
     def follow(self, observer: Observer | None = None) -> Status:
-        """Looks on at a run that another process trains, until it ends.
+        """Watch a run that another process trains, until it ends.
 
         Args:
             observer: Called with the progress twice a second.
 
         Raises:
-            InputError: Nothing was trained here so far.
+            InputError: Nothing has been trained here so far.
             TrainingError: The run has failed, or was killed.
         """
         observe = observer or (lambda progress: None)
@@ -264,20 +265,20 @@ class Job:
     def stop(
         self, *, timeout: float = 300.0, observer: Callable[[str], None] | None = None
     ) -> Status:
-        """Stops a training that another process does, as Ctrl-C there does: with a snapshot.
+        """Stop a training in another process as Ctrl-C does there: with a snapshot.
 
         :meth:`train` goes on from there. A second ``stop`` ends it at once.
 
         Args:
-            timeout: Seconds to wait for the end of its update and for its snapshot.
-            observer: Told in a sentence if there is more to wait for than usual.
+            timeout: Seconds to wait for the current update to end and for the snapshot.
+            observer: Called with a sentence if there is more to wait for than usual.
 
         Returns:
-            Where it stands then.
+            The status after it has stopped.
 
         Raises:
-            InputError: Nothing runs here, or it runs on another machine.
-            TrainingError: It still runs after ``timeout``.
+            InputError: Nothing is running here, or it is running on another machine.
+            TrainingError: It is still running after ``timeout``.
         """
         now = self.status()
         if now.pid is None:
@@ -305,10 +306,10 @@ class Job:
         return self.status()
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Writes an HTML page about the run that needs no network.
+        """Write a self-contained HTML page about the run.
 
         Args:
-            out: Where to; report.html in the job directory if None.
+            out: The file to write; report.html in the job directory if None.
 
         Returns:
             The page.
@@ -346,13 +347,13 @@ def report(
     out: str | Path | None = None,
     runs: Sequence[ReportedRun] | None = None,
 ) -> Path:
-    """Writes an HTML page about one run, or about several over each other.
+    """Write an HTML page about one run, or one that compares several.
 
     Args:
-        jobs: Their directories.
-        out: Where to; None for report.html in the directory of a single job, and in the working
-            directory for several.
-        runs: What :func:`read_runs` has read of them, if it has.
+        jobs: The directories of the runs.
+        out: The file to write; None for report.html in the directory of a single job, or in the
+            working directory for several.
+        runs: The result of :func:`read_runs` for them, if there is one.
 
     Returns:
         The page.

@@ -19,14 +19,14 @@ from caffe_batch.planning.noise import Advice, advise
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Noise(Measurement):
-    """A gradient noise scale, and what it says of an effective batch.
+    """A gradient noise scale, and what it says about an effective batch.
 
     It has everything that :class:`caffe_batch.experiments.noise.Measurement` has: ``noise`` (the
     estimate in samples, with its interval), ``batch_size``, ``device``, ``notes``, and:
 
     Attributes:
-        effective_batch: Samples per update that the advice is on.
-        file_notes: How the files were found, a sentence each.
+        effective_batch: Samples per update that the advice refers to.
+        file_notes: How the files were found, one sentence each.
     """
 
     effective_batch: int
@@ -34,7 +34,7 @@ class Noise(Measurement):
 
     @property
     def advice(self) -> Advice:
-        """What the noise scale says of the effective batch."""
+        """What the noise scale says about the effective batch."""
         return advise(self.noise, self.effective_batch)
 
     def json(self) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def noise(
     threads: int = 1,
     observer: Callable[[int], None] = lambda group: None,
 ) -> Noise:
-    """Measures the gradient noise scale on real Caffe.
+    """Measure the gradient noise scale on real Caffe.
 
     The gradients of many micro-batches of the net's own training data are compared, all at the
-    same weights. Below the noise scale a larger effective batch buys fewer updates; far above it,
-    nothing. Nothing is trained and nothing is written.
+    same weights. Below the noise scale a larger effective batch saves updates; far above it, it
+    saves nothing. Nothing is trained and nothing is written.
 
     >>> import caffe_batch as cb
     >>> found = cb.noise("solver.prototxt", weights="w.caffemodel")  # doctest: +SKIP
@@ -81,25 +81,25 @@ def noise(
 
     Args:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
-        solver: The solver to train ``net`` with; its own net is then not read.
+        solver: The solver to train ``net`` with; the net that it names isn't read.
         input_shape: As :func:`plan` takes it.
         allow_unknown: Accept layer types without a rule.
-        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         weights: .caffemodel files to measure at; the values that the fillers give if None.
         batch_size: Samples of a micro-batch; the file's own if None.
-        effective_batch: Samples per update to give advice on; the files' own if None.
-        groups: Groups of micro-batches, at least 5; more of them narrow the interval.
-        passes: Micro-batches of a group, at least 2; more of them help where the noise is large.
+        effective_batch: Samples per update that the advice refers to; the files' own if None.
+        groups: Groups of micro-batches, at least 5; more groups narrow the interval.
+        passes: Micro-batches per group, at least 2; more of them help where the noise is large.
         engine: What computes the gradients.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
         cpu: Run on the CPU even if there is a GPU.
         gpu: Run on this GPU, in CUDA's numbers; None for the solver's device_id.
-        threads: CPU threads of the matrix products.
-        observer: Called with the number of each group that is done.
+        threads: CPU threads for the matrix products.
+        observer: Called with the number of each finished group.
 
     Raises:
-        InputError: The files, the weights or the arguments are no base for a measurement.
+        InputError: The files, the weights or the arguments don't allow a measurement.
         TrainingError: Caffe failed.
         RuntimeMissingError: There is no such Python with caffe.
     """

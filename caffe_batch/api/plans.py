@@ -45,7 +45,7 @@ class Plan(planning.Plan):
 
     Attributes:
         prepared: The files, the memory model and the options that it was made from.
-        data: What a look at the data has found: its ``remarks``, and how much it has read.
+        data: What the check of the data has found: its ``remarks``, and how much it has read.
     """
 
     prepared: Prepared
@@ -57,19 +57,19 @@ class Plan(planning.Plan):
 
     @property
     def recipe(self) -> Recipe:
-        """The solver and its nets as they were read; the solver's is a template's if none was."""
+        """The solver and its nets as they were read; without a solver, the template's."""
         return self.prepared.model.recipe
 
     @property
     def file_notes(self) -> tuple[str, ...]:
-        """How the files were found, a sentence each."""
+        """How the files were found, one sentence each."""
         return self.prepared.notes
 
     def check_trains(self, *, noise_scale: bool = False) -> None:
-        """Refuses a plan that :meth:`Job.train` would refuse, before anything is written.
+        """Refuse a plan that :meth:`Job.train` would refuse, before anything is written.
 
         Args:
-            noise_scale: Whether it is to measure the noise scale on the way.
+            noise_scale: Whether it is to measure the noise scale as well.
 
         Raises:
             InputError: The plan is for several GPUs; or its updates have one micro-batch each, and
@@ -80,13 +80,13 @@ class Plan(planning.Plan):
             check_accumulates(max(self.iter_sizes))
 
     def write(self, directory: str | Path) -> Job:
-        """Writes solver.prototxt, net.prototxt and plan.json.
+        """Write solver.prototxt, net.prototxt and plan.json.
 
         Args:
-            directory: Created if it isn't there. Files of the recipe are never overwritten.
+            directory: Created if it doesn't exist. Files of the recipe are never overwritten.
 
         Raises:
-            InputError: The directory holds a job already, or files of these names.
+            InputError: The directory already contains a job, or files of these names.
             OSError: It can't be written; nothing is then left there.
         """
         found = self.prepared
@@ -144,10 +144,10 @@ def plan(
     check_data: Literal["none", "quick", "all"] = "quick",
     progress: Progress = no_progress,
 ) -> Plan:
-    """Finds the batch_size x iter_size that fits a memory budget.
+    """Find the batch_size x iter_size that fits a memory budget.
 
-    The largest batch_size is chosen whose predicted memory fits and that divides the effective
-    batch exactly over the GPUs. Nothing is written.
+    The plan takes the largest batch_size that divides the effective batch exactly over the GPUs
+    and whose predicted memory fits. Nothing is written.
 
     >>> import caffe_batch as cb
     >>> plan = cb.plan("caffenet", effective_batch=256, gpu_memory="2GiB",
@@ -161,49 +161,49 @@ def plan(
 
     Args:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
-        solver: The solver to train ``net`` with; its own net is then not read.
-        input_shape: Sizes of the records of data layers, without the batch, where the data isn't
-            here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
+        solver: The solver to train ``net`` with; the net that it names isn't read.
+        input_shape: Sizes of the records of data layers, without the batch, if the data isn't
+            available, as ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
         allow_unknown: Accept layer types without a rule; totals are then lower bounds.
-        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,
             ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
-        mode: Whose memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
-        reserve: What the CUDA context takes out of ``gpu_memory``, in bytes or as a size; None for
-            what was measured on this GPU, else 512 MiB; nothing in CPU mode.
-        gpu: The GPU that will be trained on, in CUDA's numbers: ``"auto"`` and shares ask it; None
+        mode: Which memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
+        reserve: The part of ``gpu_memory`` to keep for the CUDA context, in bytes or as a size;
+            None for what was measured on this GPU, else 512 MiB; nothing in CPU mode.
+        gpu: The GPU to train on later, in CUDA's numbers; ``"auto"`` and shares refer to it; None
             for the solver's device_id. Give :meth:`Job.train` the same.
-        engine: What trains.
+        engine: The engine that trains.
         build: The build of Caffe: without cuDNN (exact), ``"cudnn"`` (bounds), ``"nvcaffe"`` (an
             estimate).
         half: NVCaffe in half precision.
-        effective_batch: Samples per update that the recipe means; the files' own if None.
+        effective_batch: Samples per update that the recipe needs; the files' own if None.
         gpus: GPUs that share each update.
-        tolerance: How far the effective batch may be from that, for fewer passes: ``"5%"`` or 0.05.
-        batch_size: This batch_size and no other.
-        iter_size: This iter_size and no other.
-        prefer_multiple_of: Take a batch_size that is a multiple of it where one fits.
-        epochs: Train for so many epochs; the recipe's if None.
+        tolerance: How far the effective batch may differ from it, for fewer passes: ``"5%"``, 0.05.
+        batch_size: Use exactly this batch_size.
+        iter_size: Use exactly this iter_size.
+        prefer_multiple_of: Prefer a batch_size that is a multiple of this, if one fits.
+        epochs: Train for this many epochs; the recipe's if None.
         test_every: Epochs between tests; the recipe's if None.
         snapshot_every: Epochs between snapshots; the recipe's if None.
-        lr_scaling: How base_lr follows the effective batch.
-        recipe_batch: Samples per update that the files' schedule was written for; their own batch
+        lr_scaling: How base_lr scales with the effective batch.
+        recipe_batch: Samples per update for which the files' schedule was written; their own batch
             if None.
-        schedule: At the recipe's drops of the rate: decay it, grow the batch instead, or grow it
-            once and then decay (``"hybrid"``).
+        schedule: Where the recipe drops the learning rate: decay it, grow the batch instead, or
+            grow the batch once and then decay (``"hybrid"``).
         max_batch: The largest effective batch that growth may reach; a tenth of the training
             records if None.
-        keep_schedule: Leave all intervals as they are.
-        keep_tests: Leave test batches and test_iter alone.
-        no_compensate: Effects of accumulation to change nothing for: ``"clip_gradients"``,
+        keep_schedule: Don't change any interval.
+        keep_tests: Don't change test batches and test_iter.
+        no_compensate: Effects of accumulation not to compensate for: ``"clip_gradients"``,
             ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
         train_records: Records of the training data, where they can't be counted.
         test_records: Records of the test data, where they can't be counted; one for each test net.
-        check_data: How much of the data is looked at for what Caffe would die of, or take without
-            a word though it can't be meant: a sample with the first and the last record
-            (``"quick"``), ``"all"`` or ``"none"``.
-        progress: Called with a source, the records read and all of them, while data is looked at.
+        check_data: How much of the data is checked for what would make Caffe fail, or what it would
+            silently accept although it can't be intended: a sample with the first and the last
+            record (``"quick"``), ``"all"`` or ``"none"``.
+        progress: Called while data is checked, with a source, its records read and its records.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse it, or the arguments contradict each

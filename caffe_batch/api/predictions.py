@@ -21,17 +21,17 @@ from caffe_batch.sizes import format_size, parse_size
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Memory(Prediction):
-    """The memory of a net in training, in bytes of Caffe's own requests.
+    """The memory of a net in training, in bytes that Caffe itself requests.
 
     It has everything that :class:`caffe_batch.memory.Prediction` has: ``peak_bytes``,
     ``after_build_bytes``, ``parts``, ``layers``, ``unknown_layers``, ``rounding_bytes`` (what
     cudaMalloc adds), ``uncertain_bytes``, and:
 
     Attributes:
-        files: The files that it is of.
-        model: The memory model, to be asked at any batch size.
+        files: The files that it was predicted from.
+        model: The memory model, which predicts any batch size.
         train, tests: The nets, with their shapes.
-        batch_size: Samples of a TRAIN batch; None where a layer without a rule makes the data.
+        batch_size: Samples of a TRAIN batch; None if the data comes from a layer without a rule.
     """
 
     files: RecipeFiles
@@ -42,7 +42,7 @@ class Memory(Prediction):
 
     @property
     def file_notes(self) -> tuple[str, ...]:
-        """How the files were found, a sentence each."""
+        """How the files were found, one sentence each."""
         return self.files.recipe.notes
 
     def at(self, batch_sizes: Iterable[int]) -> dict[int, int | str]:
@@ -55,7 +55,7 @@ class Memory(Prediction):
         return self.model.peaks(sorted(batch_sizes))
 
     def plot(self, picture: str | Path, *, budget: str | int | None = None) -> Path:
-        """Draws the memory along the net and against the batch size.
+        """Plot the memory along the net and against the batch size.
 
         Args:
             picture: A file that ends in .png or .svg.
@@ -123,7 +123,7 @@ def memory(
     half: bool = False,
     gpus: int = 1,
 ) -> Memory:
-    """Predicts the memory that a net takes when Caffe trains it.
+    """Predict the memory that a net needs when Caffe trains it.
 
     Without a solver, plain SGD without a test net is assumed.
 
@@ -138,19 +138,19 @@ def memory(
 
     Args:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
-        solver: The solver to train ``net`` with; its own net is then not read.
-        input_shape: Sizes of the records of data layers, without the batch, where the data isn't
-            here: ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
+        solver: The solver to train ``net`` with; the net that it names isn't read.
+        input_shape: Sizes of the records of data layers, without the batch, if the data isn't
+            available, as ``{"data": (3, 256, 256)}`` or ``"data=3x256x256"``.
         allow_unknown: Accept layer types without a rule; totals are then lower bounds.
-        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         batch_size: TRAIN batch size; the file's own if None.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory in Caffe's CPU mode.
-        engine: What trains.
+        engine: The engine that trains.
         build: The build of Caffe: without cuDNN (exact), ``"cudnn"`` (bounds), ``"nvcaffe"`` (an
             estimate).
         half: NVCaffe in half precision.
-        gpus: GPUs that train together; the memory is that of each of them.
+        gpus: GPUs that train together; the prediction is for each of them.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse the net, or its data layers disagree

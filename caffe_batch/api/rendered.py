@@ -15,7 +15,7 @@ def render(
     *,
     templates: str | Path | None = None,
 ) -> str:
-    """The text of the net or solver that a template makes.
+    """Render a net or solver from a template.
 
     >>> import caffe_batch as cb
     >>> text = cb.render("lenet_digits", {"batch_size": 32})
@@ -25,27 +25,27 @@ def render(
     Args:
         template: A name that :func:`templates` lists, or the path of a Jinja2 file.
         define: Values of the template's variables, of Python or as text.
-        templates: A folder with your own templates, looked in before those of the package.
+        templates: A folder of your own templates, searched before those of the package.
 
     Raises:
         InputError: There is no such template, a variable is missing, unknown or has a wrong
-            value, or Caffe couldn't read what comes out.
+            value, or Caffe couldn't read the result.
     """
     return rendering.render(str(template), define or {}, templates_dir=_folder(templates))
 
 
 def templates(templates: str | Path | None = None) -> list[Template]:
-    """The templates there are, each with its ``name``, ``summary`` and ``variables``.
+    """The available templates, each with its ``name``, ``summary`` and ``variables``.
 
     >>> import caffe_batch as cb
     >>> [template.name for template in cb.templates()][:2]
     ['caffenet', 'lenet_digits']
 
     Args:
-        templates: A folder with your own templates, listed before those of the package.
+        templates: A folder of your own templates, listed before those of the package.
 
     Raises:
-        InputError: The folder isn't there, or a template has a mistake in its header.
+        InputError: The folder doesn't exist, or a template has a mistake in its header.
     """
     return list(rendering.available(_folder(templates)))
 

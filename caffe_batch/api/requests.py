@@ -38,7 +38,7 @@ class Prepared:
         budget: The memory allowed.
         options: What the plan is to be.
         solver_text: The solver from the template, where the user gave none.
-        notes: How the files were found, a sentence each.
+        notes: How the files were found, one sentence each.
     """
 
     files: RecipeFiles

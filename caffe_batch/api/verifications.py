@@ -30,18 +30,18 @@ class Verification(verification.Verification):
     ``agrees``, ``parameters``, ``findings``, ``notes``, ``json()``, and:
 
     Attributes:
-        file_notes: How the files were found and what a look at the data says, a sentence each.
+        file_notes: How the files were found and what the data check says, one sentence each.
     """
 
     file_notes: tuple[str, ...]
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the audit's promise held, and that in a sentence."""
+        """Whether the audit's promise was kept, with a sentence about it."""
         return judge(self)
 
     def check(self) -> None:
-        """Raises a CaffeBatchError if trainings differ that the audit calls the same."""
+        """Raise a CaffeBatchError if trainings differ that the audit calls the same."""
         for measured in (self, self.own):
             verdict = None if measured is None else judge(measured)
             if verdict is not None and not verdict.held:
@@ -73,12 +73,12 @@ def verify(
     engine: str = engines.DEFAULT,
     runtime: RuntimeName = None,
 ) -> Verification:
-    """Measures on real Caffe whether accumulation is the same training.
+    """Measure on real Caffe whether accumulation is the same training.
 
-    Trains for three updates at batch_size x iter_size and with the whole batch in one pass, on the
-    CPU, from the same weights with the same samples, with the changes that a plan makes and
-    without them. Random draws are the same in both, or off; what they do is measured beside it. The
-    net's own data is read where it is there, else samples are made up.
+    It trains for three updates at batch_size x iter_size and with the whole batch in one pass, on
+    the CPU, from the same weights with the same samples, with the changes that a plan makes and
+    without them. Random draws are held equal in both, or turned off; their own effect is measured
+    separately. The net's own data is used if it is available, otherwise samples are made up.
 
     >>> import caffe_batch as cb
     >>> cb.verify("prototxt/mlp/solver.prototxt").agrees  # doctest: +SKIP
@@ -87,22 +87,22 @@ def verify(
     Args:
         net: A net file, a solver file (then its nets are followed), the name of a template, or the
             directory of a job.
-        solver: The solver to train ``net`` with; its own net is then not read.
+        solver: The solver to train ``net`` with; the net that it names isn't read.
         input_shape: As :func:`plan` takes it.
         allow_unknown: Accept layer types without a rule.
-        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
             the memory allow.
-        iter_size: Micro-batches of an update, at least 2; 3 if None. With neither number given,
-            files that accumulate (a plan's, say) are measured at their own split as well:
-            ``own`` of the result.
-        no_compensate: Effects of accumulation to change nothing for, as :func:`plan` takes them.
-        engine: What trains.
+        iter_size: Micro-batches per update, at least 2; 3 if None. If neither number is given,
+            files that accumulate (such as a plan's) are also measured at their own split, which
+            is ``own`` of the result.
+        no_compensate: Effects of accumulation not to compensate for, as :func:`plan` takes them.
+        engine: The engine that trains.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
 
     Raises:
-        InputError: The files are no base for training, or Caffe would refuse the net.
+        InputError: The files can't be trained, or Caffe would refuse the net.
         DoesNotFitError: Not even the smallest batch fits the memory of this machine.
         TrainingError: Caffe failed.
         RuntimeMissingError: There is no such Python with caffe.

@@ -37,14 +37,14 @@ from caffe_batch.schema.caffe_pb2 import SolverParameter
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Strategies(planned.Strategies):
-    """The ways to train a recipe, each with its plan, or with why it isn't possible.
+    """The ways to train a recipe, each with its plan or the reason why it isn't possible.
 
     It has ``ways``, ``setting`` and ``json()`` of
     :class:`caffe_batch.planning.strategies.strategies.Strategies`; ``strategies["small"]`` is one
     of them by its name.
 
     Attributes:
-        prepared: The files, the memory model and the options that they were found from.
+        prepared: The files, the memory model and the options that they were planned with.
         request: What was asked for.
     """
 
@@ -53,7 +53,7 @@ class Strategies(planned.Strategies):
 
     @property
     def file_notes(self) -> tuple[str, ...]:
-        """How the files were found, a sentence each."""
+        """How the files were found, one sentence each."""
         return self.prepared.notes
 
     def __getitem__(self, name: str) -> Strategy:
@@ -63,10 +63,10 @@ class Strategies(planned.Strategies):
         return known[name]
 
     def write(self, directory: str | Path) -> Path:
-        """Writes a job of each way that is possible, as DIRECTORY/NAME, and strategies.json.
+        """Write a job for each strategy that is possible, as DIRECTORY/NAME, and strategies.json.
 
         Args:
-            directory: Created if it isn't there.
+            directory: Created if it doesn't exist.
 
         Returns:
             The directory, for :func:`compare`; ``Job(directory / "small")`` is one of the jobs.
@@ -109,11 +109,11 @@ def strategies(
     train_records: int | None = None,
     test_records: int | Iterable[int] = (),
 ) -> Strategies:
-    """Lists the ways to train where only a small batch fits.
+    """List the ways to train when only a small batch fits.
 
-    Accumulation, small batches with the rate or the momentum changed, smaller images, a batch that
-    grows, the CPU: each with its plan, its predicted memory and the noise of its updates relative
-    to the recipe's. Nothing is written.
+    They are accumulation, small batches with another rate or momentum, smaller images, a batch that
+    grows, and the CPU, each with its plan, its predicted memory and the noise of its updates
+    relative to the recipe's. Nothing is written.
 
     >>> import caffe_batch as cb
     >>> found = cb.strategies("lenet_digits", gpu_memory="2MiB", reserve=0,
@@ -123,22 +123,22 @@ def strategies(
 
     Args:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
-        solver: The solver to train ``net`` with; its own net is then not read.
+        solver: The solver to train ``net`` with; the net that it names isn't read.
         input_shape: Sizes of records, as :func:`plan` takes them.
         allow_unknown: Accept layer types without a rule; totals are then lower bounds.
-        allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning each.
+        allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         gpu_memory: The memory that a run may use, as :func:`plan` takes it.
-        mode: Whose memory that is, ``"gpu"`` or ``"cpu"``.
-        reserve: What the CUDA context takes out of it, as :func:`plan` takes it.
-        gpu: The GPU that will be trained on, as :func:`plan` takes it.
-        engine: What trains.
+        mode: Which memory that is, ``"gpu"`` or ``"cpu"``.
+        reserve: The part of it to keep for the CUDA context, as :func:`plan` takes it.
+        gpu: The GPU to train on later, as :func:`plan` takes it.
+        engine: The engine that trains.
         build: The build of Caffe, as :func:`plan` takes it.
         half: NVCaffe in half precision.
-        effective_batch: Samples per update that the recipe means; the files' own if None.
-        epochs: Train for so many epochs; the recipe's if None.
+        effective_batch: Samples per update that the recipe needs; the files' own if None.
+        epochs: Train for this many epochs; the recipe's if None.
         test_every: Epochs between tests; the recipe's if None.
-        recipe_batch: Samples per update that the files' schedule was written for; their own batch
+        recipe_batch: Samples per update for which the files' schedule was written; their own batch
             if None.
         train_records: Records of the training data, where they can't be counted.
         test_records: Records of the test data, where they can't be counted; one for each test net.
