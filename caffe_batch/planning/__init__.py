@@ -1,4 +1,4 @@
-"""How to train at the effective batch within the memory there is."""
+"""How to train at the effective batch within the available memory."""
 
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding, Verdict

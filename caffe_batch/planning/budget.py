@@ -1,4 +1,4 @@
-"""The memory a run may use: a size, what the GPU has free, or a share of it."""
+"""The memory a run may use: a size, what is free on the GPU, or a share of that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caffe_batch.errors import InputError, Option
 from caffe_batch.sizes import format_size, parse_size
 
 #: What the CUDA context and the library handles take out of the budget unless --reserve says
-#: otherwise: an assumption, larger than the contexts people report, until measured on a GPU.
+#: otherwise: an assumption, larger than the contexts reported by users, not measured on a GPU.
 DEFAULT_RESERVE_BYTES = 512 * 2**20
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
@@ -22,7 +22,8 @@ class Budget:
 
     Attributes:
         budget_bytes: What the user allows.
-        reserve_bytes: What of it Caffe's own requests can't have (context, library handles).
+        reserve_bytes: The part of it that Caffe's own requests can't use (context, library
+            handles).
     """
 
     budget_bytes: int
@@ -34,7 +35,7 @@ class Budget:
         return self.budget_bytes - self.reserve_bytes
 
 
-#: More than any machine has: for what is planned whatever it takes.
+#: More than any machine has: for plans without a limit.
 NO_LIMIT = Budget(2**62, 0)
 
 
@@ -49,11 +50,11 @@ def parse_budget(
     Args:
         memory: A size (``8GiB``), ``auto`` (all that is free), or a share of it (``80%``).
         reserve: A size, ``0``, or None for the default.
-        free_bytes: Tells the free memory of the GPU; asked for ``auto`` and shares only.
-        default_reserve_bytes: The reserve where none is given.
+        free_bytes: Returns the free memory of the GPU; called only for ``auto`` and shares.
+        default_reserve_bytes: The reserve if none is given.
 
     Raises:
-        InputError: No size, no GPU to ask, or a reserve that leaves nothing.
+        InputError: Not a size, no GPU to ask, or a reserve that leaves nothing.
     """
     share = _SHARE.fullmatch(memory)
     if memory.strip().lower() == "auto":
@@ -62,7 +63,7 @@ def parse_budget(
         percent = float(share[1])
         if not 0 < percent <= 100:
             raise InputError(
-                f"{memory} is no share of the GPU's memory", hint="Give 1% to 100%, or a size."
+                f"{memory} is not a share of the GPU's memory", hint="Give 1% to 100%, or a size."
             )
         budget = int(free_bytes() * percent / 100)
     else:
@@ -77,7 +78,7 @@ def parse_budget(
             hint=[
                 "The reserve is for the CUDA context and library handles; ",
                 Option("reserve", 0),
-                " plans Caffe's own requests alone.",
+                " plans only Caffe's own requests.",
             ],
         )
     return Budget(budget, kept)

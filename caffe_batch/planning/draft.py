@@ -35,15 +35,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Draft:
-    """A choice with all that changes for it, and the memory that comes of it.
+    """A choice with everything that changes for it, and the memory that results.
 
     Attributes:
         choice: The batch sizes.
         findings: What accumulation and other test batches change.
-        changes: What changes in the files; of a growing batch, those of the first stage.
-        stages: The stages of a growing batch; none where it stays.
-        prediction: The memory of the files with the changes; of a growing batch, of the stage that
-            takes the most.
+        changes: What changes in the files; for a growing batch, in those of the first stage.
+        stages: The stages of a growing batch; empty if it doesn't grow.
+        prediction: The memory of the changed files; for a growing batch, of the stage that takes
+            the most.
     """
 
     choice: Choice
@@ -53,7 +53,7 @@ class Draft:
     prediction: Prediction
 
     def settled(self, usable_bytes: int) -> Candidate:
-        """The split with the memory that it really takes, and whether that fits."""
+        """The split with the memory that it finally takes, and whether that fits."""
         return replace(
             self.choice.split,
             fits=self.prediction.allocated_bytes <= usable_bytes,
@@ -70,7 +70,7 @@ class Draft:
 
 
 def make_draft(goal: Goal, choice: Choice) -> Draft:
-    """Everything that a choice changes, and what it then costs.
+    """Everything that a choice changes, and the memory it then takes.
 
     Args:
         goal: What is asked for.
@@ -96,7 +96,7 @@ def make_draft(goal: Goal, choice: Choice) -> Draft:
             *schedule_changes(recipe.solver, scale, goal.options.schedule),
             *compensations(findings),
         )
-    # Where one pass is accumulated with others, compensations may cost memory.
+    # Compensations may cost memory.
     variants = {changes, stages[-1].changes} if stages else {changes}
     predictions = [model.with_recipe(applied(recipe, each)).at() for each in variants]
     tested = zip(choice.tests, choice.test_sizes, strict=True)
@@ -111,7 +111,7 @@ def make_draft(goal: Goal, choice: Choice) -> Draft:
 
 
 def recipe_decay(goal: Goal, split: Candidate) -> StepDecay:
-    """The drops of the recipe's rate, over the epochs that are wanted.
+    """The drops of the recipe's rate, over the epochs asked for.
 
     Raises:
         InputError: The recipe has no drops that a batch could grow at.
@@ -122,7 +122,7 @@ def recipe_decay(goal: Goal, split: Candidate) -> StepDecay:
 
 
 def _audited(goal: Goal, split: Candidate, iter_size: int | None) -> tuple[Finding, ...]:
-    """What a split changes, in passes of an update of its own, or of a later stage."""
+    """The findings for a split, with its own iter_size or that of a later stage."""
     return goal.options.audit(
         goal.model,
         batch_size=split.batch_size,
@@ -135,7 +135,7 @@ def _audited(goal: Goal, split: Candidate, iter_size: int | None) -> tuple[Findi
 
 
 def _stages(goal: Goal, split: Candidate, batches: tuple[Change, ...]) -> tuple[PlannedStage, ...]:
-    """The stages of a growing batch, each with all its changes; none where it stays."""
+    """The stages of a growing batch, each with all its changes; empty if it doesn't grow."""
     options = goal.options
     if options.growth is Schedule.DECAY:
         return ()
@@ -160,7 +160,7 @@ def _stages(goal: Goal, split: Candidate, batches: tuple[Change, ...]) -> tuple[
 
 
 def each_once(*changes: Change) -> tuple[Change, ...]:
-    """The changes without repetitions: nets that share a layer, and the audit, each ask for one."""
+    """The changes without duplicates, which nets that share a layer and the audit both ask for."""
     found: dict[object, Change] = {}
     for change in changes:
         found.setdefault((change.place, change.after), change)

@@ -1,4 +1,4 @@
-"""Where every plan starts from: what is asked for, and what the files are."""
+"""Where every plan starts: what is asked for, and what the files are."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Goal:
 
     Attributes:
         model: The memory model of the recipe.
-        options: What the plan is to be.
+        options: What the user asks of the plan.
         sharing: How GPUs share an update.
-        effective_batch: Samples per update that are asked for.
+        effective_batch: The samples per update asked for.
     """
 
     model: MemoryModel
@@ -29,7 +29,7 @@ class Goal:
 
     @property
     def files_batch(self) -> int:
-        """Samples per update of the files as they are, on a single GPU (NVCaffe: on all)."""
+        """Samples per update of the files as they are, on a single GPU (for NVCaffe on all)."""
         return _files_batch(self.model)
 
     @property
@@ -39,7 +39,7 @@ class Goal:
 
     @property
     def knows_files_batch(self) -> bool:
-        """Whether it is known for how many samples per update the files are meant."""
+        """Whether it is known how many samples per update the files are meant for."""
         return (
             self.options.schedule.recipe_batch is not None
             or self.options.own_gpus is not None
@@ -50,10 +50,10 @@ class Goal:
     def files_gpus(self, effective_batch: int) -> int:
         """GPUs that the files are for, in a plan with this effective batch.
 
-        A recipe for several GPUs and one for a single GPU look alike, unless they are of a job:
-        where the files with these GPUs have the effective batch that they are known to have, or
-        that of the plan, they are for these GPUs. So are NVCaffe's, whose batches stay whatever
-        the GPUs.
+        A recipe for several GPUs and one for a single GPU look alike, unless they belong to a job:
+        if the files, on the plan's GPUs, have the effective batch that they are known to have, or
+        that of the plan, they are for these GPUs. So are NVCaffe's, whose batches don't depend on
+        the number of GPUs.
         """
         if self.options.own_gpus is not None:
             return self.options.own_gpus
@@ -74,7 +74,7 @@ class Goal:
         given = self.options.schedule.recipe_batch
         if given is not None:
             return given
-        if self.model.recipe.solver_path is None:  # the template's is made for the plan's batch
+        if self.model.recipe.solver_path is None:  # a template's is made for the plan's batch
             return self.effective_batch
         gpus = self.files_gpus(effective_batch)
         return self.files_batch * replace(self.sharing, gpus=gpus).each

@@ -21,10 +21,10 @@ from caffe_batch.errors import InputError
 #: Probability that the interval of an estimate holds the true value.
 CONFIDENCE = 0.95
 
-#: Fewer groups than this say too little of their own spread.
+#: Fewer groups than this say too little about their own spread.
 MIN_GROUPS = 5
 
-#: From this many times the noise scale on, a bigger batch buys next to nothing.
+#: Above this many times the noise scale, a bigger batch gains next to nothing.
 FAR_ABOVE = 10
 
 
@@ -46,17 +46,17 @@ class Observation:
 
     @property
     def gradient_norm_squared(self) -> float:
-        """An estimate of ``|G|^2`` without bias; chance can make it negative.
+        """An unbiased estimate of ``|G|^2``; chance can make it negative.
 
-        The expected ``|g|^2`` of a mean over n samples is ``|G|^2 + tr(Sigma) / n``; here are two
-        of them, at n = b and n = b k.
+        The expected ``|g|^2`` of a mean over n samples is ``|G|^2 + tr(Sigma) / n``; there are two
+        of them here, at n = b and n = b k.
         """
         k = self.passes
         return (k * self.mean_norm_squared - self.micro_norm_squared) / (k - 1)
 
     @property
     def trace(self) -> float:
-        """An estimate of ``tr(Sigma)`` without bias."""
+        """An unbiased estimate of ``tr(Sigma)``."""
         scale = self.batch_size * self.passes / (self.passes - 1)
         return scale * (self.micro_norm_squared - self.mean_norm_squared)
 
@@ -67,12 +67,12 @@ class NoiseScale:
 
     Attributes:
         observations: How many groups it is made from.
-        gradient_norm_squared: ``|G|^2``, the mean of the observations'; may be negative.
-        trace: ``tr(Sigma)``, the mean of the observations'.
+        gradient_norm_squared: ``|G|^2``, the mean over the observations; may be negative.
+        trace: ``tr(Sigma)``, the mean over the observations.
         value: Their ratio, or None if ``|G|^2`` is not significantly above zero: then only a
-            bound from below is known.
-        standard_error: Of the value, or None without one.
-        low, high: The interval of 95 % confidence; ``high`` is None if there is no upper bound.
+            lower bound is known.
+        standard_error: That of the value, or None without one.
+        low, high: The 95 % confidence interval; ``high`` is None if there is no upper bound.
     """
 
     observations: int
@@ -84,7 +84,7 @@ class NoiseScale:
     high: float | None
 
     def __str__(self) -> str:
-        """For people: ``21.4 samples (95%: 19.8 to 23.3)``."""
+        """For display: ``21.4 samples (95%: 19.8 to 23.3)``."""
         if self.value is None or self.high is None:
             return f"at least {_number(self.low)} samples"
         return (
@@ -107,20 +107,20 @@ class NoiseScale:
 def estimate_noise_scale(observations: Sequence[Observation]) -> NoiseScale:
     """The noise scale from several groups of micro-batches.
 
-    ``|G|^2`` and ``tr(Sigma)`` are averaged over the groups apart, since a mean of ratios would be
-    biased. The interval is that of Fieller's theorem for a ratio of two means (Fieller, "Some
-    Problems in Interval Estimation", 1954) with Student's t, the standard error that of the delta
-    method; both count the groups as independent. Where ``|G|^2`` is not significantly above zero
-    the interval has no end; its beginning is then the trace over the largest ``|G|^2`` that agrees
-    with the observations.
+    ``|G|^2`` and ``tr(Sigma)`` are averaged over the groups separately, since a mean of ratios
+    would be biased. The interval is that of Fieller's theorem for a ratio of two means (Fieller,
+    "Some Problems in Interval Estimation", 1954) with Student's t, the standard error that of the
+    delta method; both take the groups as independent. If ``|G|^2`` is not significantly above zero
+    the interval has no upper end; its lower end is then the trace over the largest ``|G|^2``
+    consistent with the observations.
 
     >>> group = Observation(batch_size=8, passes=4, micro_norm_squared=2.0, mean_norm_squared=1.25)
     >>> str(estimate_noise_scale([group] * 5))
     '8 samples (95%: 8 to 8)'
 
     Raises:
-        InputError: There are fewer than MIN_GROUPS groups, groups of one micro-batch, gradients
-            that are not finite, or gradients that are all zero.
+        InputError: There are fewer than MIN_GROUPS groups, a group has one micro-batch, or the
+            gradients aren't finite, or are all zero.
     """
     _check(observations)
     gradients = [each.gradient_norm_squared for each in observations]
@@ -152,13 +152,13 @@ class Advice:
     """What a noise scale says about an effective batch.
 
     By the paper's model (section 2), with the best learning rate for each batch, training with N
-    samples an update takes ``1 + B/N`` times the fewest possible updates and ``1 + N/B`` times
+    samples per update takes ``1 + B/N`` times the fewest possible updates and ``1 + N/B`` times
     the fewest possible samples, B being the noise scale.
 
     Attributes:
         effective_batch: N, samples per update.
         noise_scale: B, in samples; a lower bound if ``is_bound``.
-        is_bound: Whether the noise scale may be any larger.
+        is_bound: Whether the noise scale may be arbitrarily large.
     """
 
     effective_batch: int
@@ -166,48 +166,51 @@ class Advice:
     is_bound: bool = False
 
     def updates(self, batch: float | None = None) -> float:
-        """Updates to reach the same loss, over the fewest possible."""
+        """Updates to reach the same loss, divided by the fewest possible."""
         return 1 + self.noise_scale / (batch or self.effective_batch)
 
     def samples(self, batch: float | None = None) -> float | None:
-        """Samples to reach the same loss, over the fewest possible; None without any noise."""
+        """Samples to reach the same loss, divided by the fewest possible; None without noise."""
         n = batch or self.effective_batch
         return 1 + n / self.noise_scale if self.noise_scale else None
 
     def change(self, factor: float) -> tuple[float, float]:
-        """Updates and samples with ``factor`` times the effective batch, over those with it."""
+        """Updates and samples with ``factor`` times the effective batch, relative to now."""
         updates = self.updates(factor * self.effective_batch) / self.updates()
         return updates, factor * updates
 
     @property
     def text(self) -> str:
-        """Two sentences for people."""
+        """Two sentences of advice."""
         n, noise = self.effective_batch, self.noise_scale
         updates, samples = self.change(2)
         fewer = f"{1 - updates:.0%} fewer updates"
         if self.is_bound:
-            start = "The mean gradient can't be told from zero: the noise scale may be any larger."
+            start = (
+                "The mean gradient can't be distinguished from zero: the noise scale may be "
+                "arbitrarily large."
+            )
             if n >= noise:
-                return f"{start} Whether the effective batch of {n:,} is below it isn't known."
+                return f"{start} Whether the effective batch of {n:,} is below it is not known."
             return (
                 f"{start} The effective batch of {n:,} is below it: {2 * n:,} would take at least "
-                f"{fewer} to the same loss."
+                f"{fewer} to reach the same loss."
             )
         where = "below the noise scale"
         if n >= noise:
             where = "above the noise scale"
         if n >= FAR_ABOVE * noise:
-            where = "far above the noise scale, where a bigger one buys next to nothing"
+            where = "far above the noise scale, where a bigger one gains next to nothing"
         doubled = f"{fewer} and {samples - 1:.0%} more samples"
         updates, samples = self.change(0.5)
         halved = f"{updates - 1:.0%} more updates and {1 - samples:.0%} fewer samples"
         return (
-            f"The effective batch of {n:,} is {where}: {2 * n:,} would take {doubled} to the same "
-            f"loss. Half of it would take {halved}."
+            f"The effective batch of {n:,} is {where}: {2 * n:,} would take {doubled} to reach the "
+            f"same loss. Half of it would take {halved}."
         )
 
     def json(self) -> dict[str, Any]:
-        """The advice for other programs; updates and samples over those with the batch as it is."""
+        """The advice for other programs; updates and samples relative to the present batch."""
         doubled, halved = (
             dict(zip(("updates", "samples"), self.change(factor), strict=True))
             for factor in (2, 0.5)
@@ -233,20 +236,20 @@ def advise(noise: NoiseScale, effective_batch: int) -> Advice:
 def _check(observations: Sequence[Observation]) -> None:
     if len(observations) < MIN_GROUPS:
         raise InputError(
-            f"a noise scale with an interval takes {MIN_GROUPS} groups of micro-batches; here are "
+            f"a noise scale with an interval takes {MIN_GROUPS} groups of micro-batches, not "
             f"{len(observations)}",
             hint="Measure more of them.",
         )
     if min(each.passes for each in observations) < 2:
         raise InputError(
             "groups of one micro-batch can't tell the gradient from its noise",
-            hint="Measure two micro-batches a group at least.",
+            hint="Measure at least two micro-batches per group.",
         )
     norms = [each.micro_norm_squared for each in observations]
     if not all(map(math.isfinite, norms)):
         raise InputError(
             "the gradients are not finite, so they have no noise scale",
-            hint="The training has diverged, or the data or the weights hold nan or inf.",
+            hint="The training has diverged, or the data or the weights contain nan or inf.",
         )
     if not any(norms):
         raise InputError(
@@ -256,7 +259,7 @@ def _check(observations: Sequence[Observation]) -> None:
 
 
 def _covariance_of_means(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The covariance of the means of two samples that were drawn in pairs."""
+    """The covariance of the means of two samples drawn in pairs."""
     x, y, n = fmean(xs), fmean(ys), len(xs)
     return math.fsum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / (n - 1) / n
 

@@ -1,4 +1,4 @@
-"""What a plan is to be."""
+"""What the user asks of a plan."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from caffe_batch.planning.split.candidates import SplitOptions
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a plan is to be.
+    """What the user asks of a plan.
 
     Attributes:
         effective_batch: Samples per update; None for the files' own batch_size x iter_size x GPUs
             (for NVCaffe without the GPUs).
-        split: Of the split.
-        schedule: Of the schedule.
-        refused: What is not to be compensated.
-        train_records: Records of the train source, where known.
-        test_records: Records of each test net's source, None where unknown.
-        growth: What becomes of the drops of the recipe's rate.
+        split: What is asked of the split.
+        schedule: What is asked of the schedule.
+        refused: Causes that should not be compensated.
+        train_records: Records of the train source, if known.
+        test_records: Records of each test net's source, None if unknown.
+        growth: What happens at the drops of the recipe's rate.
         max_batch: The largest effective batch that growth may reach; a tenth of the records if
             None.
-        keep_tests: Leave the test nets' batches and test_iter as they are, where they don't read
+        keep_tests: Leave the test nets' batches and test_iter as they are, unless they read
             through the train net's own data layer.
-        tests_follow: Test batches shrink in the ratio in which the train net's does, or more, and
-            divide the samples of a test; else they may be up to the files' own.
-        own_gpus: GPUs that the files were planned for; None if nobody knows.
-        summed_iter: Passes that losses which are sums are meant over; those of an update (where
-            the batch grows, of its first stage) if None.
+        tests_follow: Whether test batches shrink at least in the ratio in which the train net's
+            does, and divide the samples of a test; if not, they may be as large as the files' own.
+        own_gpus: GPUs that the files were planned for; None if unknown.
+        summed_iter: Passes that losses which are sums are meant to be summed over; those of an
+            update (if the batch grows, of its first stage) if None.
         audit: Says what accumulation changes for the engine that trains.
     """
 

@@ -26,7 +26,7 @@ class TestSplit:
         records: Records of the test set, or None if they can't be counted.
     """
 
-    __test__ = False  # for pytest: no test
+    __test__ = False  # tells pytest that this isn't a test
 
     number: int
     batch_size: int
@@ -48,7 +48,7 @@ class Plan:
     """A split of the effective batch that fits, and everything that changes for it.
 
     Attributes:
-        requested_effective_batch: Samples per update that were asked for.
+        requested_effective_batch: The samples per update asked for.
         recipe_batch: Samples per update that the files' schedule was written for.
         chosen: The split; its effective_batch is the plan's.
         gpus: GPUs that share each update.
@@ -56,22 +56,22 @@ class Plan:
         mode: ``"gpu"`` or ``"cpu"``: whose memory the prediction counts.
         engine: Name of the engine that the plan is for.
         build: The build of Caffe that the prediction is for.
-        divides_batch: Whether a batch_size is for all GPUs together, as NVCaffe has it.
+        divides_batch: Whether a batch_size is for all GPUs together, as in NVCaffe.
         rounding_bytes: What cudaMalloc adds to the predicted peak.
         uncertain_bytes: How much of the predicted peak may turn out not to be taken.
         candidates: Every split that may be taken, largest batch_size first; the peaks of those that
             aren't chosen are with the smallest test batches.
-        findings: What accumulation changes in this training; empty for one pass an update.
+        findings: What accumulation changes in this training; empty for one pass per update.
         tests: The batches of the test nets.
         changes: The fields that the plan sets in the user's files.
         remarks: What else there is to know, a sentence or two each.
         train_records: Records of the train source, or None if unknown.
-        lower_bound: Whether the prediction leaves unknown layers out.
-        stages: Where the effective batch grows in the course of the run, its stages: ``chosen``,
-            ``changes`` and the files of the plan are then the first one's, ``findings`` the last
-            one's. Empty where it stays.
-        half, allow_unknown: As the memory model had them.
-        refused: What was not to be compensated.
+        lower_bound: Whether the prediction leaves out unknown layers.
+        stages: If the effective batch grows during the run, its stages: ``chosen``, ``changes``
+            and the files of the plan are then those of the first, ``findings`` those of the last.
+            Empty if it doesn't grow.
+        half, allow_unknown: As in the memory model.
+        refused: Causes that were not to be compensated.
     """
 
     requested_effective_batch: int
@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """As the files have it: samples of one pass on each GPU, or on all if it is divided."""
+        """As in the files: samples of one pass on each GPU, or on all of them if it is divided."""
         return self.chosen.batch_size
 
     @property
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def iter_sizes(self) -> tuple[int, ...]:
-        """The iter_size of each stage; of a plan without stages, its one."""
+        """The iter_size of each stage; a plan without stages has one."""
         return tuple(each.stage.iter_size for each in self.stages) or (self.iter_size,)
 
     @property
@@ -163,7 +163,7 @@ class Plan:
         if any(0 < peak <= self.budget.usable_bytes for peak in larger):
             notes.append(
                 f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
-                "all; without that a larger batch_size would fit."
+                "total; without that a larger batch_size would fit."
             )
         if self.stages:
             notes.append(note_of_stages(self.iter_sizes[-1]))
@@ -180,13 +180,13 @@ class Plan:
             )
             meaning = (
                 "is for all GPUs together" if self.divides_batch else "is for each GPU"
-                " (it stands in literal shapes, which NVCaffe doesn't divide)"
+                " (it is written in literal shapes, which NVCaffe doesn't divide)"
             )  # fmt: skip
             notes.append(f"batch_size {meaning}.")
         return tuple(notes)
 
     def json(self) -> dict[str, Any]:
-        """The JSON of ``caffe-batch plan`` and plan.json (keys as in the design)."""
+        """The JSON of ``caffe-batch plan`` and plan.json, whose keys other programs rely on."""
         return {
             "effective_batch": self.effective_batch,
             "requested_effective_batch": self.requested_effective_batch,
@@ -249,7 +249,7 @@ _SAME = (Verdict.EXACT, Verdict.COMPENSATED)
 
 
 def note_of_stages(iter_size: int) -> str:
-    """What to know of the audit where the batch grows up to so many passes an update."""
+    """What to know about the audit if the batch grows up to that many passes per update."""
     return f"The audit is of the last stage, iter_size {iter_size}."
 
 
@@ -257,7 +257,7 @@ def verdict_of(findings: Sequence[Finding]) -> str:
     """Whether a split with these findings is the recipe's training, in a sentence."""
     of_training = [each for each in findings if each.scope is Scope.TRAINING]
     if not of_training:
-        return "One pass an update: nothing is accumulated."
+        return "One pass per update: nothing is accumulated."
     worst = max((each.verdict for each in of_training), key=_ORDER.index)
     causes = sorted({each.cause.value for each in of_training if each.verdict is worst})
     return f"{_SENTENCES[worst]}{'' if worst in _SAME else ': ' + ', '.join(causes)}."

@@ -1,8 +1,8 @@
 """Makes a plan, one step after the other.
 
 What is asked for -> candidates of train and test batches together -> the choice -> the edits with
-the audit -> the plan. The candidates come in the order in which they are wanted; the first whose
-edited files fit is the plan.
+the audit -> the plan. The candidates come in order of preference; the first whose edited files fit
+becomes the plan.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def make_plan(
 ) -> Plan:
     """The split with the fewest passes that fits, and everything that has to change for it.
 
-    Test batches make room for it, down to 1; those that a score depends on only where nothing fits
-    beside them. Apart from that, more memory never means more passes.
+    Test batches shrink to make room for it, down to 1; those that a score depends on, only if
+    nothing fits otherwise. Apart from that, more memory never means more passes.
 
     Args:
         model: The memory model of the recipe.
         budget: The memory allowed on each GPU.
-        options: What the plan is to be; the defaults if None.
+        options: What the user asks of the plan; the defaults if None.
 
     Raises:
         DoesNotFitError: Not even the smallest split fits.
@@ -77,9 +77,9 @@ class _Table:
     Attributes:
         candidates: The splits, largest batch_size first.
         tests: The test nets whose batches are planned.
-        groups: Those with batches of their own, and which sizes these may have.
-        test_sizes: The smallest of them, one a test net of the model.
-        lean: The model with these: what fits at all fits with them.
+        groups: Those with batches of their own, and the sizes that these may have.
+        test_sizes: The smallest of these sizes, one per test net of the model.
+        lean: The model with these sizes: whatever fits at all fits with them.
     """
 
     candidates: tuple[Candidate, ...]
@@ -89,7 +89,7 @@ class _Table:
     lean: MemoryModel
 
     def smallest(self) -> tuple[Candidate, ...]:
-        """The smallest batch_size that Caffe builds, and smaller ones, which it refuses."""
+        """The smallest batch_size that Caffe accepts, and the smaller ones, which it refuses."""
         built = [
             number
             for number, each in enumerate(self.candidates)
@@ -99,13 +99,13 @@ class _Table:
 
 
 def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table:
-    """The candidates beside the smallest test batches.
+    """The candidates, with the smallest test batches.
 
     Args:
         goal: What is asked for.
         budget: The memory allowed.
         keeps_bound: Whether test nets whose scores depend on their batch keep it, unless all test
-            batches are to follow the train net's.
+            batches should follow the train net's.
 
     Raises:
         InputError: There are none.
@@ -116,7 +116,7 @@ def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table
     records = (*options.test_records, *(None,) * number)[:number]
     if options.keep_tests:
         records = (None,) * number
-    # Through a data layer that it shares with the train net a test gets that one's batch.
+    # A test that shares a data layer with the train net gets the train net's batch.
     tests = tuple(
         test for test in planned_tests(model, records) if test.shared or not options.keep_tests
     )
@@ -131,14 +131,14 @@ def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table
         goal.effective_batch, goal.sharing, options.split, budget.usable_bytes, lean.peaks
     )
     if all(candidate.predicted_peak_bytes is None for candidate in candidates):
-        lean.at(candidates[-1].batch_size)  # raises what Caffe refuses
+        lean.at(candidates[-1].batch_size)  # raises Caffe's refusal
     return _Table(tuple(candidates), tests, groups, test_sizes, lean)
 
 
 def _draft_of(goal: Goal, budget: Budget, table: _Table, split: Candidate) -> Draft:
     """The draft of a split with the largest test batches that fit beside it.
 
-    Where what changes for the split costs memory too, the test batches make room for that as well.
+    If the changes for the split cost memory too, the test batches make room for that as well.
     If nothing fits, they are the smallest.
     """
     groups = table.groups
@@ -189,7 +189,7 @@ def _does_not_fit(goal: Goal, budget: Budget, table: _Table) -> DoesNotFitError:
 def _plan_of(
     goal: Goal, budget: Budget, table: _Table, tried: list[Candidate], draft: Draft
 ) -> Plan:
-    """The plan of a draft that fits, the last one that was tried.
+    """The plan of the draft that fits, the last one tried.
 
     Raises:
         InputError: An update takes more samples than there are records.
@@ -205,7 +205,7 @@ def _plan_of(
                 Option("effective_batch"),
                 ", or ",
                 Option("train_records"),
-                " if they are more.",
+                " if there are more.",
             ],
         )
     settled = {(each.batch_size, each.iter_size): each for each in tried}

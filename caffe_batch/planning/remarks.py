@@ -1,4 +1,4 @@
-"""What to know of a plan beside its changes, a sentence or two each."""
+"""What to know about a plan beside its changes, a sentence or two each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORTH_A_WORD = Fraction(1, 20)
 
 
 def remarks_of(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> tuple[str, ...]:
-    """What to know of a plan.
+    """What to know about a plan.
 
     Args:
         goal: What was asked for.
@@ -57,7 +57,7 @@ def _of_schedule(goal: Goal, draft: Draft) -> Iterator[str]:
 
 
 def _of_gpus(goal: Goal, split: Candidate) -> Iterator[str]:
-    """For how many GPUs the files are taken to be, where nobody has said it."""
+    """How many GPUs the files are assumed to be for, if that wasn't given."""
     if goal.knows_files_batch:
         return
     for_one, for_all = goal.files_batch, goal.files_batch_on_all
@@ -66,5 +66,6 @@ def _of_gpus(goal: Goal, split: Candidate) -> Iterator[str]:
     is_one = goal.files_gpus(split.effective_batch) == 1
     taken, other = (one, several) if is_one else (several, one)
     yield (
-        f"The files are taken to be for {taken[0]}; a recipe batch of {other[1]} means {other[0]}."
+        f"The files are assumed to be for {taken[0]}; a recipe batch of {other[1]} means "
+        f"{other[0]}."
     )

@@ -283,7 +283,7 @@ CASES: dict[str, Bad] = {
     "size below zero": Bad(("'-5GiB' is not a size",), plan(memory="-5GiB")),
     "size of nothing": Bad(("'0' leaves no memory at all",), plan(memory="0")),
     "size of many digits": Bad(("is not a size",), plan(memory="9" * 5000)),
-    "share": Bad(("180% is no share", "1% to 100%"), plan(memory="180%")),
+    "share": Bad(("180% is not a share", "1% to 100%"), plan(memory="180%")),
     "reserve": Bad(("'lots' is not a size",), plan("--reserve", "lots")),
     "large reserve": Bad(
         ("the reserve of 2 GiB leaves nothing of 1 GiB", "--reserve 0"), plan("--reserve", "2GiB")
@@ -299,7 +299,7 @@ CASES: dict[str, Bad] = {
         plan("--effective-batch", 3, "--gpus", 4),
     ),
     "effective batch that isn't shared": Bad(
-        ("10 can't be shared by 4 GPUs exactly", "8 and 12"),
+        ("10 can't be shared exactly by 4 GPUs", "8 and 12"),
         plan("--effective-batch", 10, "--gpus", 4),
     ),
     "effective batch 2^40": Bad(

@@ -127,8 +127,8 @@ def test_a_training_tells_its_noise_scale(tmp_path: Path) -> None:
     assert told[2].startswith("noise: 9 samples (95%: 9 to 9) from update 5")
     assert told[3].strip() == (
         "The effective batch of 18 is above the noise scale: 36 would take 17% fewer updates and "
-        "67% more samples to the same loss. Half of it would take 33% more updates and 33% fewer "
-        "samples."
+        "67% more samples to reach the same loss. Half of it would take 33% more updates and "
+        "33% fewer samples."
     )
     assert [line[:5] for line in (*told[1:3], *told[4:])] == ["test:", "noise", "plan:", "files"]
     assert "noise:" not in call("train", job.path).out

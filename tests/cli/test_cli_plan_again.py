@@ -141,13 +141,13 @@ def test_for_how_many_gpus_the_files_are_taken(tmp_path: Path) -> None:
     def note(*options: object) -> list[str]:
         done = call("plan", solver, "--gpu-memory", "1GiB", "--reserve", 0, "--json", *options)
         assert done.code == 0, done.err
-        return [each for each in json.loads(done.out)["notes"] if "are taken to be" in each]
+        return [each for each in json.loads(done.out)["notes"] if "are assumed to be" in each]
 
     assert note() == []
     assert note("--gpus", 4) == [
-        f"The files are taken to be for {several}; a recipe batch of 12 means {one}."
+        f"The files are assumed to be for {several}; a recipe batch of 12 means {one}."
     ]
     assert note("--gpus", 4, "--effective-batch", 24) == [
-        f"The files are taken to be for {one}; a recipe batch of 48 means {several}."
+        f"The files are assumed to be for {one}; a recipe batch of 48 means {several}."
     ]
     assert note("--gpus", 4, "--recipe-batch", 12) == []

@@ -133,13 +133,13 @@ def test_a_run_shorter_than_its_intervals(folder: Path) -> None:
 def test_what_is_lost_is_in_the_notes(folder: Path) -> None:
     (note,) = plan("--epochs", 12)["notes"]  # 70 updates
     assert note == (
-        "The recipe's last update is tested and the plan's isn't: 70 is no multiple of "
+        "The recipe's last update is tested, but the plan's isn't: 70 is not a multiple of "
         "test_interval 60."
     )
     notes = plan("--epochs", "0.3")["notes"]  # 2 updates, room for one drop
     assert notes == [
         "1 of the recipe's 2 drops of the rate don't happen: the run has 2 updates, and Caffe "
-        "drops the rate at most once an update."
+        "drops the rate at most once per update."
     ]
 
 
@@ -232,14 +232,14 @@ def test_a_gamma_too_near_1_cant_grow(folder: Path) -> None:
     before = tree(folder)
     done = call(*grow, "--out", "job")
     assert done.code == 2
-    assert "of 12 can't grow: the recipe's drops ask for 14.8148 samples" in done.err
+    assert "of 12 can't grow: the recipe's drops ask for at most 14.8148 samples" in done.err
     assert "Give --batch-size 4: in passes of 4 samples it grows to 16." in done.err
     assert tree(folder) == before
     assert call(*grow, "--batch-size", 4).code == 0
     (folder / "solver.prototxt").write_text(SOLVER.replace("gamma: 0.5", "gamma: 0.99"))
     done = call(*grow)
     assert done.code == 2
-    assert "--schedule decay: gamma is too near 1" in done.err
+    assert "--schedule decay: gamma is too close to 1" in done.err
 
 
 @pytest.mark.parametrize("policy", ["fixed", "inv", "poly", "exp", "sigmoid"])

@@ -319,9 +319,9 @@ def test_a_scale_that_is_given_or_frozen_is_not_overwritten(audited: Auditor) ->
 def test_a_batch_size_of_2_is_offered_where_scale_overwrites(audited: Auditor) -> None:
     net = DATA + IP + SCALE % "" + LOSS.replace('"ip"', '"s"') % ""
     place = Cause.OVERWRITTEN_GRADIENT, "s"
-    assert audited(net, b=1, k=4)[place].offer == "A batch_size of 2 or more adds up."
+    assert audited(net, b=1, k=4)[place].offer == "A batch_size of 2 or more adds."
     assert audited(net, b=1, k=9)[place].offer == (
-        "A batch_size of 2 or more adds up: an effective batch of 8 or 10 takes it."
+        "A batch_size of 2 or more adds: an effective batch of 8 or 10 takes it."
     )
 
 
@@ -455,9 +455,7 @@ def test_windows(audited: Auditor) -> None:
     assert training(audited(net % "0.25")) == {(Cause.WINDOW_DATA, "in"): "approximate"}
     found = audited(net % "0.3")  # 3 x floor(2.4) = 6, floor(7.2) = 7
     assert training(found) == {(Cause.WINDOW_DATA, "in"): "different"}
-    assert "3 x 2 = 6 of an update's windows, instead of 7" in (
-        found[Cause.WINDOW_DATA, "in"].explanation
-    )
+    assert "3 x 2 = 6 per update instead of 7" in (found[Cause.WINDOW_DATA, "in"].explanation)
 
 
 def test_layers_without_a_rule_are_unknown(audited: Auditor) -> None:
@@ -505,7 +503,7 @@ def test_outputs_without_a_name_are_told_by_their_layer(audited: Auditor) -> Non
     """Caffe prints them as `(automatic)`."""
     net = PLAIN.replace('top: "loss"', "")
     log = audited(net)[Cause.LOG_OUTPUTS, None]
-    assert "outputs (the unnamed one of layer loss) of the last pass" in log.explanation
+    assert "outputs (the unnamed one of layer loss) only for the last pass" in log.explanation
 
 
 def test_nvcaffe_divides(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_reserve_that_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("share", ["0%", "101%", "1000%"])
 def test_shares_that_are_none(share: str) -> None:
-    with pytest.raises(InputError, match="no share of the GPU's memory"):
+    with pytest.raises(InputError, match="not a share of the GPU's memory"):
         parse(share, "0", no_gpu)
 
 

@@ -62,7 +62,7 @@ def test_nvcaffe_divides_by_the_gpus(tmp_path: Path) -> None:
 
 
 def test_nvcaffe_shares_exactly_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="24 can't be shared by 5 GPUs exactly"):
+    with pytest.raises(InputError, match="24 can't be shared exactly by 5 GPUs"):
         make_plan(model(tmp_path, build=Build.NVCAFFE, gpus=5), AMPLE)
 
 

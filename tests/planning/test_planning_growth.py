@@ -245,7 +245,7 @@ def test_a_schedule_needs_the_records() -> None:
             r"of 128 can't grow: the largest batch asked for is 191, .*multiples of 64 samples",
         ),
         (5000, 50, None, r"of 5000 can't grow: a tenth of the 50000 records is 5000"),
-        (130, 64, None, r"of 130 is no multiple of the 64 samples of a pass"),
+        (130, 64, None, r"of 130 is not a multiple of the 64 samples of a pass"),
     ],
 )
 def test_batches_that_cannot_grow(
@@ -258,9 +258,15 @@ def test_batches_that_cannot_grow(
 @pytest.mark.parametrize(
     ("gamma", "batch", "samples", "message", "hint"),
     [
-        (0.95, 128, 64, "drops ask for 149.293 samples", "batch_size=32: .* grows to 160"),
-        (0.9, 128, 128, "drops ask for 175.583 samples", "batch_size=64: .* grows to 192"),
-        (0.999, 128, 1, "drops ask for 128.385 samples", 'schedule="decay": gamma is too near 1'),
+        (0.95, 128, 64, "drops ask for at most 149.293 samples", "batch_size=32: .* grows to 160"),
+        (0.9, 128, 128, "drops ask for at most 175.583 samples", "batch_size=64: .* grows to 192"),
+        (
+            0.999,
+            128,
+            1,
+            "drops ask for at most 128.385 samples",
+            '="decay": gamma is too close to 1',
+        ),
     ],
 )
 def test_a_gamma_too_near_1_says_so(

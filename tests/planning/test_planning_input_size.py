@@ -256,13 +256,13 @@ def test_mean_files(tmp_path: Path) -> None:
     ("net", "record", "says"),
     [
         ('layer { name: "data" type: "HDF5Data" top: "data" top: "label" '
-         'hdf5_data_param { source: "none" batch_size: 12 } }', None, "neither cuts nor resizes"),
+         'hdf5_data_param { source: "none" batch_size: 12 } }', None, "neither crops nor resizes"),
         ('layer { name: "data" type: "Input" top: "data" top: "label" '
          'input_param { shape { dim: 12 dim: 7 } shape { dim: 12 } } }', None, "no layer of the"),
         (RECORDS, (7, 1, 1), "images of 1 x 1 can't be smaller"),
         (INPUT, (3, 29, 47), "the size of 'data' is given as input_shape"),
         (RECORDS + RECORDS.replace('"data"', '"more"').replace('top: "label"', ''), (3, 29, 47),
-         "at a place of its own"),
+         "at a different place"),
     ],
 )  # fmt: skip
 def test_nets_without_a_size_to_change(
@@ -288,7 +288,7 @@ def test_no_smaller_size_is_taken(tmp_path: Path) -> None:
     """
     net = INPUT + fixed + HEAD.replace('bottom: "pool"', 'bottom: "flat"')
     model = read(tmp_path, net)
-    with pytest.raises(InputError, match="Caffe takes no input below 29 x 47: layer 'flat'"):
+    with pytest.raises(InputError, match="Caffe accepts no input below 29 x 47: layer 'flat'"):
         largest_input(model, budget(model), PlanOptions(effective_batch=BATCH))
 
 

@@ -43,7 +43,7 @@ def test_a_slice_point_that_no_smaller_batch_has(tmp_path: Path) -> None:
     """12 of a batch go one way, so it takes 12 at least (Caffe builds a net with an empty rest)."""
     error = refusal(tmp_path, SLICE, "one")
     assert error.message.startswith("batch_size 12 needs")
-    assert "Smaller ones Caffe refuses: at batch_size 1, " in error.message
+    assert "Caffe refuses smaller ones: at batch_size 1, " in error.message
     assert "slice_point (12,) must rise" in error.message
     assert str(error.hint).startswith(
         "Written out for one batch_size: layer 'cut' slice_param.slice_point: 12. "
@@ -54,7 +54,7 @@ def test_a_reshape_to_another_number(tmp_path: Path) -> None:
     """144 values a batch of 24, 6 of batch_size 1: 12 rows take an even batch at least."""
     error = refusal(tmp_path, RESHAPE, "one")
     assert error.message.startswith("batch_size 2 needs")
-    assert "Smaller ones Caffe refuses: at batch_size 1, " in error.message
+    assert "Caffe refuses smaller ones: at batch_size 1, " in error.message
     assert "layer 'turn' reshape_param.shape.dim: 12" in str(error.hint)
 
 

@@ -127,8 +127,8 @@ def test_numbers_for_people_and_programs() -> None:
 @pytest.mark.parametrize(
     ("observations", "message"),
     [
-        ([Observation(8, 2, 2.0, 1.5)] * 4, "takes 5 groups of micro-batches; here are 4"),
-        ([], "here are 0"),
+        ([Observation(8, 2, 2.0, 1.5)] * 4, "takes 5 groups of micro-batches, not 4"),
+        ([], "not 0"),
         ([Observation(8, 1, 2.0, 2.0)] * 5, "groups of one micro-batch"),
         ([Observation(8, 2, 0.0, 0.0)] * 5, "the gradient of every parameter is zero"),
         (
@@ -171,20 +171,20 @@ def test_the_trade_of_updates_against_samples(batch: int) -> None:
         (
             100,
             "The effective batch of 100 is below the noise scale: 200 would take 45% fewer updates "
-            "and 9% more samples to the same loss. Half of it would take 91% more updates and 5% "
-            "fewer samples.",
+            "and 9% more samples to reach the same loss. Half of it would take 91% more updates "
+            "and 5% fewer samples.",
         ),
         (
             2000,
             "The effective batch of 2,000 is above the noise scale: 4,000 would take 17% fewer "
-            "updates and 67% more samples to the same loss. Half of it would take 33% more updates "
-            "and 33% fewer samples.",
+            "updates and 67% more samples to reach the same loss. Half of it would take 33% more "
+            "updates and 33% fewer samples.",
         ),
         (
             20_000,
-            "The effective batch of 20,000 is far above the noise scale, where a bigger one buys "
-            "next to nothing: 40,000 would take 2% fewer updates and 95% more samples to the same "
-            "loss. Half of it would take 5% more updates and 48% fewer samples.",
+            "The effective batch of 20,000 is far above the noise scale, where a bigger one gains "
+            "next to nothing: 40,000 would take 2% fewer updates and 95% more samples to reach the "
+            "same loss. Half of it would take 5% more updates and 48% fewer samples.",
         ),
     ],
 )
@@ -194,14 +194,17 @@ def test_advice_in_words(batch: int, text: str) -> None:
 
 def test_advice_from_a_lower_bound() -> None:
     bound = NoiseScale(10, -0.01, 5.0, None, None, 1000.0, None)
-    start = "The mean gradient can't be told from zero: the noise scale may be any larger. "
+    start = (
+        "The mean gradient can't be distinguished from zero: the noise scale may be arbitrarily "
+        "large. "
+    )
     assert advise(bound, 1000).text == (
-        f"{start}Whether the effective batch of 1,000 is below it isn't known."
+        f"{start}Whether the effective batch of 1,000 is below it is not known."
     )
     below = advise(bound, 500)
     assert below.text == (
         f"{start}The effective batch of 500 is below it: 1,000 would take at least 33% fewer "
-        "updates to the same loss."
+        "updates to reach the same loss."
     )
     assert below.json() == {
         "effective_batch": 500,

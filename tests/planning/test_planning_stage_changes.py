@@ -49,7 +49,7 @@ def test_all_that_a_stage_changes() -> None:
         ("stepvalue[0]", 23460, None),
         ("max_iter", 78200, 28200),
         ("display", 100, 20),  # an epoch takes 79 updates
-        ("test_interval", 391, 75),  # 28200 is no multiple of 79
+        ("test_interval", 391, 75),  # 28200 is not a multiple of 79
         ("snapshot_after_train", False, True),
     ]
     fields = {change.field: change.after for change in last}
@@ -76,7 +76,7 @@ def test_a_reason_says_what_is_moved() -> None:
         each.field == "test_interval"
     )  # fmt: skip
     assert change.reason == (
-        "an epoch takes 79 updates instead of 391, 79; each bound of the stages is to have one test"
+        "an epoch takes 79 updates instead of 391, 79; each stage boundary should have one test"
     )
 
 
@@ -119,7 +119,7 @@ def test_how_often_the_records_are_seen_is_told() -> None:
     (remark,) = growth_remarks(solver, decay, stages, {})
     assert remark == (
         "An epoch of a stage is records / batch updates, rounded up: 20 of them see the records "
-        f"{samples / 1437:.6g} times, and that is the epoch that training shows."
+        f"{samples / 1437:.6g} times, and those are the epochs that training shows."
     )
     exact = step_decay(solver, 1280, 128)
     grown = grow(exact, effective_batch=128, pass_samples=64, max_batch=640)
@@ -136,5 +136,5 @@ def test_tests_far_from_where_they_should_be_are_told() -> None:
     assert fields["test_interval"] == 29243
     assert [each for each in growth_remarks(solver, decay, stages, {}) if "tests" in each] == [
         "Stage 4 tests every 29243 updates instead of 10: Caffe tests at multiples of "
-        "test_interval, and each bound of the stages is to have one test."
+        "test_interval, and each stage boundary should have one test."
     ]

@@ -155,7 +155,7 @@ def test_what_a_way_changes_beside_the_batch_is_listed(model: CaffeMemory) -> No
     }  # fmt: skip
     assert changed("momentum-alone") == {**changed("small"), "momentum": (0.9, raised)}
     remarks = [way.plan.remarks for way in found.values() if way.plan and way.plan.iter_size == 1]
-    assert not any("base_lr is as it was" in remark for each in remarks for remark in each)
+    assert not any("base_lr is unchanged" in remark for each in remarks for remark in each)
 
 
 def test_momentum_that_wasnt_given_is_added(tmp_path: Path, data: Path) -> None:

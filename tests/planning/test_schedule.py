@@ -107,7 +107,7 @@ def test_a_drop_is_not_rounded_past_the_end() -> None:
     plan, changes = rescaled(recipe, Rescaling(1, 10, RECORDS))
     assert (plan.max_iter, list(plan.stepvalue)) == (10, [5, 9])
     assert [change.reason for change in changes if change.path == ("stepvalue", 1)] == [
-        "the drop stays where it is in the run, apart from the others and before max_iter "
+        "the drop stays where it is in the run, separate from the others and before max_iter "
         "(9.90 updates, rounded once)"
     ]
     assert list(schedule_remarks(recipe, plan)) == []
@@ -138,7 +138,7 @@ def test_drops_that_have_no_update_left_are_told() -> None:
     assert (plan.max_iter, list(plan.stepvalue)) == (3, [1, 2, 3, 4])
     assert list(schedule_remarks(recipe, plan)) == [
         "2 of the recipe's 4 drops of the rate don't happen: the run has 3 updates, and Caffe "
-        "drops the rate at most once an update."
+        "drops the rate at most once per update."
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_run_shorter_than_the_interval_ends_with_a_test() -> None:
         "max_iter": 40, "test_interval": 40
     }  # fmt: skip
     assert changes[-1].reason == (
-        "one test after the last update: 100 updates are more than the run has"
+        "one test after the last update: the run has fewer than 100 updates"
     )
     plan, _ = rescaled(
         recipe, Rescaling(100, 100, 1000), epochs=Fraction(4), test_every=Fraction(5)
@@ -214,7 +214,7 @@ def test_a_last_test_that_is_lost_is_told() -> None:
     recipe = solver("max_iter: 600 test_iter: 1 test_interval: 60")
     plan, _ = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(40))
     assert list(schedule_remarks(recipe, plan)) == [
-        "The recipe's last update is tested and the plan's isn't: 400 is no multiple of "
+        "The recipe's last update is tested, but the plan's isn't: 400 is not a multiple of "
         "test_interval 60."
     ]
     plan, _ = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(30))
@@ -240,7 +240,7 @@ def test_steps_that_dont_come_out_whole_dont_drift() -> None:
     assert plan.lr_policy == "multistep"
     assert not plan.HasField("stepsize")
     assert list(plan.stepvalue) == [33, 67, 100, 133, 167, 200, 233, 267, 300]
-    assert all("rounded by itself" in c.reason for c in changes if c.path[0] == "stepvalue")
+    assert all("rounded separately" in c.reason for c in changes if c.path[0] == "stepvalue")
     for update in range(plan.max_iter):
         before = learning_rate(recipe, 3 * update)
         near = {learning_rate(recipe, 3 * update + off) for off in (-2, -1, 0, 1, 2)}
@@ -329,7 +329,7 @@ def test_nothing_changes_if_it_is_to_be_kept() -> None:
 
 
 def test_epochs_need_the_records() -> None:
-    with pytest.raises(InputError, match="how many records make an epoch") as caught:
+    with pytest.raises(InputError, match="the length of an epoch is not known") as caught:
         rescaled(solver("max_iter: 400"), Rescaling(64, 64, None), epochs=Fraction(3))
     assert "train_records" in str(caught.value)
 

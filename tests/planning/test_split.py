@@ -95,7 +95,7 @@ def test_a_refused_size_is_no_candidate_to_choose() -> None:
         (0, 1, "an effective batch of 0 has no samples"),
         (-4, 1, "an effective batch of -4 has no samples"),
         (3, 4, "an effective batch of 3 is smaller than the 4 GPUs"),
-        (10, 4, "10 can't be shared by 4 GPUs exactly"),
+        (10, 4, "10 can't be shared exactly by 4 GPUs"),
         (8, 0, "0 GPUs can't train"),
     ],
 )

@@ -199,5 +199,5 @@ def test_too_few_updates_are_no_error() -> None:
     few = [gradients(n) for n in range(1, 9)]
     assert training_noise(few, 64) == (
         "unknown after 8 measured updates: a noise scale with an interval takes 5 groups of "
-        "micro-batches; here are 4"
+        "micro-batches, not 4"
     )

@@ -1,11 +1,11 @@
-"""Is training at (b, k) the training at (b*k, 1)? Every cause that says otherwise, by layer.
+"""Is training at (b, k) the same as training at (b*k, 1)? Every cause to the contrary, by layer.
 
-The net is followed at both sizes (:mod:`caffe_batch.net.samples`); what its layers, its losses and
-its solver do with k passes instead of one becomes a finding each. ``caffe-batch verify`` measures
-the same on real Caffe.
+The net is followed at both sizes (:mod:`caffe_batch.net.samples`); each thing that its layers, its
+losses and its solver do differently with k passes instead of one becomes a finding.
+``caffe-batch verify`` measures the same on real Caffe.
 
-Files may accumulate already: with iter_size k0 they mean what their clip_gradients, loss_weight and
-moving_average_fraction do in k0 passes. What makes up for k passes starts from there.
+Files may already accumulate: with iter_size k0 they mean what their clip_gradients, loss_weight and
+moving_average_fraction do in k0 passes. Compensation for k passes starts from there.
 
 Sources: solver.cpp (Step), sgd_solver.cpp (ApplyUpdate, ClipGradients, Normalize, Regularize),
 parallel.cpp, batch_norm_layer.cpp, the data layers and the losses.
@@ -30,7 +30,7 @@ from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.solver.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
 from caffe_batch.solver.updates import clips
 
-#: A moving average's window that is so near, relatively, is the same.
+#: Windows of a moving average that differ by less than this, relatively, count as the same.
 NEAR_ENOUGH = 0.01
 
 
@@ -44,21 +44,21 @@ def audit(
     summed_iter: int | None = None,
     refused: Collection[Cause] = (),
 ) -> tuple[Finding, ...]:
-    """Every cause that makes, or could make, the split training another one than the whole.
+    """Every cause that makes, or could make, the split training differ from the whole batch's.
 
     Args:
         model: The recipe's model, with the recipe's own batch size.
-        batch_size: As the files are to have it (NVCaffe: for all GPUs together).
+        batch_size: As it will be in the files (NVCaffe: for all GPUs together).
         iter_size: Passes accumulated into one update.
         gpus: GPUs that share each update.
         own_gpus: GPUs that share each update of the files as they are.
-        summed_iter: Passes that losses which are sums are summed over; iter_size if None. Where
-            the batch grows, that of the first stage: else their steps would grow with it.
-        refused: Causes that are not to be compensated.
+        summed_iter: Passes that losses which are sums are summed over; iter_size if None. If the
+            batch grows, that of the first stage: otherwise their steps would grow with it.
+        refused: Causes that should not be compensated.
 
     Returns:
-        The findings: the solver's first, then by layer in the net's order. Of one pass on one GPU,
-        which is the whole batch, only what undoes the files' own compensations.
+        The findings: the solver's first, then by layer in the net's order. For one pass on one
+        GPU, which is the whole batch, only what undoes the files' own compensations.
     """
     split = BothSizes(model, batch_size, iter_size, gpus, own_gpus, summed_iter)
     if split.parts == split.own_parts == split.summed_parts == 1:
@@ -66,7 +66,7 @@ def audit(
     findings = list(_of_solver(split))
     try:
         flows = split.flows
-    except ShapeError as error:  # at any size but this one
+    except ShapeError as error:  # at every size but this one
         findings.append(_one_size(split, error))
         flows = ()
     for flow in flows:
@@ -95,8 +95,8 @@ def _of_solver(split: BothSizes) -> Iterator[Finding]:
         yield Finding(
             Cause.LAYER_WISE_REDUCE, None, Verdict.EXACT,
             f"Gradients are averaged over the {split.gpus} GPUs"
-            + (f"; with layer_wise_reduce after each of the {k} passes, which changes nothing but "
-               "the traffic." if solver.layer_wise_reduce and k > 1 else "."),
+            + (f"; with layer_wise_reduce after each of the {k} passes, which only adds "
+               "traffic." if solver.layer_wise_reduce and k > 1 else "."),
             offer="layer_wise_reduce: false "
             + ("is needed with shared parameters." if shared else "sends them once an update.")
             if solver.layer_wise_reduce else "",
@@ -112,22 +112,22 @@ def _clipping(split: BothSizes) -> Iterator[Finding]:
     if after != before:
         change = Change(
             "solver", ("clip_gradients",), before, after,
-            f"the norm is taken of the sum of {k} gradients, before it is divided by iter_size"
+            f"Caffe takes the norm of the sum of {k} gradients, before dividing it by iter_size"
             + _instead(split.own_iter),
         )  # fmt: skip
         yield Finding(
             Cause.CLIP_GRADIENTS, None, Verdict.COMPENSATED,
             f"{what}{_instead(split.own_iter)}; {k / split.own_iter:g} times the threshold "
-            "clips the same.",
+            "clips the same way.",
             (change,),
         )  # fmt: skip
     elif k > 1:
-        said = f"{what} as in the files: {before:g} stays."
-        yield Finding(Cause.CLIP_GRADIENTS, None, Verdict.EXACT, said)
+        why = f"{what}, as in the files: {before:g} stays."
+        yield Finding(Cause.CLIP_GRADIENTS, None, Verdict.EXACT, why)
 
 
 def _instead(own: int) -> str:
-    """What a change starts from, where that isn't one pass."""
+    """What a change starts from, if that isn't one pass."""
     return f" (in the files: {own})" if own > 1 else ""
 
 
@@ -144,26 +144,26 @@ def _of_data(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
 
 
 def _windows(split: BothSizes, flow: SampleFlow) -> Finding:
-    """WindowData takes floor(batch_size x fg_fraction) windows with an object in each batch."""
+    """Each batch of WindowData has floor(batch_size x fg_fraction) windows with an object."""
     name = flow.small.layer.name
     here, whole = (flow.coupling.quota or 0) * split.parts, flow.whole.quota or 0
     if here == whole:
         return Finding(
             Cause.WINDOW_DATA, name, Verdict.APPROXIMATE,
-            f"The windows are drawn at random; {whole} of an update's are foreground either way.",
+            f"The windows are drawn at random; {whole} per update are foreground either way.",
         )  # fmt: skip
     return Finding(
         Cause.WINDOW_DATA, name, Verdict.DIFFERENT,
-        f"Foreground windows are rounded down in each batch: {split.parts} x "
-        f"{flow.coupling.quota} = {here} of an update's windows, instead of {whole}.",
-        offer="A batch_size whose share fg_fraction is whole.",
+        f"The number of foreground windows is rounded down in each batch: {split.parts} x "
+        f"{flow.coupling.quota} = {here} per update instead of {whole}.",
+        offer="Choose a batch_size for which batch_size x fg_fraction is whole.",
     )  # fmt: skip
 
 
 def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
     layer, coupling = flow.small.layer, flow.coupling
-    if flow.small.rule.moving_average:  # they run on, whether a loss depends on it or not
+    if flow.small.rule.moving_average:  # they are updated whether a loss depends on it or not
         yield from _batch_norm(split, flow)
     if not flow.trains:
         return
@@ -184,19 +184,19 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         steps = flow.small.site.bottoms[0][TIME_AXIS]
         yield Finding(
             Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
-            f"The batch lies on its axis of time: a pass is {steps} time steps instead of "
-            f"{steps * split.parts}. Its state runs on from pass to pass, so the forward pass is "
-            f"the same, but backpropagation through time is cut to {steps} steps. Exact where "
-            "every sequence begins with its pass (cont 0 at its first step).",
+            f"The batch lies on its time axis: a pass is {steps} time steps instead of "
+            f"{steps * split.parts}. Its state carries over from pass to pass, so the forward pass "
+            f"is the same, but backpropagation through time is cut to {steps} steps. Exact if "
+            "every pass begins a new sequence (cont 0 at its first step).",
             offer="Fewer streams (axis 1, in the data) save memory without that.",
         )  # fmt: skip
     elif coupling.carries_state:
         yield Finding(
             Cause.RECURRENT_STATE, layer.name, Verdict.DIFFERENT,
-            f"Its state runs on from pass to pass: stream n of a pass goes on where stream n of "
-            f"the pass before ended, which in the whole batch is {split.per_gpu} streams away. "
-            "Exact where every sequence begins in its own batch (cont 0 at its first step).",
-            offer="Cut the data so that each batch begins its sequences, or lay the streams out "
+            f"Its state carries over from pass to pass: stream n of a pass continues where stream "
+            f"n of the previous pass ended, which in the whole batch is {split.per_gpu} streams "
+            "away. Exact if every sequence begins in its own batch (cont 0 at its first step).",
+            offer="Cut the data so that each batch begins new sequences, or lay the streams out "
             "for the smaller batch.",
         )  # fmt: skip
 
@@ -220,7 +220,7 @@ def _batch_norm(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         Cause.BATCH_NORM_STATISTICS, name, Verdict.DIFFERENT,
         f"Mean and variance are those of {split.per_gpu} samples instead of "
         f"{split.per_gpu * split.parts}, in the forward pass and in the gradient.",
-        offer="use_global_stats: true when fine-tuning; else as large a batch_size as fits.",
+        offer="use_global_stats: true when fine-tuning; otherwise the largest batch_size possible.",
     )  # fmt: skip
     own, before = split.own_iter, as_float32(decay)
     if k == own or before in (0, 1):
@@ -231,19 +231,19 @@ def _batch_norm(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     root = Fraction(own, k)
     change = split.change(
         flow.small, (flow.small.rule.message, flow.small.rule.moving_average), before, after,
-        f"{k} passes of an update then forget as much as {own} did: {before:g}^({root})",
+        f"the {k} passes of an update then forget as much as {own} did: {before:g}^({root})",
     )  # fmt: skip
     yield Finding(
         Cause.BATCH_NORM_AVERAGE, name, Verdict.COMPENSATED if near else Verdict.APPROXIMATE,
-        f"The moving averages decay in each pass, {k} times an update{_instead(own)}; the "
+        f"The moving averages decay in each pass, {k} times per update{_instead(own)}; the "
         f"fraction to the power of {root} keeps their window"
-        + ("." if near else ", as far as single precision holds it."),
+        + ("." if near else ", as far as single precision allows."),
         (change,),
     )  # fmt: skip
 
 
 def _of_loss(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
-    """What is weighted as a loss: is the mean of the passes the whole batch's loss."""
+    """For what has a loss weight: whether the mean over the passes is the whole batch's loss."""
     weighted = [i for i, weight in enumerate(flow.small.loss) if weight]
     if not weighted:
         return
@@ -262,9 +262,9 @@ def _of_loss(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     if None in factors.values():
         yield Finding(
             Cause.IGNORE_LABEL, node.layer.name, Verdict.APPROXIMATE,
-            "It divides by the labels that aren't ignored, counted in each pass: every pass "
-            "weighs the same, however many labels count in it.",
-            offer="normalization: FULL or BATCH_SIZE divide by a number that is always the same.",
+            "It divides by the number of labels that aren't ignored, counted in each pass: every "
+            "pass has the same weight, however many labels count in it.",
+            offer="normalization: FULL and BATCH_SIZE divide by a constant number.",
         )  # fmt: skip
     changed = {i: factor for i, factor in factors.items() if factor not in (None, 1)}
     if changed:
@@ -281,13 +281,13 @@ def _of_loss(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
 
 
 def _counted_twice(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
-    """A loss whose weight a Split has taken over: the log adds it with the default 1 as well."""
+    """A loss whose weight a Split has taken over: the log also adds it with the default 1."""
     top = flow.tops[0]
     if not (isinstance(top, Summed) and top.factor == 1):
         yield Finding(
             Cause.LOG_OUTPUTS, flow.small.layer.name, Verdict.DIFFERENT,
             "Other layers read this loss, so Caffe's `loss` line counts it twice: with its weight "
-            "and, as a sum over each pass, with 1. The gradient has its weight alone.",
+            "and, as a sum over each pass, with 1. The gradient has only its weight.",
             scope=Scope.LOG,
         )  # fmt: skip
 
@@ -305,7 +305,7 @@ def _weigh(
     summed = f"summed over {split.per_gpu} samples it is {away}"
     if node is flow.small:
         weights, written = node.loss, bool(node.layer.loss_weights)
-    else:  # a Split has taken the weight of its bottom over, and has it on its first top
+    else:  # a Split has taken over the weight of its bottom, and has it on its first top
         top, written = node.tops.index(flow.small.bottoms[0]), True
         weights, factors = (0.0,) * top + flow.small.loss[:1], {top: factors[0]}
     changes = [
@@ -313,25 +313,25 @@ def _weigh(
             node, ("loss_weight", i),
             as_float32(weight) if written else None,
             as_float32(as_float32(weight) * float(factors.get(i, 1))),
-            f"no mean over the batch: {summed}",
+            f"not a mean over the batch: {summed}",
         )
         for i, weight in enumerate(weights)
         if i in factors or not written
     ]  # fmt: skip
     return Finding(
         cause, node.layer.name, Verdict.COMPENSATED,
-        f"It doesn't divide by the batch size: {summed}; {times} the loss_weight makes up for it.",
+        f"It doesn't divide by the batch size: {summed}; {times} the loss_weight compensates.",
         tuple(changes),
     )  # fmt: skip
 
 
 def _either(words: Iterable[str]) -> str:
-    """One of some words, which may be the same."""
+    """The distinct words, as alternatives."""
     return " or ".join(sorted(set(words)))
 
 
 def _of_literal(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
-    """Batch sizes written out where no data is made."""
+    """Batch sizes written out in layers that don't produce data."""
     if flow.small.rule.copied_axis is None:
         return
     name = flow.small.layer.name
@@ -341,14 +341,14 @@ def _of_literal(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     if own:
         yield Finding(
             Cause.LITERAL_BATCH, name, Verdict.COMPENSATED,
-            "The batch size stands in its shape; a 0 copies whatever it is.", own,
+            "The batch size is written out in its shape; a 0 copies it instead.", own,
         )  # fmt: skip
 
 
 def _one_size(split: BothSizes, error: ShapeError) -> Finding:
     return Finding(
         Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
-        f"Caffe builds the net with {split.per_gpu} samples a pass only, so there is no whole "
+        f"Caffe builds the net only with {split.per_gpu} samples per pass, so there is no whole "
         f"batch to compare with: {error.message}.",
     )  # fmt: skip
 
@@ -365,13 +365,13 @@ def _of_log(split: BothSizes) -> Iterator[Finding]:
     if names and split.iter_size > 1:
         yield Finding(
             Cause.LOG_OUTPUTS, None, Verdict.DIFFERENT,
-            f"Caffe's log prints the train net's outputs ({', '.join(names)}) of the last pass of "
-            "an update only. Its `loss` line, and caffe-batch's, is the mean of all passes.",
+            f"Caffe's log prints the train net's outputs ({', '.join(names)}) only for the last "
+            "pass of an update. Its `loss` line, and caffe-batch's, is the mean over all passes.",
             scope=Scope.LOG,
         )  # fmt: skip
 
 
-#: What each layer is asked.
+#: What is checked for each layer.
 _JUDGES: tuple[Judge, ...] = (_of_data, _of_literal, _of_layer, of_overwriting, _of_loss)
 
 
@@ -381,5 +381,5 @@ def _refuse(finding: Finding, refused: Collection[Cause]) -> Finding:
         return finding
     offer = "; ".join(f"{c.field}: {c.before} -> {c.after}" for c in finding.changes)
     return replace(
-        finding, verdict=Verdict.DIFFERENT, changes=(), offer=f"Refused, would be: {offer}"
+        finding, verdict=Verdict.DIFFERENT, changes=(), offer=f"Refused compensation: {offer}"
     )

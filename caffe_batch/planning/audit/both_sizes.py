@@ -19,16 +19,16 @@ from caffe_batch.solver.updates import passes
 
 @dataclass(frozen=True)
 class BothSizes:
-    """One split of the effective batch, with the net as one pass has it and as the whole batch.
+    """One split of the effective batch, with the net of one pass and that of the whole batch.
 
     Attributes:
         model: The recipe's model, with the recipe's own batch size.
-        batch_size: As the files are to have it (NVCaffe: for all GPUs together).
+        batch_size: As it will be in the files (NVCaffe: for all GPUs together).
         iter_size: Passes accumulated into one update.
         gpus: GPUs that share each update.
         own_gpus: GPUs that share each update of the files as they are.
-        summed_iter: Passes that make the batch which losses that are sums are summed over:
-            iter_size if None. Where the batch grows, that of the first stage.
+        summed_iter: Passes that losses which are sums are summed over; iter_size if None. If the
+            batch grows, that of the first stage.
     """
 
     model: MemoryModel
@@ -45,12 +45,12 @@ class BothSizes:
 
     @property
     def own_parts(self) -> int:
-        """Passes, on all GPUs, that make one update of the files as they are."""
+        """Passes, on all GPUs, that make up one update of the files as they are."""
         return self.own_iter * self.own_gpus
 
     @property
     def parts(self) -> int:
-        """Passes, on all GPUs, that make one update."""
+        """Passes, on all GPUs, that make up one update."""
         return self.iter_size * self.gpus
 
     @property
@@ -65,12 +65,12 @@ class BothSizes:
 
     @cached_property
     def flows(self) -> tuple[SampleFlow, ...]:
-        """What becomes of the samples, layer by layer."""
+        """What happens to the samples, layer by layer."""
         return follow(self.small, self._whole[0], self._whole[1])
 
     @cached_property
     def blob_memory(self) -> BlobMemory:
-        """Which blobs of the small net lie in the same memory."""
+        """Which blobs of the small net share memory."""
         return BlobMemory(self.small)
 
     @property
@@ -80,23 +80,23 @@ class BothSizes:
 
     @property
     def more_parts(self) -> Fraction:
-        """How many passes such a loss is summed over for each in the files as they are."""
+        """Passes that such a loss is summed over, for each pass in the files as they are."""
         return Fraction(self.summed_parts, self.own_parts)
 
     def is_sum(self, samples: Samples) -> bool:
-        """Whether a loss of this kind grows with the batch: each of its elements counts."""
+        """Whether such a loss grows with the batch: each of its elements counts."""
         summed = isinstance(samples, Summed) and samples.factor == self._whole[1]
         return summed or isinstance(samples, Rows)
 
     def change(
         self, node: Node, path: tuple[str | int, ...], before: Any, after: Any, reason: str
     ) -> Change:
-        """A change in a layer of the file."""
+        """A change in one of the file's layers."""
         index = self._written[node.layer.name, node.layer.type][0]
         return Change("net", path, before, after, reason, index, node.layer.name)
 
     def written(self, node: Node) -> Node:
-        """The layer as the file has it: for an inserted Split, the one whose top it splits."""
+        """The layer as written in the file: for an inserted Split, the one whose top it splits."""
         if (node.layer.name, node.layer.type) in self._written:
             return node
         return next(
@@ -112,7 +112,7 @@ class BothSizes:
     def _whole(self) -> tuple[Net, int]:
         """The net of the whole batch, and how many passes it stands for.
 
-        Where Caffe can't build that one (a blob over its limit), or one pass is the whole, two
+        If Caffe can't build that (a blob over its limit), or one pass is the whole batch, two
         passes show the same.
         """
         if self.parts > 1:
@@ -121,9 +121,9 @@ class BothSizes:
         return self._alone.train_net(self.per_gpu * 2), 2
 
     def hands_weight_on(self, node: Node) -> bool:
-        """Whether a Split has taken its loss_weight over (insert_splits.cpp).
+        """Whether a Split has taken over its loss_weight (insert_splits.cpp).
 
-        A loss then seems to weigh the default 1, but the Split writes its top's diff anew.
+        A loss then seems to have the default weight 1, but the Split rewrites its top's diff.
         """
         known = self._written.get((node.layer.name, node.layer.type))
         return known is not None and known[1] != node.layer.loss_weights

@@ -16,13 +16,13 @@ from caffe_batch.planning.edits.changes import Change
 
 
 class Verdict(str, Enum):
-    """How (b, k) compares with (b*k, 1) in one respect; the value is what plan.json has."""
+    """How (b, k) compares with (b*k, 1) in one respect; the value is the one in plan.json."""
 
     #: The same up to the order of floating-point sums.
     EXACT = "exact"
-    #: The same, because the plan changes something for it.
+    #: The same, because the plan changes something to that end.
     COMPENSATED = "compensated"
-    #: The same on average or nearly, but not number for number.
+    #: The same on average, or nearly, but not number for number.
     APPROXIMATE = "approximate"
     #: Another training.
     DIFFERENT = "different"
@@ -31,7 +31,7 @@ class Verdict(str, Enum):
 
 
 class Cause(str, Enum):
-    """What can make the difference; the value is what ``--no-compensate`` takes."""
+    """What can make a difference; the value is the one that ``--no-compensate`` takes."""
 
     CLIP_GRADIENTS = "clip_gradients"
     WEIGHT_DECAY = "weight_decay"
@@ -57,7 +57,7 @@ class Cause(str, Enum):
 
 
 class Scope(str, Enum):
-    """What a difference touches."""
+    """What a difference affects."""
 
     TRAINING = "training"
     TEST = "test"
@@ -73,10 +73,10 @@ class Finding:
         layer: Name of the layer, or None for the solver or the whole net.
         verdict: How the accumulated training compares.
         explanation: Why, in a sentence.
-        changes: What the plan sets to compensate; empty where nothing is to be done or
+        changes: What the plan sets to compensate; empty if there is nothing to do or
             compensation was refused.
         offer: What the user could do about it, in a sentence; empty if there is nothing.
-        scope: Whether it touches the training itself, the test scores, or only the log.
+        scope: Whether it affects the training itself, the test scores, or only the log.
     """
 
     cause: Cause
@@ -102,7 +102,7 @@ class Finding:
 
 
 class Audit(Protocol):
-    """Says what makes an accumulated training another one than that of the whole batch."""
+    """Says what makes an accumulated training differ from that of the whole batch."""
 
     def __call__(
         self,
@@ -118,7 +118,7 @@ class Audit(Protocol):
         """The findings for one split (see :func:`caffe_batch.planning.audit.audit.audit`)."""
 
 
-#: What the plan changes something for, and ``--no-compensate`` refuses.
+#: The causes that the plan compensates, unless ``--no-compensate`` refuses.
 COMPENSATED = (
     Cause.CLIP_GRADIENTS,
     Cause.LOSS_NORMALIZATION,
@@ -131,5 +131,5 @@ SAME = (Verdict.EXACT, Verdict.COMPENSATED)
 
 
 def compensations(findings: Iterable[Finding]) -> tuple[Change, ...]:
-    """What some findings change, each once."""
+    """The changes of some findings, each once."""
     return tuple(dict.fromkeys(change for each in findings for change in each.changes))

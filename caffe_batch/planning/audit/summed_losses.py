@@ -19,7 +19,7 @@ def summed_losses(model: MemoryModel, batch_size: int) -> tuple[str, ...]:
     split = BothSizes(model, batch_size, iter_size=1, gpus=1)
     try:
         flows = split.flows
-    except ShapeError:  # at any size but this one
+    except ShapeError:  # at every size but this one
         return ()
     names = (
         split.written(flow.small).layer.name
@@ -42,8 +42,8 @@ def sums_remark(model: MemoryModel, batch_size: int, ratio: Fraction) -> str | N
     if not names:
         return None
     return (
-        f"The loss of {', '.join(names)} is a sum over the batch, as the files have it: with "
+        f"The loss of {', '.join(names)} is a sum over the batch, as written in the files: with "
         f"{float(ratio):.4g} times the recipe's batch its gradient, and so each step, is "
-        f"{float(ratio):.4g} times as large, whatever base_lr does. That of a mean (normalization: "
-        "VALID, or a smaller loss_weight) stays."
+        f"{float(ratio):.4g} times as large, on top of any change of base_lr. A mean "
+        "(normalization: VALID, or a smaller loss_weight) would not change."
     )

@@ -18,14 +18,14 @@ class Change:
     """One field that a plan sets.
 
     Attributes:
-        file: Which file it stands in: ``"net"``, ``"solver"``, or ``"test_net_0"`` for a test net
-            with a file of its own.
+        file: Which file it is in: ``"net"``, ``"solver"``, or ``"test_net_0"`` for a test net
+            with its own file.
         layer: Index of the layer in the net (current syntax), None for solver fields.
         path: The field: names, and numbers for repeated fields.
         before: Its value in the user's file; None if it wasn't set.
         after: Its value in the plan; None if it is removed.
         reason: Why, in a sentence.
-        layer_name: For people.
+        layer_name: The layer's name, for display.
     """
 
     file: str
@@ -38,12 +38,12 @@ class Change:
 
     @property
     def place(self) -> tuple[str, int | None, tuple[str | int, ...]]:
-        """What it sets: no two changes of a plan set the same."""
+        """What it sets: no two changes of a plan set the same field."""
         return self.file, self.layer, self.path
 
     @property
     def field(self) -> str:
-        """The field as people write it: ``layer "data" data_param.batch_size``."""
+        """The field for display: ``layer "data" data_param.batch_size``."""
         text = ""
         for step in self.path:
             text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -81,12 +81,12 @@ class Change:
 
 
 def batch_changes(recipe: Recipe, layers: Sequence[Layer], size: int) -> list[Change]:
-    """The changes that give the train net another batch size; none where it has it already.
+    """The changes that give the train net another batch size; none if it already has it.
 
     Args:
         recipe: Where the layers come from.
-        layers: The TRAIN layers, as ``recipe.train.layers`` gave them.
-        size: The batch size wanted.
+        layers: The TRAIN layers, as returned by ``recipe.train.layers``.
+        size: The new batch size.
     """
     return layer_changes(
         layers,
@@ -103,8 +103,8 @@ def layer_changes(
 
     Args:
         layers: The layers of one phase.
-        indices: Where each stands in the file.
-        size: The batch size wanted.
+        indices: The index of each in the file.
+        size: The new batch size.
         reason: Why, in a sentence.
         file: Which file it is.
     """
@@ -120,14 +120,14 @@ def layer_changes(
             path = rule.literal_path(layer.settings, site.shape, site.axis)
         if rule.copied_axis is not None:
             after = rule.copied_axis
-            why = f"the batch size is written out there; a {after} copies it"
+            why = f"the batch size is written out here; a {after} copies it"
         if before != size:
             changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
     return changes
 
 
 def inside_solver(change: Change, number: int) -> Change:
-    """A change in a test net that stands in the solver, as one of the solver's fields."""
+    """A change in a test net written inside the solver, as a change of the solver's field."""
     path = ("test_net_param", number, "layer", change.layer or 0, *change.path)
     return replace(change, path=path, layer=None)
 
@@ -142,7 +142,7 @@ def iter_size_change(solver: caffe_pb2.SolverParameter, iter_size: int) -> list[
 
 
 def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
-    """The recipe as it is once its files are changed; the messages given stay as they were.
+    """The recipe after the changes to its files; the given messages stay as they were.
 
     Raises:
         ValueError: Two changes set one field to different values.
@@ -174,7 +174,7 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
 
 
 def _set(message: Any, path: tuple[str | int, ...], value: Any) -> None:
-    """Sets, appends or (None) takes out what a path names."""
+    """Sets, appends or (for None) removes what a path names."""
     *steps, last = path
     for step in steps:
         if isinstance(step, str):

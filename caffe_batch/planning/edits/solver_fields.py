@@ -1,4 +1,4 @@
-"""Fields of a solver that count updates, and how their changes are told."""
+"""Fields of a solver that count updates, and the words for their changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe_batch.schema import caffe_pb2
 def set_field(
     solver: caffe_pb2.SolverParameter, name: str, value: Any, reason: str
 ) -> Iterator[Change]:
-    """The change of a solver's field, or none where it has that value."""
+    """The change of a solver's field; empty if it already has that value."""
     before = getattr(solver, name)
     if before != value:
         given = any(field.name == name for field, _ in solver.ListFields())
@@ -42,7 +42,7 @@ def whole_updates(field: str, exact: Fraction) -> int:
 
 
 def epochs_text(epochs: Fraction) -> str:
-    """As it stands after "every".
+    """The words that follow "every".
 
     >>> epochs_text(Fraction(1)), epochs_text(Fraction(5, 2))
     ('epoch', '2.5 epochs')
@@ -51,5 +51,5 @@ def epochs_text(epochs: Fraction) -> str:
 
 
 def rounding(exact: Fraction) -> str:
-    """What rounding does to a number of updates, for the end of a reason."""
+    """What rounding does to a number of updates, to be added to a reason."""
     return "" if exact.denominator == 1 else f" ({float(exact):.2f} updates, rounded once)"

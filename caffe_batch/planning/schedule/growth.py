@@ -1,10 +1,10 @@
 """Growing the batch where the recipe drops the learning rate.
 
 Smith, Kindermans, Ying, Le: Don't Decay the Learning Rate, Increase the Batch Size (ICLR 2018).
-The noise of SGD goes with rate / batch while the batch is well below the records, so a batch that
-grows by 1/gamma anneals as a rate that drops by gamma does, with fewer updates. Each stage between
-two drops is a solver of its own; Caffe hands the momentum from one to the next in a snapshot. The
-history there is a sum of rate x gradient: where the rate changes between stages, the old rate
+The noise of SGD is proportional to rate / batch while the batch is well below the records, so a
+batch that grows by 1/gamma anneals as a rate that drops by gamma does, with fewer updates. Each
+stage between two drops is a solver of its own; a snapshot takes the momentum from one to the next.
+The history in it is a sum of rate x gradient: if the rate changes between stages, the old rate
 fades out of it as it does after a drop within one solver (sgd_solver.cpp, ComputeUpdateValue).
 """
 
@@ -21,12 +21,12 @@ from caffe_batch.planning.edits.solver_fields import whole_updates
 from caffe_batch.planning.split.candidates import Sharing, divisors
 from caffe_batch.solver.decay import MAX_DROPS, StepDecay
 
-#: The noise goes with rate / batch up to about this share of the records.
+#: The noise is proportional to rate / batch up to about this share of the records.
 MAX_BATCH_SHARE = Fraction(1, 10)
 
 
 class Schedule(str, Enum):
-    """What becomes of the recipe's drops; the value is what ``--schedule`` takes."""
+    """What happens at the recipe's drops; the value is the one that ``--schedule`` takes."""
 
     #: The rate drops, as in the recipe.
     DECAY = "decay"
@@ -48,13 +48,13 @@ class Stage:
     Attributes:
         first_epoch: Epochs done when it begins.
         epochs: How many it takes.
-        updates_per_epoch: Updates in which its batch covers the records: rounded up.
+        updates_per_epoch: Updates in which its batch covers the records, rounded up.
         first_update: Updates done when it begins, over all stages.
         last_update: Updates done when it ends, over all stages: Caffe's max_iter.
         effective_batch: Samples per update.
         iter_size: Passes accumulated into one update.
         learning_rate: The rate of all its updates.
-        reason: What becomes of the recipe's drop at its begin, in a sentence.
+        reason: What happens at its start instead of the recipe's drop, in a sentence.
     """
 
     first_epoch: Fraction
@@ -69,7 +69,7 @@ class Stage:
 
     @property
     def end(self) -> str:
-        """Epochs done when it ends, for people."""
+        """Epochs done when it ends, for display."""
         return f"epoch {_number(self.first_epoch + self.epochs)}"
 
     def json(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class PlannedStage:
 
     Attributes:
         stage: The stage.
-        changes: All of them: those of the solver, of the split and of what is compensated.
+        changes: All of them: for the solver, the split and the compensations.
     """
 
     stage: Stage
@@ -111,24 +111,24 @@ def grow(
     """The stages of a recipe whose drops become growth of the batch.
 
     After i drops the schedule means rate / batch = base_lr x gamma^i / effective_batch. The batch
-    is the multiple of a pass that is nearest to effective_batch / gamma^i, up to the largest
-    allowed; the rate is what is then left. There are as many stages as the recipe has different
-    rates; each takes its epochs x ceil(records / batch) updates, rounded once, and at least one.
+    is the multiple of a pass nearest to effective_batch / gamma^i, up to the largest allowed; the
+    rate follows from it. There are as many stages as the recipe has different rates; each takes
+    its epochs x ceil(records / batch) updates, rounded once, and at least one.
 
     Args:
         decay: The recipe. Its base_lr is the first stage's rate.
         effective_batch: Samples per update of the first stage.
-        pass_samples: Samples of one forward/backward pass on all GPUs; they stay.
+        pass_samples: Samples of one forward/backward pass on all GPUs; these don't change.
         schedule: Which drops become growth.
         max_batch: The largest effective batch; a tenth of the records if None.
         sharing: The GPUs of a pass, for advice about batch_size; one if None.
 
     Raises:
-        InputError: The batch is no multiple of a pass or more than the records, or can't grow.
+        InputError: The batch isn't a multiple of a pass, is more than the records, or can't grow.
     """
     if effective_batch % pass_samples:
         raise InputError(
-            f"an effective batch of {effective_batch} is no multiple of the {pass_samples} "
+            f"an effective batch of {effective_batch} is not a multiple of the {pass_samples} "
             "samples of a pass",
             hint="batch_size x GPUs must divide it.",
         )
@@ -139,10 +139,10 @@ def grow(
             hint=["Give a smaller ", Option("effective_batch"), "."],
         )
     most = effective_batch / decay.gamma ** min(len(decay.drops), schedule.growths)
-    limit, told = _limit(decay.records, effective_batch, schedule, max_batch)
+    limit, reason = _limit(decay.records, effective_batch, schedule, max_batch)
     if schedule.growths and _whole_passes(most, pass_samples, limit) <= effective_batch:
         raise _cannot_grow(
-            decay.records, effective_batch, pass_samples, most, limit, told, sharing or Sharing()
+            decay.records, effective_batch, pass_samples, most, limit, reason, sharing or Sharing()
         )
     largest = limit // pass_samples * pass_samples
     stages: list[Stage] = []
@@ -173,9 +173,9 @@ def grow(
 def _limit(
     records: int, effective_batch: int, schedule: Schedule, max_batch: int | None
 ) -> tuple[int, str]:
-    """What the batch may not grow beyond, and where that comes from."""
+    """The batch that growth must not exceed, and where that limit comes from."""
     if not schedule.growths:
-        return effective_batch, "the batch stays"
+        return effective_batch, "the batch doesn't grow"
     if max_batch is None:
         limit = int(records * MAX_BATCH_SHARE)
         return limit, f"a tenth of the {records} records is {limit}"
@@ -191,7 +191,7 @@ def _limit(
 
 
 def _whole_passes(wanted: Fraction, pass_samples: int, limit: int) -> int:
-    """The multiple of a pass that is nearest to a batch, within the limit."""
+    """The multiple of a pass nearest to a batch, within the limit."""
     return min(round(wanted / pass_samples), limit // pass_samples) * pass_samples
 
 
@@ -201,10 +201,10 @@ def _cannot_grow(
     pass_samples: int,
     most: Fraction,
     limit: int,
-    told: str,
+    reason: str,
     sharing: Sharing,
 ) -> InputError:
-    """The error for a batch that stays the same; ``most`` is the one that takes all growth."""
+    """The error for a batch that can't grow; ``most`` is the one that all the growth would give."""
     limited = limit < effective_batch + pass_samples
     unit = sharing.unit * sharing.each  # a pass is a multiple of it
     smaller = [
@@ -232,13 +232,13 @@ def _cannot_grow(
         hints.append(
             [
                 Option("schedule", "decay"),
-                ": gamma is too near 1 for a batch of whole samples to follow",
+                ": gamma is too close to 1 for a batch of whole samples to follow",
             ]
         )
     if not limited:
-        told = f"the recipe's drops ask for {_number(most)} samples at most"
+        reason = f"the recipe's drops ask for at most {_number(most)} samples"
     return InputError(
-        f"an effective batch of {effective_batch} can't grow: {told}, and it grows by "
+        f"an effective batch of {effective_batch} can't grow: {reason}, and it grows by "
         f"multiples of {pass_samples} samples, those of a pass",
         hint=["Give ", *(part for hint in separated(hints, ["; or "]) for part in hint), "."],
     )
@@ -252,11 +252,11 @@ def _reason(
     grown: Fraction,
     largest: int,
 ) -> str:
-    """What becomes of a drop, in words; ``grown`` is the batch that takes all of it."""
+    """What happens at a drop, in words; ``grown`` is the batch that would take all of it."""
     if before is None:
         return "the recipe's first rate"
     growth = Fraction(batch, before.effective_batch)
-    drop = 1 / (decay.gamma * growth)  # of the rate, against the stage before
+    drop = 1 / (decay.gamma * growth)  # of the rate, relative to the previous stage
     at = (
         f"epoch {float(start):.6g}, where the recipe divides the rate by {_number(1 / decay.gamma)}"
     )

@@ -1,6 +1,6 @@
 """The curve of the learning rate over a run of another length.
 
-Rates that drop at some updates drop at the same places of the run; rates that follow a formula of
+Rates that drop at certain updates drop at the same points of the run; rates that are a formula of
 the update counter get the constants that make the same curve (sgd_solver.cpp, GetLearningRate).
 """
 
@@ -42,7 +42,7 @@ def rate_curve_changes(
 
 
 def _multistep(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) -> Iterator[Change]:
-    """Drops within the run stay within it; those that never happen still don't."""
+    """Drops within the run stay within it; those that never happened still don't."""
     exact = [at * run for at in multistep_drops(solver.stepvalue)]
     within = len(rate_drops(solver))
     places = placed_drops(exact[:within], length)
@@ -51,18 +51,18 @@ def _multistep(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) ->
         if after != before:
             reason = "the drop stays where it is in the run"
             if i < within and after != max(1, round(at)):
-                reason += ", apart from the others and before max_iter"
+                reason += ", separate from the others and before max_iter"
             yield Change("solver", ("stepvalue", i), before, after, reason + rounding(at))
 
 
 def placed_drops(exact: Sequence[Fraction], length: int) -> list[int]:
-    """The updates done when each drop happens, rounded once, each before ``length`` and alone.
+    """The updates done when each drop happens, rounded once, all different and before ``length``.
 
-    Caffe drops the rate at most once an update, and none after the last. Where a run has fewer
+    Caffe drops the rate at most once per update, and never after the last. If a run has fewer
     updates than drops, the first ones get one each.
 
     Args:
-        exact: Where they would happen, ascending. Only at 0 is one before the first update.
+        exact: Where they would happen, ascending; a drop at 0 comes before the first update.
         length: Updates of the run.
 
     >>> placed_drops([Fraction(0), Fraction(3, 2), Fraction(8, 5), Fraction(39, 4)], 10)
@@ -80,7 +80,7 @@ def placed_drops(exact: Sequence[Fraction], length: int) -> list[int]:
 
 
 def _step(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) -> Iterator[Change]:
-    """A stepsize that doesn't come out whole would drift, so its drops are listed one by one."""
+    """A stepsize that isn't whole would drift, so its drops are listed one by one."""
     exact, drops = solver.stepsize * run, len(rate_drops(solver))
     stepsize = whole_updates("stepsize", exact)
     if drops > MAX_DROPS:
@@ -95,7 +95,7 @@ def _step(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) -> Iter
         why = "the drops stay where they are in the run"
         yield from set_field(solver, "stepsize", stepsize, why + rounding(exact))
         return
-    why = f"{float(exact):.2f} updates between drops: each drop is rounded by itself"
+    why = f"{float(exact):.2f} updates between drops: each drop is rounded separately"
     yield Change("solver", ("lr_policy",), "step", "multistep", why)
     yield Change("solver", ("stepsize",), solver.stepsize, None, why)
     unused = list(solver.stepvalue)  # a step policy doesn't read them

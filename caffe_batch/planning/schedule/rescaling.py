@@ -1,7 +1,7 @@
 """A solver's schedule for another effective batch: epochs stay, updates change.
 
-All of a solver's intervals count updates (caffe-facts A5). With another number of samples an
-update, each is scaled from the number in the file, exactly, and rounded once. Rates that follow a
+All of a solver's intervals count updates (solver.cpp, Step). With another number of samples per
+update, each is scaled exactly from the number in the file, and rounded once. Rates that are a
 formula of the update counter (sgd_solver.cpp, GetLearningRate) get the constants that make the
 same curve over the samples.
 """
@@ -29,7 +29,7 @@ INTERVALS = ("display", "test_interval", "snapshot")
 
 
 class LrScaling(str, Enum):
-    """How the learning rate follows the effective batch; the value is what ``--lr-scaling`` has."""
+    """How the learning rate follows the effective batch; the value is that of ``--lr-scaling``."""
 
     NONE = "none"
     LINEAR = "linear"
@@ -44,15 +44,15 @@ class LrScaling(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleOptions:
-    """What the user wants of the schedule.
+    """What the user asks of the schedule.
 
     Attributes:
-        epochs: Passes over the training data; None for as many as the recipe makes.
+        epochs: Passes over the training data; None for as many as in the recipe.
         test_every, snapshot_every: Epochs between two; None for as many as in the recipe.
         lr_scaling: How the learning rate follows the effective batch.
         keep: Leave every interval as it is in the file.
-        recipe_batch: Samples per update that the file's schedule was written for; None for what
-            the files have.
+        recipe_batch: Samples per update that the file's schedule was written for; None for the
+            files' own.
     """
 
     epochs: Fraction | None = None
@@ -64,7 +64,7 @@ class ScheduleOptions:
 
     @property
     def lengths(self) -> dict[str, Fraction]:
-        """Epochs between two, by solver field, where they are given."""
+        """Epochs between two, by solver field; only those that are given."""
         given = {"test_interval": self.test_every, "snapshot": self.snapshot_every}
         return {field: epochs for field, epochs in given.items() if epochs is not None}
 
@@ -85,24 +85,24 @@ class Rescaling:
 
     @property
     def ratio(self) -> Fraction:
-        """The plan's updates for each of the recipe's, over the same samples."""
+        """How many of the plan's updates see as many samples as one of the recipe's."""
         return Fraction(self.own_batch, self.batch)
 
     def updates(self, epochs: Fraction) -> Fraction:
-        """The plan's updates in so many epochs, unrounded.
+        """The plan's updates in that many epochs, unrounded.
 
         Raises:
             InputError: The number of records isn't known.
         """
         if self.records is None:
             raise InputError(
-                "how many records make an epoch? The training data can't be counted",
+                "the training data can't be counted, so the length of an epoch is not known",
                 hint=["Give ", Option("train_records"), "."],
             )
         return epochs * self.records / self.batch
 
     def reason(self, before: int, exact: Fraction) -> str:
-        """Why an interval changes, with what rounding does to it."""
+        """Why an interval changes, and what rounding does to it."""
         samples = before * self.own_batch
         about = f"{samples / self.records:.4g} epochs" if self.records else f"{samples:,} samples"
         rounded = "" if exact.denominator == 1 else f" ({float(exact):.2f}, rounded once)"
@@ -112,15 +112,15 @@ class Rescaling:
 def schedule_changes(
     solver: caffe_pb2.SolverParameter, scale: Rescaling, options: ScheduleOptions
 ) -> list[Change]:
-    """What makes the recipe's schedule the plan's.
+    """The changes that turn the recipe's schedule into the plan's.
 
     Args:
         solver: The recipe's solver.
         scale: The two effective batches, and the data.
-        options: What the user wants of it.
+        options: What the user asks of it.
 
     Raises:
-        InputError: Epochs are asked for and the records aren't known, or the lengths are too short
+        InputError: Epochs are asked for but the records aren't known, or the lengths are too short
             or too long to be counted.
     """
     changes: list[Change] = []
@@ -144,7 +144,7 @@ def schedule_changes(
             Change(
                 "solver", ("base_lr",), before_rate, as_float32(before_rate * factor),
                 f"{options.lr_scaling.value} scaling: x {factor:.4g} for "
-                f"{scale.batch} instead of {scale.own_batch} samples an update",
+                f"{scale.batch} instead of {scale.own_batch} samples per update",
             )
         )  # fmt: skip
     return changes
@@ -167,7 +167,7 @@ def _interval(
     field: str,
     length: int,
 ) -> Iterator[Change]:
-    """An interval keeps its epochs, but a run that is to be tested isn't left without a test."""
+    """An interval keeps its epochs, but a run that should be tested gets at least one test."""
     before, epochs = getattr(solver, field), options.lengths.get(field)
     if epochs is not None and (field == "snapshot" or solver.test_iter):
         exact = scale.updates(epochs)
@@ -180,7 +180,7 @@ def _interval(
     after = whole_updates(field, exact)
     tested = field == "test_interval" and len(solver.test_iter) > 0
     if tested and after > length and (epochs is not None or before <= solver.max_iter):
-        reason = f"one test after the last update: {after} updates are more than the run has"
+        reason = f"one test after the last update: the run has fewer than {after} updates"
         after = length
     yield from set_field(solver, field, after, reason)
 
@@ -188,7 +188,7 @@ def _interval(
 def last_snapshot(
     solver: caffe_pb2.SolverParameter, length: int, snapshot: int
 ) -> Iterator[Change]:
-    """What keeps a run from ending without the snapshot that the recipe has.
+    """The change that keeps a run from ending without the snapshot that the recipe's run has.
 
     Args:
         solver: The recipe's solver.
@@ -200,14 +200,14 @@ def last_snapshot(
         return
     lost_last = solver.max_iter % own == 0 and length % snapshot != 0
     if lost_last or snapshot > length:
-        reason = f"{snapshot} updates between snapshots don't divide {length}: the last has none"
+        reason = f"{length} updates aren't a multiple of {snapshot}: no snapshot after the last one"
         yield from set_field(solver, "snapshot_after_train", True, reason)
 
 
 def schedule_remarks(
     before: caffe_pb2.SolverParameter, after: caffe_pb2.SolverParameter
 ) -> Iterator[str]:
-    """What a recipe's run has that the plan's hasn't, a sentence or two each.
+    """What a recipe's run has and the plan's doesn't, a sentence or two each.
 
     Args:
         before: The recipe's solver.
@@ -217,17 +217,17 @@ def schedule_remarks(
     if lost := max(0, drops - len(rate_drops(after))):
         yield (
             f"{lost} of the recipe's {drops} drops of the rate don't happen: the run has "
-            f"{after.max_iter} updates, and Caffe drops the rate at most once an update."
+            f"{after.max_iter} updates, and Caffe drops the rate at most once per update."
         )
     if before.test_iter and has_test_at_end(before) and not has_test_at_end(after):
         yield (
-            f"The recipe's last update is tested and the plan's isn't: {after.max_iter} is no "
+            f"The recipe's last update is tested, but the plan's isn't: {after.max_iter} is not a "
             f"multiple of test_interval {after.test_interval}."
         )
 
 
 def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:
-    """What people do to the learning rate when the effective batch changes, for this update rule.
+    """What is usually done to the learning rate when the effective batch changes, by update rule.
 
     Goyal et al. 2017 (arXiv:1706.02677) for SGD; Malladi et al. 2022 (arXiv:2205.10287) for rules
     that scale each gradient by its size.
@@ -241,7 +241,11 @@ def rate_advice(solver_type: str, ratio: Fraction, scaling: LrScaling) -> str:
     if scaling is not LrScaling.NONE:
         return f"{grown}; base_lr is scaled ({scaling.value})."
     if solver_type in ADAPTIVE:
-        rule, option = f"with {solver_type} people scale by the square root", "sqrt"
+        rule = f"for {solver_type} it is usually scaled by the square root"
+        option = "sqrt"
     else:
-        rule, option = f"with {solver_type} people scale it in proportion, with a warm-up", "linear"
-    return f"{grown} and base_lr is as it was; {rule} (lr_scaling {option})."
+        rule, option = (
+            f"for {solver_type} it is usually scaled in proportion, with warm-up",
+            "linear",
+        )
+    return f"{grown} and base_lr is unchanged; {rule} (lr_scaling {option})."

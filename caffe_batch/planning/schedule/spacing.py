@@ -1,8 +1,8 @@
-"""Where several solvers of one run test: after the last update of each, once, and evenly between.
+"""When several solvers of one run test: once after the last update of each, and evenly between.
 
 Source: solver.cpp. Within a solver Caffe tests before an update (Step), and after the last one
-(Solve), where the number of updates done is a multiple of test_interval. That number goes on over
-all solvers of a run. A bound between two of them is therefore tested once if one of the two
+(Solve), if the number of updates done is a multiple of test_interval. That number continues through
+all solvers of a run. A boundary between two of them is therefore tested once if one of the two
 intervals divides it and the other doesn't; the end of the run if the last interval divides it.
 """
 
@@ -17,8 +17,8 @@ from math import gcd, log
 from caffe_batch.planning.split.candidates import divisors
 from caffe_batch.solver.testing import has_test_at
 
-#: A solver tests at its own end, not the next one at its begin, unless spacing gains more by that
-#: (see :attr:`Stretch.off`).
+#: A solver tests at its own end, rather than the next one at its start, unless the spacing improves
+#: by more than this (see :attr:`Stretch.off`).
 _HANDED_ON = log(1.25)
 
 
@@ -29,7 +29,7 @@ class Stretch:
     Attributes:
         first: Updates done when it begins.
         last: Updates done when it ends, more than ``first``.
-        wanted: Updates between two tests that would be right.
+        wanted: The ideal number of updates between two tests.
     """
 
     first: int
@@ -38,28 +38,28 @@ class Stretch:
 
     @property
     def spacing(self) -> Fraction:
-        """What is wanted, or all its updates if they are fewer."""
+        """What is wanted, or all its updates if there are fewer."""
         return min(self.wanted, Fraction(self.last - self.first))
 
     def off(self, interval: int) -> float:
-        """How far an interval is from what is wanted: the logarithm of their ratio."""
+        """How far an interval is from the wanted one: the logarithm of their ratio."""
         return abs(log(min(interval, self.last - self.first) / self.spacing))
 
 
 def spaced_tests(stretches: Sequence[Stretch]) -> tuple[int, ...]:
-    """The test_interval of each solver of a run, nearest to the spacings wanted.
+    """The test_interval of each solver of a run, nearest to the wanted spacings.
 
-    The last update of each is tested exactly once, by its own solver or at the begin of the next.
-    A solver that tests at its end has an interval that divides the updates done then: where their
+    The last update of each is tested exactly once, by its own solver or at the start of the next.
+    A solver that tests at its end has an interval that divides the updates done by then: if their
     number has few divisors the spacing is far off, but no less than half of what is wanted.
 
     Args:
-        stretches: The solvers in their order, from update 0, each where the one before ends.
+        stretches: The solvers in order, from update 0, each starting where the previous one ends.
 
     >>> spaced_tests([Stretch(0, 120, Fraction(60)), Stretch(120, 150, Fraction(20))])
     (60, 25)
     """
-    # By whether the last solver so far tests at its end: the best intervals, and how far off.
+    # Keyed by whether the last solver so far tests at its end: the best intervals, and how far off.
     best: dict[bool, tuple[float, tuple[int, ...]]] = {True: (0.0, ())}
     for stretch in stretches:
         longer: dict[bool, tuple[float, tuple[int, ...]]] = {}
@@ -76,10 +76,10 @@ def spaced_tests(stretches: Sequence[Stretch]) -> tuple[int, ...]:
 
 
 def _nearest(stretch: Stretch, *, begins: bool, ends: bool) -> int | None:
-    """The best interval with, or without, a test at the begin and at the end; None if none is.
+    """The best interval with, or without, a test at the start and at the end; None without any.
 
-    At update 0 every solver tests, if it has test_initialization. Without a test at the end the
-    one before is half an interval away or more: the next solver begins with one.
+    At update 0 every solver with test_initialization tests. Without a test at the end, the one
+    before is half an interval away or more, since the next solver starts with one.
     """
     first, last, wanted = stretch.first, stretch.last, stretch.spacing
 

@@ -1,6 +1,6 @@
 """What the stages of a growing batch change in the recipe's solver.
 
-Each stage is a solver of its own, with one rate and its own length; the number of updates goes on
+Each stage is a solver of its own, with one rate and its own length; the count of updates continues
 from one to the next, so max_iter and all intervals count the updates of the whole run.
 """
 
@@ -18,10 +18,10 @@ from caffe_batch.planning.schedule.spacing import Stretch, spaced_tests
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.decay import StepDecay
 
-#: From this share of more samples than epochs mean, or fewer, a remark says so.
+#: If the samples differ from those of the epochs by more than this share, a remark says so.
 WORTH_A_WORD = Fraction(1, 200)
 
-#: From this ratio on (its logarithm), an interval between tests is far from the recipe's.
+#: Above this ratio (its logarithm), an interval between tests is far from the recipe's.
 FAR_OFF = log(1.5)
 
 
@@ -37,7 +37,7 @@ def stage_changes(
         solver: The recipe's solver, in current syntax.
         decay: What it means.
         stages: All stages.
-        every: Epochs between two, by solver field, where the recipe's are not to be kept.
+        every: Epochs between two, by solver field, if the recipe's are not kept.
     """
     every = every or {}
     tests = _test_spacings(solver, decay, stages, every)
@@ -62,7 +62,7 @@ def _rate_changes(
         scaled = "lr_scaling: the recipe's first rate, for the effective batch"
         reason = stage.reason if stage.first_update else scaled
         yield Change("solver", ("base_lr",), before, stage.learning_rate, reason)
-    reason = "a stage has one rate; its drops are the stages' bounds"
+    reason = "a stage has one rate; the rate drops between stages"
     yield from set_field(solver, "lr_policy", "fixed", reason)
     for name in ("gamma", "stepsize"):
         if solver.HasField(name):
@@ -79,9 +79,9 @@ def _interval(
     name: str,
     every: Mapping[str, Fraction],
 ) -> tuple[Fraction, str] | None:
-    """An interval that keeps its epochs, unrounded, and why it changes; None for one not in use.
+    """An interval that keeps its epochs, unrounded, and why it changes; None if it isn't used.
 
-    An epoch of the stage has another number of updates than one of the recipe.
+    An epoch of the stage has another number of updates than an epoch of the recipe.
     """
     own = getattr(solver, name)
     if name in every and (name == "snapshot" or solver.test_iter):
@@ -99,7 +99,7 @@ def _test_spacings(
     stages: Sequence[Stage],
     every: Mapping[str, Fraction],
 ) -> list[Stretch]:
-    """How often each stage should test; empty where the recipe tests at update 0 at most."""
+    """How often each stage should test; empty if the recipe tests at update 0 or never."""
     seldom = solver.test_interval > solver.max_iter and "test_interval" not in every
     if seldom or not solver.test_iter:
         return []
@@ -119,7 +119,7 @@ def _interval_changes(
     every: Mapping[str, Fraction],
     test_interval: int | None,
 ) -> Iterator[Change]:
-    """Intervals keep their epochs; tests also meet the bounds of the stages."""
+    """Intervals keep their epochs; tests also coincide with the stage boundaries."""
     for name in INTERVALS:
         found = _interval(solver, decay, stage, name, every)
         if found is None:
@@ -128,7 +128,7 @@ def _interval_changes(
         updates = whole_updates(name, exact)
         if name == "test_interval" and test_interval is not None:
             if test_interval != updates:
-                reason += f", {float(exact):.6g}; each bound of the stages is to have one test"
+                reason += f", {float(exact):.6g}; each stage boundary should have one test"
             updates = test_interval
         yield from set_field(solver, name, updates, reason)
 
@@ -141,9 +141,9 @@ def _end_snapshot(
     *,
     more_follow: bool,
 ) -> Iterator[Change]:
-    """A stage that others follow ends with a snapshot; the last one if the recipe does."""
+    """Every stage but the last ends with a snapshot; the last one does if the recipe does."""
     if more_follow:
-        reason = "the next stage goes on from it"
+        reason = "the next stage continues from it"
         yield from set_field(solver, "snapshot_after_train", True, reason)
     elif found := _interval(solver, decay, stage, "snapshot", every):
         updates = whole_updates("snapshot", found[0])
@@ -156,13 +156,13 @@ def growth_remarks(
     stages: Sequence[Stage],
     every: Mapping[str, Fraction],
 ) -> Iterator[str]:
-    """What to know of the stages beside their changes, a sentence or two each.
+    """What to know about the stages beside their changes, a sentence or two each.
 
     Args:
         solver: The recipe's solver.
         decay: What it means.
         stages: All stages.
-        every: As :func:`stage_changes` takes it.
+        every: As for :func:`stage_changes`.
     """
     samples = sum(
         (stage.last_update - stage.first_update) * stage.effective_batch for stage in stages
@@ -171,8 +171,8 @@ def growth_remarks(
     if abs(seen / decay.epochs - 1) >= WORTH_A_WORD:
         yield (
             f"An epoch of a stage is records / batch updates, rounded up: "
-            f"{float(decay.epochs):.6g} of them see the records {float(seen):.6g} times, and that "
-            "is the epoch that training shows."
+            f"{float(decay.epochs):.6g} of them see the records {float(seen):.6g} times, and those "
+            "are the epochs that training shows."
         )
     tests = _test_spacings(solver, decay, stages, every)
     for number, (stretch, interval) in enumerate(
@@ -182,5 +182,5 @@ def growth_remarks(
             yield (
                 f"Stage {number} tests every {interval} updates instead of "
                 f"{float(stretch.spacing):.6g}: Caffe tests at multiples of test_interval, and "
-                "each bound of the stages is to have one test."
+                "each stage boundary should have one test."
             )

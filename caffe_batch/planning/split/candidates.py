@@ -13,7 +13,7 @@ from caffe_batch.errors import InputError, Option
 MAX_EFFECTIVE_BATCH = 2**31 - 1
 
 
-#: How far away a better split is looked for, as a share of the effective batch.
+#: How far away to look for a better split, as a share of the effective batch.
 NEIGHBOURHOOD = Fraction(1, 10)
 
 
@@ -26,13 +26,13 @@ class Candidate:
     """One way to split the effective batch.
 
     Attributes:
-        batch_size: As the files have it: samples of one forward/backward pass on each GPU, or for
+        batch_size: As in the files: samples of one forward/backward pass on each GPU, or for
             NVCaffe on all of them together.
         iter_size: Passes accumulated into one update.
         effective_batch: Samples of an update on all GPUs.
-        predicted_peak_bytes: What Caffe asks for on each GPU at this batch_size, or None where
-            Caffe refuses the net at this size (``refused`` says why).
-        fits: Whether that is within the budget less the reserve, what cudaMalloc adds included.
+        predicted_peak_bytes: What Caffe asks for on each GPU at this batch_size, or None if Caffe
+            refuses the net at this size (``refused`` says why).
+        fits: Whether that, with what cudaMalloc adds, is within the budget less the reserve.
     """
 
     batch_size: int
@@ -45,15 +45,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
-    """What the user wants of a split, beside its product.
+    """What the user asks of a split, beside its product.
 
     Attributes:
         tolerance: How far the product may be from the effective batch asked for, as a share of it.
-        batch_size: This one and no other; None for any.
-        iter_size: This one and no other; None for any.
-        prefer_multiple_of: Batch sizes that are multiples of it go first.
-        largest_batch: No batch_size is larger; None for any.
-        divides: Every batch_size divides this number of samples; None for any.
+        batch_size: The only batch_size allowed; None for any.
+        iter_size: The only iter_size allowed; None for any.
+        prefer_multiple_of: Batch sizes that are multiples of this are preferred.
+        largest_batch: The largest batch_size allowed; None for any.
+        divides: A number of samples that batch_size must divide; None for any.
     """
 
     tolerance: Fraction = Fraction(0)
@@ -65,7 +65,7 @@ class SplitOptions:
 
     @property
     def pinned(self) -> bool:
-        """Whether a factor is chosen, or bounded."""
+        """Whether a factor is fixed or bounded."""
         given = (self.batch_size, self.iter_size, self.largest_batch)
         return any(each is not None for each in given)
 
@@ -81,11 +81,11 @@ class SplitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How GPUs share an update, and so what a split's numbers mean.
+    """How GPUs share an update, and hence what a split's numbers mean.
 
     Attributes:
         gpus: GPUs that share each update.
-        divided: Whether a batch_size is for all of them together (NVCaffe), not for each.
+        divided: Whether a batch_size is for all of them together (NVCaffe) instead of each.
     """
 
     gpus: int = 1
@@ -114,7 +114,7 @@ def divisors(number: int) -> list[int]:
 
 
 def check_effective_batch(effective_batch: int, gpus: int) -> None:
-    """Refuses what no split can make.
+    """Refuses an effective batch that no split can make.
 
     Raises:
         InputError: The effective batch is below 1, below the GPUs, or beyond what Caffe can count.
@@ -155,7 +155,7 @@ def samples_per_gpu(effective_batch: int, gpus: int) -> int:
     if effective_batch % gpus:
         below = effective_batch - effective_batch % gpus
         raise InputError(
-            f"an effective batch of {effective_batch} can't be shared by {gpus} GPUs exactly",
+            f"an effective batch of {effective_batch} can't be shared exactly by {gpus} GPUs",
             hint=f"The nearest that can are {below} and {below + gpus}.",
         )
     return effective_batch // gpus
@@ -164,10 +164,10 @@ def samples_per_gpu(effective_batch: int, gpus: int) -> int:
 def ranked(
     candidates: Sequence[Candidate], wanted: int = 0, prefer_multiple_of: int = 1
 ) -> list[Candidate]:
-    """The candidates that fit, the best first.
+    """The candidates that fit, best first.
 
-    Multiples of ``prefer_multiple_of`` go first; then the fewest passes (of exact splits that is
-    the largest batch_size), the effective batch nearest to the one wanted, the largest batch_size.
+    Multiples of ``prefer_multiple_of`` come first; then the fewest passes (among exact splits, the
+    largest batch_size), the effective batch nearest to the wanted one, the largest batch_size.
     """
     return sorted(
         (candidate for candidate in candidates if candidate.fits),
@@ -185,17 +185,17 @@ def splits(
 ) -> list[tuple[int, int]]:
     """Every (batch_size, iter_size) that may be taken, largest batch_size first.
 
-    Exact ones first of all. With a tolerance also the nearest below and above for each small
-    iter_size and for each small batch_size: of a few thousand possible ones, a few dozen.
+    All exact ones; with a tolerance also the nearest below and above for each small iter_size and
+    for each small batch_size: a few dozen out of a few thousand possible ones.
 
     Args:
         effective_batch: Samples per update.
         sharing: GPUs, and what a batch_size means.
-        options: What the user wants of it.
-        largest: No neighbour has a larger batch_size: it wouldn't fit.
+        options: What the user asks of it.
+        largest: The largest batch_size of a neighbour: larger ones wouldn't fit.
 
     Raises:
-        InputError: There is none; says which ones would do.
+        InputError: There is none; it says which effective batches would do.
     """
     if not options.tolerance:
         samples_per_gpu(effective_batch, sharing.gpus)
@@ -232,7 +232,7 @@ def _near(
 
 
 def _times(wanted: int, unit: int) -> tuple[int, int]:
-    """How often a unit goes into a number, at least once: rounded down and rounded up."""
+    """How many times a unit goes into a number, rounded down and rounded up; at least once."""
     return max(1, wanted // unit), -(-wanted // unit)
 
 
@@ -246,7 +246,7 @@ def _no_split(wanted: int, sharing: Sharing, options: SplitOptions) -> InputErro
         below = wanted - wanted % sharing.gpus
         return InputError(
             f"no effective batch within {float(options.tolerance):.3g} of {wanted} can be shared "
-            f"by {sharing.gpus} GPUs exactly",
+            f"exactly by {sharing.gpus} GPUs",
             hint=f"The nearest that can are {below} and {below + sharing.gpus}.",
         )
     unit = sharing.each * (options.batch_size or 1) * (options.iter_size or 1)
@@ -279,10 +279,10 @@ def make_candidates(
     Args:
         effective_batch: Samples per update.
         sharing: GPUs, and what a batch_size means.
-        options: What the user wants of it.
+        options: What the user asks of it.
         usable_bytes: The budget less the reserve.
-        peaks: The predicted peak at each of some batch sizes, in bytes, or in words why Caffe
-            refuses it.
+        peaks: Returns the predicted peak at each of some batch sizes in bytes, or in words why
+            Caffe refuses it.
     """
     check_effective_batch(effective_batch, sharing.gpus)
     upper = ceil(effective_batch * (1 + options.tolerance) / sharing.each)
@@ -312,9 +312,9 @@ def largest_that_fits(
     """The largest batch_size up to ``upper`` that fits; 0 if none does.
 
     Args:
-        upper: The largest one wanted.
+        upper: The largest one to consider.
         usable_bytes: The budget less the reserve.
-        peaks: As :func:`make_candidates` takes it.
+        peaks: As for :func:`make_candidates`.
     """
     low, high = 0, upper
     while low < high:  # low fits, and nothing above high does
@@ -333,17 +333,17 @@ def good_neighbours(
     usable_bytes: int,
     peaks: Callable[[Sequence[int]], Mapping[int, int | str]],
 ) -> list[Candidate]:
-    """The nearest effective batches below and above that take half the passes, or fewer.
+    """The nearest effective batches below and above that take at most half the passes.
 
-    Nearest of those that take at most half as many passes again as the fewest that were looked at.
-    Empty where the chosen split is no poor one: where the memory wouldn't hold twice its batch.
+    The nearest of those that take at most 1.5 times the fewest passes found.
+    Empty if the chosen split isn't a poor one, that is, if twice its batch wouldn't fit.
 
     Args:
         effective_batch: Samples per update.
         sharing: GPUs, and what a batch_size means.
         chosen: The exact split.
         usable_bytes: The budget less the reserve.
-        peaks: As :func:`make_candidates` takes it.
+        peaks: As for :func:`make_candidates`.
     """
     twice = 2 * chosen.batch_size
     if chosen.iter_size < 2 or not _fits(peaks([twice])[twice], usable_bytes):
@@ -370,12 +370,12 @@ def good_neighbours(
 def split_remarks(
     wanted: int, chosen: Candidate, near: Sequence[Candidate], sharing: Sharing, preferred: int
 ) -> Iterator[str]:
-    """What to know of a split, a sentence or two each.
+    """What to know about a split, a sentence or two each.
 
     Args:
-        wanted: The effective batch that was asked for.
+        wanted: The effective batch asked for.
         chosen: The split.
-        near: Better ones nearby.
+        near: Better splits nearby.
         sharing: GPUs, and what a batch_size means.
         preferred: What batch_size should be a multiple of.
     """

@@ -1,10 +1,9 @@
-"""The batches of the test nets: small enough beside the train net, and the test set seen once.
+"""The batches of the test nets: small enough beside the train net, covering the test set once.
 
 A test's batches cost memory but change no weight: the score is the mean over test_iter batches
-(solver.cpp, Test), so any batch size gives the same one as long as the batches are equal and what a
-sample gives doesn't depend on the others of its batch. They make room for the train net, down to 1,
-where that allows a larger micro-batch; where a score depends on its batch, only if nothing fits
-otherwise.
+(solver.cpp, Test), so any batch size gives the same score as long as the batches are equal and a
+sample's value doesn't depend on the others in its batch. Test batches shrink, down to 1, if that
+allows a larger micro-batch; if a score depends on its batch, only if nothing fits otherwise.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class NetTest:
         own_size, own_iter: As in the files.
         records: Records of the test set, or None if they can't be counted.
         shared: Whether it reads through the train net's data layer, and so with its batch size.
-        leader: The first test net that reads through the same data layers; the number itself where
-            no other does.
+        leader: The first test net that reads through the same data layers; its own number if no
+            other does.
         bound: Whether its scores depend on how many samples a batch has.
     """
 
@@ -51,17 +50,17 @@ class NetTest:
 
     @property
     def samples(self) -> int:
-        """What one test is to see: the test set once, or as much as in the files."""
+        """What one test should see: the test set once, or as much as in the files."""
         return self.records or self.own_size * self.own_iter
 
     def iter_for(self, size: int) -> int:
-        """test_iter for a batch size; the last batch may begin the set again."""
+        """test_iter for a batch size; the last batch may start the set again."""
         return -(-self.samples // size)
 
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes to choose from, smallest first: from 1 to the files' own.
 
-        These are the divisors of the samples, and the files' own halved again and again.
+        These are the divisors of the samples, and the files' own size halved repeatedly.
         """
         exact = [size for size in divisors(self.samples) if size <= self.own_size]
         halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
@@ -70,14 +69,14 @@ class NetTest:
 
 @dataclass(frozen=True, slots=True)
 class TestGroup:
-    """Test nets that read through the same data layers, and so have one batch size.
+    """Test nets that read through the same data layers, and hence have one batch size.
 
     Attributes:
         tests: The test nets.
         sizes: The batch sizes to choose from, smallest first.
     """
 
-    __test__ = False  # for pytest: no test
+    __test__ = False  # tells pytest that this isn't a test
 
     tests: tuple[NetTest, ...]
     sizes: tuple[int, ...]
@@ -93,7 +92,7 @@ class TestGroup:
         return replace(self, sizes=tuple(size for size in self.sizes if size <= most) or (1,))
 
     def divides_all(self, size: int) -> bool:
-        """Whether batches of this size make up what each of the tests is to see."""
+        """Whether batches of this size make up exactly what each of the tests should see."""
         return all(test.samples % size == 0 for test in self.tests)
 
 
@@ -102,7 +101,7 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
 
     Args:
         model: The recipe's model.
-        records: Records of each test set, None where unknown.
+        records: Records of each test set, None if unknown.
     """
     found, kept = [], set()
     leaders = _leaders(model.recipe)
@@ -110,7 +109,7 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
         try:
             size = batch_size(model.test_layers[number])
         except NetError:
-            kept.add(leader)  # no layer has a batch size there: it stays as it is
+            kept.add(leader)  # no layer has a batch size there, so it stays as it is
             continue
         own_iter = model.recipe.solver.test_iter[number]
         shared = leader == _TRAIN
@@ -125,7 +124,7 @@ _TRAIN = -1
 
 
 def _leaders(recipe: Recipe) -> list[int]:
-    """Of each test net the first net that reads through the same data layers, directly or not."""
+    """For each test net, the first net that reads through the same data layers, directly or not."""
     layers = {_TRAIN: recipe.data_layers(recipe.train)}
     layers |= {number: recipe.data_layers(file) for number, file in enumerate(recipe.tests)}
     leaders = {number: number for number in layers}
@@ -144,7 +143,7 @@ def group_tests(
     Args:
         tests: The test nets to plan.
         exact: Whether the sizes to choose from are all those that divide the samples of each test;
-            else they are those of :meth:`NetTest.sizes`.
+            if not, they are those of :meth:`NetTest.sizes`.
         keeps_bound: Whether test nets whose scores depend on their batch keep it.
     """
 
@@ -159,7 +158,7 @@ def group_tests(
 
 
 def _exact_sizes(group: Sequence[NetTest]) -> tuple[int, ...]:
-    """The divisors of what each test of a group is to see, up to the files' batch."""
+    """The divisors of what each test of a group should see, up to the files' batch."""
     common = divisors(gcd(*(test.samples for test in group)))
     return tuple(size for size in common if size <= group[0].own_size)
 
@@ -169,7 +168,7 @@ def _leader(test: NetTest) -> int:
 
 
 def smallest(groups: Sequence[TestGroup], number: int) -> tuple[int | None, ...]:
-    """For a model of ``number`` test nets: those of the groups with the smallest batch each.
+    """For a model with ``number`` test nets: the smallest batch of each net in the groups.
 
     Args:
         groups: The test nets to plan.
@@ -193,7 +192,7 @@ def largest_that_fit(
 
     Args:
         groups: The test nets to plan.
-        start: Sizes that fit, one a test net of the model (see :func:`smallest`).
+        start: Sizes that fit, one per test net of the model (see :func:`smallest`).
         fits: Whether these sizes fit together.
     """
     chosen = start
@@ -224,7 +223,7 @@ def changes_of_tests(
 ) -> list[Change]:
     """What the test nets' batches change in the files.
 
-    A layer that two test nets read through changes once.
+    A layer that two test nets read through is changed once.
 
     Args:
         recipe: The files.
@@ -241,7 +240,7 @@ def changes_of_tests(
                     model.test_layers[test.number],
                     [index for index, _ in recipe.tests[test.number].selected()],
                     size,
-                    "the test net's memory makes room for the train net's",
+                    "a smaller test net makes room for the train net",
                     recipe.file_of_test(test.number),
                 )
             ]
@@ -263,7 +262,7 @@ def _why(test: NetTest, size: int) -> str:
 
 
 def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | None:
-    """Whether the score of other test batches is the same score; None if the batches stay.
+    """Whether other test batches give the same score; None if the batches stay the same.
 
     Args:
         model: The recipe's model, with the files' own batch sizes.
@@ -279,7 +278,7 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
         layer, why = bound[0]
         return Finding(
             Cause.TEST_BATCHES, layer, Verdict.DIFFERENT,
-            f"{name}: {why}, so a score over batches of {size} is not that over batches of "
+            f"{name}: {why}, so a score over batches of {size} is not the one over batches of "
             f"{test.own_size}.",
             offer="--keep-tests leaves the test batches as they are.",
             scope=Scope.TEST,
@@ -288,8 +287,8 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
     if uneven:
         return Finding(
             Cause.TEST_BATCHES, None, Verdict.APPROXIMATE,
-            f"{name}: {', '.join(uneven)} is no mean over the samples of a batch, each by itself, "
-            f"so the mean over batches of {size} is not that over batches of {test.own_size}.",
+            f"{name}: {', '.join(uneven)} is not a mean over the separate samples of a batch, "
+            f"so the mean over batches of {size} is not the one over batches of {test.own_size}.",
             scope=Scope.TEST,
         )  # fmt: skip
     if test.samples % size:
@@ -307,7 +306,7 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
 
 
 def _flows(model: MemoryModel, test: NetTest, size: int) -> tuple[Net, tuple[SampleFlow, ...]]:
-    """The test net at a batch size, and what becomes of its samples; none if Caffe refuses it."""
+    """The test net at a batch size, and what happens to its samples; empty if Caffe refuses it."""
     try:
         small, large = (
             model.with_test_batches(_only(model, test, each)).test_nets(each)[test.number]
@@ -319,7 +318,7 @@ def _flows(model: MemoryModel, test: NetTest, size: int) -> tuple[Net, tuple[Sam
 
 
 def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
-    """Layers whose values of a sample depend on the batch that it is in, and why, in words."""
+    """Layers whose values for a sample depend on the rest of its batch, and why, in words."""
     found = []
     memory = BlobMemory(net)
     for flow in flows:
@@ -327,7 +326,7 @@ def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
         if coupling.statistics:
             found.append((name, f"{name!r} normalises with the statistics of each batch"))
         elif coupling.carries_state and not flow.cuts_time:
-            found.append((name, f"the state of {name!r} runs on from batch to batch"))
+            found.append((name, f"the state of {name!r} carries over from batch to batch"))
         elif flow.problem:
             found.append((name, f"{name!r} mixes the samples of a batch: {flow.problem}"))
         elif coupling.draws and not flow.small.rule.record_order:
@@ -345,7 +344,7 @@ def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
 
 
 def _uneven(net: Net, flows: Sequence[SampleFlow]) -> list[str]:
-    """The outputs that are no means over the samples of a batch."""
+    """The outputs that aren't means over the samples of a batch."""
     used = {i for node in net.nodes for i in node.bottoms}
     return [
         net.blobs[index].name

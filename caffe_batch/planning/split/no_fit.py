@@ -21,13 +21,13 @@ def does_not_fit(
     *,
     keeps_tests: bool,
 ) -> DoesNotFitError:
-    """The error for a budget that not even the smallest batch fits, with the costliest layers.
+    """The error for a budget that not even the smallest batch fits; names the costliest layers.
 
     Args:
         model: The recipe's model.
         prediction: The memory of the smallest plan, with the smallest test batches.
         budget: The memory allowed.
-        candidates: The smallest split that Caffe builds, then those that it refuses.
+        candidates: The smallest split that Caffe accepts, then those that it refuses.
         keeps_tests: Whether test nets keep their batches in that plan.
     """
     size, refused = candidates[0].batch_size, candidates[1:]
@@ -37,7 +37,7 @@ def does_not_fit(
     lines = "".join(f"\n  {_cost(layer, prediction.peak_bytes)}" for layer in costly)
     if refused:
         least = refused[-1]
-        lines += f"\nSmaller ones Caffe refuses: at batch_size {least.batch_size}, {least.refused}"
+        lines += f"\nCaffe refuses smaller ones: at batch_size {least.batch_size}, {least.refused}"
     literal = written_out(model.train_layers) if refused else []
     way = f"Written out for one batch_size: {', '.join(literal)}. " if literal else ""
     return DoesNotFitError(

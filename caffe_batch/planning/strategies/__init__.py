@@ -1,1 +1,1 @@
-"""Ways to train where the memory holds only a small batch."""
+"""Ways to train if only a small batch fits into memory."""

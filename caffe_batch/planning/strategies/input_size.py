@@ -1,13 +1,13 @@
 """The largest input images at which the full batch fits in one pass.
 
-Which numbers of a net are the size of its images:
+The numbers in a net that are the size of its images:
 
 - Data, ImageData, WindowData: ``transform_param.crop_size``;
 - ImageData: ``new_height`` and ``new_width``, to which Caffe resizes each image;
 - Input, DummyData, MemoryData: height and width of shapes with four axes.
 
-The records of a Data layer without crop_size are cut (data_transformer.cpp): at a random place in
-training, in the middle in tests. All sizes are scaled alike, in the train net and the test nets.
+The records of a Data layer without crop_size are cropped (data_transformer.cpp): at a random place
+in training, in the middle in tests. All sizes are scaled alike, in the train and the test nets.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class InputSize:
         own: Size of the train net's images in the recipe.
         size: The same in the plan.
         plan: The full batch in one pass.
-        reshaped: Names of the layers whose parameters have another shape than in the recipe.
-        refused: What Caffe says to the larger sizes that it doesn't take, by size.
-        notes: What the user has to know of it, a sentence or two each.
+        reshaped: Names of the layers whose parameters don't have the recipe's shape.
+        refused: Why Caffe refuses larger sizes, by size.
+        notes: What the user has to know about it, a sentence or two each.
     """
 
     own: Size
@@ -57,16 +57,16 @@ class InputSize:
 def largest_input(model: MemoryModel, budget: Budget, options: PlanOptions) -> InputSize:
     """The largest input size, below the recipe's, at which the whole batch fits in one pass.
 
-    Every size is planned, from the largest down, until one fits: what Caffe takes and what it
-    costs follow from all layers together, and nothing says that they fall with the size.
+    Every size is planned, from the largest down, until one fits: whether Caffe accepts a size and
+    what it costs depend on all layers together, and need not decrease with the size.
 
     Args:
         model: The memory model of the recipe.
         budget: The memory allowed.
-        options: What a plan of the full batch is to be.
+        options: What is asked of a plan for the full batch.
 
     Raises:
-        InputError: The net has no size that could be smaller, or Caffe takes no smaller one.
+        InputError: The net has no size that could be smaller, or Caffe accepts no smaller one.
         DoesNotFitError: No size fits.
     """
     scale, fields = _scale(model)
@@ -105,7 +105,7 @@ def largest_input(model: MemoryModel, budget: Budget, options: PlanOptions) -> I
             missing_bytes=missing,
         )
     why = next(iter(refused.values()))
-    raise InputError(f"Caffe takes no input below {_text(scale.own)}: {why}")
+    raise InputError(f"Caffe accepts no input below {_text(scale.own)}: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class _Field:
     """One number in the files that is the size of an image.
 
     Attributes:
-        path: Where it stands in its layer.
+        path: Where it is in its layer.
         before: The number in the file; None if it isn't given.
         own: The size that it stands for, in pixels.
     """
@@ -125,12 +125,12 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """The images that a layer gives, and the numbers that are their size.
+    """The images that a layer provides, and the numbers that are their size.
 
     Attributes:
-        own: Their size; of records that aren't cut yet, the records' own.
-        cut: Whether they are cut out of records.
-        newly: Whether they weren't cut before.
+        own: Their size; if they aren't cropped yet, that of the records.
+        cut: Whether they are cropped from records.
+        newly: Whether they weren't cropped before.
     """
 
     own: Size
@@ -145,8 +145,8 @@ class _Scale:
 
     Attributes:
         own: Size of the train net's images.
-        length: What a length is to be compared with: the longer side, or the shorter one of
-            records that have to be cut (cut-outs are square).
+        length: What a length is compared with: the longer side, or the shorter one of records
+            that have to be cropped (crops are square).
         images: The train net's images.
     """
 
@@ -172,17 +172,17 @@ class _Scale:
         return self.scaled(height, length), self.scaled(width, length)
 
     def notes(self, length: int) -> Iterator[str]:
-        """What becomes of the images."""
+        """What happens to the images."""
         if self.images.cut:
             yield (
-                f"Caffe then sees a cut-out of {_text(self.size(length))} of each record, at a "
-                "random place in training and in the middle in tests. Whole pictures of that size "
-                "take a database made anew."
+                f"Caffe then sees a crop of {_text(self.size(length))} of each record, at a "
+                "random place in training and in the middle in tests. Whole images of that size "
+                "need a new database."
             )
 
 
 def _scale(model: MemoryModel) -> tuple[_Scale, list[tuple[Change, int]]]:
-    """The scale, and a change to be filled in for each number, with the size it stands for.
+    """The scale, and for each number a change still to be filled in, with the size it stands for.
 
     Raises:
         InputError: Nothing can be scaled.
@@ -206,10 +206,10 @@ def _scale(model: MemoryModel) -> tuple[_Scale, list[tuple[Change, int]]]:
                 inline = name == "solver"
                 fields.append((inside_solver(change, number - 1) if inline else change, each.own))
     if not train:
-        raise InputError("no layer of the train net gives images (N x C x H x W) of a known size")
+        raise InputError("no layer of the train net has images (N x C x H x W) of a known size")
     if sum(images.newly for images in train) > 1:
         raise InputError(
-            "two layers read records of one size, and Caffe would cut each at a place of its own"
+            "two layers read records of one size, and Caffe would crop each at a different place"
         )
     first = train[0]
     length = min(first.own) if first.newly else max(first.own)
@@ -228,16 +228,16 @@ def _changes(fields: Sequence[tuple[Change, int]], scale: _Scale, length: int) -
 
 
 def _images(layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources) -> _Images | None:
-    """The images of a layer; None if it gives none.
+    """The images of a layer; None if it has none.
 
     Raises:
-        InputError: It gives images of a size that no number in the files decides.
+        InputError: It has images whose size no number in the files decides.
     """
     if rule.crops:
         return _read_images(layer, rule, sources)
     if rule.source is not None:
         raise InputError(
-            f"layer {layer.name!r} reads arrays from HDF5 files, which Caffe neither cuts nor "
+            f"layer {layer.name!r} reads arrays from HDF5 files, which Caffe neither crops nor "
             "resizes"
         )
     if rule.image_size is not None:
@@ -273,7 +273,7 @@ def _literal_images(
     given = [top for top in layer.top if top in (sources.input_shapes or {})]
     if rule.fed_by_program and given:
         raise InputError(
-            f"the size of {given[0]!r} is given as input_shape, and the net's own stays as it is"
+            f"the size of {given[0]!r} is given as input_shape, so the net's own can't change"
         )
     settings = read_settings(layer, rule)
     shapes = [
@@ -292,7 +292,7 @@ def _literal_images(
 
 
 def _given_size(layer: caffe_pb2.LayerParameter, rule: Rule) -> Size:
-    """Height and width in the layer's own message; zeros where it has none."""
+    """Height and width in the layer's own message; zeros if it has none."""
     if rule.image_size is None:
         return 0, 0
     height, width = (int(getattr(getattr(layer, rule.message), each)) for each in rule.image_size)
@@ -308,7 +308,7 @@ def _sides(rule: Rule, size: Size) -> tuple[_Field, ...]:
 
 
 def _reshaped(model: MemoryModel, smaller: MemoryModel, batch_size: int) -> tuple[str, ...]:
-    """The layers whose parameters follow the size."""
+    """The layers whose parameters depend on the size."""
     before = model.train_net(batch_size).param_shapes
     after = smaller.train_net(batch_size).param_shapes
     return tuple(name for name, shapes in after.items() if shapes != before[name])
@@ -323,14 +323,14 @@ def _mean_notes(recipe: Recipe, changes: Sequence[Change]) -> Iterator[str]:
             if mean and layer.name in resized:
                 yield (
                     f"{mean} has the old size, and Caffe refuses it with the images of layer "
-                    f"{layer.name!r}: make it anew, or give mean_value."
+                    f"{layer.name!r}: compute it again, or give mean_value."
                 )
 
 
 def _weights_notes(reshaped: Sequence[str], own: Size) -> Iterator[str]:
     if reshaped:
         yield (
-            f"Parameters of another shape: {', '.join(reshaped)}. Their weights can't be taken "
+            f"Parameters with another shape: {', '.join(reshaped)}. Their weights can't be taken "
             f"from a model trained at {_text(own)}."
         )
 

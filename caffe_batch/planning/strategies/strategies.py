@@ -1,19 +1,19 @@
-"""The ways to train where the memory holds only a small batch, derived from one recipe.
+"""The ways to train if only a small batch fits into memory, derived from one recipe.
 
 The recipe makes an update of N samples with the rate eps and the momentum m. The memory holds
-b = N/k samples in one pass. What the ways that update after each small batch do to the training
-follows from what SGD with momentum averages (sgd_solver.cpp: h = m h + eps g, w -= h).
+b = N/k samples in one pass. What updating after each small batch does to the training follows from
+what SGD with momentum averages (sgd_solver.cpp: h = m h + eps g, w -= h).
 
 **The window of the average.** h is eps times the sum of m^j g_j over the past, so each step
 follows the average of the gradients with the weights (1-m) m^j, times eps/(1-m). The weights reach
-back over about 1/(1-m) updates, that is B/(1-m) samples for updates of B samples.
+back over about 1/(1-m) updates, that is, B/(1-m) samples for updates of B samples.
 
-**The step for each sample.** In the long run an update moves the weights by eps/(1-m) gradients,
+**The step per sample.** In the long run an update moves the weights by eps/(1-m) gradients,
 so each sample moves them by eps / (B (1-m)).
 
-**The noise scale** of Smith and Le (ICLR 2018, arXiv:1710.06451) is the step for each sample times
-the records R of the training set: g = eps R / (B (1-m)), for B well below R. Equal noise scales
-give about equal random fluctuations of the weights.
+**The noise scale** of Smith and Le (ICLR 2018, arXiv:1710.06451) is the step per sample times the
+number R of records in the training set: g = eps R / (B (1-m)), for B well below R. Equal noise
+scales give roughly equal random fluctuations of the weights.
 
 With B = N/k instead of N:
 
@@ -27,13 +27,13 @@ momentum alone      eps          1 - (1-m)/k   the same         k^2 times
 rate and momentum   eps/k^2      1 - (1-m)/k   the same         the same
 ==================  ===========  ============  ===============  ==========
 
-The window stays where B/(1-m) does: (1-m') = (1-m)/k. Then eps' / (B (1-m')) is the recipe's where
-eps' = eps/k^2: a higher momentum averages as many samples as the recipe does, but only with the
+The window stays the same if B/(1-m) does: (1-m') = (1-m)/k. Then eps' / (B (1-m')) is the recipe's
+if eps' = eps/k^2: a higher momentum averages as many samples as the recipe does, but only with the
 rate divided by k^2 do the steps stay as long. At the recipe's own rate the noise grows by k from
 the smaller batch and by k again from the higher momentum.
 
 All this is for SGD and Nesterov. Adam, RMSProp, AdaGrad and AdaDelta divide each gradient by its
-own size, so the noise scale above doesn't hold for them; people scale their rates by sqrt(B)
+own size, so the noise scale above doesn't hold for them; their rates are usually scaled by sqrt(B)
 (Malladi et al. 2022, arXiv:2205.10287).
 """
 
@@ -57,8 +57,8 @@ from caffe_batch.planning.strategies.strategy import Setting, Strategy
 from caffe_batch.solver.numbers import as_float32
 from caffe_batch.solver.updates import ADAPTIVE
 
-#: From this momentum on its drawbacks are worth a warning: Smith et al. (ICLR 2018, table 2) lost
-#: a percent of accuracy at 0.98, with the noise scale kept.
+#: At this momentum and above, its drawbacks are worth a warning: Smith et al. (ICLR 2018, table 2)
+#: lost a percent of accuracy at 0.98, with the noise scale kept.
 HIGH_MOMENTUM = 0.98
 
 
@@ -68,7 +68,7 @@ class Strategies:
 
     Attributes:
         setting: What they start from.
-        ways: In the order in which they are worth a look.
+        ways: In the order in which they are worth considering.
     """
 
     setting: Setting
@@ -102,9 +102,9 @@ def find_strategies(
     Args:
         model: The memory model of the recipe, on one GPU or in CPU mode.
         budget: The memory allowed.
-        options: Effective batch, schedule and records; a split and a scaling of the rate are the
-            ways' own.
-        host_bytes: Memory of this machine that Caffe's CPU mode could have, None if unknown.
+        options: Effective batch, schedule and records; each way has its own split and scaling of
+            the rate.
+        host_bytes: Memory of this machine that Caffe's CPU mode could use, None if unknown.
 
     Raises:
         DoesNotFitError: Not even one sample fits.
@@ -140,8 +140,8 @@ def _accumulate(setting: Setting, name: str, title: str) -> Strategy:
 def _small(setting: Setting, name: str, title: str) -> Strategy:
     _check_small(setting)
     k = setting.passes
-    said = (f"For reference: {k} times as many updates, each as long as the recipe's.",)
-    return setting.strategy(name, title, setting.small_plan(remarks=(title,)), warnings=said)
+    warnings = (f"For reference: {k} times as many updates, each as long as the recipe's.",)
+    return setting.strategy(name, title, setting.small_plan(remarks=(title,)), warnings=warnings)
 
 
 def _linear(setting: Setting, name: str, title: str) -> Strategy:
@@ -192,8 +192,8 @@ def _smaller_input(setting: Setting, name: str, title: str) -> Strategy:
         raise InputError("the whole batch fits as it is")
     found = largest_input(setting.model, setting.budget, setting.options_of_batch)
     (height, width), (own_height, own_width) = found.size, found.own
-    said = f"Images of {height} x {width} instead of {own_height} x {own_width}: another task."
-    return setting.strategy(name, title, found.plan, warnings=(said, *found.notes))
+    warning = f"Images of {height} x {width} instead of {own_height} x {own_width}: another task."
+    return setting.strategy(name, title, found.plan, warnings=(warning, *found.notes))
 
 
 def _grow(setting: Setting, name: str, title: str) -> Strategy:
@@ -207,7 +207,7 @@ def _grow(setting: Setting, name: str, title: str) -> Strategy:
 
 def _cpu(setting: Setting, name: str, title: str) -> Strategy:
     if setting.model.mode == "cpu":
-        raise InputError("the memory asked for is the host's already")
+        raise InputError("the plan already uses the host's memory")
     model = setting.model.on_the_host()
     budget = NO_LIMIT if setting.host_bytes is None else Budget(setting.host_bytes, 0)
     options = replace(setting.options_of_batch, split=SplitOptions(iter_size=1))
@@ -238,7 +238,7 @@ WAYS: dict[str, tuple[str, Way]] = {
 
 
 def raised_momentum(momentum: float, passes: int) -> float:
-    """The momentum that averages over as many samples in batches ``passes`` times smaller.
+    """The momentum that averages over as many samples, in batches ``passes`` times smaller.
 
     >>> raised_momentum(0.9, 8)
     0.9875
@@ -278,7 +278,7 @@ def _momentum_warnings(momentum: float) -> tuple[str, ...]:
         return ()
     reach = round(1 / (1 - momentum))
     return (
-        f"Momentum {momentum:g} averages {reach} updates. The first {reach} are too short, since "
-        "the average begins at zero and Caffe doesn't correct that, and what goes wrong once is "
-        "felt as long.",
+        f"Momentum {momentum:g} averages {reach} updates. The first {reach} steps are too short, "
+        "since the average starts at zero and Caffe doesn't correct for that, and a bad step is "
+        "felt for as long.",
     )

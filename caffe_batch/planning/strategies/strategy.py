@@ -1,4 +1,4 @@
-"""What every way to train is derived from, and what is known of a way once it is.
+"""What every way to train is derived from, and what is known about a way.
 
 The formulas are those of :mod:`caffe_batch.planning.strategies.strategies`.
 """
@@ -28,13 +28,13 @@ class Strategy:
     Attributes:
         name: For options and directories.
         title: What it is, in a sentence.
-        plan: The plan of it; None if it isn't possible.
+        plan: Its plan; None if it isn't possible.
         learning_rate: base_lr.
         momentum: As in the solver.
-        updates_per_epoch: Updates to see every record once, at the first batch; None if the number
-            of records is unknown.
-        updates: All of them (max_iter); 0 without a plan.
-        noise: The noise scale relative to the recipe's; None where the formula doesn't hold.
+        updates_per_epoch: Updates to see every record once, with the first stage's batch; None if
+            the number of records is unknown.
+        updates: The updates of the whole run (max_iter); 0 without a plan.
+        noise: The noise scale relative to the recipe's; None if the formula doesn't hold.
         warnings: What to know before choosing it, a sentence or two each.
         why_not: Why it isn't possible; empty if it is.
     """
@@ -51,7 +51,7 @@ class Strategy:
     why_not: str = ""
 
     def json(self) -> dict[str, Any]:
-        """For other programs; what only a plan has is None without one."""
+        """For other programs; what needs a plan is None without one."""
         plan = self.plan
         return {
             "name": self.name,
@@ -82,7 +82,7 @@ class Setting:
         model: The memory model of the recipe.
         budget: The memory allowed.
         options: The plan asked for: effective batch, schedule, records.
-        host_bytes: Memory of this machine that Caffe's CPU mode could have, None if unknown.
+        host_bytes: Memory of this machine that Caffe's CPU mode could use, None if unknown.
         accumulated: The plan that keeps the recipe's batch by accumulation.
     """
 
@@ -99,7 +99,7 @@ class Setting:
 
     @property
     def passes(self) -> int:
-        """k: small batches in a batch of the recipe."""
+        """k: how many small batches make up one of the recipe's."""
         return self.accumulated.iter_size
 
     @property
@@ -119,13 +119,13 @@ class Setting:
 
     @cached_property
     def options_of_batch(self) -> PlanOptions:
-        """The options with the recipe's batch and schedule written out."""
+        """The options with the recipe's batch and schedule made explicit."""
         schedule = replace(self.options.schedule, recipe_batch=self.accumulated.recipe_batch)
         return replace(self.options, effective_batch=self.batch, schedule=schedule)
 
     @cached_property
     def full_batch_bytes(self) -> int | None:
-        """What the whole batch in one pass takes; None where Caffe refuses it."""
+        """What the whole batch takes in one pass; None if Caffe refuses it."""
         largest = self.accumulated.candidates[0]
         return largest.predicted_peak_bytes if largest.iter_size == 1 else None
 
@@ -137,11 +137,11 @@ class Setting:
         return float(f"{learning_rate / (batch * (1 - momentum)) / own:.6g}")
 
     def small_plan(self, changes: tuple[Change, ...] = (), remarks: tuple[str, ...] = ()) -> Plan:
-        """The plan of an update after each small batch, with these changes of the solver."""
+        """The plan that updates after each small batch, with these changes of the solver."""
         options, batch = self.options_of_batch, self.accumulated.batch_size
         schedule = options.schedule
         if schedule.epochs is not None and options.train_records:
-            # As many samples as the accumulated plan sees, its rounding included.
+            # As many samples as the accumulated plan sees, including its rounding.
             samples = updates_of(self.model, self.accumulated) * self.batch
             schedule = replace(schedule, epochs=Fraction(samples, options.train_records))
         options = replace(
@@ -149,7 +149,7 @@ class Setting:
             effective_batch=batch,
             split=SplitOptions(batch_size=batch, iter_size=1),
             schedule=schedule,
-            summed_iter=self.passes,  # a sum weighs a sample as in the recipe's batch
+            summed_iter=self.passes,  # in a sum, a sample weighs as much as in the recipe's batch
         )
         model = self.model.with_recipe(applied(self.model.recipe, changes))
         plan = make_plan(model, self.budget, options)
@@ -165,7 +165,7 @@ class Setting:
         momentum: float | None = None,
         warnings: tuple[str, ...] = (),
     ) -> Strategy:
-        """A way with what follows from its plan; rate and momentum are the recipe's if None."""
+        """A way, with what follows from its plan; if None, rate and momentum are the recipe's."""
         rate = self.learning_rate if learning_rate is None else learning_rate
         kept = self.momentum if momentum is None else momentum
         batch, records = plan.effective_batch, plan.train_records
