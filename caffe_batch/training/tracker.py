@@ -106,10 +106,11 @@ class Tracker:
 
     def _note_updates(self, event: Updated) -> None:
         self.update = event.update
-        self._seconds = self._seconds_before + event.seconds
+        seconds = self._seconds_before + event.seconds
+        self._seconds = max(self._seconds, seconds)  # a test may have been heard of later
         for record in event.records:
             self._write(self._update_metrics(record))
-        self._fold.advance(event.update, self._seconds)
+        self._fold.advance(event.update, seconds)
 
     def _update_metrics(self, record: LossRecord) -> UpdateMetrics:
         stage = stage_at(self._stages, record.update - 1)
