@@ -25,18 +25,53 @@ def write_bytes(path: Path, content: bytes) -> None:
     if target.exists() and not target.is_file():
         target.write_bytes(content)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    replace_bytes(target, content, named=path)
+
+
+def replace_bytes(path: Path, content: bytes, *, named: Path | None = None) -> None:
+    """Write ``content`` to ``path`` as :func:`write_bytes` does, but replace a link that is there.
+
+    So the file is in the folder that the path names, wherever a link pointed to.
+
+    Args:
+        path: The file.
+        content: All that it is to hold.
+        named: What errors call it, if not ``path``.
+
+    Raises:
+        OSError: No such folder, no permission, disk full, or ``path`` is a folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # whatever it is, nothing is written through it
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        temporary.replace(path)
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise type(error)(error.errno, error.strerror, str(named or path)) from error
     finally:
         with suppress(OSError):  # a read-only file system has refused the file before
             temporary.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, as :func:`replace_bytes` does.
+
+    Raises:
+        OSError: As there.
+    """
+    replace_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a text names something in a folder, without leading out of it.
+
+    >>> is_plain_name("net.prototxt"), is_plain_name("../net.prototxt"), is_plain_name("..")
+    (True, False, False)
+    """
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,12 +99,12 @@ def write_picture(path: Path, save: Callable[[BinaryIO], object]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, as :func:`write_bytes` does.
+    """Write JSON, as :func:`replace_bytes` does: the files of a job stay in its directory.
 
     Raises:
         OSError: As there.
     """
-    write_text(path, json_text(content))
+    replace_text(path, json_text(content))
 
 
 def json_text(content: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 import time
@@ -18,7 +17,6 @@ from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import JobFiles
-from caffe_batch.jobs.lock import is_alive
 from caffe_batch.jobs.metrics import Metrics, read_metrics
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord
@@ -38,15 +36,14 @@ class Outcome(training.Outcome):
     """How a training ended; failures are raised instead.
 
     It has ``state`` (FINISHED or INTERRUPTED), ``update`` and ``updates`` (done, and to do in
-    all), ``scores`` (outputs of the last test), ``ran`` (False if it had finished before) and:
+    all), ``scores`` (outputs of the last test), ``ran`` (False if it had finished before),
+    ``notes`` (anything else to know, such as why there is no plot) and:
 
     Attributes:
         job: The job that was trained.
-        notes: Anything else to know, such as why there is no plot.
     """
 
     job: Job
-    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         scores = "".join(f", {each.output} {each.value:.4g}" for each in self.scores)
@@ -205,9 +202,9 @@ class Job:
                     each(progress)
 
             made = training.train(self.directory, found, options, observe)
-        notes = tuple(self._draw_loss()) if made.ran else ()
+        drawn = tuple(self._draw_loss()) if made.ran else ()
         facts = {field.name: getattr(made, field.name) for field in fields(made)}
-        return Outcome(**facts, job=self, notes=notes)
+        return Outcome(**{**facts, "notes": (*made.notes, *drawn)}, job=self)
 
     def _draw_loss(self) -> Iterator[str]:
         """Draw loss.png; why it isn't there, if it can't be drawn."""
@@ -277,7 +274,8 @@ class Job:
             The status after it has stopped.
 
         Raises:
-            InputError: Nothing is running here, or it is running on another machine.
+            InputError: Nothing is running here, or it is running on another machine, in a
+                container or as another user.
             TrainingError: It is still running after ``timeout``.
         """
         now = self.status()
@@ -289,11 +287,11 @@ class Job:
         host = now.record.host if now.record else platform.node()
         if host != platform.node():
             raise InputError(f"{self.path}: it runs on {host}", hint=f"Stop it from {host}.")
-        if is_alive(now.pid):
-            os.kill(now.pid, signal.SIGINT)
+        if self.directory.signal_supervisor(now.pid, signal.SIGINT):
             again = Call("`caffe-batch stop` again", "stop() again")
             hint: Text = [again, " kills the worker at once, and the newest snapshot stands."]
         else:
+            self._check_orphaned(now)
             if observer is not None:
                 observer("Its supervisor is gone already; waiting for the worker.")
             worker = now.attempt.pid if now.attempt else "PID"
@@ -304,6 +302,17 @@ class Job:
                 raise TrainingError(f"{self.path}: it still runs after {timeout:g} s", hint=hint)
             time.sleep(0.05)
         return self.status()
+
+    def _check_orphaned(self, now: Status) -> None:
+        """Refuses to wait for a training whose processes this one can neither see nor signal."""
+        worker = now.attempt.pid if now.attempt else None
+        running = self.directory.supervisor() is not None
+        if running and not (worker and self.directory.is_held_by(worker)):
+            raise InputError(
+                f"{self.path}: process {now.pid}, which the lock names, is not the training as seen"
+                " from here: it runs in a container or as another user. Nothing was signalled",
+                hint=[self._call("stop", "stop()"), " stops it from there."],
+            )
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write a self-contained HTML page about the run.

@@ -7,19 +7,21 @@ one.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
-from caffe_batch.errors import InputError
-from caffe_batch.files import write_json, write_text
+from caffe_batch.errors import InputError, Option
+from caffe_batch.files import is_plain_name, replace_text, write_json
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.json_files import PLAN_A_JOB, NewerFormatError, read_object
-from caffe_batch.jobs.lock import held, holder
-from caffe_batch.jobs.logs import remove_log
+from caffe_batch.jobs.lock import has_open, held, holder, signal_holder
+from caffe_batch.jobs.logs import all_log_files
 from caffe_batch.jobs.metrics import check_metrics_format, damaged_lines
 from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.previous import PreviousRun
 from caffe_batch.jobs.record import JobRecord, read_record, write_record
 
 
@@ -49,6 +51,7 @@ class JobDirectory:
         self.worker_events = self.worker_folder / "events"
         self.lock_file = self.worker_folder / "lock"
         self.rewrite_file = self.worker_folder / "rewrite.json"
+        self.previous = PreviousRun(self.path, self.results)
 
     def is_planned(self) -> bool:
         """Whether ``plan`` has written here."""
@@ -104,10 +107,11 @@ class JobDirectory:
         """Hold the directory for one ``train`` (see :func:`~caffe_batch.jobs.lock.held`).
 
         Raises:
-            InputError: This is no job directory.
+            InputError: This is no job directory, or a file in it leads out of it.
             JobBusyError: Another ``train`` runs here.
         """
         self._check_there(self.plan)
+        self._check_links()
         self.worker_folder.mkdir(exist_ok=True)
         with held(self.lock_file, self.path) as descriptor:
             yield descriptor
@@ -117,34 +121,105 @@ class JobDirectory:
 
         A process that no longer exists has left a worker behind, which is about to exit. 0 while
         the holder hasn't yet written its id.
+
+        Raises:
+            InputError: The lock lies elsewhere.
         """
+        _refuse_links([self.worker_folder, self.lock_file])
         return holder(self.lock_file)
+
+    def signal_supervisor(self, pid: int, number: int) -> bool:
+        """Send the ``train`` that holds the directory a signal, if it is that process.
+
+        Args:
+            pid: The process id that the lock names.
+            number: The signal.
+
+        Returns:
+            Whether it was sent; not if the process is gone or another one, as in a container.
+        """
+        return signal_holder(pid, self.lock_file, number)
+
+    def is_held_by(self, pid: int) -> bool:
+        """Whether a process, a supervisor or a worker, has a part in holding the directory."""
+        return has_open(pid, self.lock_file) is True
 
     def rewrite(self, texts: Mapping[Path, str]) -> None:
         """Replace several files of the directory together.
 
         They are written to a journal first. If anything dies halfway, :meth:`finish_rewrite`
-        completes the change, so no run ever uses a mixture of old and new files.
+        completes the change, so no run ever uses a mixture of old and new files. While a run
+        before is kept, so are its files.
+
+        Raises:
+            InputError: One is not a file of this directory.
         """
+        for path in texts:
+            if path.parent != self.path:
+                raise InputError(
+                    f"{path} is not in the job directory {self.path}, and stays as it is",
+                    hint="Plan again with `caffe-batch plan ... --out DIR`: it copies the files.",
+                )
         self.worker_folder.mkdir(exist_ok=True)
-        journal = {path.relative_to(self.path).as_posix(): text for path, text in texts.items()}
-        write_json(self.rewrite_file, journal)
+        self.previous.save(texts)
+        write_json(self.rewrite_file, {path.name: text for path, text in texts.items()})
         self.finish_rewrite()
 
     def finish_rewrite(self) -> None:
-        """Complete a change that was begun and not finished, if there is one. Needs the lock."""
+        """Complete a change that was begun and not finished, if there is one. Needs the lock.
+
+        Raises:
+            InputError: The journal is damaged, or names a file outside this directory.
+        """
         if self.rewrite_file.is_file():
-            journal = read_object(self.rewrite_file)
+            journal = read_object(
+                self.rewrite_file, "Remove it: the files of the job then stay as they are."
+            )
+            for name in journal.content:
+                if not is_plain_name(name):
+                    raise InputError(
+                        f"{self.rewrite_file} names {name!r}, which is not a file of the job",
+                        hint=journal.hint,
+                    )
             for name, text in {name: journal.text(name) for name in journal.content}.items():
-                write_text(self.path / name, text)
+                replace_text(self.path / name, text)
             self.rewrite_file.unlink()
 
-    def clear_results(self) -> None:
-        """Remove what ``train`` has written: log, metrics, snapshots, record and plot."""
-        metrics = (self.metrics, damaged_lines(self.metrics))
-        for file in (self.record, *metrics, self.loss_plot, self.worker_state):
-            file.unlink(missing_ok=True)
-        remove_log(self.log)
-        for folder in (self.snapshots, self.tensorboard):
-            if folder.is_dir():
-                shutil.rmtree(folder)
+    def results(self) -> list[Path]:
+        """What ``train`` has written and a new run begins without, as far as it is there."""
+        named = (
+            self.record,
+            self.metrics,
+            damaged_lines(self.metrics),
+            self.loss_plot,
+            self.snapshots,
+            self.tensorboard,
+        )
+        return [*(path for path in named if path.exists()), *all_log_files(self.log)]
+
+    def _check_links(self) -> None:
+        """Refuses a directory in which what ``train`` writes would land elsewhere.
+
+        Raises:
+            InputError: A file or a folder that it writes to is a link.
+        """
+        single = (self.console, self.loss_plot, *self.path.glob("metrics.jsonl*"))
+        logs = self.path.glob(f"{self.log.name}*")
+        folders = (self.worker_folder, self.snapshots, self.tensorboard, *self.previous.folders)
+        inside = (
+            Path(folder, name)
+            for top in folders
+            for folder, *names in os.walk(top)
+            for name in chain.from_iterable(names)
+        )
+        _refuse_links(chain(single, logs, folders, inside))
+
+
+def _refuse_links(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {os.readlink(path)}, and what a training writes stays in its "
+                "job directory",
+                hint=["Remove the link. For another disk, plan with ", Option("out"), " there."],
+            )

@@ -15,7 +15,7 @@ from typing import Any
 
 from caffe_batch import prototxt
 from caffe_batch.errors import Call, InputError
-from caffe_batch.files import write_text
+from caffe_batch.files import replace_text
 from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import PlanFile, plan_content
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
@@ -162,7 +162,7 @@ def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
             folder.mkdir()
         for path, text in texts.items():
             undo.callback(path.unlink, missing_ok=True)
-            write_text(path, text)
+            replace_text(path, text)
         undo.pop_all()
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, overload
 
 from caffe_batch import __version__
 from caffe_batch.errors import Call, InputError, Text
+from caffe_batch.files import is_plain_name
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -108,6 +109,13 @@ class Fields:
     def text(self, name: str) -> str:
         """Text that can be printed and can name a file."""
         return self._text(name, self._get(name))
+
+    def file_name(self, name: str) -> str:
+        """The name of a file beside this one, without a path."""
+        value = self.text(name)
+        if not is_plain_name(value):
+            raise self._wrong(name, "the name of a file in this directory", value)
+        return value
 
     def flag(self, name: str) -> bool:
         """True or false."""

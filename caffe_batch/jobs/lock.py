@@ -1,12 +1,21 @@
-"""The lock on a job directory: one ``train`` at a time, and a dead process never holds it."""
+"""The lock on a job directory: one ``train`` at a time, and a dead process never holds it.
+
+The lock file has the process id of the supervisor, as that process sees it: in a container the
+same number is another process, and a file from elsewhere may hold any number. So nobody is taken
+for the supervisor by the number alone; it is one if it has the lock file open (:func:`has_open`).
+
+Nobody but the owner may read the file: a lock can be held by whoever can open it.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from caffe_batch.errors import CaffeBatchError
@@ -34,21 +43,23 @@ def held(file: Path, directory: Path) -> Iterator[int]:
     Raises:
         JobBusyError: Another supervisor holds it, or the worker of a dead one doesn't exit.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:  # of an earlier version
+            os.fchmod(descriptor, 0o600)
         deadline = time.monotonic() + ORPHAN_WAIT_S
         while not _locked(descriptor):
             owner = _owner(descriptor)
-            if not owner or is_alive(owner):
+            if not owner or has_open(owner, file) is not False:
                 raise JobBusyError(
                     f"{directory}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it.",
                 )
             if time.monotonic() > deadline:
                 raise JobBusyError(
-                    f"{directory}: the worker of a `caffe-batch train` that was killed has not "
-                    f"ended within {ORPHAN_WAIT_S:.0f} s",
-                    hint="It exits after a snapshot. Its process id is in job.json.",
+                    f"{directory}: still held after {ORPHAN_WAIT_S:.0f} s, by the worker of a "
+                    "`caffe-batch train` that was killed or by a `train` in a container",
+                    hint="A worker exits after a snapshot; its process id is in job.json.",
                 )
             time.sleep(0.1)
         os.ftruncate(descriptor, 0)
@@ -65,9 +76,11 @@ def holder(file: Path) -> int | None:
     holder hasn't yet written its id.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
+    except PermissionError:  # of another user
+        return _owner_by_kernel(file)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -91,13 +104,60 @@ def _locked(descriptor: int) -> bool:
 
 def _owner(descriptor: int) -> int:
     """The process id that the supervisor wrote into the lock; 0 while it hasn't yet."""
-    return int(os.pread(descriptor, 32, 0) or b"0")
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else 0
 
 
-def is_alive(pid: int) -> bool:
-    """Whether the process exists; a zombie counts as dead."""
+def _owner_by_kernel(file: Path) -> int | None:
+    """The process that took a lock, as the kernel lists it for everybody (proc(5), locks)."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        inode = file.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for fields in map(str.split, lines):
+        if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5].endswith(f":{inode}"):
+            return int(fields[4])
+    return None
+
+
+def has_open(pid: int, file: Path) -> bool | None:
+    """Whether a process of this machine, as seen from here, has a file open; None if unknown."""
+    wanted = file.stat()
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return None
+    for descriptor in descriptors:
+        with suppress(OSError):  # closed meanwhile
+            if os.path.samestat(wanted, os.stat(f"/proc/{pid}/fd/{descriptor}")):
+                return True
+    return False
+
+
+def signal_holder(pid: int, file: Path, number: int) -> bool:
+    """Send a signal to a process if it has the lock file open, and to no other.
+
+    Args:
+        pid: The process id that the lock names.
+        file: The lock file.
+        number: The signal.
+
+    Returns:
+        Whether it was sent.
+    """
+    try:
+        process = os.pidfd_open(pid)  # from here on the number can't go to another process
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+    try:
+        if not has_open(pid, file):
+            return False
+        signal.pidfd_send_signal(process, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(process)
+    return True

@@ -24,7 +24,7 @@ def log_files(log: Path) -> list[Path]:
     return [file for file in (*older, log) if file.is_file()]
 
 
-def remove_log(log: Path) -> None:
-    """Remove all files of a log, also one that a killed worker had just begun."""
-    for file in (*log_files(log), log.with_name(f"{log.name}.new")):
-        file.unlink(missing_ok=True)
+def all_log_files(log: Path) -> list[Path]:
+    """The same, and the file that a worker had just begun when it was killed."""
+    begun = log.with_name(f"{log.name}.new")
+    return [*log_files(log), *([begun] if begun.is_file() else [])]

@@ -373,7 +373,8 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
     if not path.is_file():
         return Kept()
     last, seconds, damaged = 0, 0.0, []
-    temporary = path.with_name(f"{path.name}.new")  # a kill may have left half of one
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)  # a kill may have left half of one
     with path.open("rb") as lines, temporary.open("wb") as kept, _naming(temporary):
         for line in lines:
             understood, metrics = _understood(path, line)

@@ -341,8 +341,8 @@ def _stage(fields: Fields, directory: Path) -> StageFiles:
     for change in fields.maybe(fields.objects, "changes", ()):
         _listed_change(change)
     return StageFiles(
-        directory / fields.text("solver"),
-        directory / fields.text("net"),
+        directory / fields.file_name("solver"),
+        directory / fields.file_name("net"),
         fields.positive("effective_batch"),
     )
 

@@ -124,7 +124,7 @@ def read_strategies(directory: Path) -> StrategiesFile:
 
 def _way(content: Fields) -> StrategyFacts:
     return StrategyFacts(
-        name=content.text("name"),
+        name=content.file_name("name"),
         title=content.text("title"),
         possible=content.flag("possible"),
         why_not=content.maybe(content.text, "why_not", ""),

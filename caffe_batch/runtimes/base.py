@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,17 @@ class WorkerPlaces:
     directory: Path
     folders: tuple[Path, ...]
     fifo: Path
+
+
+def host_environment() -> dict[str, str]:
+    """This process's environment, without what puts the working directory before all modules.
+
+    An empty entry of PYTHONPATH means the working directory to Python, as ``PYTHONPATH=:/layers``
+    has one: a numpy.py that lies there would run in numpy's place. Workers look there last.
+    """
+    kept = dict(os.environ)
+    named = os.pathsep.join(filter(None, kept.pop("PYTHONPATH", "").split(os.pathsep)))
+    return {**kept, **({"PYTHONPATH": named} if named else {})}
 
 
 @dataclass(frozen=True)

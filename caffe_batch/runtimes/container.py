@@ -17,7 +17,7 @@ from pathlib import Path
 
 import caffe_batch
 from caffe_batch.errors import InputError, Option
-from caffe_batch.runtimes.base import Runtime, WorkerPlaces
+from caffe_batch.runtimes.base import Runtime, WorkerPlaces, host_environment
 
 #: The programs that run containers, each with the options that make all GPUs visible inside.
 PROGRAMS = {"docker": ("--gpus=all",), "podman": ("--device=nvidia.com/gpu=all",)}
@@ -93,7 +93,7 @@ class Container(Runtime):
         return [self.program, "run", *options, *inside, *args]
 
     def environment(self) -> dict[str, str]:
-        return dict(os.environ)
+        return host_environment()
 
     def clear(self) -> None:
         """Removes the worker's container, running or not: a killed client leaves it running."""

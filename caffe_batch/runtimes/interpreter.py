@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caffe_batch.runtimes.base import Runtime
+from caffe_batch.runtimes.base import Runtime, host_environment
 
 
 @dataclass(frozen=True)
 class Interpreter(Runtime):
     """An executable that behaves as ``python``; its path is the runtime's name.
 
-    It inherits the environment unchanged: a Caffe built by hand is usually found through the
+    It inherits the environment: a Caffe built by hand is usually found through the
     user's own PYTHONPATH and LD_LIBRARY_PATH.
     """
 
@@ -21,4 +20,4 @@ class Interpreter(Runtime):
         return [self.name, *args]
 
     def environment(self) -> dict[str, str]:
-        return dict(os.environ)
+        return host_environment()

@@ -16,6 +16,7 @@ from caffe_batch.jobs.record import Attempt, JobRecord, JobState
 from caffe_batch.jobs.stages import read_stages
 from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.progress import Progress, RunFold
+from caffe_batch.training.restart import settle_if_free
 
 
 class RunState(str, Enum):
@@ -91,6 +92,8 @@ class Status:
 class RunFollower:
     """Reads a run from its files alone; it can't disturb it.
 
+    Where a restart died that had come to no snapshot, the run before is put back first.
+
     Args:
         job: A planned directory.
 
@@ -99,6 +102,7 @@ class RunFollower:
     """
 
     def __init__(self, job: JobDirectory) -> None:
+        settle_if_free(job)
         self._job = job
         self._metrics = MetricsFollower(job.metrics)
         self._meter: tuple[int, MemoryMeter] | None = None

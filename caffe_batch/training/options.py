@@ -19,7 +19,7 @@ class Options:
         threads: CPU threads of the BLAS. One is the fastest for small nets (LeNet on two cores
             takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
             nets in CPU mode gain from more.
-        restart: Throw away an earlier run and start from update 0.
+        restart: Start from update 0; an earlier run is removed once the new one has a snapshot.
         noise_scale: Measure the gradients of the micro-batches on the way, for the noise scale:
             lines of metrics.jsonl. It takes about 2 % of the time.
         weights: .caffemodel files that update 0 begins with, loaded one after the other.

@@ -28,6 +28,7 @@ class Outcome:
         update, updates: Updates done, and to do in all.
         scores: Outputs of the last test.
         ran: False if the job had been finished before.
+        notes: What else there is to say, a sentence each.
     """
 
     state: JobState
@@ -35,6 +36,7 @@ class Outcome:
     updates: int
     scores: tuple[NetTestMetrics, ...]
     ran: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def failure(

@@ -37,6 +37,7 @@ from caffe_batch.training.outcome import STATES, Outcome, failure
 from caffe_batch.training.places import job_places
 from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress, RunFold
+from caffe_batch.training.restart import log_to_show
 from caffe_batch.training.snapshot_keeper import SnapshotKeeper
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
@@ -85,7 +86,11 @@ class Run:
         self._resume: Snapshot | None = None
         self._snapshots = self._engine.snapshots
         self._keeper = SnapshotKeeper(
-            self._snapshots, job.snapshots, options.keep_last, options.keep_every
+            self._snapshots,
+            job.snapshots,
+            options.keep_last,
+            options.keep_every,
+            job.previous.forget,
         )
         self._device = options.device
         self._directory = plan.working_directory
@@ -248,7 +253,7 @@ class Run:
             missing = missing_files(stage.net, self._directory) if failed else []
             asked = self._options.device
             raise failure(
-                self._engine, ending, update, self._updates, self._job.log, self._log_tail,
+                self._engine, ending, update, self._updates, log_to_show(self._job), self._log_tail,
                 on_gpu=asked is not None and not asked.is_cpu, missing=missing,
             )  # fmt: skip
         return Outcome(state, update, self._updates, last_scores(self._job.metrics))

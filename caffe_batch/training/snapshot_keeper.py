@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from caffe_batch.engines.events import (
@@ -19,18 +20,25 @@ class SnapshotKeeper:
     """Records each snapshot, thins them out, and sets aside those of a training that diverged.
 
     The newest has proved itself once an update after it had a loss that is none of a divergence:
-    only then those before it may go.
+    only then those before it may go, and the run before that a restart has kept.
 
     Args:
         files: The engine's snapshots.
         folder: Where they lie.
         keep_last, keep_every: As :meth:`SnapshotFiles.prune` takes them.
+        proved: Called whenever the newest snapshot has proved itself.
     """
 
     def __init__(
-        self, files: SnapshotFiles, folder: Path, keep_last: int | None, keep_every: int | None
+        self,
+        files: SnapshotFiles,
+        folder: Path,
+        keep_last: int | None,
+        keep_every: int | None,
+        proved: Callable[[], None],
     ) -> None:
         self._files, self._folder, self._keep = files, folder, (keep_last, keep_every)
+        self._proved = proved
         self._unproven: int | None = None
 
     def handle(self, event: WorkerEvent | LogEvent) -> None:
@@ -49,4 +57,5 @@ class SnapshotKeeper:
             or (isinstance(event, Updated) and event.update > self._unproven)
         ):
             self._unproven = None
+            self._proved()
             self._files.prune(self._folder, *self._keep)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from caffe_batch.errors import CaffeBatchError
 from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.ending import Ending
 from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training import restart
 from caffe_batch.training.beforehand import Beforehand, look_ahead
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
@@ -36,6 +41,9 @@ def train(
     What ends badly and can be mended goes on from the newest good snapshot: out of memory with the
     next smaller split of the same effective batch, a divergence (if asked for) with a lower rate.
 
+    A restart throws the run before away only once the new run stands on its own; one that comes to
+    no snapshot leaves the run before as it was (:mod:`caffe_batch.training.restart`).
+
     In the main thread, SIGINT, SIGTERM and SIGUSR1 make the worker take a snapshot and stop; a
     SIGINT after that kills it. SIGHUP makes it take a snapshot and go on.
 
@@ -56,31 +64,64 @@ def train(
             lines of its log and where the log is.
     """
     options = options or Options()
+    restart.settle_if_free(job)
     plan, stages = read_job(job, options)  # refuses them before anything is written
     before = None if options.restart else job.read_record()
     relay = relay or SignalRelay()
-    earlier: tuple[str, ...] = ()
     found = Beforehand()
     if not has_finished(before, stages):
         found = look_ahead(job, plan, stages, before, options)
-    notes = found.notes
     with job.lock() as lock, forwarded_signals(relay):
-        job.finish_rewrite()
-        if options.restart:
-            job.clear_results()
-        recovery = Recovery(job, options)
-        while True:
-            run = Run(job, runtime, options, relay, notes, earlier, found.records)
-            if run.is_finished:
-                return run.outcome_before()
-            ending = run.carry_out(observer, script, lock)
-            earlier = run.all_notes
-            try:
-                remedy = None if relay.stop_requested else recovery.remedy(ending, run.last_attempt)
-            except BaseException:
-                run.close(ending)
-                raise
-            if remedy is None:
-                run.close(ending)
-                return run.outcome(ending)
-            notes = (f"{remedy[0].upper()}{remedy[1:]}.",)
+        restart.settle(job)
+
+        def begin(notes: tuple[str, ...], earlier: tuple[str, ...]) -> Run:
+            return Run(job, runtime, options, relay, notes, earlier, found.records)
+
+        def carry_out(run: Run) -> Ending:
+            return run.carry_out(observer, script, lock)
+
+        try:
+            if options.restart:
+                restart.begin(job)
+            outcome = _to_the_end(begin, carry_out, Recovery(job, options), relay, found.notes)
+        except CaffeBatchError as error:
+            error.notes = (*error.notes, *restart.settle(job))
+            raise
+        except BaseException:
+            restart.settle(job)
+            raise
+        return replace(outcome, notes=restart.settle(job))
+
+
+def _to_the_end(
+    begin: Callable[[tuple[str, ...], tuple[str, ...]], Run],
+    carry_out: Callable[[Run], Ending],
+    recovery: Recovery,
+    relay: SignalRelay,
+    notes: tuple[str, ...],
+) -> Outcome:
+    """Try until the run has ended well, or nothing is left to try.
+
+    Args:
+        begin: Makes a try of what a person should know of it, and of the tries before.
+        carry_out: Carries one out.
+        recovery: Says what is left to try.
+        relay: What signals have asked for.
+        notes: What a person should know of the first try.
+    """
+    earlier: tuple[str, ...] = ()
+    while True:
+        run = begin(notes, earlier)
+        if run.is_finished:
+            return run.outcome_before()
+        ending = carry_out(run)
+        earlier = run.all_notes
+        try:
+            remedy = None if relay.stop_requested else recovery.remedy(ending, run.last_attempt)
+        except BaseException:
+            run.close(ending)
+            raise
+        if remedy is None:
+            run.close(ending)
+            return run.outcome(ending)
+        notes = (f"{remedy[0].upper()}{remedy[1:]}.",)

@@ -132,14 +132,15 @@ def test_a_directory_has_one_train_at_a_time(job: JobDirectory) -> None:
         assert again > 2
 
 
-def test_clearing_keeps_the_plan(job: JobDirectory) -> None:
+def test_results_are_all_but_the_plan(job: JobDirectory) -> None:
     planned = sorted(path.name for path in job.path.iterdir())
     job.write_record(RECORD)
-    job.metrics.write_text("")
-    job.log.write_text("log")
+    for file in (job.metrics, job.log, *(job.log.with_name(f"caffe.log.{n}") for n in (2, "new"))):
+        file.write_text("")
     job.snapshots.mkdir()
     (job.snapshots / "tiny_iter_5.caffemodel").touch()
-    job.clear_results()
+    job.previous.set_aside()
+    job.previous.forget()
     assert sorted(path.name for path in job.path.iterdir()) == planned
 
 

@@ -12,6 +12,7 @@ from caffe_batch import runtimes
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes import inspection, installation
 from caffe_batch.runtimes.apt import Archive
+from caffe_batch.runtimes.container import container
 from caffe_batch.runtimes.interpreter import Interpreter
 
 #: An answer to the probe, for a program that stands for a Python with caffe.
@@ -139,3 +140,16 @@ def test_unknown_name(installed: runtimes.Installed) -> None:
 def test_unknown_name_and_none_installed(home: Path) -> None:
     with pytest.raises(RuntimeMissingError, match="No runtime is installed"):
         runtimes.find("xyz")
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [("/a:/b", "/a:/b"), (":/a", "/a"), ("/a::b:", "/a:b"), (":", None), ("", None)],
+)
+def test_the_working_directory_is_on_no_path(
+    path: str, kept: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", path)
+    for runtime in (Interpreter("/usr/bin/python3"), container("docker:an/image")):
+        assert runtime is not None
+        assert runtime.environment().get("PYTHONPATH") == kept

@@ -103,10 +103,10 @@ def test_a_snapshot_that_was_cut_short_stops_the_run(runtime: Runtime, tmp_path:
     """As a full disk cuts it whose last bytes are only missed when the file is closed."""
     job = write_job(tmp_path, snapshot=20)
     state = job.snapshots / "tiny_iter_40.solverstate"
-    job.snapshots.mkdir()
-    state.symlink_to("/dev/full")  # whatever is written there is lost
+    hold = Hold(job, 30)
+    full = WhenHeld(hold, lambda: state.symlink_to("/dev/full"))  # what is written there is lost
     with pytest.raises(TrainingError, match=r"snapshot not written"):
-        train(job, runtime)
+        train(job, runtime, observer=full)
     for left in job.snapshots.glob("tiny_iter_40.solverstate*"):
         left.unlink()
     assert train(job, runtime).update == 60

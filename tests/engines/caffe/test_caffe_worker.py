@@ -207,3 +207,36 @@ def test_an_entry_of_the_path_that_may_not_be_read(
     (tmp_path / "file").touch()
     monkeypatch.setenv("PATH", f"{tmp_path / 'closed'}:{tmp_path / 'file'}")
     assert not starts("python3.6")
+
+
+LAYER = """
+import caffe, random
+assert random.random() >= 0, "the standard library's"
+class Copy(caffe.Layer):
+    def setup(self, bottom, top): pass
+    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)
+    def forward(self, bottom, top): top[0].data[...] = bottom[0].data
+    def backward(self, top, down, bottom): pass
+"""
+WITH_LAYER = """
+layer { name: "copy" type: "Python" bottom: "data" top: "copy"
+  python_param { module: "copying" layer: "Copy" } }
+"""
+
+
+def test_the_working_directory_is_looked_at_last(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lies there by chance or by design; a Python layer's module is found there."""
+    job = write_job(tmp_path)
+    job.net.write_text(job.net.read_text() + WITH_LAYER)
+    strays = ("random", "numpy", "json", "caffe", "google", "socket", "worker", "sitecustomize")
+    for name in strays:
+        stray = (
+            f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\nraise RuntimeError('stray')\n"
+        )
+        (tmp_path / f"{name}.py").write_text(stray)
+    (tmp_path / "copying.py").write_text(LAYER)
+    monkeypatch.setenv("PYTHONPATH", ":")
+    assert train(job, runtime).update == 60
+    assert not (tmp_path / "ran").exists()

@@ -57,16 +57,17 @@ def start_caffe():
 
     From here on this folder is no place to look for modules, and none of them is known by its name:
     the modules of Python layers may have the same. The working directory is such a place, as they
-    often lie there.
+    often lie there; it is the last one, so that a random.py or numpy.py there is nobody's module.
     """
     from lean_import import import_caffe
 
-    sys.path[0] = os.getcwd()
+    del sys.path[0]
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if name != "__main__" and os.path.dirname(os.path.abspath(file)) == HERE:
             del sys.modules[name]
     caffe = import_caffe()
+    sys.path.append(os.getcwd())  # a module there goes before a package without __init__, as google
     map_blas_buffers()
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)

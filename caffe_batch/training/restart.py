@@ -1,0 +1,82 @@
+"""A restart on trial: which run is the job's, the one before or the new one.
+
+``--restart`` keeps the run before (:class:`~caffe_batch.jobs.previous.PreviousRun`) until the new
+run stands on its own: it has finished, or has a snapshot that is whole. A snapshot proves good with
+the next update; the run before is removed then, or at the end of the new run, and put back if that
+ends with no snapshot. Whoever looks at the job after a death decides the same from its files.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from caffe_batch import engines
+from caffe_batch.errors import InputError
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.lock import JobBusyError
+from caffe_batch.jobs.record import JobRecord, JobState
+
+
+def begin(job: JobDirectory) -> None:
+    """Set the run before aside, or remove it if it has done nothing; the lock is held."""
+    worth_keeping = stands(job) or _has_updated(_record(job))
+    job.previous.set_aside()
+    if not worth_keeping:
+        job.previous.forget()
+
+
+def settle(job: JobDirectory) -> tuple[str, ...]:
+    """Decide which run is the job's once no run goes on; the lock is held.
+
+    Returns:
+        A sentence if it is the run before again.
+    """
+    job.finish_rewrite()
+    previous = job.previous
+    previous.finish_moving()
+    if not previous.is_kept or stands(job):
+        previous.forget()
+        return ()
+    previous.put_back()
+    record = _record(job)
+    done = f", {record.updates_done:,} of {record.updates:,} updates" if record else ""
+    return (
+        f"The restart came to no snapshot, so the run before stands again{done}. What the restart "
+        f"has left is in {previous.failed}; another restart begins anew.",
+    )
+
+
+def settle_if_free(job: JobDirectory) -> None:
+    """The same for those who only read: not while a run goes on, or in a read-only directory."""
+    previous = job.previous
+    if (previous.is_kept or previous.is_unfinished) and job.supervisor() is None:
+        with suppress(JobBusyError, OSError), job.lock():
+            settle(job)
+
+
+def stands(job: JobDirectory) -> bool:
+    """Whether the run whose results the directory has now has finished, or can go on."""
+    record = _record(job)
+    if record and record.state is JobState.FINISHED:
+        return True
+    snapshots = engines.find(job.read_plan().engine).snapshots
+    return bool(snapshots.newest_whole(job.snapshots, 2**31)[0])
+
+
+def log_to_show(job: JobDirectory) -> Path:
+    """Where the log of the run that has just ended will be."""
+    fails = job.previous.is_kept and not stands(job)
+    return job.previous.failed / job.log.name if fails else job.log
+
+
+def _record(job: JobDirectory) -> JobRecord | None:
+    try:
+        return job.read_record()
+    except InputError:
+        return None
+
+
+def _has_updated(record: JobRecord | None) -> bool:
+    attempts = record.attempts if record else ()
+    return any(attempt.last_update > attempt.first_update for attempt in attempts)
