@@ -13,17 +13,20 @@ for _power, _letter in enumerate("kmgt", start=1):
     _UNITS[f"{_letter}ib"] = 1024**_power
     _UNITS[_letter] = 1024**_power  # nvidia-smi, docker and ulimit all mean 1024 by a bare letter
 
+#: A plain number below it is rather one of MiB or GiB whose unit was forgotten.
+_LEAST_PLAIN = 1024**2
+
 _SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes from ``8GiB``, ``8GB``, ``8192MiB``, ``8G`` (= GiB) or a plain number.
+    """A size in bytes from ``8GiB``, ``8GB``, ``8192MiB``, ``8G`` (= GiB) or a number of bytes.
 
     >>> parse_size("8GiB"), parse_size("1.5 GB"), parse_size("11000000000")
     (8589934592, 1500000000, 11000000000)
 
     Raises:
-        InputError: The text is no size, or is zero.
+        InputError: The text is no size, is zero, or is less than 1 MiB and has no unit.
     """
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match[2].lower()) if match else None
@@ -34,6 +37,11 @@ def parse_size(text: str) -> int:
     size = int(Fraction(match[1]) * unit)
     if size <= 0:
         raise InputError(f"{text!r} leaves no memory at all", hint="Give a size above zero.")
+    if size < _LEAST_PLAIN and not match[2]:
+        raise InputError(
+            f"{text!r} has no unit, and would be {size:,} bytes",
+            hint=f"Write {match[1]}GiB or {match[1]}MiB; {match[1]}B if it is bytes.",
+        )
     return size
 
 

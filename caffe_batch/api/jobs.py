@@ -161,7 +161,8 @@ class Job:
             threads: CPU threads for the matrix products.
             weights: .caffemodel files to begin with: fine-tuning.
             snapshot: Go on from this .solverstate of another run; its weights must lie beside it.
-            restart: Delete the earlier run, and start from update 0.
+            restart: Start from update 0. An earlier run is deleted once this one has a good
+                snapshot or has finished; until then it comes back if this one fails.
             keep_last: How many of the newest snapshots to keep; None for all, or 1 with
                 ``keep_every``.
             keep_every: Also keep the first snapshot of every this many updates.
@@ -279,6 +280,9 @@ class Job:
             TrainingError: It is still running after ``timeout``.
         """
         now = self.status()
+        if now.pid == 0:  # it has just begun
+            time.sleep(_INTERVAL_S)
+            now = self.status()
         if now.pid is None:
             raise InputError(
                 f"{self.path}: nothing runs here, the job is {now.state.value}",
@@ -371,12 +375,17 @@ def report(
         InputError: One is not a job directory, or its files can't be read.
         OSError: The page can't be written.
     """
-    from caffe_batch.files import write_text
+    from caffe_batch.files import replace_text, write_text
     from caffe_batch.reporting.report_page import render_report
 
     found = read_runs(jobs) if runs is None else runs
-    page = Path(out) if out else found[0].job.report if len(found) == 1 else Path("report.html")
-    write_text(page, render_report(found))
+    text = render_report(found)
+    if out is None and len(found) == 1:
+        page = found[0].job.report
+        replace_text(page, text)  # a file of the job's, wherever a link there leads
+    else:
+        page = Path(out or "report.html")
+        write_text(page, text)
     return page
 
 

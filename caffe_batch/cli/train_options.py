@@ -39,7 +39,11 @@ machine_options = option_group(
 #: The options for what the first update begins with.
 start_options = option_group(
     data_option,
-    click.option("--restart", is_flag=True, help="Delete the earlier run; start from update 0."),
+    click.option(
+        "--restart",
+        is_flag=True,
+        help="Start from update 0; the earlier run is deleted once this one has a good snapshot.",
+    ),
     click.option(
         "--snapshot",
         type=click.Path(path_type=Path),

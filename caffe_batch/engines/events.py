@@ -119,9 +119,15 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Refused:
-    """The worker can't do what was asked; it ends without having trained."""
+    """The worker can't do what was asked; it ends without having trained.
+
+    Attributes:
+        why: What is in the way, for people.
+        wants: What was asked for and can't be had: ``"device"`` or ``"weights"``.
+    """
 
     why: str
+    wants: str = "weights"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from caffe_batch.errors import InputError, TrainingError, did_you_mean
+from caffe_batch.errors import DoesNotFitError, InputError, TrainingError, did_you_mean
 from caffe_batch.experiments.standings import (
     Comparison,
     SeedRun,
@@ -77,7 +78,9 @@ def compare(
 ) -> Comparison:
     """Train the strategies of a directory that ``strategies`` has written, and compare them.
 
-    The comparison is also written to the directory's compare.json.
+    The comparison is also written to the directory's compare.json. A training that doesn't fit the
+    memory, is refused, or fails stops only itself: it is listed with the reason, and the next call
+    tries it again.
 
     In the main thread, SIGINT and SIGTERM make every training take a snapshot and stop; a second
     signal kills them.
@@ -96,16 +99,14 @@ def compare(
     """
     strategies, before = read_strategies(directory), read_comparison(directory)
     ways = _chosen(strategies.ways, options.names)
-    first = JobDirectory(directory / ways[0].name)
-    check_tests(read_solver(first.solver, allow_unknown_fields=True))
+    _check_recipe(directory, ways)
     trainings = [
         Training(way.name, seed, _job(directory, way.name, seed))
         for seed in options.seeds  # every strategy with one seed before any with the next
         for way in ways
     ]
     runs = _run_all(directory, trainings, runtime, options, observer)
-    names = (output_names(read_tests(training.job)) for training in trainings)
-    score, loss = next((each for each in names if any(each)), (None, None))
+    score, loss = _output_names(trainings)
     standings = tuple(
         Standing(way, tuple(runs[way.name, seed] for seed in options.seeds)) for way in ways
     )
@@ -134,6 +135,19 @@ def _chosen(ways: Sequence[StrategyFacts], names: Sequence[str]) -> list[Strateg
     return chosen
 
 
+def _check_recipe(directory: Path, ways: Sequence[StrategyFacts]) -> None:
+    """Refuses a recipe without tests, as the first strategy that can be read has it."""
+    for way in ways:
+        try:
+            solver = read_solver(
+                JobDirectory(directory / way.name).solver, allow_unknown_fields=True
+            )
+        except (InputError, OSError):
+            continue  # it fails by itself, and the others go on
+        check_tests(solver)
+        return
+
+
 def check_tests(solver: SolverParameter) -> None:
     """Refuse a recipe without tests.
 
@@ -148,11 +162,47 @@ def check_tests(solver: SolverParameter) -> None:
 
 
 def _job(directory: Path, name: str, seed: int) -> JobDirectory:
-    """The job of a training; written unless it exists."""
+    """The job of a training, which may not exist yet.
+
+    Raises:
+        InputError: It would lie outside the directory of the comparison, by a link.
+    """
     job = JobDirectory(directory / "runs" / name / f"seed-{seed}")
-    if not job.is_planned():
-        copy_job(directory / name, job.path, seed)
+    if not job.path.is_relative_to(directory.resolve()):
+        raise InputError(
+            f"{job.path} is not in {directory}, where the trainings belong: a link leads there",
+            hint="Remove the link.",
+        )
     return job
+
+
+def _plan(directory: Path, training: Training) -> None:
+    """Write the job of a training unless it exists.
+
+    Raises:
+        InputError: The strategy can't be read.
+    """
+    if not training.job.is_planned():
+        copy_job(directory / training.name, training.job.path, training.seed)
+
+
+def _read(directory: Path, training: Training, failure: str) -> SeedRun:
+    """What a training that has ended came to; one whose files can't be read has failed."""
+    try:
+        return read_run(training.job, directory, training.seed, failure)
+    except InputError as error:
+        inside = str(training.job.path.relative_to(directory.resolve()))
+        return SeedRun(training.seed, inside, (), False, failure or error.message)
+
+
+def _output_names(trainings: Sequence[Training]) -> tuple[str | None, str | None]:
+    """The test outputs to compare: those of the first training that has tests."""
+    for training in trainings:
+        with suppress(InputError):
+            names = output_names(read_tests(training.job))
+            if any(names):
+                return names
+    return None, None
 
 
 class _Relays(SignalRelay):
@@ -163,9 +213,11 @@ class _Relays(SignalRelay):
         self._each: list[SignalRelay] = []
 
     def add(self) -> SignalRelay:
-        """Add a relay for another training."""
+        """Add a relay for another training; it is asked to stop if all have been."""
         relay = SignalRelay()
         self._each.append(relay)
+        if self.stop_requested:  # checked last: a signal may arrive between any two lines
+            relay.stop_requested = True
         return relay
 
     def stop(self, number: int) -> None:
@@ -193,21 +245,22 @@ def _run_all(
 
     def run(training: Training) -> SeedRun | None:
         """Run a training to its end; None if it was stopped."""
-        if relays.stop_requested:
-            return None
         relay, failure = relays.add(), ""
+        if relay.stop_requested:
+            return None
 
         def observe(progress: Progress) -> None:
             observer.progress(training, progress)
 
         try:
+            _plan(directory, training)
             outcome = train(training.job, runtime, options.training, observe, relay=relay)
-        except TrainingError as error:
+        except (TrainingError, DoesNotFitError, InputError) as error:
             failure = str(error.message.splitlines()[0])
         else:
             if outcome.state is not JobState.FINISHED:
                 return None
-        done = read_run(training.job, directory, training.seed, failure)
+        done = _read(directory, training, failure)
         observer.ended(training, done)
         return done
 

@@ -44,6 +44,8 @@ def write_compare_plot(comparison: Comparison, picture: Path) -> None:
         ImportError: matplotlib is not installed (the extra ``plot``).
         InputError: There is nothing to draw.
     """
+    if picture.is_symlink():  # nothing is written through it to elsewhere
+        picture.unlink()
     write_figure(draw(comparison), picture, dpi=84)
 
 

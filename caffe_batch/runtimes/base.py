@@ -36,7 +36,7 @@ class WorkerPlaces:
 
 
 def host_environment() -> dict[str, str]:
-    """This process's environment, without what puts the working directory before all modules.
+    """The environment of this process, without what puts the working directory before all modules.
 
     An empty entry of PYTHONPATH means the working directory to Python, as ``PYTHONPATH=:/layers``
     has one: a numpy.py that lies there would run in numpy's place. Workers look there last.

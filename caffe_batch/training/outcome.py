@@ -47,7 +47,6 @@ def failure(
     log: Path,
     tail: Sequence[str],
     *,
-    on_gpu: bool,
     missing: Sequence[str],
 ) -> CaffeBatchError:
     """The error that an ending is.
@@ -59,12 +58,12 @@ def failure(
         updates: Updates to do in all.
         log: The engine's log.
         tail: Its last lines, oldest first.
-        on_gpu: Whether a GPU was asked for.
         missing: Files that the net names and that aren't there.
     """
     if ending.reason is EndReason.REFUSED:
         on_cpu: Text = [Option("cpu", True), " trains on the CPU."]
-        return InputError(ending.detail, hint=on_cpu if on_gpu else "Give weights of this net.")
+        on_device = ending.refused == "device"
+        return InputError(ending.detail, hint=on_cpu if on_device else "Give weights of this net.")
     hint = engine.hints.get(ending.reason)
     if missing:
         hint = f"Not there: {', '.join(missing)}."

@@ -251,11 +251,10 @@ class Run:
             stage = self._plan.stages[self.last_attempt.stage - 1]
             failed = ending.reason is EndReason.CHECK_FAILED
             missing = missing_files(stage.net, self._directory) if failed else []
-            asked = self._options.device
+            log = log_to_show(self._job)
             raise failure(
-                self._engine, ending, update, self._updates, log_to_show(self._job), self._log_tail,
-                on_gpu=asked is not None and not asked.is_cpu, missing=missing,
-            )  # fmt: skip
+                self._engine, ending, update, self._updates, log, self._log_tail, missing=missing
+            )
         return Outcome(state, update, self._updates, last_scores(self._job.metrics))
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
@@ -278,7 +277,7 @@ class Run:
             observer(self._with_memory(tracker.progress(), meter))
             self._amend(seen_bytes=meter.peak_bytes)
             if watch.look(spoke=spoke):
-                worker.stop(signal.SIGINT)  # a second time kills it
+                worker.kill() if watch.is_hung else worker.stop(signal.SIGTERM)
         return watch.judge(kills.judge(worker.ending()))
 
     def _note(self, event: WorkerEvent | LogEvent) -> None:

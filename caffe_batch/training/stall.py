@@ -31,6 +31,10 @@ class StallWatch:
             built: ``LEAST_TIMEOUT_S``, or ``PATIENCE`` times the longest silence so far if that
             is more.
         clock: Seconds, for tests.
+
+    Attributes:
+        silent_s: Seconds without a sign of it.
+        is_hung: Whether it was asked to stop and didn't.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class StallWatch:
         self._looked = clock()
         self._longest = 0.0
         self._asked_after: float | None = None
-        self.silent_s = 0.0
+        self.silent_s, self.is_hung = 0.0, False
 
     @property
     def timeout_s(self) -> float:
@@ -61,7 +65,7 @@ class StallWatch:
             spoke: Whether it has sent or logged anything since the last look.
 
         Returns:
-            Whether to ask it to stop now: once, and a second time some seconds later.
+            Whether to ask it to stop now; or to kill it, some seconds later, if it ``is_hung``.
         """
         now = self._clock()
         self.silent_s += min(now - self._looked, MOST_COUNTED_S)
@@ -73,11 +77,13 @@ class StallWatch:
                 return False
             self._asked_after = self.silent_s
             return True
-        return self.silent_s > self._asked_after + GRACE_S
+        self.is_hung = self.silent_s > self._asked_after + GRACE_S
+        return self.is_hung
 
     def judge(self, ending: Ending) -> Ending:
         """The ending of the worker, which is a stall if it was asked to stop for one."""
         if self._asked_after is None or ending.reason is EndReason.FINISHED:
             return ending
-        detail = f"silent for {self._asked_after:.0f} s, then asked to stop: {ending.detail}"
+        then = "it did not, and was killed" if self.is_hung else ending.detail
+        detail = f"silent for {self._asked_after:.0f} s, then asked to stop: {then}"
         return Ending(EndReason.STALLED, detail, ending.status)

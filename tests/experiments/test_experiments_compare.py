@@ -7,19 +7,28 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from caffe_batch.device import Device
-from caffe_batch.errors import InputError
+from caffe_batch.errors import DoesNotFitError, InputError
+from caffe_batch.experiments import compare as compare_module
 from caffe_batch.experiments.compare import CompareOptions, Training, compare
 from caffe_batch.experiments.standings import Comparison, SeedRun
+from caffe_batch.jobs.job_copy import copy_job
 from caffe_batch.jobs.metrics import NetTestMetrics, read_metrics
 from caffe_batch.jobs.strategy_files import write_strategies
 from caffe_batch.planning.strategies.strategies import find_strategies
+from caffe_batch.reporting.compare_view import compare_view
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training import JobDirectory, JobState, Options, Progress
+from caffe_batch.training.process import SignalRelay, forwarded_signals
+from caffe_batch.training.supervisor import train
 from tests.holding import PATIENCE_S, Hold, is_alive, wait_for
 from tests.small_memory import BATCH, SOLVER, options, read_model, tight, write_recipe
 
@@ -121,6 +130,71 @@ def test_a_training_that_fails_is_reported_beside_the_others(
     assert (small.failed, linear.failed) == (1, 0)
     assert "Caffe stopped at update 0 of 120: failed check" in small.runs[0].failure
     assert found.score_name == "accuracy"
+
+
+def test_a_way_that_does_not_fit_or_is_refused_stops_only_itself(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four kinds of both, in the middle of those that go on; the next call tries them again."""
+    directory = write(tmp_path)
+    names = ("accumulate", "small", "small-linear", "small-sqrt", "cpu")
+    (directory / "small-linear" / "plan.json").write_text("{}")
+    (directory / "small-sqrt" / "solver.prototxt").write_text("max_iter: many")
+    (directory / "runs" / "small").mkdir(parents=True)
+    job = JobDirectory(copy_job(directory / "small", directory / "runs/small/seed-1", 1).directory)
+    job.metrics.symlink_to(tmp_path / "elsewhere")
+
+    def does_not_fit(job: JobDirectory, *args: Any, **keywords: Any) -> Any:
+        if "accumulate" in str(job.path):
+            raise DoesNotFitError("out of memory with 1 as well", missing_bytes=1)
+        return train(job, *args, **keywords)
+
+    for error, kept in ((does_not_fit, 1), (train, 2)):
+        monkeypatch.setattr(compare_module, "train", error)
+        found = compare(directory, runtime, settings(*names, seeds=(1,)), Notes())
+        failures = {way.name: way.runs[0].failure for way in found.standings if way.failed}
+        assert len(failures) == len(names) - kept
+        assert failures.get("accumulate", "out of memory with 1 as well").startswith("out of")
+        assert "is a link to" in failures["small"]
+        assert "plan.json" in failures["small-linear"]
+        assert "max_iter" in failures["small-sqrt"]
+        (done,) = (way for way in found.standings if way.name == "cpu")
+        assert done.runs[0].points[-1].score is not None
+        said = json.loads((directory / "compare.json").read_text())["strategies"]
+        shown = {each["name"]: each["runs"][0]["failure"] for each in said}
+        assert {name: why for name, why in shown.items() if why} == failures
+        view = Console(width=2000, file=StringIO())
+        view.print(compare_view(found))
+        assert isinstance(view.file, StringIO)
+        for why in failures.values():
+            assert f"1 of 1 failed, {why}" in view.file.getvalue()
+
+
+def test_a_stop_reaches_a_training_that_is_about_to_begin(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment before its relay is there, as when finished trainings pass quickly."""
+
+    all_relays: list[SignalRelay] = []
+
+    def forwarded(relay: SignalRelay) -> AbstractContextManager[None]:
+        all_relays.append(relay)
+        return forwarded_signals(relay)
+
+    class Late(SignalRelay):
+        def __init__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_for(lambda: all_relays[0].stop_requested)
+            super().__init__()
+
+    directory = write(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(compare_module, "forwarded_signals", forwarded)
+    monkeypatch.setattr(compare_module, "SignalRelay", Late)
+    with pytest.raises(KeyboardInterrupt):
+        compare(directory, runtime, settings("small", seeds=(1, 2)), Notes())
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(directory.glob("runs/*/*/job.json"))
 
 
 def test_divergence_is_reported(tmp_path: Path, runtime: Runtime) -> None:

@@ -37,6 +37,16 @@ def test_what_is_no_size(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("text", ["4", "11", "1.5", "1048575"])
+def test_a_forgotten_unit(text: str) -> None:
+    with pytest.raises(InputError, match=f"'{text}' has no unit, and would be .* bytes") as error:
+        parse_size(text)
+    assert error.value.hint is not None
+    assert f"Write {text}GiB" in error.value.hint
+    assert parse_size(f"{text}B") == int(float(text))
+    assert parse_size("1048576") == 2**20
+
+
 @pytest.mark.parametrize("text", ["0", "0GiB", "0.1b"])
 def test_a_size_of_nothing(text: str) -> None:
     with pytest.raises(InputError, match="leaves no memory at all"):

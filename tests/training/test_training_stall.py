@@ -113,7 +113,7 @@ def test_a_worker_that_hears_nothing_is_killed(
     job = write_job(tmp_path)
     with pytest.raises(
         TrainingError, match=r"at update 3 of 60: no progress: silent for \d+ s, then asked to "
-        r"stop: killed .*\nThe last lines of .*caffe\.log:\n  I am busy"
+        r"stop: it did not, and was killed\nThe last lines of .*caffe\.log:\n  I am busy"
     ) as failure:  # fmt: skip
         train(job, Interpreter(sys.executable), Options(stall_timeout_s=0.7), script=FAKE)
     assert [option.name for option in failure.value.remedies] == ["stall_timeout"]

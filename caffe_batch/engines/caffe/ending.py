@@ -54,7 +54,7 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     if isinstance(last_word, Stopped):
         return Ending(EndReason.INTERRUPTED, f"stopped after update {last_word.update}", status)
     if isinstance(last_word, Refused):
-        return Ending(EndReason.REFUSED, last_word.why, status)
+        return Ending(EndReason.REFUSED, last_word.why, status, last_word.wants)
     if isinstance(last_word, Diverged):
         what = (
             "weights are not finite" if last_word.loss is None else f"loss is {last_word.loss:.6g}"

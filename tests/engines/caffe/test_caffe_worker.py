@@ -232,10 +232,8 @@ def test_the_working_directory_is_looked_at_last(
     job.net.write_text(job.net.read_text() + WITH_LAYER)
     strays = ("random", "numpy", "json", "caffe", "google", "socket", "worker", "sitecustomize")
     for name in strays:
-        stray = (
-            f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\nraise RuntimeError('stray')\n"
-        )
-        (tmp_path / f"{name}.py").write_text(stray)
+        ran = f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})"
+        (tmp_path / f"{name}.py").write_text(f"{ran}\nraise RuntimeError({name!r})\n")
     (tmp_path / "copying.py").write_text(LAYER)
     monkeypatch.setenv("PYTHONPATH", ":")
     assert train(job, runtime).update == 60

@@ -39,7 +39,7 @@ def main(settings):
         )
         fresh = load_weights(net, settings["weights"])
     except LookupError as error:
-        events.send("refused", why=str(error))
+        events.send("refused", why=str(error), wants="device")
         return 1
     events.started(caffe, gpu, [without_weights(fresh)] if settings["weights"] and fresh else [])
     gradients = MicroGradients(net, settings["frozen"])

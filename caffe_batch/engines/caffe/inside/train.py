@@ -157,7 +157,7 @@ def main(settings):
     try:
         gpu, choice = choose_device(caffe, settings, message)
     except LookupError as error:
-        events.send("refused", why=str(error))
+        events.send("refused", why=str(error), wants="device")
         return 1
     use_device(caffe, gpu)
     message.solver_mode = message.CPU if gpu is None else message.GPU
@@ -180,7 +180,7 @@ def main(settings):
         try:
             fresh = load_weights(solver.net, settings["weights"])
         except LookupError as error:
-            events.send("refused", why=str(error))
+            events.send("refused", why=str(error), wants="weights")
             return 1
         for test_net in solver.test_nets:  # layers of its own; Caffe shares the others
             for path in settings["weights"]:

@@ -1,0 +1,111 @@
+"""The lock on a job directory, and who is taken for its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.api import Job
+from caffe_batch.errors import InputError
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.lock import has_open, signal_holder
+from tests.command import call
+from tests.holding import is_alive
+from tests.planned_jobs import write_job
+
+SLEEP = "import time; print('here', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> JobDirectory:
+    return write_job(tmp_path)
+
+
+@contextmanager
+def bystander(*descriptors: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that has nothing to do with a job, but for what it inherits."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SLEEP], stdout=subprocess.PIPE, pass_fds=descriptors, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def held_with(job: JobDirectory, pid: int) -> Iterator[int]:
+    """The lock, held by somebody who can't be seen from here and whose process id is there."""
+    with job.lock() as descriptor:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{pid}\n".encode(), 0)
+        yield descriptor
+
+
+def test_stop_signals_nobody_by_the_number_alone(job: JobDirectory) -> None:
+    """As a container's process id names another process outside, and a file anything."""
+    with bystander() as other, held_with(job, other.pid):
+        assert job.supervisor() == other.pid
+        for _ in range(2):
+            done = call("stop", job.path)
+            assert done.code == 2
+            assert f"process {other.pid}, which the lock names, is not the training" in done.err
+        with pytest.raises(InputError, match="Nothing was signalled"):
+            Job(job.path).stop()
+        assert is_alive(other.pid)
+
+
+@pytest.mark.parametrize("content", ["1", "0", "-1", "99999999", "x", "12 34", ""])
+def test_stop_with_any_content_of_the_lock(job: JobDirectory, content: str) -> None:
+    """The parent, whose process id init's stands for, is not signalled either."""
+    with job.lock() as descriptor:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, content.encode(), 0)
+        done = call("stop", job.path)
+        assert (done.code, "Traceback" in done.err) == (2, False)
+
+
+def test_only_a_process_with_the_lock_file_is_signalled(job: JobDirectory) -> None:
+    with job.lock() as descriptor, bystander() as other, bystander(descriptor) as holder:
+        assert has_open(other.pid, job.lock_file) is False
+        assert has_open(holder.pid, job.lock_file) is True
+        assert not signal_holder(other.pid, job.lock_file, signal.SIGKILL)
+        assert signal_holder(holder.pid, job.lock_file, signal.SIGKILL)
+        assert holder.wait() == -signal.SIGKILL
+        assert not signal_holder(holder.pid, job.lock_file, signal.SIGKILL)
+        assert other.poll() is None
+
+
+def test_others_can_not_hold_it(job: JobDirectory) -> None:
+    job.worker_folder.mkdir()
+    job.lock_file.touch(mode=0o644)  # as earlier versions made it
+    with job.lock():
+        assert stat.S_IMODE(job.lock_file.stat().st_mode) == 0o600
+
+
+def test_others_see_that_it_is_held(job: JobDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not open the lock reads the kernel's list."""
+
+    def refused(*_: object) -> int:
+        raise PermissionError
+
+    with job.lock(), monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        assert job.supervisor() == os.getpid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        assert job.supervisor() is None
+    with job.lock_file.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert job.supervisor() == os.getpid()
