@@ -267,7 +267,7 @@ def test_a_worker_that_was_left_behind_is_waited_for(
     job.lock_file.write_text(str(gone.pid))
     with job.lock_file.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(JobBusyError, match="that was killed has not ended within 0 s"):
+        with pytest.raises(JobBusyError, match="still held after 0 s, by the worker of"):
             take(job)
 
 

@@ -110,7 +110,7 @@ def test_a_run_that_dies_before_its_first_snapshot(
         assert finished.previous.is_kept
         os.kill(attempts_of(finished)[-1].pid, signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match="of 40: killed by SIGKILL") as failure:
+    with pytest.raises(TrainingError, match="of 40: killed: killed by SIGKILL") as failure:
         train(finished, runtime, RESTART, WhenHeld(hold, kill_worker))
     assert tree(finished.path) == before
     log = finished.previous.failed / "caffe.log"
@@ -149,7 +149,8 @@ def test_the_first_good_snapshot_takes_its_place(runtime: Runtime, finished: Job
         if middle.reached:  # after it, the worker tells of an update after the snapshot
             middle.release()
         if late.reached and not finished.previous.folder.exists():
-            os.kill(attempts_of(finished)[-1].pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # killed already
+                os.kill(attempts_of(finished)[-1].pid, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match=f"of {LONG}: killed"):
         train(finished, runtime, RESTART, watch)
