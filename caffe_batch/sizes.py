@@ -45,6 +45,15 @@ def parse_size(text: str) -> int:
     return size
 
 
+def size_text(size: str | int) -> str:
+    """A size as text, for :func:`parse_size`; a number of the library is one of bytes.
+
+    >>> size_text("8GiB"), size_text(4096), size_text(0)
+    ('8GiB', '4096B', '0')
+    """
+    return f"{size}B" if isinstance(size, int) and size else str(size)
+
+
 def format_size(size_bytes: int) -> str:
     """A size for people, in binary units with three significant digits.
 

@@ -9,6 +9,7 @@ from caffe_batch.layers.base import Mode
 from caffe_batch.planning import Budget, parse_budget
 from caffe_batch.runtimes.machine import free_gpu_bytes, free_host_bytes
 from caffe_batch.runtimes.reserve import default_reserve
+from caffe_batch.sizes import size_text
 
 
 def find_budget(
@@ -36,7 +37,9 @@ def find_budget(
     on_gpu = mode == "gpu"
     free = partial(free_gpu_bytes, gpu) if on_gpu else _free_host_bytes
     kept = default_reserve(gpu).bytes if on_gpu and reserve is None else 0
-    return parse_budget(str(memory), None if reserve is None else str(reserve), free, kept)
+    return parse_budget(
+        size_text(memory), None if reserve is None else size_text(reserve), free, kept
+    )
 
 
 def _free_host_bytes() -> int:

@@ -16,7 +16,7 @@ from caffe_batch.memory import Build, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
 from caffe_batch.net.batch import unknown_source
-from caffe_batch.sizes import format_size, parse_size
+from caffe_batch.sizes import format_size, parse_size, size_text
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -80,7 +80,7 @@ class Memory(Prediction):
                 title=f"{self.model.recipe.train.message.name or file.stem}, batch_size {size}",
                 batch_size=size,
                 curve=self.model.peaks(sorted(around)),
-                budget_bytes=None if budget is None else parse_size(str(budget)),
+                budget_bytes=None if budget is None else parse_size(size_text(budget)),
             )
         except ImportError as error:
             raise InputError(

@@ -92,7 +92,7 @@ def test_plan_as_the_command_does(recipe: Path) -> None:
     memory = budget(recipe)["gpu_memory"]
     done = call(
         "plan", "solver.prototxt", "--effective-batch", 48, "--lr-scaling", "linear",
-        "--gpu-memory", memory, "--reserve", 0, "--json",
+        "--gpu-memory", f"{memory}B", "--reserve", 0, "--json",
     )  # fmt: skip
     assert {**found.json(), "files": {}} == json.loads(done.out)
     assert (found.batch_size, found.iter_size, found.effective_batch) == (SMALL, 12, 48)

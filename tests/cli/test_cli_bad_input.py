@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caffe_batch.files import write_text
+from caffe_batch.files import replace_text
 from caffe_batch.jobs import job_files
 from tests.command import PROGRAM, Result, call, spawn, tree
 from tests.holding import PATIENCE_S
@@ -423,7 +423,7 @@ def test_missing_bytes_and_the_five_layers_that_cost_most(folder: Path) -> None:
     more = "".join(LAYERS.replace('"ip"', f'"ip{i}"') for i in range(9))
     (folder / "net.prototxt").write_text(NET + more)
     found = json.loads(call("memory", "net.prototxt", "--batch-size", 1, "--json").out)
-    done = call(*plan("--reserve", 1024, memory="3KiB"))
+    done = call(*plan("--reserve", "1KiB", memory="3KiB"))
     device = found["device_bytes"]
     missing = device["peak_with_tests"] + device["rounding"] - 2048
     assert done.code == 3
@@ -625,12 +625,12 @@ def test_interrupted_while_writing(
     written = []
 
     def interrupted(path: Path, text: str) -> None:
-        write_text(path, text)
+        replace_text(path, text)
         written.append(path.name)
         if len(written) == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_files, "write_text", interrupted)
+    monkeypatch.setattr(job_files, "replace_text", interrupted)
     before = tree(planned)
     done = call(*plan())
     assert (done.code, done.out) == (130, "")

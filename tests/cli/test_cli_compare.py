@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def options(folder: Path) -> tuple[object, ...]:
     budget = tight(read_model(folder / "solver.prototxt"))
-    return (folder / "solver.prototxt", "--gpu-memory", budget.budget_bytes, "--reserve", 0,
+    return (folder / "solver.prototxt", "--gpu-memory", f"{budget.budget_bytes}B", "--reserve", 0,
             "--effective-batch", BATCH, "--out", folder / "run")  # fmt: skip
 
 

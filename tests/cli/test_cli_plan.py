@@ -77,7 +77,7 @@ def peak(batch_size: int, mode: str = "cpu") -> int:
 
 def budget(batch_size: int) -> tuple[object, ...]:
     """Options for which solver.prototxt is planned at this batch size (host memory: exact)."""
-    return ("--mode", "cpu", "--gpu-memory", peak(batch_size), "--keep-tests")
+    return ("--mode", "cpu", "--gpu-memory", f"{peak(batch_size)}B", "--keep-tests")
 
 
 def plan_json(net: str = "solver.prototxt", *options: object) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_the_promised_json(folder: Path) -> None:
 
 
 def test_one_byte_less_is_the_next_smaller_batch(folder: Path) -> None:
-    options = ("--effective-batch", 24, "--mode", "cpu", "--gpu-memory", peak(6) - 1,
+    options = ("--effective-batch", 24, "--mode", "cpu", "--gpu-memory", f"{peak(6) - 1}B",
                "--keep-tests")  # fmt: skip
     assert plan_json("solver.prototxt", *options)["batch_size"] == 4
 
@@ -130,7 +130,15 @@ def test_one_byte_less_is_the_next_smaller_batch(folder: Path) -> None:
 @pytest.mark.parametrize("size", [8, 1])
 def test_on_a_gpu_the_largest_batch_that_fits(folder: Path, size: int) -> None:
     usable = peak(size, "gpu")
-    options = ("--effective-batch", 24, "--gpu-memory", usable, "--reserve", 0, "--keep-tests")
+    options = (
+        "--effective-batch",
+        24,
+        "--gpu-memory",
+        f"{usable}B",
+        "--reserve",
+        0,
+        "--keep-tests",
+    )
     plan = plan_json("solver.prototxt", *options)
     check_types(plan, KEYS)
     sizes = [c["batch_size"] for c in plan["candidates"]]
@@ -140,7 +148,16 @@ def test_on_a_gpu_the_largest_batch_that_fits(folder: Path, size: int) -> None:
 
 def test_test_batches_make_room_and_what_is_written_is_what_was_predicted(folder: Path) -> None:
     usable = peak(8, "gpu")
-    options = ("--effective-batch", 24, "--gpu-memory", usable, "--reserve", 0, "--out", "job")
+    options = (
+        "--effective-batch",
+        24,
+        "--gpu-memory",
+        f"{usable}B",
+        "--reserve",
+        0,
+        "--out",
+        "job",
+    )
     plan = plan_json("solver.prototxt", *options)
     assert plan["batch_size"] > 8
     (test,) = plan["tests"]
@@ -311,7 +328,7 @@ def test_a_batch_that_the_net_fixes(folder: Path) -> None:
     assert refused == {8, 2, 1}
     table = call("plan", "fixed.prototxt", *options).out
     assert "layer 'flat': can't reshape (8, 3, 5), 120 elements, into (2, 30)" in table
-    done = call("plan", "fixed.prototxt", "--effective-batch", 8, "--gpu-memory", 100,
+    done = call("plan", "fixed.prototxt", "--effective-batch", 8, "--gpu-memory", "100B",
                 "--reserve", 0)  # fmt: skip
     assert done.code == 3
     assert "batch_size 4 needs" in done.err

@@ -49,7 +49,7 @@ def folder(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def memory(folder: Path) -> tuple[object, ...]:
     """Options for which a pass holds SMALL samples."""
     budget = tight(read_model(folder / "solver.prototxt"))
-    return ("--gpu-memory", budget.budget_bytes, "--reserve", 0)
+    return ("--gpu-memory", f"{budget.budget_bytes}B", "--reserve", 0)
 
 
 def strategies_json(folder: Path, *options: object) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_a_net_alone_gets_the_templates_solver(folder: Path) -> None:
 
 
 def test_nothing_fits(folder: Path) -> None:
-    done = call("strategies", "solver.prototxt", "--gpu-memory", 999, "--reserve", 0)
+    done = call("strategies", "solver.prototxt", "--gpu-memory", "999B", "--reserve", 0)
     assert (done.code, done.out) == (3, "")
     assert "batch_size 1 needs" in done.err
 
