@@ -377,9 +377,13 @@ def test_parameters_that_depend_on_the_batch_are_refused(bench: Bench) -> None:
 
 def test_what_is_no_base_for_training_is_refused(bench: Bench) -> None:
     with pytest.raises(InputError, match="max_iter is 0"):
-        bench.measure(SIMPLE, 'base_lr: 1 lr_policy: "fixed"', nothing)
+        bench.measure(SIMPLE, 'base_lr: 1 lr_policy: "fixed" max_iter: 0', nothing)
     with pytest.raises(NetError, match="the TRAIN net has no loss"):
         bench.measure(INPUT + inner_product(), SOLVER, nothing)
+
+
+def test_a_solver_for_a_program_that_steps_it_is_measured(bench: Bench) -> None:
+    assert bench.measure(SIMPLE, 'base_lr: 0.1 lr_policy: "fixed"').agrees
 
 
 def test_a_failed_check_is_told_in_caffes_words(slow_bench: Bench) -> None:
