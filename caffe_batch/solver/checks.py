@@ -14,26 +14,26 @@ from caffe_batch.errors import InputError, Option, Text
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.learning_rate import learning_rate
 
-#: Update rules that abort where momentum is set.
+#: Update rules that abort if momentum is set.
 _WITHOUT_MOMENTUM = ("AdaGrad", "RMSProp")
 
 #: The penalties on the weights.
 _REGULARIZATIONS = ("L1", "L2")
 
-#: Policies whose gamma Caffe takes from 0 on only.
+#: Policies for which Caffe refuses a negative gamma.
 _GAMMA_POLICIES = ("step", "exp", "inv", "multistep", "sigmoid")
 
 
 def check_solver(
     solver: caffe_pb2.SolverParameter, path: Path | None, *, needs_length: bool = True
 ) -> None:
-    """Refuses a solver that Caffe can't train with, or with which it would train nothing.
+    """Refuse a solver that Caffe can't train with, or with which it would train nothing.
 
     Args:
         solver: The solver, in current syntax.
         path: Its file, for messages; None for a solver from the template.
-        needs_length: Whether the solver itself has to say how many updates there are; without it a
-            solver that leaves max_iter out, for a program that steps it, is none that is wrong.
+        needs_length: Whether the solver itself has to say how many updates there are. If not, a
+            solver without max_iter, meant for a program that steps it, is accepted.
 
     Raises:
         InputError: No update to do, an update without passes, a value that Caffe refuses, or a
@@ -56,7 +56,7 @@ def check_solver(
 
 
 def _check_length(solver: caffe_pb2.SolverParameter, where: str) -> None:
-    """Refuses a solver with no update to do."""
+    """Refuse a solver with no update to do."""
     if solver.max_iter >= 1:
         return
     if solver.HasField("max_iter"):
@@ -65,20 +65,19 @@ def _check_length(solver: caffe_pb2.SolverParameter, where: str) -> None:
             hint="Set max_iter to the number of updates that the recipe trains for.",
         )
     raise InputError(
-        f"{where}the solver has no max_iter: it is meant for a program that steps it, and says "
-        "nothing of how long to train",
+        f"{where}the solver has no max_iter: it is meant for a program that steps it, and doesn't "
+        "say how long to train",
         hint=["Plan with ", Option("epochs"), ", or set max_iter to the number of updates."],
     )
 
 
 def _refused(solver: caffe_pb2.SolverParameter) -> Iterator[tuple[str, Text]]:
-    """What Caffe refuses at once, or trains nothing with: a sentence and a hint each."""
+    """What Caffe refuses, or trains nothing with: a sentence and a hint for each."""
     kind, momentum = solver.type, solver.momentum
     if solver.iter_size < 1:
         yield (
             f"the solver has iter_size {solver.iter_size}, and an update takes at least one pass",
-            "Set iter_size to the passes whose gradients make up one update of the recipe, 1 or "
-            "more.",
+            "Set iter_size to the number of passes in one update of the recipe, at least 1.",
         )
     if solver.average_loss < 1:
         yield (
@@ -87,12 +86,12 @@ def _refused(solver: caffe_pb2.SolverParameter) -> Iterator[tuple[str, Text]]:
         )
     if kind in _WITHOUT_MOMENTUM and momentum:
         yield (
-            f"momentum is {momentum:.7g}, and Caffe refuses any with {kind}",
-            "Remove momentum, or take another type.",
+            f"momentum is {momentum:.7g}, and {kind} has none in Caffe",
+            "Remove momentum, or use another type.",
         )
     if kind == "RMSProp" and not 0 <= solver.rms_decay < 1:
         yield (
-            f"rms_decay is {solver.rms_decay:.7g}, and Caffe refuses anything but 0 to below 1",
+            f"rms_decay is {solver.rms_decay:.7g}, and Caffe requires at least 0 and less than 1",
             "Set it between 0 and 1; Caffe's default is 0.99.",
         )
     if solver.weight_decay and solver.regularization_type not in _REGULARIZATIONS:
@@ -102,7 +101,7 @@ def _refused(solver: caffe_pb2.SolverParameter) -> Iterator[tuple[str, Text]]:
         )
     if solver.lr_policy in _GAMMA_POLICIES and solver.gamma < 0:
         yield (
-            f"gamma is {solver.gamma:.7g}, and Caffe refuses a negative one with lr_policy "
+            f"gamma is {solver.gamma:.7g}, and Caffe refuses a negative gamma with lr_policy "
             f"{solver.lr_policy!r}",
             "Set gamma to the factor of a drop, or to the speed of the decay.",
         )
