@@ -23,6 +23,7 @@ from caffe_batch.jobs.record import JobRecord
 from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.training.following import RunFollower, RunState, Status
 from caffe_batch.training.progress import Observer
+from caffe_batch.training.restart import settle_if_free
 
 if TYPE_CHECKING:
     from caffe_batch.reporting.report_data import ReportedRun
@@ -107,6 +108,7 @@ class Job:
         Raises:
             InputError: The file isn't the record of a job.
         """
+        settle_if_free(self.directory)
         return self.directory.read_record()
 
     @property
@@ -115,6 +117,7 @@ class Job:
 
         Seconds are training time; samples and updates are counted from update 0.
         """
+        settle_if_free(self.directory)
         file = self.directory.metrics
         return tuple(read_metrics(file)) if file.exists() else ()
 

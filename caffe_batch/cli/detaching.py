@@ -30,7 +30,7 @@ def detach(job: JobDirectory) -> None:
         pass  # train.log belongs to whoever holds the lock
     sys.stdout.flush()
     sys.stderr.flush()
-    attempts = _attempts(job)
+    before = _begun(job)
     size = job.console.stat().st_size if job.console.exists() else 0
     pid = os.fork()
     if pid == 0:
@@ -39,7 +39,7 @@ def detach(job: JobDirectory) -> None:
         return
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and not (
-        job.supervisor() == pid and _attempts(job) > attempts
+        job.supervisor() == pid and _begun(job) not in (None, before)
     ):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -58,10 +58,11 @@ def detach(job: JobDirectory) -> None:
     sys.exit(0)
 
 
-def _attempts(job: JobDirectory) -> int:
-    """How many workers have started Caffe so far."""
+def _begun(job: JobDirectory) -> tuple[str, int] | None:
+    """When the last worker began and its process id, if it has come so far as to start Caffe."""
     record = job.read_record()
-    return sum(attempt.device is not None for attempt in record.attempts) if record else 0
+    last = record.attempts[-1] if record and record.attempts else None
+    return (last.started, last.pid) if last and last.device is not None else None
 
 
 def _redirect(job: JobDirectory) -> None:

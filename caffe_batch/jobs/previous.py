@@ -68,6 +68,14 @@ class PreviousRun:
             raise
         self._part.rename(self.folder)
 
+    def place_now(self, path: Path) -> Path:
+        """Where a file is that may be one of the results which were set aside; else as it was."""
+        inside = path.resolve()
+        if not inside.is_relative_to(self._directory) or inside.exists():
+            return path
+        moved = self.folder / inside.relative_to(self._directory)
+        return moved if moved.exists() else path
+
     def save(self, files: Iterable[Path]) -> None:
         """Keep files of the plan as they are, before a new run changes them."""
         for file in files:

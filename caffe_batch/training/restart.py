@@ -9,21 +9,33 @@ ends with no snapshot. Whoever looks at the job after a death decides the same f
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from caffe_batch import engines
+from caffe_batch.engines.snapshots import DamagedSnapshotError
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import JobBusyError
 from caffe_batch.jobs.record import JobRecord, JobState
+from caffe_batch.training.options import Options
 
 
-def begin(job: JobDirectory) -> None:
-    """Set the run before aside, or remove it if it has done nothing; the lock is held."""
+def begin(job: JobDirectory, options: Options) -> Options:
+    """Set the run before aside, or remove it if it has done nothing; the lock is held.
+
+    Returns:
+        The options, with the paths that the files have now that the run begins with: they may be
+        of the run before.
+    """
+    asked = [path for path in (*options.weights, options.snapshot) if path]
     worth_keeping = stands(job) or _has_updated(_record(job))
     job.previous.set_aside()
-    if not worth_keeping:
+    weights = tuple(job.previous.place_now(path) for path in options.weights)
+    snapshot = job.previous.place_now(options.snapshot) if options.snapshot else None
+    if not worth_keeping and asked == [*weights, *([snapshot] if snapshot else [])]:
         job.previous.forget()
+    return replace(options, weights=weights, snapshot=snapshot)
 
 
 def settle(job: JobDirectory) -> tuple[str, ...]:
@@ -60,8 +72,12 @@ def stands(job: JobDirectory) -> bool:
     record = _record(job)
     if record and record.state is JobState.FINISHED:
         return True
-    snapshots = engines.find(job.read_plan().engine).snapshots
-    return bool(snapshots.newest_whole(job.snapshots, 2**31)[0])
+    files = engines.find(job.read_plan().engine).snapshots
+    for snapshot in reversed(files.list_snapshots(job.snapshots)):
+        with suppress(DamagedSnapshotError, OSError):
+            files.check_contents(snapshot.update, snapshot.state, snapshot.weights)
+            return True
+    return False
 
 
 def log_to_show(job: JobDirectory) -> Path:

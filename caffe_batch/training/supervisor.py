@@ -75,14 +75,13 @@ def train(
         restart.settle(job)
 
         def begin(notes: tuple[str, ...], earlier: tuple[str, ...]) -> Run:
-            return Run(job, runtime, options, relay, notes, earlier, found.records)
+            return Run(job, runtime, begun, relay, notes, earlier, found.records)
 
         def carry_out(run: Run) -> Ending:
             return run.carry_out(observer, script, lock)
 
         try:
-            if options.restart:
-                restart.begin(job)
+            begun = restart.begin(job, options) if options.restart else options
             outcome = _to_the_end(begin, carry_out, Recovery(job, options), relay, found.notes)
         except CaffeBatchError as error:
             error.notes = (*error.notes, *restart.settle(job))

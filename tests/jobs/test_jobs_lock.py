@@ -18,8 +18,9 @@ from caffe_batch.api import Job
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.lock import has_open, signal_holder
-from tests.command import call
-from tests.holding import is_alive
+from caffe_batch.runtimes import Runtime
+from tests.command import PROGRAM, call
+from tests.holding import LONG, Hold, is_alive, wait_for
 from tests.planned_jobs import write_job
 
 SLEEP = "import time; print('here', flush=True); time.sleep(600)"
@@ -85,6 +86,24 @@ def test_only_a_process_with_the_lock_file_is_signalled(job: JobDirectory) -> No
         assert holder.wait() == -signal.SIGKILL
         assert not signal_holder(holder.pid, job.lock_file, signal.SIGKILL)
         assert other.poll() is None
+
+
+def test_a_train_in_another_pid_namespace(job: JobDirectory, runtime: Runtime) -> None:
+    """As in a container: there it is process 1, and outside that is init."""
+    job.solver.write_text(job.solver.read_text().replace("max_iter: 60", f"max_iter: {LONG}"))
+    hold = Hold(job, 5)
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("no namespace can be made here")
+    with subprocess.Popen([*inside, PROGRAM, "train", str(job.path), "-q"]) as process:
+        hold.wait()
+        assert job.supervisor() == 1
+        done = call("stop", job.path)
+        assert done.code == 2
+        assert "process 1, which the lock names, is not the training" in done.err
+        assert call("status", job.path).out.startswith("running")
+        process.kill()
+    wait_for(lambda: job.supervisor() is None)
 
 
 def test_others_can_not_hold_it(job: JobDirectory) -> None:

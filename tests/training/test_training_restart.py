@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from caffe_batch.training.following import RunState
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
-from tests.command import call
+from tests.command import PROGRAM, call, spawn
 from tests.holding import LONG, Hold, WhenHeld, signal_self, wait_for
 from tests.planned_jobs import attempts_of, write_job
 
@@ -137,6 +138,23 @@ def test_killed_without_a_chance(finished: JobDirectory) -> None:
     assert tree(finished.path) == before
 
 
+def test_in_the_background(finished: JobDirectory) -> None:
+    """The caller returns when the new run has begun, and its attempts count from 1 again."""
+    hold = Hold(finished, 10)
+    done = spawn(PROGRAM, "train", finished.path, "--restart", "--detach")
+    assert done.code == 0, done.err
+    assert done.out.startswith("Training in the background")
+    hold.wait()
+    assert len(attempts_of(finished)) == 1
+    assert finished.previous.is_kept
+    hold.release()
+    wait_for(lambda: finished.supervisor() is None)
+    record = Job(finished.path).record
+    assert record is not None
+    assert (record.state, record.updates_done) == (JobState.FINISHED, 40)
+    assert not any(folder.exists() for folder in finished.previous.folders)
+
+
 def test_the_first_good_snapshot_takes_its_place(runtime: Runtime, finished: JobDirectory) -> None:
     longer(finished)
     early, middle, late = (Hold(finished, updates) for updates in (15, 25, 30))
@@ -177,6 +195,41 @@ def test_a_restart_that_finishes(runtime: Runtime, finished: JobDirectory) -> No
     assert train(finished, runtime, RESTART).update == 40
     assert len(attempts_of(finished)) == 1
     assert not any(folder.exists() for folder in finished.previous.folders)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_restart_from_files_of_the_run_before(
+    snapshot: bool, fails: bool, runtime: Runtime, finished: JobDirectory
+) -> None:
+    """They are set aside with it, and the new run finds them."""
+    before = tree(finished.path)
+    (first, _) = list_snapshots(finished.snapshots)
+    files = Options(snapshot=first.state) if snapshot else Options(weights=(first.weights,))
+    options = replace(files, restart=True, device=Device(3) if fails else None)
+    if fails:
+        with pytest.raises(InputError, match="GPU 3"):
+            train(finished, runtime, options)
+        assert tree(finished.path) == before
+        return
+    assert train(finished, runtime, options).update == 40
+    (attempt,) = attempts_of(finished)
+    assert attempt.first_update == (20 if snapshot else 0)
+    told = "Going on from update 20" if snapshot else "Starting with the weights of"
+    assert any(told in choice for choice in attempt.choices)
+    assert not any(folder.exists() for folder in finished.previous.folders)
+
+
+def test_weights_beside_a_run_that_did_nothing(runtime: Runtime, finished: JobDirectory) -> None:
+    """They are all that is there."""
+    (first, last) = list_snapshots(finished.snapshots)
+    for path in (*first.files, last.state, last.record, finished.record, finished.metrics):
+        path.unlink()
+    options = Options(restart=True, weights=(last.weights,))
+    with pytest.raises(InputError, match="GPU 3"):
+        train(finished, runtime, replace(options, device=Device(3)))
+    assert last.weights.is_file()
+    assert train(finished, runtime, options).update == 40
 
 
 def test_a_run_that_did_nothing_is_not_kept(runtime: Runtime, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from caffe_batch import engines
 from caffe_batch.engines.caffe.snapshots import list_snapshots, named_snapshot
+from caffe_batch.engines.events import read_worker_line
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
@@ -16,6 +19,7 @@ from caffe_batch.jobs.record import JobRecord
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
+from caffe_batch.training.outcome import failure
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, FinishedJob, write_job, write_lmdb
@@ -177,3 +181,18 @@ def test_a_damaged_snapshot_of_another_run(
     job = write_job(tmp_path)
     with pytest.raises(InputError, match=r"the snapshot is not whole: .* is cut off or damaged"):
         train(job, runtime, Options(snapshot=state))
+
+
+@pytest.mark.parametrize(
+    ("refused", "remedies", "hint"),
+    [("device", ["cpu"], "trains on the CPU"), ("weights", [], "Give weights of this net.")],
+)
+def test_the_hint_belongs_to_what_was_refused(
+    refused: str, remedies: list[str], hint: str, tmp_path: Path
+) -> None:
+    """Whatever device was asked for beside refused weights."""
+    word = read_worker_line(json.dumps({"event": "refused", "why": "no", "wants": refused}))
+    ending = engines.find().classify(1, word, [])
+    error = failure(engines.find(), ending, 0, 60, tmp_path / "caffe.log", [], missing=[])
+    assert [option.name for option in error.remedies] == remedies
+    assert hint in str(error.hint)
