@@ -223,10 +223,10 @@ def test_what_was_meant_is_said(
     packed = snapshot.state.with_name(f"{snapshot.state.name}.h5")
     for options, message in (
         (Options(snapshot=snapshot.weights), f"snapshot: give {snapshot.state}"),
-        (Options(snapshot=alone), "--weights .*a_iter_3.caffemodel begins with them"),
+        (Options(snapshot=alone), 'weights=".*a_iter_3.caffemodel" begins with them'),
         (Options(snapshot=plain), f"There is {in_hdf5.state}"),
         (Options(snapshot=packed), f"There is {snapshot.state}"),
-        (Options(weights=(snapshot.state,)), "--snapshot goes on from it"),
+        (Options(weights=(snapshot.state,)), "snapshot goes on from it"),
     ):
         with pytest.raises(InputError, match=message):
             train(job, runtime, options)
