@@ -68,7 +68,8 @@ def _begun(job: JobDirectory) -> tuple[str, int] | None:
 def _redirect(job: JobDirectory) -> None:
     """Redirect this process's input to /dev/null and its output to train.log."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(job.console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    log = os.open(job.console, flags, 0o644)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.close(nothing)

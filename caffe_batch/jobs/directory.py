@@ -195,7 +195,8 @@ class JobDirectory:
             self.snapshots,
             self.tensorboard,
         )
-        return [*(path for path in named if path.exists()), *all_log_files(self.log)]
+        halves = self.path.glob(f".{self.record.name}.*.tmp")  # of a supervisor that was killed
+        return [*(path for path in named if path.exists()), *all_log_files(self.log), *halves]
 
     def _check_links(self) -> None:
         """Refuses a directory in which what ``train`` writes would land elsewhere.

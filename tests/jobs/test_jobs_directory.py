@@ -135,7 +135,9 @@ def test_a_directory_has_one_train_at_a_time(job: JobDirectory) -> None:
 def test_results_are_all_but_the_plan(job: JobDirectory) -> None:
     planned = sorted(path.name for path in job.path.iterdir())
     job.write_record(RECORD)
-    for file in (job.metrics, job.log, *(job.log.with_name(f"caffe.log.{n}") for n in (2, "new"))):
+    half = job.path / ".job.json.77.tmp"
+    logs = (job.log.with_name(f"caffe.log.{end}") for end in (2, "new"))
+    for file in (job.metrics, job.log, *logs, half):
         file.write_text("")
     job.snapshots.mkdir()
     (job.snapshots / "tiny_iter_5.caffemodel").touch()
