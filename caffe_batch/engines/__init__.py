@@ -1,6 +1,6 @@
-"""What trains: one package for each engine, and the interface that all of them have.
+"""What trains: one package for each engine, and the interface that they all share.
 
-Nothing outside this package asks which engine it is: everything else holds an
+Nothing outside this package asks which engine it is: everything else uses an
 :class:`~caffe_batch.engines.base.Engine`, found by the name that plan.json or ``--engine`` gives.
 """
 
@@ -14,10 +14,10 @@ from caffe_batch.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from caffe_batch.engines.base import Engine
 
-#: The engine where nobody names one.
+#: The engine if none is named.
 DEFAULT = "caffe"
 
-# Their modules are imported when they are asked for: --help needs only the names.
+# Their modules are imported on demand: --help needs only the names.
 _MODULES = {"caffe": "caffe_batch.engines.caffe.engine"}
 
 #: The names of the engines, as plan.json and ``--engine`` spell them.

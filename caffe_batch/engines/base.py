@@ -25,7 +25,7 @@ from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.findings import Cause, Finding
 
-#: What to try next, by the reason of an ending, whatever trains.
+#: What to try next, by the reason of an ending; for all engines.
 HINTS: Mapping[EndReason, Text] = {
     EndReason.GPU_MEMORY: [
         "Plan again with a smaller ", Option("gpu_memory"), " or a larger ", Option("reserve"),
@@ -35,19 +35,19 @@ HINTS: Mapping[EndReason, Text] = {
         "Close other programs, or plan again with a smaller ", Option("gpu_memory"), ".",
     ],
     EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
-    "run it again; it goes on from the newest snapshot.",
+    "run it again; it continues from the newest snapshot.",
     EndReason.DIVERGED: [
-        "Lower base_lr in solver.prototxt, then run it again: it goes on from the last good "
-        "snapshot. ", Option("on_divergence", "rollback:0.5"), " does that by itself.",
+        "Lower base_lr in solver.prototxt, then run it again: it continues from the last good "
+        "snapshot. ", Option("on_divergence", "rollback:0.5"), " does that automatically.",
     ],
     EndReason.STALLED: [
-        "Run it again: it goes on from the newest snapshot. ", Option("stall_timeout"),
-        " says how long it may be silent.",
+        "Run it again: it continues from the newest snapshot. ", Option("stall_timeout"),
+        " sets how long it may be silent.",
     ],
-    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it goes on from the newest "
-    "snapshot that is whole.",
-    EndReason.PYTHON_ERROR: "A Python layer's module is found through PYTHONPATH or in the "
-    "directory where the plan was made.",
+    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it continues from the "
+    "newest snapshot that is whole.",
+    EndReason.PYTHON_ERROR: "A Python layer's module must be on PYTHONPATH or in the directory "
+    "where the plan was made.",
 }  # fmt: skip
 
 
@@ -56,15 +56,15 @@ class RuntimeInfo:
     """What a runtime says about itself (:func:`caffe_batch.runtimes.inspect`).
 
     Attributes:
-        caffe_version: As ``caffe.__version__`` has it, for example ``1.0.0``.
+        caffe_version: As in ``caffe.__version__``, for example ``1.0.0``.
         caffe_path: The package's ``__init__.py``, as that Python sees it.
         python_version, numpy_version: For example ``3.9.2`` and ``1.19.5``.
         gpu: Whether this build has GPU code.
-        gpu_problem: What the first use of a GPU said; None if it works or the build has no GPU
+        gpu_problem: The error of the first use of a GPU; None if it works or the build has no GPU
             code.
         nccl: Whether this build can train on several GPUs.
         layer_types: The layer types that it can run, sorted.
-        import_s: Seconds that importing the engine took.
+        import_s: How long importing the engine took, in seconds.
     """
 
     caffe_version: str
@@ -79,31 +79,31 @@ class RuntimeInfo:
 
 
 class LogReader(Protocol):
-    """Reads what is added to an engine's log while a worker runs."""
+    """Reads what an engine's log gains while a worker runs."""
 
     @property
     def tail(self) -> Sequence[str]:
         """The last lines, oldest first: enough to hold the cause above a stack trace."""
 
     def read(self) -> Iterator[LogEvent]:
-        """The events of the lines that were completed since the last call."""
+        """The events of the lines completed since the last call."""
 
     def close(self) -> None:
         """Close the files."""
 
 
 class Engine(ABC):
-    """What trains. An instance has no state: it may be shared by all threads.
+    """What trains. An instance has no state: all threads may share it.
 
     Attributes:
         name: As plan.json and ``--engine`` spell it.
-        title: As sentences for people call it.
+        title: Its name in sentences.
         module: What a runtime's Python must be able to import.
-        python: The oldest Python that its workers run on, for people.
+        python: The oldest Python that its workers run on, for messages.
         installable: Whether ``caffe-batch runtime install`` installs a runtime for it.
         probe: The script that says what a runtime is (see :meth:`runtime_info`).
         snapshots: Its snapshots: which there are, which are whole, which to keep.
-        hints: What to try after an ending, by its reason.
+        hints: What to try after an ending, by reason.
     """
 
     name: ClassVar[str]
@@ -135,13 +135,13 @@ class Engine(ABC):
             recipe: The solver and its nets.
             sources: Where data is found, and the shapes that the user gave.
             mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory.
-            allow_unknown: Let layers without a rule pass; the totals are then lower bounds.
-            build: The build of Caffe; engines that aren't Caffe have none but ``Build.CAFFE``.
+            allow_unknown: Accept layers without a rule; the totals are then lower bounds.
+            build: The build of Caffe; engines other than Caffe have only ``Build.CAFFE``.
             gpus: GPUs that train together; the memory is that of each of them.
-            half: Whether the training works in half precision.
+            half: Whether the training uses half precision.
 
         Raises:
-            InputError: No such training exists.
+            InputError: Such a training isn't possible.
         """
 
     @abstractmethod
@@ -156,24 +156,24 @@ class Engine(ABC):
         summed_iter: int | None = None,
         refused: Collection[Cause] = (),
     ) -> tuple[Finding, ...]:
-        """What makes a training with accumulation another one than that with the whole batch.
+        """What makes a training with accumulation differ from that with the whole batch.
 
         Args:
             model: The recipe.
             batch_size: Samples of a micro-batch.
-            iter_size: Micro-batches of an update.
+            iter_size: Micro-batches per update.
             gpus: GPUs that share each update.
             own_gpus: GPUs that share each update of the recipe as it is.
             summed_iter: Passes over which losses that are sums are summed; iter_size if None.
-            refused: Causes that nothing is to be changed for.
+            refused: Causes that should not be compensated.
         """
 
     @abstractmethod
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
-        """What a runtime is, from the JSON object that :attr:`probe` has printed.
+        """What a runtime is, from the JSON object that :attr:`probe` printed.
 
         Returns:
-            None where its Python is too old to run the engine; ``facts`` has its version.
+            None if its Python is too old to run the engine; ``facts`` has its version.
         """
 
     @abstractmethod
@@ -182,11 +182,11 @@ class Engine(ABC):
 
     @abstractmethod
     def check_weights(self, path: Path, nets: Sequence[Net]) -> None:
-        """Check that a training can begin with a weights file, without loading it.
+        """Check that a training can start from a weights file, without loading it.
 
         Args:
             path: The .caffemodel.
-            nets: The train net first, then the test nets; none where they can't be built here.
+            nets: The train net first, then the test nets; empty if they can't be built here.
 
         Raises:
             InputError: It can't, or the file has nothing for the train net.
@@ -194,27 +194,27 @@ class Engine(ABC):
 
     @abstractmethod
     def check_state(self, snapshot: Snapshot, net: Net, solver_type: str) -> None:
-        """Check that a solver of this type can go on from a snapshot.
+        """Check that a solver of this type can continue from a snapshot.
 
         Args:
-            snapshot: Both of its files are there.
+            snapshot: The snapshot; both of its files exist.
             net: The train net.
-            solver_type: As in the solver, ``"SGD"``.
+            solver_type: As in the solver, for example ``"SGD"``.
 
         Raises:
-            InputError: The files are damaged or don't belong together, or are of another net or
-                of a solver of another type.
+            InputError: The files are damaged or don't belong together, or come from another net or
+                a solver of another type.
         """
 
     # Starting a worker
 
     @abstractmethod
     def training(self, request: TrainingRequest) -> Work:
-        """A worker that trains. Files that it needs are written into the job directory."""
+        """A worker that trains. Files that it needs are written to the job directory."""
 
     @abstractmethod
     def noise(self, request: NoiseRequest) -> Work:
-        """A worker that measures gradients, an event for each group."""
+        """A worker that measures gradients and sends an event for each group."""
 
     @abstractmethod
     def verification(self, request: VerificationRequest) -> Work:
@@ -224,11 +224,11 @@ class Engine(ABC):
     def data_start(
         self, stages: Sequence[TrainingStage], update: int, sources: Sources
     ) -> DataStart:
-        """Where the data of a job goes on.
+        """Where the data of a job continues.
 
         Args:
             stages: The stages of the job.
-            update: Updates done in the snapshot that it goes on from.
+            update: Updates done in the snapshot that it continues from.
             sources: Where relative paths of the nets start.
 
         Raises:
@@ -239,14 +239,14 @@ class Engine(ABC):
 
     @abstractmethod
     def open_log(self, log: Path) -> LogReader:
-        """Follow a log from its end on; it need not exist yet."""
+        """Follow a log from its end; it need not exist yet."""
 
     @abstractmethod
     def classify(self, status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
-        """The reason why a worker has ended.
+        """The reason why a worker ended.
 
         Args:
-            status: Exit status as :mod:`subprocess` has it. A shell in between turns signal n into
+            status: Exit status as in :mod:`subprocess`. A shell in between turns signal n into
                 128 + n; that is understood as well.
             last_word: The last event that the worker sent, or None.
             log: The last lines of its log, oldest first.
@@ -254,4 +254,4 @@ class Engine(ABC):
 
     @abstractmethod
     def last_lines(self, log: Sequence[str]) -> list[str]:
-        """The last lines of a log that tell a person something, oldest first."""
+        """The last informative lines of a log, oldest first."""

@@ -1,7 +1,7 @@
-"""What a worker and its log report, as data: the same events whatever trains.
+"""What a worker and its log report, as data: the same events for all engines.
 
-A worker writes its own events as JSON lines into a pipe; :func:`read_worker_line` reads them. What
-only the engine's log tells, the engine reads (:meth:`~caffe_batch.engines.base.Engine.open_log`).
+A worker writes its own events as JSON lines to a pipe; :func:`read_worker_line` reads them. What
+only the log says is read by the engine (:meth:`~caffe_batch.engines.base.Engine.open_log`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Started:
     """The engine is loaded and the device is chosen.
 
     Attributes:
-        engine_version, python_version: As they call themselves.
+        engine_version, python_version: As they report them.
         device: Where it computes.
         choices: What the worker decided and why, one sentence each.
     """
@@ -34,7 +34,7 @@ class Built:
     """The nets are built; the first update is about to begin.
 
     Attributes:
-        update: Updates done so far: 0, or those of the snapshot it goes on from.
+        update: Updates done so far: 0, or those of the snapshot that it continues from.
         choices: What was decided on the way and why, one sentence each.
     """
 
@@ -44,11 +44,11 @@ class Built:
 
 @dataclass(frozen=True)
 class LossRecord:
-    """The loss over the updates since the record before.
+    """The loss over the updates since the previous record.
 
     Attributes:
-        update: Updates done with the last one counted in (Caffe's iteration number plus 1: the
-            loss is that of the weights before this update).
+        update: Updates done, including the last one (Caffe's iteration number plus 1: the loss is
+            that of the weights before this update).
         loss: Mean over all micro-batches of these updates; nan or inf if it diverged.
         seconds: Since ``Built``.
     """
@@ -65,7 +65,7 @@ class Updated:
     Attributes:
         update: Updates done.
         seconds: Since ``Built``.
-        records: Those that came up since the last such event.
+        records: Those made since the last such event.
     """
 
     update: int
@@ -78,8 +78,8 @@ class GradientNorms:
     """The gradients of the micro-batches of one update (or of a group without an update).
 
     Attributes:
-        update: Counted as in ``LossRecord``; the number of the group where nothing is updated.
-        passes: Micro-batches.
+        update: Counted as in ``LossRecord``; the number of the group if nothing is updated.
+        passes: How many micro-batches.
         micro_norm_squared: Mean of the squared norms of their gradients.
         mean_norm_squared: Squared norm of their mean gradient.
     """
@@ -108,7 +108,7 @@ class Diverged:
     """The training is lost; it ends without a snapshot of these weights.
 
     Attributes:
-        update: Updates done; it is the weights after them that are no good.
+        update: Updates done; the weights after them are the ones that diverged.
         loss: Their loss, not finite or above the bound; None if the weights themselves are not
             finite.
     """
@@ -139,7 +139,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Finished:
-    """All updates are done, and the last test and snapshot with them."""
+    """All updates are done, including the last test and snapshot."""
 
     update: int
 
@@ -185,7 +185,7 @@ def read_worker_line(line: str) -> WorkerEvent:
         }
         event: WorkerEvent = simple[kind](**content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TrainingError(f"the worker wrote a line that is no event: {line!r}") from error
+        raise TrainingError(f"the worker wrote a line that isn't an event: {line!r}") from error
     return event
 
 
@@ -204,7 +204,7 @@ class NetTestStarted:
 
 @dataclass(frozen=True)
 class NetTestOutput:
-    """An output of the test that began last: mean over the test batches.
+    """An output of the most recently started test: the mean over the test batches.
 
     Attributes:
         index: Number of the output.
@@ -219,5 +219,5 @@ class NetTestOutput:
     is_loss: bool
 
 
-#: What only the engine's log tells.
+#: What only the engine's log says.
 LogEvent = NetTestStarted | NetTestOutput

@@ -1,6 +1,6 @@
-"""Snapshots: what a training can go on from, and what may be asked of an engine's files of them.
+"""Snapshots: what a training can continue from, and what may be asked of an engine about them.
 
-A snapshot is a pair of files, whatever trains: ``NAME_iter_N.solverstate`` and ``.caffemodel``.
+For every engine a snapshot is a pair of files: ``NAME_iter_N.solverstate`` and ``.caffemodel``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from caffe_batch.errors import TrainingError
 
 
 class DamagedSnapshotError(TrainingError):
-    """A snapshot that can't, or must not, be gone on from. The message says what is wrong."""
+    """A snapshot that a training can't, or must not, continue from. The message says why."""
 
 
 @dataclass(frozen=True, order=True)
 class Snapshot:
-    """A pair of files that a training can go on from.
+    """A pair of files that a training can continue from.
 
     Attributes:
         update: Updates done when it was taken (Caffe's iteration).
@@ -32,12 +32,12 @@ class Snapshot:
 
     @property
     def record(self) -> Path:
-        """Sizes and checksums of both files, once they were found to be whole."""
+        """The file with sizes and checksums of both, written once they were found to be whole."""
         return self.state.with_name(f"{self.state.name}.json")
 
     @property
     def files(self) -> tuple[Path, Path, Path]:
-        """All that belongs to it; without the first it doesn't count."""
+        """All files that belong to it; without the first it doesn't count."""
         return self.state, self.weights, self.record
 
 
@@ -45,10 +45,10 @@ class SnapshotFiles(Protocol):
     """The snapshots of an engine: which there are, which are whole, which to keep."""
 
     def list_snapshots(self, folder: Path) -> list[Snapshot]:
-        """The snapshots of a folder of which both files are there, oldest first."""
+        """The snapshots in a folder that have both files, oldest first."""
 
     def named_snapshot(self, state: Path) -> Snapshot:
-        """The snapshot whose solverstate a person has named.
+        """The snapshot whose solverstate the user has named.
 
         Raises:
             InputError: It is missing, not named as the engine names it, or its weights aren't
@@ -73,11 +73,11 @@ class SnapshotFiles(Protocol):
         """The newest snapshot that is whole; newer ones that aren't are set aside.
 
         Args:
-            folder: Where they lie.
+            folder: Where they are.
             last_update: Later ones don't belong to the job, and are left alone.
 
         Returns:
-            The snapshot or None, and a sentence on each that was set aside.
+            The snapshot or None, and a sentence about each one that was set aside.
         """
 
     def take_in(self, state: Path) -> None:
@@ -91,16 +91,16 @@ class SnapshotFiles(Protocol):
         """
 
     def set_aside_from(self, folder: Path, update: int) -> None:
-        """Rename the snapshots of a training that has diverged: those from this update on."""
+        """Rename the snapshots of a diverged training, from this update on."""
 
     def prune(self, folder: Path, keep_last: int | None, keep_every: int | None) -> None:
-        """Delete the snapshots that are not to be kept, of those that are known to be whole.
+        """Delete the snapshots that need not be kept, among those that are known to be whole.
 
         Args:
-            folder: Where they lie.
+            folder: Where they are.
             keep_last: How many of the newest stay; None for all, or with ``keep_every`` for one.
-            keep_every: The first snapshot of every so many updates stays as well.
+            keep_every: The first snapshot in each period of this many updates stays as well.
         """
 
     def finish_pruning(self, folder: Path) -> None:
-        """Delete what :meth:`prune` had chosen and left because it was cut short."""
+        """Delete what :meth:`prune` had chosen but not deleted before it was cut short."""

@@ -1,4 +1,4 @@
-"""What a worker is to do, and what it is started with."""
+"""What a worker should do, and what it is started with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Work:
     """How a worker is started: ``python SCRIPT SETTINGS`` under a runtime's Python.
 
     Attributes:
-        script: It sends its events (:mod:`caffe_batch.engines.events`) to the file descriptor whose
+        script: Sends its events (:mod:`caffe_batch.engines.events`) to the file descriptor whose
             number is ``events`` in its settings.
         settings: A JSON object, without ``events``; the script's docstring describes it.
         environment: Variables on top of the runtime's own.
@@ -33,14 +33,14 @@ class Work:
 
 
 class DataStart(Protocol):
-    """Where the data of a training goes on, as its engine has found out."""
+    """Where the data of a training continues, as determined by its engine."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What will not be as in a run without an interruption."""
+        """What will differ from a run without an interruption."""
 
     def settings(self, folder: Path) -> Mapping[str, object]:
-        """The settings that tell the worker about it.
+        """The settings that pass it to the worker.
 
         Args:
             folder: Where files that the worker needs may be written; it is emptied first.
@@ -53,17 +53,17 @@ class TrainingRequest:
 
     Attributes:
         job: The job directory: nets that the solver names are looked for in it first; snapshots,
-            the log and files of the worker's own go there.
+            the log and the worker's own files go there.
         solver: The solver prototxt.
         device: Where to train; None leaves it to the engine: the solver's GPU if there is one.
         threads: CPU threads of the BLAS.
-        resume: The snapshot to go on from, or None.
+        resume: The snapshot to continue from, or None.
         weights: .caffemodel files for update 0, loaded one after the other.
-        data: Where the data goes on; None for the first record.
+        data: Where the data continues; None for the first record.
         record_every: Updates per loss record.
-        log_bytes: From which size on the log goes on in another file.
+        log_bytes: The size at which the log continues in a new file.
         frozen: With the noise scale: (name of the layer, index) of each parameter whose lr_mult is
-            0; None without.
+            0; None without it.
         max_loss: A loss above it counts as diverged, as nan and inf always do; or None.
     """
 
@@ -87,7 +87,7 @@ class NoiseRequest:
     Attributes:
         net: The net prototxt.
         state: What its TRAIN net is built for: level and stages.
-        solver: The recipe's solver: its seed, and the GPU where ``device`` is None.
+        solver: The recipe's solver: its seed, and the GPU if ``device`` is None.
         device: Where to compute; None leaves it to the engine.
         threads: CPU threads of the BLAS.
         weights: .caffemodel files, loaded one after the other.
@@ -112,10 +112,10 @@ class VariantRun:
 
     Attributes:
         folder: Holds gradient_solver.prototxt and solver.prototxt; its log is written there.
-        iter_size: Micro-batches of an update.
-        disturbance: By how much its gradients are put off; 0 for not at all.
+        iter_size: Micro-batches per update.
+        disturbance: By how much its gradients are disturbed; 0 for not at all.
         base: The number of the variant that it is compared with.
-        feeds: The blobs to fill in each pass, a JSON object each.
+        feeds: The blobs to fill in each pass, one JSON object for each.
     """
 
     folder: Path
@@ -133,7 +133,7 @@ class VerificationRequest:
         variants: The ways.
         updates: Updates to train.
         average_loss: Updates that the smoothed loss is the mean of.
-        floor: The share of the net's RMS by which an array's gradient is put off at least.
+        floor: The share of the net's RMS by which an array's gradient is at least disturbed.
         result: Where to write what was found, as JSON.
     """
 

@@ -1,6 +1,6 @@
-"""Runs a planned job directory on real Caffe, in a process of its own, and keeps its record.
+"""Runs a planned job directory on real Caffe, in a separate process, and keeps its record.
 
-``train(JobDirectory(path), runtimes.find())`` is the whole of it; the command line adds a display.
+``train(JobDirectory(path), runtimes.find())`` does all of it; the command line adds a display.
 """
 
 from caffe_batch.jobs.directory import JobDirectory

@@ -1,6 +1,6 @@
-"""What is looked at before a run begins: the files that it starts from, and its data.
+"""What is checked before a run begins: the files that it starts from, and its data.
 
-Nothing is written or deleted before all of it is found in order.
+Nothing is written or deleted before all of it is found to be in order.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from caffe_batch.training.start import starting_point
 
 @dataclass(frozen=True)
 class Beforehand:
-    """What a look at the files of a run has found.
+    """What the checks before a run found.
 
     Attributes:
-        notes: What a person should know, a sentence each.
+        notes: What the user should know, one sentence each.
         records: How many records each source has now, by its name in the net.
     """
 
@@ -46,22 +46,23 @@ def look_ahead(
     before: JobRecord | None,
     options: Options,
 ) -> Beforehand:
-    """Look at everything that a run needs and that can be looked at without Caffe.
+    """Check everything that a run needs, as far as it can be checked without Caffe.
 
     Args:
         job: The directory.
         plan: What plan.json says.
         stages: Its solvers.
-        before: The record of the run that goes on; None where one begins.
+        before: The record of the run that is continued; None for a new one.
         options: How to train.
 
     Raises:
-        InputError: Caffe couldn't begin, or would die of the data later. The message says why.
+        InputError: Caffe couldn't start, or would later abort because of the data. The message
+            says why.
     """
     try:
         recipe = job_recipe(job, stages[0].path, stages[0].rules)
     except InputError:
-        return Beforehand()  # Caffe says itself what is wrong with its net
+        return Beforehand()  # Caffe itself reports what is wrong with its net
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path
     sources = Sources((directory,), plan.input_shapes)
     _check_start(engines.find(plan.engine), options, recipe, sources, directory, stages)
@@ -95,7 +96,7 @@ def _check_start(
 
 
 def _nets(recipe: Recipe, sources: Sources) -> list[Net]:
-    """The train net and the test nets; none where they can't be built without Caffe."""
+    """The train net and the test nets; empty if they can't be built without Caffe."""
     try:
         return [
             file.build(file.layers(sources, allow_unknown=True))
@@ -108,7 +109,7 @@ def _nets(recipe: Recipe, sources: Sources) -> list[Net]:
 def _changed(
     records: Mapping[str, int], plan: PlanFile, before: JobRecord | None, report: DataReport
 ) -> Iterator[str]:
-    """Sources that have another number of records than the run, or the plan, counted on."""
+    """Sources whose number of records isn't the one that the run, or the plan, expected."""
     known = before.attempts[-1].records if before and before.attempts else None
     when = "when it ran last"
     if known is None:
@@ -119,7 +120,7 @@ def _changed(
         now = records.get(source, number)
         if now != number:
             yield (
-                f"The data has changed: {source!r} has {now:,} records, and had {number:,} {when}. "
-                "Epochs are counted by the plan's number, and the place where the data goes on by "
-                "the new one."
+                f"The data has changed: {source!r} has {now:,} records, but had {number:,} {when}. "
+                "Epochs are counted with the plan's number, and the place where the data continues "
+                "with the new one."
             )

@@ -1,4 +1,4 @@
-"""What training counts on in a job, checked before anything is written or started."""
+"""What training requires of a job, checked before anything is written or started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from caffe_batch.prototxt import read_net
 
 
 def check_accumulates(iter_size: int) -> None:
-    """Refuses to measure the noise scale on the way where an update is one micro-batch.
+    """Refuses to measure the noise scale during a training whose updates are one micro-batch.
 
     Raises:
         InputError: iter_size is 1.
@@ -18,7 +18,7 @@ def check_accumulates(iter_size: int) -> None:
         raise InputError(
             [
                 Option("noise_scale"),
-                f" compares the micro-batches of an update, and iter_size is {iter_size}",
+                f" compares the micro-batches of an update, but iter_size is {iter_size}",
             ],
             hint=[
                 Call("`caffe-batch noise NET`", "caffe_batch.noise(NET)"),
@@ -28,7 +28,7 @@ def check_accumulates(iter_size: int) -> None:
 
 
 def missing_files(net: Path, directory: Path) -> list[str]:
-    """The files and databases that a net names and that aren't there, with the layer.
+    """The files and databases that a net names and that don't exist, with the layer.
 
     Args:
         net: The net's file.
@@ -61,12 +61,13 @@ def check_one_gpu(gpus: int) -> None:
     """Refuses a plan for several GPUs.
 
     Raises:
-        InputError: They are several.
+        InputError: There are several.
     """
     if gpus > 1:
         raise InputError(
-            f"the plan is for {gpus} GPUs, and train uses one",
+            f"the plan is for {gpus} GPUs, but train uses one",
             hint=[
-                "Plan with ", Option("gpus", 1), ": the effective batch stays, iter_size grows."
+                "Plan with ", Option("gpus", 1), ": the effective batch stays the same, iter_size "
+                "grows.",
             ],
         )  # fmt: skip

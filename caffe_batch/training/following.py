@@ -1,4 +1,4 @@
-"""A run seen from outside: what its files say, while it goes on or afterwards."""
+"""A run seen from outside: what its files say, while it runs or afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from caffe_batch.training.restart import settle_if_free
 
 
 class RunState(str, Enum):
-    """Where a job stands, as far as its files and its lock tell; the value is for JSON."""
+    """The state of a job according to its files and its lock; the value is for JSON."""
 
     #: Not trained yet.
     PLANNED = "planned"
@@ -28,7 +28,7 @@ class RunState(str, Enum):
     FINISHED = JobState.FINISHED.value
     INTERRUPTED = JobState.INTERRUPTED.value
     FAILED = JobState.FAILED.value
-    #: The record says that it runs, and no process holds the directory.
+    #: The record says that it runs, but no process holds the directory.
     KILLED = "killed"
 
 
@@ -37,8 +37,8 @@ class Status:
     """A job at one moment.
 
     Attributes:
-        state: Where it stands.
-        progress: How far it is.
+        state: Its state.
+        progress: How far it has come.
         record: job.json, or None before the first ``train``.
         pid: Process id of the ``train`` that runs, or None.
         broken_lines: Lines of metrics.jsonl that can't be read.
@@ -90,9 +90,9 @@ class Status:
 
 
 class RunFollower:
-    """Reads a run from its files alone; it can't disturb it.
+    """Reads a run only from its files, so that it can't disturb it.
 
-    Where a restart died that had come to no snapshot, the run before is put back first.
+    If a restart died before it had a snapshot, the previous run is put back first.
 
     Args:
         job: A planned directory.
@@ -111,16 +111,16 @@ class RunFollower:
         self._begun, self._fold = 0, self._fresh(0)
 
     def status(self) -> Status:
-        """The job now.
+        """The present state of the job.
 
         Raises:
             InputError: Its files can't be read.
         """
-        pid = self._job.supervisor()  # asked first: a run that ends now is not a killed one
+        pid = self._job.supervisor()  # read first: a run that ends just now wasn't killed
         record = self._job.read_record()
         begun = record.attempts[0].first_update if record and record.attempts else 0
         replaced, lines = self._metrics.read()
-        if replaced:  # it goes on from a snapshot, perhaps with another split
+        if replaced:  # it continued from a snapshot, perhaps with another split
             self._plan = self._job.read_plan()
             self._stages = read_stages(self._plan)
         elif begun != self._begun:
@@ -154,7 +154,7 @@ class RunFollower:
         )
 
     def _used_bytes(self, record: JobRecord | None, attempt: Attempt | None) -> int | None:
-        """Memory of the worker, if it is one of this machine's."""
+        """Memory of the worker, if it runs on this machine."""
         if not record or not attempt or not attempt.device or record.host != platform.node():
             return None
         if self._meter is None or self._meter[0] != attempt.pid:
@@ -173,5 +173,5 @@ def _state(record: JobRecord | None, pid: int | None) -> RunState:
 
 
 def _digits(value: float | None) -> float | None:
-    """A measured time or rate, which has no more than six digits worth showing."""
+    """A measured time or rate, rounded to the six digits that are worth showing."""
     return None if value is None else float(f"{value:.6g}")

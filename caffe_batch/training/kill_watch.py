@@ -1,4 +1,4 @@
-"""Who killed a worker: the kernel, for memory, or somebody else."""
+"""What killed a worker: the kernel, for lack of memory, or something else."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.kernel_kills import kill_counter
 from caffe_batch.runtimes.machine import free_host_bytes, resident_bytes
 
-#: The kernel counts a kill before the process is gone: at most this many looks earlier.
+#: The kernel counts a kill before the process is gone, by at most this many looks.
 _LOOKS = 50
 
 
 class KillWatch:
-    """Looks at the kernel's count of what it has killed for memory while a worker runs.
+    """Watches the kernel's count of processes killed for memory while a worker runs.
 
     SIGKILL looks the same whoever sends it, and a smaller split changes the last bits of the
-    weights, so evidence is needed: the count of the worker's control group has gone up. Where only
+    weights, so evidence is needed: the count of the worker's control group has gone up. If only
     the count of the whole machine is available, the victim may have been any process; then the
     worker must also have held most of the memory that is free after its end, as the process that
     makes the kernel kill usually does.
 
-    It can't recognise that a person killed the worker within seconds after the kernel killed
-    another process of the same control group, nor that the kernel killed a worker in a container,
-    whose group and memory can't be seen from here.
+    It can't detect that someone killed the worker within seconds after the kernel killed another
+    process of the same control group, nor that the kernel killed a worker in a container, whose
+    group and memory can't be seen from here.
 
     Args:
         pid: The worker.
@@ -37,7 +37,7 @@ class KillWatch:
         self.look()
 
     def look(self) -> None:
-        """Note the count and the worker's memory; to be called now and then while it runs."""
+        """Note the count and the worker's memory; to be called regularly while it runs."""
         counter = kill_counter(self._pid)
         if counter != self._counter and not counter.whole_machine:  # it was moved into a group
             self._counter = counter
@@ -48,13 +48,13 @@ class KillWatch:
         self._resident_bytes = resident_bytes(self._pid) or self._resident_bytes
 
     def judge(self, ending: Ending) -> Ending:
-        """The ending of the worker, with what is known of a SIGKILL."""
+        """The ending of the worker, with what is known about a SIGKILL."""
         if ending.reason is not EndReason.KILLED or not self._has_killed():
             return ending
         if self._counter.whole_machine and 2 * self._resident_bytes < (free_host_bytes() or 0):
             detail = (
-                f"{ending.detail}; at about that time the kernel has killed a process for memory, "
-                "which was perhaps another one"
+                f"{ending.detail}; at about that time the kernel killed a process for memory, "
+                "perhaps another one"
             )
             return Ending(EndReason.KILLED, detail, ending.status)
         return Ending(EndReason.HOST_MEMORY, "killed by the kernel for memory", ending.status)

@@ -1,4 +1,4 @@
-"""How much memory a worker has, asked now and then."""
+"""How much memory a worker has, measured regularly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from caffe_batch.device import Device
 from caffe_batch.runtimes.machine import process_gpu_bytes, resident_bytes, resident_peak_bytes
 
-#: Seconds between two questions: NVML takes some milliseconds for an answer.
+#: Seconds between two measurements: NVML takes some milliseconds for each.
 _INTERVAL_S = 2.0
 
 
@@ -18,7 +18,7 @@ class MemoryMeter:
         pid: The process.
 
     Attributes:
-        peak_bytes: The most that was seen so far: on the CPU the kernel keeps count.
+        peak_bytes: The most seen so far; on the CPU the kernel records it.
     """
 
     def __init__(self, pid: int) -> None:

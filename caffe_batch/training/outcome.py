@@ -12,7 +12,7 @@ from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.metrics import NetTestMetrics
 from caffe_batch.jobs.record import JobState
 
-#: The endings that are no failure.
+#: The endings that aren't failures.
 STATES = {
     EndReason.FINISHED: JobState.FINISHED,
     EndReason.INTERRUPTED: JobState.INTERRUPTED,
@@ -25,9 +25,9 @@ class Outcome:
 
     Attributes:
         state: FINISHED or INTERRUPTED.
-        update, updates: Updates done, and to do in all.
+        update, updates: Updates done, and to do in total.
         scores: Outputs of the last test.
-        ran: False if the job had been finished before.
+        ran: False if the job had already been finished.
         notes: What else there is to say, a sentence each.
     """
 
@@ -49,16 +49,16 @@ def failure(
     *,
     missing: Sequence[str],
 ) -> CaffeBatchError:
-    """The error that an ending is.
+    """The error for an ending.
 
     Args:
         engine: What trained.
         ending: How the last worker ended.
         update: Updates done.
-        updates: Updates to do in all.
+        updates: Updates to do in total.
         log: The engine's log.
         tail: Its last lines, oldest first.
-        missing: Files that the net names and that aren't there.
+        missing: Files that the net names and that don't exist.
     """
     if ending.reason is EndReason.REFUSED:
         on_cpu: Text = [Option("cpu", True), " trains on the CPU."]
@@ -66,7 +66,7 @@ def failure(
         return InputError(ending.detail, hint=on_cpu if on_device else "Give weights of this net.")
     hint = engine.hints.get(ending.reason)
     if missing:
-        hint = f"Not there: {', '.join(missing)}."
+        hint = f"Missing: {', '.join(missing)}."
     lines = "".join(f"\n  {line}" for line in engine.last_lines(tail))
     return TrainingError(
         f"{engine.title} stopped at update {update} of {updates}: {ending.reason.value}: "

@@ -1,4 +1,4 @@
-"""What a worker reads and writes of this machine's files, for runtimes that must be shown them."""
+"""Which of this machine's files a worker reads and writes, for runtimes that must be given them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def job_places(
         job: Its directory.
         plan: Its plan, which names the nets.
         directory: Where the worker runs: relative paths in the nets start there.
-        start: The weights or the snapshot of another run that it begins with.
+        start: The weights or the snapshot of another run that it starts from.
     """
     begun = [Path(path) for path in (*start.weights, start.state) if path]
     nets = [stage.net for stage in plan.stages]
@@ -40,7 +40,7 @@ def worker_places(
         directory: Where it runs: relative paths in the nets start there.
         nets: The nets that it builds.
         others: What else it reads: weights, snapshots.
-        fifo: Where a FIFO for its events may be made.
+        fifo: Where a FIFO for its events may be created.
     """
     data = [each for net in nets for each in _data_folders(net, directory)]
     folders = (*data, *(file.absolute().parent for file in others))
@@ -48,7 +48,7 @@ def worker_places(
 
 
 def _data_folders(net: Path, directory: Path) -> list[Path]:
-    """The folders that hold what a net reads, for those who must be shown them.
+    """The folders with the files that a net reads.
 
     Args:
         net: The net's file.
@@ -63,7 +63,7 @@ def _data_folders(net: Path, directory: Path) -> list[Path]:
     files = [directory / file for _, file in named_files(net)]
     folders = [path if path.is_dir() else path.parent for path in (*roots, *files)]
     for path in files:
-        # The text files of ImageData and HDF5Data name others, one a line.
+        # The text files of ImageData and HDF5Data name others, one per line.
         if path.suffix == ".txt" and path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             named = [line.split()[0] for line in lines if line.startswith("/")]

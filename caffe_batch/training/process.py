@@ -22,25 +22,25 @@ from caffe_batch.runtimes.base import Runtime, WorkerPlaces
 from caffe_batch.runtimes.container import EVENTS_DESCRIPTOR
 from caffe_batch.runtimes.machine import cuda_environment
 
-#: What asks for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
+#: Signals that ask for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-#: Seconds that a worker may take to end once it was asked to and nobody reads its events any more.
+#: Seconds that a worker may take to end once it was asked to and its events are no longer read.
 _GRACE_S = 10.0
 
 
 class WorkerProcess:
-    """One worker, in a session and process group of its own: the only way to start one.
+    """One worker, in its own session and process group; all workers are started through this.
 
     Its stdout and stderr go straight to the log, so that the log is complete whatever happens to
-    this process. Its events come through a pipe; when this end closes, by whatever death, the
-    worker takes a snapshot and stops.
+    this process. Its events come through a pipe; when this end of it closes, even because this
+    process dies, the worker takes a snapshot and stops.
 
     Args:
         runtime: Whose Python runs it.
-        engine: Understands its log and its end.
-        work: What it is to do.
-        places: Says which files a runtime must be shown, if it asks.
+        engine: Understands its log and its ending.
+        work: What it should do.
+        places: Returns the files that a runtime must be given, if it asks.
         log: The engine's log; it is appended to.
         working_directory: Where relative paths of the net start.
         keep_open: File descriptors that the worker inherits.
@@ -65,7 +65,7 @@ class WorkerProcess:
         self._part = b""
         self._last_word: WorkerEvent | None = None
         self._runtime, self._engine = runtime.for_worker(places), engine
-        self._runtime.clear()  # what a supervisor that was killed may have left
+        self._runtime.clear()  # what a killed supervisor may have left behind
         self._log = engine.open_log(log)
         self._events, written, inherited = _event_pipe(self._runtime.fifo)
         argument = json.dumps({**work.settings, "events": written})
@@ -101,14 +101,14 @@ class WorkerProcess:
     def listen(self, timeout_s: float) -> Iterator[WorkerEvent | LogEvent]:
         """Every event within the next ``timeout_s``, or until the worker closes its pipe.
 
-        With 0, everything that has arrived. Otherwise a worker that sends more than can be handled
-        is interrupted at the end of that time, so that the caller gets its turn.
+        With 0, everything that has arrived. Otherwise this stops at the end of that time even if
+        the worker sends more than can be handled, so that the caller gets its turn.
         """
         deadline = time.monotonic() + timeout_s
         while select.select([self._events], [], [], max(0.0, deadline - time.monotonic()))[0]:
             chunk = os.read(self._events, 1 << 16)
             if not chunk:
-                # Closed: it is about to end, and select would return at once from now on.
+                # Closed: it is about to end, and from now on select would return at once.
                 self._wait(timeout_s)
                 break
             *lines, self._part = (self._part + chunk).split(b"\n")
@@ -120,7 +120,7 @@ class WorkerProcess:
         yield from self._log.read()
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it hasn't ended yet."""
         return self._process.poll() is None
 
     @property
@@ -129,9 +129,9 @@ class WorkerProcess:
         return self._last_word is not None
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the worker's process group, if it still runs."""
+        """Send a signal to the worker's process group, if it is still running."""
         if self.running():
-            with suppress(ProcessLookupError):  # a handler may come between its end and our notice
+            with suppress(ProcessLookupError):  # it may have ended without our noticing yet
                 os.killpg(self.pid, number)
             if number == signal.SIGKILL:
                 self._runtime.clear()
@@ -140,7 +140,7 @@ class WorkerProcess:
         """Ask it to take a snapshot and stop; a SIGINT after that (a second Ctrl-C) kills it.
 
         A batch system that warns with one signal and ends the job with another leaves time between
-        the two, so those don't kill it.
+        the two, so these don't kill it.
         """
         self._killed |= self.stop_requested and number == signal.SIGINT
         self.stop_requested = True
@@ -154,12 +154,12 @@ class WorkerProcess:
         """Why it ended. Call it once the worker has ended and all its events have been read."""
         status = self._process.wait()
         if self._killed:
-            return Ending(EndReason.INTERRUPTED, "killed at once, on a second request", 0)
+            return Ending(EndReason.INTERRUPTED, "killed immediately, on a second request", 0)
         if (
             self.stop_requested and self._last_word is None
         ):  # it died of the signal before it could handle it
             return Ending(
-                EndReason.INTERRUPTED, f"stopped before {self._engine.title} was there", status
+                EndReason.INTERRUPTED, f"stopped before {self._engine.title} was loaded", status
             )
         return self._engine.classify(status, self._last_word, self._log.tail)
 
@@ -189,8 +189,8 @@ class WorkerProcess:
 def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
     """A pipe for events: the end to read here, the worker's number of the other, what it inherits.
 
-    A FIFO is opened before anybody writes to it. select then reports it as readable once the first
-    event has arrived, and at its end once the writer is gone.
+    A FIFO is opened before anything writes to it. select then reports it as readable once the first
+    event has arrived, and as ended once the writer is gone.
     """
     if fifo is None:
         read_end, write_end = os.pipe()
@@ -201,10 +201,10 @@ def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
 
 
 class SignalRelay:
-    """Passes on what this process is asked for to the current worker.
+    """Passes requests to this process on to the current worker.
 
     Attributes:
-        stop_requested: Whether a stop was asked for.
+        stop_requested: Whether a stop was requested.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class SignalRelay:
         self.stop_requested = False
 
     def attend(self, worker: WorkerProcess | None) -> None:
-        """Make a worker the current one, or none; a stop that was requested earlier reaches it."""
+        """Set or clear the current worker; a stop that was requested earlier reaches it."""
         self._worker = worker
         if worker and self.stop_requested and not worker.stop_requested:
             worker.stop()
@@ -224,9 +224,10 @@ class SignalRelay:
             self._worker.stop(number)
 
     def snapshot(self, number: int) -> None:
-        """Ask the worker for a snapshot; before its first update there is one, or nothing to save.
+        """Ask the worker for a snapshot, unless it hasn't sent an event yet.
 
-        A worker that hasn't sent an event yet may not handle signals yet: this one would kill it.
+        Before that it may not handle signals yet, and this one would kill it; and before its first
+        update there already is a snapshot, or nothing to save.
         """
         if self._worker and self._worker.has_spoken:
             self._worker.send_signal(number)

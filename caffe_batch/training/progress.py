@@ -1,7 +1,7 @@
-"""How far a run is: what the lines of metrics.jsonl come to, one after another.
+"""How far a run has come: the lines of metrics.jsonl, folded one after another.
 
-The display of a run that goes on, ``--follow``, ``status`` and the report all show what one object
-makes of the same lines: :class:`RunFold`.
+The live display, ``--follow``, ``status`` and the report all show what one object makes of the same
+lines: :class:`RunFold`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from caffe_batch.solver.learning_rate import learning_rate
 
 #: Points kept for a sparkline; beyond them every second one is dropped.
 _CURVE_POINTS = 128
-#: The rate is that of the last so many seconds.
+#: The rate is measured over this many seconds.
 _RATE_WINDOW_S = 15.0
 
 
@@ -26,10 +26,10 @@ class Progress:
     """A run at one moment.
 
     Attributes:
-        update, updates: Updates done, and to do in all.
-        samples: Samples seen by these updates.
+        update, updates: Updates done, and to do in total.
+        samples: Samples seen by the updates done.
         epoch: Passes over the training set, or None if its records are not known.
-        samples_per_s: Rate over the last seconds of training, tests included; None before the
+        samples_per_s: Rate over the last seconds of training, including tests; None before the
             first update.
         loss: The last record: mean over its micro-batches, nan if it isn't finite. None before
             the first.
@@ -37,15 +37,15 @@ class Progress:
         learning_rate: The rate of the next update.
         stage, stages: The stage of the next update, counted from 1, and how many there are.
         scores: Outputs of the last test.
-        elapsed_s: Seconds spent training so far, over all attempts, up to what was measured last;
-            not those in which Caffe started or nothing ran.
-        left_s: Seconds to the last sample at the rate of this attempt so far, or None while it
+        elapsed_s: Seconds spent training so far, over all attempts, up to the last measurement;
+            without the time in which Caffe started or nothing ran.
+        left_s: Seconds to the last sample at the rate of this attempt so far, or None while that
             isn't known.
-        notes: Everything a person should know of this run, oldest first.
+        notes: Everything the user should know about this run, oldest first.
         training: False while Caffe starts and builds the nets.
         predicted_bytes: The plan's predicted peak, or None if it is meant for another device.
-        used_bytes: Memory of the worker: of the GPU, or its resident set in CPU mode; None if
-            nobody tells.
+        used_bytes: Memory of the worker: on the GPU, or its resident set in CPU mode; None if
+            unknown.
     """
 
     update: int
@@ -72,13 +72,13 @@ Observer = Callable[[Progress], None]
 
 
 class RunFold:
-    """What is known of a run from its metrics lines, taken in one after another.
+    """What is known about a run from its metrics lines, taken in one after another.
 
     Args:
         stages: The stages of the job.
         train_records: Records of the training set, or None if unknown.
-        begun: Updates done when the run began: not 0 where it goes on from one of another job.
-        lines: Those that are there already.
+        begun: Updates done when the run began; not 0 if it continues a run of another job.
+        lines: The lines so far.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class RunFold:
                 self._scores[line.test_net, line.index] = line
 
     def advance(self, update: int, seconds: float) -> None:
-        """Note how far the run is between two lines.
+        """Note how far the run has come between two lines.
 
         Args:
             update: Updates done.
-            seconds: Spent training until then, over all attempts.
+            seconds: Spent training so far, over all attempts.
         """
         if update > self._rate.update:
             self._seconds = max(self._seconds, seconds)
@@ -119,7 +119,7 @@ class RunFold:
 
     @property
     def measured(self) -> bool:
-        """Whether there was a loss."""
+        """Whether a loss was recorded."""
         return self._loss is not None
 
     def tested_at(self, net: int, index: int) -> int | None:
@@ -128,11 +128,11 @@ class RunFold:
         return score.update if score else None
 
     def progress(self, first_update: int, notes: tuple[str, ...], *, training: bool) -> Progress:
-        """Everything that a display needs but the memory.
+        """Everything that a display needs, except the memory.
 
         Args:
             first_update: Updates done when the last attempt began.
-            notes: What a person should know.
+            notes: What the user should know.
             training: Whether the nets of that attempt are built.
         """
         update = max(self._rate.update, first_update)
@@ -194,13 +194,13 @@ class Rate:
         self._seconds.append(seconds)
 
     def look_ahead(self, update: int, samples: int, seconds: float) -> None:
-        """Note a point that stands until the next one."""
+        """Note a provisional point, which the next one replaces."""
         self._ahead = (update, samples, seconds)
 
     def recent(self) -> float | None:
         """Samples per second in the window, or None before there is a point.
 
-        The window begins with the last point before it, and has two points at least.
+        The window starts at the last point before it, and has at least two points.
         """
         samples, seconds = self._now()
         first = bisect_left(self._seconds, seconds - _RATE_WINDOW_S) - 1
@@ -223,7 +223,7 @@ class Rate:
 
 
 class LossCurve:
-    """The losses of a run of any length, thinned out to a bounded number of points."""
+    """The losses of a run of any length, thinned out to a limited number of points."""
 
     def __init__(self) -> None:
         self._points: list[float] = []

@@ -1,4 +1,4 @@
-"""What becomes of a run that has ended badly: files to go on with, or nothing."""
+"""What happens after a run has ended badly: its files are changed so that it can continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caffe_batch.solver.numbers import as_float32
 from caffe_batch.training.options import Options
 from caffe_batch.training.resplit import split_smaller
 
-#: How often one ``train`` tries a smaller split, and goes back after a divergence.
+#: How many times one ``train`` tries a smaller split, and rolls back after a divergence.
 MOST_SPLITS = 8
 MOST_ROLLBACKS = 3
 
@@ -24,7 +24,7 @@ _MEMORY = (EndReason.GPU_MEMORY, EndReason.HOST_MEMORY)
 
 
 class Recovery:
-    """Decides whether a run goes on, and rewrites its files for that; counts the tries.
+    """Decides whether a run continues, and rewrites its files for that; counts the tries.
 
     Args:
         job: The directory.
@@ -36,7 +36,7 @@ class Recovery:
         self._splits = self._rollbacks = 0
 
     def remedy(self, ending: Ending, attempt: Attempt) -> str | None:
-        """Make a run possible that goes on from the newest good snapshot.
+        """Make it possible to continue from the newest good snapshot.
 
         Args:
             ending: How the run ended.
@@ -47,7 +47,7 @@ class Recovery:
 
         Raises:
             DoesNotFitError: It ran out of memory, and no split is smaller.
-            TrainingError: It can't be planned anew, or not once more.
+            TrainingError: It can't be planned again, or not any more.
         """
         if ending.reason in _MEMORY:
             return self._split(ending, attempt)
@@ -61,7 +61,7 @@ class Recovery:
                 f"{ending.reason.value} with batch_size {attempt.batch_size} as well, after "
                 f"{MOST_SPLITS} smaller splits",
                 hint=[
-                    "Run it again to try still smaller ones, or plan again with a smaller ",
+                    "Run it again to try even smaller ones, or plan again with a smaller ",
                     Option("gpu_memory"),
                     ".",
                 ],
@@ -73,7 +73,7 @@ class Recovery:
             return split_smaller(self._job, plan, ending)
         except InputError as error:
             raise TrainingError(
-                f"{ending.reason.value} ({ending.detail}), and the job can't be planned anew: "
+                f"{ending.reason.value} ({ending.detail}), and the job can't be planned again: "
                 f"{error.message}",
                 hint=error.hint_parts,
             ) from error
@@ -90,7 +90,7 @@ class Recovery:
 
 
 def _learn(plan: PlanFile, attempt: Attempt) -> None:
-    """Remember what this GPU holds less than was predicted, where the prediction is exact."""
+    """Remember how much less than predicted this GPU holds, if the prediction is exact."""
     peak = plan.predicted_on(attempt.device)
     gpu = attempt.device.gpu if attempt.device else None
     if plan.exact and peak and attempt.free_bytes and gpu is not None:
@@ -101,7 +101,7 @@ def scale_rates(job: JobDirectory, factor: float, why: str) -> str:
     """Multiply base_lr of every stage's solver, and list it in plan.json.
 
     Returns:
-        The new rates, for people.
+        The new rates, for display.
     """
     plan = job.read_plan()
     stages = read_job_stages(job, plan)

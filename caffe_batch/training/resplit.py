@@ -1,9 +1,9 @@
 """Out of memory: the next smaller split of the same effective batch, and the files for it.
 
 Every stage keeps its samples per update and its updates: batch_size goes down and iter_size up. The
-planner is asked for that, starting from what the files have now: a training that is under way stays
-the same, also where the plan's own compensations were refused. The test nets' batches shrink along,
-with the same number of samples in each test.
+planner is asked for that, starting from the files as they are now: a training that is under way
+stays the same even if the plan's own compensations were refused. The test nets' batches shrink
+too, with the same number of samples in each test.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         What has changed, in a sentence.
 
     Raises:
-        DoesNotFitError: There is no smaller split; says what this one needs.
+        DoesNotFitError: There is no smaller split; it says what this one needs.
         InputError: The files don't say enough, or can't be read.
     """
     why = ending.reason.value
@@ -66,7 +66,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
             continue
         _rewrite(job, plan, stages, plans, why)
         return (
-            f"{why}: going on with batch_size {plans[0].batch_size} x iter_size "
+            f"{why}: continuing with batch_size {plans[0].batch_size} x iter_size "
             f"{plans[0].iter_size} instead of {plan.batch_size} x {plan.iter_size}"
             + _another_training(plan, plans[-1])
         )
@@ -76,7 +76,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         f"{format_size(needs)} ({needs:,} bytes), as far as can be predicted",
         missing_bytes=0,
         hint=[
-            "What would fit: a machine with more than that free, smaller input images, or a "
+            "What helps: a machine with more free memory than that, smaller input images, or a "
             "smaller net (",
             Call("`caffe-batch memory`", "caffe_batch.memory()"),
             " shows the layers that cost most). The newest snapshot stays.",
@@ -85,7 +85,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
 
 
 def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
-    """The memory model that the plan was made with, of a recipe of the job."""
+    """The memory model that the plan was made with, for one of the job's recipes."""
     return engines.find(plan.engine).memory_model(
         recipe,
         Sources((plan.working_directory, job.path), plan.input_shapes),
@@ -97,7 +97,7 @@ def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
 
 
 def _smaller_plan(model: MemoryModel, effective_batch: int, split: SplitOptions) -> Plan:
-    """The plan of one stage at a narrower split; nothing else of it changes."""
+    """The plan of one stage with a smaller split; nothing else changes."""
     options = PlanOptions(
         effective_batch=effective_batch,
         split=split,
@@ -109,7 +109,7 @@ def _smaller_plan(model: MemoryModel, effective_batch: int, split: SplitOptions)
 
 
 def _another_training(plan: PlanFile, smaller: Plan) -> str:
-    """What makes another training of the smaller split, and didn't of the one before."""
+    """What makes the smaller split another training, and didn't do so in the previous one."""
     known = {(each["cause"], each["layer"]) for each in plan.audit
              if each["verdict"] == Verdict.DIFFERENT.value}  # fmt: skip
     new = [
@@ -127,7 +127,7 @@ def _rewrite(
 ) -> None:
     texts: dict[Path, str] = {}
     for stage, planned in zip(stages, plans, strict=True):
-        # A test net with a file of its own belongs to all stages.
+        # A test net with its own file belongs to all stages.
         texts = {**stage.texts(planned.changes), **texts}
     changes = [
         joined(stage.changes, planned.changes) for stage, planned in zip(stages, plans, strict=True)
@@ -137,7 +137,7 @@ def _rewrite(
 
 
 def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
-    """What plan.json says of the new split: all that follows from it, and nothing else."""
+    """What plan.json says about the new split: all that follows from it, and nothing else."""
     contents = [each.json() for each in plans]
     first, last = contents[0], contents[-1]
     largest = max(contents, key=lambda each: each["predicted_peak_bytes"] + each["rounding_bytes"])
@@ -156,7 +156,7 @@ def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
         "notes": [*first["notes"], *of_stages],
         "summary": (
             f"effective batch {plan.effective_batch} = batch_size {size} x iter_size {iter_size}, "
-            f"{format_size(largest['predicted_peak_bytes'])} predicted (planned anew: {why})"
+            f"{format_size(largest['predicted_peak_bytes'])} predicted (planned again: {why})"
         ),
         "stages": [{"batch_size": each.batch_size, "iter_size": each.iter_size} for each in plans],
         "candidates": [
@@ -167,6 +167,6 @@ def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
 
 
 def _known_tests(plan: PlanFile, tests: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What the plan said of some test nets before: their records were counted then."""
+    """What the plan already said about some test nets: their records were counted then."""
     known = {each["number"]: each for each in plan.tests}
     return [known.get(test["number"], {}) for test in tests]

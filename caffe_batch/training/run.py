@@ -1,4 +1,4 @@
-"""One try to bring a job to its end: decides where to begin, runs its workers, keeps the record."""
+"""One try to bring a job to its end: decides where to start, runs its workers, keeps the record."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from caffe_batch.training.tracker import Tracker
 #: How often the log is read and the observer is called, in seconds.
 TICK_S = 0.2
 
-#: metrics.jsonl gets about so many loss records, however long the run is.
+#: About how many loss records metrics.jsonl gets, however long the run is.
 _RECORDS = 10_000
 
-#: The log goes on in a new file when the present one has this size.
+#: The log continues in a new file when the current one has this size.
 LOG_BYTES = 32 * 1024**2
 
 
@@ -61,8 +61,8 @@ class Run:
         runtime: The Python that the engine runs in.
         options: How to train.
         relay: What signals have asked for.
-        notes: What a person should know of this try.
-        earlier: What the tries before have noted.
+        notes: What the user should know about this try.
+        earlier: The notes of earlier tries.
         records: How many records each source has.
     """
 
@@ -101,7 +101,7 @@ class Run:
             self._before,
             has_snapshots=bool(self._snapshots.list_snapshots(job.snapshots)),
         )
-        #: What a person should know of all tries so far.
+        #: What the user should know about all tries so far.
         self.all_notes = earlier
 
     @property
@@ -115,13 +115,13 @@ class Run:
         return self._attempts[-1]
 
     def outcome_before(self) -> Outcome:
-        """The outcome of a job that had been finished before."""
+        """The outcome of a job that was already finished."""
         done = self._before.updates_done if self._before else 0
         scores = last_scores(self._job.metrics)
         return Outcome(JobState.FINISHED, done, self._updates, scores, False)
 
     def _prepare(self) -> None:
-        """Find where to go on, and on what."""
+        """Find where to continue, and on which device."""
         job, plan = self._job, self._plan
         job.snapshots.mkdir(exist_ok=True)
         self._snapshots.finish_pruning(job.snapshots)
@@ -131,7 +131,7 @@ class Run:
         if self._resume:
             self._notes.append(_resume_note(self._resume))
         elif self._before:
-            self._notes.append("The run before left no snapshot: starting from update 0 again.")
+            self._notes.append("The previous run left no snapshot: starting from update 0 again.")
         if self._start.weights and not self._resume:
             self._notes.append(f"Starting with the weights of {', '.join(self._start.weights)}.")
         if not self._directory.is_dir():
@@ -145,11 +145,11 @@ class Run:
             self._notes.append("Training on the CPU: the plan is for CPU mode.")
 
     def carry_out(self, observer: Observer, script: Path | None, lock: int) -> Ending:
-        """Run the stages to the end, a worker each; job.json tells how far it is.
+        """Run the stages to the end, one worker for each; job.json records how far it is.
 
         Args:
             observer: Called with the progress.
-            script: Runs in place of the engine's own, if given.
+            script: Runs instead of the engine's own, if given.
             lock: The descriptor that holds the directory; the workers inherit it.
         """
         self._prepare()
@@ -196,7 +196,7 @@ class Run:
         self._write(STATES.get(ending.reason, JobState.FAILED))
 
     def _obstacle(self, stage: TrainingStage) -> Ending | None:
-        """Why a stage doesn't follow the one that has finished; None if its snapshot is there."""
+        """Why a stage can't follow the finished one; None if that one's snapshot exists."""
         done = stage.first_update
         if self._relay.stop_requested:
             return Ending(EndReason.INTERRUPTED, f"stopped after update {done}", 0)
@@ -243,7 +243,7 @@ class Run:
         """The outcome of a run that is over.
 
         Raises:
-            InputError: What was asked for is not possible.
+            InputError: What was asked for isn't possible.
             TrainingError: It failed.
         """
         state, update = STATES.get(ending.reason), self.last_attempt.last_update
@@ -262,7 +262,7 @@ class Run:
         kills, running = KillWatch(worker.pid), True
         while running:
             kills.look()
-            running = worker.running()  # asked first, so that its last events are still read
+            running = worker.running()  # checked first, so that its last events are still read
             spoke = False
             for event in worker.listen(TICK_S if running else 0):
                 spoke = True
@@ -281,7 +281,7 @@ class Run:
         return watch.judge(kills.judge(worker.ending()))
 
     def _note(self, event: WorkerEvent | LogEvent) -> None:
-        """Take into the record and the snapshots what an event says of them.
+        """Update the record and the snapshots with what an event says about them.
 
         Raises:
             DamagedSnapshotError: A snapshot that was just taken isn't whole.
@@ -321,7 +321,7 @@ class Run:
         )
 
     def _data_start(self) -> DataStart | None:
-        """Where the worker's data begins; what can't be as it was is noted."""
+        """Where the worker's data starts; what can't be restored is noted."""
         if not self._resume:
             return None
         sources = Sources((self._directory,))
@@ -331,7 +331,7 @@ class Run:
         return found
 
     def _frozen(self, stage: TrainingStage) -> list[tuple[str, int]] | None:
-        """The parameters that don't learn; None where a stage has no micro-batches to compare."""
+        """The parameters that don't learn; None if a stage has no micro-batches to compare."""
         if stage.solver.iter_size < 2:
             return None
         net = read_net(self._job.net, allow_unknown_fields=True)
@@ -361,7 +361,7 @@ class Run:
         )
 
     def _amend(self, **changes: Any) -> None:
-        """Change what the record says of the last attempt."""
+        """Change what the record says about the last attempt."""
         *earlier, last = self._attempts
         self._attempts = (*earlier, replace(last, **changes))
 
@@ -393,10 +393,10 @@ def has_finished(record: JobRecord | None, stages: Sequence[TrainingStage]) -> b
 
 
 def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[TrainingStage, ...]]:
-    """The plan of a job and its stages, checked for what training counts on.
+    """The plan of a job and its stages, checked for what training requires.
 
     Raises:
-        InputError: They, or the options, are no base for training.
+        InputError: They, or the options, don't allow a training.
     """
     plan = job.read_plan()
     job.check_formats()
@@ -409,7 +409,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
 
 
 def _resume_note(snapshot: Snapshot) -> str:
-    return f"Going on from update {snapshot.update} ({snapshot.state.name})."
+    return f"Continuing from update {snapshot.update} ({snapshot.state.name})."
 
 
 def _now() -> str:

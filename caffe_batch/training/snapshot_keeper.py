@@ -1,4 +1,4 @@
-"""What becomes of a run's snapshots while its worker speaks of them."""
+"""What happens to a run's snapshots as its worker reports them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from caffe_batch.engines.snapshots import SnapshotFiles
 class SnapshotKeeper:
     """Records each snapshot, thins them out, and sets aside those of a training that diverged.
 
-    The newest has proved itself once an update after it had a loss that is none of a divergence:
-    only then those before it may go, and the run before that a restart has kept.
+    The newest has proved good once an update after it had a loss that hasn't diverged: only then
+    may earlier ones be deleted, and the previous run that a restart has kept.
 
     Args:
         files: The engine's snapshots.
-        folder: Where they lie.
-        keep_last, keep_every: As :meth:`SnapshotFiles.prune` takes them.
-        proved: Called whenever the newest snapshot has proved itself.
+        folder: Where they are.
+        keep_last, keep_every: As for :meth:`SnapshotFiles.prune`.
+        proved: Called whenever the newest snapshot has proved good.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from caffe_batch.jobs.ending import Ending, EndReason
 
-#: Seconds that a worker may be silent if it never was silent for long.
+#: Seconds that a worker may be silent if it has never been silent for long.
 LEAST_TIMEOUT_S = 600.0
 
 #: Otherwise, this many times its longest silence.
@@ -16,21 +16,21 @@ PATIENCE = 20.0
 #: Seconds after which a hung worker that was asked to stop is killed.
 GRACE_S = 30.0
 
-#: The most that the time between two looks counts for: this process may have been suspended.
+#: The most that the time between two looks counts: this process may have been suspended.
 MOST_COUNTED_S = 2.0
 
 
 class StallWatch:
     """Measures how long a worker has been silent, and says when to stop it.
 
-    A worker speaks at least once a second while it trains or tests: after each micro-batch and at
+    A worker reports at least once a second while it trains or tests: after each micro-batch and at
     each layer of a test. It is silent while it builds the nets and writes a snapshot.
 
     Args:
-        timeout_s: The silence of a training that counts as a stall. None, as while the nets are
-            built: ``LEAST_TIMEOUT_S``, or ``PATIENCE`` times the longest silence so far if that
-            is more.
-        clock: Seconds, for tests.
+        timeout_s: The silence during training that counts as a stall. If None, and always while
+            the nets are built: ``LEAST_TIMEOUT_S``, or ``PATIENCE`` times the longest silence so
+            far if that is more.
+        clock: Returns seconds; for tests.
 
     Attributes:
         silent_s: Seconds without a sign of it.
@@ -59,7 +59,7 @@ class StallWatch:
         self._built = True
 
     def look(self, *, spoke: bool) -> bool:
-        """Note a look at the worker.
+        """Take in one look at the worker.
 
         Args:
             spoke: Whether it has sent or logged anything since the last look.
@@ -81,7 +81,7 @@ class StallWatch:
         return self.is_hung
 
     def judge(self, ending: Ending) -> Ending:
-        """The ending of the worker, which is a stall if it was asked to stop for one."""
+        """The ending of the worker, which is a stall if it was asked to stop for that reason."""
         if self._asked_after is None or ending.reason is EndReason.FINISHED:
             return ending
         then = "it did not, and was killed" if self.is_hung else ending.detail

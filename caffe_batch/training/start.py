@@ -1,4 +1,4 @@
-"""What the first update of a run begins with, other than the values that the fillers give."""
+"""What the first update of a run starts from, if not from the values of the fillers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from caffe_batch.jobs.record import JobRecord
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Where a run begins; both empty for the fillers' values at update 0.
+    """What a run starts from; both are empty for the fillers' values at update 0.
 
     Attributes:
         weights: .caffemodel files for update 0, absolute, loaded one after the other.
-        state: The solverstate of another run to go on from, absolute.
+        state: The solverstate of another run to continue from, absolute.
     """
 
     weights: tuple[str, ...] = ()
     state: str | None = None
 
     def snapshot(self, updates: int, files: SnapshotFiles) -> Snapshot | None:
-        """The snapshot to go on from if nothing of the run itself is there; None for update 0.
+        """The snapshot to continue from if the run itself has none; None for update 0.
 
         Args:
-            updates: Updates to do in all.
+            updates: Updates to do in total.
             files: The engine's snapshots.
 
         Raises:
@@ -41,8 +41,8 @@ class StartingPoint:
         found = files.named_snapshot(Path(self.state)) if self.state else None
         if found and found.update >= updates:
             raise InputError(
-                f"{found.state}: {found.update} updates are done there, and the solver's max_iter "
-                f"is {updates}",
+                f"{found.state}: it was taken after {found.update} updates, but the "
+                f"solver's max_iter is {updates}",
                 hint=[
                     "max_iter counts the snapshot's updates too; ",
                     Option("weights"),
@@ -62,16 +62,16 @@ class StartingPoint:
 def starting_point(
     weights: Sequence[Path], state: Path | None, before: JobRecord | None, *, has_snapshots: bool
 ) -> StartingPoint:
-    """Where a run begins: as asked for, or as the run before, which it goes on with, has begun.
+    """What a run starts from: as asked for, or else as the earlier run that it continues.
 
     Args:
         weights: The .caffemodel files asked for.
         state: The solverstate asked for.
-        before: The record of the run before.
-        has_snapshots: Whether that has left any. One without, and without an update, has not begun.
+        before: The record of the earlier run.
+        has_snapshots: Whether that one left any. If not, and without an update, it hasn't begun.
 
     Raises:
-        InputError: Both are asked for, or the run before has begun with something else.
+        InputError: Both are asked for, or the earlier run started from something else.
     """
     if weights and state:
         raise InputError(
@@ -89,13 +89,13 @@ def starting_point(
         return asked
     if asked not in (StartingPoint(), begun):
         raise InputError(
-            "the run has begun already, and not with these weights",
+            "the run has already begun, and not from these",
             hint=[
                 "Leave ",
                 Option("weights"),
                 " and ",
                 Option("snapshot"),
-                " out to go on, or add ",
+                " out to continue it, or add ",
                 Option("restart", True),
                 ".",
             ],

@@ -1,4 +1,4 @@
-"""Trains a job directory to its end, whatever has to be tried for that."""
+"""Trains a job directory to its end, with as many tries as that takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from caffe_batch.training.run import Run, has_finished, read_job
 
 
 def _look_away(progress: Progress) -> None:
-    """For a training that nobody watches."""
+    """Shows nothing."""
 
 
 def train(
@@ -36,29 +36,30 @@ def train(
     """Train a planned directory to its end, from its newest snapshot if there is one.
 
     A plan with several stages has a solver for each; their workers run one after another, each
-    from the snapshot that the one before has ended with.
+    from the snapshot that the previous one ended with.
 
-    What ends badly and can be mended goes on from the newest good snapshot: out of memory with the
-    next smaller split of the same effective batch, a divergence (if asked for) with a lower rate.
+    A run that ends badly but can be mended continues from the newest good snapshot: out of memory,
+    with the next smaller split of the same effective batch; after a divergence (if asked for), with
+    a lower rate.
 
-    A restart throws the run before away only once the new run stands on its own; one that comes to
-    no snapshot leaves the run before as it was (:mod:`caffe_batch.training.restart`).
+    A restart discards the previous run only once the new run has something to show; one that ends
+    without a snapshot leaves the previous run as it was (:mod:`caffe_batch.training.restart`).
 
     In the main thread, SIGINT, SIGTERM and SIGUSR1 make the worker take a snapshot and stop; a
-    SIGINT after that kills it. SIGHUP makes it take a snapshot and go on.
+    SIGINT after that kills it. SIGHUP makes it take a snapshot and continue.
 
     Args:
         job: A directory that ``plan`` has written.
         runtime: The Python to train on; it can import the engine that plan.json names.
         options: How to train.
         observer: Called about five times a second with the progress.
-        script: Runs in place of the engine's worker, if given.
-        relay: Whose ``stop`` another thread may call to end the training as a signal does; one of
-            its own if None.
+        script: Runs instead of the engine's worker, if given.
+        relay: Another thread may call its ``stop`` to end the training as a signal does; None for
+            a private one.
 
     Raises:
-        InputError: The directory or the options are no base for training.
-        JobBusyError: Another ``train`` runs in the directory.
+        InputError: The directory or the options don't allow a training.
+        JobBusyError: Another ``train`` is running in the directory.
         DoesNotFitError: Caffe ran out of memory with the smallest split as well.
         TrainingError: Caffe ended before the last update; the message has its reason, the last
             lines of its log and where the log is.

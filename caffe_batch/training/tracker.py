@@ -1,4 +1,4 @@
-"""Turns what a worker says into lines of metrics.jsonl, and takes them in as they are written."""
+"""Turns what a worker reports into lines of metrics.jsonl, and takes these in as written."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from caffe_batch.training.progress import Progress, RunFold
 class Tracker:
     """Follows the workers of a run, one after another.
 
-    What is shown is what :class:`RunFold` makes of the lines; the tracker adds only how far the
-    worker is between two of them.
+    What is shown is what :class:`RunFold` makes of the lines; the tracker only adds how far the
+    worker has come between two of them.
 
     Args:
         stages: The stages of the job.
         train_records: Records of the training set, or None if unknown.
         first_update: Updates done when the run begins.
         seconds_before: Seconds spent training by earlier runs.
-        fold: What the lines of earlier runs come to.
+        fold: The lines of earlier runs, folded.
         metrics: Where measurements go.
 
     Attributes:
         update: Updates done.
-        started: What the worker said of itself, or None so far.
-        notes: What a person should know of this run, the worker's own choices among it.
+        started: What the worker said about itself; None until it has.
+        notes: What the user should know about this run, including the worker's own choices.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Tracker:
         self.notes: tuple[str, ...] = ()
 
     def handle(self, event: WorkerEvent | LogEvent) -> None:
-        """Take note of one event."""
+        """Take in one event."""
         if isinstance(event, Started):
             self.started, self._first_update = event, self.update
             self.note(*event.choices)
@@ -91,11 +91,11 @@ class Tracker:
             self._note_score(event)
 
     def note(self, *notes: str) -> None:
-        """Add what a person should know, unless it is known."""
+        """Add what the user should know, unless it has been noted already."""
         self.notes = tuple(dict.fromkeys((*self.notes, *notes)))
 
     def progress(self) -> Progress:
-        """Everything a display needs, now; what was measured reaches the file."""
+        """Everything a display needs, now; what was measured is flushed to the file."""
         self._metrics.flush()
         training = self._began is not None
         return self._fold.progress(self._first_update, self.notes, training=training)
@@ -126,7 +126,7 @@ class Tracker:
         )
 
     def _note_gradients(self, event: GradientNorms) -> None:
-        """Those of a diverged update say nothing, and JSON has no number for them."""
+        """Those of a diverged update mean nothing, and JSON has no number for them."""
         stage = stage_at(self._stages, event.update - 1)
         if math.isfinite(event.micro_norm_squared) and math.isfinite(event.mean_norm_squared):
             self._write(
@@ -142,7 +142,7 @@ class Tracker:
 
     def _note_score(self, event: NetTestOutput) -> None:
         if self._fold.tested_at(self._test.net, event.index) == self._test.update:
-            return  # a stage begins with the test that the one before has ended with
+            return  # a stage starts with the test that the previous one ended with
         self._seconds = self._seconds_before + self._elapsed()
         self._write(
             NetTestMetrics(

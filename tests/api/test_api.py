@@ -310,7 +310,7 @@ def test_what_train_refuses(
 
 def test_a_plan_says_before_it_is_written_that_it_cant_be_trained(recipe: Path) -> None:
     plan = cb.plan("solver.prototxt", gpus=2, gpu_memory="2GiB")
-    with pytest.raises(cb.InputError, match="the plan is for 2 GPUs, and train uses one") as caught:
+    with pytest.raises(cb.InputError, match="the plan is for 2 GPUs, but train uses one") as caught:
         plan.check_trains()
     assert [(each.name, each.value) for each in caught.value.remedies] == [("gpus", 1)]
 

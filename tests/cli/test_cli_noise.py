@@ -145,6 +145,6 @@ def train_with_budget(folder: Path, *args: object) -> Result:
 def test_a_plan_without_accumulation_is_refused_before_it_is_written(tmp_path: Path) -> None:
     done = train_with_budget(tmp_path, "--noise-scale")
     assert done.code == 2
-    assert "--noise-scale compares the micro-batches of an update, and iter_size is 1" in done.err
+    assert "--noise-scale compares the micro-batches of an update, but iter_size is 1" in done.err
     assert "`caffe-batch noise NET` measures it without accumulation." in done.err
     assert not (tmp_path / "job").exists()

@@ -19,12 +19,12 @@ def test_no_split_that_fits_is_exit_code_3(tmp_path: Path) -> None:
     limited = 'ulimit -v 6000000 && exec "$0" -m caffe_batch train "$1" --quiet'
     done = spawn("sh", "-c", limited, sys.executable, job.path)
     assert done.code == 3, done.err
-    assert "Out of host memory: going on with batch_size 1 x iter_size 2 instead of 2" in done.err
+    assert "Out of host memory: continuing with batch_size 1 x iter_size 2 instead of 2" in done.err
     assert (
         "batch_size 1 is the smallest split of the effective batch 2. With it Caffe asks for"
         in (done.err)
     )
-    assert "What would fit" in done.err
+    assert "What helps" in done.err
     assert "Traceback" not in done.err
 
 

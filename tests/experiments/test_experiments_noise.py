@@ -152,7 +152,7 @@ def test_layers_that_no_weights_file_has_are_told(runtime: Runtime, tmp_path: Pa
     )
     options = NoiseOptions(groups=5, passes=2, weights=files)
     assert measure_noise(model(net), runtime, options).notes == (
-        "No weights file has layer b: the fillers' values stay there.",
+        "No weights file has layer b: its fillers' values stay.",
     )
 
 
@@ -218,7 +218,7 @@ def test_trained_parameters_count_once(
         (
             ("", ""),
             NoiseOptions(weights=(Path("other"),)),
-            "no layer of the net has its weights in",
+            "no layer of the net has weights in",
         ),
         (("", ""), NoiseOptions(weights=(Path("large"),)), "load its weights: .* shape mismatch"),
         (("", ""), NoiseOptions(device=Device(3)), "GPU 3 is not possible"),

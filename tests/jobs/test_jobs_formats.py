@@ -121,7 +121,7 @@ def test_a_damaged_record_costs_nothing(tmp_path: Path, runtime: object) -> None
     (job / "job.json").rename(tmp_path / "job.json")
     done = call("train", job, "--quiet")
     assert done.code == 0, done.err
-    assert "Going on from update 103" in done.err
+    assert "Continuing from update 103" in done.err
     lines = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines if "loss" in line] == list(range(1, 161))
 

@@ -136,7 +136,7 @@ def test_stages_are_one_job(grown: FinishedJob) -> None:
     ] == [(1, 1, 0, 20, "finished"), (2, 2, 20, 34, "finished"), (3, 3, 34, 44, "finished")]
     assert record.attempts[1].resumed_from == str(job.snapshots / "tiny_iter_20.solverstate")
     assert record.attempts[1].choices[:2] == (
-        "Going on from update 20 (tiny_iter_20.solverstate).",
+        "Continuing from update 20 (tiny_iter_20.solverstate).",
         "Stage 2 of 3, up to update 34: effective batch 30, learning rate 0.1.",
     )
     taken = [snapshot.update for snapshot in list_snapshots(job.snapshots)]
@@ -299,7 +299,7 @@ def test_a_worker_that_does_not_listen_yet_can_be_stopped(tmp_path: Path) -> Non
     finally:
         worker.end()
     assert ending.reason is EndReason.INTERRUPTED
-    assert ending.detail == "stopped before Caffe was there"
+    assert ending.detail == "stopped before Caffe was loaded"
 
 
 NET = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }'

@@ -140,7 +140,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Snapshot], bytes], str]] = {
     "wider": (wider, "parameter 0 of layer 'ip2' is 5 x 8 there and 4 x 8 in the net"),
     "without bias": (without_bias, "layer 'ip2' has 1 blobs there and 2 in the net"),
     "old syntax, other shapes": (lambda s: old_syntax(s, 2), "2 x 2 x 8 x 35 there"),
-    "other names": (other_names, "no layer of the net has its weights in"),
+    "other names": (other_names, "no layer of the net has weights in"),
     "no blobs": (no_blobs, "holds a net without weights"),
 }
 CAFFE_TAKES = {"empty", "text", "other names"}
@@ -200,7 +200,7 @@ def test_the_state_of_a_solver_of_another_type(
     job = write_job(
         tmp_path / "b", max_iter=4, type=f'"{second}"', test_interval=0, test_iter=None,
     )  # fmt: skip
-    with pytest.raises(InputError, match=f"of a solver of another type.* {second} keeps"):
+    with pytest.raises(InputError, match=f"from a solver of another type.* {second} has"):
         train(job, runtime, Options(snapshot=snapshot.state))
     assert not job.record.exists()
     with pytest.raises(RuntimeError, match="pycaffe ended with -6"):
@@ -223,10 +223,10 @@ def test_what_was_meant_is_said(
     packed = snapshot.state.with_name(f"{snapshot.state.name}.h5")
     for options, message in (
         (Options(snapshot=snapshot.weights), f"snapshot: give {snapshot.state}"),
-        (Options(snapshot=alone), 'weights=".*a_iter_3.caffemodel" begins with them'),
+        (Options(snapshot=alone), 'weights=".*a_iter_3.caffemodel" starts from them'),
         (Options(snapshot=plain), f"There is {in_hdf5.state}"),
         (Options(snapshot=packed), f"There is {snapshot.state}"),
-        (Options(weights=(snapshot.state,)), "snapshot goes on from it"),
+        (Options(weights=(snapshot.state,)), "snapshot continues from it"),
     ):
         with pytest.raises(InputError, match=message):
             train(job, runtime, options)
@@ -305,4 +305,4 @@ def test_data_that_changed_is_said(runtime: Runtime, tmp_path: Path) -> None:
     seen: list[Progress] = []
     train(job, runtime, observer=seen.append)
     (note,) = [note for note in seen[-1].notes if "has changed" in note]
-    assert "has 30 records, and had 70 when it ran last" in note
+    assert "has 30 records, but had 70 when it ran last" in note

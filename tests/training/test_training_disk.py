@@ -136,7 +136,7 @@ def test_data_that_is_gone_between_two_attempts(runtime: Runtime, tmp_path: Path
     data.rename(tmp_path / "elsewhere")
     with pytest.raises(TrainingError, match="at update 30 of 60: failed check") as failure:
         train(job, runtime)
-    assert failure.value.hint == f"Not there: {data} (layer 'data')."
+    assert failure.value.hint == f"Missing: {data} (layer 'data')."
     assert [each.update for each in list_snapshots(job.snapshots)] == [30]
     (tmp_path / "elsewhere").rename(data)
     assert train(job, runtime).update == 60

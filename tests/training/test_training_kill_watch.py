@@ -133,8 +133,8 @@ def test_of_the_whole_machine_a_worker_with_most_of_the_free_memory_is_taken(
     ending = watch.judge(KILLED)  # it had some MiB, and the machine has more than that
     assert ending.reason is EndReason.KILLED
     assert ending.detail == (
-        "killed by SIGKILL; at about that time the kernel has killed a process for memory, which "
-        "was perhaps another one"
+        "killed by SIGKILL; at about that time the kernel killed a process for memory, perhaps "
+        "another one"
     )
     monkeypatch.setattr(kill_watch, "free_host_bytes", lambda: resident * 2)
     assert watch.judge(KILLED).reason is EndReason.HOST_MEMORY

@@ -205,7 +205,7 @@ def test_a_snapshot_that_the_kill_cut_short(finished: FinishedJob, tmp_path: Pat
     last = record_of(job).attempts[-1]
     assert (last.first_update, last.last_update) == (50, 70)
     assert last.choices[0].startswith(
-        "Update 60 has a snapshot that is not whole (tiny_iter_60.solverstate is cut off"
+        "The snapshot of update 60 is not whole (tiny_iter_60.solverstate is cut off"
     )
     assert (job.snapshots / f"tiny_iter_60.caffemodel{CORRUPT}").exists()
     check_complete(job, 70)

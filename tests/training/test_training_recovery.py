@@ -141,7 +141,7 @@ def test_real_caffe_goes_on_with_a_smaller_split(runtime: Runtime, tmp_path: Pat
     assert last.predicted_bytes < failed[0].predicted_bytes
     assert last.seen_bytes is not None
     assert last.seen_bytes > last.predicted_bytes  # Python and Caffe's code as well
-    note = f"going on with batch_size {last.batch_size} x iter_size {last.iter_size}"
+    note = f"continuing with batch_size {last.batch_size} x iter_size {last.iter_size}"
     assert any(note in each for each in seen[-1].notes)
     assert float(value(job, "clip_gradients")) == pytest.approx(1e-3 * last.iter_size)
     assert f"batch_size {last.batch_size} x" in job.read_plan().summary
@@ -221,7 +221,7 @@ def test_no_smaller_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         r"smallest split of the effective batch 18\. With it Caffe asks for 27\.5 KiB",
     ) as failure:
         train(job, Interpreter(sys.executable), script=FAKE)
-    assert "What would fit" in str(failure.value.hint)
+    assert "What helps" in str(failure.value.hint)
     assert [attempt.batch_size for attempt in attempts_of(job)] == [6, 3, 2, 1]
     record = job.read_record()
     assert record is not None
@@ -310,7 +310,7 @@ def test_batch_size_1_comes_after_2_and_says_what_it_overwrites(
     )  # fmt: skip
     for size in sizes:
         told = split_smaller(job, job.read_plan(), OUT_OF_MEMORY)
-        assert f"going on with batch_size {size} x iter_size {effective // size} " in told
+        assert f"continuing with batch_size {size} x iter_size {effective // size} " in told
         another = "It is another training from here on: overwritten_gradient of 's'" in told
         assert another is (size == 1)
     (finding,) = [
@@ -359,7 +359,7 @@ def test_what_the_plan_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     content["stages"][0]["changes"] = [{"file": "net.prototxt", "field": "x", "from": 1, "to": 2}]
     job.plan.write_text(json.dumps(content))
     with pytest.raises(
-        TrainingError, match=r"can't be planned anew: .*have no layer_index, layer_name, path"
+        TrainingError, match=r"can't be planned again: .*have no layer_index, layer_name, path"
     ) as failure:
         train(job, Interpreter(sys.executable), script=FAKE)
     assert failure.value.hint == "An older version planned it: plan again."

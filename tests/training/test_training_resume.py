@@ -131,7 +131,7 @@ def test_images_shuffled_in_the_midst_of_an_epoch(
     train(job, runtime)
     assert learned(job) == learned(straight)
     assert attempts_of(job)[-1].choices == (
-        "Going on from update 3 (tiny_iter_3.solverstate).",
+        "Continuing from update 3 (tiny_iter_3.solverstate).",
         "Training on the CPU: this Caffe is built without GPU code.",
     )
 
@@ -280,7 +280,7 @@ def test_what_snapshots_do_not_hold_is_told(transform: str, random: str, tmp_pat
     drawn, remembered = start_of(job, 7).notes
     assert drawn.startswith("Random numbers are drawn anew")
     assert random in drawn
-    assert "'lstm' remembered of the pass before" in remembered
+    assert "'lstm' kept from the pass before" in remembered
 
 
 def test_a_recurrent_layer_whose_state_is_its_input_loses_nothing(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_warning_and_an_end_leave_time_for_the_snapshot(tmp_path: Path) -> Non
     finally:
         worker.end()
     assert (ending.reason, ending.detail) == (
-        EndReason.INTERRUPTED, "killed at once, on a second request",
+        EndReason.INTERRUPTED, "killed immediately, on a second request",
     )  # fmt: skip
 
 

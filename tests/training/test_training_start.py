@@ -86,7 +86,7 @@ def test_layers_without_weights_are_named(
     job = still_job(tmp_path / "still", ip2="new")
     seen: list[Progress] = []
     train(job, runtime, Options(weights=(trained.weights,)), seen.append)
-    note = "No weights file has layer new: the fillers' values stay there."
+    note = "No weights file has layer new: its fillers' values stay."
     assert note in seen[-1].notes
     assert note in record_of(job).attempts[0].choices
 
@@ -95,7 +95,7 @@ def test_weights_of_another_net_are_refused(
     runtime: Runtime, trained: Snapshot, tmp_path: Path
 ) -> None:
     job = still_job(tmp_path / "still", ip1="a", ip2="b")
-    with pytest.raises(InputError, match="no layer of the net has its weights in"):
+    with pytest.raises(InputError, match="no layer of the net has weights in"):
         train(job, runtime, Options(weights=(trained.weights,)))
     assert list_snapshots(job.snapshots) == []
 
@@ -126,7 +126,7 @@ def test_a_run_goes_on_as_it_began(runtime: Runtime, trained: Snapshot, tmp_path
     assert record_of(job).weights == (str(trained.weights),)
     record = record_of(job)
     job.write_record(type(record)(**{**vars(record), "updates_done": 0}))
-    with pytest.raises(InputError, match="the run has begun already"):
+    with pytest.raises(InputError, match="the run has already begun"):
         train(job, runtime, Options(weights=(snapshot.weights, trained.weights)))
 
 
@@ -152,8 +152,8 @@ def test_what_can_not_begin(runtime: Runtime, finished: FinishedJob, tmp_path: P
     for options, message in (
         (Options(weights=(tmp_path / "no.caffemodel",)), "no.caffemodel: no such file"),
         (Options(weights=(first.weights,), snapshot=first.state), "exclude each other"),
-        (Options(snapshot=last.state), "60 updates are done there"),
-        (Options(snapshot=first.weights), "not named as Caffe names its solverstates"),
+        (Options(snapshot=last.state), "taken after 60 updates"),
+        (Options(snapshot=first.weights), "as Caffe names its solverstates"),
         (Options(snapshot=tmp_path / "a_iter_3.solverstate"), "a_iter_3.solverstate: no such file"),
     ):
         with pytest.raises(InputError, match=message):

@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on(
     seen: list[Progress] = []
     outcome = train(job, runtime, observer=seen.append)
     assert (outcome.state, outcome.update) == (JobState.FINISHED, end)
-    assert seen[0].notes[0].startswith(f"Going on from update {stopped} (tiny_iter_{stopped}.")
+    assert seen[0].notes[0].startswith(f"Continuing from update {stopped} (tiny_iter_{stopped}.")
     first, second = record_of(job).attempts
     assert (first.ending, first.first_update, first.last_update) == ("interrupted", 0, stopped)
     assert (second.ending, second.first_update, second.last_update) == ("finished", stopped, end)
@@ -183,7 +183,7 @@ def test_a_second_request_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert outcome.state is JobState.INTERRUPTED
     (attempt,) = record_of(job).attempts
-    assert attempt.detail == "killed at once, on a second request"
+    assert attempt.detail == "killed immediately, on a second request"
     assert not is_alive(attempt.pid)
 
 
@@ -273,7 +273,7 @@ def test_the_last_words_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_words_that_are_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_WORKER", "garble")
     job = write_job(tmp_path)
-    with pytest.raises(TrainingError, match=r"no event: 'loss = 0\.5'"):
+    with pytest.raises(TrainingError, match=r"isn't an event: 'loss = 0\.5'"):
         train(job, Interpreter(sys.executable), script=FAKE)
     assert not is_alive(record_of(job).attempts[0].pid)
 
@@ -321,5 +321,5 @@ def test_solvers_that_cannot_train(
 def test_a_plan_for_several_gpus_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path)
     job.plan.write_text(job.plan.read_text().replace('"gpus": 1', '"gpus": 2'))
-    with pytest.raises(InputError, match=r"for 2 GPUs, and train uses one\nPlan with gpus=1"):
+    with pytest.raises(InputError, match=r"for 2 GPUs, but train uses one\nPlan with gpus=1"):
         train(job, runtime)

@@ -1,4 +1,4 @@
-"""Real Caffe as the engine: what it says, what it leaves, and the scripts that run inside it."""
+"""Real Caffe as the engine: its log, its files, and the scripts that run inside its Python."""
 
 from pathlib import Path
 

@@ -1,12 +1,12 @@
-"""Where the data goes on after a snapshot, which Caffe's snapshots don't say (BVLC#1059).
+"""Where the data continues after a snapshot, which Caffe's snapshots don't say (BVLC#1059).
 
-How many records a data layer has read follows from the updates and tests before. What brings it
-there depends on its type:
+How many records a data layer has read follows from the updates and tests so far. How it gets back
+to that position depends on its type:
 
-- ``Data`` (LMDB, LevelDB) and ``HDF5Data`` go on record by record before they read the first.
-- ``ImageData`` gets the list from that line on, with the lines before it at the end. Where it
-  shuffles, it goes on order by order, then reads the images of the epoch that were seen before.
-- All others make up their data or draw it at random.
+- ``Data`` (LMDB, LevelDB) and ``HDF5Data`` skip record by record before they read the first.
+- ``ImageData`` gets the list from that line on, with the lines before it at the end. If it
+  shuffles, it skips order by order, then reads the images of the epoch that were already seen.
+- All others generate their data or draw it at random.
 
 Sources: data_layer.cpp, hdf5_data_layer.cpp, image_data_layer.cpp, solver.cpp (Step, Test).
 """
@@ -32,17 +32,17 @@ from caffe_batch.schema import caffe_pb2
 
 @dataclass(frozen=True)
 class LayerStart:
-    """How one data layer begins.
+    """Where one data layer starts.
 
     Attributes:
-        net: 0 for the train net, 1 and on for the test nets.
-        index: Which layer of the net's message.
-        layer: The same.
+        net: 0 for the train net, 1 and up for the test nets.
+        index: Index of the layer in the net's message.
+        layer: The layer.
         rule: The rule of its type.
-        go_on: How often it goes on before it reads: by a record, or (ImageData) by an order.
-        batches: How many it then reads that nobody uses.
-        lines: The image list in place of its own, or None.
-        note: What will not be as in a run without an interruption; may be empty.
+        go_on: How many steps it takes before it reads: by a record, or (ImageData) by an order.
+        batches: How many batches it then reads that aren't used.
+        lines: The image list that replaces its own, or None.
+        note: What will differ from a run without an interruption; may be empty.
     """
 
     net: int
@@ -57,12 +57,12 @@ class LayerStart:
 
 @dataclass(frozen=True)
 class DataStart:
-    """What a worker does before it trains, so that its data goes on where it was.
+    """What a worker does before it trains, so that its data continues where it was.
 
     Attributes:
         recipe: The solver and its nets.
-        layers: The data layers, in the order in which Caffe makes them.
-        notes: What will not be as in a run without an interruption.
+        layers: The data layers, in the order in which Caffe creates them.
+        notes: What will differ from a run without an interruption.
     """
 
     recipe: Recipe
@@ -70,7 +70,7 @@ class DataStart:
     notes: tuple[str, ...]
 
     def settings(self, folder: Path) -> dict[str, object]:
-        """What the worker is told (see its docstring).
+        """The settings for the worker (see its docstring).
 
         Args:
             folder: Where files that the worker needs may be written; it is emptied first.
@@ -86,7 +86,7 @@ class DataStart:
         }
 
     def _write_nets(self, folder: Path) -> dict[str, object] | None:
-        """The nets with other image lists; None where the solver's own will do."""
+        """The nets with other image lists; None if the solver's own will do."""
         shutil.rmtree(folder, ignore_errors=True)
         lists = [start for start in self.layers if start.lines is not None]
         if not lists:
@@ -106,7 +106,7 @@ class DataStart:
         return {"train": str(paths[0]), "tests": [str(path) for path in paths[1:]]}
 
 
-#: The data as it is at the first update.
+#: The data from the start, as at the first update.
 FROM_FIRST_RECORD: Mapping[str, object] = {"go_on": {}, "read": [], "nets": None}
 
 
@@ -115,11 +115,11 @@ def data_start(
     update: int,
     sources: Sources,
 ) -> DataStart:
-    """Where the data of a job goes on.
+    """Where the data of a job continues.
 
     Args:
         stages: The stages of the job.
-        update: Updates done in the snapshot that it goes on from.
+        update: Updates done in the snapshot that it continues from.
         sources: Where relative paths of the nets start.
 
     Raises:
@@ -159,7 +159,7 @@ def _nets(recipe: Recipe) -> tuple[NetFile, ...]:
 
 
 def _batch_size(file: NetFile) -> int:
-    """Samples of a batch; the data layers of a net agree on it. 0 without one."""
+    """Samples of a batch, which is the same in all data layers of a net; 0 if there are none."""
     sizes = [
         int(getattr(layer, rule.message).batch_size)
         for _, layer, rule in file.known()
@@ -174,11 +174,11 @@ def _layer_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> L
     if kind is SourceKind.IMAGE_LIST:
         return _image_start(start, seen, seed, sources)
     if kind is SourceKind.HDF5_LIST and start.layer.hdf5_data_param.shuffle:
-        return replace(start, go_on=seen)  # each epoch has an order of its own
+        return replace(start, go_on=seen)  # each epoch has its own order
     try:
         return replace(start, go_on=seen % sources.contents(start.layer, start.rule).records)
     except InputError:
-        return replace(start, go_on=seen)  # Caffe says itself what is wrong with the source
+        return replace(start, go_on=seen)  # Caffe itself reports what is wrong with the source
 
 
 def _image_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:
@@ -202,20 +202,20 @@ def _image_lines(source: str, sources: Sources) -> list[bytes]:
     try:
         lines = sources.find(source).read_bytes().split(b"\n")
     except (InputError, OSError):
-        return []  # Caffe says itself what is wrong with the source
+        return []  # Caffe itself reports what is wrong with the source
     return lines if lines[-1] else lines[:-1]
 
 
 def _shuffled_together(starts: Sequence[LayerStart]) -> Iterator[str]:
-    """All shuffling HDF5Data layers take turns with one random-number generator."""
+    """All shuffling HDF5Data layers share one random-number generator, taking turns."""
     shuffled = [start for start in starts if start.go_on and start.layer.hdf5_data_param.shuffle]
     if len(shuffled) > 1:
         names = ", ".join(dict.fromkeys(repr(start.layer.name) for start in shuffled))
-        yield f"HDF5 layers {names} go on in another random order: they shuffle in turns."
+        yield f"HDF5 layers {names} continue in another random order: they share one generator."
 
 
 def _not_in_snapshots(file: NetFile) -> Iterator[str]:
-    """What else Caffe's snapshots don't hold of a train net."""
+    """What else of a train net Caffe's snapshots don't hold."""
     layers = [(layer.name, rule, read_settings(layer, rule)) for _, layer, rule in file.known()]
     random = [name for name, rule, settings in layers if rule.draws(settings, file.phase)]
     if random:
@@ -226,12 +226,12 @@ def _not_in_snapshots(file: NetFile) -> Iterator[str]:
     stateful = [name for name, rule, settings in layers if rule.keeps_state(settings)]
     if stateful:
         yield (
-            f"The first pass begins without what {_some(stateful)} remembered of the pass before: "
+            f"The first pass starts without what {_some(stateful)} kept from the pass before: "
             "Caffe's snapshots don't hold it."
         )
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
-    """Names for a sentence, the first few if they are many."""
+    """Names for a sentence; only the first few if there are many."""
     shown = ", ".join(map(repr, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

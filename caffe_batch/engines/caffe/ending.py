@@ -1,4 +1,4 @@
-"""Why a worker ended: exit status, its last word and the last log lines become a reason."""
+"""Why a worker ended: a reason from its exit status, its last event and the last log lines."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from caffe_batch.jobs.ending import Ending, EndReason
 #: What to try next, by reason.
 HINTS: Mapping[EndReason, Text] = {
     **base.HINTS,
-    EndReason.NOT_MAPPED: "Its map is as large as the database, whatever the batch size: raise "
-    "the limit of the address space (`ulimit -v`).",
+    EndReason.NOT_MAPPED: "The database is mapped as a whole, whatever the batch size: raise the "
+    "limit of the address space (`ulimit -v`).",
 }
 
 _PYTHON_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Iteration)(?:: .*)?")
 
-# What boost makes of a Python layer's error that it has printed already.
+# What Boost turns a Python layer's error into after printing it.
 _CONSEQUENCE = "returned NULL without setting an error"
 
-# How Caffe words an allocation that failed: cudaMalloc, cuBLAS and cuDNN handles (common.cpp,
+# Caffe's words for an allocation that failed: cudaMalloc, cuBLAS and cuDNN handles (common.cpp,
 # device_alternate.hpp) and the host allocator (syncedmem.hpp).
 _GPU_MEMORY = re.compile(r"\bcudaSuccess \(2 vs\. 0\)|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED")
 _HOST_MEMORY = re.compile(
     r"host allocation of size \d+ failed|std::bad_alloc|\bMemoryError\b|Cannot allocate memory"
 )
 
-# A database is mapped whole, whatever the batch size: no smaller split makes room for it.
+# A database is mapped as a whole, whatever the batch size: no smaller split makes room for it.
 _NOT_MAPPED = re.compile(r"\bmdb_status == 0 \(12 vs\. 0\)")
 
 
-# How Caffe words a snapshot that could not be written (io.cpp).
+# Caffe's words for a snapshot that could not be written (io.cpp).
 _NOT_WRITTEN = "SerializeToOstream"
 
 
@@ -43,10 +43,10 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     """The reason of an ending.
 
     Args:
-        status: Exit status as :mod:`subprocess` has it. A shell in between turns signal n into
+        status: Exit status as in :mod:`subprocess`. A shell in between turns signal n into
             128 + n; that is understood as well.
         last_word: The last event that the worker sent, or None.
-        log: The last lines of its log, oldest first: enough to hold the failed check above the
+        log: The last lines of its log, oldest first: enough to include the failed check above the
             stack trace.
     """
     if isinstance(last_word, Finished):
@@ -79,13 +79,13 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
         return Ending(EndReason.CRASHED, f"ended by {_signal_name(number)}", status)
     errors = [line for line in log if _PYTHON_ERROR.fullmatch(line)]
     if errors:
-        told = [line for line in errors if not line.endswith(_CONSEQUENCE)]
-        return Ending(EndReason.PYTHON_ERROR, (told or errors)[-1], status)
-    return Ending(EndReason.UNKNOWN, f"ended with exit status {status} before its end", status)
+        causes = [line for line in errors if not line.endswith(_CONSEQUENCE)]
+        return Ending(EndReason.PYTHON_ERROR, (causes or errors)[-1], status)
+    return Ending(EndReason.UNKNOWN, f"ended early with exit status {status}", status)
 
 
 def last_lines(log: Sequence[str], count: int = 8) -> list[str]:
-    """The last lines that say something: without stack traces and empty lines."""
+    """The last informative lines: without stack traces and empty lines."""
     telling = [
         line
         for line in log

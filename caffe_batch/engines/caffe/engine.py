@@ -33,7 +33,7 @@ from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
 
-#: What Caffe says on any use of a GPU if it was built without (device_alternate.hpp).
+#: What a Caffe built without GPU code says on any use of a GPU (device_alternate.hpp).
 _CPU_ONLY = "Cannot use GPU in CPU-only Caffe"
 
 
@@ -177,7 +177,7 @@ ENGINE = CaffeEngine()
 
 
 def _device(device: Device | None, fallback: int | None = None) -> dict[str, str | int | None]:
-    """The settings that name a device; ``fallback`` is the GPU where the worker is to choose."""
+    """The settings that name a device; ``fallback`` is the GPU if the worker should choose."""
     if device is None:
         return {"device": "auto", "gpu": fallback}
     return {"device": "cpu" if device.is_cpu else "gpu", "gpu": device.gpu}
@@ -188,7 +188,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _reason(log: str) -> str:
-    """The message of glog's fatal line, else the last line."""
+    """The message of glog's fatal line, or else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     fatal = fatal_line(lines)
     return fatal.message if fatal else "".join(lines[-1:])

@@ -1,7 +1,7 @@
-"""Caffe's log: one file after another, ``caffe.log.1`` the oldest, ``caffe.log`` the present one.
+"""Caffe's log: one file after another, ``caffe.log.1`` the oldest, ``caffe.log`` the current one.
 
-The worker itself goes on in a new file when the present one is large (worker_log.py); no line is
-lost, and nothing is deleted.
+The worker itself starts a new file when the current one is large (worker_log.py); no line is lost,
+and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from caffe_batch.engines.caffe.inside.worker_log import change_names, next_numbe
 from caffe_batch.engines.caffe.log_lines import read_log_line
 from caffe_batch.engines.events import LogEvent
 
-#: Lines kept for the failure text; a stack trace of Caffe's has about 30.
+#: Lines kept for the failure text; one of Caffe's stack traces has about 30.
 _TAIL_LINES = 200
 
-#: So many of the files that were left are read on. A write that has begun takes less than that.
+#: How many of the completed files are still read. A write that has begun takes less time than that.
 _READ_ON = 8
 
 
 class LogFollower:
     """Reads what is added to a log, line by line, from file to file.
 
-    A thread of the worker that was writing as the log went on in another file adds to the old one
-    after that. So the files that were left last are read on, and the newest file is read first:
-    what was written before a line that is read there has been read by then, or is read now. Each
-    thread's lines thus keep their order.
+    A worker thread that was writing when a new file was started still adds to the old one. So the
+    most recent of the old files are still read, and the newest file is read first: what was written
+    before a line in it has been read by then, or is read now. Each thread's lines thus keep their
+    order.
 
     Attributes:
         tail: The last lines, oldest first.
@@ -40,13 +40,13 @@ class LogFollower:
         change_names(str(path))  # for a worker that was killed before it could
         path.touch()
         self._path = path
-        self._number = next_number(str(path))  # that the present file gets when it is left
+        self._number = next_number(str(path))  # of the current file, once it is full
         self._files = [_OpenFile(path)]
         self._files[0].skip()
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def read(self) -> Iterator[LogEvent]:
-        """The events of the lines that were completed since the last call."""
+        """The events of the lines completed since the last call."""
         while following := self._following():
             self._files.append(following)
         lines = [file.lines() for file in reversed(self._files)]
@@ -65,9 +65,9 @@ class LogFollower:
             file.close()
 
     def _following(self) -> _OpenFile | None:
-        """The file that the log goes on in after the newest one here, if there is one yet.
+        """The file in which the log continues after the newest one here, if there is one yet.
 
-        By their numbers, which never change hands: the log's name goes from file to file.
+        It is found by number, which is never reused: the log's name moves from file to file.
         """
         try:
             if self._files[-1].is_at(self._path):
@@ -75,7 +75,7 @@ class LogFollower:
             present = _OpenFile(self._path)
         except FileNotFoundError:  # between the two changes of names
             return None
-        if self._numbered().exists():  # else somebody took the log away
+        if self._numbered().exists():  # otherwise the log was moved away
             self._number += 1
         if not self._numbered().exists():  # so the one under the log's name was the next
             return present
@@ -87,18 +87,18 @@ class LogFollower:
 
 
 class _OpenFile:
-    """A file of a log, read from its begin."""
+    """A file of a log, read from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb")
         self._part = b""
 
     def skip(self) -> None:
-        """Go on at its end."""
+        """Move to its end."""
         self._file.seek(0, os.SEEK_END)
 
     def lines(self) -> list[bytes]:
-        """Those that were completed since the last call."""
+        """The lines completed since the last call."""
         *lines, self._part = (self._part + self._file.read()).split(b"\n")
         return lines
 

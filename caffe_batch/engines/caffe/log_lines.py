@@ -1,4 +1,4 @@
-"""Reads lines of Caffe's log: glog's prefix, and events by Caffe's wording (solver.cpp, Test)."""
+"""Reads lines of Caffe's log: glog's prefix, and events in Caffe's wording (solver.cpp, Test)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GlogLine:
 
     Attributes:
         severity: ``I``, ``W``, ``E`` or ``F`` (fatal).
-        time: As written: ``MMDD HH:MM:SS.ffffff``, since glog 0.6 with the year before it.
+        time: As written: ``MMDD HH:MM:SS.ffffff``, since glog 0.6 preceded by the year.
         place: File and line of Caffe's source, for example ``solver.cpp:347``.
         message: The rest.
     """

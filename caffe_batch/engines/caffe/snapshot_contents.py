@@ -1,8 +1,8 @@
-"""Whether the two files of a snapshot parse and agree, read without taking their memory.
+"""Whether the two files of a snapshot parse and agree, checked without loading them.
 
-Of the binary files only tags and lengths are read (protobuf's wire format): a cut anywhere shows,
-and a model of gigabytes costs nothing. Where h5py is missing, the files in HDF5 format are
-only measured: the format keeps its own length.
+Only tags and lengths of the binary files are read (protobuf's wire format): a cut anywhere shows,
+and a model of gigabytes costs nothing. If h5py is missing, only the size of files in HDF5 format
+is checked: the format records its own length.
 
 Sources: net.cpp (ToProto, ToHDF5, AppendParam), sgd_solver.cpp (SnapshotSolverState).
 """
@@ -28,8 +28,8 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def check_contents(update: int, state: Path, weights: Path) -> None:
     """Check that both files parse and belong together.
 
-    The history has one blob for each learnable parameter, or two (AdaDelta, Adam), of the same
-    shapes; a parameter that layers share counts once.
+    The history has one blob for each learnable parameter, or two (AdaDelta, Adam), with the same
+    shapes; a parameter shared by layers counts once.
 
     Args:
         update: Updates done, as the names of the files say.
@@ -54,7 +54,7 @@ def check_contents(update: int, state: Path, weights: Path) -> None:
 
 def _check_update(named: int, found: int | None, state: Path) -> None:
     if found != named:
-        raise DamagedSnapshotError(f"{state.name} is of update {found}, not {named}")
+        raise DamagedSnapshotError(f"{state.name} is from update {found}, not {named}")
 
 
 def _disagreement(history: int, parameters: int, state: Path, weights: Path) -> str:
@@ -97,7 +97,7 @@ def _state(path: Path) -> tuple[int | None, list[Shape]]:
 
 
 def history_shapes(state: Path) -> list[Shape] | None:
-    """The shapes of a solver's history, in no order; None where h5py is missing for the file.
+    """The shapes of a solver's history, in no particular order; None if h5py is needed but missing.
 
     Raises:
         DamagedSnapshotError: The file is damaged.
@@ -116,7 +116,7 @@ def history_shapes(state: Path) -> list[Shape] | None:
 
 
 def _blob_shape(blob: WireMessage) -> Shape:
-    """The shape of a blob, which has as many values as it says."""
+    """The shape of a blob, after checking that it has as many values as it says."""
     proto = caffe_pb2.BlobProto.DESCRIPTOR
     shape: Shape = tuple(
         size
@@ -152,17 +152,17 @@ def _check_hdf5(update: int, state: Path, weights: Path) -> None:
     except _DAMAGE as error:
         raise DamagedSnapshotError(f"{state.name} and its weights: {error}") from error
     _check_update(update, done, state)
-    # Groups are in the order of their names here, so the shapes are compared as a set.
+    # Groups are in order of name here, so the shapes are compared as a set.
     if Counter(history) not in (shapes, shapes + shapes):
         raise DamagedSnapshotError(_disagreement(len(history), shapes.total(), state, weights))
 
 
 def check_hdf5_length(path: Path) -> None:
-    """Compare a file's size with the end that its superblock (version 0 to 3) tells."""
+    """Compare a file's size with the end given in its superblock (version 0 to 3)."""
     with path.open("rb") as file:
         head = file.read(64)
     if len(head) < 64 or not head.startswith(_HDF5_SIGNATURE):
-        raise DamagedSnapshotError(f"{path.name} is no HDF5 file, or its begin is missing")
+        raise DamagedSnapshotError(f"{path.name} is not an HDF5 file, or its beginning is missing")
     version = head[8]
     width, at = (head[13], 24) if version < 2 else (head[9], 12)
     if version == 1:

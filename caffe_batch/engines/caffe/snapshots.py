@@ -1,8 +1,8 @@
 """Caffe's snapshots: which there are, which are whole, which to keep.
 
 A snapshot counts once both files parse and agree and their checksums are recorded in a small JSON
-file beside them. Where the supervisor was killed before it could record one, it counts if it parses
-and agrees. Nothing damaged is deleted: it is renamed, and so no longer looked at.
+file beside them. If the supervisor was killed before it could record one, it counts if its files
+parse and agree. Nothing damaged is deleted: it is renamed and no longer considered.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from caffe_batch.files import write_text
 
 _STATE = re.compile(r"(?P<stem>.+_iter_(?P<update>\d+))\.solverstate(?P<hdf5>\.h5)?")
 
-#: What a file that is set aside is called: its name and one of these.
+#: Suffixes of files that are set aside.
 CORRUPT, DIVERGED = ".corrupt", ".diverged"
 
-#: What the solverstate of a snapshot is called that is being deleted.
+#: Suffix of the solverstate of a snapshot that is being deleted.
 _DELETED = ".deleted"
 
 
 def list_snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a folder of which both files are there, oldest first.
+    """The snapshots in a folder that have both files, oldest first.
 
-    Caffe names them ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, both with ``.h5`` behind
+    Caffe names them ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, both followed by ``.h5``
     in the HDF5 format, and writes the weights first (solver.cpp, sgd_solver.cpp).
     """
     found = [snapshot_of(state) for state in folder.glob("*_iter_*.solverstate*")]
@@ -39,7 +39,7 @@ def list_snapshots(folder: Path) -> list[Snapshot]:
 
 
 def snapshot_of(state: Path) -> Snapshot | None:
-    """The snapshot that a solverstate belongs to, by the names; None if it is no solverstate."""
+    """The snapshot that a solverstate belongs to, by name; None if it isn't a solverstate."""
     match = _STATE.fullmatch(state.name)
     if not match:
         return None
@@ -48,7 +48,7 @@ def snapshot_of(state: Path) -> Snapshot | None:
 
 
 def named_snapshot(state: Path) -> Snapshot:
-    """The snapshot whose solverstate a person has named, there and not something else.
+    """The snapshot whose solverstate the user has named, checked to exist.
 
     Raises:
         InputError: It is missing, isn't a solverstate, or its weights aren't beside it.
@@ -56,9 +56,9 @@ def named_snapshot(state: Path) -> Snapshot:
     snapshot = snapshot_of(state.resolve())
     if snapshot is None:
         raise InputError(
-            f"{state}: not named as Caffe names its solverstates, PREFIX_iter_N.solverstate",
+            f"{state}: not named PREFIX_iter_N.solverstate, as Caffe names its solverstates",
             hint=_meant(state)
-            or ["Weights without a solver's state are given as ", Option("weights"), "."],
+            or ["To start from weights without a solver's state, give ", Option("weights"), "."],
         )
     for file in (snapshot.state, snapshot.weights):
         if not file.is_file():
@@ -71,18 +71,18 @@ def named_snapshot(state: Path) -> Snapshot:
 
 
 def _meant(path: Path) -> Text | None:
-    """What to do with a file that is no solverstate by its name."""
+    """What to do with a file whose name isn't that of a solverstate."""
     name = path.name.replace(".caffemodel", ".solverstate")
     if name == path.name:
         return None
     if path.with_name(name).is_file():
         return f"These are the weights of a snapshot: give {path.with_name(name)}."
     weights = Option("weights", str(path))
-    return ["These are weights: ", weights, " begins with them, at update 0."]
+    return ["These are weights: ", weights, " starts from them, at update 0."]
 
 
 def _other_format(snapshot: Snapshot) -> str | None:
-    """A hint where the files of a snapshot are there in the other format."""
+    """A hint if the snapshot's files exist in the other format."""
     name = snapshot.state.name
     other = name.removesuffix(".h5") if name.endswith(".h5") else f"{name}.h5"
     found = snapshot.state.with_name(other)
@@ -90,7 +90,7 @@ def _other_format(snapshot: Snapshot) -> str | None:
 
 
 def confirm(snapshot: Snapshot) -> None:
-    """Record a snapshot that was just taken, if it is whole; it is on the disk then.
+    """Record a snapshot that was just taken, if it is whole; it is then on the disk.
 
     Raises:
         DamagedSnapshotError: It isn't whole.
@@ -105,10 +105,10 @@ def confirm(snapshot: Snapshot) -> None:
 
 
 def check(snapshot: Snapshot) -> None:
-    """Check that a snapshot is what was recorded of it; one without a record is recorded now.
+    """Check a snapshot against its record; one without a record is recorded now.
 
     Raises:
-        DamagedSnapshotError: It isn't whole, or not the one that was recorded.
+        DamagedSnapshotError: It isn't whole, or isn't the one that was recorded.
     """
     try:
         recorded = json.loads(snapshot.record.read_text(encoding="utf-8"))["files"]
@@ -119,22 +119,22 @@ def check(snapshot: Snapshot) -> None:
         raise DamagedSnapshotError(f"{snapshot.record.name} is damaged") from error
     for file in _both(snapshot):
         known = recorded.get(file.name)
-        # The size first: a cut file of gigabytes need not be read.
+        # The size first: a truncated file of gigabytes need not be read.
         if not known or known["bytes"] != file.stat().st_size or known != _checksum(file):
             raise DamagedSnapshotError(f"{file.name} is not the file that was recorded")
 
 
 def newest_whole(folder: Path, last_update: int) -> tuple[Snapshot | None, tuple[str, ...]]:
-    """The newest snapshot that is whole; those newer ones that aren't are set aside.
+    """The newest snapshot that is whole; newer ones that aren't are set aside.
 
-    So are newer weights without a solverstate: Caffe writes them first, and was killed then.
+    So are newer weights without a solverstate: Caffe writes them first, and was killed after that.
 
     Args:
-        folder: Where they lie.
+        folder: Where they are.
         last_update: Later ones don't belong to the job, and are left alone.
 
     Returns:
-        The snapshot or None, and a sentence on each that was set aside.
+        The snapshot or None, and a sentence about each one that was set aside.
     """
     notes: list[str] = []
     newest = None
@@ -169,20 +169,20 @@ def _weights_alone(folder: Path) -> list[Snapshot]:
 
 def _aside(snapshot: Snapshot, why: str, file: Path) -> str:
     return (
-        f"Update {snapshot.update} has a snapshot that is not whole ({why}): {file.name} is now "
+        f"The snapshot of update {snapshot.update} is not whole ({why}): {file.name} is now "
         f"called {file.name}{CORRUPT}."
     )
 
 
 def set_aside(snapshot: Snapshot, suffix: str) -> None:
-    """Rename the files of a snapshot, so that nothing goes on from it."""
+    """Rename the files of a snapshot, so that nothing continues from it."""
     for file in snapshot.files:
         if file.exists():
             file.rename(file.with_name(file.name + suffix))
 
 
 def set_aside_from(folder: Path, update: int) -> None:
-    """Rename the snapshots of a training that has diverged: those from this update on."""
+    """Rename the snapshots of a diverged training, from this update on."""
     for snapshot in list_snapshots(folder):
         if snapshot.update >= update:
             set_aside(snapshot, DIVERGED)
@@ -199,7 +199,7 @@ def take_in(state: Path) -> None:
     """
     snapshot = snapshot_of(state)
     if snapshot is None:
-        raise DamagedSnapshotError(f"{state.name} is no name of a solverstate")
+        raise DamagedSnapshotError(f"{state.name} is not the name of a solverstate")
     try:
         confirm(snapshot)
     except DamagedSnapshotError:
@@ -208,12 +208,12 @@ def take_in(state: Path) -> None:
 
 
 def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
-    """Delete the snapshots that are not to be kept, of those that are known to be whole.
+    """Delete the snapshots that need not be kept, among those that are known to be whole.
 
     Args:
-        folder: Where they lie.
-        keep_last: So many of the newest stay; None for all, or with ``keep_every`` for one.
-        keep_every: Of each so many updates the first snapshot stays as well.
+        folder: Where they are.
+        keep_last: How many of the newest stay; None for all, or with ``keep_every`` for one.
+        keep_every: The first snapshot in each period of this many updates stays as well.
     """
     whole = [snapshot for snapshot in list_snapshots(folder) if snapshot.record.is_file()]
     for snapshot in superfluous(whole, keep_last, keep_every):
@@ -222,7 +222,7 @@ def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
 
 
 def finish_pruning(folder: Path) -> None:
-    """Delete the rest of the snapshots that :func:`prune` had chosen, whatever cut it short."""
+    """Delete the rest of the snapshots that :func:`prune` had chosen before it was cut short."""
     for state in folder.glob(f"*.solverstate*{_DELETED}"):
         snapshot = snapshot_of(state.with_name(state.name.removesuffix(_DELETED)))
         if snapshot:

@@ -1,6 +1,6 @@
-"""Weights and snapshots that a training is to begin with, checked before anything runs.
+"""Weights and snapshots that a training starts from, checked before anything runs.
 
-Of the binary files only tags and lengths are read, so a model of gigabytes costs nothing. Source:
+Only tags and lengths of the binary files are read, so a model of gigabytes costs nothing. Source:
 net.cpp (CopyTrainedLayersFrom), blob.cpp (ShapeEquals), sgd_solver.cpp (RestoreSolverState).
 """
 
@@ -34,7 +34,7 @@ _STATE = caffe_pb2.SolverState.DESCRIPTOR
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """What a weights file holds: the blobs of each layer, in HDF5 files by their number."""
+    """What a weights file holds: the blobs of each layer, in HDF5 files by number."""
 
     layers: Mapping[str, Sequence[Blob]]
     hdf5: bool
@@ -45,11 +45,11 @@ def check_weights(path: Path, nets: Sequence[Net]) -> None:
 
     Args:
         path: The .caffemodel, or .caffemodel.h5.
-        nets: The train net first; the file is loaded into the test nets as well. None where they
+        nets: The train net first; the file is loaded into the test nets as well. Empty if they
             can't be built here.
 
     Raises:
-        InputError: It can't, or nothing of the train net is in the file. The message says why.
+        InputError: It can't, or the file has nothing for the train net. The message says why.
     """
     trained = _read_weights(path)
     if trained is None:
@@ -57,7 +57,7 @@ def check_weights(path: Path, nets: Sequence[Net]) -> None:
     if not any(trained.layers.values()):
         raise InputError(
             f"weights {path}: the file holds a net without weights",
-            hint="Give the .caffemodel that a training has written.",
+            hint="Give a .caffemodel that a training has written.",
         )
     for net in nets:
         _check_shapes(path, trained, net)
@@ -67,10 +67,10 @@ def check_weights(path: Path, nets: Sequence[Net]) -> None:
     there = [name for name in known if trained.layers.get(name)]
     if known and not there:
         raise InputError(
-            f"no layer of the net has its weights in {path}; the file has "
+            f"no layer of the net has weights in {path}; the file has "
             f"{_some([name for name, blobs in trained.layers.items() if blobs])}, the net "
             f"{_some(list(known))}",
-            hint="Caffe takes weights by the names of the layers: are they another net's?",
+            hint="Caffe finds weights by layer name: are these the weights of another net?",
         )
 
 
@@ -86,14 +86,14 @@ def _check_shapes(path: Path, trained: _Trained, net: Net) -> None:
             raise InputError(
                 f"weights {path}: layer {node.layer.name!r} has {len(blobs)} blobs there and "
                 f"{len(wanted)} in the net",
-                hint="Caffe ends at it. To train this layer anew, give it another name.",
+                hint="Caffe aborts at it. To train this layer anew, give it another name.",
             )
         for number, (blob, shape) in enumerate(zip(blobs, wanted, strict=False)):
             if not blob.equals(shape):
                 raise InputError(
                     f"weights {path}: parameter {number} of layer {node.layer.name!r} is "
                     f"{text(blob.shape)} there and {text(shape)} in the net",
-                    hint="Caffe ends at it. To train this layer anew, give it another name.",
+                    hint="Caffe aborts at it. To train this layer anew, give it another name.",
                 )
 
 
@@ -103,7 +103,7 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def _read_weights(path: Path) -> _Trained | None:
-    """What a weights file holds; None where h5py is missing for it.
+    """What a weights file holds; None if h5py is needed but missing.
 
     Raises:
         InputError: It is missing, damaged, or something else.
@@ -139,7 +139,7 @@ def _refuse_state(path: Path, is_state: bool) -> None:
         beside = f" Its weights are in {found.weights.name}." if found else ""
         raise InputError(
             f"weights {path}: it is a solverstate, which holds no weights",
-            hint=[Option("snapshot"), f" goes on from it.{beside}"],
+            hint=[Option("snapshot"), f" continues from it.{beside}"],
         )
 
 
@@ -174,13 +174,13 @@ def _read_hdf5_weights(path: Path) -> _Trained | None:
             )
     except (KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise InputError(
-            f"weights {path}: it is an HDF5 file, but no net's ({error})",
+            f"weights {path}: it is an HDF5 file, but not one with a net ({error})",
             hint="Give a .caffemodel.h5 that Caffe has written.",
         ) from error
 
 
 def _numbered(layer: Any) -> list[Blob]:
-    """The datasets 0, 1, ... of a layer, as far as they go on."""
+    """The datasets 0, 1, ... of a layer, up to the first that is missing."""
     blobs: list[Blob] = []
     while str(len(blobs)) in layer:
         blobs.append(Blob(tuple(layer[str(len(blobs))].shape)))
@@ -188,16 +188,16 @@ def _numbered(layer: Any) -> list[Blob]:
 
 
 def check_state(snapshot: Snapshot, net: Net, solver_type: str) -> None:
-    """Check that a solver of this type can go on from a snapshot.
+    """Check that a solver of this type can continue from a snapshot.
 
     Args:
-        snapshot: Both of its files are there.
+        snapshot: The snapshot; both of its files exist.
         net: The train net.
-        solver_type: As in the solver, ``"SGD"``.
+        solver_type: As in the solver, for example ``"SGD"``.
 
     Raises:
-        InputError: The files are damaged or don't belong together, or are of another net or of
-            a solver of another type.
+        InputError: The files are damaged or don't belong together, or come from another net or a
+            solver of another type.
     """
     try:
         check_contents(snapshot.update, snapshot.state, snapshot.weights)
@@ -218,16 +218,16 @@ def check_state(snapshot: Snapshot, net: Net, solver_type: str) -> None:
         if known == _times(ours, blobs):
             types = [name for name, sides in STATE_BLOBS.items() if sides["gpu"] == blobs]
             raise InputError(
-                f"{snapshot.state}: it is of a solver of another type: {blobs} history blob(s) a "
-                f"parameter, as {', '.join(types)} keep them; {solver_type} keeps {each}",
+                f"{snapshot.state}: it is from a solver of another type: {blobs} history blob(s) "
+                f"per parameter, as in {', '.join(types)}; {solver_type} has {each}",
                 hint=[
                     Option("weights"),
-                    " with its .caffemodel begins at update 0, with the type that the solver has.",
+                    " with its .caffemodel starts at update 0, with the solver's own type.",
                 ],
             )
     raise InputError(
-        f"{snapshot.state}: its history of {len(history)} blobs is not that of this net's "
-        f"{len(net.params)} parameters",
+        f"{snapshot.state}: its history of {len(history)} blobs doesn't match the "
+        f"{len(net.params)} parameters of this net",
         hint="Is it the snapshot of another net?",
     )
 

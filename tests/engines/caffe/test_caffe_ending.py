@@ -81,7 +81,7 @@ def test_a_python_layer_whose_module_is_missing(runtime: Runtime, tmp_path: Path
     ("behaviour", "message", "hint"),
     [
         ("killed", "at update 3 of 60: killed: killed by SIGKILL", "dmesg"),
-        ("leave", "at update 3 of 60: unknown: ended with exit status 0 before its end", None),
+        ("leave", "at update 3 of 60: unknown: ended early with exit status 0", None),
     ],
 )
 def test_fake_deaths(

@@ -66,7 +66,7 @@ def test_worker_lines(line: str, event: WorkerEvent) -> None:
     ["", "loss = 0.5", "[]", "{}", '{"event": "dance"}', '{"event": "built"}', '{"update": 1}'],
 )
 def test_other_worker_lines_are_errors(line: str) -> None:
-    with pytest.raises(TrainingError, match=f"no event: {re.escape(repr(line))}"):
+    with pytest.raises(TrainingError, match=f"isn't an event: {re.escape(repr(line))}"):
         read_worker_line(line)
 
 

@@ -105,7 +105,7 @@ def test_a_changed_value_is_seen_by_the_checksum(folder: Path) -> None:
 
 def test_files_that_do_not_belong_together(folder: Path, runtime: Runtime, tmp_path: Path) -> None:
     first, second, _ = without_records(folder)
-    with pytest.raises(DamagedSnapshotError, match="is of update 50, not 25"):
+    with pytest.raises(DamagedSnapshotError, match="is from update 50, not 25"):
         check_contents(25, second.state, first.weights)
     (tmp_path / "wide").mkdir()
     other = write_job(tmp_path / "wide", max_iter=25, width=9)
@@ -143,7 +143,7 @@ def test_hdf5_is_measured_without_h5py(
     monkeypatch.setitem(sys.modules, "h5py", None)
     check_contents(2, snapshot.state, snapshot.weights)
     content = snapshot.weights.read_bytes()
-    for size, message in ((len(content) - 1, "cut off"), (10, "no HDF5 file")):
+    for size, message in ((len(content) - 1, "cut off"), (10, "not an HDF5 file")):
         snapshot.weights.write_bytes(content[:size])
         with pytest.raises(DamagedSnapshotError, match=message):
             check_contents(2, snapshot.state, snapshot.weights)
@@ -157,9 +157,9 @@ def test_the_one_before_is_used(folder: Path) -> None:
     found, notes = newest_whole(folder, 60)
     assert found == first
     assert notes == (
-        "Update 60 has a snapshot that is not whole (tiny_iter_60.caffemodel is not the file that "
+        "The snapshot of update 60 is not whole (tiny_iter_60.caffemodel is not the file that "
         "was recorded): tiny_iter_60.solverstate is now called tiny_iter_60.solverstate.corrupt.",
-        "Update 50 has a snapshot that is not whole (tiny_iter_50.solverstate is cut off or "
+        "The snapshot of update 50 is not whole (tiny_iter_50.solverstate is cut off or "
         "damaged): tiny_iter_50.solverstate is now called tiny_iter_50.solverstate.corrupt.",
     )
     assert list_snapshots(folder) == [first]
@@ -277,7 +277,7 @@ def test_a_kill_between_the_two_files_of_a_snapshot(folder: Path) -> None:
     found, notes = newest_whole(folder, 60)
     assert found == second
     assert notes == (
-        "Update 60 has a snapshot that is not whole (there is no tiny_iter_60.solverstate): "
+        "The snapshot of update 60 is not whole (there is no tiny_iter_60.solverstate): "
         "tiny_iter_60.caffemodel is now called tiny_iter_60.caffemodel.corrupt.",
     )
     assert first.weights.exists()

@@ -1,7 +1,7 @@
 """Imports pycaffe without what it needs for reading image files; for the runtime's own Python.
 
 ``caffe.io`` imports scikit-image and SciPy, which takes longer than Caffe and numpy together.
-Training needs neither, so they are imported when something of theirs is called.
+Training needs neither, so they are imported only when one of their functions is called.
 
 This file runs on Python 3.6 and newer and needs only the standard library.
 """
@@ -10,18 +10,18 @@ import importlib
 import sys
 import types
 
-#: What ``caffe.io`` imports and calls functions of.
+#: Modules that ``caffe.io`` imports and whose functions it calls.
 DEFERRED = ("skimage", "skimage.io", "skimage.transform", "scipy", "scipy.ndimage")
 
-#: What older protobuf asks for namespace packages, and does as well without.
+#: What older protobuf imports for namespace packages, and can do without.
 OPTIONAL = "pkg_resources"
 
 
 class Deferred(types.ModuleType):
-    """Stands for a module; its functions import the module itself when they are called."""
+    """Stands in for a module; its functions import the real module when they are called."""
 
     def __getattr__(self, name):
-        if name.startswith("__"):  # the import system looks for some that need not be there
+        if name.startswith("__"):  # the import system probes for some that need not exist
             raise AttributeError(name)
 
         def call(*args, **keywords):
@@ -31,14 +31,14 @@ class Deferred(types.ModuleType):
 
 
 def import_caffe():
-    """The module ``caffe``; nobody else sees what stands for other modules meanwhile."""
+    """The module ``caffe``; only its own import sees the stand-ins for other modules."""
     stand_ins = {name: Deferred(name) for name in DEFERRED if name not in sys.modules}
     for name, module in stand_ins.items():
         package, _, child = name.rpartition(".")
         if package in stand_ins:
             setattr(stand_ins[package], child, module)
     if OPTIONAL not in sys.modules:
-        stand_ins[OPTIONAL] = None  # as if it were not installed
+        stand_ins[OPTIONAL] = None  # as if it weren't installed
     sys.modules.update(stand_ins)
     try:
         return importlib.import_module("caffe")

@@ -1,8 +1,8 @@
-"""The gradients of single micro-batches, from what Caffe adds up; for the runtime's own Python.
+"""The gradients of single micro-batches, from Caffe's running sums; for the runtime's own Python.
 
-Caffe adds the gradient of every micro-batch to the diffs of the parameters, so the last one's is
-what has been added since the one before. Measuring it takes a copy of all gradients in host memory
-and about five passes over them; in GPU mode the diffs also go to the host and back.
+Caffe adds the gradient of every micro-batch to the diffs of the parameters, so the gradient of the
+last one is what was added since the one before. Measuring it takes a copy of all gradients in host
+memory and about five passes over them; in GPU mode the diffs also go to the host and back.
 
 This file runs on Python 3.6 and newer and needs nothing but numpy.
 """
@@ -19,7 +19,7 @@ SHARE = 0.02
 class MicroGradients:
     """The squared norms of the gradients of micro-batches.
 
-    Counted are the parameters that are trained, each once: those that share their memory are one.
+    Only trained parameters count, each of them once: those that share their memory are one.
 
     Args:
         net: A caffe.Net.
@@ -45,7 +45,7 @@ class MicroGradients:
         self.passes = 0
 
     def add(self):
-        """Take note of a micro-batch whose backward pass has just ended."""
+        """Take in a micro-batch whose backward pass has just ended."""
         for blob, before in zip(self.blobs, self.before):
             total = blob.diff.reshape(-1)
             numpy.subtract(total, before, out=before)
@@ -54,7 +54,7 @@ class MicroGradients:
         self.passes += 1
 
     def norms(self):
-        """The group so far, as an event has it."""
+        """The group so far, as the content of an event."""
         total = sum(map(squared_norm, self.before))
         return {
             "passes": self.passes,
@@ -64,15 +64,15 @@ class MicroGradients:
 
 
 class NoiseSampler:
-    """Reports the micro-batches of some updates of a solver, without a pass of its own.
+    """Reports the micro-batches of some of a solver's updates, without extra passes.
 
     An update is sampled when all sampling so far has taken less than SHARE of the time; the first
     one always is. Other updates cost a call of a hook for each layer.
 
     Args:
-        solver: A caffe solver; it is held weakly.
+        solver: A caffe solver; only a weak reference is kept.
         frozen: See MicroGradients.
-        every: At most one update in so many is sampled.
+        every: At most one in this many updates is sampled.
         send: Takes the name and the content of an event.
     """
 
@@ -97,7 +97,7 @@ class NoiseSampler:
             self.spent += time.monotonic() - start
 
     def after_layer(self, layer):
-        """Called after each layer's turn in the backward pass, also those that have no gradient."""
+        """Called after each layer in the backward pass, including those without a gradient."""
         if self.sampling and layer == 0:
             start = time.monotonic()
             self.gradients.add()
@@ -112,5 +112,5 @@ class NoiseSampler:
 
 
 def squared_norm(values):
-    """The sum of the squares, added up in double precision."""
+    """The sum of the squares, in double precision."""
     return float(numpy.einsum("i,i->", values, values, dtype=numpy.float64))

@@ -5,15 +5,15 @@
 SETTINGS is a JSON object; beside what worker.py lists it has
 
     net              the net prototxt
-    level, stages    of the state that its TRAIN net is built for
+    level, stages    the state that its TRAIN net is built for
     weights          .caffemodel files, loaded one after the other
     frozen           (name of the layer, index) of each parameter whose lr_mult is 0
     seed             for Caffe's random numbers, or -1 to let Caffe draw one
     groups, passes   groups of micro-batches, and micro-batches of each
 
-Nothing is updated: all groups are measured at the same weights, on one batch of the data after the
-other. The "started" event comes when the net is built and the weights are loaded. A closed event
-pipe ends the measurement.
+Nothing is updated: all groups are measured at the same weights, on consecutive batches of the data.
+The "started" event comes when the net is built and the weights are loaded. A closed event pipe ends
+the measurement.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
 """

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-# (Annotations are no syntax of Python 2.7, and caffe has no types.)
+# (Python 2.7 has no annotations, and caffe has no types.)
 """Prints what this Python's caffe is, as one line of JSON; run by inspection.py in a runtime.
 
 Runs on Python 2.7 and 3, with nothing but the standard library and caffe, so that it can also
-tell of a Python that is too old for the rest.
+report a Python that is too old for the rest.
 """
 
 import json
@@ -12,15 +12,15 @@ import sys
 import tempfile
 import time
 
-# The folder of this script must not hide modules of the same name from caffe.
+# This script's folder must not hide modules of the same name from caffe.
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != _HERE]
 
 
 def gpu_message(caffe):
-    """What Caffe says when it is told to use GPU 0, or None if it just does.
+    """What Caffe says when asked to use GPU 0, or None if that works.
 
-    It says so by aborting the process; hence the child.
+    It reports an error by aborting the process; hence the child.
     """
     with tempfile.TemporaryFile() as said:
         child = os.fork()
@@ -33,7 +33,7 @@ def gpu_message(caffe):
                 caffe.set_mode_gpu()
                 caffe.set_device(0)
                 os._exit(0)
-            finally:  # what it raised, should it raise
+            finally:  # in case it raises
                 sys.excepthook(*sys.exc_info())
                 os._exit(1)
         if os.waitpid(child, 0)[1] == 0:

@@ -1,11 +1,11 @@
-"""Brings the data layers of Caffe 1.0 to a record before they read; for the runtime's own Python.
+"""Moves Caffe 1.0's data layers to a record before they read; for the runtime's own Python.
 
-Caffe opens every source at its first record and has no way to begin elsewhere (BVLC#1059). But its
-data layers have a method that goes on by one record, which is as cheap as moving a database's
+Caffe opens every source at its first record and has no way to start elsewhere (BVLC#1059). But its
+data layers have a method that advances by one record, which is as cheap as moving a database's
 cursor: nothing is decoded or transformed. So the virtual method that sets up a layer is replaced,
-in the table of its class, by one that calls Caffe's own and then goes on so many times. This
-happens on the main thread, before the layer's prefetch thread starts. (The tables and the names
-follow the Itanium C++ ABI, as all compilers for Linux do.)
+in the virtual table of its class, by one that calls Caffe's own and then advances that many times.
+This happens on the main thread, before the layer's prefetch thread starts. (The tables and the
+names follow the Itanium C++ ABI, as all compilers for Linux do.)
 
 Sources: data_layer.cpp, hdf5_data_layer.cpp, image_data_layer.cpp, base_data_layer.cpp.
 
@@ -16,15 +16,15 @@ import contextlib
 import ctypes
 import mmap
 
-#: By layer type: its class, the method that sets it up, and the one that goes on. That of
-#: ImageData goes on by an epoch: it draws the next order.
+#: By layer type: its class, the method that sets it up, and the one that advances it. That of
+#: ImageData advances by an epoch: it draws the next order.
 METHODS = {
     "Data": ("DataLayer", "DataLayerSetUp", "Next"),
     "HDF5Data": ("HDF5DataLayer", "LayerSetUp", "Next"),
     "ImageData": ("ImageDataLayer", "DataLayerSetUp", "ShuffleImages"),
 }
 
-#: In other versions another thread than the one that makes a layer may open its source.
+#: In other versions a thread other than the one that creates a layer may open its source.
 VERSION = "1.0.0"
 
 # How C++ spells () and (const vector<Blob<float>*>&, const vector<Blob<float>*>&).
@@ -32,22 +32,22 @@ NOTHING = "Ev"
 BLOBS = "ERKSt6vectorIPNS_4BlobIfEESaIS5_EES9_"
 
 WORD = ctypes.sizeof(ctypes.c_void_p)
-#: A table of virtual methods is shorter.
+#: A virtual table is shorter than this.
 TABLE_WORDS = 64
 SetUp = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 GoOn = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 
 
 class RecordSeeker:
-    """Makes the data layers of the nets that are built go on before they read.
+    """Advances the data layers of nets that are being built, before they read.
 
     Args:
         caffe: The module.
-        counts: By layer type, a key of METHODS: how often each of its layers goes on, in the order
-            in which Caffe makes them.
+        counts: By layer type, a key of METHODS: how many times each of its layers advances, in the
+            order in which Caffe creates them.
 
     Raises:
-        LookupError: This Caffe doesn't have its layers in the form that is expected here.
+        LookupError: The layers of this Caffe don't have the form that is expected here.
     """
 
     def __init__(self, caffe, counts):
@@ -61,7 +61,7 @@ class RecordSeeker:
 
     @contextlib.contextmanager
     def active(self):
-        """While it lasts, Caffe may build the nets, once."""
+        """The context in which Caffe may build the nets, once."""
         with contextlib.ExitStack() as stack:
             for layer_type, counts in self.counts.items():
                 stack.enter_context(self.classes[layer_type].going_on(counts))
@@ -69,7 +69,7 @@ class RecordSeeker:
 
 
 class DataLayerClass:
-    """One class of data layers of the Caffe that is loaded."""
+    """One class of data layers in the loaded Caffe."""
 
     def __init__(self, library, layer_type):
         name, set_up, go_on = METHODS[layer_type]
@@ -81,10 +81,10 @@ class DataLayerClass:
 
     @contextlib.contextmanager
     def going_on(self, counts):
-        """While it lasts, each layer of this class that is made goes on so many times.
+        """The context in which each new layer of this class advances a number of times.
 
         Args:
-            counts: One a layer, in the order in which Caffe makes them.
+            counts: One per layer, in the order in which Caffe creates them.
         """
         left = iter(counts)
 
@@ -110,12 +110,12 @@ def address_of(library, symbol):
 
 
 def slot_of(method, table):
-    """The word of a table of virtual methods that holds this one."""
+    """The word of a virtual table that holds this method."""
     for index in range(TABLE_WORDS):
         word = ctypes.c_void_p.from_address(table + WORD * index)
         if word.value == method:
             return word
-    raise LookupError("the table of virtual methods is not as expected")
+    raise LookupError("the virtual table is not as expected")
 
 
 def write(slot, value):

@@ -1,9 +1,9 @@
 """Observes Caffe's solver while it trains, through its hooks; for the runtime's own Python.
 
-Caffe's Solve() does the training, with everything that belongs to it: tests, snapshots, displayed
-loss. The hooks sum the loss of every micro-batch and give Python's signal handlers a chance to
-run: once an update where it is one micro-batch, else at every layer (Caffe has no other hook
-between two micro-batches).
+Caffe's Solve() does the training, including tests, snapshots and the displayed loss. The hooks sum
+the loss of every micro-batch and give Python's signal handlers a chance to run: once per update if
+that is one micro-batch, otherwise at every layer (Caffe has no other hook between two
+micro-batches).
 
 This file runs on Python 3.6 and newer and needs nothing but caffe.
 """
@@ -14,16 +14,16 @@ import sys
 import time
 import weakref
 
-#: Progress is reported about so often.
+#: About how often progress is reported.
 FLUSH_S = 0.2
 
 
-class Stop(Exception):  # noqa: N818  (it is no error)
-    """Leaves Solve() between two micro-batches or in a test."""
+class Stop(Exception):  # noqa: N818  (it isn't an error)
+    """Leaves Solve() between two micro-batches or during a test."""
 
 
 class DivergedError(Exception):
-    """The loss after the updates done so far, or None for their weights, is no good."""
+    """The loss after the updates done so far has diverged, or (None) the weights have."""
 
     def __init__(self, loss):
         super().__init__(loss)
@@ -33,7 +33,7 @@ class DivergedError(Exception):
 class Statistics:
     """The running statistics of a net's BatchNorm layers, which every forward pass changes.
 
-    They are the one thing in a snapshot that an unfinished update has touched.
+    They are the only thing in a snapshot that an unfinished update has touched.
     """
 
     def __init__(self, net):
@@ -54,12 +54,12 @@ class Statistics:
         self.kept = self.read()
 
     def forget(self):
-        """The update is applied, and so are they."""
+        """Drop them: the update is applied, and the running statistics are valid."""
         self.kept = []
 
     @contextlib.contextmanager
     def as_kept(self):
-        """While it lasts, the net has those of the beginning of an unfinished update."""
+        """The context in which the net has those from the beginning of an unfinished update."""
         now = self.read()
         self.write(self.kept)
         yield
@@ -69,11 +69,11 @@ class Statistics:
 class Training:
     """One run of Caffe's solver, observed.
 
-    Caffe keeps the hooks, and they keep this object. It holds the solver weakly, so that the
-    caller can end the solver's life: its prefetch threads and the files of its layers.
+    Caffe keeps the hooks, and they keep this object. It has only a weak reference to the solver, so
+    that the caller can end the solver's life, with its prefetch threads and its layers' files.
 
-    A loss that has diverged ends the training before anything is updated with it, without a
-    snapshot; so do weights that are not finite, before a snapshot of them is announced.
+    A diverged loss ends the training before anything is updated with it, without a snapshot; so do
+    weights that are not finite, before a snapshot of them is announced.
     """
 
     def __init__(self, solver, message, events, requests, settings, first_update, log):
@@ -112,7 +112,7 @@ class Training:
             test_net.before_forward(self.in_test)
 
     def solve(self, resume):
-        """Train to the end. True, or False if a request stopped it.
+        """Train to the end; returns True, or False if a request stopped it.
 
         Raises:
             DivergedError: The training is lost.
@@ -130,7 +130,7 @@ class Training:
         return True
 
     def before_update(self):
-        """Caffe's on_start: the update before is applied and its snapshot written."""
+        """Caffe's on_start: the previous update is applied and its snapshot written."""
         every = self.snapshot_every
         if every and self.update % every == 0 and self.snapshot_at != self.update:
             self.announce_snapshot()
@@ -139,7 +139,7 @@ class Training:
             self.statistics.keep()
 
     def at_layer(self, last):
-        """A hook that calls :meth:`after_pass` at the last layer, and costs little at others."""
+        """A hook that calls :meth:`after_pass` at the last layer; cheap at the others."""
 
         def after_layer(layer):
             if layer == last:
@@ -148,7 +148,7 @@ class Training:
         return after_layer
 
     def after_pass(self):
-        """Called after the forward pass of each micro-batch, where an update has several."""
+        """Called after the forward pass of each micro-batch, if an update has several."""
         self.add_loss()
         if self.update < self.last_update:  # Solve() ends with a pass without an update
             self.attend()
@@ -178,11 +178,11 @@ class Training:
             self.flush()
 
     def in_test(self, layer):
-        """Called before each layer of a test net: a long test must not delay an answer."""
+        """Called before each layer of a test net: a long test must not delay the answer."""
         self.attend()
 
     def add_loss(self):
-        """Add that of the micro-batch whose forward pass has just ended."""
+        """Add the loss of the micro-batch whose forward pass has just ended."""
         values = self.values or [(weight, blob.data) for weight, blob in self.scalars]
         for weight, value in values:
             self.loss += weight * value.item()
@@ -192,19 +192,19 @@ class Training:
             self.values = values
 
     def attend(self):
-        """Called whenever Caffe lets us: report now and then, answer requests."""
+        """Called whenever Caffe lets us: report from time to time, answer requests."""
         if time.monotonic() - self.flushed > FLUSH_S:
             self.flush()
         if self.requests.pending:
             self.answer()
 
     def answer(self):
-        """Take a snapshot; leave if that was asked for."""
+        """Take a snapshot; leave if that was requested."""
         self.requests.pending = False
         if self.snapshot_at != self.update or not self.has_snapshot():
             self.record(self.update)
             self.flush()
-            if self.update < self.last_update or not self.has_snapshot():  # else Solve() has
+            if self.update < self.last_update or not self.has_snapshot():  # otherwise Solve() has
                 with self.statistics.as_kept():
                     self.solver.snapshot()
             self.announce_snapshot()

@@ -8,26 +8,26 @@ SETTINGS is a JSON object; beside what worker.py lists it has
     worker_solver    where to write the solver that Caffe reads
     job              the job directory; nets named in the solver are looked for in it first
     snapshots        folder of the snapshots
-    resume           solverstate to go on from, or null
+    resume           solverstate to continue from, or null
     resume_copy      where to write that solverstate if its weights have moved
     weights          .caffemodel files for update 0, loaded one after the other
-    log, log_bytes   where stdout and stderr lead, and from which size on another file follows
+    log, log_bytes   where stdout and stderr go, and at which size a new file is started
     record_every     updates per loss record
     frozen           with the noise scale: (name of the layer, index) of each parameter whose
                      lr_mult is 0; null without (micro_gradients.py)
     max_loss         a loss above it counts as diverged, as nan and inf always do; or null
-    nets             {"train": file, "tests": [files]} in place of the solver's own, or null
-    go_on            {type of data layer: [how often each goes on before it reads, in the order in
-                     which Caffe makes them]} (record_seeker.py)
+    nets             {"train": file, "tests": [files]} instead of the solver's own, or null
+    go_on            {type of data layer: [how many times each advances before it reads, in the
+                     order in which Caffe creates them]} (record_seeker.py)
     read             [(0 for the train net or 1 + number of the test net, name of a data layer,
                      batches that it reads before the training)]
 
 Caffe's Solve() does the training, observed through its hooks (solver_hooks.py).
 
 SIGINT, SIGTERM, SIGUSR1: take a snapshot, exit with INTERRUPTED_STATUS. A closed event pipe (the
-supervisor is gone) does the same. SIGHUP: take a snapshot and go on. None of them waits for the
+supervisor is gone) does the same. SIGHUP: take a snapshot and continue. None of them waits for the
 end of an update of many micro-batches: until it is applied, the weights and the solver's history
-are those of the update before.
+are those of the previous update.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and what caffe itself needs.
 """
@@ -51,7 +51,7 @@ class Requests:
     """What signals have asked for.
 
     Attributes:
-        pending: Whether there is a request for a snapshot that wasn't answered.
+        pending: Whether a request for a snapshot hasn't been answered yet.
         stop: Whether to stop after it.
     """
 
@@ -77,7 +77,7 @@ class Requests:
 
 
 def read_solver(settings):
-    """The solver as Caffe shall read it: nets and snapshots in the job directory."""
+    """The solver as Caffe should read it: nets and snapshots in the job directory."""
     from caffe.proto import caffe_pb2
     from google.protobuf import text_format
 
@@ -137,7 +137,7 @@ def prepare_resume(settings):
 
 
 def read_on(solver, batches):
-    """Let data layers read batches, which nobody uses (see ``read`` above)."""
+    """Let data layers read batches that aren't used (see ``read`` above)."""
     nets = [solver.net, *solver.test_nets]
     for net, name, count in batches:
         layer = list(nets[net]._layer_names).index(name)
@@ -182,7 +182,7 @@ def main(settings):
         except LookupError as error:
             events.send("refused", why=str(error), wants="weights")
             return 1
-        for test_net in solver.test_nets:  # layers of its own; Caffe shares the others
+        for test_net in solver.test_nets:  # its own layers; Caffe shares the others
             for path in settings["weights"]:
                 test_net.copy_from(path)
         choices = [without_weights(fresh)] if fresh else []

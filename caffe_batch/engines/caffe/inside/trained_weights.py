@@ -5,9 +5,9 @@ Runs on the runtime's Python, 3.6 and newer, with pycaffe's numpy.
 
 
 def load_weights(net, files):
-    """Load weights as Caffe does, by the names of the layers.
+    """Load weights as Caffe does, by layer name.
 
-    Caffe passes over layers that the net or the file doesn't have, without a word outside its log.
+    Caffe skips layers that the net or the file doesn't have, and says so only in its log.
 
     Returns:
         Names of the layers with parameters that no file has.
@@ -25,7 +25,7 @@ def load_weights(net, files):
         net.copy_from(path)
         missing = [bool((blob.data != blob.data).all()) for _, blob in params]
         if all(missing):
-            raise LookupError(f"no layer of the net has its weights in {path}")
+            raise LookupError(f"no layer of the net has weights in {path}")
         for (name, blob), values, absent in zip(params, before, missing):
             if absent:
                 blob.data[...] = values
@@ -36,4 +36,4 @@ def load_weights(net, files):
 
 def without_weights(layers):
     """The sentence about layers that no file has."""
-    return f"No weights file has layer {', '.join(layers)}: the fillers' values stay there."
+    return f"No weights file has layer {', '.join(layers)}: its fillers' values stay."

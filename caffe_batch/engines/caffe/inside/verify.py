@@ -1,27 +1,27 @@
-"""Runs the variants of one training inside the runtime's Python and compares what came out.
+"""Runs the variants of one training inside the runtime's Python and compares the results.
 
     python verify.py SETTINGS
 
 SETTINGS is a JSON object; beside what worker.py lists it has
 
     variants       objects: "folder" with gradient_solver.prototxt and solver.prototxt,
-                   "iter_size", "disturbance", by how much its gradients are put off (see
+                   "iter_size", "disturbance", by how much its gradients are disturbed (see
                    Run.disturb), 0 for not at all, "base", the number of the variant that it is
                    compared with, and "feeds", blobs to fill in each pass (see made_data.py)
-    floor          of what share of the net's RMS an array's gradient is put off at least
+    floor          the share of the net's RMS by which an array's gradient is at least disturbed
     updates        updates to train
     average_loss   updates that the smoothed loss is the mean of
     result         where to write what was found, as JSON
 
-Each part runs in a child of its own (Caffe aborts its process where a check fails), with its log
+Each part runs in its own child process (Caffe aborts its process if a check fails), with its log
 in FOLDER/caffe.log. In the result, "statuses" has the exit status of each variant. If the first one
 ran, "losses" has the smoothed loss of each, and "first_losses" that of the first update;
 "loss_sizes" has for both the sum of the absolute values of all terms, in the first variant.
 "gradient" (clipped, of the first update), "weights" (after the updates) and "statistics" (averages
 of BatchNorm layers) have a row for each array: "name" (layer and index), "shape", and for each
 variant the L2 norm of its base's array in "norms" and that of the difference from it in
-"differences"; null stands where a variant failed, or is disturbed and so has no gradient worth a
-look.
+"differences"; it is null if a variant failed, or is disturbed and so has no gradient worth
+comparing.
 
 This file runs on Python 3.6 and newer and needs nothing but caffe and numpy.
 """
@@ -99,11 +99,11 @@ class Run:
             )
 
     def disturb(self, layer):
-        """Puts the finished gradient of an update off, as rounding does but by more.
+        """Disturbs the finished gradient of an update, as rounding does but by more.
 
         Each array is scaled by 1 + d or 1 - d, and each element moves by a normal deviate of d
         times the array's RMS (which counts as at least a share of the net's, as in the errors).
-        Zeros stay: no rounding makes anything of them. With -d all of that has the other sign.
+        Zeros stay zero, as they do in rounding. With -d all of that has the opposite sign.
         """
         if layer:  # the first layer is the last one of a backward pass
             return
@@ -132,7 +132,7 @@ class Run:
                     yield layer, number, blob
 
     def learnable(self):
-        """The blobs that the solver learns: all but the averages of BatchNorm layers."""
+        """The blobs that the solver updates: all but the averages of BatchNorm layers."""
         averaged = [name for (name, _), _ in self.averages()]
         return [row for row in self.blobs() if row[0] not in averaged]
 
@@ -146,7 +146,7 @@ class Run:
 
 
 def save(variant, what, pairs):
-    """Writes arrays under their numbers, and whose they are: (layer, index)."""
+    """Writes arrays under their numbers, and their owners: (layer, index)."""
     pairs = list(pairs)
     arrays = {str(number): array for number, (_, array) in enumerate(pairs)}
     path = os.path.join(variant["folder"], what + ".npz")
@@ -154,7 +154,7 @@ def save(variant, what, pairs):
 
 
 def start(caffe, solver_file, settings, variant):
-    """A run with the weights that all variants start from; the first run decides them."""
+    """A run with the weights that all variants start from; the first run sets them."""
     path = os.path.join(variant["folder"], solver_file)
     run = Run(caffe, path, settings, variant)
     blobs = [blob for _, _, blob in run.blobs()]
@@ -168,7 +168,7 @@ def start(caffe, solver_file, settings, variant):
 
 
 def show_gradient(caffe, settings, variant):
-    """One step of the solver whose update is the gradient; it stands in the diffs then."""
+    """One step of the solver whose update is the gradient, which is then in the diffs."""
     run = start(caffe, "gradient_solver.prototxt", settings, variant)
     run.solver.step(1)
     save(variant, "gradient", [((n, i), blob.diff) for n, i, blob in run.learnable()])
@@ -187,13 +187,13 @@ def train(caffe, settings, variant):
 
 
 def first_and_smoothed(run, values, settings):
-    """Of the first update, and the mean of the last ones."""
+    """The value of the first update, and the mean over the last ones."""
     values = run.by_update(values)
     return float(values[0]), float(values[-settings["average_loss"] :].mean())
 
 
 def in_child(work, caffe, settings, variant):
-    """Exit status of a child that does one part of the work; minus the signal that ended it."""
+    """Exit status of a child that does one part of the work; negative if a signal ended it."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -1,4 +1,4 @@
-"""What every worker begins with: its events, its modules, Caffe, and the device.
+"""What every worker starts with: its events, its modules, Caffe, and the device.
 
 A worker is started as ``python SCRIPT SETTINGS``, where SETTINGS is a JSON object. Besides what the
 script's own docstring lists, it has
@@ -22,10 +22,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Events:
-    """The pipe to whoever has started this worker.
+    """The pipe to the process that started this worker.
 
     Attributes:
-        closed: Whether nobody reads it any more.
+        closed: Whether it is no longer read.
     """
 
     def __init__(self, settings):
@@ -33,7 +33,7 @@ class Events:
         self.closed = False
 
     def send(self, event, **content):
-        """Write one event. A reader that is gone is noted, not raised."""
+        """Write one event. If the reader is gone, that is noted, not raised."""
         line = memoryview((json.dumps(dict(content, event=event)) + "\n").encode("ascii"))
         try:
             while line:
@@ -42,7 +42,7 @@ class Events:
             self.closed = True
 
     def started(self, caffe, gpu, choices=()):
-        """Say that Caffe is imported and the device is chosen."""
+        """Report that Caffe is imported and the device is chosen."""
         self.send(
             "started",
             engine_version=getattr(caffe, "__version__", "unknown"),
@@ -55,9 +55,10 @@ class Events:
 def start_caffe():
     """The module ``caffe``, logging to stderr. All modules of this folder must be imported before.
 
-    From here on this folder is no place to look for modules, and none of them is known by its name:
-    the modules of Python layers may have the same. The working directory is such a place, as they
-    often lie there; it is the last one, so that a random.py or numpy.py there is nobody's module.
+    From here on modules are no longer looked for in this folder, and none of its modules is known
+    by name: the modules of Python layers may have the same names. They are looked for in the
+    working directory instead, where they often are, but there last, so that a random.py or numpy.py
+    in it replaces no module.
     """
     from lean_import import import_caffe
 
@@ -67,7 +68,9 @@ def start_caffe():
         if name != "__main__" and os.path.dirname(os.path.abspath(file)) == HERE:
             del sys.modules[name]
     caffe = import_caffe()
-    sys.path.append(os.getcwd())  # a module there goes before a package without __init__, as google
+    sys.path.append(
+        os.getcwd()
+    )  # a module there wins over a package without __init__, such as google
     map_blas_buffers()
     if hasattr(caffe, "init_log"):
         caffe.init_log(0, True)
@@ -77,9 +80,9 @@ def start_caffe():
 def map_blas_buffers():
     """Let OpenBLAS map its work buffers while there is memory.
 
-    It does so at the first product of two matrices, and jumps to address 0 where it can't. Caffe
-    allocates at its first pass: with the buffers there already, a lack of memory is met by Caffe,
-    which says so. numpy and Caffe share the library; with another BLAS nothing is lost.
+    It does so at the first product of two matrices, and jumps to address 0 if it can't. Caffe
+    allocates at its first pass: if the buffers are already there, it is Caffe that runs out of
+    memory, and it says so. numpy and Caffe share the library; with another BLAS this does no harm.
     """
     import numpy
 
@@ -93,7 +96,7 @@ def choose_device(caffe, settings, solver=None):
     Args:
         caffe: The module.
         settings: The worker's.
-        solver: A SolverParameter, which decides where the settings leave it open.
+        solver: A SolverParameter, which decides if the settings leave it open.
 
     Raises:
         LookupError: A GPU was asked for and can't be had.

@@ -1,7 +1,7 @@
-"""The worker's part of the log: goes on in a new file when the present one is large.
+"""The worker's part of the log: it continues in a new file when the current one is large.
 
 Caffe writes to file descriptors 1 and 2, so the new file takes their place (dup2): whatever is
-written while that happens lands whole in the old file or in the new one. The names change after
+written meanwhile ends up whole in either the old file or the new one. The names change after
 that. A thread that was already writing may still add to the old file then.
 
 Runs on the runtime's Python, 3.6 and newer.
@@ -16,14 +16,14 @@ class WorkerLog:
 
     Args:
         path: The log; its older files are ``PATH.1``, ``PATH.2`` and so on.
-        max_bytes: From this size on it is left for a new file.
+        max_bytes: At this size a new file is started.
     """
 
     def __init__(self, path: str, max_bytes: int) -> None:
         self.path, self.max_bytes = path, max_bytes
 
     def rotate_if_large(self) -> None:
-        """Go on in a new file if the present one has its size."""
+        """Continue in a new file if the current one has reached its size."""
         if os.fstat(2).st_size < self.max_bytes:
             return
         descriptor = os.open(_new(self.path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -36,7 +36,7 @@ class WorkerLog:
 def change_names(path: str) -> None:
     """Give the new file, if there is one, the log's name, and the log the next number.
 
-    Called for a worker that was killed before it did, so that its last lines are in their order.
+    Called for a worker that was killed before it did, so that its last lines are in order.
     """
     if not os.path.exists(_new(path)):
         return
