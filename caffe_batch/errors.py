@@ -179,6 +179,25 @@ class ShapeError(NetError):
     """Shapes or settings that Caffe's own check refuses, in plain words."""
 
 
+class MissingBottomError(NetError):
+    """A layer reads a blob that no earlier layer produces.
+
+    Attributes:
+        blob: Name of the blob.
+    """
+
+    def __init__(
+        self,
+        message: Text,
+        *,
+        blob: str = "",
+        layer: str | None = None,
+        hint: Text | None = None,
+    ) -> None:
+        self.blob = blob
+        super().__init__(message, layer=layer, hint=hint)
+
+
 class InputShapeError(NetError):
     """The input size of a net can't be found: the source is missing and no size was given."""
 

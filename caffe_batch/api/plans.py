@@ -30,9 +30,11 @@ from caffe_batch.net import Recipe
 from caffe_batch.net.data.check import check_data as look_at_data
 from caffe_batch.net.data.findings import DataCheck, DataReport, Progress, no_progress
 from caffe_batch.planning import Cause, LrScaling, make_plan
+from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.sizes import format_size
-from caffe_batch.training.checks import check_accumulates, check_one_gpu
+from caffe_batch.solver.checks import check_solver
+from caffe_batch.training.checks import check_accumulates, check_is_fed, check_one_gpu
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -72,10 +74,14 @@ class Plan(planning.Plan):
             noise_scale: Whether it is to measure the noise scale as well.
 
         Raises:
-            InputError: The plan is for several GPUs; or its updates have one micro-batch each, and
+            InputError: The plan is for several GPUs; nothing gives the net its data, or says how
+                long it trains; or its updates have one micro-batch each, and
                 the noise scale is to be measured.
         """
         check_one_gpu(self.gpus)
+        check_is_fed(self.recipe)
+        planned = applied(self.recipe, self.changes).solver
+        check_solver(planned, self.recipe.solver_path)
         if noise_scale:
             check_accumulates(max(self.iter_sizes))
 

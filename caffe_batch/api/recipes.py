@@ -19,6 +19,7 @@ from caffe_batch.layers.loading import rules_with
 from caffe_batch.net import Recipe, Sources, read_recipe
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
+from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
 from caffe_batch.rendering import available, render
 from caffe_batch.rendering.render import render_solver
@@ -104,7 +105,7 @@ def with_solver(
         return recipe, None
     message = recipe.train.message
     test = replace(recipe.train, state=net_state("TEST", message))
-    has_test = test.selected() != recipe.train.selected()
+    has_test = _has_test(recipe.train, test)
     own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
     records = count_records(recipe.train, sources)
     settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
@@ -120,6 +121,26 @@ def with_solver(
     text = render_solver(comment="From caffe-batch's solver template.", **settings)
     solver = prototxt.parse_solver(text)
     return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
+
+
+def _has_test(train: NetFile, test: NetFile) -> bool:
+    """Whether the TEST layers of a file are a net of their own.
+
+    They aren't if they merely lack the layers for TRAIN: if no layer is for TEST alone, and the
+    remaining ones read blobs that none of them produces.
+    """
+    trained = {index for index, _ in train.selected()}
+    tested = test.selected()
+    if trained == {index for index, _ in tested}:
+        return False
+    if any(index not in trained for index, _ in tested):
+        return True
+    produced: set[str] = set()
+    for _, layer in tested:
+        if not produced.issuperset(layer.bottom):
+            return False
+        produced.update(layer.top)
+    return True
 
 
 @contextmanager

@@ -77,6 +77,7 @@ class MemoryModel(Protocol):
         test_layers: The layers of each test net, with the batch sizes of the file or the requested
             ones.
         batch_size: The TRAIN batch size of the file.
+        batch_unit: Every TRAIN batch size is a multiple of this.
         has_loss: Whether any TRAIN layer is a loss.
         divides_batch: Whether the batch size is for all GPUs together, not for each.
     """
@@ -103,6 +104,8 @@ class MemoryModel(Protocol):
     def test_layers(self) -> tuple[tuple[Layer, ...], ...]: ...
     @property
     def batch_size(self) -> int: ...
+    @property
+    def batch_unit(self) -> int: ...
     @property
     def has_loss(self) -> bool: ...
     @property

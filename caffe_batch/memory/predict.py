@@ -17,6 +17,7 @@ from caffe_batch.memory.model import predict_nets
 from caffe_batch.memory.solver_state import SolverSettings
 from caffe_batch.net.batch import (
     batch_size,
+    batch_unit,
     reads_batches,
     with_batch_size,
     with_divided_batches,
@@ -24,7 +25,6 @@ from caffe_batch.net.batch import (
 from caffe_batch.net.graph import Net, rule_of
 from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources
-from caffe_batch.net.splits import insert_splits
 from caffe_batch.schema import caffe_pb2
 
 
@@ -80,6 +80,11 @@ class CaffeMemory:
     def batch_size(self) -> int:
         """The TRAIN batch size of the file."""
         return batch_size(self.train_layers)
+
+    @property
+    def batch_unit(self) -> int:
+        """Every TRAIN batch size is a multiple of this."""
+        return batch_unit(self.train_layers)
 
     def with_test_batches(self, sizes: tuple[int | None, ...]) -> CaffeMemory:
         """The same model with other batch sizes for the test nets."""
@@ -142,21 +147,33 @@ class CaffeMemory:
     @cached_property
     def _split_layers(self) -> list[Layer]:
         """The TRAIN layers and their Splits; they share the layers' settings objects."""
-        return insert_splits(self.train_layers)
+        return self.recipe.train.with_splits(self.train_layers)
 
     def test_nets(self, size: int | None = None) -> tuple[Net, ...]:
         """The test nets when the TRAIN batch size is ``size``.
 
-        Their batch sizes are their own, except for data layers that both phases share.
+        Their batch sizes are their own, except where both phases get samples through one layer.
         """
         return tuple(
             own
-            if size is None or not self.recipe.shares_data_layer(file)
+            if size is None or not shared
             else self._test_net(file, with_batch_size(layers, size))
-            for own, file, layers in zip(
-                self._own_test_nets, self.recipe.tests, self.test_layers, strict=True
+            for own, shared, file, layers in zip(
+                self._own_test_nets,
+                self._shared_tests,
+                self.recipe.tests,
+                self.test_layers,
+                strict=True,
             )
         )
+
+    @cached_property
+    def _shared_tests(self) -> tuple[bool, ...]:
+        """Of each test net, whether it gets samples through a layer of the train net."""
+        recipe = self.recipe
+        trained = recipe.sample_layers(recipe.train, self.train_layers)
+        pairs = zip(recipe.tests, self.test_layers, strict=True)
+        return tuple(bool(recipe.sample_layers(*pair) & trained) for pair in pairs)
 
     @cached_property
     def _own_test_nets(self) -> tuple[Net, ...]:

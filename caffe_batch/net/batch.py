@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, islice
+from math import gcd
 
-from caffe_batch.errors import NetError
+from caffe_batch.errors import NetError, ShapeError
 from caffe_batch.layers.base import Layer, Shape
 from caffe_batch.layers.unknown import UNKNOWN
-from caffe_batch.net.graph import rule_of
+from caffe_batch.net.graph import Net, build, rule_of
+from caffe_batch.net.samples import follow
+
+#: How many ways to leave so many layers as they are get tried.
+_MOST_TRIED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +39,67 @@ class BatchSite:
 
 
 def batch_size(layers: Sequence[Layer]) -> int:
-    """The batch size of the net.
+    """The batch size of the net: that of the first layer that holds samples.
 
     Raises:
-        NetError: No layer has one, or two data layers disagree.
+        NetError: It has no layer with one, or data layers of different batches that fit together
+            in this one way only.
     """
-    batched = [layer for layer in layers if rule_of(layer).has_batch_size]
-    if batched:
-        first = batched[0]
-        for other in batched[1:]:
-            if other.settings.batch_size != first.settings.batch_size:
-                raise NetError(
-                    f"data layers {first.name!r} and {other.name!r} of one phase have batch_size "
-                    f"{first.settings.batch_size} and {other.settings.batch_size}",
-                    hint="Give both the same batch_size: a batch takes samples from each of them.",
-                )
-        return int(first.settings.batch_size)
-    sites = shaped_sites(layers)
     unknown = unknown_source(layers)
     if unknown is not None:
         raise NetError(
-            f"produces the data, and how a {unknown.type} layer sets its batch size is not known",
+            f"produces the data, but how a {unknown.type} layer sets its batch size is not known",
             layer=unknown.name,
-            hint="To plan, replace it with an Input layer that has its shapes.",
+            hint="To plan, replace it with an Input layer that declares its shapes. `train` needs "
+            "one that reads its data itself, such as Data, ImageData or HDF5Data.",
         )
+    sites = batch_sites(layers)
     if not sites:
         raise NetError(
             "no layer reads or produces data, so there is no batch size",
             hint="A net needs a Data, ImageData, HDF5Data, WindowData, MemoryData, DummyData or "
             "Input layer in this phase.",
         )
-    return site_size(layers, sites[0])
+    _check_proportion(layers, sites)
+    size, layer = site_size(layers, sites[0]), layers[sites[0].layer]
+    if size < 1:
+        raise NetError(
+            f"{rule_of(layer).message} has a batch of {size}, and a batch has at least 1 sample",
+            layer=layer.name,
+            hint="Write the batch size as the first number of its shape.",
+        )
+    return size
+
+
+def batch_unit(layers: Sequence[Layer]) -> int:
+    """Every batch size of the net is a multiple of this; 1 unless data layers have different ones.
+
+    >>> batch_unit(())
+    1
+    """
+    sites = batch_sites(layers)
+    sizes = [site_size(layers, site) for site in sites]
+    return sizes[0] // gcd(*sizes) if sizes and min(sizes) > 0 else 1
+
+
+def _check_proportion(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> None:
+    """Refuses data layers of different batches that can't be changed in proportion."""
+    batched = [layers[site.layer] for site in sites if site.shape is None]
+    if len({layer.settings.batch_size for layer in batched}) < 2:
+        return
+    first, size = batched[0], batched[0].settings.batch_size
+    other = next(layer for layer in batched if layer.settings.batch_size != size)
+    try:
+        _mixing(layers, sites)
+    except NetError as error:
+        raise NetError(
+            f"data layers {first.name!r} and {other.name!r} have batch_size {size} and "
+            f"{other.settings.batch_size}, and the net takes no other batch of both in this "
+            f"proportion: {error.message}",
+            hint="The batch can only be planned where all data layers count samples. A constant "
+            "belongs in a DummyData layer or, for an InfogainLoss, in infogain_loss_param.source; "
+            "a net in which one of them counts time steps and the other streams stays as it is.",
+        ) from error
 
 
 def site_size(layers: Sequence[Layer], site: BatchSite) -> int:
@@ -74,8 +111,12 @@ def site_size(layers: Sequence[Layer], site: BatchSite) -> int:
 
 
 def unknown_source(layers: Sequence[Layer]) -> Layer | None:
-    """The layer without a rule that produces the data, if no other layer has a batch size."""
-    if batch_sites(layers):
+    """The layer without a rule that makes the data, where no other layer holds samples.
+
+    What a DummyData layer beside it makes is taken for no samples.
+    """
+    holding = [rule_of(layers[site.layer]) for site in batch_sites(layers)]
+    if any(rule.makes_data and not rule.fills_tops for rule in holding):
         return None
     return next(
         (layer for layer in layers if not layer.bottoms and rule_of(layer) is UNKNOWN), None
@@ -83,24 +124,52 @@ def unknown_source(layers: Sequence[Layer]) -> Layer | None:
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
-    """The layers with another batch size; everything else stays as it was.
+    """The layers with another batch size; everything else as it was.
 
-    A Reshape with the batch size written out copies the batch axis from then on, whatever its size.
+    A Reshape with the batch written out copies it from then on, whatever it is.
+
+    Raises:
+        ShapeError: Data layers of different batches can't keep their proportion.
     """
+    return _resized(layers, batch_sites(layers), size)
+
+
+def _resized(layers: Sequence[Layer], sites: Sequence[BatchSite], size: int) -> tuple[Layer, ...]:
+    """The layers with another number at each site, the first one's being ``size``."""
     out = list(layers)
-    for site in batch_sites(layers):
+    for site in sites:
         layer = out[site.layer]
+        number = size_at(layers, site, sites[0], size)
         if site.shape is None:
-            settings = replace(layer.settings, batch_size=size)
+            settings = replace(layer.settings, batch_size=number)
         else:
             rule = rule_of(layer)
             shapes = list(_literal_shapes(layer))
             shape = list(shapes[site.shape])
-            shape[site.axis] = size if rule.copied_axis is None else rule.copied_axis
+            shape[site.axis] = number if rule.copied_axis is None else rule.copied_axis
             shapes[site.shape] = tuple(shape)
             settings = rule.with_literal_shapes(layer.settings, tuple(shapes))
         out[site.layer] = replace(layer, settings=settings)
     return tuple(out)
+
+
+def size_at(layers: Sequence[Layer], site: BatchSite, first: BatchSite, size: int) -> int:
+    """The number at a site once the one at the first site is ``size``.
+
+    Raises:
+        ShapeError: It isn't whole.
+    """
+    own, reference = site_size(layers, site), site_size(layers, first)
+    if own == reference:
+        return size
+    number, rest = divmod(size * own, reference)
+    if rest:
+        raise ShapeError(
+            f"a batch_size of {size} beside {layers[first.layer].name!r} can't keep the "
+            f"proportion of {own} to {reference}",
+            layer=layers[site.layer].name,
+        )
+    return number
 
 
 def reads_batches(layers: Sequence[Layer]) -> bool:
@@ -119,14 +188,100 @@ def with_divided_batches(layers: Sequence[Layer], parts: int) -> tuple[Layer, ..
 
 
 def batch_sites(layers: Sequence[Layer]) -> list[BatchSite]:
-    """Every number in the net that is its batch size.
+    """Every number of the net that is its batch size, that of a layer with samples first.
 
-    Literal shapes count if their batch agrees with that of the first one; others (a constant
-    input, say) stay as they are.
+    Literal shapes count where they agree on the batch; others (a constant input, say) stay as they
+    are. So does what fits at its own size alone.
     """
-    batched = [BatchSite(i) for i, layer in enumerate(layers) if rule_of(layer).has_batch_size]
-    sites = batched or shaped_sites(layers)
+    sites = _source_sites(layers)
+    if len(sites) > 1:
+        sites = list(_holding_samples(tuple(layers), tuple(sites)))
     return [*sites, *copying_sites(layers, sites)]
+
+
+def _source_sites(layers: Sequence[Layer]) -> list[BatchSite]:
+    """The numbers of layers that make data that may be the batch size."""
+    batched = [BatchSite(i) for i, layer in enumerate(layers) if rule_of(layer).has_batch_size]
+    if not batched:
+        return shaped_sites(layers)
+    sizes = {site_size(layers, site) for site in batched}
+    return batched + [
+        BatchSite(i, j)
+        for i, layer in enumerate(layers)
+        if rule_of(layer).declares_shapes
+        for j, shape in enumerate(_literal_shapes(layer))
+        if shape and shape[0] in sizes
+    ]
+
+
+@lru_cache(maxsize=64)
+def _holding_samples(
+    layers: tuple[Layer, ...], sites: tuple[BatchSite, ...]
+) -> tuple[BatchSite, ...]:
+    """The sites that follow the batch, of several that may.
+
+    A constant stays unless the net needs it to follow. Anything else follows unless the net can't
+    be built then, and it gives the same in every pass.
+    """
+    try:
+        _built(layers)
+    except NetError:
+        return sites  # whoever builds it says why
+    least = _number_mixing(layers, sites)
+    constants = [site for site in sites if _is_constant(layers, site)]
+    if least is None or len(constants) < len(sites):
+        for site in constants:
+            rest = tuple(each for each in sites if each != site)
+            mixing = _number_mixing(layers, rest) if rest else None
+            if mixing is not None and (least is None or mixing <= least):
+                sites, least = rest, mixing
+    if least is not None:
+        return sites
+    steady = [site for site in sites if _may_stay(layers, site)]
+    for number in range(1, min(len(steady), len(sites) - 1) + 1):
+        for staying in islice(combinations(steady, number), _MOST_TRIED):
+            rest = tuple(site for site in sites if site not in staying)
+            if _number_mixing(layers, rest) is not None:
+                return rest
+    return sites
+
+
+def _is_constant(layers: Sequence[Layer], site: BatchSite) -> bool:
+    """Whether the numbers that a layer of literal shapes makes are the same in every pass."""
+    rule = rule_of(layers[site.layer])
+    return bool(rule.fills_tops) and not rule.draws(layers[site.layer].settings, "TRAIN")
+
+
+def _may_stay(layers: Sequence[Layer], site: BatchSite) -> bool:
+    """Whether what a site makes may be the same in every pass: as many records as a batch."""
+    layer = layers[site.layer]
+    if site.shape is not None:
+        return not rule_of(layer).draws(layer.settings, "TRAIN")
+    return site_size(layers, site) in (1, layer.file_rows)
+
+
+def _number_mixing(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> int | None:
+    """How many layers mix samples if these sites hold them; None if the net can't be built so."""
+    try:
+        return _mixing(layers, sites)
+    except NetError:
+        return None
+
+
+def _mixing(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> int:
+    """How many layers mix samples if these sites hold them.
+
+    Raises:
+        NetError: The net can't be built with twice as many.
+    """
+    sites = [*sites, *copying_sites(layers, sites)]
+    twice = _built(_resized(layers, sites, 2 * site_size(layers, sites[0])))
+    return sum(bool(flow.problem) for flow in follow(_built(layers), twice, 2))
+
+
+def _built(layers: Sequence[Layer]) -> Net:
+    """The net of some layers; in TEST no gradient is asked for that a layer hasn't."""
+    return build(layers, phase="TEST")
 
 
 def copying_sites(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> list[BatchSite]:

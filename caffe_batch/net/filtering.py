@@ -5,7 +5,9 @@ Source: net.cpp (FilterNet, StateMeetsRule), solver.cpp (the order in which stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from google.protobuf import text_format
 
 from caffe_batch.errors import NetError
 from caffe_batch.layers.base import Phase
@@ -61,3 +63,26 @@ def select(
 ) -> list[tuple[int, caffe_pb2.LayerParameter]]:
     """The layers of the net, each with its index in the file."""
     return [(index, layer) for index, layer in enumerate(layers) if included(layer, state)]
+
+
+def left_out_by(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> str:
+    """The rules that keep a layer out of a net of this state, as they are written."""
+    name, rules = ("include", layer.include) if layer.include else ("exclude", layer.exclude)
+    return " ".join(
+        f"{name} {{ {text_format.MessageToString(rule, as_one_line=True)} }}"
+        for rule in rules
+        if meets(state, rule) == (name == "exclude")
+    )
+
+
+def missing_stages(
+    layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState
+) -> Sequence[str] | None:
+    """The stages that a state lacks for a layer to be part of its net; None if they don't do."""
+    for rule in layer.include:
+        with_stages = caffe_pb2.NetState()
+        with_stages.CopyFrom(state)
+        with_stages.stage.extend(rule.stage)
+        if rule.stage and meets(with_stages, rule):
+            return [stage for stage in rule.stage if stage not in state.stage]
+    return None

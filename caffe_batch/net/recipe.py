@@ -13,15 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import prototxt
-from caffe_batch.errors import InputError, InputShapeError, NetError, Option
+from caffe_batch.errors import (
+    InputError,
+    InputShapeError,
+    MissingBottomError,
+    NetError,
+    Option,
+    ShapeError,
+)
 from caffe_batch.layers.base import Layer, Phase, Rule
 from caffe_batch.layers.loading import installed_rules
 from caffe_batch.layers.registry import Registry
+from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.convert import convert
 from caffe_batch.net.data.unread import unread_messages
-from caffe_batch.net.filtering import net_state, select
-from caffe_batch.net.graph import Net, build
+from caffe_batch.net.filtering import left_out_by, missing_stages, net_state, select
+from caffe_batch.net.graph import Net, build, rule_of
 from caffe_batch.net.sources import RecordSizes, Sources
+from caffe_batch.net.splits import insert_splits
 from caffe_batch.schema import caffe_pb2
 
 #: The solver fields that give the train net; exactly one of them may be set.
@@ -59,6 +68,8 @@ class NetFile:
         known: dict[Any, Any] = {}
         for _, message in self.selected():
             rule = self.rules.rule_for(message.type, message.name, allow_unknown=allow_unknown)
+            if rule.has_batch_size and getattr(message, rule.message).batch_size < 1:
+                raise self._without_batch_size(message, rule)
             layer = convert(message, rule, self._record_sizes(message, rule, sources), known)
             if rule.fed_by_program and rule.declares_shapes:
                 layer = _with_given_shapes(layer, sources)
@@ -78,6 +89,16 @@ class NetFile:
             combined = InputShapeError(f"{error.message}; {unread.message}", hint=unread.hint)
             combined.layer = message.name
             raise combined from error
+
+    def _without_batch_size(self, message: caffe_pb2.LayerParameter, rule: Rule) -> ShapeError:
+        """The error for a data layer whose batches are empty; names a message that isn't read."""
+        unread = next(unread_messages(message, self.rules), None)
+        about = f"; {unread.message}" if unread else ""
+        return ShapeError(
+            f"{rule.message} needs batch_size, at least 1{about}",
+            layer=message.name,
+            hint=unread.hint if unread else f"Write {rule.message} {{ batch_size: N }}.",
+        )
 
     def known(self) -> Iterator[tuple[int, caffe_pb2.LayerParameter, Rule]]:
         """The layers of this state whose type has a rule: index in the file, message, rule."""
@@ -103,13 +124,54 @@ class NetFile:
 
     def build(self, layers: Sequence[Layer], *, has_splits: bool = False) -> Net:
         """The net of these layers (see :meth:`layers`)."""
-        return build(
-            layers,
-            phase=self.phase,
-            name=self.message.name,
-            force_backward=self.message.force_backward,
-            has_splits=has_splits,
-        )
+        split = layers if has_splits else self.with_splits(layers)
+        try:
+            return build(
+                split,
+                phase=self.phase,
+                name=self.message.name,
+                force_backward=self.message.force_backward,
+                has_splits=True,
+            )
+        except NetError as error:
+            if self.phase == "TRAIN":
+                raise
+            raise _in_test_net(error) from error
+
+    def with_splits(self, layers: Sequence[Layer]) -> list[Layer]:
+        """These layers (see :meth:`layers`) with the Splits that Caffe inserts.
+
+        Raises:
+            MissingBottomError: No earlier layer produces a bottom; names the layer that would if
+                it weren't left out of this net.
+        """
+        try:
+            return insert_splits(layers)
+        except MissingBottomError as error:
+            raise self._with_left_out(error) from error
+
+    def _with_left_out(self, error: MissingBottomError) -> MissingBottomError:
+        """The error with the layer that would produce the blob, if one is left out of this net."""
+        inside = {index for index, _ in self.selected()}
+        for index, layer in enumerate(self.message.layer):
+            if error.blob in layer.top and index not in inside:
+                break
+        else:
+            return error
+        rules = left_out_by(layer, self.state)
+        about = f"; layer {layer.name!r} produces it, but isn't in the {self.phase} net: {rules}"
+        stages = missing_stages(layer, self.state)
+        if stages:
+            wanted = " ".join(f'stage: "{stage}"' for stage in stages)
+            field = "train_state" if self.phase == "TRAIN" else "test_state"
+            hint = f"Write {field} {{ {wanted} }} in the solver, or change the rule of the layer."
+        else:
+            hint = f"Change the rule of {layer.name!r}, or leave out the layers that need it too."
+        text = error.message_parts
+        parts = [text] if isinstance(text, str) else text
+        told = MissingBottomError([*parts, about], blob=error.blob, hint=hint)
+        told.layer = error.layer
+        return told
 
 
 @dataclass(frozen=True)
@@ -149,15 +211,19 @@ class Recipe:
                 if not layer.bottom or layer.type not in file.rules:
                     yield from layer.top
 
-    def data_layers(self, file: NetFile) -> frozenset[tuple[int, int]]:
-        """The data layers of a net: which message, and which layer of it."""
-        return frozenset(
-            (id(file.message), index) for index, _, rule in file.known() if rule.makes_data
-        )
+    def sample_layers(self, file: NetFile, layers: Sequence[Layer]) -> frozenset[tuple[int, int]]:
+        """What a net gets its samples through: which message, and which layer of it.
 
-    def shares_data_layer(self, test: NetFile) -> bool:
-        """Whether a data layer of the train net belongs to this test net as well."""
-        return bool(self.data_layers(test) & self.data_layers(self.train))
+        Args:
+            file: A net of the recipe.
+            layers: Its layers, as :meth:`NetFile.layers` gave them.
+        """
+        selected = file.selected()
+        return frozenset(
+            (id(file.message), selected[site.layer][0])
+            for site in batch_sites(layers)
+            if rule_of(layers[site.layer]).makes_data
+        )
 
 
 def read_recipe(
@@ -321,6 +387,15 @@ def _check_trainable(train: NetFile) -> None:
             f"{where}no layer of the TRAIN phase reads or produces data",
             hint=f"Layer {makers[0].name!r} does, but its include or exclude rules keep it out.",
         )
+
+
+def _in_test_net(error: NetError) -> NetError:
+    """The error of a TEST net, which says so."""
+    text = error.message_parts
+    parts = [text] if isinstance(text, str) else text
+    told = type(error)(["in the TEST net, ", *parts], hint=error.hint_parts)
+    told.layer = error.layer
+    return told
 
 
 def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:

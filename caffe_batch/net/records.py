@@ -1,18 +1,32 @@
-"""How many records a net's data has, if that can be known."""
+"""How many records a net's data has, where that can be known."""
 
 from __future__ import annotations
 
 from caffe_batch.errors import InputError
+from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources, is_readable
 
 
 def count_records(file: NetFile, sources: Sources) -> int | None:
-    """Records of the first data layer whose source can be read; None if there is none."""
-    for _, layer, rule in file.known():
-        if is_readable(rule):
-            try:
-                return sources.contents(layer, rule).records
-            except InputError:
-                return None  # the shapes came from --input-shape, the data is elsewhere
+    """Records of the first data layer with samples whose source can be read; None if none can.
+
+    A layer that reads a constant (the matrix of an InfogainLoss) holds no samples.
+    """
+    for name in _sample_layers(file, sources):
+        for _, layer, rule in file.known():
+            if layer.name == name and is_readable(rule):
+                try:
+                    return sources.contents(layer, rule).records
+                except InputError:
+                    return None  # the shapes came from --input-shape, the data is elsewhere
     return None
+
+
+def _sample_layers(file: NetFile, sources: Sources) -> list[str]:
+    """The layers that hold the batch; all that read a source where their sizes aren't known."""
+    try:
+        layers = file.layers(sources, allow_unknown=True)
+    except InputError:
+        return [layer.name for _, layer, _ in file.known()]
+    return [layers[site.layer].name for site in batch_sites(layers)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from caffe_batch.errors import NetError, did_you_mean
+from caffe_batch.errors import MissingBottomError, did_you_mean
 from caffe_batch.layers.base import Layer
 
 Place = tuple[int, int]
@@ -22,7 +22,7 @@ def insert_splits(layers: Sequence[Layer]) -> list[Layer]:
     the Split's first top.
 
     Raises:
-        NetError: No earlier layer produces a bottom.
+        MissingBottomError: No earlier layer produces a bottom.
     """
     source_of, readers, loss_weight = _count_readers(layers)
     taken: dict[Place, int] = {}
@@ -61,8 +61,9 @@ def _count_readers(
         for j, blob in enumerate(layer.bottoms):
             place = last.get(blob)
             if place is None:
-                raise NetError(
+                raise MissingBottomError(
                     f"bottom {blob!r} isn't produced by any earlier layer",
+                    blob=blob,
                     layer=layer.name,
                     hint=_missing_hint(blob, list(last), layers[i + 1 :]),
                 )

@@ -82,7 +82,7 @@ class Goal:
 
 def find_goal(model: MemoryModel, options: PlanOptions) -> Goal:
     """What is asked for."""
-    sharing = Sharing(model.gpus, model.divides_batch)
+    sharing = Sharing(model.gpus, model.divides_batch, model.batch_unit)
     return Goal(model, options, sharing, _effective_batch(model, options, sharing))
 
 

@@ -22,6 +22,7 @@ from caffe_batch.net.data.findings import DataReport
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.sources import Sources
+from caffe_batch.training.checks import check_is_fed
 from caffe_batch.training.options import Options
 from caffe_batch.training.start import starting_point
 
@@ -63,6 +64,7 @@ def look_ahead(
         recipe = job_recipe(job, stages[0].path, stages[0].rules)
     except InputError:
         return Beforehand()  # Caffe itself reports what is wrong with its net
+    check_is_fed(recipe)
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path
     sources = Sources((directory,), plan.input_shapes)
     _check_start(engines.find(plan.engine), options, recipe, sources, directory, stages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caffe_batch.errors import Call, InputError, Option
+from caffe_batch.net.recipe import Recipe
 from caffe_batch.prototxt import read_net
 
 
@@ -55,6 +56,25 @@ def named_files(net: Path) -> list[tuple[str, str]]:
         )
         if file
     ]
+
+
+def check_is_fed(recipe: Recipe) -> None:
+    """Refuses nets that wait for a program to give them their data: `train` is none.
+
+    Real Caffe trains on the zeros of an Input layer without a word, and aborts at a MemoryData one.
+
+    Raises:
+        InputError: A layer of the train net, or of a test net, does.
+    """
+    for file in (recipe.train, *recipe.tests):
+        for _, layer, rule in file.known():
+            if rule.fed_by_program:
+                raise InputError(
+                    f"layer {layer.name!r} of type {layer.type} in the {file.phase} net waits for "
+                    "a program to give it data, and nothing does here",
+                    hint="Train the net that reads the data itself (Data, ImageData, HDF5Data, "
+                    "...); this one can be planned and measured, not trained.",
+                )
 
 
 def check_one_gpu(gpus: int) -> None:

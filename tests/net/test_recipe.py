@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_batch.errors import InputError, NetError, PrototxtError
+from caffe_batch.errors import InputError, MissingBottomError, NetError, PrototxtError
 from caffe_batch.net import Sources, read_recipe
 
 NET = """
@@ -46,7 +46,6 @@ def test_one_file_for_both_phases(folder: Path) -> None:
     recipe = read_recipe("solver.prototxt")
     assert [file.phase for file in (recipe.train, *recipe.tests)] == ["TRAIN", "TEST"]
     assert [layer.name for _, layer in recipe.tests[0].selected()][-1] == "acc"
-    assert recipe.shares_data_layer(recipe.tests[0])
     assert recipe.notes == ()
 
 
@@ -145,3 +144,38 @@ def test_a_solver_of_the_users_choice_for_a_net(folder: Path) -> None:
     recipe = read_recipe("net.prototxt", "solver.prototxt")
     assert str(recipe.train.path) == "net.prototxt"
     assert len(recipe.tests) == 1
+
+
+STAGED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 } } }
+layer { name: "f" type: "InnerProduct" bottom: "data" top: "f" include { stage: "s0" }
+  inner_product_param { num_output: 4 } }
+layer { name: "end" type: "Reduction" bottom: "f" top: "end" loss_weight: 1 }
+"""
+
+
+def test_a_layer_that_is_left_out_of_the_test_net_is_named(folder: Path) -> None:
+    (folder / "net.prototxt").write_text(STAGED)
+    path = solver(
+        folder, 'net: "net.prototxt" test_iter: 1 test_interval: 2 train_state { stage: "s0" }'
+    )
+    recipe = read_recipe(path)
+    recipe.train.build(recipe.train.layers(Sources()))
+    (test,) = recipe.tests
+    with pytest.raises(MissingBottomError, match="isn't in the TEST net") as error:
+        test.build(test.layers(Sources()))
+    assert "layer 'f' produces it" in error.value.message
+    assert 'include { stage: "s0" }' in error.value.message
+    assert 'test_state { stage: "s0" }' in str(error.value.hint)
+
+
+def test_a_shape_error_of_a_test_net_says_so(folder: Path) -> None:
+    text = STAGED.replace('stage: "s0"', "phase: TRAIN")
+    text += """layer { name: "small" type: "InnerProduct" bottom: "data" top: "f"
+      include { phase: TEST } inner_product_param { num_output: 4 axis: 5 } }"""
+    layers = text.split("layer {")
+    text = "layer {".join([*layers[:3], layers[4], layers[3]])
+    (folder / "net.prototxt").write_text(text)
+    (test,) = read_recipe(solver(folder, 'net: "net.prototxt" test_iter: 1 test_interval: 2')).tests
+    with pytest.raises(NetError, match="in the TEST net, layer 'small'"):
+        test.build(test.layers(Sources()))

@@ -265,7 +265,7 @@ def test_lists_that_name_pipes(tmp_path: Path, layer: str) -> None:
 
 
 def test_the_message_of_another_type(tmp_path: Path) -> None:
-    text = IMAGE_LAYER.format("list").replace('"ImageData"', '"Data"')
+    text = IMAGE_LAYER.format("list").replace('"ImageData"', '"Data" data_param { batch_size: 2 }')
     with pytest.raises(InputShapeError, match="image_data_param has no effect") as caught:
         our_shapes(text, Sources((tmp_path,)))
     assert "Is it meant to be of type ImageData?" in str(caught.value)

@@ -25,6 +25,7 @@ from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.decay import MAX_DROPS
 from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.learning_rate import learning_rate
+from caffe_batch.solver.testing import has_test_at_end
 
 Solver = caffe_pb2.SolverParameter
 RECORDS = 50_000
@@ -210,15 +211,93 @@ def test_the_last_snapshot_is_kept(snapshot: int, after_train: str, kept: bool) 
     assert plan.snapshot == snapshot
 
 
-def test_a_last_test_that_is_lost_is_told() -> None:
+def test_the_last_test_moves_with_the_end_of_the_run() -> None:
     recipe = solver("max_iter: 600 test_iter: 1 test_interval: 60")
-    plan, _ = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(40))
-    assert list(schedule_remarks(recipe, plan)) == [
-        "The recipe's last update is tested, but the plan's isn't: 400 is not a multiple of "
-        "test_interval 60."
-    ]
+    plan, changes = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(40))
+    assert (plan.max_iter, plan.test_interval) == (400, 50)
+    (change,) = (change for change in changes if change.field == "test_interval")
+    assert change.reason.endswith("; 50 so that the last update is tested")
     plan, _ = rescaled(recipe, Rescaling(100, 100, 1000), epochs=Fraction(30))
-    assert list(schedule_remarks(recipe, plan)) == []
+    assert (plan.max_iter, plan.test_interval) == (300, 60)
+
+
+def test_a_run_of_few_divisors_moves_a_little() -> None:
+    """1,066.7 and 266.7 updates: 1,067 is 11 x 97, so the run gets one update more."""
+    recipe = solver("max_iter: 3200 test_iter: 1 test_interval: 800")
+    plan, changes = rescaled(recipe, Rescaling(100, 300, None))
+    assert (plan.max_iter, plan.test_interval) == (1068, 267)
+    reasons = {change.field: change.reason for change in changes}
+    assert reasons["max_iter"].endswith("; 1068 so that the last update is tested")
+
+
+@given(
+    interval=st.integers(1, 3000),
+    tests=st.integers(1, 40),
+    own=st.integers(1, 600),
+    batch=st.integers(1, 600),
+)
+def test_the_last_update_is_tested_as_in_the_recipe(
+    interval: int, tests: int, own: int, batch: int
+) -> None:
+    recipe = solver(f"max_iter: {interval * tests} test_iter: 1 test_interval: {interval}")
+    plan, _ = rescaled(recipe, Rescaling(own, batch, None))
+    assert has_test_at_end(plan)
+    exact = Fraction(recipe.max_iter * own, batch)
+    assert abs(plan.max_iter - exact) <= exact / 100 + 1
+
+
+@given(
+    epochs=st.integers(1, 60), every=st.integers(1, 10), batch=st.integers(1, 300),
+    records=st.integers(300, 5000),
+)  # fmt: skip
+def test_tests_that_are_asked_for_end_with_the_run(
+    epochs: int, every: int, batch: int, records: int
+) -> None:
+    recipe = solver("max_iter: 600 test_iter: 1 test_interval: 7")
+    plan, _ = rescaled(
+        recipe, Rescaling(batch, batch, records),
+        epochs=Fraction(epochs * every), test_every=Fraction(every),
+    )  # fmt: skip
+    assert has_test_at_end(plan)
+    assert plan.max_iter == max(1, round(Fraction(epochs * every * records, batch)))
+
+
+@pytest.mark.parametrize("field", ["test_interval", "display", "snapshot"])
+def test_an_interval_that_means_never_does_not_overflow(field: str) -> None:
+    recipe = solver(f"max_iter: 600 test_iter: 1 {field}: 999999999")
+    plan, _ = rescaled(recipe, Rescaling(100, 10, None))
+    assert plan.max_iter == 6000
+    assert getattr(plan, field) == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "step' stepsize: 999999999",
+        "multistep' stepvalue: 999999999",
+        "sigmoid' stepsize: 999999999",
+    ],
+)
+def test_a_drop_that_never_comes_does_not_overflow(policy: str) -> None:
+    recipe = solver(f"max_iter: 600 gamma: 0.1 lr_policy: '{policy}")
+    plan, _ = rescaled(recipe, Rescaling(100, 10, None))
+    assert plan.stepsize in (0, 2**31 - 1)
+    assert list(plan.stepvalue) in ([], [2**31 - 1])
+
+
+def test_a_solver_that_a_program_steps_keeps_its_epochs() -> None:
+    """No max_iter: the intervals and drops are rescaled, and nothing is said of the end."""
+    recipe = solver("lr_policy: 'step' gamma: 0.1 stepsize: 50 test_iter: 1 test_interval: 20")
+    recipe.ClearField("max_iter")
+    plan, _ = rescaled(recipe, Rescaling(100, 50, 1000))
+    assert (plan.stepsize, plan.test_interval) == (100, 40)
+    assert not plan.HasField("max_iter")
+    plan, _ = rescaled(recipe, Rescaling(100, 50, 1000), epochs=Fraction(5))
+    assert (plan.max_iter, plan.stepsize, plan.test_interval) == (100, 100, 40)
+    multi = solver("lr_policy: 'multistep' gamma: 0.1 stepvalue: [30, 40]")
+    multi.ClearField("max_iter")
+    plan, _ = rescaled(multi, Rescaling(100, 50, 1000))
+    assert list(plan.stepvalue) == [60, 80]
 
 
 @pytest.mark.parametrize("policy", ["exp", "inv", "sigmoid"])

@@ -285,7 +285,7 @@ class _NetData:
     def _side_by_side(self, surveys: dict[str, Survey]) -> Iterator[DataFinding]:
         """Sources of unequal length whose records are put together."""
         for first, second in read_together(self.net) if self.net else ():
-            if all(name in surveys and surveys[name].shapes for name in (first, second)):
+            if all(self._reads_anew(name, surveys) for name in (first, second)):
                 ours, theirs = surveys[first].records, surveys[second].records
                 if ours != theirs:
                     yield DataFinding(
@@ -297,6 +297,13 @@ class _NetData:
                         Place(source_of(self.messages[second], self.rules[second])),
                         "Make both the same length.",
                     )
+
+    def _reads_anew(self, name: str, surveys: dict[str, Survey]) -> bool:
+        """Whether a layer reads other records in each pass: more than one batch of them."""
+        if name not in surveys or not surveys[name].shapes:
+            return False
+        message = getattr(self.messages[name], self.rules[name].message)
+        return surveys[name].records != int(message.batch_size)
 
 
 def _wanted(reading: Reading) -> Wanted:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe_batch.layers.base import Layer
-from caffe_batch.net.batch import batch_sites, site_size
+from caffe_batch.net.batch import batch_sites, site_size, size_at
 from caffe_batch.net.graph import rule_of
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.schema import caffe_pb2
@@ -109,10 +109,12 @@ def layer_changes(
         file: Which file it is.
     """
     changes = []
-    for site in batch_sites(layers):
+    sites = batch_sites(layers)
+    for site in sites:
         layer = layers[site.layer]
         rule = rule_of(layer)
-        before, after, why = site_size(layers, site), size, reason
+        number = size_at(layers, site, sites[0], size)
+        before, after, why = site_size(layers, site), number, reason
         path: tuple[str | int, ...]
         if site.shape is None:
             path = (rule.message, "batch_size")
@@ -121,7 +123,7 @@ def layer_changes(
         if rule.copied_axis is not None:
             after = rule.copied_axis
             why = f"the batch size is written out here; a {after} copies it"
-        if before != size:
+        if before != number:
             changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
     return changes
 

@@ -10,6 +10,9 @@ from caffe_batch.errors import InputError, Option
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.schema import caffe_pb2
 
+#: As many updates as Caffe can count (an int32).
+MAX_UPDATES = 2**31 - 1
+
 
 def set_field(
     solver: caffe_pb2.SolverParameter, name: str, value: Any, reason: str
@@ -27,7 +30,7 @@ def whole_updates(field: str, exact: Fraction) -> int:
     Raises:
         InputError: Caffe can't count so many (an int32).
     """
-    if exact > 2**31 - 1:
+    if exact > MAX_UPDATES:
         raise InputError(
             f"{field} would be {float(exact):.3g} updates, more than Caffe can count",
             hint=[
@@ -39,6 +42,14 @@ def whole_updates(field: str, exact: Fraction) -> int:
             ],
         )
     return max(1, round(exact))
+
+
+def whole_or_never(exact: Fraction) -> int:
+    """The nearest number of updates, at least one; as many as Caffe can count if it is more.
+
+    A recipe with such an interval means "never".
+    """
+    return max(1, min(round(exact), MAX_UPDATES))
 
 
 def epochs_text(epochs: Fraction) -> str:

@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from caffe_batch.planning.edits.changes import Change
-from caffe_batch.planning.edits.solver_fields import epochs_text, rounding, set_field, whole_updates
+from caffe_batch.planning.edits.solver_fields import (
+    MAX_UPDATES,
+    epochs_text,
+    rounding,
+    set_field,
+    whole_or_never,
+    whole_updates,
+)
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.decay import MAX_DROPS
 from caffe_batch.solver.drops import multistep_drops, rate_drops
@@ -18,7 +25,10 @@ from caffe_batch.solver.numbers import as_float32
 
 
 def rate_curve_changes(
-    solver: caffe_pb2.SolverParameter, run: Fraction, length: int, epochs: Fraction | None
+    solver: caffe_pb2.SolverParameter,
+    run: Fraction,
+    length: int | None,
+    epochs: Fraction | None,
 ) -> Iterator[Change]:
     """What keeps the rate's curve over the length of the run (sgd_solver.cpp)."""
     policy = solver.lr_policy
@@ -36,17 +46,18 @@ def rate_curve_changes(
         if policy == "sigmoid":
             exact = solver.stepsize * run
             why = "the middle of the curve stays where it is in the run"
-            yield from set_field(
-                solver, "stepsize", whole_updates("stepsize", exact), why + rounding(exact)
-            )
+            yield from set_field(solver, "stepsize", whole_or_never(exact), why + rounding(exact))
 
 
-def _multistep(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) -> Iterator[Change]:
+def _multistep(
+    solver: caffe_pb2.SolverParameter, run: Fraction, length: int | None
+) -> Iterator[Change]:
     """Drops within the run stay within it; those that never happened still don't."""
     exact = [at * run for at in multistep_drops(solver.stepvalue)]
-    within = len(rate_drops(solver))
-    places = placed_drops(exact[:within], length)
-    places += [max(whole_updates("stepvalue", each), length) for each in exact[within:]]
+    end = MAX_UPDATES if length is None else length
+    within = len(rate_drops(solver)) if solver.max_iter > 0 else len(exact)
+    places = placed_drops(exact[:within], end)
+    places += [max(whole_or_never(each), end) for each in exact[within:]]
     for i, (before, at, after) in enumerate(zip(solver.stepvalue, exact, places, strict=True)):
         if after != before:
             reason = "the drop stays where it is in the run"
@@ -79,13 +90,13 @@ def placed_drops(exact: Sequence[Fraction], length: int) -> list[int]:
     return places
 
 
-def _step(solver: caffe_pb2.SolverParameter, run: Fraction, length: int) -> Iterator[Change]:
+def _step(solver: caffe_pb2.SolverParameter, run: Fraction, length: int | None) -> Iterator[Change]:
     """A stepsize that isn't whole would drift, so its drops are listed one by one."""
     exact, drops = solver.stepsize * run, len(rate_drops(solver))
-    stepsize = whole_updates("stepsize", exact)
-    if drops > MAX_DROPS:
+    stepsize = whole_or_never(exact)
+    if drops > MAX_DROPS or length is None or solver.max_iter < 1:
         why = "the drops stay where they are in the run"
-        if exact.denominator != 1:
+        if exact.denominator != 1 and drops:
             drift = abs(stepsize - exact) * drops
             why += f"; the last of {drops} is {float(drift):.1f} updates off by rounding"
         yield from set_field(solver, "stepsize", stepsize, why + rounding(exact))

@@ -16,13 +16,27 @@ from math import sqrt
 
 from caffe_batch.errors import InputError, Option
 from caffe_batch.planning.edits.changes import Change
-from caffe_batch.planning.edits.solver_fields import epochs_text, rounding, set_field, whole_updates
+from caffe_batch.planning.edits.solver_fields import (
+    MAX_UPDATES,
+    epochs_text,
+    rounding,
+    set_field,
+    whole_or_never,
+    whole_updates,
+)
 from caffe_batch.planning.schedule.rate_curve import rate_curve_changes
+from caffe_batch.planning.schedule.spacing import Stretch, spaced_tests
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.solver.drops import rate_drops
 from caffe_batch.solver.numbers import as_float32
-from caffe_batch.solver.testing import has_test_at_end
+from caffe_batch.solver.testing import has_test_at, has_test_at_end
 from caffe_batch.solver.updates import ADAPTIVE
+
+#: By what factor a test interval moves for a test after the last update, before the run does.
+NEAR_INTERVAL = Fraction(11, 10)
+
+#: By what share of its length a run gets longer or shorter for that test.
+NEAR_LENGTH = Fraction(1, 100)
 
 #: Solver fields that count updates between two events.
 INTERVALS = ("display", "test_interval", "snapshot")
@@ -126,17 +140,20 @@ def schedule_changes(
     changes: list[Change] = []
     if options.keep:
         return changes
-    run = scale.ratio
-    if options.epochs is not None:
-        run = scale.updates(options.epochs) / solver.max_iter
-    length = whole_updates("max_iter", solver.max_iter * run)
+    run, length = _run(solver, scale, options)
+    spacing = None
+    if length is not None:
+        length, spacing = _tested_at_end(solver, scale, options, run, length)
+        if run != 1:
+            changes += _run_length(solver, scale, length, options.epochs)
     if run != 1:
-        changes += _run_length(solver, scale, length, options.epochs)
         changes += rate_curve_changes(solver, run, length, options.epochs)
     for field in INTERVALS:
-        changes += _interval(solver, scale, options, field, length)
-    snapshot = next((c.after for c in changes if c.path == ("snapshot",)), solver.snapshot)
-    changes += last_snapshot(solver, length, snapshot)
+        given = spacing if field == "test_interval" else None
+        changes += _interval(solver, scale, options, field, length, given)
+    if length is not None:
+        snapshot = next((c.after for c in changes if c.path == ("snapshot",)), solver.snapshot)
+        changes += last_snapshot(solver, length, snapshot)
     if options.lr_scaling is not LrScaling.NONE and scale.ratio != 1:
         factor = options.lr_scaling.factor(1 / scale.ratio)
         before_rate = as_float32(solver.base_lr)
@@ -150,11 +167,71 @@ def schedule_changes(
     return changes
 
 
+def _run(
+    solver: caffe_pb2.SolverParameter, scale: Rescaling, options: ScheduleOptions
+) -> tuple[Fraction, int | None]:
+    """The plan's updates for each of the recipe's, and how many there are in all.
+
+    The latter is None if nobody says it: the solver is meant for a program that steps it.
+    """
+    if options.epochs is None:
+        exact = solver.max_iter * scale.ratio
+        return scale.ratio, whole_updates("max_iter", exact) if solver.max_iter > 0 else None
+    updates = scale.updates(options.epochs)
+    run = updates / solver.max_iter if solver.max_iter > 0 else scale.ratio
+    return run, whole_updates("max_iter", updates)
+
+
+def _tested_at_end(
+    solver: caffe_pb2.SolverParameter,
+    scale: Rescaling,
+    options: ScheduleOptions,
+    run: Fraction,
+    length: int,
+) -> tuple[int, int | None]:
+    """The length of the run and its test interval, with a test after the last update.
+
+    The interval moves to the nearest divisor of the length. If that is far off, the length moves
+    instead, by a hundredth at most, unless it was asked for in epochs.
+
+    Returns:
+        The length as it was given and None if the recipe's own end isn't tested, or if rounding
+        keeps the test there.
+    """
+    epochs = options.lengths.get("test_interval")
+    if not solver.test_iter or (epochs is None and solver.test_interval <= 0):
+        return length, None
+    if epochs is None and run == 1:
+        return length, None
+    exact = solver.test_interval * scale.ratio if epochs is None else scale.updates(epochs)
+    whole = solver.max_iter * run if options.epochs is None else scale.updates(options.epochs)
+    is_tested = solver.max_iter > 0 and has_test_at_end(solver)
+    if not is_tested and (whole / exact).denominator != 1:
+        return length, None
+    if exact >= length:
+        return length, length
+    interval = max(1, round(exact))
+    if has_test_at(interval, length):
+        return length, None
+    (divisor,) = spaced_tests([Stretch(0, length, exact)])
+    near = max(divisor / exact, exact / divisor) <= NEAR_INTERVAL
+    if options.epochs is None and not near:
+        tests = max(1, round(length / exact))
+        for each in (interval, max(1, round(Fraction(length, tests)))):
+            moved = each * max(1, round(Fraction(length, each)))
+            if abs(moved - length) <= length * NEAR_LENGTH and moved <= MAX_UPDATES:
+                return moved, each
+    return length, divisor
+
+
 def _run_length(
     solver: caffe_pb2.SolverParameter, scale: Rescaling, length: int, epochs: Fraction | None
 ) -> Iterator[Change]:
     if epochs is None:
-        reason = scale.reason(solver.max_iter, solver.max_iter * scale.ratio)
+        exact = solver.max_iter * scale.ratio
+        reason = scale.reason(solver.max_iter, exact)
+        if length != whole_updates("max_iter", exact):
+            reason += f"; {length} so that the last update is tested"
     else:
         reason = f"{epochs_text(epochs)}{rounding(scale.updates(epochs))}"
     yield from set_field(solver, "max_iter", length, reason)
@@ -165,23 +242,40 @@ def _interval(
     scale: Rescaling,
     options: ScheduleOptions,
     field: str,
-    length: int,
+    length: int | None,
+    given: int | None,
 ) -> Iterator[Change]:
-    """An interval keeps its epochs, but a run that should be tested gets at least one test."""
+    """An interval keeps its epochs, but a run that should be tested gets at least one test.
+
+    Args:
+        solver: The recipe's solver.
+        scale: The two effective batches, and the data.
+        options: What the user wants of the schedule.
+        field: Which interval.
+        length: Updates of the run; None if nobody says it.
+        given: What it has to be for a test after the last update; None for any.
+    """
     before, epochs = getattr(solver, field), options.lengths.get(field)
     if epochs is not None and (field == "snapshot" or solver.test_iter):
         exact = scale.updates(epochs)
         reason = f"every {epochs_text(epochs)}{rounding(exact)}"
+        after = whole_updates(field, exact)
     elif before > 0:
         exact = before * scale.ratio
         reason = scale.reason(before, exact)
+        after = whole_or_never(exact)
+        if after < exact - 1:
+            reason = f"never within the run, as in the recipe; {after} is as far as Caffe counts"
     else:
         return
-    after = whole_updates(field, exact)
     tested = field == "test_interval" and len(solver.test_iter) > 0
-    if tested and after > length and (epochs is not None or before <= solver.max_iter):
+    asked = epochs is not None or before <= solver.max_iter
+    if tested and length is not None and after > length and asked:
         reason = f"one test after the last update: the run has fewer than {after} updates"
         after = length
+    elif given is not None and given != after:
+        reason += f"; {given} so that the last update is tested"
+        after = given
     yield from set_field(solver, field, after, reason)
 
 
@@ -218,11 +312,6 @@ def schedule_remarks(
         yield (
             f"{lost} of the recipe's {drops} drops of the rate don't happen: the run has "
             f"{after.max_iter} updates, and Caffe drops the rate at most once per update."
-        )
-    if before.test_iter and has_test_at_end(before) and not has_test_at_end(after):
-        yield (
-            f"The recipe's last update is tested, but the plan's isn't: {after.max_iter} is not a "
-            f"multiple of test_interval {after.test_interval}."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, isqrt
+from math import ceil, isqrt, lcm
 
 from caffe_batch.errors import InputError, Option
 
@@ -86,15 +86,17 @@ class Sharing:
     Attributes:
         gpus: GPUs that share each update.
         divided: Whether a batch_size is for all of them together (NVCaffe) instead of each.
+        step: Every batch_size is a multiple of this (data layers of different batches).
     """
 
     gpus: int = 1
     divided: bool = False
+    step: int = 1
 
     @property
     def unit(self) -> int:
         """Every batch_size is a multiple of this."""
-        return self.gpus if self.divided else 1
+        return lcm(self.gpus, self.step) if self.divided else self.step
 
     @property
     def each(self) -> int:
@@ -213,7 +215,7 @@ def _near(
     """The exact splits, and those within the tolerance."""
     if wanted % sharing.gpus == 0:
         share = wanted // sharing.each
-        for size in divisors(share // sharing.unit):
+        for size in divisors(share // sharing.unit) if share % sharing.unit == 0 else ():
             yield size * sharing.unit, share // (size * sharing.unit)
     if not options.tolerance:
         return
@@ -286,7 +288,9 @@ def make_candidates(
     """
     check_effective_batch(effective_batch, sharing.gpus)
     upper = ceil(effective_batch * (1 + options.tolerance) / sharing.each)
-    largest = largest_that_fits(upper, usable_bytes, peaks) if options.tolerance else upper
+    largest = upper
+    if options.tolerance:
+        largest = largest_that_fits(upper, usable_bytes, peaks, sharing.step)
     pairs = splits(effective_batch, sharing, options, largest)
     known = peaks(list(dict.fromkeys(size for size, _ in pairs)))
     candidates = []
@@ -307,7 +311,10 @@ def make_candidates(
 
 
 def largest_that_fits(
-    upper: int, usable_bytes: int, peaks: Callable[[Sequence[int]], Mapping[int, int | str]]
+    upper: int,
+    usable_bytes: int,
+    peaks: Callable[[Sequence[int]], Mapping[int, int | str]],
+    unit: int = 1,
 ) -> int:
     """The largest batch_size up to ``upper`` that fits; 0 if none does.
 
@@ -315,15 +322,17 @@ def largest_that_fits(
         upper: The largest one to consider.
         usable_bytes: The budget less the reserve.
         peaks: As for :func:`make_candidates`.
+        unit: Every batch_size is a multiple of this.
     """
-    low, high = 0, upper
-    while low < high:  # low fits, and nothing above high does
+    low, high = 0, upper // unit
+    while low < high:  # low units fit, and no more than high do
         step = max(1, (high - low) // 64)
         sizes = [*range(low + step, high, step), high]
-        found = peaks(sizes)
+        of_units = peaks([size * unit for size in sizes])
+        found = {size: of_units[size * unit] for size in sizes}
         low = max((size for size in sizes if _fits(found[size], usable_bytes)), default=low)
         high = min((size for size in sizes if size > low), default=high + 1) - 1
-    return low
+    return low * unit
 
 
 def good_neighbours(

@@ -104,7 +104,7 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
         records: Records of each test set, None if unknown.
     """
     found, kept = [], set()
-    leaders = _leaders(model.recipe)
+    leaders = _leaders(model)
     for number, leader in enumerate(leaders):
         try:
             size = batch_size(model.test_layers[number])
@@ -123,10 +123,12 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
 _TRAIN = -1
 
 
-def _leaders(recipe: Recipe) -> list[int]:
+def _leaders(model: MemoryModel) -> list[int]:
     """For each test net, the first net that reads through the same data layers, directly or not."""
-    layers = {_TRAIN: recipe.data_layers(recipe.train)}
-    layers |= {number: recipe.data_layers(file) for number, file in enumerate(recipe.tests)}
+    recipe = model.recipe
+    layers = {_TRAIN: recipe.sample_layers(recipe.train, model.train_layers)}
+    for number, file in enumerate(recipe.tests):
+        layers[number] = recipe.sample_layers(file, model.test_layers[number])
     leaders = {number: number for number in layers}
     for one, other in combinations(layers, 2):
         if layers[one] & layers[other]:
@@ -233,14 +235,16 @@ def changes_of_tests(
     """
     changes = []
     for test, size in zip(tests, sizes, strict=True):
-        if not test.shared and size != test.own_size:
+        if size != test.own_size:
             changes += [
                 inside_solver(change, test.number) if change.file == "solver" else change
                 for change in layer_changes(
                     model.test_layers[test.number],
                     [index for index, _ in recipe.tests[test.number].selected()],
                     size,
-                    "a smaller test net makes room for the train net",
+                    "the micro-batch, which this net reads through the same layer"
+                    if test.shared
+                    else "a smaller test net makes room for the train net",
                     recipe.file_of_test(test.number),
                 )
             ]
