@@ -26,11 +26,13 @@ class Choice:
         split: The split of the effective batch.
         tests: The test nets whose batches are planned.
         test_sizes: The batch size of each of these.
+        roomy: The test nets whose own batch, larger than the one here, would fit as well.
     """
 
     split: Candidate
     tests: tuple[NetTest, ...]
     test_sizes: tuple[int, ...]
+    roomy: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def make_draft(goal: Goal, choice: Choice) -> Draft:
     model, recipe, split = goal.model, goal.model.recipe, choice.split
     batches = each_once(
         *batch_changes(recipe, model.train_layers, split.batch_size),
-        *changes_of_tests(recipe, model, choice.tests, choice.test_sizes),
+        *changes_of_tests(recipe, model, choice.tests, choice.test_sizes, choice.roomy),
     )
     stages = _stages(goal, split, batches)
     findings = _audited(goal, split, stages[-1].stage.iter_size if stages else None)

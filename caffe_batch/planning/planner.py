@@ -7,10 +7,10 @@ becomes the plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from caffe_batch.errors import DoesNotFitError, InputError, NetError, Option
+from caffe_batch.errors import DoesNotFitError, InputError, NetError, Option, ShapeError
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.draft import Choice, Draft, make_draft
@@ -147,19 +147,38 @@ def _draft_of(goal: Goal, budget: Budget, table: _Table, split: Candidate) -> Dr
         groups = tuple(group.shrunk(share) for group in groups)
 
     def draft(test_sizes: tuple[int | None, ...]) -> Draft:
-        return make_draft(goal, _choice(table.tests, split, test_sizes))
+        own = tuple(
+            test.number
+            for test in table.tests
+            if test_sizes[test.number] not in (None, test.own_size)
+            and fits_before_changes(_with_size(test_sizes, test))
+        )
+        return make_draft(goal, replace(_choice(table.tests, split, test_sizes), roomy=own))
 
     def fits_before_changes(test_sizes: tuple[int | None, ...]) -> bool:
         sized = goal.model.with_test_batches(test_sizes)
-        return sized.at(split.batch_size).allocated_bytes <= budget.usable_bytes
+        try:
+            return sized.at(split.batch_size).allocated_bytes <= budget.usable_bytes
+        except ShapeError:  # a test batch of more elements than a blob may have
+            return False
 
     def fits(test_sizes: tuple[int | None, ...]) -> bool:
-        return draft(test_sizes).prediction.allocated_bytes <= budget.usable_bytes
+        try:
+            return draft(test_sizes).prediction.allocated_bytes <= budget.usable_bytes
+        except ShapeError:
+            return False
 
     made = draft(largest_that_fit(groups, table.test_sizes, fits_before_changes))
     if made.prediction.allocated_bytes <= budget.usable_bytes or not table.groups:
         return made
     return draft(largest_that_fit(groups, table.test_sizes, fits))
+
+
+def _with_size(test_sizes: tuple[int | None, ...], test: NetTest) -> tuple[int | None, ...]:
+    """The test batches with the files' own for one test net."""
+    return tuple(
+        test.own_size if number == test.number else size for number, size in enumerate(test_sizes)
+    )
 
 
 def _choice(

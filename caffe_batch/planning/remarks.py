@@ -25,7 +25,17 @@ def remarks_of(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> tup
         draft: What is planned.
         neighbours: Better splits nearby.
     """
-    return (*_of_split(goal, draft, neighbours), *_of_schedule(goal, draft))
+    return (*_of_split(goal, draft, neighbours), *_of_schedule(goal, draft), *_of_tests(draft))
+
+
+def _of_tests(draft: Draft) -> Iterator[str]:
+    """Test nets of which Caffe runs no batch."""
+    for test in draft.choice.tests:
+        if not test.has_batches:
+            yield (
+                f"test_iter of test net {test.number} is {test.own_iter} and stays so: Caffe runs "
+                "no batch of it, and there is no score."
+            )
 
 
 def _of_split(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> Iterator[str]:

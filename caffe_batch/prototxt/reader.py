@@ -134,6 +134,8 @@ def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
     for (owner, name), places in offsets.items():
         times = f" ({len(places)} times)" if len(places) > 1 else ""
         text = f"skipped {brief(name)}{times}: {owner} of Caffe 1.0 has no such field"
+        if owner == SolverParameter.DESCRIPTOR.name:
+            text += "; it stays as it is written, even if it counts updates"
         line, _ = source.position(places[0])
         warnings.warn(PrototxtWarning(text, path=source.path, line=line), stacklevel=4)
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.layers.base import Layer, Rule, Shape, four_axes
 from caffe_batch.layers.unknown import UNKNOWN
-from caffe_batch.net.batch import with_batch_size
+from caffe_batch.net.batch import batch_sites, with_batch_size
 from caffe_batch.net.data.blob_file import blob_shape, text
 from caffe_batch.net.data.extras import MissingExtraError
 from caffe_batch.net.data.findings import (
@@ -284,8 +284,12 @@ class _NetData:
 
     def _side_by_side(self, surveys: dict[str, Survey]) -> Iterator[DataFinding]:
         """Sources of unequal length whose records are put together."""
+        holding = {self.layers[site.layer].name for site in batch_sites(self.layers)}
         for first, second in read_together(self.net) if self.net else ():
-            if all(self._reads_anew(name, surveys) for name in (first, second)):
+            if all(
+                name in holding and name in surveys and surveys[name].shapes
+                for name in (first, second)
+            ):
                 ours, theirs = surveys[first].records, surveys[second].records
                 if ours != theirs:
                     yield DataFinding(
@@ -297,13 +301,6 @@ class _NetData:
                         Place(source_of(self.messages[second], self.rules[second])),
                         "Make both the same length.",
                     )
-
-    def _reads_anew(self, name: str, surveys: dict[str, Survey]) -> bool:
-        """Whether a layer reads other records in each pass: more than one batch of them."""
-        if name not in surveys or not surveys[name].shapes:
-            return False
-        message = getattr(self.messages[name], self.rules[name].message)
-        return surveys[name].records != int(message.batch_size)
 
 
 def _wanted(reading: Reading) -> Wanted:

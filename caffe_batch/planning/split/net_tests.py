@@ -8,7 +8,7 @@ allows a larger micro-batch; if a score depends on its batch, only if nothing fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations, groupby
@@ -50,12 +50,22 @@ class NetTest:
 
     @property
     def samples(self) -> int:
-        """What one test should see: the test set once, or as much as in the files."""
+        """What one test should see: the test set once, or as much as in the files.
+
+        A test without batches sees nothing, and its batch can be of any size.
+        """
+        if not self.has_batches:
+            return self.own_size
         return self.records or self.own_size * self.own_iter
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether a test runs any batch; with a test_iter of 0 or less Caffe scores nothing."""
+        return self.own_iter > 0
 
     def iter_for(self, size: int) -> int:
         """test_iter for a batch size; the last batch may start the set again."""
-        return -(-self.samples // size)
+        return -(-self.samples // size) if self.has_batches else self.own_iter
 
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes to choose from, smallest first: from 1 to the files' own.
@@ -221,7 +231,11 @@ def largest_that_fit(
 
 
 def changes_of_tests(
-    recipe: Recipe, model: MemoryModel, tests: Sequence[NetTest], sizes: Sequence[int]
+    recipe: Recipe,
+    model: MemoryModel,
+    tests: Sequence[NetTest],
+    sizes: Sequence[int],
+    roomy: Collection[int] = (),
 ) -> list[Change]:
     """What the test nets' batches change in the files.
 
@@ -232,6 +246,7 @@ def changes_of_tests(
         model: Their model, with the files' own batch sizes.
         tests: The test nets that were planned.
         sizes: The batch size of each.
+        roomy: The numbers of those whose own batch would fit as well.
     """
     changes = []
     for test, size in zip(tests, sizes, strict=True):
@@ -242,9 +257,7 @@ def changes_of_tests(
                     model.test_layers[test.number],
                     [index for index, _ in recipe.tests[test.number].selected()],
                     size,
-                    "the micro-batch, which this net reads through the same layer"
-                    if test.shared
-                    else "a smaller test net makes room for the train net",
+                    _why_smaller(model, test, size, fits=test.number in roomy),
                     recipe.file_of_test(test.number),
                 )
             ]
@@ -255,6 +268,19 @@ def changes_of_tests(
                        _why(test, size))
             )  # fmt: skip
     return list(dict.fromkeys(changes))
+
+
+def _why_smaller(model: MemoryModel, test: NetTest, size: int, *, fits: bool) -> str:
+    """Why a test net gets another batch; ``fits`` says whether its own would fit as well."""
+    if test.shared:
+        return "the micro-batch, which this net reads through the same layer"
+    if fits:
+        return f"batches of {size} make up the {test.samples:,} samples of a test"
+    try:
+        model.test_nets()
+    except ShapeError as error:
+        return f"Caffe refuses the batch of {test.own_size}: {error.message}"
+    return "a smaller test net makes room for the train net"
 
 
 def _why(test: NetTest, size: int) -> str:
@@ -273,7 +299,7 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
         test: The test net.
         size: Its batch size in the plan.
     """
-    if size == test.own_size:
+    if size == test.own_size or not test.has_batches:
         return None
     small, flows = _flows(model, test, size)
     name = f"test net {test.number}"
