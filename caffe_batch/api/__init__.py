@@ -1,7 +1,7 @@
 """The library's front door: what ``import caffe_batch as cb`` gives, ``cb.plan`` and so on.
 
-Nothing here prints. Warnings on files are Python warnings; what else there is to say of a result
-stands in its ``notes`` and ``file_notes``. An error's ``remedies`` are the arguments to change.
+Nothing here prints. Warnings about files are Python warnings; anything else to know about a result
+is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the arguments to change.
 """
 
 from caffe_batch.api.comparisons import Comparison, compare

@@ -1,4 +1,4 @@
-"""Arguments as people write them, on a command line or in Python, as the values they stand for."""
+"""Turns arguments as users write them, on a command line or in Python, into values."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def whole(name: str, value: int | None, least: int = 1) -> int | None:
     """A whole number that is large enough, or None.
 
     Raises:
-        InputError: It is no whole number, or below ``least``.
+        InputError: It isn't a whole number, or is below ``least``.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(
-            [Option(name), f" is {value!r}, and has to be a whole number of at least {least}"],
+            [Option(name), f" is {value!r}, but must be a whole number of at least {least}"],
             hint=["Give for instance ", Option(name, least), "."],
         )
     return value
@@ -63,7 +63,7 @@ def share(name: str, value: Number) -> Fraction:
         found = _fraction(value, otherwise=-1)
     if not 0 <= found < 1:
         raise InputError(
-            [Option(name), f": {value!r} is no share such as 5%, below 100%"],
+            [Option(name), f": {value!r} is not a share below 100%, such as 5%"],
             hint=["Give for instance ", Option(name, "5%"), "."],
         )
     return found
@@ -73,21 +73,21 @@ def positive(name: str, value: Number | None) -> Fraction | None:
     """A number of epochs above zero, as it was written: 0.1 is a tenth.
 
     Raises:
-        InputError: It is no number above zero.
+        InputError: It isn't a number above zero.
     """
     if value is None:
         return None
     found = _fraction(value, otherwise=0)
     if found <= 0:
         raise InputError(
-            [Option(name), f": {value!r} is no number of epochs above 0"],
+            [Option(name), f": {value!r} is not a number of epochs above 0"],
             hint=["Give for instance ", Option(name, 10), "."],
         )
     return found
 
 
 def _fraction(value: Number, otherwise: int) -> Fraction:
-    """A number as it was written; ``otherwise`` if it isn't one, or isn't finite."""
+    """A number as it was written; ``otherwise`` if it isn't a finite number."""
     try:
         return Fraction(str(value))
     except (ValueError, ZeroDivisionError):
@@ -98,7 +98,7 @@ def choice(name: str, value: str, of: type[Choice]) -> Choice:
     """The member of an enumeration that has this value.
 
     Raises:
-        InputError: None has.
+        InputError: No member has it.
     """
     try:
         return of(value)
@@ -111,7 +111,7 @@ def choice(name: str, value: str, of: type[Choice]) -> Choice:
 
 
 def several(value: str | Iterable[str]) -> tuple[str, ...]:
-    """One word, or several, as several."""
+    """One or several words, as a tuple."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 

@@ -19,9 +19,10 @@ def find_budget(
 
     Args:
         memory: A size, in bytes if it is a number; ``auto`` (all that is free); a share of it.
-        reserve: What of it Caffe's own requests can't have; None for what is known of this GPU.
+        reserve: The part of it that Caffe's own requests can't use; None for what is known about
+            this GPU.
         mode: ``"gpu"`` for the GPU's memory, ``"cpu"`` for the host's.
-        gpu: The GPU to be trained on, as CUDA numbers them.
+        gpu: The GPU to train on, in CUDA's numbers.
 
     Raises:
         InputError: This is no size, the free memory is unknown, or the reserve leaves nothing.

@@ -41,7 +41,7 @@ class Comparison(standings.Comparison):
 
 
 class _Unwatched:
-    """For trainings that nobody watches."""
+    """An observer that shows nothing."""
 
     def progress(self, training: Training, progress: Progress) -> None:
         """Nothing is shown."""
@@ -149,7 +149,7 @@ def _written(
 
 
 def _draw(found: standings.Comparison, picture: Path) -> Iterator[str]:
-    """Draw the comparison; why there is no picture, if it can't be drawn."""
+    """Draw the comparison; yields the reason if it can't be drawn."""
     try:
         from caffe_batch.reporting.compare_plot import write_compare_plot
 

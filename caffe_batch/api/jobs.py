@@ -211,7 +211,7 @@ class Job:
         return Outcome(**{**facts, "notes": (*made.notes, *drawn)}, job=self)
 
     def _draw_loss(self) -> Iterator[str]:
-        """Draw loss.png; why it isn't there, if it can't be drawn."""
+        """Draw loss.png; yields the reason if it can't be drawn."""
         try:
             from caffe_batch.reporting.loss_plot import write_loss_plot
 
@@ -452,7 +452,7 @@ def _rollback(on_divergence: str) -> float | None:
 def _seconds(name: str, value: float | None) -> float | None:
     if value is not None and not value > 0:
         raise InputError(
-            [Option(name), f" is {value:g}, and has to be above 0"],
+            [Option(name), f" is {value:g}, but must be above 0"],
             hint=["Give for instance ", Option(name, 600), "."],
         )
     return value

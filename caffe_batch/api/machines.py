@@ -18,7 +18,7 @@ def find_runtime(runtime: RuntimeName, engine: str = engines.DEFAULT) -> Runtime
 
     Args:
         runtime: Which one.
-        engine: Name of the engine that it is to run.
+        engine: Name of the engine that it should run.
 
     Raises:
         InputError: There is no such engine.

@@ -1,4 +1,4 @@
-"""``noise``: the gradient noise scale, and what it says of the effective batch."""
+"""``noise``: the gradient noise scale, and what it says about the effective batch."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def noise(
         if asked is None and own_batch < 1:
             raise InputError(
                 f"the files' effective batch is batch_size {model.batch_size} x iter_size "
-                f"{recipe.solver.iter_size}, and an update takes one sample at least",
+                f"{recipe.solver.iter_size}, but an update takes at least one sample",
                 hint=[
                     "Correct them, or give ", Option("effective_batch"), " and ",
                     Option("batch_size"), ".",

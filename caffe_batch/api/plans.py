@@ -71,12 +71,12 @@ class Plan(planning.Plan):
         """Refuse a plan that :meth:`Job.train` would refuse, before anything is written.
 
         Args:
-            noise_scale: Whether it is to measure the noise scale as well.
+            noise_scale: Whether it should measure the noise scale as well.
 
         Raises:
-            InputError: The plan is for several GPUs; nothing gives the net its data, or says how
-                long it trains; or its updates have one micro-batch each, and
-                the noise scale is to be measured.
+            InputError: The plan is for several GPUs; nothing gives the net its data, or says
+                how long it trains; or its updates have one micro-batch each, and the noise scale
+                should be measured.
         """
         check_one_gpu(self.gpus)
         check_is_fed(self.recipe)

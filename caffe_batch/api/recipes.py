@@ -33,7 +33,7 @@ DEFAULT_MAX_ITER = 10000
 class RecipeFiles:
     """The recipe of a net and a solver, and where its data is.
 
-    What a template renders to lies in a temporary folder for as long as this object lives.
+    A rendered template is in a temporary folder for as long as this object lives.
 
     Args:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
@@ -75,7 +75,7 @@ class RecipeFiles:
         self.sources = Sources(directories, given)
 
     def _render(self, name: str) -> tuple[Path, tuple[str, ...]]:
-        """A temporary file with what a template renders to, and a note on it."""
+        """A temporary file with a rendered template, and a note about it."""
         folder = Path(mkdtemp(prefix="caffe-batch-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = folder / f"{name}.prototxt"
@@ -145,7 +145,7 @@ def _has_test(train: NetFile, test: NetFile) -> bool:
 
 @contextmanager
 def noted(notes: tuple[str, ...]) -> Iterator[None]:
-    """An error that is raised inside carries the notes on the files."""
+    """An error raised inside gets the notes about the files."""
     try:
         yield
     except CaffeBatchError as error:
@@ -168,7 +168,7 @@ def _check_tops(given: Iterable[str], recipe: Recipe) -> None:
 
 
 def _is_template(net: str) -> bool:
-    """Whether NET is no file but the name of a template.
+    """Whether NET isn't a file but the name of a template.
 
     Raises:
         InputError: It is neither, but looks like a template's name.

@@ -1,4 +1,4 @@
-"""What a call asks for, and what it comes to: everything that planning starts from."""
+"""What a call asks for, and what follows from it: everything that planning starts from."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from caffe_batch.solver.checks import check_solver
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the arguments and the files come to: everything that planning starts from.
+    """What follows from the arguments and the files: everything that planning starts from.
 
     Attributes:
         files: The files that were read.
         model: The memory model of the recipe, its solver included.
         budget: The memory allowed.
-        options: What the plan is to be.
-        solver_text: The solver from the template, where the user gave none.
+        options: What the user asks of the plan.
+        solver_text: The solver from the template, if the user gave none.
         notes: How the files were found, one sentence each.
     """
 
@@ -89,7 +89,7 @@ class PlanRequest:
         """Reads the files.
 
         Raises:
-            InputError: Arguments contradict each other, or the files are no base for a plan.
+            InputError: Arguments contradict each other, or the files don't allow a plan.
         """
         self._check()
         files = RecipeFiles(
@@ -147,7 +147,7 @@ class PlanRequest:
             )
 
     def _check_growth(self) -> None:
-        """Refuses what a batch that grows can't go with."""
+        """Refuses what can't be combined with a batch that grows."""
         grows = Option("schedule", self.schedule.value)
         if self.iter_size is not None:
             raise InputError(

@@ -126,7 +126,7 @@ def verify(
         model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
-            # The whole batch, one pass, is what the recipe means: nothing is refused there.
+            # The whole batch in one pass is what the recipe means: nothing is refused there.
             kept = refused if passes > 1 else frozenset()
             return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
@@ -142,7 +142,7 @@ def _job_files(path: Path) -> tuple[Recipe, Sources, bool]:
     """The first stage of a job, where its data is, and whether layers without a rule may pass.
 
     Raises:
-        InputError: It is no job's directory, or its files can't be read.
+        InputError: It isn't a job directory, or its files can't be read.
     """
     job = JobDirectory(path)
     plan = job.read_plan()

@@ -1,4 +1,4 @@
-"""``strategies``: the ways to train where the memory holds only a small batch."""
+"""``strategies``: the ways to train if only a small batch fits into memory."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Strategies(planned.Strategies):
             The directory, for :func:`compare`; ``Job(directory / "small")`` is one of the jobs.
 
         Raises:
-            InputError: The directory has something in it.
+            InputError: The directory isn't empty.
             OSError: It can't be written.
         """
         where = Path(directory)
@@ -183,7 +183,7 @@ def strategies_request(
     """The arguments of :func:`strategies`, checked one by one.
 
     Raises:
-        InputError: One has no such value.
+        InputError: One has a value that isn't allowed.
     """
     tests = [test_records] if isinstance(test_records, int) else test_records
     return PlanRequest(
@@ -212,7 +212,7 @@ def strategies_request(
 def find(
     request: PlanRequest, check: Callable[[SolverParameter], None] = lambda solver: None
 ) -> Strategies:
-    """The ways to train what a request names.
+    """The ways to train the recipe of a request.
 
     Args:
         request: The recipe and the memory.
@@ -232,7 +232,7 @@ def begun(request: PlanRequest, directory: Path) -> bool:
     """Whether a directory holds the strategies of a request.
 
     Raises:
-        InputError: It holds those of another one.
+        InputError: It holds those of another request.
     """
     if not strategies_file(directory).exists():
         return False
@@ -241,7 +241,7 @@ def begun(request: PlanRequest, directory: Path) -> bool:
     other = [name for name in now if before.get(name) != now[name]]
     if other:
         raise InputError(
-            f"{directory} was begun with another {other[0]}: {before.get(other[0])}, here "
+            f"{directory} was begun with another {other[0]}: {before.get(other[0])}, not "
             f"{now[other[0]]}",
             hint="Give another directory, or the options that it was begun with.",
         )
@@ -249,12 +249,12 @@ def begun(request: PlanRequest, directory: Path) -> bool:
 
 
 def _content(request: PlanRequest) -> dict[str, Any]:
-    """What was asked for, as strategies.json has it."""
+    """What was asked for, as in strategies.json."""
     return {field.name: _plain(getattr(request, field.name)) for field in fields(request)}
 
 
 def _plain(value: object) -> Any:
-    """A value as JSON has it; sizes, paths and fractions as text."""
+    """A value for JSON; sizes, paths and fractions as text."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (Path, Fraction)):

@@ -169,9 +169,9 @@ class NetFile:
             hint = f"Change the rule of {layer.name!r}, or leave out the layers that need it too."
         text = error.message_parts
         parts = [text] if isinstance(text, str) else text
-        told = MissingBottomError([*parts, about], blob=error.blob, hint=hint)
-        told.layer = error.layer
-        return told
+        explained = MissingBottomError([*parts, about], blob=error.blob, hint=hint)
+        explained.layer = error.layer
+        return explained
 
 
 @dataclass(frozen=True)
@@ -393,9 +393,9 @@ def _in_test_net(error: NetError) -> NetError:
     """The error of a TEST net, which says so."""
     text = error.message_parts
     parts = [text] if isinstance(text, str) else text
-    told = type(error)(["in the TEST net, ", *parts], hint=error.hint_parts)
-    told.layer = error.layer
-    return told
+    located = type(error)(["in the TEST net, ", *parts], hint=error.hint_parts)
+    located.layer = error.layer
+    return located
 
 
 def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:

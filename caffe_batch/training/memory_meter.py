@@ -34,7 +34,7 @@ class MemoryMeter:
         if now - self._asked_at >= _INTERVAL_S:
             self._asked_at = now
             used = resident_bytes(pid) if gpu is None else process_gpu_bytes(gpu, pid)
-            self._bytes = used or None  # 0: it has ended, and nobody has noticed yet
+            self._bytes = used or None  # 0: it has ended, which hasn't been noticed yet
         most = resident_peak_bytes(pid) if gpu is None else self._bytes
         if most is not None:
             self.peak_bytes = max(most, self.peak_bytes or 0)

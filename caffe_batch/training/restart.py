@@ -1,9 +1,9 @@
-"""A restart on trial: which run is the job's, the one before or the new one.
+"""A restart on trial: which run belongs to the job, the previous one or the new one.
 
-``--restart`` keeps the run before (:class:`~caffe_batch.jobs.previous.PreviousRun`) until the new
-run stands on its own: it has finished, or has a snapshot that is whole. A snapshot proves good with
-the next update; the run before is removed then, or at the end of the new run, and put back if that
-ends with no snapshot. Whoever looks at the job after a death decides the same from its files.
+``--restart`` keeps the previous run (:class:`~caffe_batch.jobs.previous.PreviousRun`) until the new
+run has finished or has a snapshot that is whole. A snapshot proves good with the next update; the
+previous run is removed then, or at the end of the new run, and put back if that ends without a
+snapshot. After a death, any command that looks at the job decides the same from its files.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def begin(job: JobDirectory, options: Options) -> Options:
 
 
 def settle(job: JobDirectory) -> tuple[str, ...]:
-    """Decide which run is the job's once no run goes on; the lock is held.
+    """Decide which run belongs to the job once none is running; the lock is held.
 
     Returns:
-        A sentence if it is the run before again.
+        A sentence if it is the previous run again.
     """
     job.finish_rewrite()
     previous = job.previous
@@ -60,7 +60,7 @@ def settle(job: JobDirectory) -> tuple[str, ...]:
 
 
 def settle_if_free(job: JobDirectory) -> None:
-    """The same for those who only read: not while a run goes on, or in a read-only directory."""
+    """The same for readers: not while a run is under way, or in a read-only directory."""
     previous = job.previous
     if (previous.is_kept or previous.is_unfinished) and job.supervisor() is None:
         with suppress(JobBusyError, OSError), job.lock():

@@ -107,7 +107,7 @@ class Tracker:
     def _note_updates(self, event: Updated) -> None:
         self.update = event.update
         seconds = self._seconds_before + event.seconds
-        self._seconds = max(self._seconds, seconds)  # a test may have been heard of later
+        self._seconds = max(self._seconds, seconds)  # a test may be reported later
         for record in event.records:
             self._write(self._update_metrics(record))
         self._fold.advance(event.update, seconds)

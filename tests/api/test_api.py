@@ -160,11 +160,11 @@ def test_written_without_a_second_look(recipe: Path) -> None:
     ("arguments", "message", "remedies"),
     [
         ({}, "how much memory may the run use", [("gpu_memory", "8GiB"), ("gpu_memory", "auto")]),
-        ({"tolerance": 5}, "tolerance: 5 is no share", [("tolerance", "5%")]),
-        ({"tolerance": "5"}, "tolerance: '5' is no share", [("tolerance", "5%")]),
-        ({"tolerance": float("nan")}, "tolerance: nan is no share", [("tolerance", "5%")]),
-        ({"epochs": 0}, "epochs: 0 is no number of epochs", [("epochs", 10)]),
-        ({"epochs": float("inf")}, "epochs: inf is no number of epochs", [("epochs", 10)]),
+        ({"tolerance": 5}, "tolerance: 5 is not a share", [("tolerance", "5%")]),
+        ({"tolerance": "5"}, "tolerance: '5' is not a share", [("tolerance", "5%")]),
+        ({"tolerance": float("nan")}, "tolerance: nan is not a share", [("tolerance", "5%")]),
+        ({"epochs": 0}, "epochs: 0 is not a number of epochs", [("epochs", 10)]),
+        ({"epochs": float("inf")}, "epochs: inf is not a number of epochs", [("epochs", 10)]),
         ({"batch_size": 0}, "batch_size is 0", [("batch_size", 1)]),
         ({"batch_size": 2.5}, "batch_size is 2.5", [("batch_size", 1)]),
         ({"gpu": True}, "gpu is True", [("gpu", 0)]),
@@ -338,7 +338,7 @@ def test_verify(pycaffe: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
     found.check()
     refused = cb.verify("clip.prototxt", no_compensate="clip_gradients", iter_size=2)
     assert (refused.agrees, refused.judgement.promised) == (False, False)
-    with pytest.raises(cb.InputError, match=r"iter_size is 1, and has to be .* at least 2"):
+    with pytest.raises(cb.InputError, match=r"iter_size is 1, but must be .* at least 2"):
         cb.verify("clip.prototxt", iter_size=1)
 
 
@@ -360,7 +360,7 @@ def test_strategies_and_compare(recipe: Path, runtime: Runtime) -> None:
         cb.compare(directory, epochs=3, runtime=runtime)
     with pytest.raises(cb.InputError, match="where do the trainings go"):
         cb.compare("solver.prototxt", runtime=runtime, **budget(recipe))
-    with pytest.raises(cb.InputError, match="was begun with another epochs: None, here 3"):
+    with pytest.raises(cb.InputError, match="was begun with another epochs: None, not 3"):
         cb.compare("solver.prototxt", out="ways", epochs=3, runtime=runtime, **budget(recipe))
 
 
@@ -374,7 +374,7 @@ def test_noise(recipe: Path, runtime: Runtime) -> None:
     assert found.advice.effective_batch == BATCH
     assert found.json()["advice"] == found.advice.json()
     assert repr(found) == f"<Noise scale {found.noise}, effective batch {BATCH}>"
-    with pytest.raises(cb.InputError, match=r"groups is 4, and has to be .* at least 5"):
+    with pytest.raises(cb.InputError, match=r"groups is 4, but must be .* at least 5"):
         cb.noise("solver.prototxt", groups=4, runtime=runtime)
 
 

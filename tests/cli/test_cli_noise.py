@@ -78,7 +78,11 @@ def test_what_people_see(tmp_path: Path) -> None:
         (["net.prototxt", "--cpu", "--gpu", "0"], 2, "--cpu and --gpu exclude each other"),
         (["net.prototxt", "--runtime", "/no/python"], 5, "/no/python is not an executable file"),
         (["none.prototxt"], 2, "source '{folder}/none.txt' is not in"),
-        (["zero.prototxt"], 2, "batch_size 4 x iter_size 0, and an update takes one sample"),
+        (
+            ["zero.prototxt"],
+            2,
+            "batch_size 4 x iter_size 0, but an update takes at least",
+        ),
         (["nan.prototxt", "--json"], 2, "the gradients are not finite"),
     ],
 )

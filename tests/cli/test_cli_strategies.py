@@ -161,7 +161,7 @@ def test_nothing_fits(folder: Path) -> None:
         (("compare", "ways", "--out", "other"), "--out: ways holds its strategies already"),
         (("compare", "ways", "--effective-batch", 8), "--effective-batch: ways holds its"),
         (("compare", "solver.prototxt", "--gpu-memory", "2GiB", "--out", "ways"),
-         "ways was begun with another gpu_memory: 1GiB, here 2GiB"),
+         "ways was begun with another gpu_memory: 1GiB, not 2GiB"),
         (("compare", "ways", "--strategy", "small"), "'small' is not possible here: the whole"),
         (("compare", "elsewhere.prototxt", "--gpu-memory", "1GiB", "--reserve", 0, "--out", "new",
           "--strategy", "accumulate"), "the size of 'data' is not known"),

@@ -172,7 +172,7 @@ def _run(
 ) -> tuple[Fraction, int | None]:
     """The plan's updates for each of the recipe's, and how many there are in all.
 
-    The latter is None if nobody says it: the solver is meant for a program that steps it.
+    The latter is None if nothing says it: the solver is meant for a program that steps it.
     """
     if options.epochs is None:
         exact = solver.max_iter * scale.ratio
@@ -252,7 +252,7 @@ def _interval(
         scale: The two effective batches, and the data.
         options: What the user wants of the schedule.
         field: Which interval.
-        length: Updates of the run; None if nobody says it.
+        length: Updates of the run; None if unknown.
         given: What it has to be for a test after the last update; None for any.
     """
     before, epochs = getattr(solver, field), options.lengths.get(field)
