@@ -203,25 +203,31 @@ def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
 class SignalRelay:
     """Passes requests to this process on to the current worker.
 
+    A worker is told once of each request, also where one thread attends to it while another hears
+    the signal. (The lock is one that a handler may take which interrupts its own holder.)
+
     Attributes:
         stop_requested: Whether a stop was requested.
     """
 
     def __init__(self) -> None:
         self._worker: WorkerProcess | None = None
+        self._lock = threading.RLock()
         self.stop_requested = False
 
     def attend(self, worker: WorkerProcess | None) -> None:
         """Set or clear the current worker; a stop that was requested earlier reaches it."""
-        self._worker = worker
-        if worker and self.stop_requested and not worker.stop_requested:
-            worker.stop()
+        with self._lock:
+            self._worker = worker
+            if worker and self.stop_requested and not worker.stop_requested:
+                worker.stop()
 
     def stop(self, number: int) -> None:
         """Ask the current worker to stop, or the next one if there is none."""
-        self.stop_requested = True
-        if self._worker:
-            self._worker.stop(number)
+        with self._lock:
+            self.stop_requested = True
+            if self._worker:
+                self._worker.stop(number)
 
     def snapshot(self, number: int) -> None:
         """Ask the worker for a snapshot, unless it hasn't sent an event yet.

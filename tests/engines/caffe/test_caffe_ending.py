@@ -152,7 +152,7 @@ def test_the_last_word_counts_whatever_happens_after_it() -> None:
     crash = [FATAL + "Check failed: error == cudaSuccess (29 vs. 0)  driver shutting down"]
     assert classify(-signal.SIGABRT, Finished(9), crash).reason is EndReason.FINISHED
     assert classify(40, Stopped(9), []).detail == "stopped after update 9"
-    assert classify(1, Refused("no GPU"), []) == Ending(EndReason.REFUSED, "no GPU", 1)
+    assert classify(1, Refused("no GPU"), []) == Ending(EndReason.REFUSED, "no GPU", 1, "weights")
 
 
 def test_a_divergence() -> None:
