@@ -230,7 +230,7 @@ class Grower:
              and not other.params),
             None,
         )  # fmt: skip
-        if twin is not None and self.often(0.7):
+        if twin is not None and self.often(0.9):
             names = [self.name("w") for _ in range(params)]
             self.layers[twin] = replace(self.layers[twin], params=tuple(map(Spec, names)))
             specs = [Spec(name) for name in names]
@@ -273,6 +273,26 @@ class Grower:
             if (layer.bottoms or layer.tops) and self.append(layer):
                 return True
         return False
+
+    def add_twin(self) -> bool:
+        """Adds a layer that shares the parameters of an earlier one of its type."""
+        owners = [
+            layer for layer in self.layers
+            if layer.params == () and layer.bottoms and layer.type in SHARING
+        ]  # fmt: skip
+        if not owners:
+            return False
+        owner = self.draw.choice(owners)
+        shape = self.blobs[owner.bottoms[0]].shape
+        bottom = self.alike(owner.bottoms[0])
+        if self.blobs[bottom].shape != shape or self.blobs[bottom].classes:
+            return False
+        twin = replace(
+            owner, name=self.name("l"), bottoms=(bottom, *owner.bottoms[1:]),
+            tops=tuple(self.name("t") for _ in owner.tops), loss_weights=(), propagate_down=(),
+            rules="",
+        )  # fmt: skip
+        return self.append(twin)
 
     def start(self) -> None:
         """The first source: a data layer of its own, or inputs."""
@@ -790,6 +810,8 @@ SOURCES: dict[str, Callable[[Grower], str]] = {
 
 #: Whose tops hold samples that were chosen or mixed.
 MIXES = ("ArgMax", "BatchReindex", "Filter", "Accuracy", "Threshold", "Parameter")
+#: Types with parameters that two layers can share.
+SHARING = ("Bias", "Convolution", "Deconvolution", "InnerProduct", "LSTM", "PReLU", "RNN", "Scale")
 #: Types of which only the first bottom may get a gradient.
 NO_SECOND_GRADIENT = (
     "Accuracy", "BatchReindex", "Filter", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss",
@@ -817,7 +839,8 @@ def draw_case(seed: int, folder: str) -> Case:
     draw = grower.draw
     grower.start()
     for _ in range(draw.randint(3, 9)):
-        grower.add(draw.choices(list(TYPES), WEIGHTS)[0])
+        if not (grower.often(0.15) and grower.add_twin()):
+            grower.add(draw.choices(list(TYPES), WEIGHTS)[0])
     if not any(spec.learned for spec in grower.blobs.values()):
         grower.add("InnerProduct")
     _close(grower)
