@@ -106,6 +106,8 @@ GOES_ON = data(
     "dummy_data_param { shape { dim: 3 dim: 5 } data_filler { value: 1 } }",
     tops='top: "cont"',
 )
+STATES = inputs("1 5 4", "1 5 4").replace('"a"', '"s"').replace('"b"', '"t"').replace(
+    '"in"', '"states"')  # fmt: skip
 BEGIN = inputs("3 5").replace('"a"', '"cont"').replace('"in"', '"begin"')
 NOT_LABELS = "propagate_down: true propagate_down: false"
 
@@ -346,6 +348,21 @@ CASES: dict[str, Case] = {
         INPUT + IP + layer("TanH", "ip", "ip").replace('name: "ip"', 'name: "n"')
         + layer("Flatten", "ip", "flat", "loss_weight: 0.3"),
         Cause.OVERWRITTEN_LOSS_WEIGHT,
+    ),
+    "mixed in place, beside the loss": different(
+        INPUT + HIDDEN + layer("Reshape", "h", "r", "reshape_param { shape { dim: 0 dim: 6 } }")
+        + inner_product("h") + LOSS
+        + layer("Softmax", "r", "r", "softmax_param { axis: 0 }").replace('name: "r"', 'name: "n"'),
+        Cause.MIXED_SAMPLES,
+    ),
+    "mixed in place, in the exposed state": different(
+        STATES
+        + recurrent(BEGIN).replace('bottom: "cont"', 'bottom: "cont" bottom: "s" bottom: "t"')
+        .replace('top: "h"', 'top: "h" top: "last" top: "cell"')
+        .replace("num_output: 4", "num_output: 4 expose_hidden: true")
+        + layer("Softmax", "cell", "cell", "softmax_param { axis: 1 }").replace(
+            'name: "cell"', 'name: "n"'),
+        Cause.MIXED_SAMPLES,
     ),
     "a constant in place": different(
         INPUT + IP + data(

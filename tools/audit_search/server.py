@@ -89,14 +89,9 @@ def jolted(start):
             for _, _, blob in run.blobs():
                 blob.data[...] = moved(blob.data)
 
-            sources = {
-                number: [run.net._blobs[top] for top in run.net._top_ids(number)]
-                for number in range(len(run.net.layers))
-                if not len(run.net._bottom_ids(number))
-            }
-
             def jolt(layer):
-                for blob in sources.get(layer, ()):
+                """As the rounding of a layer: all that it gives, but for whole numbers."""
+                for blob in (run.net._blobs[top] for top in run.net._top_ids(layer)):
                     if (blob.data != np.round(blob.data)).any():
                         blob.data[...] = moved(blob.data)
 

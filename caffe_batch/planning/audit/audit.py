@@ -25,7 +25,7 @@ from caffe_batch.net.samples import TIME_AXIS, SampleFlow, Summed
 from caffe_batch.planning.audit.both_sizes import BothSizes
 from caffe_batch.planning.audit.data_order import finding_of_order
 from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Scope, Verdict
-from caffe_batch.planning.audit.overwriting import of_overwriting
+from caffe_batch.planning.audit.overwriting import changes_training, of_overwriting
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.solver.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
 from caffe_batch.solver.updates import clips
@@ -165,7 +165,7 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     layer, coupling = flow.small.layer, flow.coupling
     if flow.small.rule.moving_average:  # they are updated whether a loss depends on it or not
         yield from _batch_norm(split, flow)
-    if not flow.trains:
+    if not (flow.trains or changes_training(split, flow)):
         return
     if flow.small.rule is UNKNOWN:
         yield Finding(

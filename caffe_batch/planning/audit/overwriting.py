@@ -38,6 +38,23 @@ def of_overwriting(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         yield from _constants(split, node, coupling)
 
 
+def changes_training(split: BothSizes, flow: SampleFlow) -> bool:
+    """Whether a layer that no loss depends on works in memory that layers with a loss use.
+
+    In place, it replaces values that others read in their Backward: behind a Reshape of a blob that
+    has other readers, or on the exposed state of an LSTM, which is that of the net inside it.
+    """
+    node, data = flow.small, split.blob_memory.data
+    if flow.trains or not any(node.site.in_place):
+        return False
+    written = {data[blob] for blob, same in zip(node.tops, node.site.in_place, strict=True) if same}
+    return any(
+        other.trains and not written.isdisjoint(data[blob] for blob in (*used.bottoms, *used.tops))
+        for other in split.flows
+        for used in (other.small,)
+    )
+
+
 def _parameters(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     if split.iter_size > 1:
         last = (
