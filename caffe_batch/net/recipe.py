@@ -237,7 +237,8 @@ def read_recipe(
 
     Args:
         net: A net file, or a solver file (whose nets are then read too).
-        solver: The solver to train ``net`` with; its own train net is then not read.
+        solver: The solver to train ``net`` with; its own train net is then not read, nor are test
+            nets in files of their own.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a warning.
         rules: What the layer types do; if None, the built-in rules and those of packages.
 
@@ -261,10 +262,19 @@ def read_recipe(
         settings = prototxt.read_solver(solver_path, allow_unknown_fields=allow_unknown_fields)
     train = NetFile(message, path, net_state("TRAIN", message, settings.train_state), rules)
     _check_trainable(train)
-    number = len(settings.test_iter)
-    states = _test_states(settings, number)
+    inline, number = len(settings.test_net_param), len(settings.test_iter)
+    if number < inline:
+        raise InputError(
+            f"{solver_path}: {number} test_iter for {inline} test nets",
+            hint="Give one test_iter for each test net.",
+        )
+    named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
+        *((test, None) for test in settings.test_net_param),
+        *[(message, path)] * (number - inline),
+    ]
     tests = tuple(
-        NetFile(message, path, net_state("TEST", message, state), rules) for state in states
+        NetFile(test, where, net_state("TEST", test, state), rules)
+        for (test, where), state in zip(named, _test_states(settings, number), strict=True)
     )
     return Recipe(settings, solver_path, train, tests)
 

@@ -168,3 +168,17 @@ def test_bytes_that_arent_utf8_survive(folder: Path, ending: str) -> None:
     _, files = plan_into(folder / "job", "solver.prototxt")
     after = files.net.read_bytes()
     assert after == text.replace("dim: 24", "dim: 4").encode("latin-1")
+
+
+@pytest.mark.parametrize("beside", ["", 'layer { name: "c" type: "DummyData" top: "c" }'])
+def test_a_net_for_train_alone_gets_no_test(folder: Path, beside: str) -> None:
+    """Layers without rules are in TEST too, where nothing feeds them."""
+    tested = NET.index('layer { name: "data"', NET.index("labels"))
+    ip = NET.index('layer { name: "ip"')
+    (folder / "net.prototxt").write_text(NET[:tested] + beside + NET[ip:])
+    recipe, text = with_solver(read_recipe("net.prototxt"), Sources())
+    assert recipe.tests == ()
+    assert "test_iter" not in str(text)
+    (folder / "net.prototxt").write_text(NET)
+    recipe, _ = with_solver(read_recipe("net.prototxt"), Sources())
+    assert len(recipe.tests) == 1

@@ -179,3 +179,18 @@ def test_a_shape_error_of_a_test_net_says_so(folder: Path) -> None:
     (test,) = read_recipe(solver(folder, 'net: "net.prototxt" test_iter: 1 test_interval: 2')).tests
     with pytest.raises(NetError, match="in the TEST net, layer 'small'"):
         test.build(test.layers(Sources()))
+
+
+def test_a_solver_with_nets_inside_beside_a_net(folder: Path) -> None:
+    """Its train net makes way for the one that is given; its inline test net stays, as in Caffe."""
+    inner = NET.replace('"ip"', '"inner"')
+    path = solver(
+        folder, f"net_param {{ {inner} }} test_net_param {{ {inner} }} test_iter: 1 test_iter: 2 "
+        "test_interval: 5",
+    )  # fmt: skip
+    recipe = read_recipe("net.prototxt", path)
+    names = [[layer.name for _, layer in file.selected()] for file in (recipe.train, *recipe.tests)]
+    assert [each[1] for each in names] == ["ip", "inner", "ip"]
+    assert [recipe.file_of_test(number) for number in (0, 1)] == ["solver", "net"]
+    with pytest.raises(InputError, match="0 test_iter for 1 test nets"):
+        read_recipe("net.prototxt", solver(folder, f"test_net_param {{ {inner} }}"))

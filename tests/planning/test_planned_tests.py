@@ -245,3 +245,31 @@ def test_what_does_not_fit_is_measured_by_the_smallest_plan(tmp_path: Path) -> N
         planned(recipe, least - 1)
     assert error.value.missing_bytes == 1
     assert "smaller TEST" not in str(error.value.hint)
+
+
+def test_a_test_batch_that_no_blob_holds_is_planned_smaller(tmp_path: Path) -> None:
+    """Caffe counts the elements of a blob in an int32; the reason of the change says so."""
+    recipe = model(tmp_path)
+    text = (tmp_path / "net.prototxt").read_text()
+    (tmp_path / "net.prototxt").write_text(text.replace("dim: 50", "dim: 30000000"))
+    recipe = CaffeMemory(read_recipe(tmp_path / "solver.prototxt"), recipe.sources)
+    plan = planned(recipe, 2**40)
+    (test,) = plan.tests
+    assert test.batch_size * 3 * 5 * 7 <= 2**31 - 1
+    assert test.batch_size * test.test_iter == 4 * 30_000_000
+    reason = next(change.reason for change in plan.changes if change.file == "net")
+    assert reason.startswith("Caffe refuses the batch of 30000000: ")
+
+
+def test_a_batch_that_is_smaller_only_to_cover_the_set_says_so(tmp_path: Path) -> None:
+    plan = planned(model(tmp_path), 2**30, test_records=(360,))
+    reason = next(change.reason for change in plan.changes if change.file == "net")
+    assert reason == "batches of 45 make up the 360 samples of a test"
+
+
+@pytest.mark.parametrize("number", [0, -3])
+def test_a_test_without_batches_stays_without(tmp_path: Path, number: int) -> None:
+    recipe = model(tmp_path, solver=SOLVER.replace("test_iter: 4", f"test_iter: {number}"))
+    plan = planned(recipe, 2**30, test_records=(1000,))
+    assert plan.changes == ()
+    assert any(f"test_iter of test net 0 is {number} and stays so" in r for r in plan.remarks)

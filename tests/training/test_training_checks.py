@@ -1,0 +1,71 @@
+"""Nets that wait for a program to feed them aren't trained; real Caffe shows why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.errors import InputError
+from caffe_batch.net import read_recipe
+from caffe_batch.training.checks import check_is_fed
+
+INPUT = """
+layer { name: "fed" type: "Input" top: "data" top: "label" include { phase: %s }
+  input_param { shape { dim: 4 dim: 3 } shape { dim: 4 } } }
+"""
+MEMORY = """
+layer { name: "fed" type: "MemoryData" top: "data" top: "label" include { phase: %s }
+  memory_data_param { batch_size: 4 channels: 3 height: 1 width: 1 } }
+"""
+MADE = """
+layer { name: "made" type: "DummyData" top: "data" top: "label" include { phase: %s }
+  dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 } } }
+"""
+REST = """
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+SOLVER = (
+    'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 test_iter: 1 test_interval: 2'
+)
+SOLVE = """
+import caffe
+solver = caffe.get_solver("solver.prototxt")
+solver.step(1)
+print(float(abs(solver.net.blobs["data"].data).max()))
+"""
+
+
+def write(folder: Path, train: str, test: str) -> Path:
+    (folder / "net.prototxt").write_text(train % "TRAIN" + test % "TEST" + REST)
+    (folder / "solver.prototxt").write_text(SOLVER)
+    return folder / "solver.prototxt"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "phase"),
+    [
+        (INPUT, MADE, "TRAIN"),
+        (MEMORY, MADE, "TRAIN"),
+        (MADE, INPUT, "TEST"),
+        (MADE, MEMORY, "TEST"),
+    ],
+)
+def test_a_net_that_nothing_feeds(
+    tmp_path: Path, train: str, test: str, phase: str, pycaffe: Callable[..., str]
+) -> None:
+    recipe = read_recipe(write(tmp_path, train, test))
+    with pytest.raises(InputError, match=f"layer 'fed' of type .* in the {phase} net waits"):
+        check_is_fed(recipe)
+    if MEMORY in (train, test):
+        with pytest.raises(RuntimeError, match="needs to be initialized by calling Reset"):
+            pycaffe(SOLVE, cwd=tmp_path)
+    elif train == INPUT:
+        assert float(pycaffe(SOLVE, cwd=tmp_path)) == 0
+
+
+def test_a_net_that_makes_its_data_is_trained(tmp_path: Path) -> None:
+    check_is_fed(read_recipe(write(tmp_path, MADE, MADE)))
