@@ -118,7 +118,8 @@ class Rescaling:
     def reason(self, before: int, exact: Fraction) -> str:
         """Why an interval changes, and what rounding does to it."""
         samples = before * self.own_batch
-        about = f"{samples / self.records:.4g} epochs" if self.records else f"{samples:,} samples"
+        number = f"{samples / self.records:.4g}" if self.records else ""
+        about = f"{number} epoch{'s' * (number != '1')}" if number else f"{samples:,} samples"
         rounded = "" if exact.denominator == 1 else f" ({float(exact):.2f}, rounded once)"
         return f"{about}, as in the recipe{rounded}"
 
