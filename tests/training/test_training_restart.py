@@ -215,7 +215,7 @@ def test_a_restart_from_files_of_the_run_before(
     assert train(finished, runtime, options).update == 40
     (attempt,) = attempts_of(finished)
     assert attempt.first_update == (20 if snapshot else 0)
-    told = "Going on from update 20" if snapshot else "Starting with the weights of"
+    told = "from update 20" if snapshot else "Starting with the weights of"
     assert any(told in choice for choice in attempt.choices)
     assert not any(folder.exists() for folder in finished.previous.folders)
 
