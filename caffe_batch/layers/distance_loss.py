@@ -67,6 +67,10 @@ class ContrastiveLoss(Loss):
                 "the bottoms of a ContrastiveLoss are (N, C), (N, C) and (N), not "
                 f"{', '.join(str(bottom) for bottom in site.bottoms)}"
             )
+        if similar[0] < first[0]:  # Caffe doesn't check it
+            raise ShapeError(
+                f"{first[0]} pairs have {similar[0]} label(s), and Caffe reads beyond them"
+            )
         return ((),)
 
     def numbers(self, site: Site, bottom: int) -> Numbers:

@@ -45,7 +45,7 @@ ACCEPTED = [
     net("EuclideanLoss", "", DATA, (2, 105)),
     net("EuclideanLoss", "", (2, 3, 5, 7, 1), DATA),
     net("ContrastiveLoss", "", (11, 3), (11, 3), (11,)),
-    net("ContrastiveLoss", "", (11, 3, 1, 1), (11, 3), (7,)),
+    net("ContrastiveLoss", "", (11, 3, 1, 1), (11, 3), (13,)),
     net("HingeLoss", "", DATA, (2, 13)),
     net("MultinomialLogisticLoss", "", DATA, (2,)),
     net("MultinomialLogisticLoss", "", (11, 3), (11, 1, 1, 1)),
@@ -109,6 +109,13 @@ def test_shapes_are_caffes(text: str, verdicts: dict[str, Built | None]) -> None
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_caffe_refuses_is_refused(text: str, verdicts: dict[str, Built | None]) -> None:
     assert verdicts[text] is None
+    assert we_build(text) is None
+
+
+def test_labels_that_caffe_reads_beyond_are_refused(pycaffe: Callable[..., str]) -> None:
+    """Caffe builds it, and takes what lies behind the labels for labels."""
+    text = net("ContrastiveLoss", "", (11, 3), (11, 3), (7,))
+    assert caffe_builds(pycaffe, [text]) != [None]
     assert we_build(text) is None
 
 
