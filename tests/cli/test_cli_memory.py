@@ -215,7 +215,7 @@ def test_an_unknown_layer_that_makes_the_data(folder: Path) -> None:
     assert "Caffe requests at least " in call("memory", *options).out
     done = call("plan", *options, "--gpu-memory", "1GiB")
     assert done.code == 2
-    assert "layer 'data': produces the data, and how a Python layer sets its batch size" in done.err
+    assert "layer 'data': produces the data, but how a Python layer sets its batch size" in done.err
 
 
 def test_unknown_fields_are_warnings_on_request(folder: Path) -> None:
