@@ -273,7 +273,7 @@ CASES: dict[str, Bad] = {
         solver=SOLVER.replace('lr_policy: "fixed"', ""),
     ),
     "iter_size of the file": Bad(
-        ("the solver has iter_size 0", "Set iter_size to the passes"),
+        ("the solver has iter_size 0", "Set iter_size to the number of passes"),
         SOLVED,
         solver=SOLVER + "iter_size: 0",
     ),
