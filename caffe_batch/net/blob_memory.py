@@ -52,6 +52,10 @@ class BlobMemory:
             if reads or writes:
                 yield node, reads, writes
 
+    def writes_gradient(self, node: Node, number: int) -> bool:
+        """Whether the Backward of a layer writes into the gradient of one of its bottoms."""
+        return bottom(number).diff in _touched(node).backward
+
     def writers_of_data(self, group: int) -> Iterator[Node]:
         """Layers whose Forward writes values to a memory, from the first to the last.
 

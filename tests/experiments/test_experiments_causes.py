@@ -324,6 +324,12 @@ CASES: dict[str, Case] = {
         + inner_product("c") + LOSS,
         Cause.SPOILED_GRADIENT,
     ),
+    "LRN in place, not asked to go back": different(
+        INPUT + CONV.replace('top: "c"', 'bottom: "data" top: "c" top: "e"')
+        + layer("LRN", "c", "c", "propagate_down: false").replace('name: "c"', 'name: "n"')
+        + inner_product("c") + LOSS,
+        Cause.SPOILED_GRADIENT,
+    ),
     "product in place": different(
         INPUT + HIDDEN + inner_product(outputs=6, name="i")
         + layer("Eltwise", "h i", "h", "eltwise_param { operation: PROD }").replace(
@@ -438,6 +444,19 @@ def check(bench: Bench, case: Case) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_the_audit_says_is_what_caffe_does(name: str, bench: Bench) -> None:
     check(bench, CASES[name])
+
+
+def test_a_parameter_changed_in_place_changes_without_a_loss(bench: Bench) -> None:
+    net = (
+        INPUT + IP + LOSS + layer("Parameter", "", "w", "parameter_param { shape { dim: 3 } }")
+        + layer("Power", "w", "w", "power_param { scale: 0.5 shift: 1 }").replace(
+            'name: "w"', 'name: "n"')
+    )  # fmt: skip
+    found = bench.measure(net)
+    assert "overwritten_data (different)" in judge(found).sentence
+    assert found.gradient.compensated <= TOLERANCE
+    (values,) = [row.weights for row in found.parameters if row.layer == "w"]
+    assert values.compensated > 100 * TOLERANCE
 
 
 def test_a_single_random_layer_draws_the_same(bench: Bench) -> None:

@@ -95,7 +95,13 @@ def jolted(start):
                     if (blob.data != np.round(blob.data)).any():
                         blob.data[...] = moved(blob.data)
 
+            def jolt_back(layer):
+                """The same for the gradients that a layer hands on."""
+                for blob in (run.net._blobs[bottom] for bottom in run.net._bottom_ids(layer)):
+                    blob.diff[...] = moved(blob.diff)
+
             run.net.after_forward(jolt)
+            run.net.after_backward(jolt_back)
         return run
 
     return started

@@ -23,7 +23,7 @@ def of_overwriting(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     node, coupling = flow.small, flow.coupling
     if node.site.backward and any(node.site.param_need[i] for i in coupling.overwrites):
         yield from _parameters(split, flow)
-    if coupling.rereads and _goes_back_in_place(node):
+    if coupling.rereads and _goes_back_in_place(split, node):
         yield Finding(
             Cause.SPOILED_GRADIENT, node.layer.name, Verdict.DIFFERENT,
             f"An in-place {node.layer.type} layer overwrites the incoming gradient before it "
@@ -82,9 +82,21 @@ def _even_batches(split: BothSizes) -> str:
     return f": an effective batch of {' or '.join(str(each) for each in near)} takes it"
 
 
-def _goes_back_in_place(node: Node) -> bool:
-    site = node.site
-    return site.backward and any(site.in_place[:1]) and site.bottom_need[0]
+def _goes_back_in_place(split: BothSizes, node: Node) -> bool:
+    """Whether its Backward writes over the gradient that comes in, and others then read that.
+
+    Some write unasked, with propagate_down: false.
+    """
+    memory = split.blob_memory
+    if not any(node.site.in_place[:1]) or not node.site.backward:
+        return False
+    every = [
+        (layer, reads) for layer, reads, _ in memory.readers_and_writers(memory.diff[node.tops[0]])
+    ]
+    places = [place for place, (layer, _) in enumerate(every) if layer is node]
+    return memory.writes_gradient(node, 0) and any(
+        reads for place in places for _, reads in every[place + 1 :]
+    )
 
 
 def _scribbled(split: BothSizes, node: Node, bottom: int) -> Iterator[Finding]:
@@ -128,7 +140,8 @@ def _constants(split: BothSizes, node: Node, coupling: Coupling) -> Iterator[Fin
     for top in coupling.lasting:
         group = split.blob_memory.data[node.tops[top]]
         writers = [each for each in split.blob_memory.writers_of_data(group) if each is not node]
-        if writers and _is_read(split.flows, split.blob_memory.data, group):
+        # A parameter is in the snapshot, whether a loss depends on it or not.
+        if writers and (node.params or _is_read(split.flows, split.blob_memory.data, group)):
             name = writers[0].layer.name
             yield Finding(
                 Cause.OVERWRITTEN_DATA, node.layer.name, Verdict.DIFFERENT,
