@@ -15,6 +15,19 @@ from caffe_batch.training.tracker import Tracker
 from tests.planned_jobs import write_job
 
 
+def test_nothing_is_measured_before_the_first_event(tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=60)
+    stages = read_stages(job.read_plan())
+    with MetricsFile(job.metrics) as metrics:
+        tracker = Tracker(
+            stages, None, first_update=0, seconds_before=0.0, fold=RunFold(stages, None),
+            metrics=metrics,
+        )  # fmt: skip
+        first = tracker.progress()
+    assert not first.training
+    assert (first.update, first.updates, first.loss, first.samples_per_s) == (0, 60, None, None)
+
+
 def test_time_never_goes_back_with_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine hears of the last test of a stage long after the worker's last update."""
     job = write_job(tmp_path, max_iter=10, later=[{"max_iter": 20, "iter_size": 5}])
