@@ -158,8 +158,13 @@ def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
     """
     with ExitStack() as undo:
         for folder in _missing_directories(files.snapshot_prefix.parent):
-            undo.callback(_remove_empty, folder)
-            folder.mkdir()
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+            else:  # only what this call made: another job may be written beside this one
+                undo.callback(_remove_empty, folder)
         for path, text in texts.items():
             undo.callback(path.unlink, missing_ok=True)
             replace_text(path, text)

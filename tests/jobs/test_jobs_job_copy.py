@@ -10,6 +10,7 @@ import pytest
 
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError
+from caffe_batch.jobs import job_files
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_copy import copy_job
 from caffe_batch.jobs.job_files import write_job
@@ -95,3 +96,33 @@ def test_a_job_in_the_way_stays(tmp_path: Path) -> None:
         write_job(plan, model.recipe, None, model.sources, tmp_path / name)
     with pytest.raises(InputError, match="holds a job already"):
         copy_job(tmp_path / "job", tmp_path / "other", 1)
+
+
+@pytest.mark.parametrize("meanwhile", ["runs", "runs/other", "runs/other/snapshots"])
+def test_a_directory_that_another_thread_makes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    model = read_model(write_recipe(tmp_path))
+    plan = make_plan(model, tight(model), options())
+    write_job(plan, model.recipe, None, model.sources, tmp_path / "job")
+    listed = job_files._missing_directories
+
+    def after_listing(path: Path) -> list[Path]:
+        missing = listed(path)
+        (tmp_path / meanwhile).mkdir(parents=True)
+        return missing
+
+    monkeypatch.setattr(job_files, "_missing_directories", after_listing)
+    copy_job(tmp_path / "job", tmp_path / "runs" / "other", 41)
+    assert (tmp_path / "runs" / "other" / "plan.json").is_file()
+
+
+def test_a_copy_that_fails_leaves_what_others_made(tmp_path: Path) -> None:
+    model = read_model(write_recipe(tmp_path))
+    plan = make_plan(model, tight(model), options())
+    write_job(plan, model.recipe, None, model.sources, tmp_path / "job")
+    (tmp_path / "runs" / "other" / "snapshots").mkdir(parents=True)
+    (tmp_path / "runs" / "other" / "net.prototxt").mkdir()  # what a text can't replace
+    with pytest.raises(OSError, match=r"net\.prototxt"):
+        copy_job(tmp_path / "job", tmp_path / "runs" / "other", 41)
+    assert (tmp_path / "runs" / "other" / "snapshots").is_dir()
