@@ -17,11 +17,11 @@ from tests.command import PROGRAM, Result, call, spawn
 #: Packages that take long to import; --help and the completion need none of them.
 HEAVY = (
     "google", "h5py", "jinja2", "lmdb", "matplotlib", "numpy", "PIL", "platformdirs", "plyvel",
-    "pynvml", "rich", "sklearn",
+    "pynvml", "rich", "sklearn", "torch",
 )  # fmt: skip
 
 #: Packages of extras, and what only they need; a plain installation has none of them.
-EXTRAS = ("h5py", "matplotlib", "numpy", "PIL", "plyvel", "pynvml", "scipy", "sklearn")
+EXTRAS = ("h5py", "matplotlib", "numpy", "PIL", "plyvel", "pynvml", "scipy", "sklearn", "torch")
 
 RUN = """
 import sys
@@ -129,7 +129,7 @@ def test_planning_needs_no_drawing_and_no_arrays(tmp_path: Path) -> None:
         ],
         tmp_path,
     )
-    assert modules.isdisjoint({"h5py", "matplotlib", "numpy", "PIL", "plyvel", "sklearn"})
+    assert modules.isdisjoint({"h5py", "matplotlib", "numpy", "PIL", "plyvel", "sklearn", "torch"})
 
 
 def test_as_a_module(tmp_path: Path) -> None:
