@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from caffe_batch.cli.late_signals import LateSignals, late_signals
 from caffe_batch.cli.options import (
     console,
     json_option,
@@ -94,7 +95,7 @@ def compare(ctx: click.Context, /, target: str, as_json: bool, **options: Any) -
         for name, value in options.items()
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    with warnings_on_stderr(), _Display() as display:
+    with warnings_on_stderr(), _Display(late_signals(ctx)) as display:
         found = api.compare(target, **given, observer=display)
     print_notes(found.notes)
     if as_json:
@@ -105,13 +106,18 @@ def compare(ctx: click.Context, /, target: str, as_json: bool, **options: Any) -
 
 
 class _Display:
-    """Shows the trainings on stderr: bars on a terminal, and a line for each that has ended."""
+    """Shows the trainings on stderr: bars on a terminal, and a line for each that has ended.
 
-    def __init__(self) -> None:
+    Args:
+        late: Is told that there are trainings.
+    """
+
+    def __init__(self, late: LateSignals) -> None:
         from rich.console import Console
         from rich.progress import Progress as Bar
 
         screen = Console(stderr=True, highlight=False)
+        self._late = late
         self._live = screen.is_terminal
         self._bars: Bar = Bar(console=screen, transient=True, disable=not self._live)
         self._tasks: dict[tuple[str, int], TaskID] = {}
@@ -127,6 +133,7 @@ class _Display:
 
     def progress(self, training: Training, progress: Progress) -> None:
         """Move the bar of a training."""
+        self._late()
         key = training.name, training.seed
         if key not in self._tasks:
             self._tasks[key] = self._bars.add_task(_title(training), total=progress.updates)
@@ -136,6 +143,7 @@ class _Display:
         """Print the result of a training."""
         from caffe_batch.reporting.compare_view import run_line
 
+        self._late()
         if (training.name, training.seed) in self._tasks:
             self._bars.remove_task(self._tasks.pop((training.name, training.seed)))
         self._bars.console.print(f"{_title(training)}: {run_line(run)}", markup=False)

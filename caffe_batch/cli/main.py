@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -101,14 +102,30 @@ def main(argv: list[str] | None = None) -> Any:
     """Entry point. The program's own errors become one message on stderr and an exit code."""
     _prepare_streams()
     try:
-        cli.main(args=argv, prog_name="caffe-batch", standalone_mode=False)
+        with ExitStack() as until_the_end:
+            _run(argv, until_the_end)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    finally:
+        _discard_unwritable_output()
+
+
+def _run(argv: list[str] | None, until_the_end: ExitStack) -> None:
+    """Run a command and say what went wrong with it.
+
+    Args:
+        argv: The command and its arguments; those of the process if None.
+        until_the_end: What the command opens until the program has said everything.
+    """
+    try:
+        cli.main(args=argv, prog_name="caffe-batch", standalone_mode=False, obj=until_the_end)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
+    except click.Abort:
+        raise KeyboardInterrupt from None
     except errors.CaffeBatchError as error:
         for note in error.notes:
             click.echo(f"note: {note}", err=True)
@@ -122,8 +139,6 @@ def main(argv: list[str] | None = None) -> Any:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             click.echo("Free some space there, then run the command again.", err=True)
         sys.exit(1)
-    finally:
-        _discard_unwritable_output()
 
 
 def _terminal_is_gone(error: OSError) -> bool:

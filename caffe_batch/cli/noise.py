@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from caffe_batch.cli.late_signals import late_signals
 from caffe_batch.cli.options import (
     console,
     engine_option,
@@ -64,7 +65,8 @@ from caffe_batch.cli.options import (
     help="CPU threads for the matrix products.",
 )
 @json_option
-def noise(net: str, groups: int, as_json: bool, **options: Any) -> None:
+@click.pass_context
+def noise(ctx: click.Context, /, net: str, groups: int, as_json: bool, **options: Any) -> None:
     """Measure the gradient noise scale of NET on real Caffe.
 
     NET is a net prototxt, a solver (then its nets are followed) or the name of a template. The
@@ -80,16 +82,20 @@ def noise(net: str, groups: int, as_json: bool, **options: Any) -> None:
     from caffe_batch import api
     from caffe_batch.reporting.noise_view import noise_view
 
+    late = late_signals(ctx)
     screen = Console(stderr=True)
     bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
     with warnings_on_stderr(), bar:
         task = bar.add_task("measuring", total=groups)
-        found = api.noise(
-            net,
-            groups=groups,
-            **options,
-            observer=lambda group: bar.update(task, completed=group),
-        )
+        try:
+            found = api.noise(
+                net,
+                groups=groups,
+                **options,
+                observer=lambda group: bar.update(task, completed=group),
+            )
+        finally:
+            late()
     print_notes([*found.file_notes, *found.notes])
     if as_json:
         print_json(found.json())

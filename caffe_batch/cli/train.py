@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from caffe_batch.cli.data_options import extent
-from caffe_batch.cli.late_signals import LateSignals
+from caffe_batch.cli.late_signals import LateSignals, late_signals
 from caffe_batch.cli.options import print_notes, warnings_on_stderr
 from caffe_batch.cli.plan_options import plan_options
 from caffe_batch.cli.train_options import (
@@ -61,8 +61,8 @@ def train(
     and the options of `plan`, it plans first.
 
     Ctrl-C takes a snapshot and exits with 130, as do SIGTERM and SIGUSR1; a second Ctrl-C stops at
-    once. SIGHUP takes a snapshot and goes on. After the last update, a signal no longer prevents
-    the result from being reported.
+    once. SIGHUP takes a snapshot and goes on. Once the run has ended, well or badly, a signal no
+    longer prevents that from being reported.
     """
     from caffe_batch import api
 
@@ -87,10 +87,10 @@ def train(
         from caffe_batch.cli.detaching import detach as go_on_in_background
 
         go_on_in_background(job.directory)
-    with LateSignals() as late:
-        outcome = _run(job, late, quiet=quiet, runtime=found, tensorboard=tensorboard, **options)
-        print_notes(outcome.notes)
-        _print_outcome(outcome, noise_scale=options["noise_scale"])
+    late = late_signals(ctx)
+    outcome = _run(job, late, quiet=quiet, runtime=found, tensorboard=tensorboard, **options)
+    print_notes(outcome.notes)
+    _print_outcome(outcome, noise_scale=options["noise_scale"])
     if outcome.state.value == "interrupted":
         sys.exit(130)
 

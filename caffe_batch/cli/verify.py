@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from caffe_batch.cli.late_signals import late_signals
 from caffe_batch.cli.options import (
     console,
     engine_option,
@@ -40,7 +41,8 @@ from caffe_batch.cli.options import (
 @engine_option
 @click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
 @json_option
-def verify(net: str, as_json: bool, **options: Any) -> None:
+@click.pass_context
+def verify(ctx: click.Context, /, net: str, as_json: bool, **options: Any) -> None:
     """Measure on real Caffe whether accumulation is the same training.
 
     Trains NET for three updates at batch_size B x iter_size K and at batch_size B*K, on the CPU,
@@ -53,8 +55,12 @@ def verify(net: str, as_json: bool, **options: Any) -> None:
     from caffe_batch import api
     from caffe_batch.reporting.verify_view import verify_view
 
+    late = late_signals(ctx)
     with warnings_on_stderr():
-        found = api.verify(net, **options)
+        try:
+            found = api.verify(net, **options)
+        finally:
+            late()
     print_notes(found.file_notes)
     if as_json:
         print_json(found.json())

@@ -230,6 +230,7 @@ class Run:
             self._attempts += (self._new_attempt(stage, worker.pid, free),)
             self._notes = []
             self._write(JobState.RUNNING)
+            observer(tracker.progress())
             ending = self._follow(worker, tracker, observer)
         finally:
             worker.end()

@@ -16,7 +16,6 @@ from caffe_batch import engines
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.work import Work
-from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.jobs.record import JobState
@@ -27,8 +26,7 @@ from caffe_batch.training.options import Options
 from caffe_batch.training.process import WorkerProcess
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
-from tests.command import PROGRAM
-from tests.holding import PATIENCE_S, is_alive, pending, wait_for
+from tests.holding import is_alive, wait_for
 from tests.planned_jobs import NET, nowhere, write_job, write_lmdb
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
@@ -191,51 +189,3 @@ def test_sighup_before_the_worker_listens_is_no_end_of_it(runtime: Runtime, tmp_
     record = job.read_record()
     assert record is not None
     assert [attempt.ending for attempt in record.attempts] == ["finished"]
-
-
-def finishing(job: JobDirectory, folder: Path) -> subprocess.Popen[str]:
-    """``train``, whose run is over, while it draws the loss; until ``folder``/go_on is there."""
-    module = folder / "matplotlib.py"
-    module.write_text(
-        "import os, time\n"
-        f"open({str(folder / 'drawing')!r}, 'w').close()\n"
-        f"while not os.path.exists({str(folder / 'go_on')!r}):\n"
-        "    time.sleep(0.01)\n"
-        "raise ImportError('none')\n"
-    )
-    process = subprocess.Popen(
-        [PROGRAM, "train", str(job.path), "-q"], env={**os.environ, "PYTHONPATH": str(folder)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for((folder / "drawing").exists)
-    return process
-
-
-@pytest.mark.usefixtures("runtime")
-def test_signals_after_the_last_update_leave_the_result(tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=5)
-    (tmp_path / "modules").mkdir()
-    with finishing(job, tmp_path / "modules") as process:
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
-            process.send_signal(number)
-            wait_for(lambda: not pending(process.pid, number))  # noqa: B023
-        (tmp_path / "modules" / "go_on").touch()
-        said, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, errors
-    assert said.startswith("Finished: 5 of 5 updates.\n")
-
-
-@pytest.mark.usefixtures("runtime")
-def test_a_second_ctrl_c_after_the_last_update_ends_the_program(tmp_path: Path) -> None:
-    job = write_job(tmp_path, max_iter=5)
-    (tmp_path / "modules").mkdir()
-    with finishing(job, tmp_path / "modules") as process:
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            wait_for(lambda: not pending(process.pid, signal.SIGINT))
-        said, errors = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, said) == (130, "")
-    assert errors.endswith("Interrupted.\n")
-    record = job.read_record()
-    assert record is not None
-    assert record.state is JobState.FINISHED
