@@ -26,7 +26,7 @@ def detach(job: JobDirectory) -> None:
     Raises:
         JobBusyError: The job is being trained already.
     """
-    with job.lock():
+    with job.lock(briefly=True):
         pass  # train.log belongs to whoever holds the lock
     sys.stdout.flush()
     sys.stderr.flush()

@@ -103,8 +103,11 @@ class JobDirectory:
         check_metrics_format(self.metrics)
 
     @contextmanager
-    def lock(self) -> Iterator[int]:
+    def lock(self, *, briefly: bool = False) -> Iterator[int]:
         """Hold the directory for one ``train`` (see :func:`~caffe_batch.jobs.lock.held`).
+
+        Args:
+            briefly: Whether this is no ``train``, but a moment in which none may begin.
 
         Raises:
             InputError: This is no job directory, or a file in it leads out of it.
@@ -113,14 +116,14 @@ class JobDirectory:
         self._check_there(self.plan)
         self._check_links()
         self.worker_folder.mkdir(exist_ok=True)
-        with held(self.lock_file, self.path) as descriptor:
+        with held(self.lock_file, self.path, briefly=briefly) as descriptor:
             yield descriptor
 
     def supervisor(self) -> int | None:
         """Process id of the ``train`` that holds the directory, or None if none does.
 
         A process that no longer exists has left a worker behind, which is about to exit. 0 while
-        the holder hasn't yet written its id.
+        the holder hasn't yet written its id. None also while the directory is held briefly.
 
         Raises:
             InputError: The lock lies elsewhere.

@@ -4,6 +4,10 @@ The lock file has the process id of the supervisor, as that process sees it: in 
 same number is another process, and a file from elsewhere may hold any number. So nobody is taken
 for the supervisor by the number alone; it is one if it has the lock file open (:func:`has_open`).
 
+A ``train`` holds it exclusively. A reader that asks whether one does holds it shared for a moment,
+and some commands hold it exclusively for a moment (``briefly``): whoever finds it held by these
+waits, however long they are kept from running, and takes none of them for a ``train``.
+
 Nobody but the owner may read the file: a lock can be held by whoever can open it.
 """
 
@@ -23,13 +27,16 @@ from caffe_batch.errors import CaffeBatchError
 #: How long to wait for the worker of a supervisor that was killed, in seconds.
 ORPHAN_WAIT_S = 30.0
 
+#: Stands in the file instead of a process id while the lock is held for a moment only.
+_BRIEFLY = b"briefly"
+
 
 class JobBusyError(CaffeBatchError, RuntimeError):
     """Another ``train`` runs in the directory. Exit code 1."""
 
 
 @contextmanager
-def held(file: Path, directory: Path) -> Iterator[int]:
+def held(file: Path, directory: Path, *, briefly: bool = False) -> Iterator[int]:
     """Hold a lock while this process lives.
 
     The worker inherits the yielded file descriptor, so a worker that outlives its supervisor for
@@ -39,21 +46,31 @@ def held(file: Path, directory: Path) -> Iterator[int]:
     Args:
         file: The file to lock.
         directory: The directory that it protects, for messages.
+        briefly: Whether this is no ``train``, but a moment in which none may begin.
 
     Raises:
-        JobBusyError: Another supervisor holds it, or the worker of a dead one doesn't exit.
+        JobBusyError: Another supervisor holds it, or something else for too long: the worker of a
+            dead one that doesn't exit, or a reader that was stopped.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:  # of an earlier version
             os.fchmod(descriptor, 0o600)
         deadline = time.monotonic() + ORPHAN_WAIT_S
-        while not _locked(descriptor):
-            owner = _owner(descriptor)
-            if not owner or has_open(owner, file) is not False:
+        while not _locked(descriptor, fcntl.LOCK_EX):
+            only_read = _locked(descriptor, fcntl.LOCK_SH)  # what readers hold can be shared
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            owner = 0 if only_read else _owner(descriptor)
+            if owner and has_open(owner, file) is not False:
                 raise JobBusyError(
                     f"{directory}: another `caffe-batch train` runs here",
                     hint="Wait for it or stop it.",
+                )
+            if time.monotonic() > deadline and only_read:
+                raise JobBusyError(
+                    f"{directory}: a `caffe-batch status` or another reader has held it for "
+                    f"{ORPHAN_WAIT_S:.0f} s",
+                    hint="It may be a stopped process: let it continue, or end it.",
                 )
             if time.monotonic() > deadline:
                 raise JobBusyError(
@@ -61,10 +78,14 @@ def held(file: Path, directory: Path) -> Iterator[int]:
                     "`caffe-batch train` that was killed or by a `train` in a container",
                     hint="A worker exits after a snapshot; its process id is in job.json.",
                 )
-            time.sleep(0.1)
+            time.sleep(0.05)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-        yield descriptor
+        os.pwrite(descriptor, _BRIEFLY if briefly else f"{os.getpid()}\n".encode("ascii"), 0)
+        try:
+            yield descriptor
+        finally:
+            if briefly:
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -73,7 +94,7 @@ def holder(file: Path) -> int | None:
     """Process id of the supervisor that holds a lock, or None if none does.
 
     A process that no longer exists has left a worker behind, which is about to exit. 0 while the
-    holder hasn't yet written its id.
+    holder hasn't yet written its id. None also while it is held briefly.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -84,22 +105,20 @@ def holder(file: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _owner(descriptor)
+        briefly = os.pread(descriptor, 32, 0) == _BRIEFLY
+        return None if briefly else _owner(descriptor)
     finally:
         os.close(descriptor)
     return None
 
 
-def _locked(descriptor: int) -> bool:
-    """Whether the lock was free; tried again, since :func:`holder` takes it for an instant."""
-    for _ in range(3):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return True
-    return False
+def _locked(descriptor: int, kind: int) -> bool:
+    """Whether the lock could be taken at once, as LOCK_EX or LOCK_SH."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _owner(descriptor: int) -> int:

@@ -63,7 +63,7 @@ def settle_if_free(job: JobDirectory) -> None:
     """The same for readers: not while a run is under way, or in a read-only directory."""
     previous = job.previous
     if (previous.is_kept or previous.is_unfinished) and job.supervisor() is None:
-        with suppress(JobBusyError, OSError), job.lock():
+        with suppress(JobBusyError, OSError), job.lock(briefly=True):
             settle(job)
 
 

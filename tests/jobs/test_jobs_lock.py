@@ -8,16 +8,19 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from caffe_batch.api import Job
 from caffe_batch.errors import InputError
+from caffe_batch.jobs import lock
 from caffe_batch.jobs.directory import JobDirectory
-from caffe_batch.jobs.lock import has_open, signal_holder
+from caffe_batch.jobs.lock import JobBusyError, has_open, signal_holder
 from caffe_batch.runtimes import Runtime
 from tests.command import PROGRAM, call
 from tests.holding import LONG, Hold, is_alive, wait_for
@@ -128,3 +131,84 @@ def test_others_see_that_it_is_held(job: JobDirectory, monkeypatch: pytest.Monke
     with job.lock_file.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert job.supervisor() == os.getpid()
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> None:
+    """Calls ``act`` instead of each wait for the lock, with the number of the wait."""
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        act(len(waits))
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+
+
+@pytest.mark.parametrize("content", ["", "99999999\n", f"{os.getpid()}\n"])
+def test_a_reader_is_waited_for(
+    job: JobDirectory, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """It asks who holds the lock, and doesn't get on; what a ``train`` wrote earlier is there."""
+    with job.lock():
+        pass
+    job.lock_file.write_text(content)
+    reader = os.open(job.lock_file, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    released = False
+
+    def act(wait: int) -> None:
+        nonlocal released
+        assert job.supervisor() is None  # nor does another reader take it for a train
+        if wait == 20:
+            os.close(reader)
+            released = True
+
+    waiting(monkeypatch, act)
+    with job.lock():
+        assert released
+
+
+def test_a_reader_that_was_stopped(job: JobDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "ORPHAN_WAIT_S", 0.0)
+    with job.lock():
+        pass
+    with job.lock_file.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(JobBusyError, match="a `caffe-batch status` or another reader has held"):
+            job.lock().__enter__()
+
+
+def test_a_moment_is_waited_for(job: JobDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``status`` settles a restart, and ``train --detach`` looks whether it may begin."""
+    moment = job.lock(briefly=True)
+    moment.__enter__()
+    assert job.supervisor() is None
+    assert call("status", job.path).out.startswith("planned")
+    assert "nothing runs here" in call("stop", job.path).err
+
+    def act(wait: int) -> None:
+        if wait == 20:
+            moment.__exit__(None, None, None)
+
+    waiting(monkeypatch, act)
+    with JobDirectory(job.path).lock():
+        assert job.supervisor() == os.getpid()
+    assert job.lock_file.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_train_that_has_not_written_its_id(
+    job: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with job.lock():
+        pass
+    with job.lock_file.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        assert job.supervisor() == 0
+
+        def act(wait: int) -> None:
+            os.pwrite(file.fileno(), f"{os.getpid()}\n".encode(), 0)
+
+        waiting(monkeypatch, act)
+        with pytest.raises(JobBusyError, match="another `caffe-batch train` runs here"):
+            job.lock().__enter__()
