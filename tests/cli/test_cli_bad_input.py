@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from caffe_batch.files import replace_text
 from caffe_batch.jobs import job_files
 from tests.command import PROGRAM, Result, call, spawn, tree
-from tests.holding import PATIENCE_S
+from tests.holding import PATIENCE_S, wait_for
 from tests.planned_jobs import write_lmdb
 
 DATA = """\
@@ -598,26 +598,58 @@ def test_no_permission(planned: Path, closed: str, code: int, says: str) -> None
     assert tree(planned) == before
 
 
-def test_interrupted_while_planning(planned: Path) -> None:
+#: A rule that waits for ever, once it has said so: in its module, or where it is asked for memory.
+HOLD = """
+import pathlib, time
+from caffe_batch.layers.base import Rule
+
+def hold():
+    pathlib.Path(__file__).with_name("tmp").joinpath("here").touch()
+    time.sleep(3600)
+
+class Hold(Rule):
+    type = "Hold"
+
+    def shape(self, site):
+        return site.bottoms
+
+    def memory(self, site, mode):
+        hold()
+
+RULES = [Hold()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("net", "rules"),
+    [
+        ("resnet152", f"{HOLD}hold()\n"),  # the rendered template is in a temporary folder
+        ("net.prototxt", HOLD),
+    ],
+)
+def test_interrupted_while_planning(planned: Path, net: str, rules: str) -> None:
     (planned / "tmp").mkdir()
+    (planned / "hold.py").write_text(rules)
+    layer = 'layer { name: "hold" type: "Hold" bottom: "ip" top: "held" }\n'
+    (planned / "net.prototxt").write_text(NET + layer)
     before = tree(planned)
     child = subprocess.Popen(
-        # Many candidates of a large net: seconds of work.
-        [PROGRAM, "plan", "resnet152", "--effective-batch", "720720", "--gpu-memory", "8GiB",
-         "--input-shape", "data=3x224x224", "--out", "job"],
+        [PROGRAM, "plan", net, "--rules", "hold.py", "--gpu-memory", "8GiB", "--out", "job"],
         cwd=planned,
-        env={**os.environ, "TMPDIR": str(planned / "tmp")},
+        env={**os.environ, "TMPDIR": str(planned / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     with child:
-        assert child.stderr is not None
-        assert child.stderr.readline().startswith("note: template resnet152")
-        assert list((planned / "tmp").iterdir())
+        here = planned / "tmp" / "here"
+        wait_for(lambda: here.exists() or child.poll() is not None)
+        assert child.poll() is None, child.communicate()
+        assert len(list((planned / "tmp").iterdir())) == (1 if net == "net.prototxt" else 2)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=PATIENCE_S)
     assert (child.returncode, out, err.strip()) == (130, "", "Interrupted.")
+    here.unlink()
     assert tree(planned) == before
 
 
