@@ -6,6 +6,7 @@ Source: db_lmdb.cpp, db_leveldb.cpp, data_layer.cpp. Caffe opens both by the nam
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -28,8 +29,8 @@ class Database(Protocol):
     def records(self) -> int:
         """How many there are; at least one."""
 
-    def forward(self) -> Iterator[Record]:
-        """Key and value of all records, in Caffe's order."""
+    def forward(self, start: int = 0) -> Iterator[Record]:
+        """Key and value of all records from the one with this number on, in Caffe's order."""
 
     def backward(self) -> Iterator[Record]:
         """The same, starting from the last one."""
@@ -120,9 +121,12 @@ class _Lmdb:
     def __init__(self, transaction: Any, records: int) -> None:
         self._transaction, self.records = transaction, records
 
-    def forward(self) -> Iterator[Record]:
+    def forward(self, start: int = 0) -> Iterator[Record]:
         with self._transaction.cursor() as cursor:
-            yield from cursor.iternext()
+            if cursor.first():
+                passed = cursor.iternext(keys=False, values=False)
+                deque(islice(passed, start + 1), maxlen=0)  # it stands on the one it gave last
+                yield from cursor.iternext()
 
     def backward(self) -> Iterator[Record]:
         with self._transaction.cursor() as cursor:
@@ -160,8 +164,12 @@ class _LevelDb:
     def __init__(self, database: Any, records: int) -> None:
         self._database, self.records = database, records
 
-    def forward(self) -> Iterator[Record]:
-        yield from self._database.iterator()
+    def forward(self, start: int = 0) -> Iterator[Record]:
+        if not start:
+            yield from self._database.iterator()
+            return
+        keys = self._database.iterator(include_value=False)
+        yield from self._database.iterator(start=next(islice(keys, start, None)))
 
     def backward(self) -> Iterator[Record]:
         yield from self._database.iterator(reverse=True)

@@ -22,7 +22,7 @@ from caffe_batch.schema import caffe_pb2
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class WindowedImage:
     """An image of the file: its path, and (label, overlap, x1, y1, x2, y2) of each window."""
 
     name: str
@@ -38,7 +38,7 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
     settings = layer.window_data_param
     path, found, place = find(settings.source), Survey(), Place(settings.source)
     try:
-        images = _images(read_words(path))
+        images = windowed_images(read_words(path))
     except (ValueError, IndexError):
         images = []
     if not images:
@@ -72,7 +72,7 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
     return found
 
 
-def _images(words: Sequence[bytes]) -> list[_Image]:
+def windowed_images(words: Sequence[bytes]) -> list[WindowedImage]:
     """The images of a window file.
 
     Raises:
@@ -90,12 +90,12 @@ def _images(words: Sequence[bytes]) -> list[_Image]:
             corners = int(left), int(top), int(right), int(bottom)
             windows.append((int(label), float(overlap), *corners))
             at += 6
-        images.append(_Image(name, tuple(windows)))
+        images.append(WindowedImage(name, tuple(windows)))
     return images
 
 
 def _look(
-    image: _Image, settings: caffe_pb2.WindowDataParameter, find: Find, found: Survey
+    image: WindowedImage, settings: caffe_pb2.WindowDataParameter, find: Find, found: Survey
 ) -> None:
     """Check that an image is there and contains its windows."""
     place = Place(settings.source, record=image.name)
