@@ -30,7 +30,7 @@ class CaffeRandom:
     def __init__(self, seed: int | None) -> None:
         self.seed = (int.from_bytes(os.urandom(4), "little") if seed is None else seed) & _WORD
         self._bits = np.random.MT19937()
-        self._bits._legacy_seeding(self.seed)  # type: ignore[attr-defined]
+        self._bits._legacy_seeding(self.seed)
 
     def raw(self) -> int:
         """The next 32 bits."""

@@ -87,7 +87,12 @@ class Hdf5Rows(Source):
     def state(self) -> State:
         if self._draws is None:
             return {}
-        return {"files": self._files, "file": self._file, "rows": self._rows, "row": self._row}
+        return {
+            "files": [*self._files],
+            "file": self._file,
+            "rows": [*self._rows],
+            "row": self._row,
+        }
 
     def restore(self, state: State) -> None:
         self._files, self._file = [int(each) for each in state["files"]], int(state["file"])

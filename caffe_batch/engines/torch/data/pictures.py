@@ -39,7 +39,8 @@ def read_picture(path: Path, height: int, width: int, *, color: bool) -> Array:
 
     Args:
         path: The file.
-        height, width: What it is resized to; 0 for its own size.
+        height: What it is resized to; 0 for its own size.
+        width: The same.
         color: Three channels; otherwise one.
 
     Raises:

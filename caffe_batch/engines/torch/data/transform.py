@@ -121,7 +121,11 @@ class Transform:
 
     def _mean(self, values: torch.Tensor, cuts: tuple[Cut, ...]) -> torch.Tensor:
         if self._means is None or self._means.device != values.device:
-            own = np.float32(self._values)[:, None, None] if self._image is None else self._image
+            own = (
+                np.array(self._values, np.float32)[:, None, None]
+                if self._image is None
+                else self._image
+            )
             self._means = torch.from_numpy(np.ascontiguousarray(own)).to(values.device)
         if self._image is None:
             return self._means

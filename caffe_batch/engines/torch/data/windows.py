@@ -20,7 +20,7 @@ from caffe_batch.net.data.listing import read_words
 from caffe_batch.net.data.windows import WindowedImage, windowed_images
 from caffe_batch.schema import caffe_pb2
 
-_Window = tuple[WindowedImage, int, tuple[int, int, int, int]]
+_Window = tuple[WindowedImage, int, tuple[int, ...]]
 
 
 class Windows(Source):
@@ -40,7 +40,7 @@ class Windows(Source):
         self._settings, self._find, self._draws = settings, find, draws
         self._crop, self._mirror = transform.crop_size, transform.mirror
         self._mean = mean_image(find(transform.mean_file)) if transform.mean_file else None
-        values = np.float32(transform.mean_value)
+        values = np.array(transform.mean_value, np.float32)
         if len(values) not in (0, 1, 3):
             raise InputError(f"{len(values)} mean_value for 3 channels")
         self._values = np.broadcast_to(values, 3) if len(values) else None
