@@ -102,8 +102,11 @@ class CaffeBatchError(Exception):
     Attributes:
         message, hint: Both as text, with options spelled as the library's arguments.
         message_parts, hint_parts: Both as they were given.
-        remedies: The options that the hint names, each with the value to give.
+        remedies: The options that the hint names and those of ``completion``, each with the value
+            to give.
         notes: What was known about the files before the error.
+        completion: Options that have to be added to the call, all at once; a value may still have
+            letters to fill in.
     """
 
     def __init__(self, message: Text, *, hint: Text | None = None) -> None:
@@ -111,15 +114,20 @@ class CaffeBatchError(Exception):
         self.message = in_python(message)
         self.hint = None if hint is None else in_python(hint)
         self.notes: tuple[str, ...] = ()
+        self.completion: tuple[Option, ...] = ()
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+        lines = [self.message] if self.hint is None else [self.message, self.hint]
+        if self.completion:
+            lines.append(f"All in one: {', '.join(option.python for option in self.completion)}")
+        return "\n".join(lines)
 
     @property
     def remedies(self) -> tuple[Option, ...]:
         """What to give, or to change, as far as it is an option."""
-        return tuple(part for part in self.hint_parts or () if isinstance(part, Option))
+        named = [part for part in self.hint_parts or () if isinstance(part, Option)]
+        return tuple(dict.fromkeys((*named, *self.completion)))
 
     def in_shell(self) -> str:
         """Message and hint for a user of the command line."""

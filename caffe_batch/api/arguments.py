@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from caffe_batch.errors import InputError, Option, did_you_mean
-from caffe_batch.layers.base import Shape
+from caffe_batch.layers.given import Given, WholeShape, spelled
 
 #: A share (``"5%"`` or 0.05) or a number of epochs (``"0.5"``), kept as it was written.
 Number = str | int | float | Fraction
 
-#: The sizes of records by top: ``{"data": (3, 256, 256)}``, or ``"data=3x256x256"``, or several.
-Shapes = Mapping[str, Sequence[int]] | str | Iterable[str]
+#: The sizes of records by top: ``{"data": (3, 256, 256)}``, or ``"data=3x256x256"``, or several;
+#: whole shapes, with their first axis, as text: ``{"rois": "128x5"}``, ``"data:Nx3x256x256"``.
+Shapes = Mapping[str, Sequence[int] | WholeShape | str] | str | Iterable[str]
 
 #: One or more files: a path, paths with commas between them, or several of them.
 Files = str | Path | Iterable[str | Path]
@@ -128,35 +129,57 @@ def files(value: Files | None) -> tuple[Path, ...]:
     return (value,) if isinstance(value, Path) else tuple(map(Path, value))
 
 
-def shapes(value: Shapes) -> dict[str, Shape]:
-    """Sizes of records by top, without the batch; an empty one is a scalar.
+def shapes(value: Shapes) -> dict[str, Given]:
+    """Shapes by top: of a record after an equals sign, whole after a colon.
 
     >>> shapes("data=3x227x227"), shapes({"data": (3, 227, 227)})
     ({'data': (3, 227, 227)}, {'data': (3, 227, 227)})
+    >>> [str(shape) for shape in shapes(["rois:128x5", "words:26xN"]).values()]
+    ['128x5', '26xN']
 
     Raises:
         InputError: Not of that form, a size of 0, or a top named twice.
     """
     if isinstance(value, Mapping):
-        value = [f"{top}={'x'.join(map(str, sizes))}" for top, sizes in value.items()]
-    found: dict[str, Shape] = {}
+        value = [
+            f"{top}:{sizes}" if isinstance(sizes, str | WholeShape) else spelled(top, tuple(sizes))
+            for top, sizes in value.items()
+        ]
+    found: dict[str, Given] = {}
     for text in several(value):
-        top, equals, sizes = text.partition("=")
-        numbers = sizes.lower().split("x") if sizes else []
-        if not top or not equals or not all(map(_is_size, numbers)):
+        match = _GIVEN.fullmatch(text)
+        shape = None if match is None else _shape(match["sign"], match["sizes"])
+        if match is None or shape is None:
             raise InputError(
                 [Option("input_shape"), f" {text!r} is not of the form TOP=CxHxW"],
                 hint=[
                     "For instance ", Option("input_shape", "data=3x256x256"),
-                    ": channels, height, width.",
+                    ": channels, height, width. A shape with its first axis follows a colon, with "
+                    "N for the batch: rois:128x5, data:Nx3x256x256.",
                 ],
             )  # fmt: skip
-        if top in found:
+        if match["top"] in found:
             raise InputError(
-                [Option("input_shape"), f" names top {top!r} twice"], hint="Give it once."
+                [Option("input_shape"), f" names top {match['top']!r} twice"],
+                hint="Give it once.",
             )
-        found[top] = tuple(int(n) for n in numbers)
+        found[match["top"]] = shape
     return found
+
+
+#: A top, what follows, and the numbers; a top's name may contain either sign.
+_GIVEN = re.compile(r"(?P<top>.+)(?P<sign>[=:])(?P<sizes>[^=:]*)", re.DOTALL)
+
+
+def _shape(sign: str, sizes: str) -> Given | None:
+    """The shape that some numbers mean; None if they aren't of that form."""
+    if sign == ":":
+        try:
+            return WholeShape.parse(sizes)
+        except ValueError:
+            return None
+    numbers = sizes.lower().split("x") if sizes else []
+    return tuple(map(int, numbers)) if all(map(_is_size, numbers)) else None
 
 
 def _is_size(text: str) -> bool:

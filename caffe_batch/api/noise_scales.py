@@ -113,7 +113,13 @@ def noise(
     )
     asked = whole("effective_batch", effective_batch)
     files = RecipeFiles(
-        net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+        net,
+        solver,
+        input_shape,
+        allow_unknown=allow_unknown,
+        allow_unknown_fields=allow_unknown_fields,
+        rules=rules,
+        batch_size=options.batch_size,
     )
     recipe = files.recipe
     with noted(recipe.notes):

@@ -15,7 +15,7 @@ from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
-from caffe_batch.net.batch import unknown_source
+from caffe_batch.net.assumed import Assumption, assumptions
 from caffe_batch.sizes import format_size, parse_size, size_text
 
 
@@ -31,14 +31,19 @@ class Memory(Prediction):
         files: The files that it was predicted from.
         model: The memory model, which predicts any batch size.
         train, tests: The nets, with their shapes.
-        batch_size: Samples of a TRAIN batch; None if the data comes from a layer without a rule.
+        batch_size: Samples of a TRAIN batch.
     """
 
     files: RecipeFiles
     model: MemoryModel
     train: Net
     tests: tuple[Net, ...]
-    batch_size: int | None
+    batch_size: int
+
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What is assumed of layers without a rule: their batch, and which are losses."""
+        return assumptions([node.layer for node in self.train.nodes])
 
     @property
     def file_notes(self) -> tuple[str, ...]:
@@ -157,7 +162,13 @@ def memory(
             on the batch size.
     """
     files = RecipeFiles(
-        net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+        net,
+        solver,
+        input_shape,
+        allow_unknown=allow_unknown,
+        allow_unknown_fields=allow_unknown_fields,
+        rules=rules,
+        batch_size=whole("batch_size", batch_size),
     )
     recipe, sources = files.recipe, files.sources
     with noted(recipe.notes):
@@ -176,5 +187,5 @@ def memory(
             model=model,
             train=train,
             tests=tests,
-            batch_size=None if unknown_source(layers) else batch_size_of(layers),
+            batch_size=batch_size_of(layers),
         )

@@ -19,6 +19,7 @@ from caffe_batch.layers.loading import rules_with
 from caffe_batch.net import Recipe, Sources, read_recipe
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
+from caffe_batch.net.missing import check_complete
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
 from caffe_batch.rendering import available, render
@@ -39,8 +40,10 @@ class RecipeFiles:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
         solver: The solver to train ``net`` with, or None.
         input_shape: Sizes of records by top.
+        allow_unknown: Accept layer types without a rule.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning.
         rules: Python files with rules for other layer types.
+        batch_size: The batch of data layers without a rule that don't have it written.
 
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
@@ -56,8 +59,10 @@ class RecipeFiles:
         solver: str | Path | None,
         input_shape: Shapes,
         *,
+        allow_unknown: bool,
         allow_unknown_fields: bool,
         rules: Files = (),
+        batch_size: int | None = None,
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
@@ -70,9 +75,10 @@ class RecipeFiles:
         self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
         with noted(self.recipe.notes):
             _check_tops(given, recipe)
-        beside = path.parent if template else None  # a temporary folder: no data is there
-        directories = tuple(each for each in recipe.directories if each != beside)
-        self.sources = Sources(directories, given)
+            beside = path.parent if template else None  # a temporary folder: no data is there
+            directories = tuple(each for each in recipe.directories if each != beside)
+            self.sources = Sources(directories, given, batch_size)
+            check_complete(self.recipe, self.sources, allow_unknown=allow_unknown)
 
     def _render(self, name: str) -> tuple[Path, tuple[str, ...]]:
         """A temporary file with a rendered template, and a note about it."""
@@ -154,16 +160,15 @@ def noted(notes: tuple[str, ...]) -> Iterator[None]:
 
 
 def _check_tops(given: Iterable[str], recipe: Recipe) -> None:
-    """Raises an InputError for a top that no shape can be given for."""
-    known = list(dict.fromkeys(recipe.open_tops()))
+    """Raises an InputError for a top that the nets don't have."""
+    known = set(recipe.tops())
     for top in given:
         if top not in known:
+            open_tops = list(dict.fromkeys(recipe.open_tops()))
             raise InputError(
-                [
-                    Option("input_shape"),
-                    f" names top {top!r}, which no data layer of the net has",
-                ],
-                hint=did_you_mean(top, known) or f"It can give the size of {', '.join(known)}.",
+                [Option("input_shape"), f" names top {top!r}, which no layer of the net has"],
+                hint=did_you_mean(top, open_tops)
+                or f"It can give the size of {', '.join(open_tops)}.",
             )
 
 

@@ -15,6 +15,7 @@ from caffe_batch.jobs.job_files import gpus_of_job
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources
+from caffe_batch.net.assumed import fixed_batch
 from caffe_batch.net.records import count_records
 from caffe_batch.planning import (
     Budget,
@@ -96,8 +97,10 @@ class PlanRequest:
             self.net,
             self.solver,
             self.input_shape,
+            allow_unknown=self.allow_unknown,
             allow_unknown_fields=self.allow_unknown_fields,
             rules=self.rules,
+            batch_size=self.batch_size,
         )
         with noted(files.recipe.notes):
             return self._prepare(files)
@@ -175,12 +178,14 @@ class PlanRequest:
             )
         counted: tuple[int | None, ...] = self.test_records
         counted = counted or tuple(count_records(test, sources) for test in tests)
+        batch_size = self.batch_size
+        if batch_size is None:
+            layers = recipe.train.layers(sources, allow_unknown=self.allow_unknown)
+            batch_size = fixed_batch(layers)
         return PlanOptions(
             audit=engines.find(self.engine).audit,
             effective_batch=self.effective_batch,
-            split=SplitOptions(
-                self.tolerance, self.batch_size, self.iter_size, self.prefer_multiple_of
-            ),
+            split=SplitOptions(self.tolerance, batch_size, self.iter_size, self.prefer_multiple_of),
             schedule=ScheduleOptions(
                 epochs=self.epochs,
                 test_every=self.test_every,

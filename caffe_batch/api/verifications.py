@@ -113,7 +113,13 @@ def verify(
     planned = _job_files(Path(net)) if solver is None and Path(net).is_dir() else None
     if planned is None:
         files = RecipeFiles(
-            net, solver, input_shape, allow_unknown_fields=allow_unknown_fields, rules=rules
+            net,
+            solver,
+            input_shape,
+            allow_unknown=allow_unknown,
+            allow_unknown_fields=allow_unknown_fields,
+            rules=rules,
+            batch_size=size,
         )
         recipe, sources = files.recipe, files.sources
     else:
@@ -148,6 +154,6 @@ def _job_files(path: Path) -> tuple[Recipe, Sources, bool]:
     plan = job.read_plan()
     return (
         read_job_stages(job, plan)[0].recipe,
-        Sources((plan.working_directory, job.path), plan.input_shapes),
+        plan.sources(plan.working_directory, job.path),
         plan.allow_unknown,
     )

@@ -259,7 +259,7 @@ def _plain(value: object) -> Any:
         return value.value
     if isinstance(value, (Path, Fraction)):
         return str(value)
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=str))
 
 
 def _known(content: Mapping[str, Any]) -> dict[str, Any]:

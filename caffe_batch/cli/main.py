@@ -9,7 +9,9 @@ import errno
 import importlib
 import io
 import os
+import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -130,6 +132,9 @@ def _run(argv: list[str] | None, until_the_end: ExitStack) -> None:
         for note in error.notes:
             click.echo(f"note: {note}", err=True)
         click.echo(f"caffe-batch: {error.in_shell()}", err=True)
+        if error.completion:
+            words = sys.argv[1:] if argv is None else argv
+            click.echo(f"All in one: {completed(words, error.completion)}", err=True)
         sys.exit(exit_code(error))
     except OSError as error:
         if _terminal_is_gone(error):
@@ -139,6 +144,12 @@ def _run(argv: list[str] | None, until_the_end: ExitStack) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             click.echo("Free some space there, then run the command again.", err=True)
         sys.exit(1)
+
+
+def completed(words: Sequence[str], options: Iterable[errors.Option]) -> str:
+    """The command line of a call with some options added, to be copied."""
+    added = (word for option in options for word in option.shell.split(" ", 1))
+    return shlex.join(["caffe-batch", *words, *added])
 
 
 def _terminal_is_gone(error: OSError) -> bool:

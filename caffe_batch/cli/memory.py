@@ -94,5 +94,5 @@ def _print_table(found: Memory, *, by_type: bool, top: int | None) -> None:
     out = console()
     out.print(memory_table(found, by_type=by_type, top=top, width=out.width))
     out.print()
-    for sentence in memory_sentences(found, tested=bool(found.tests)):
+    for sentence in memory_sentences(found, tested=bool(found.tests), assumed=found.assumptions):
         out.print(sentence)

@@ -77,7 +77,8 @@ net_options = option_group(
         "--input-shape",
         multiple=True,
         metavar="TOP=CxHxW",
-        help="Size of one record of a data layer's top, without the batch; may be repeated.",
+        help="Size of one record of a top, without the batch, or TOP:NxCxHxW with its first axis "
+        "(N: the batch); may be repeated.",
     ),
     solver_option,
 )

@@ -18,6 +18,7 @@ from caffe_batch.errors import Call, InputError
 from caffe_batch.files import replace_text
 from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import PlanFile, plan_content
+from caffe_batch.layers.given import WholeShape
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
 from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change
@@ -141,13 +142,24 @@ def write_job(
             for number, stage in enumerate(planned["stages"], start=1)
         ],
         rules=[str(file) for file in recipe.train.rules.files],
-        input_shapes={top: list(size) for top, size in (sources.input_shapes or {}).items()},
+        **_given(sources),
         files=files.json(),
         working_directory=str(working_directory(recipe, sources).resolve()),
     )
     texts[files.plan] = PlanFile.of(files.plan, content).text
     write_files(files, texts)
     return files
+
+
+def _given(sources: Sources) -> dict[str, Any]:
+    """What the user said about the nets' inputs, as in plan.json."""
+    given = sources.input_shapes or {}
+    wholes = {top: str(size) for top, size in given.items() if isinstance(size, WholeShape)}
+    return {
+        "input_shapes": {top: list(size) for top, size in given.items() if isinstance(size, tuple)},
+        **({"whole_shapes": wholes} if wholes else {}),
+        **({} if sources.batch_size is None else {"data_batch": sources.batch_size}),
+    }
 
 
 def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:

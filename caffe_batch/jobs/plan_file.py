@@ -17,7 +17,9 @@ from caffe_batch.errors import InputError, Text
 from caffe_batch.files import json_text
 from caffe_batch.jobs.json_files import FIRST_FORMAT, PLAN_A_JOB, Fields, check_format, read_object
 from caffe_batch.layers.base import Mode
+from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.memory.build import Build
+from caffe_batch.net.sources import Sources
 from caffe_batch.planning.edits.changes import Change
 
 #: The newest format of plan.json, and the one that is written.
@@ -77,7 +79,8 @@ class PlanFile:
         lower_bound: Whether the prediction leaves out unknown layers.
         candidates: The splits that were weighed.
         tests: What the plan does with each test net, a mapping each (see ``PlannedTest.json``).
-        input_shapes: Sizes given for the net's inputs, by top.
+        input_shapes: Shapes given for tops, by name.
+        data_batch: The batch given for data layers without a rule, or None.
         rules: The files with rules for other layer types, absolute.
         allow_unknown, half: As the plan was asked for.
         audit: What accumulation changes, a mapping each (see ``Finding.json``).
@@ -106,7 +109,8 @@ class PlanFile:
     lower_bound: bool
     candidates: tuple[PlannedCandidate, ...]
     tests: tuple[Mapping[str, Any], ...]
-    input_shapes: Mapping[str, tuple[int, ...]]
+    input_shapes: Mapping[str, Given]
+    data_batch: int | None
     rules: tuple[str, ...]
     allow_unknown: bool
     half: bool
@@ -153,6 +157,7 @@ class PlanFile:
         )
         alone = StageFiles(directory / "solver.prototxt", directory / "net.prototxt", effective)
         shapes = fields.maybe(fields.nested, "input_shapes")
+        wholes = fields.maybe(fields.nested, "whole_shapes")
         builds = ", ".join(each.value for each in Build)
         return cls(
             path=path,
@@ -184,13 +189,21 @@ class PlanFile:
                 for each in fields.maybe(fields.objects, "candidates", ())
             ),
             tests=tuple(map(_test, fields.maybe(fields.objects, "tests", ()))),
-            input_shapes={top: shapes.integers(top) for top in shapes.content} if shapes else {},
+            input_shapes={
+                **({top: shapes.integers(top) for top in shapes.content} if shapes else {}),
+                **(_wholes(wholes) if wholes else {}),
+            },
+            data_batch=fields.maybe(fields.positive, "data_batch"),
             rules=fields.maybe(fields.texts, "rules", ()),
             allow_unknown=fields.maybe(fields.flag, "allow_unknown", False),
             half=fields.maybe(fields.flag, "half", False),
             audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),
             changes=tuple(map(_listed_change, fields.maybe(fields.objects, "changes", ()))),
         )
+
+    def sources(self, *directories: Path) -> Sources:
+        """Where the data is looked up, with what the user said about it."""
+        return Sources(directories, self.input_shapes, self.data_batch)
 
     @property
     def text(self) -> str:
@@ -328,6 +341,13 @@ def _upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
         "build": content.get("engine"),
         **{key: value for key, value in content.items() if key not in known},
         "stages": content.get("phases") or [],
+    }
+
+
+def _wholes(fields: Fields) -> dict[str, WholeShape]:
+    return {
+        top: fields.choice(top, WholeShape.parse, "sizes such as 128x5 or Nx3x256x256")
+        for top in fields.content
     }
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
 from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers, Source
+from caffe_batch.layers.given import Given
 from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
@@ -62,6 +63,7 @@ class Layer:
         propagate_down: As written, empty or one per bottom.
         rule: What its type does; None for the layers that Caffe itself inserts (Splits, the net
             inside a recurrent layer), whose types are Caffe's own.
+        given: The shape that the user gave for each top, or None; empty if for none.
         records: Data layers only: the shapes of one record of the source, one per top, without
             the batch axis; None if unknown.
         file_rows: HDF5Data only: rows of the largest file on its list; None if unknown.
@@ -80,6 +82,7 @@ class Layer:
     records: tuple[Shape, ...] | None = None
     file_rows: int | None = None
     unequal_records: bool = False
+    given: tuple[Given | None, ...] = ()
     rule: Rule | None = field(default=None, repr=False)
 
 
@@ -322,6 +325,9 @@ class Rule(ABC):
         draws_on_cpu: Whether Caffe's CPU code can make its draws.
         fills_tops: The field of its message with the fillers of its tops.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
+        unknown: Whether it stands for a type without a rule.
+        open_params: Whether ``param`` blocks beyond its parameters are accepted: how many such a
+            layer really has isn't known.
         origin: Where the rule comes from, for messages.
     """
 
@@ -354,6 +360,8 @@ class Rule(ABC):
     draws_on_cpu: bool = True
     fills_tops: str = ""
     may_share_top: bool = False
+    unknown: bool = False
+    open_params: bool = False
     origin: str = "caffe-batch's own"
 
     @property
@@ -376,6 +384,17 @@ class Rule(ABC):
     @abstractmethod
     def memory(self, site: Site, mode: Mode) -> Memory:
         """Which memory the layer touches."""
+
+    def batch_path(self, settings: Any) -> tuple[str | int, ...] | None:
+        """Where in the LayerParameter the batch size is written, if it ``has_batch_size``.
+
+        None where the file doesn't say it, so that it can't be changed there.
+        """
+        return (self.message, "batch_size")
+
+    def batch_value(self, settings: Any, size: int) -> Any:
+        """What is written there for a batch size."""
+        return size
 
     def any_batch(self, settings: Any) -> bool:
         """Whether the layer takes any batch size; False if its settings may contain one."""

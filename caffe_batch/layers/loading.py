@@ -190,6 +190,15 @@ class CheckedRule(Rule):
         found: Labels | None = self._ask("labels", _is(Labels, type(None)), site)
         return found
 
+    def batch_path(self, settings: Any) -> tuple[str | int, ...] | None:
+        path: tuple[str | int, ...] | None = self._ask(
+            "batch_path", _is(tuple, type(None)), settings
+        )
+        return path
+
+    def batch_value(self, settings: Any, size: int) -> Any:
+        return self._ask("batch_value", _is(int, str), settings, size)
+
     def any_batch(self, settings: Any) -> bool:
         return bool(self._ask("any_batch", _is(bool), settings))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caffe_batch.errors import InputError, Option, UnknownLayerError, did_you_mean
 from caffe_batch.layers.base import Rule
-from caffe_batch.layers.unknown import UNKNOWN
+from caffe_batch.layers.unknown import unknown_rule
 
 #: The option that accepts layers without a rule.
 _LEAVE_OUT = (
@@ -63,7 +63,7 @@ class Registry(Mapping[str, Rule]):
         if rule is not None:
             return rule
         if allow_unknown:
-            return UNKNOWN
+            return unknown_rule(layer_type)
         if layer_type == "Python":
             raise UnknownLayerError(
                 "a Python layer's shapes and memory depend on its code",
@@ -84,6 +84,8 @@ class Registry(Mapping[str, Rule]):
                 *_LEAVE_OUT,
                 "; ",
                 Option("rules", "FILE.py"),
-                " adds a rule for it.",
+                " adds a rule for it, ",
+                Option("treat_as", f"{layer_type}=TYPE"),
+                " gives it that of another type.",
             ],
         )

@@ -13,9 +13,8 @@ from functools import lru_cache
 from itertools import combinations, islice
 from math import gcd
 
-from caffe_batch.errors import NetError, ShapeError
+from caffe_batch.errors import NetError, Option, ShapeError
 from caffe_batch.layers.base import Layer, Shape
-from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.net.graph import Net, build, rule_of
 from caffe_batch.net.samples import follow
 
@@ -48,10 +47,10 @@ def batch_size(layers: Sequence[Layer]) -> int:
     unknown = unknown_source(layers)
     if unknown is not None:
         raise NetError(
-            f"produces the data, but how a {unknown.type} layer sets its batch size is not known",
+            f"it makes the data, but how many samples a {unknown.type} layer makes in a pass isn't "
+            "written in it",
             layer=unknown.name,
-            hint="To plan, replace it with an Input layer that declares its shapes. `train` needs "
-            "one that reads its data itself, such as Data, ImageData or HDF5Data.",
+            hint=["Say it: ", Option("batch_size", "N"), "."],
         )
     sites = batch_sites(layers)
     if not sites:
@@ -118,9 +117,7 @@ def unknown_source(layers: Sequence[Layer]) -> Layer | None:
     holding = [rule_of(layers[site.layer]) for site in batch_sites(layers)]
     if any(rule.makes_data and not rule.fills_tops for rule in holding):
         return None
-    return next(
-        (layer for layer in layers if not layer.bottoms and rule_of(layer) is UNKNOWN), None
-    )
+    return next((layer for layer in layers if not layer.bottoms and rule_of(layer).unknown), None)
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
@@ -150,7 +147,13 @@ def _resized(layers: Sequence[Layer], sites: Sequence[BatchSite], size: int) -> 
             shapes[site.shape] = tuple(shape)
             settings = rule.with_literal_shapes(layer.settings, tuple(shapes))
         out[site.layer] = replace(layer, settings=settings)
-    return tuple(out)
+    taken = {site.layer for site in sites}
+    return tuple(
+        replace(layer, settings=replace(layer.settings, batch_size=size))
+        if rule_of(layer).unknown and i not in taken
+        else layer
+        for i, layer in enumerate(out)
+    )
 
 
 def size_at(layers: Sequence[Layer], site: BatchSite, first: BatchSite, size: int) -> int:

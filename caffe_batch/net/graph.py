@@ -19,7 +19,7 @@ from caffe_batch.errors import (
 )
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import MAX_COUNT, Layer, Param, Phase, Rule, Shape, Site, count
-from caffe_batch.layers.unknown import UNKNOWN
+from caffe_batch.layers.given import WholeShape, spelled
 from caffe_batch.net.splits import insert_splits
 
 #: Caffe refuses blobs with more axes (blob.hpp, kMaxBlobAxes).
@@ -114,8 +114,16 @@ class Net:
 
     @property
     def unknown_layers(self) -> tuple[str, ...]:
-        """Names of layers whose type has no rule (only with ``allow_unknown``)."""
-        return tuple(node.layer.name for node in self.nodes if node.rule is UNKNOWN)
+        """Names of layers of which something isn't known.
+
+        Those whose type has no rule (only with ``allow_unknown``), and those with more ``param``
+        blocks than the rule that they are treated by has parameters.
+        """
+        return tuple(
+            node.layer.name
+            for node in self.nodes
+            if node.rule.unknown or len(node.layer.params) > len(node.params)
+        )
 
 
 def rule_of(layer: Layer) -> Rule:
@@ -182,8 +190,7 @@ class _Builder:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
         _check_number(layer, "bottom", len(bottoms), rule.bottoms)
         _check_number(layer, "top", len(names), rule.tops)
-        shapeless = rule is UNKNOWN and layer.records is None
-        if not shapeless:
+        if not rule.unknown:
             self._check_known(bottoms)
         shapes_in = tuple([self.blobs[i].shape for i in bottoms])
         in_place = tuple(
@@ -196,11 +203,15 @@ class _Builder:
             applied = self._applied[rule, common] = _apply_rule(layer, rule, Site(*common))
         shapes, param_shapes = applied
         tops = self._tops(layer, names, shapes, in_place)
-        if shapeless:
-            new = [top for top, same in zip(tops, in_place, strict=True) if not same]
-            self._shapeless |= dict.fromkeys(new, layer.name)
+        if rule.unknown:
+            given = layer.given or (None,) * len(tops)
+            new = [top for top, size in zip(tops, given, strict=False) if size is None]
+            known = {top for top, same in zip(tops, in_place, strict=True) if same}
+            self._shapeless |= dict.fromkeys(set(new) - known, layer.name)
+        else:
+            _check_given(layer, rule, shapes)
         loss = _loss_weights(layer, rule, len(names))
-        if len(layer.params) > len(param_shapes):
+        if len(layer.params) > len(param_shapes) and not rule.open_params:
             raise NetError(
                 f"{len(layer.params)} param blocks for {len(param_shapes)} parameters",
                 layer=layer.name,
@@ -212,12 +223,14 @@ class _Builder:
                 layer=layer.name,
                 hint="Write param { lr_mult: 0 } for each of the three, or no param at all.",
             )
-        specs = layer.params + (_NO_SPEC,) * (len(param_shapes) - len(layer.params))
+        specs = layer.params[: len(param_shapes)]
+        specs += (_NO_SPEC,) * (len(param_shapes) - len(specs))
         params = tuple(
             [self._parameter(layer, i, spec, param_shapes[i]) for i, spec in enumerate(specs)]
         )
         param_need = tuple([spec.lr_mult != 0 for spec in specs])
-        backward = any(param_need) or any(self.blob_need[i] for i in bottoms)
+        learns = any(spec.lr_mult != 0 for spec in layer.params[len(param_shapes) :])
+        backward = learns or any(param_need) or any(self.blob_need[i] for i in bottoms)
         bottom_need = layer.propagate_down or tuple([self.blob_need[i] for i in bottoms])
         if backward:
             for top in tops:
@@ -234,8 +247,10 @@ class _Builder:
                     f"the shape of its top {name!r} is not known, but other layers read it",
                     layer=self._shapeless[i],
                     hint=[
-                        "Give it without the batch axis: ",
+                        "Give it without the batch axis, or whole: ",
                         Option("input_shape", f"{name}=CxHxW"),
+                        " or ",
+                        Option("input_shape", f"{name}:RxC"),
                         ".",
                     ],
                 )
@@ -318,6 +333,35 @@ def _apply_rule(
         raise type(error)(error.message_parts, layer=layer.name, hint=error.hint_parts) from None
 
 
+def _check_given(layer: Layer, rule: Rule, shapes: Sequence[Shape]) -> None:
+    """Refuses a shape that the user gave for a top and its layer contradicts.
+
+    What is given for tops that a source decides is the size of its records. Axes of length 1 don't
+    count: labels are (N,) or (N, 1).
+
+    Raises:
+        ShapeError: Which top, and both shapes.
+    """
+    of_records = 0
+    if rule.source is not None:
+        of_records = len(layer.tops) if rule.source.decides_all_tops else 1
+    places = list(zip(layer.tops, layer.given, shapes, strict=False))
+    for top, given, shape in places[of_records:]:
+        if given is None:
+            continue
+        first = shape[0] if shape else 1
+        wanted = given.at(first) if isinstance(given, WholeShape) else (first, *given)
+        if [size for size in wanted if size != 1] != [size for size in shape if size != 1]:
+            raise ShapeError(
+                [
+                    f"its top {top!r} is {shape} by the rule of its type, which contradicts ",
+                    Option("input_shape", spelled(top, given)),
+                ],
+                layer=layer.name,
+                hint="Leave it out, or correct it.",
+            )
+
+
 def _check_number(layer: Layer, what: str, number: int, limits: tuple[int, int | None]) -> None:
     least, most = limits
     if number < least or (most is not None and number > most):
@@ -346,6 +390,8 @@ def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:
     weights = layer.loss_weights or ((1.0,) if rule.is_loss else ())
     if not weights:
         return (0.0,) * tops
+    if rule.unknown and not layer.loss_weights:
+        return (*weights, *(0.0,) * tops)[:tops]
     if len(weights) != tops:
         raise NetError(
             f"{len(weights)} loss_weight value(s) for {tops} tops",

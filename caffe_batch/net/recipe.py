@@ -21,9 +21,12 @@ from caffe_batch.errors import (
     Option,
     ShapeError,
 )
-from caffe_batch.layers.base import Layer, Phase, Rule
+from caffe_batch.layers.base import Layer, Phase, Rule, Shape
+from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.loading import installed_rules
 from caffe_batch.layers.registry import Registry
+from caffe_batch.layers.unknown import UnknownSettings
+from caffe_batch.net.assumed import with_assumed_batches, written_batch
 from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.convert import convert
 from caffe_batch.net.data.unread import unread_messages
@@ -71,10 +74,14 @@ class NetFile:
             if rule.has_batch_size and getattr(message, rule.message).batch_size < 1:
                 raise self._without_batch_size(message, rule)
             layer = convert(message, rule, self._record_sizes(message, rule, sources), known)
+            layer = replace(layer, given=sources.given(message))
             if rule.fed_by_program and rule.declares_shapes:
-                layer = _with_given_shapes(layer, sources)
+                layer = _with_given_shapes(layer)
+            if rule.unknown:
+                settings = UnknownSettings(layer.given, written=written_batch(message))
+                layer = replace(layer, settings=settings)
             out.append(layer)
-        return tuple(out)
+        return with_assumed_batches(out, sources.batch_size)
 
     def _record_sizes(
         self, message: caffe_pb2.LayerParameter, rule: Rule, sources: Sources
@@ -205,11 +212,17 @@ class Recipe:
         return "solver" if number < len(self.solver.test_net_param) else f"test_net_{number}"
 
     def open_tops(self) -> Iterator[str]:
-        """The tops whose sizes a user may give: those of layers without bottoms or a rule."""
+        """The tops whose shapes aren't in the files: those of layers without bottoms or a rule."""
         for file in (self.train, *self.tests):
             for layer in file.message.layer:
                 if not layer.bottom or layer.type not in file.rules:
                     yield from layer.top
+
+    def tops(self) -> Iterator[str]:
+        """All tops of the nets."""
+        for file in (self.train, *self.tests):
+            for layer in file.message.layer:
+                yield from layer.top
 
     def sample_layers(self, file: NetFile, layers: Sequence[Layer]) -> frozenset[tuple[int, int]]:
         """What a net gets its samples through: which message, and which layer of it.
@@ -408,10 +421,9 @@ def _in_test_net(error: NetError) -> NetError:
     return located
 
 
-def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:
+def _with_given_shapes(layer: Layer) -> Layer:
     """An Input layer with the shapes that the user gave; its batch size is kept, or 1."""
-    given = sources.input_shapes or {}
-    if not any(top in given for top in layer.tops):
+    if not any(given is not None for given in layer.given):
         return layer
     shapes = layer.settings.shape
     if len(shapes) <= 1:
@@ -419,7 +431,13 @@ def _with_given_shapes(layer: Layer, sources: Sources) -> Layer:
     if len(shapes) != len(layer.tops):
         return layer  # the layer's rule refuses it
     shapes = tuple(
-        (*(shape[:1] or (1,)), *given[top]) if top in given else shape
-        for top, shape in zip(layer.tops, shapes, strict=True)
+        shape if given is None else _sized(shape, given)
+        for given, shape in zip(layer.given, shapes, strict=True)
     )
     return replace(layer, settings=replace(layer.settings, shape=shapes))
+
+
+def _sized(shape: Shape, given: Given) -> Shape:
+    """A shape as it was given, with the batch size of the one in the file."""
+    first = shape[0] if shape else 1
+    return given.at(first) if isinstance(given, WholeShape) else (first, *given)

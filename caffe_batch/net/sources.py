@@ -14,6 +14,7 @@ from pathlib import Path
 from caffe_batch.errors import InputError, InputShapeError, Option, separated
 from caffe_batch.layers.base import Rule, Shape
 from caffe_batch.layers.facts import SourceKind
+from caffe_batch.layers.given import Given, WholeShape, spelled
 from caffe_batch.net.data.datums import survey_datums
 from caffe_batch.net.data.findings import no_progress
 from caffe_batch.net.data.hdf5 import survey_hdf5
@@ -62,10 +63,12 @@ class Sources:
     Attributes:
         directories: Relative paths are tried from each in turn (Caffe: the working directory).
         input_shapes: Shapes that the user gave by top name (``--input-shape``); these win.
+        batch_size: The batch of data layers without a rule that don't have it written.
     """
 
     directories: tuple[Path, ...] = (Path(),)
-    input_shapes: Mapping[str, Shape] | None = None
+    input_shapes: Mapping[str, Given] | None = None
+    batch_size: int | None = None
     _seen: dict[bytes, Contents] = field(default_factory=dict, repr=False, compare=False)
 
     def records(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> RecordSizes:
@@ -79,26 +82,30 @@ class Sources:
             InputShapeError: The source can't be read and no shape was given; it names the option
                 that gives one.
         """
-        given = self._given(layer, rule)
-        if given is not None:
-            return RecordSizes(given)
+        tops = _decided_tops(layer, rule)
+        given = {top: self._record(layer, rule, top) for top in tops}
+        missing = [top for top, record in given.items() if record is None]
+        if tops and not missing:
+            return RecordSizes(tuple(record for record in given.values() if record is not None))
         if not is_readable(rule):
             return RecordSizes()
         try:
             found = self.contents(layer, rule)
         except InputError as error:
-            tops = _decided_tops(layer, rule)
-            shapes = [Option("input_shape", f"{top}=CxHxW") for top in tops]
+            options = [Option("input_shape", f"{top}=CxHxW") for top in missing]
             raise InputShapeError(
                 f"the size of {layer.top[0] if layer.top else 'its top'!r} is not known: "
                 f"{error.message}",
                 layer=layer.name,
                 hint=[
                     *([error.hint, " "] if error.hint else []), "Or give the size: ",
-                    *separated(shapes, " "), ".",
+                    *separated(options, " "), ".",
                 ],
             ) from error  # fmt: skip
-        return RecordSizes(found.shapes, found.file_rows, found.unequal)
+        shapes = tuple(
+            given.get(top) or shape for top, shape in zip(tops, found.shapes, strict=False)
+        )
+        return RecordSizes(shapes or found.shapes, found.file_rows, found.unequal)
 
     def contents(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> Contents:
         """Shapes and number of records of a data layer's source, from a quick look at it.
@@ -135,14 +142,27 @@ class Sources:
         tried = " or ".join(str(directory.resolve()) for directory in self.directories)
         raise InputError(f"source {source!r} is not in {tried}")
 
-    def _given(self, layer: caffe_pb2.LayerParameter, rule: Rule) -> tuple[Shape, ...] | None:
-        shapes = self.input_shapes
-        if not shapes:
-            return None
-        tops = _decided_tops(layer, rule)
-        if not tops or any(top not in shapes for top in tops):
-            return None
-        return tuple(shapes[top] for top in tops)
+    def given(self, layer: caffe_pb2.LayerParameter) -> tuple[Given | None, ...]:
+        """The shape that the user gave for each top of a layer, or None; empty if for none."""
+        found = tuple((self.input_shapes or {}).get(top) for top in layer.top)
+        return () if all(each is None for each in found) else found
+
+    def _record(self, layer: caffe_pb2.LayerParameter, rule: Rule, top: str) -> Shape | None:
+        """The shape of a record that the user gave for a top, also as part of a whole shape."""
+        given = (self.input_shapes or {}).get(top)
+        if not isinstance(given, WholeShape):
+            return given
+        batch = getattr(layer, rule.message).batch_size if rule.has_batch_size else 1
+        if given.sizes and given.at(batch)[0] == batch:
+            return given.sizes[1:]
+        raise InputShapeError(
+            [
+                f"a batch of {batch} contradicts ", Option("input_shape", spelled(top, given)),
+                ", which has another first axis",
+            ],
+            layer=layer.name,
+            hint="Write N for the batch.",
+        )  # fmt: skip
 
 
 def is_readable(rule: Rule) -> bool:
@@ -171,10 +191,10 @@ def source_of(layer: caffe_pb2.LayerParameter, rule: Rule) -> str:
 
 
 def _decided_tops(layer: caffe_pb2.LayerParameter, rule: Rule) -> Sequence[str]:
-    """The tops whose shape the source decides."""
-    if rule.source is None or rule.source.decides_all_tops:
-        return layer.top
-    return layer.top[:1]
+    """The tops whose shape the source decides, or the user where no source is known."""
+    if rule.source is None:
+        return layer.top if rule.has_batch_size else ()
+    return layer.top if rule.source.decides_all_tops else layer.top[:1]
 
 
 Reader = Callable[[caffe_pb2.LayerParameter, Find, Task], Survey]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caffe_batch.memory.build import Build
+from caffe_batch.net.assumed import Assumption
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
@@ -71,6 +72,7 @@ class Plan:
             and the files of the plan are then those of the first, ``findings`` those of the last.
             Empty if it doesn't grow.
         half, allow_unknown: As in the memory model.
+        assumptions: What is assumed of layers without a rule, in the files as they are.
         refused: Causes that were not to be compensated.
     """
 
@@ -95,6 +97,7 @@ class Plan:
     stages: tuple[PlannedStage, ...] = ()
     half: bool = False
     allow_unknown: bool = False
+    assumptions: tuple[Assumption, ...] = ()
     refused: frozenset[Cause] = frozenset()
 
     @property
@@ -158,7 +161,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know about the figures, a sentence or two each."""
-        notes = list(self.remarks)
+        notes = [*(each.text for each in self.assumptions), *self.remarks]
         larger = [each.predicted_peak_bytes or 0 for each in self.candidates if not each.fits]
         if any(0 < peak <= self.budget.usable_bytes for peak in larger):
             notes.append(
@@ -208,6 +211,11 @@ class Plan:
             "train_records": self.train_records,
             "half": self.half,
             "allow_unknown": self.allow_unknown,
+            **(
+                {"assumptions": [each.json() for each in self.assumptions]}
+                if self.assumptions
+                else {}
+            ),
             "no_compensate": sorted(cause.value for cause in self.refused),
             "candidates": [
                 {

@@ -12,6 +12,8 @@ from fractions import Fraction
 
 from caffe_batch.errors import DoesNotFitError, InputError, NetError, Option, ShapeError
 from caffe_batch.memory.base import MemoryModel
+from caffe_batch.net.assumed import assumptions
+from caffe_batch.net.graph import rule_of
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.draft import Choice, Draft, make_draft
 from caffe_batch.planning.goal import Goal, find_goal
@@ -257,7 +259,23 @@ def _plan_of(
         lower_bound=bool(draft.prediction.unknown_layers),
         half=model.half,
         allow_unknown=model.allow_unknown,
+        assumptions=assumptions(model.train_layers),
         refused=options.refused,
+    )
+
+
+def _loss_hint(model: MemoryModel) -> str:
+    """What to do about a net without a loss: a layer without a rule may be the one."""
+    read = {bottom for layer in model.train_layers for bottom in layer.bottoms}
+    for layer in model.train_layers:
+        if rule_of(layer).unknown and layer.bottoms and read.isdisjoint(layer.tops):
+            return (
+                f"If layer {layer.name!r} ({layer.type}) is a loss, write loss_weight: 1 in it: "
+                "what its type does isn't known."
+            )
+    return (
+        "Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy file? "
+        "Training needs the train_val one."
     )
 
 
@@ -266,6 +284,5 @@ def check_has_loss(model: MemoryModel) -> None:
     if not model.has_loss:
         raise NetError(
             "the TRAIN net has no loss, so there is nothing to train",
-            hint="Add a loss layer such as SoftmaxWithLoss, or a loss_weight; is this a deploy "
-            "file? Training needs the train_val one.",
+            hint=_loss_hint(model),
         )

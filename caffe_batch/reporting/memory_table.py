@@ -10,7 +10,8 @@ from rich.table import Table
 from caffe_batch.memory.base import Prediction
 from caffe_batch.memory.build import Build
 from caffe_batch.memory.ledger import LayerBytes, Part
-from caffe_batch.net.batch import batch_size, unknown_source
+from caffe_batch.net.assumed import Assumption, assumptions
+from caffe_batch.net.batch import batch_size
 from caffe_batch.net.graph import Net
 from caffe_batch.sizes import format_size
 
@@ -32,8 +33,6 @@ _FIXED_WIDTH, _PART_WIDTH = 36, 10
 def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dict[str, Any]:
     """The JSON of ``caffe-batch memory``; other programs may rely on its keys.
 
-    ``batch_size`` is None where the data comes from a layer without a rule.
-
     Raises:
         NetError: The data layers disagree on the batch size, or there are none.
     """
@@ -41,7 +40,7 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
     return {
         "mode": prediction.mode,
         "build": prediction.build.value,
-        "batch_size": None if unknown_source(layers) else batch_size(layers),
+        "batch_size": batch_size(layers),
         "device_bytes": {
             "after_build": prediction.after_build_bytes,
             "peak": prediction.after_two_updates_bytes,
@@ -66,6 +65,7 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
             }
             for layer in prediction.layers
         ],
+        "assumptions": [each.json() for each in assumptions(layers)],
         "unknown_layers": list(prediction.unknown_layers),
         "lower_bound": bool(prediction.unknown_layers),
     }
@@ -151,12 +151,15 @@ def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
     return {**columns, "others": [part for part in used if part not in kept]}
 
 
-def memory_sentences(prediction: Prediction, *, tested: bool) -> Iterator[str]:
+def memory_sentences(
+    prediction: Prediction, *, tested: bool, assumed: Sequence[Assumption] = ()
+) -> Iterator[str]:
     """Sentences about a prediction: the total, and how exact it is.
 
     Args:
         prediction: The memory.
         tested: Whether it includes test nets.
+        assumed: What is assumed of layers without a rule.
     """
     place = "device" if prediction.mode == "gpu" else "host"
     bound = "at least " if prediction.unknown_layers else ""
@@ -179,6 +182,7 @@ def memory_sentences(prediction: Prediction, *, tested: bool) -> Iterator[str]:
             "For NVCaffe all figures are estimates. They don't include the workspace that its "
             "convolutions share, which takes what is free, up to half of the GPU's memory."
         )
+    yield from (each.text for each in assumed)
     if prediction.unknown_layers:
         names = ", ".join(prediction.unknown_layers)
         yield f"This is a lower bound: not all memory of {names} is known."

@@ -18,7 +18,7 @@ from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
 from caffe_batch.layers.loading import rules_with
 from caffe_batch.memory import Prediction
-from caffe_batch.net import Sources, read_recipe
+from caffe_batch.net import read_recipe
 from caffe_batch.training.following import RunFollower, Status
 
 
@@ -94,7 +94,7 @@ class ReportedRun:
         try:
             recipe = read_recipe(self.job.solver, rules=rules_with(self.plan.rules))
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
-            sources = Sources(directories, plan.input_shapes)
+            sources = plan.sources(*directories)
             model = engines.find(plan.engine).memory_model(
                 recipe, sources, plan.mode, allow_unknown=True, build=plan.build, gpus=plan.gpus
             )

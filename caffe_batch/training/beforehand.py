@@ -66,7 +66,7 @@ def look_ahead(
         return Beforehand()  # Caffe itself reports what is wrong with its net
     check_is_fed(recipe)
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path
-    sources = Sources((directory,), plan.input_shapes)
+    sources = plan.sources(directory)
     _check_start(engines.find(plan.engine), options, recipe, sources, directory, stages)
     report = check_data(
         recipe, Sources((directory,)), extent=options.check_data, allow_unknown=True

@@ -20,7 +20,7 @@ from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.job_recipe import JobStage, joined, read_job_stages
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.memory.base import MemoryModel
-from caffe_batch.net import Recipe, Sources
+from caffe_batch.net import Recipe
 from caffe_batch.planning.audit.findings import Scope, Verdict
 from caffe_batch.planning.budget import NO_LIMIT
 from caffe_batch.planning.options import PlanOptions
@@ -88,7 +88,7 @@ def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
     """The memory model that the plan was made with, for one of the job's recipes."""
     return engines.find(plan.engine).memory_model(
         recipe,
-        Sources((plan.working_directory, job.path), plan.input_shapes),
+        plan.sources(plan.working_directory, job.path),
         plan.mode,
         allow_unknown=plan.allow_unknown,
         build=plan.build,

@@ -171,7 +171,11 @@ def test_written_without_a_second_look(recipe: Path) -> None:
         ({"lr_scaling": "liner"}, "lr_scaling: there is no 'liner'", []),
         ({"build": "cudnnn"}, "build: there is no 'cudnnn'", []),
         ({"input_shape": "data"}, "input_shape 'data' is not", [("input_shape", "data=3x256x256")]),
-        ({"input_shape": {"data": ()}}, "input_shape names top 'data', which no data layer", []),
+        (
+            {"input_shape": {"data": ()}},
+            "input_shape names top 'data', which no layer of the net",
+            [],
+        ),
         (
             {"keep_schedule": True, "epochs": 3},
             "keep_schedule and epochs contradict each other",

@@ -343,11 +343,16 @@ CASES: dict[str, Bad] = {
         plan("--input-shape", "data=3x5x7", "--input-shape", "data=3x5x7"),
     ),
     "input shape of no top": Bad(
-        ("--input-shape names top 'dat', which no data layer of the net has", "data?"),
+        ("--input-shape names top 'dat', which no layer of the net has", "data?"),
         plan("--input-shape", "dat=3x5x7"),
     ),
     "input shape of a layer with a rule": Bad(
-        ("names top 'ip', which no data layer", "data, label"), plan("--input-shape", "ip=5")
+        (
+            "layer 'ip': its top 'ip' is (1, 3) by the rule of its type, which contradicts "
+            "--input-shape ip=5",
+            "Leave it out",
+        ),
+        plan("--input-shape", "ip=5"),
     ),
     "command": Bad(("there is no command 'paln'", "Did you mean plan?"), ("paln",)),
     "no such command": Bad(("there is no command 'xyzzy'", "plan, memory, train"), ("xyzzy",)),

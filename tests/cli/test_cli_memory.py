@@ -197,25 +197,14 @@ def test_what_reads_an_unknown_layer_needs_its_shape(folder: Path) -> None:
     done = call("memory", "net.prototxt", "--allow-unknown")
     assert done.code == 2
     assert done.err == (
-        "caffe-batch: layer 'relu': the shape of its top 'mine' is not known, but other layers "
-        "read it\nGive it without the batch axis: --input-shape mine=CxHxW.\n"
+        "caffe-batch: other layers read tops whose shapes are not known: 'mine' of 'relu' (Python)"
+        "\nSizes are without the batch; one number per record is 1. mine:RxC is a shape with its "
+        "first axis, mine:NxC one whose first axis is the batch.\n"
+        "All in one: caffe-batch memory net.prototxt --allow-unknown --input-shape mine=CxHxW\n"
     )
     found = memory_json("net.prototxt", "--allow-unknown", "--input-shape", "mine=3x2x2")
     assert found["blobs"]["mine"] == [4, 3, 2, 2]
     assert found["params"]["ip"] == [[5, 12], [5]]
-
-
-def test_an_unknown_layer_that_makes_the_data(folder: Path) -> None:
-    data = 'layer { name: "data" type: "Python" top: "data" top: "label" }\n'
-    (folder / "net.prototxt").write_text(data + NET[NET.index('layer { name: "conv"') :])
-    options = ("net.prototxt", "--allow-unknown", "--input-shape", "data=3x7x11",
-               "--input-shape", "label=")  # fmt: skip
-    found = memory_json(*options)
-    assert (found["batch_size"], found["lower_bound"]) == (None, True)
-    assert "Caffe requests at least " in call("memory", *options).out
-    done = call("plan", *options, "--gpu-memory", "1GiB")
-    assert done.code == 2
-    assert "layer 'data': produces the data, but how a Python layer sets its batch size" in done.err
 
 
 def test_unknown_fields_are_warnings_on_request(folder: Path) -> None:

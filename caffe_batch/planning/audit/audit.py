@@ -18,7 +18,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.unknown import UNKNOWN
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.graph import AUTOMATIC
 from caffe_batch.net.samples import TIME_AXIS, SampleFlow, Summed
@@ -133,7 +132,7 @@ def _instead(own: int) -> str:
 
 def _of_data(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     layer = flow.small.layer
-    if layer.bottoms or not flow.trains or flow.small.rule is UNKNOWN:
+    if layer.bottoms or not flow.trains or flow.small.rule.unknown:
         return
     if flow.coupling.quota is not None:
         yield _windows(split, flow)
@@ -167,7 +166,7 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         yield from _batch_norm(split, flow)
     if not (flow.trains or changes_training(split, flow)):
         return
-    if flow.small.rule is UNKNOWN:
+    if flow.small.rule.unknown:
         yield Finding(
             Cause.UNKNOWN_LAYER, layer.name, Verdict.UNKNOWN,
             f"What a {layer.type} layer does with a batch depends on its code.",

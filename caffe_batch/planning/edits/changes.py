@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from caffe_batch.errors import NetError, Option
 from caffe_batch.layers.base import Layer
 from caffe_batch.net.batch import batch_sites, site_size, size_at
 from caffe_batch.net.graph import rule_of
@@ -115,16 +116,25 @@ def layer_changes(
         rule = rule_of(layer)
         number = size_at(layers, site, sites[0], size)
         before, after, why = site_size(layers, site), number, reason
-        path: tuple[str | int, ...]
+        if before == number:
+            continue
+        path: tuple[str | int, ...] | None
         if site.shape is None:
-            path = (rule.message, "batch_size")
+            path = rule.batch_path(layer.settings)
+            before, after = (rule.batch_value(layer.settings, size) for size in (before, number))
         else:
             path = rule.literal_path(layer.settings, site.shape, site.axis)
+        if path is None:
+            raise NetError(
+                f"its batch of {before} isn't written in the file, so a plan can't make it "
+                f"{number}",
+                layer=layer.name,
+                hint=["Plan with ", Option("batch_size", before), ": iter_size alone changes."],
+            )
         if rule.copied_axis is not None:
             after = rule.copied_axis
             why = f"the batch size is written out here; a {after} copies it"
-        if before != number:
-            changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
+        changes.append(Change(file, path, before, after, why, indices[site.layer], layer.name))
     return changes
 
 

@@ -16,6 +16,7 @@ from math import gcd
 
 from caffe_batch.errors import NetError, ShapeError
 from caffe_batch.memory.base import MemoryModel
+from caffe_batch.net.assumed import fixed_batch
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.blob_memory import BlobMemory
 from caffe_batch.net.graph import Net
@@ -120,6 +121,9 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
             size = batch_size(model.test_layers[number])
         except NetError:
             kept.add(leader)  # no layer has a batch size there, so it stays as it is
+            continue
+        if fixed_batch(model.test_layers[number]) is not None:
+            kept.add(leader)  # the file doesn't say it
             continue
         own_iter = model.recipe.solver.test_iter[number]
         shared = leader == _TRAIN

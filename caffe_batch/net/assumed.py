@@ -1,0 +1,202 @@
+"""The batch of nets whose data comes from layers without a rule.
+
+It is ``batch_size`` wherever such a layer has it written: in data_param, image_data_param or any
+other message, or in the param_str of a Python layer. Otherwise it is what the user says, or the
+first axis of the first top whose shape was given whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from google.protobuf.message import Message
+
+from caffe_batch.errors import InputError, Option
+from caffe_batch.layers.base import Layer
+from caffe_batch.layers.given import Given, WholeShape, spelled
+from caffe_batch.layers.unknown import UNKNOWN_DATA, UnknownSettings, WrittenBatch
+from caffe_batch.net.batch import batch_sites, site_size
+from caffe_batch.net.graph import rule_of
+from caffe_batch.schema import caffe_pb2
+
+#: The messages that are asked first for a ``batch_size``.
+_FIRST = ("data_param", "image_data_param")
+
+#: How the param_str of a Python layer gives it: a Python literal, JSON or YAML.
+_IN_TEXT = re.compile(
+    r"""(?<![\w'"])(['"]?)batch_size\1\s*[:=]\s*(?P<size>[1-9]\d{0,8})(?![\w.])"""
+)
+
+
+def written_batch(layer: caffe_pb2.LayerParameter) -> WrittenBatch | None:
+    """Where a layer says how many samples it makes; None if it doesn't."""
+    found = sorted(_batch_sizes(layer), key=lambda each: each.path[0] not in _FIRST)
+    if found:
+        return found[0]
+    text = layer.python_param.param_str
+    match = _IN_TEXT.search(text)
+    if match is None:
+        return None
+    around = text[: match.start("size")], text[match.end("size") :]
+    return WrittenBatch(("python_param", "param_str"), int(match["size"]), around)
+
+
+def _batch_sizes(message: Message, path: tuple[str | int, ...] = ()) -> Iterator[WrittenBatch]:
+    """The fields ``batch_size`` of a message and of the messages in it that are above 0."""
+    for field, value in message.ListFields():
+        here = (*path, field.name)
+        if isinstance(value, Message):
+            yield from _batch_sizes(value, here)
+        elif field.name == "batch_size" and isinstance(value, int) and value > 0:
+            yield WrittenBatch(here, value)
+
+
+def with_assumed_batches(layers: Sequence[Layer], said: int | None) -> tuple[Layer, ...]:
+    """The layers, with what those without a rule are taken to make.
+
+    Args:
+        layers: The layers; the settings of those without a rule say what is written and given.
+        said: The batch size that the user gave, for data layers that don't have it written.
+
+    Raises:
+        InputError: What the user gave contradicts itself.
+    """
+    unknown = [i for i, layer in enumerate(layers) if rule_of(layer).unknown]
+    if not unknown:
+        return tuple(layers)
+    out = list(layers)
+    makers = [i for i in unknown if not layers[i].bottoms and layers[i].tops]
+    for i in makers:
+        written = layers[i].settings.written
+        if written is not None:
+            where = "param_str" if written.around else ".".join(map(str, written.path))
+            out[i] = _data(layers[i], written.size, where)
+    if makers and not any(makes_samples(layer) for layer in out):
+        out[makers[0]] = _taken(layers[makers[0]], said)
+    sites = batch_sites(out)
+    size = site_size(out, sites[0]) if sites else said
+    return tuple(
+        replace(layer, settings=replace(layer.settings, batch_size=size))
+        if i in unknown and layer.rule is not UNKNOWN_DATA
+        else layer
+        for i, layer in enumerate(out)
+    )
+
+
+def makes_samples(layer: Layer) -> bool:
+    """Whether a layer makes the batch; a constant doesn't."""
+    rule = rule_of(layer)
+    return rule.makes_data and not rule.fills_tops
+
+
+def fixed_batch(layers: Sequence[Layer]) -> int | None:
+    """The batch size of the net if the file doesn't say it, so that a plan can't change it."""
+    for site in batch_sites(layers)[:1]:
+        layer = layers[site.layer]
+        if site.shape is None and rule_of(layer).batch_path(layer.settings) is None:
+            return site_size(layers, site)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """Something about a layer that its file doesn't say for certain.
+
+    Attributes:
+        layer, type: The layer and its type.
+        what: ``"batch_size"`` or ``"loss_weight"``.
+        value: What it is taken for.
+        origin: Where that is from, for people.
+    """
+
+    layer: str
+    type: str
+    what: str
+    value: int | float
+    origin: str
+
+    @property
+    def text(self) -> str:
+        """The assumption as a sentence."""
+        layer = f"Layer {self.layer!r} ({self.type})"
+        if self.what == "batch_size":
+            return f"{layer} is taken to make batches of {self.value}: {self.origin}."
+        return f"{layer} is taken for a loss of weight {self.value:g}: {self.origin}."
+
+    def json(self) -> dict[str, Any]:
+        """The assumption in the JSON of ``memory`` and ``plan``."""
+        return {
+            "layer": self.layer,
+            "type": self.type,
+            "what": self.what,
+            "value": self.value,
+            "from": self.origin,
+        }
+
+
+def assumptions(layers: Sequence[Layer]) -> tuple[Assumption, ...]:
+    """What is assumed of layers without a rule."""
+    found = []
+    for layer in layers:
+        rule = rule_of(layer)
+        if rule is UNKNOWN_DATA:
+            size, origin = layer.settings.batch_size, layer.settings.assumed
+            found.append(Assumption(layer.name, layer.type, "batch_size", size, origin))
+        if rule.unknown and rule.is_loss and not layer.loss_weights:
+            found.append(Assumption(layer.name, layer.type, "loss_weight", 1.0, "by its name"))
+    return tuple(found)
+
+
+def _taken(layer: Layer, said: int | None) -> Layer:
+    """The layer with the batch that the user gave for it, in either way; as it is without one."""
+    wholes = [
+        (top, given)
+        for top, given in zip(layer.tops, layer.given, strict=False)
+        if isinstance(given, WholeShape)
+    ]
+    known = any(isinstance(each, tuple) for each in layer.given)
+    per_batch = known or any(given.batch_axes for _, given in wholes)
+    firsts = [(top, given) for top, given in wholes if given.sizes and not given.batch_axes]
+    if per_batch or not firsts:
+        return layer if said is None else _data(layer, said, f"--batch-size {said}")
+    top, given = firsts[0]
+    size = given.sizes[0]
+    if said not in (None, size):
+        raise InputError(
+            [
+                Option("batch_size", said), " contradicts ",
+                Option("input_shape", spelled(top, given)), f", a batch of {size}",
+            ],
+            hint=["Write N for the batch: ", Option("input_shape", _as_batch(top, given)), "."],
+        )  # fmt: skip
+    data = _data(layer, size, f"the first axis of {spelled(top, given)}")
+    return replace(
+        data,
+        settings=replace(
+            data.settings,
+            given=tuple(_along_batch(each, size) for each in data.settings.given),
+        ),
+    )
+
+
+def _data(layer: Layer, size: int, where: str) -> Layer:
+    settings: UnknownSettings = layer.settings
+    return replace(
+        layer,
+        rule=UNKNOWN_DATA,
+        settings=replace(settings, batch_size=size, assumed=where),
+    )
+
+
+def _along_batch(given: Given | None, size: int) -> Given | None:
+    """A whole shape whose first axis is the batch, as one that grows with it."""
+    if isinstance(given, WholeShape) and given.sizes[:1] == (size,) and not given.batch_axes:
+        return WholeShape((1, *given.sizes[1:]), (0,))
+    return given
+
+
+def _as_batch(top: str, given: WholeShape) -> str:
+    return spelled(top, WholeShape((1, *given.sizes[1:]), (0,)))
