@@ -124,8 +124,8 @@ def _read_weights(path: Path) -> _Trained | None:
         with open_message(path) as message:
             _refuse_state(path, any(True for _ in message.numbers(_STATE, "iter")))
             layers: dict[str, Sequence[Blob]] = {}
-            for name, blobs in _layers(message):
-                layers.setdefault(name.decode(errors="replace"), blobs)
+            for name, blobs in weight_layers(message):
+                layers.setdefault(name.decode(errors="replace"), [*map(read_blob, blobs)])
             return _Trained(layers, hdf5=False)
     except (DamagedMessageError, DamagedSnapshotError) as damage:
         raise InputError(f"weights {path}: {damage}", hint=hint) from damage
@@ -143,8 +143,8 @@ def _refuse_state(path: Path, is_state: bool) -> None:
         )
 
 
-def _layers(message: WireMessage) -> Iterator[tuple[bytes, list[Blob]]]:
-    """Name and blobs of each layer, in the current syntax and in both older ones."""
+def weight_layers(message: WireMessage) -> Iterator[tuple[bytes, list[WireMessage]]]:
+    """Name and blobs of each layer of a net, in the current syntax and in both older ones."""
     kinds = (
         ("layer", caffe_pb2.LayerParameter.DESCRIPTOR),
         ("layers", caffe_pb2.V1LayerParameter.DESCRIPTOR),
@@ -154,7 +154,7 @@ def _layers(message: WireMessage) -> Iterator[tuple[bytes, list[Blob]]]:
             inner = next(layer.messages(kind, "layer"), None) if field == "layers" else None
             of, read = (kind, layer) if inner is None else (_V0, inner)
             name = next(read.texts(of, "name"), b"")
-            yield name, [read_blob(blob) for blob in read.messages(of, "blobs")]
+            yield name, list(read.messages(of, "blobs"))
 
 
 _V0 = caffe_pb2.V0LayerParameter.DESCRIPTOR
