@@ -24,26 +24,31 @@ class CaffeRandom:
     """A generator of Caffe's: MT19937, seeded as boost seeds it.
 
     Args:
-        seed: As in ``random_seed``; None draws one, as Caffe does for a negative seed.
+        seed: As in ``random_seed``; None or a negative one draws another each time, as in Caffe.
+
+    Attributes:
+        seed: The seed that it has.
+        bits: numpy's generator behind it.
     """
 
     def __init__(self, seed: int | None) -> None:
-        self.seed = (int.from_bytes(os.urandom(4), "little") if seed is None else seed) & _WORD
-        self._bits = np.random.MT19937()
-        self._bits._legacy_seeding(self.seed)
+        drawn = seed is None or seed < 0
+        self.seed = int.from_bytes(os.urandom(4), "little") if drawn else int(seed or 0) & _WORD
+        self.bits = np.random.MT19937()
+        self.bits._legacy_seeding(self.seed)
 
     def raw(self) -> int:
         """The next 32 bits."""
-        return int(self._bits.random_raw())
+        return int(self.bits.random_raw())
 
     def raws(self, number: int) -> np.ndarray[Any, np.dtype[np.uint32]]:
         """The next numbers of 32 bits."""
-        return np.asarray(self._bits.random_raw(number), np.uint32)
+        return np.asarray(self.bits.random_raw(number), np.uint32)
 
     def skip(self, number: int) -> None:
         """Leave out some numbers."""
         if number:
-            self._bits.random_raw(number, False)
+            self.bits.random_raw(number, False)
 
     def child(self) -> CaffeRandom:
         """A generator that is seeded with the next number of this one."""
@@ -65,16 +70,16 @@ class CaffeRandom:
                 return drawn
 
     @property
-    def state(self) -> tuple[np.ndarray[Any, Any], int]:
-        """Where it is; :meth:`restore` takes it there again."""
-        inner: Any = self._bits.state["state"]
-        return inner["key"].copy(), int(inner["pos"])
+    def state(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        """Where it is, as 625 words; setting it goes on from there."""
+        inner: Any = self.bits.state["state"]
+        return np.append(inner["key"], np.uint32(inner["pos"]))
 
-    def restore(self, key: np.ndarray[Any, Any], position: int) -> None:
-        """Go where another generator was (see :attr:`state`)."""
-        self._bits.state = {
+    @state.setter
+    def state(self, words: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
+        self.bits.state = {
             "bit_generator": "MT19937",
-            "state": {"key": np.asarray(key, np.uint32), "pos": position},
+            "state": {"key": words[:-1], "pos": int(words[-1])},
         }
 
 

@@ -8,10 +8,11 @@ distribution, but not the same numbers: boost draws a varying count of raw numbe
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.layers.base import Shape, count
 from caffe_batch.schema import caffe_pb2
 
@@ -25,8 +26,8 @@ else:
 _RAW_MAX = np.float32(2**32 - 1)
 
 
-class Draws:
-    """Caffe's random numbers on the host (common.hpp, rng_t; math_functions.cpp).
+class Draws(CaffeRandom):
+    """Caffe's random numbers on the host, as its fillers draw them (math_functions.cpp).
 
     One object serves a solver and all of its nets, in the order in which Caffe builds them.
 
@@ -35,16 +36,8 @@ class Draws:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is None or seed < 0:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self._bits: Any = np.random.MT19937()
-        self._bits._legacy_seeding(seed % 2**32)
-        self._normal = np.random.Generator(self._bits)
-
-    def raw(self, number: int) -> NDArray[np.uint64]:
-        """The next numbers of the generator itself, each from 0 to 2**32 - 1."""
-        drawn: NDArray[np.uint64] = self._bits.random_raw(number)
-        return drawn
+        super().__init__(seed)
+        self._normal = np.random.Generator(self.bits)
 
     def uniform(self, low: float, high: float, number: int) -> Array:
         """Numbers from ``low`` to ``high``, both included (boost::uniform_real)."""
@@ -52,7 +45,7 @@ class Draws:
         end = np.nextafter(np.float32(high), np.float32(np.inf))
         drawn = np.empty(0, np.float32)
         while drawn.size < number:  # boost draws again where rounding has led to the end
-            raw = self.raw(number - drawn.size).astype(np.float32)
+            raw = self.raws(number - drawn.size).astype(np.float32)
             new = raw / _RAW_MAX * (end - low32) + low32
             drawn = np.concatenate([drawn, new[new < end]])
         return drawn
@@ -67,16 +60,7 @@ class Draws:
         if probability == 0:
             return np.zeros(number, np.float32)
         limit = np.float32(probability) * _RAW_MAX
-        return (self.raw(number).astype(np.float32) <= limit).astype(np.float32)
-
-    @property
-    def state(self) -> Any:
-        """The state of the generator, as plain data; setting it goes on from there."""
-        return self._bits.state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self._bits.state = state
+        return (self.raws(number).astype(np.float32) <= limit).astype(np.float32)
 
 
 def fill(filler: caffe_pb2.FillerParameter, shape: Shape, draws: Draws) -> Array:

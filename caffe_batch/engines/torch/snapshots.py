@@ -26,6 +26,7 @@ from caffe_batch.engines.torch.net import LayerBlobs, Param, TorchNet
 from caffe_batch.errors import InputError
 from caffe_batch.net.data.blob_file import Blob, read_blob, text
 from caffe_batch.net.data.extras import extra
+from caffe_batch.net.data.listing import HDF5_SIGNATURE
 from caffe_batch.prototxt.wire import DamagedMessageError, WireMessage, open_message
 from caffe_batch.schema import caffe_pb2
 
@@ -120,7 +121,8 @@ def load_weights(path: Path, nets: Sequence[TorchNet]) -> set[str]:
     Raises:
         InputError: It can't be read, or doesn't fit a net.
     """
-    trained = _read_hdf5_weights(path) if path.suffix == ".h5" else _read_weights(path)
+    hdf5 = _is_hdf5(path)
+    trained = _read_hdf5_weights(path) if hdf5 else _read_weights(path)
     loaded: set[str] = set()
     for net in nets:
         owned = {(param.layer, param.index) for param in net.params}
@@ -130,7 +132,7 @@ def load_weights(path: Path, nets: Sequence[TorchNet]) -> set[str]:
                 continue
             for number, blob in enumerate(layer.blobs):
                 values = found.get(number)
-                if values is None and path.suffix == ".h5" and (layer.name, number) not in owned:
+                if values is None and hdf5 and (layer.name, number) not in owned:
                     continue  # a shared blob is in its owner's group alone
                 if values is None or not values[0].equals(tuple(blob.shape)):
                     there = text(values[0].shape) if values else "missing"
@@ -223,15 +225,15 @@ def _plain(layer: LayerBlobs) -> caffe_pb2.LayerParameter:
 
 
 def _blob_parts(values: torch.Tensor | Array) -> _Pieces:
-    """A BlobProto as pieces: its shape, and the bytes of its float32 values."""
+    """A BlobProto as pieces: the bytes of its float32 values, and its shape."""
     if isinstance(values, torch.Tensor):
         values = values.detach().to("cpu", torch.float32).contiguous().numpy()
     shape = caffe_pb2.BlobShape(dim=values.shape)
-    head = _BLOB(shape=shape).SerializeToString()
+    end = _BLOB(shape=shape).SerializeToString()
     if not values.size:
-        return [head]
-    data = memoryview(np.ascontiguousarray(values, np.float32)).cast("B")
-    return [head, _tag(_BLOB, "data"), _varint(data.nbytes), data]
+        return [end]
+    data = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8).data
+    return [_tag(_BLOB, "data"), _varint(data.nbytes), data, end]
 
 
 def _fields(kind: Any, field: str, values: Iterable[_Pieces]) -> Iterator[bytes | memoryview]:
@@ -290,6 +292,12 @@ def _values(blob: WireMessage) -> Array:
 
 
 # HDF5 files
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Caffe looks into a weights file, not at its name."""
+    with path.open("rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from caffe_batch.engines.torch.data.feeds import Feed
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.errors import InputError
-from caffe_batch.layers.base import Phase, Shape
+from caffe_batch.layers.base import Phase
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.prototxt import read_net
@@ -44,17 +44,13 @@ numpy.savez("caffe.npz", **kept)
 """
 
 
-def no_filling(filler: caffe_pb2.FillerParameter, shape: Shape) -> np.ndarray[Any, Any]:
-    raise AssertionError("no DummyData here")
-
-
 def feeds_of(folder: Path, phase: Phase, seed: int | None = SEED) -> tuple[Opener, list[Feed]]:
     """The open data layers of net.prototxt; relative paths start in ``folder``."""
     message = read_net(folder / "net.prototxt")
     file = NetFile(message, None, net_state(phase, message, None))
-    opener = Opener(CaffeRandom(seed), folder.joinpath, no_filling)
+    opener = Opener(CaffeRandom(seed), folder.joinpath)
     return opener, [
-        Feed(layer.name, opener.open(layer, phase, ()), torch.device("cpu"))
+        Feed(layer.name, opener.open(layer, phase), torch.device("cpu"))
         for _, layer in file.selected()
     ]
 

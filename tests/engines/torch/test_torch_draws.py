@@ -43,7 +43,7 @@ def test_its_state_can_be_kept() -> None:
     kept = first.state
     wanted = [first.raw(), *first.raws(700).tolist()]
     other = CaffeRandom(None)
-    other.restore(*kept)
+    other.state = kept
     assert [other.raw(), *other.raws(700).tolist()] == wanted
     again = CaffeRandom(7)
     again.skip(1000)

@@ -5,10 +5,9 @@ Sources: base_data_layer.cpp (LayerSetUp), internal_thread.cpp, and those of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from caffe_batch.engines.torch.data.dummy import DummyTops, Fill
 from caffe_batch.engines.torch.data.feeds import Source
 from caffe_batch.engines.torch.data.hdf5 import Hdf5Rows
 from caffe_batch.engines.torch.data.listed import ListedImages
@@ -16,7 +15,7 @@ from caffe_batch.engines.torch.data.records import Databases, Datums
 from caffe_batch.engines.torch.data.transform import Transform, needs_draws
 from caffe_batch.engines.torch.data.windows import Windows
 from caffe_batch.engines.torch.draws import CaffeRandom, LibcRandom
-from caffe_batch.layers.base import Phase, Shape
+from caffe_batch.layers.base import Phase
 from caffe_batch.schema import caffe_pb2
 
 
@@ -26,15 +25,14 @@ class Opener:
     Args:
         draws: Caffe's generator of the main thread, which fillers draw from as well.
         find: Finds files.
-        fill: Makes the values of a blob, with that generator.
 
     Attributes:
         libc: What HDF5Data layers shuffle with.
     """
 
-    def __init__(self, draws: CaffeRandom, find: Callable[[str], Path], fill: Fill) -> None:
+    def __init__(self, draws: CaffeRandom, find: Callable[[str], Path]) -> None:
         self.libc = LibcRandom()
-        self._draws, self._find, self._fill = draws, find, fill
+        self._draws, self._find = draws, find
         self._databases = Databases()
         self._openers = {
             "Data": self._data,
@@ -45,23 +43,18 @@ class Opener:
 
     def reads(self, layer_type: str) -> bool:
         """Whether layers of this type are opened here."""
-        return layer_type == "DummyData" or layer_type in self._openers
+        return layer_type in self._openers
 
-    def open(
-        self, layer: caffe_pb2.LayerParameter, phase: Phase, shapes: Sequence[Shape]
-    ) -> Source:
+    def open(self, layer: caffe_pb2.LayerParameter, phase: Phase) -> Source:
         """The source of a layer, at its first record.
 
         Args:
             layer: The layer.
             phase: Of its net.
-            shapes: Those of its tops.
 
         Raises:
             InputError: It can't be opened.
         """
-        if layer.type == "DummyData":
-            return DummyTops(layer, shapes, self._fill)
         return self._openers[layer.type](layer, phase)
 
     def close(self) -> None:
