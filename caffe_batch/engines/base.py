@@ -46,8 +46,8 @@ HINTS: Mapping[EndReason, Text] = {
     ],
     EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it continues from the "
     "newest snapshot that is whole.",
-    EndReason.PYTHON_ERROR: "A Python layer's module must be on PYTHONPATH or in the directory "
-    "where the plan was made.",
+    EndReason.PYTHON_ERROR: "If a Python layer's module isn't found: it must be on PYTHONPATH or "
+    "in the directory where the plan was made.",
 }  # fmt: skip
 
 
@@ -83,7 +83,7 @@ class LogReader(Protocol):
 
     @property
     def tail(self) -> Sequence[str]:
-        """The last lines, oldest first: enough to hold the cause above a stack trace."""
+        """The last lines, oldest first; before them those around the cause, wherever that is."""
 
     def read(self) -> Iterator[LogEvent]:
         """The events of the lines completed since the last call."""

@@ -175,6 +175,11 @@ def can_be_looked_at(rule: Rule) -> bool:
     return rule.source is not None and rule.source.kind in _LOOKS
 
 
+def is_list(rule: Rule) -> bool:
+    """Whether the source of such a layer is a text file that lists the files to read."""
+    return rule.source is not None and rule.source.kind in _LISTS
+
+
 def survey_source(layer: caffe_pb2.LayerParameter, rule: Rule, find: Find, task: Task) -> Survey:
     """A look at a source; :func:`can_be_looked_at` must be true for the rule.
 
@@ -208,5 +213,7 @@ _READERS: dict[SourceKind, Reader] = {
 
 #: The same, and the reader of those whose records have no size of their own.
 _LOOKS: dict[SourceKind, Reader] = {**_READERS, SourceKind.WINDOW_FILE: survey_windows}
+
+_LISTS = (SourceKind.IMAGE_LIST, SourceKind.HDF5_LIST, SourceKind.WINDOW_FILE)
 
 _QUICK = Task(wanted=(), complete=False, progress=no_progress)

@@ -16,8 +16,10 @@ from caffe_batch.device import Device
 from caffe_batch.engines.events import Built, LogEvent, SnapshotTaken, Started, WorkerEvent
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.engines.work import DataStart, TrainingRequest, Work
+from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
+from caffe_batch.jobs.job_recipe import job_recipe
 from caffe_batch.jobs.metrics import MetricsFile, last_scores, read_metrics, rewind
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import Attempt, JobRecord, JobState
@@ -30,6 +32,7 @@ from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import cuda_gpus
 from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
+from caffe_batch.training.culprits import with_culprits
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.options import Options
@@ -236,9 +239,18 @@ class Run:
             worker.end()
             self._relay.attend(None)
         self._log_tail = worker.log_tail
+        ending = self._explained(ending, stage)
         self._amend(ended=_now(), ending=ending.reason, detail=ending.detail)
         self._write(JobState.RUNNING)  # the next stage, or another try, may follow
         return ending
+
+    def _explained(self, ending: Ending, stage: TrainingStage) -> Ending:
+        """An ending with what the nets and their data say about it, if they can be read."""
+        try:
+            recipe = job_recipe(self._job, stage.path, stage.rules)
+        except InputError:
+            return ending
+        return with_culprits(ending, recipe, Sources((self._directory,)))
 
     def outcome(self, ending: Ending) -> Outcome:
         """The outcome of a run that is over.

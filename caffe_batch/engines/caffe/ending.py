@@ -7,7 +7,14 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from caffe_batch.engines import base
-from caffe_batch.engines.caffe.log_lines import fatal_line
+from caffe_batch.engines.caffe.causes import (
+    Cause,
+    Kind,
+    crash_place,
+    find_cause,
+    is_stack_trace,
+    python_error,
+)
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
 from caffe_batch.errors import Text
 from caffe_batch.jobs.ending import Ending, EndReason
@@ -19,16 +26,12 @@ HINTS: Mapping[EndReason, Text] = {
     "limit of the address space (`ulimit -v`).",
 }
 
-_PYTHON_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Iteration)(?:: .*)?")
-
-# What Boost turns a Python layer's error into after printing it.
-_CONSEQUENCE = "returned NULL without setting an error"
-
 # Caffe's words for an allocation that failed: cudaMalloc, cuBLAS and cuDNN handles (common.cpp,
 # device_alternate.hpp) and the host allocator (syncedmem.hpp).
 _GPU_MEMORY = re.compile(r"\bcudaSuccess \(2 vs\. 0\)|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED")
 _HOST_MEMORY = re.compile(
     r"host allocation of size \d+ failed|std::bad_alloc|\bMemoryError\b|Cannot allocate memory"
+    r"|Insufficient memory"  # OpenCV
 )
 
 # A database is mapped as a whole, whatever the batch size: no smaller split makes room for it.
@@ -36,7 +39,14 @@ _NOT_MAPPED = re.compile(r"\bmdb_status == 0 \(12 vs\. 0\)")
 
 
 # Caffe's words for a snapshot that could not be written (io.cpp).
-_NOT_WRITTEN = "SerializeToOstream"
+_NOT_WRITTEN = re.compile("SerializeToOstream")
+
+_REASONS = (
+    (_GPU_MEMORY, EndReason.GPU_MEMORY),
+    (_NOT_MAPPED, EndReason.NOT_MAPPED),
+    (_HOST_MEMORY, EndReason.HOST_MEMORY),
+    (_NOT_WRITTEN, EndReason.SNAPSHOT_LOST),
+)
 
 
 def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
@@ -60,43 +70,43 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
             "weights are not finite" if last_word.loss is None else f"loss is {last_word.loss:.6g}"
         )
         return Ending(EndReason.DIVERGED, f"after update {last_word.update} the {what}", status)
-    text = "\n".join(log)
-    if _GPU_MEMORY.search(text):
-        return Ending(EndReason.GPU_MEMORY, _failed_check(log) or "out of GPU memory", status)
-    if _NOT_MAPPED.search(text):
-        return Ending(EndReason.NOT_MAPPED, _failed_check(log) or "no address space", status)
-    if _HOST_MEMORY.search(text):
-        return Ending(EndReason.HOST_MEMORY, _failed_check(log) or "out of memory", status)
-    failed = _failed_check(log)
-    if failed and _NOT_WRITTEN in failed:
-        return Ending(EndReason.SNAPSHOT_LOST, failed, status)
-    if failed:
-        return Ending(EndReason.CHECK_FAILED, failed, status)
     number = -status if status < 0 else status - 128 if 128 < status < 160 else 0
+    cause = find_cause(log)
+    if cause is None and not number:
+        cause = python_error(log)
+    if cause is not None:
+        return Ending(_reason(cause), _with_signal(cause, number), status)
     if number == signal.SIGKILL:
         return Ending(EndReason.KILLED, "killed by SIGKILL", status)
     if number:
-        return Ending(EndReason.CRASHED, f"ended by {_signal_name(number)}", status)
-    errors = [line for line in log if _PYTHON_ERROR.fullmatch(line)]
-    if errors:
-        causes = [line for line in errors if not line.endswith(_CONSEQUENCE)]
-        return Ending(EndReason.PYTHON_ERROR, (causes or errors)[-1], status)
+        place = crash_place(log)
+        inside = f" in {place}" if place else ""
+        return Ending(EndReason.CRASHED, f"ended by {_signal_name(number)}{inside}", status)
     return Ending(EndReason.UNKNOWN, f"ended early with exit status {status}", status)
 
 
 def last_lines(log: Sequence[str], count: int = 8) -> list[str]:
-    """The last informative lines: without stack traces and empty lines."""
-    telling = [
-        line
-        for line in log
-        if line.strip() and not re.match(r"\s*@\s+0x|\*\*\* |\s+@ +\(unknown\)", line)
-    ]
-    return telling[-count:]
+    """The last informative lines up to the cause: without stack traces and empty lines."""
+    cause = find_cause(log)
+    end = cause.end + 1 if cause and cause.kind is not Kind.PYTHON else len(log)
+    return [line for line in log[:end] if line.strip() and not is_stack_trace(line)][-count:]
 
 
-def _failed_check(log: Sequence[str]) -> str | None:
-    fatal = fatal_line(log)
-    return f"{fatal.message} ({fatal.place})" if fatal else None
+def _reason(cause: Cause) -> EndReason:
+    """Which kind of ending a cause is."""
+    for pattern, reason in _REASONS:
+        if pattern.search(cause.told):
+            return reason
+    if cause.kind is Kind.CHECK:
+        return EndReason.CHECK_FAILED
+    return EndReason.PYTHON_ERROR if cause.kind is Kind.PYTHON else EndReason.CRASHED
+
+
+def _with_signal(cause: Cause, number: int) -> str:
+    """The cause, and the signal where nothing else says that the process was aborted."""
+    if cause.kind is Kind.EXCEPTION and number:
+        return f"{cause.told}, ended by {_signal_name(number)}"
+    return cause.told
 
 
 def _signal_name(number: int) -> str:

@@ -11,10 +11,10 @@ from caffe_batch.device import Device
 from caffe_batch.engines.base import Engine, LogReader, RuntimeInfo
 from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.caffe import snapshots as snapshot_files
+from caffe_batch.engines.caffe.causes import find_cause
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
 from caffe_batch.engines.caffe.ending import HINTS, classify, last_lines
 from caffe_batch.engines.caffe.log_files import LogFollower
-from caffe_batch.engines.caffe.log_lines import fatal_line
 from caffe_batch.engines.caffe.starting_files import check_state, check_weights
 from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
@@ -190,5 +190,5 @@ def _environment(threads: int) -> dict[str, str]:
 def _reason(log: str) -> str:
     """The message of glog's fatal line, or else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    fatal = fatal_line(lines)
-    return fatal.message if fatal else "".join(lines[-1:])
+    cause = find_cause(lines)
+    return cause.message if cause else "".join(lines[-1:])

@@ -7,18 +7,15 @@ and nothing is deleted.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from caffe_batch.engines.caffe.causes import TAIL_LINES, TellingLines
 from caffe_batch.engines.caffe.inside.worker_log import change_names, next_number, numbered
 from caffe_batch.engines.caffe.log_lines import read_log_line
 from caffe_batch.engines.events import LogEvent
-
-#: Lines kept for the failure text; one of Caffe's stack traces has about 30.
-_TAIL_LINES = 200
 
 #: How many of the completed files are still read. A write that has begun takes less time than that.
 _READ_ON = 8
@@ -32,18 +29,28 @@ class LogFollower:
     before a line in it has been read by then, or is read now. Each thread's lines thus keep their
     order.
 
-    Attributes:
-        tail: The last lines, oldest first.
+    Args:
+        path: The log; what is in it already is passed over.
+        keep: How many of the last lines are kept; None for all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: int | None = TAIL_LINES) -> None:
         change_names(str(path))  # for a worker that was killed before it could
         path.touch()
         self._path = path
         self._number = next_number(str(path))  # of the current file, once it is full
         self._files = [_OpenFile(path)]
         self._files[0].skip()
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._telling = TellingLines(keep)
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines, oldest first, also one without an end; before them the first fatal one.
+
+        A worker that dies may leave the last line unfinished.
+        """
+        unfinished = [_text(file.part) for file in self._files if file.part]
+        return (*self._telling.lines(), *unfinished)
 
     def read(self) -> Iterator[LogEvent]:
         """The events of the lines completed since the last call."""
@@ -53,8 +60,8 @@ class LogFollower:
         while len(self._files) > 1 + _READ_ON:
             self._files.pop(0).close()
         for line in chain.from_iterable(reversed(lines)):
-            text = line.decode("utf-8", errors="replace")
-            self.tail.append(text)
+            text = _text(line)
+            self._telling.add(text)
             event = read_log_line(text)
             if event is not None:
                 yield event
@@ -91,7 +98,7 @@ class _OpenFile:
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb")
-        self._part = b""
+        self.part = b""  # of a line that isn't complete yet
 
     def skip(self) -> None:
         """Move to its end."""
@@ -99,7 +106,7 @@ class _OpenFile:
 
     def lines(self) -> list[bytes]:
         """The lines completed since the last call."""
-        *lines, self._part = (self._part + self._file.read()).split(b"\n")
+        *lines, self.part = (self.part + self._file.read()).split(b"\n")
         return lines
 
     def is_at(self, path: Path) -> bool:
@@ -108,3 +115,7 @@ class _OpenFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace")

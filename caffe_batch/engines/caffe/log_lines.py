@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from caffe_batch.engines.events import LogEvent, NetTestOutput, NetTestStarted
 
-# glog 0.6 and newer write the year as well.
+# glog 0.6 and newer write the year as well. What a Python layer prints without a line feed, or what
+# is left in the buffer of stdout, may stand before it.
 _GLOG = re.compile(
-    r"(?P<severity>[IWEF])(?P<time>\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+)\s+\d+ "
+    r"(?P<severity>[IWEF])(?P<time>\d{4}(?:\d{4})? \d{2}:\d{2}:\d{2}\.\d+)\s+(?P<thread>\d+) "
     r"(?P<place>[^\s\]]+:\d+)\] (?P<message>.*)"
 )
 _TESTING = re.compile(r"Iteration (\d+), Testing net \(#(\d+)\)")
@@ -24,12 +24,14 @@ class GlogLine:
     Attributes:
         severity: ``I``, ``W``, ``E`` or ``F`` (fatal).
         time: As written: ``MMDD HH:MM:SS.ffffff``, since glog 0.6 preceded by the year.
+        thread: Number of the thread that wrote it.
         place: File and line of Caffe's source, for example ``solver.cpp:347``.
         message: The rest.
     """
 
     severity: str
     time: str
+    thread: str
     place: str
     message: str
 
@@ -37,17 +39,11 @@ class GlogLine:
 def read_glog_line(line: str) -> GlogLine | None:
     """The parts of a line that glog wrote, or None for all other lines.
 
-    >>> read_glog_line("F20261127 09:00:00.1  77 common.cpp:66] No GPU")
-    GlogLine(severity='F', time='20261127 09:00:00.1', place='common.cpp:66', message='No GPU')
+    >>> read_glog_line("F20261127 09:00:00.1  7 common.cpp:66] No GPU").message
+    'No GPU'
     """
-    match = _GLOG.fullmatch(line)
+    match = _GLOG.search(line)
     return GlogLine(**match.groupdict()) if match else None
-
-
-def fatal_line(lines: Iterable[str]) -> GlogLine | None:
-    """The first fatal line: the check that failed, after which Caffe aborts."""
-    found = (read_glog_line(line) for line in lines if line.startswith("F"))
-    return next((line for line in found if line and line.severity == "F"), None)
 
 
 def read_log_line(line: str) -> LogEvent | None:

@@ -16,7 +16,7 @@ from caffe_batch.layers.base import Shape, count
 from caffe_batch.net.data.blob_file import text
 from caffe_batch.net.data.extras import extra
 from caffe_batch.net.data.findings import Level, Place
-from caffe_batch.net.data.listing import read_words
+from caffe_batch.net.data.listing import read_lines
 from caffe_batch.net.data.survey import SAMPLE, Find, Survey, Task, Wanted
 from caffe_batch.schema import caffe_pb2
 
@@ -35,18 +35,23 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
     """
     settings = layer.hdf5_data_param
     listing = find(settings.source)
-    names = [os.fsdecode(word) for word in read_words(listing)]
-    if not names:
+    places = [
+        Place(os.fsdecode(word), record=f"line {number} of {settings.source}")
+        for number, line in enumerate(read_lines(listing), 1)
+        for word in line.split()
+    ]
+    if not places:
         raise InputError(f"HDF5 file list {listing} is empty")
-    h5py = extra("h5py", "hdf5", f"HDF5 file {names[0]}")
+    h5py = extra("h5py", "hdf5", f"HDF5 file {places[0].file}")
     found, rows = Survey(), list[int]()
-    for number, name in enumerate(names):
+    for number, place in enumerate(places):
+        name = place.file
         try:
             path = find(name)
             if not path.is_file():  # a pipe would be waited for
                 raise InputError(f"{path} is not a readable HDF5 file (it is not a file)")
             with h5py.File(path, "r") as file:
-                reader = _File(file, path, Place(name), tuple(layer.top))
+                reader = _File(file, path, place, tuple(layer.top))
                 rows.append(reader.look(found, task, first=number == 0))
         except InputError as error:
             wrong = error
@@ -56,7 +61,7 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
             continue
         if number == 0:
             raise wrong
-        found.tally.add(Level.ERROR, "file", wrong.message, Place(name), wrong.hint)
+        found.tally.add(Level.ERROR, "file", wrong.message, place, wrong.hint)
     found.records, found.file_rows = sum(rows), max(rows)
     return found
 

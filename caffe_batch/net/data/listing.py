@@ -5,6 +5,8 @@ What isn't text isn't read: a source might just as well be a terabyte database, 
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 from pathlib import Path
 
@@ -45,6 +47,28 @@ def read_words(path: Path) -> list[bytes]:
         InputError: It isn't a list, or can't be read.
     """
     return _read_list(path).split()
+
+
+def lines_named_in(text: str, path: Path) -> list[int]:
+    """The numbers of the lines of a list, 1 for the first, whose file a text names.
+
+    A line is a path, or a path and a label after a blank.
+
+    Raises:
+        InputError: It isn't a list, or can't be read.
+    """
+    told = os.fsencode(text)
+    found = []
+    for number, line in enumerate(read_lines(path), 1):
+        names = (line.strip(), line.rpartition(b" ")[0])
+        if any(name and name in told and _stands_alone(name, told) for name in names):
+            found.append(number)
+    return found
+
+
+def _stands_alone(name: bytes, text: bytes) -> bool:
+    """Whether a name in a text isn't a part of a longer one."""
+    return re.search(rb"(?<![^\s])" + re.escape(name) + rb"(?![^\s,;])", text) is not None
 
 
 def _read_list(path: Path) -> bytes:

@@ -10,7 +10,6 @@ import pytest
 from caffe_batch.device import Device
 from caffe_batch.engines.caffe.log_lines import (
     GlogLine,
-    fatal_line,
     read_glog_line,
     read_log_line,
 )
@@ -115,22 +114,20 @@ def test_newer_glog_writes_the_year(date: str) -> None:
     line = f"I{date} 09:00:00.123456    77 solver.cpp:347] Iteration 9, Testing net (#0)"
     assert read_log_line(line) == NetTestStarted(9, 0)
     assert read_glog_line(line) == GlogLine(
-        "I", f"{date} 09:00:00.123456", "solver.cpp:347", "Iteration 9, Testing net (#0)"
+        "I", f"{date} 09:00:00.123456", "77", "solver.cpp:347", "Iteration 9, Testing net (#0)"
     )
 
 
 @pytest.mark.parametrize(
     "line",
     ["", "F", "Iteration 9", "X0412 09:00:00.1 7 a.cpp:1] x", "F0412 09:00:00.1 7 a.cpp] x",
-     "F041 09:00:00.1 7 a.cpp:1] x", "I think: F0412 09:00:00.1 7 a.cpp:1] x"],
+     "F041 09:00:00.1 7 a.cpp:1] x"],
 )  # fmt: skip
 def test_lines_that_glog_did_not_write(line: str) -> None:
     assert read_glog_line(line) is None
-    assert fatal_line([line]) is None
 
 
-def test_the_first_fatal_line_counts() -> None:
-    lines = ["I0412 09:00:00.1 7 a.cpp:1] fine", "E20240412 09:00:00.2 7 b.cpp:2] not yet"]
-    assert fatal_line(lines) is None
-    lines += [f"F20240412 09:00:00.3 7 {place}] Check failed" for place in ("c.cpp:3", "d.cpp:4")]
-    assert fatal_line(lines) == GlogLine("F", "20240412 09:00:00.3", "c.cpp:3", "Check failed")
+@pytest.mark.parametrize("printed", ["50 %", "50 % ", "I: "])
+def test_what_a_python_layer_printed_without_a_line_feed_stands_before_a_line(printed: str) -> None:
+    written = read_glog_line(printed + PREFIX + "Iteration 9, Testing net (#0)")
+    assert written == read_glog_line(PREFIX + "Iteration 9, Testing net (#0)")

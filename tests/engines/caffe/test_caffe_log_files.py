@@ -46,8 +46,7 @@ done.set()
 
 def test_no_line_is_lost_and_the_follower_reads_all(runtime: Runtime, tmp_path: Path) -> None:
     log = tmp_path / "caffe.log"
-    follower = LogFollower(log)
-    follower.tail = type(follower.tail)()  # keeps everything
+    follower = LogFollower(log, keep=None)
     folder = str(INSIDE)
     with (
         log.open("ab") as output,
