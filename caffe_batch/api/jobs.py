@@ -140,6 +140,7 @@ class Job:
         weights: Files | None = None,
         snapshot: str | Path | None = None,
         restart: bool = False,
+        try_larger: bool = False,
         keep_last: int | None = None,
         keep_every: int | None = None,
         max_loss: float | None = None,
@@ -166,6 +167,8 @@ class Job:
             snapshot: Go on from this .solverstate of another run; its weights must lie beside it.
             restart: Start from update 0. An earlier run is deleted once this one has a good
                 snapshot or has finished; until then it comes back if this one fails.
+            try_larger: If the job has gone down to a smaller split, take the planned one again,
+                from the newest snapshot; ``restart`` does so by itself.
             keep_last: How many of the newest snapshots to keep; None for all, or 1 with
                 ``keep_every``.
             keep_every: Also keep the first snapshot of every this many updates.
@@ -189,7 +192,7 @@ class Job:
         """
         options = train_options(
             cpu=cpu, gpu=gpu, threads=threads, weights=weights, snapshot=snapshot, restart=restart,
-            keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
+            try_larger=try_larger, keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
             on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
             check_data=check_data,
         )  # fmt: skip
@@ -400,6 +403,7 @@ def train_options(
     weights: Files | None = None,
     snapshot: str | Path | None = None,
     restart: bool = False,
+    try_larger: bool = False,
     keep_last: int | None = None,
     keep_every: int | None = None,
     max_loss: float | None = None,
@@ -417,6 +421,7 @@ def train_options(
         device=device_of(cpu=cpu, gpu=whole("gpu", gpu, least=0)),
         threads=whole("threads", threads) or 1,
         restart=restart,
+        try_larger=try_larger,
         noise_scale=noise_scale,
         weights=files(weights),
         snapshot=None if snapshot is None else Path(snapshot),

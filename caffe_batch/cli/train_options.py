@@ -11,8 +11,8 @@ from caffe_batch.cli.options import option_group
 
 #: The options of ``train`` that are passed to api.train_options, by name.
 RUN_OPTIONS = (
-    "cpu", "gpu", "threads", "weights", "snapshot", "restart", "noise_scale", "keep_last",
-    "keep_every", "max_loss", "on_divergence", "stall_timeout", "check_data",
+    "cpu", "gpu", "threads", "weights", "snapshot", "restart", "try_larger", "noise_scale",
+    "keep_last", "keep_every", "max_loss", "on_divergence", "stall_timeout", "check_data",
 )  # fmt: skip
 
 
@@ -43,6 +43,12 @@ start_options = option_group(
         "--restart",
         is_flag=True,
         help="Start from update 0; the earlier run is deleted once this one has a good snapshot.",
+    ),
+    click.option(
+        "--try-larger",
+        is_flag=True,
+        help="If the job has gone down to a smaller split, take the planned one again, from the "
+        "newest snapshot; --restart does so by itself.",
     ),
     click.option(
         "--snapshot",

@@ -35,9 +35,11 @@ class Ending:
         status: Exit status; a negative one is minus the number of the signal that killed it.
         refused: What was asked for and can't be had, ``"device"`` or ``"weights"``; empty where
             nothing was refused.
+        test_net: The test net in whose pass, or whose building, it ended; None elsewhere.
     """
 
     reason: EndReason
     detail: str
     status: int
     refused: str = ""
+    test_net: int | None = None

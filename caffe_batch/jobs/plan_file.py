@@ -56,6 +56,20 @@ class PlannedCandidate:
 
 
 @dataclass(frozen=True)
+class PlannedSplit:
+    """A split, with the test batches beside it.
+
+    Attributes:
+        batch_size, iter_size: Of the first stage.
+        tests: The batches of the test nets, by their numbers, as far as they are known.
+    """
+
+    batch_size: int
+    iter_size: int
+    tests: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class PlanFile:
     """plan.json.
 
@@ -244,7 +258,11 @@ class PlanFile:
         )
 
     def with_split(
-        self, planned: Mapping[str, Any], changes: Sequence[Sequence[Change]], why: str
+        self,
+        planned: Mapping[str, Any],
+        changes: Sequence[Sequence[Change]],
+        why: str,
+        tests: Mapping[int, int] | None = None,
     ) -> PlanFile:
         """The plan with another split of the same effective batch.
 
@@ -253,6 +271,7 @@ class PlanFile:
                 out stays as it is, and so do the keys of a stage.
             changes: What it changes in the user's files, a list for each stage.
             why: Why there is another split.
+            tests: The batches of the test nets until now, by their numbers.
         """
         stages = [
             {**before, **after}
@@ -268,9 +287,30 @@ class PlanFile:
                 "to": [content["batch_size"], content["iter_size"]],
                 "predicted_bytes": self.predicted_peak_bytes,
                 "reason": why,
+                **({"tests": _test_batches(tests)} if tests else {}),
             },
         ]
         return PlanFile.of(self.path, content).with_changes(changes)
+
+    @property
+    def planned_split(self) -> PlannedSplit | None:
+        """The split that was planned first, if another one has taken its place."""
+        fields = Fields(self.path, self.content, hint=_HINT)
+        first = next(iter(fields.maybe(fields.objects, "resplits", ())), None)
+        if first is None:
+            return None
+        pair = first.integers("from")
+        if len(pair) != 2 or 0 in pair:
+            raise InputError(
+                f"{self.path}: resplits[0].from is {list(pair)}, expected a batch_size and an "
+                "iter_size",
+                hint=_HINT,
+            )
+        tests = {
+            test.integer("number"): test.positive("batch_size")
+            for test in first.maybe(first.objects, "tests", ())
+        }
+        return PlannedSplit(*pair, tests)
 
     def moved(self, target: Path, files: Mapping[str, str]) -> PlanFile:
         """The plan in another directory.
@@ -322,6 +362,10 @@ def plan_content(planned: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         more: What else the job needs to know.
     """
     return {"format": PLAN_FORMAT, "caffe_batch_version": __version__, **planned, **more}
+
+
+def _test_batches(tests: Mapping[int, int]) -> list[dict[str, int]]:
+    return [{"number": number, "batch_size": size} for number, size in tests.items()]
 
 
 def moved_path(value: Any, source: Path, target: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from caffe_batch.planning.audit.audit import audit as audit_of_caffe
@@ -30,6 +31,8 @@ class PlanOptions:
             through the train net's own data layer.
         tests_follow: Whether test batches shrink at least in the ratio in which the train net's
             does, and divide the samples of a test; if not, they may be as large as the files' own.
+        test_sizes: Batches that test nets should have, by their numbers, with as many samples in a
+            test as in the files; the others' are planned.
         own_gpus: GPUs that the files were planned for; None if unknown.
         summed_iter: Passes that losses which are sums are meant to be summed over; those of an
             update (if the batch grows, of its first stage) if None.
@@ -46,6 +49,7 @@ class PlanOptions:
     max_batch: int | None = None
     keep_tests: bool = False
     tests_follow: bool = False
+    test_sizes: Mapping[int, int] = field(default_factory=dict)
     own_gpus: int | None = None
     summed_iter: int | None = None
     audit: Audit = audit_of_caffe

@@ -126,6 +126,7 @@ def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table
         tests,
         exact=options.tests_follow,
         keeps_bound=keeps_bound and not options.tests_follow,
+        given=options.test_sizes,
     )
     test_sizes = smallest(groups, number)
     lean = model.with_test_batches(test_sizes)
@@ -146,7 +147,10 @@ def _draft_of(goal: Goal, budget: Budget, table: _Table, split: Candidate) -> Dr
     groups = table.groups
     if goal.options.tests_follow:
         share = Fraction(split.batch_size, goal.model.batch_size)
-        groups = tuple(group.shrunk(share) for group in groups)
+        groups = tuple(
+            group if group.numbers & goal.options.test_sizes.keys() else group.shrunk(share)
+            for group in groups
+        )
 
     def draft(test_sizes: tuple[int | None, ...]) -> Draft:
         own = tuple(

@@ -20,6 +20,8 @@ class Options:
             takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
             nets in CPU mode gain from more.
         restart: Start from update 0; an earlier run is removed once the new one has a snapshot.
+        try_larger: Take the planned split again if a smaller one had taken its place. A restart
+            does so by itself.
         noise_scale: Also measure the gradients of the micro-batches, for the noise scale, as
             lines of metrics.jsonl. It takes about 2 % of the time.
         weights: .caffemodel files to start from at update 0, loaded one after the other.
@@ -38,6 +40,7 @@ class Options:
     device: Device | None = None
     threads: int = 1
     restart: bool = False
+    try_larger: bool = False
     noise_scale: bool = False
     weights: tuple[Path, ...] = ()
     snapshot: Path | None = None

@@ -1,9 +1,10 @@
-"""Out of memory: the next smaller split of the same effective batch, and the files for it.
+"""Another split of a job's effective batch: a smaller one out of memory, or the planned one again.
 
-Every stage keeps its samples per update and its updates: batch_size goes down and iter_size up. The
-planner is asked for that, starting from the files as they are now: a training that is under way
-stays the same even if the plan's own compensations were refused. The test nets' batches shrink
-too, with the same number of samples in each test.
+Every stage keeps its samples per update and its updates: batch_size and iter_size change together.
+The planner is asked for that, starting from the files as they are now: a training that is under way
+stays the same even if the plan's own compensations were refused. The test nets' batches shrink and
+grow too, with the same number of samples in each test. Where a test ran out of memory, it is its
+batch that shrinks first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from caffe_batch.errors import CaffeBatchError, Call, DoesNotFitError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.job_recipe import JobStage, joined, read_job_stages
-from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.plan_file import PlanFile, PlannedSplit
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net import Recipe
 from caffe_batch.planning.audit.findings import Scope, Verdict
@@ -28,6 +29,7 @@ from caffe_batch.planning.plan import Plan, note_of_stages
 from caffe_batch.planning.planner import make_plan
 from caffe_batch.planning.schedule.rescaling import ScheduleOptions
 from caffe_batch.planning.split.candidates import SplitOptions
+from caffe_batch.planning.split.net_tests import NetTest, group_tests, planned_tests
 from caffe_batch.sizes import format_size
 
 
@@ -50,6 +52,11 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     stages = read_job_stages(job, plan)
     models = [_model(job, plan, stage.recipe) for stage in stages]
     effective = [stage.effective_batch for stage in plan.stages]
+    tests = _test_batches(models[0])
+    if ending.test_net is not None:
+        told = _with_smaller_test(job, plan, stages, models, tests, ending)
+        if told:
+            return told
     needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
     largest, obstacle = plan.batch_size - 1, ""
     while largest:
@@ -59,12 +66,12 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
                 split = SplitOptions(largest_batch=largest, divides=gcd(*effective))
                 if plans:  # all stages have one batch_size
                     split = SplitOptions(batch_size=plans[0].batch_size)
-                plans.append(_smaller_plan(model, samples, split))
+                plans.append(_plan_with(model, samples, split, tests_follow=True))
         except CaffeBatchError as error:  # Caffe would refuse a net at this size
             obstacle = f" that Caffe would build ({error.message})"
             largest = plans[0].batch_size - 1 if plans else 0
             continue
-        _rewrite(job, plan, stages, plans, why)
+        _rewrite(job, plan, stages, plans, why, tests)
         return (
             f"{why}: continuing with batch_size {plans[0].batch_size} x iter_size "
             f"{plans[0].iter_size} instead of {plan.batch_size} x {plan.iter_size}"
@@ -79,9 +86,112 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
             "What helps: a machine with more free memory than that, smaller input images, or a "
             "smaller net (",
             Call("`caffe-batch memory`", "caffe_batch.memory()"),
-            " shows the layers that cost most). The newest snapshot stays.",
+            " shows the layers that cost most).",
+            *([" The newest snapshot stays."] if _has_snapshot(job, plan) else []),
         ],
     )
+
+
+def planned_split(job: JobDirectory, plan: PlanFile) -> PlannedSplit | None:
+    """The split that was planned, if the job has a smaller one now, or smaller test batches.
+
+    Raises:
+        InputError: The files can't be read.
+    """
+    planned = plan.planned_split
+    if planned is None:
+        return None
+    tests = _test_batches(_model(job, plan, read_job_stages(job, plan)[0].recipe))
+    smaller_test = any(tests.get(each, size) < size for each, size in planned.tests.items())
+    return planned if plan.batch_size < planned.batch_size or smaller_test else None
+
+
+def take_planned_split(job: JobDirectory, plan: PlanFile, planned: PlannedSplit) -> str:
+    """Rewrite a job for the split that was planned, which may fit again.
+
+    Args:
+        job: The directory; its lock is held.
+        plan: Its plan.
+        planned: What :func:`planned_split` has returned.
+
+    Returns:
+        What has changed, in a sentence without its full stop.
+
+    Raises:
+        InputError: The files don't say enough, or can't be read.
+    """
+    stages = read_job_stages(job, plan)
+    models = [_model(job, plan, stage.recipe) for stage in stages]
+    tests = _test_batches(models[0])
+    split = SplitOptions(batch_size=planned.batch_size)
+    plans = [
+        _plan_with(model, stage.effective_batch, split, {**tests, **planned.tests})
+        for model, stage in zip(models, plan.stages, strict=True)
+    ]
+    _rewrite(job, plan, stages, plans, "the planned split again", tests)
+    return (
+        f"the planned split again, batch_size {plans[0].batch_size} x iter_size "
+        f"{plans[0].iter_size} instead of {plan.batch_size} x {plan.iter_size}"
+        if planned.batch_size != plan.batch_size
+        else f"the planned test batches again, {_sizes(planned.tests)} instead of {_sizes(tests)}"
+    )
+
+
+def _with_smaller_test(
+    job: JobDirectory,
+    plan: PlanFile,
+    stages: Sequence[JobStage],
+    models: Sequence[MemoryModel],
+    tests: Mapping[int, int],
+    ending: Ending,
+) -> str:
+    """Rewrite a job for half the batch, or less, of the test net that ran out of memory.
+
+    Returns:
+        What has changed, in a sentence; empty if its batch isn't its own, or is 1.
+    """
+    number, size = ending.test_net, tests.get(ending.test_net or 0, 1)
+    group = next(
+        (group for group in group_tests(_own_tests(models[0]), exact=True)
+         if number in group.numbers), None,
+    )  # fmt: skip
+    smaller = [each for each in group.sizes if each <= size // 2] if group else []
+    if group is None or not smaller:
+        return ""
+    wanted = {**tests, **dict.fromkeys(group.numbers, smaller[-1])}
+    split = SplitOptions(batch_size=plan.batch_size)
+    plans = [
+        _plan_with(model, stage.effective_batch, split, wanted)
+        for model, stage in zip(models, plan.stages, strict=True)
+    ]
+    _rewrite(job, plan, stages, plans, ending.reason.value, tests)
+    other = " " + "".join(
+        finding.explanation for finding in plans[0].findings
+        if finding.scope is Scope.TEST and finding.verdict is Verdict.DIFFERENT
+    )  # fmt: skip
+    return (
+        f"{ending.reason.value} in a test: continuing with test batches of {smaller[-1]} instead "
+        f"of {size}, as many samples in each test{'.' + other.rstrip('.') if other.strip() else ''}"
+    )
+
+
+def _test_batches(model: MemoryModel) -> dict[int, int]:
+    """The batch of each test net that has its own, by its number."""
+    return {test.number: test.own_size for test in _own_tests(model)}
+
+
+def _own_tests(model: MemoryModel) -> list[NetTest]:
+    """The test nets with batches of their own."""
+    number = len(model.recipe.tests)
+    return [test for test in planned_tests(model, (None,) * number) if not test.shared]
+
+
+def _sizes(tests: Mapping[int, int]) -> str:
+    return ", ".join(map(str, tests.values()))
+
+
+def _has_snapshot(job: JobDirectory, plan: PlanFile) -> bool:
+    return bool(engines.find(plan.engine).snapshots.list_snapshots(job.snapshots))
 
 
 def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
@@ -96,13 +206,21 @@ def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
     )
 
 
-def _smaller_plan(model: MemoryModel, effective_batch: int, split: SplitOptions) -> Plan:
-    """The plan of one stage with a smaller split; nothing else changes."""
+def _plan_with(
+    model: MemoryModel,
+    effective_batch: int,
+    split: SplitOptions,
+    test_sizes: Mapping[int, int] | None = None,
+    *,
+    tests_follow: bool = False,
+) -> Plan:
+    """The plan of one stage with another split or other test batches; nothing else changes."""
     options = PlanOptions(
         effective_batch=effective_batch,
         split=split,
         schedule=ScheduleOptions(keep=True),
-        tests_follow=True,
+        tests_follow=tests_follow,
+        test_sizes=test_sizes or {},
         audit=engines.find(model.engine).audit,
     )
     return make_plan(model, NO_LIMIT, options)
@@ -123,7 +241,12 @@ def _another_training(plan: PlanFile, smaller: Plan) -> str:
 
 
 def _rewrite(
-    job: JobDirectory, plan: PlanFile, stages: Sequence[JobStage], plans: Sequence[Plan], why: str
+    job: JobDirectory,
+    plan: PlanFile,
+    stages: Sequence[JobStage],
+    plans: Sequence[Plan],
+    why: str,
+    tests: Mapping[int, int],
 ) -> None:
     texts: dict[Path, str] = {}
     for stage, planned in zip(stages, plans, strict=True):
@@ -132,7 +255,7 @@ def _rewrite(
     changes = [
         joined(stage.changes, planned.changes) for stage, planned in zip(stages, plans, strict=True)
     ]
-    texts[job.plan] = plan.with_split(_content(plan, plans, why), changes, why).text
+    texts[job.plan] = plan.with_split(_content(plan, plans, why), changes, why, tests).text
     job.rewrite(texts)
 
 
@@ -160,7 +283,10 @@ def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
         ),
         "stages": [{"batch_size": each.batch_size, "iter_size": each.iter_size} for each in plans],
         "candidates": [
-            {**each, "fits": bool(each.get("fits")) and each["batch_size"] <= size}
+            {
+                **each,
+                "fits": each.get("predicted_peak_bytes") is not None and each["batch_size"] <= size,
+            }
             for each in plan.content.get("candidates") or ()
         ],
     }

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from caffe_batch.errors import CaffeBatchError
+from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training import restart
 from caffe_batch.training.beforehand import Beforehand, look_ahead
+from caffe_batch.training.checks import check_accumulates
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.recovery import Recovery
+from caffe_batch.training.resplit import planned_split, take_planned_split
 from caffe_batch.training.run import Run, has_finished, read_job
 
 
@@ -83,7 +85,8 @@ def train(
 
         try:
             begun = restart.begin(job, options) if options.restart else options
-            outcome = _to_the_end(begin, carry_out, Recovery(job, options), relay, found.notes)
+            notes = (*found.notes, *_about_the_split(job, options, goes_on=before is not None))
+            outcome = _to_the_end(begin, carry_out, Recovery(job, options), relay, notes)
         except CaffeBatchError as error:
             error.notes = (*error.notes, *restart.settle(job))
             raise
@@ -91,6 +94,47 @@ def train(
             restart.settle(job)
             raise
         return replace(outcome, notes=restart.settle(job))
+
+
+def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> tuple[str, ...]:
+    """Take the planned split again if that is asked for, or else say that it may fit again.
+
+    Args:
+        job: The directory; its lock is held.
+        options: How to train.
+        goes_on: Whether the run continues an earlier one.
+
+    Returns:
+        A sentence about it, if there is anything to say.
+
+    Raises:
+        InputError: The planned split can't be taken again, or not with these options.
+    """
+    plan, wanted = job.read_plan(), options.restart or options.try_larger
+    try:
+        planned = planned_split(job, plan)
+    except InputError:  # Caffe itself reports what is wrong with its net
+        return ()
+    if planned is None:
+        same = "The split is the one that was planned: there is no larger one to try."
+        return (same,) if options.try_larger else ()
+    if wanted:
+        if options.noise_scale:
+            check_accumulates(planned.iter_size)
+        try:
+            told = take_planned_split(job, plan, planned)
+        except InputError as error:
+            if options.try_larger:
+                raise
+            return (f"The planned split can't be taken again: {error.message}.",)
+        return (f"{told[0].upper()}{told[1:]}.",)
+    if not goes_on:
+        return ()
+    return (
+        f"It was planned with batch_size {planned.batch_size} x iter_size {planned.iter_size} and "
+        f"ran out of memory with that. If more is free now, `caffe-batch train {job.path} "
+        "--try-larger` takes it again; it falls back by itself if that fails.",
+    )
 
 
 def _to_the_end(

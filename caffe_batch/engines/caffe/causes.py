@@ -29,6 +29,11 @@ _WHAT = re.compile(r"  what\(\):  (.*)")
 _SIGNAL = re.compile(r"\*\*\* (SIG[A-Z]+) \(@\S+\) received by ")
 _FRAME = re.compile(r"\s+@\s+(?:0x[0-9a-f]+|\(nil\))\s+(\S.*)")
 
+# Caffe's words at the beginning of a test and of the building of a test net, and after them
+# (solver.cpp). A net without outputs ends a test without a word.
+_TEST_BEGINS = re.compile(r"\] (?:Iteration \d+, Testing|Creating test) net \(#(\d+)\)")
+_TEST_ENDS = ("]     Test net output #", "] Solver scaffolding done.", "] Solving ")
+
 _TRACEBACK = "Traceback (most recent call last):"
 _PYTHON_FRAME = re.compile(r'  File "(.*)", line (\d+)(?:, in (.*))?')
 _PYTHON_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Iteration)(?:: .*)?")
@@ -140,6 +145,18 @@ def crash_place(log: Sequence[str]) -> str:
         return ""
     names = [match[1] for _, match in _matches(_FRAME, log, start[0])]
     return next((name for name in names if name.startswith("caffe::")), "")
+
+
+def net_under_test(log: Sequence[str]) -> int | None:
+    """The test net that the last lines of a log build or run; None if they are about another."""
+    net = None
+    for line in log:
+        begun = _TEST_BEGINS.search(line)
+        if begun:
+            net = int(begun[1])
+        elif any(words in line for words in _TEST_ENDS):
+            net = None
+    return net
 
 
 def is_stack_trace(line: str) -> bool:

@@ -13,6 +13,7 @@ from caffe_batch.engines.caffe.causes import (
     crash_place,
     find_cause,
     is_stack_trace,
+    net_under_test,
     python_error,
 )
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
@@ -75,7 +76,8 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     if cause is None and not number:
         cause = python_error(log)
     if cause is not None:
-        return Ending(_reason(cause), _with_signal(cause, number), status)
+        testing = net_under_test(log[: cause.end])
+        return Ending(_reason(cause), _with_signal(cause, number), status, test_net=testing)
     if number == signal.SIGKILL:
         return Ending(EndReason.KILLED, "killed by SIGKILL", status)
     if number:

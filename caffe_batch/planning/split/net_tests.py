@@ -8,7 +8,7 @@ allows a larger micro-batch; if a score depends on its batch, only if nothing fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations, groupby
@@ -152,7 +152,11 @@ def _leaders(model: MemoryModel) -> list[int]:
 
 
 def group_tests(
-    tests: Sequence[NetTest], *, exact: bool = False, keeps_bound: bool = False
+    tests: Sequence[NetTest],
+    *,
+    exact: bool = False,
+    keeps_bound: bool = False,
+    given: Mapping[int, int] | None = None,
 ) -> tuple[TestGroup, ...]:
     """The test nets with batches of their own, by the data layers that they read through.
 
@@ -161,9 +165,13 @@ def group_tests(
         exact: Whether the sizes to choose from are all those that divide the samples of each test;
             if not, they are those of :meth:`NetTest.sizes`.
         keeps_bound: Whether test nets whose scores depend on their batch keep it.
+        given: The batches of some test nets, by their numbers.
     """
 
     def sizes(group: Sequence[NetTest]) -> tuple[int, ...]:
+        asked = [given[test.number] for test in group if given and test.number in given]
+        if asked:
+            return (min(asked),)
         if keeps_bound and any(test.bound for test in group):
             return (group[0].own_size,)
         return _exact_sizes(group) if exact else group[0].sizes()
