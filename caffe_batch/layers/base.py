@@ -162,6 +162,8 @@ class Memory:
             share replaces an earlier one: X -Reshape-> Y -Flatten-> Z shares the diff of Y with X
             going forward and with Z going back, and ends with two memories (and no gradient for X).
         transient: Elements allocated within a pass and freed again.
+        at_most: How many elements of all these may turn out not to be allocated, where the sizes
+            depend on the data and the largest possible ones are given.
         partial: Whether the layer takes more than is known; a total that includes it is a lower
             bound.
         workspace: Bytes that a library's algorithms take from SetUp on, in one request: the least
@@ -175,6 +177,7 @@ class Memory:
     shares: tuple[tuple[Side, Side], ...] = ()
     backward_shares: tuple[tuple[Side, Side], ...] = ()
     transient: int = 0
+    at_most: int = 0
     partial: bool = False
     workspace: tuple[int, int] = (0, 0)
 
@@ -245,10 +248,11 @@ class Coupling:
             Samples that lie on such an axis influence each other.
         along: The axis along which blobs are joined or cut apart (Concat, Slice, Tile).
         relabels: Whether the same elements only get another shape (Reshape, Flatten).
+        constant: Whether its tops depend on the shapes of its bottoms only, not on their values.
         divisor: A loss, score or mean sums over the elements and divides by this; None for layers
             that don't, and 1 for a plain sum.
-        by_labels: Tops whose divisor is really the number of certain labels: those that aren't
-            ignored, or those of one class.
+        by_labels: Tops whose divisor is really a number that the data decides: the labels that
+            aren't ignored, those of one class, or the boxes that match.
         linear: Whether a multiple of the bottoms gives the same multiple of the top.
         affine: Whether the mean of bottoms gives the mean of the tops.
         draws: Whether it draws random numbers in each pass.
@@ -269,6 +273,7 @@ class Coupling:
     joint: tuple[int, ...] = ()
     along: int | None = None
     relabels: bool = False
+    constant: bool = False
     divisor: int | None = None
     by_labels: tuple[int, ...] = ()
     linear: bool = False
@@ -320,6 +325,7 @@ class Rule(ABC):
         copied_axis: The number in its shape that means "as in the bottom" and that could replace a
             batch size written out there (Reshape's 0); None for types without one.
         moving_average: The field of its message that is the decay of moving averages.
+        known_statistics: The field that makes it normalise with these; empty if there is none.
         writes_files: Whether it writes files of its own.
         undrawn: A field of its message, and the value with which the layer draws nothing at random.
         draws_on_cpu: Whether Caffe's CPU code can make its draws.
@@ -328,6 +334,10 @@ class Rule(ABC):
         unknown: Whether it stands for a type without a rule.
         open_params: Whether ``param`` blocks beyond its parameters are accepted: how many such a
             layer really has isn't known.
+        counted: What a divisor of ``Coupling.by_labels`` counts, for the audit.
+        forks: For types that Caffe 1.0 lacks, or that a fork changes: the forks that have it so, by
+            the names of ``--fork``; empty for those of other forks.
+        follows: For the same: the repository and the files of it that the rule follows.
         origin: Where the rule comes from, for messages.
     """
 
@@ -354,6 +364,7 @@ class Rule(ABC):
     recurrent: bool = False
     copied_axis: int | None = None
     moving_average: str = ""
+    known_statistics: str = ""
 
     writes_files: bool = False
     undrawn: tuple[str, float | str] | None = None
@@ -362,6 +373,9 @@ class Rule(ABC):
     may_share_top: bool = False
     unknown: bool = False
     open_params: bool = False
+    counted: str = "labels that aren't ignored"
+    forks: tuple[str, ...] = ()
+    follows: str = ""
     origin: str = "caffe-batch's own"
 
     @property

@@ -25,6 +25,7 @@ class BatchNorm(Rule):
     settings = BatchNormSettings
     fixed_parameters = True
     moving_average = "moving_average_fraction"
+    known_statistics = "use_global_stats"
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         bottom = site.bottoms[0]

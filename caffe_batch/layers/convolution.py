@@ -120,12 +120,13 @@ class Convolution(Rule):
 
     def cudnn(self, site: Site, memory: Memory) -> Memory:
         s: ConvolutionSettings = site.settings
-        dilated = any(hole > 1 for hole in s.dilation)
+        dilation = window(s, site.bottoms[0]).dilation
+        dilated = any(hole > 1 for hole in dilation)
         if s.engine == "CAFFE" or (s.engine == "DEFAULT" and dilated):
             return memory
         if dilated:
             raise ShapeError(
-                f"Caffe doesn't dilate with cuDNN: dilation {s.dilation}, engine: CUDNN",
+                f"Caffe doesn't dilate with cuDNN: dilation {dilation}, engine: CUDNN",
                 hint="Leave the engine out; Caffe then uses its own.",
             )
         axes = len(window(s, site.bottoms[0]).kernel)

@@ -110,7 +110,7 @@ class Data(Rule):
 
     def record(self, site: Site) -> Shape:
         """Shape (C, H, W) of a record before it is cropped."""
-        channels, height, width = _known_record(site)
+        channels, height, width = known_record(site)
         return channels, height, width
 
     def memory(self, site: Site, mode: Mode) -> Memory:
@@ -150,7 +150,7 @@ class ImageData(Data):
         channels = 3 if s.is_color else 1
         if s.new_height:
             return channels, s.new_height, s.new_width
-        return (channels, *_known_record(site)[1:])
+        return (channels, *known_record(site)[1:])
 
     def coupling(self, site: Site) -> Coupling:
         s: ImageDataSettings = site.settings
@@ -180,7 +180,7 @@ class WindowData(Data):
         return Coupling(draws=self.draws(s, site.phase), quota=int(s.batch_size * s.fg_fraction))
 
 
-def _known_record(site: Site) -> Shape:
+def known_record(site: Site) -> Shape:
     """The shape (C, H, W) of the first record.
 
     Raises:

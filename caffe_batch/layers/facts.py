@@ -28,6 +28,12 @@ class SourceKind(str, Enum):
     HDF5_LIST = "HDF5 list"
     #: WindowData's text file of images and windows; only Caffe reads it.
     WINDOW_FILE = "window file"
+    #: An LMDB or LevelDB of a fork's own messages.
+    ANNOTATED = "annotated database"
+    #: A text file with two images on each line, the second one of labels.
+    IMAGE_PAIRS = "list of image pairs"
+    #: A video, a camera, or a list of videos.
+    VIDEO = "videos"
 
 
 @dataclass(frozen=True, slots=True)

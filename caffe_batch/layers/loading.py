@@ -21,6 +21,7 @@ from caffe_batch.errors import CaffeBatchError, InputError, did_you_mean
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Coupling, Inner, Labels, Memory, Mode, Phase, Rule, Shape, Site
 from caffe_batch.layers.facts import Numbers
+from caffe_batch.layers.forks import CHANGED, changed_by, types_of
 from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.sides import Side
 from caffe_batch.schema import caffe_pb2
@@ -32,30 +33,47 @@ _HINT = "docs/rules.md shows how a rule is written."
 
 
 @cache
-def installed_rules() -> Registry:
+def installed_rules(fork: str | None = None) -> Registry:
     """The built-in rules and those of installed packages.
+
+    Args:
+        fork: The fork of Caffe whose types these are; None where it isn't known.
 
     Raises:
         InputError: A package's rules can't be loaded, or two rules have the same type.
     """
-    return Registry((*BUILT_IN.values(), *_of_packages()))
+    return _registry(fork, _of_packages(), ())
 
 
-def rules_with(files: Sequence[Path | str]) -> Registry:
+def rules_with(files: Sequence[Path | str], fork: str | None = None) -> Registry:
     """The installed rules and those of some files.
 
     Args:
         files: Python files with a list ``RULES``.
+        fork: As for :func:`installed_rules`.
 
     Raises:
         InputError: A file can't be read, isn't Python or has no rules (says where), or two rules
             have the same type.
     """
     if not files:
-        return installed_rules()
+        return installed_rules(fork)
     paths = tuple(dict.fromkeys(Path(file).resolve() for file in files))
     own = [rule for path in paths for rule in _of_file(path)]
-    return Registry((*installed_rules().values(), *own), paths)
+    return _registry(fork, (*_of_packages(), *own), paths)
+
+
+def with_fork(rules: Registry, fork: str) -> Registry:
+    """The same rules, with those of a fork's types."""
+    known = {*BUILT_IN.values(), *CHANGED, *types_of(rules.fork)}
+    return _registry(fork, [rule for rule in rules.values() if rule not in known], rules.files)
+
+
+def _registry(fork: str | None, own: Iterable[Rule], files: tuple[Path, ...]) -> Registry:
+    """Caffe's types as the fork has them, other types of forks, and rules from outside."""
+    changed = changed_by(fork)
+    caffe = [changed.get(rule.type, rule) for rule in BUILT_IN.values()]
+    return Registry((*caffe, *own), files, forks=types_of(fork), fork=fork)
 
 
 def _of_packages() -> Iterator[Rule]:

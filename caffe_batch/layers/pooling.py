@@ -1,6 +1,7 @@
 """Pooling and SPP (a pyramid of poolings).
 
-Source: pooling_layer.cpp, .cu; spp_layer.cpp.
+Source: pooling_layer.cpp, .cu; spp_layer.cpp. Forks from before ``round_mode`` say ``ceil_mode:
+false`` for the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class PoolingSettings:
     stride_w: int | None = None
     global_pooling: bool = False
     round_mode: str = "CEIL"
+    ceil_mode: bool = True
     engine: str = "DEFAULT"
 
 
@@ -108,16 +110,15 @@ def pooled_shape(s: PoolingSettings, bottom: Shape) -> Shape:
             raise ShapeError("stochastic pooling has no padding")
         if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
             raise ShapeError(f"padding {pad} must be smaller than the kernel {kernel}")
+    up = s.round_mode == "CEIL" and s.ceil_mode
     height, width = (
-        _pooled_size(bottom[2 + i], kernel[i], pad[i], stride[i], s.round_mode, clip=pad != (0, 0))
+        _pooled_size(bottom[2 + i], kernel[i], pad[i], stride[i], up=up, clip=pad != (0, 0))
         for i in range(2)
     )
     return (*bottom[:2], height, width)
 
 
-def _pooled_size(
-    size: int, kernel: int, pad: int, stride: int, round_mode: str, *, clip: bool
-) -> int:
+def _pooled_size(size: int, kernel: int, pad: int, stride: int, *, up: bool, clip: bool) -> int:
     """How many windows there are on one axis; the last one may reach beyond the edge.
 
     Caffe divides in single precision; for inputs below 2^24 it rounds to the same result.
@@ -127,7 +128,7 @@ def _pooled_size(
             builds the net and aborts in the first pass, when it touches the empty blob.)
     """
     room = size + 2 * pad - kernel
-    pooled = (-(-room // stride) if round_mode == "CEIL" else room // stride) + 1
+    pooled = (-(-room // stride) if up else room // stride) + 1
     if clip and (pooled - 1) * stride >= size + pad:
         pooled -= 1  # the last window would lie in the padding
     if pooled < 1 or (clip and (pooled - 1) * stride >= size + pad):

@@ -20,16 +20,29 @@ class Registry(Mapping[str, Rule]):
     """The rules by Caffe's own type name; it never changes.
 
     Args:
-        rules: One per type.
+        rules: One per type: Caffe's own, those of packages, the user's.
         files: The user's files that some of them come from, as absolute paths.
+        forks: Rules for types that forks have; one of ``rules`` for the same type replaces it.
+        fork: The fork whose types these are; None where it isn't known.
+
+    Attributes:
+        files, fork: As given.
 
     Raises:
         InputError: Two rules have the same type.
     """
 
-    def __init__(self, rules: Iterable[Rule], files: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        files: tuple[Path, ...] = (),
+        *,
+        forks: Iterable[Rule] = (),
+        fork: str | None = None,
+    ) -> None:
         self._rules: dict[str, Rule] = {}
         self.files = files
+        self.fork = fork
         for rule in rules:
             known = self._rules.get(rule.type)
             if known is not None:
@@ -38,6 +51,8 @@ class Registry(Mapping[str, Rule]):
                     hint="Leave one of them out; a rule can't replace another.",
                 )
             self._rules[rule.type] = rule
+        for rule in forks:
+            self._rules.setdefault(rule.type, rule)
 
     def __getitem__(self, layer_type: str) -> Rule:
         return self._rules[layer_type]
@@ -77,7 +92,7 @@ class Registry(Mapping[str, Rule]):
             )
         near = did_you_mean(layer_type, list(self._rules))
         raise UnknownLayerError(
-            f"type {layer_type!r} is not a layer type of Caffe 1.0",
+            f"type {layer_type!r} is not a layer type of Caffe 1.0, nor one known of its forks",
             layer=name,
             hint=[
                 f"{near + ' ' if near else ''}If it belongs to a fork of Caffe, ",

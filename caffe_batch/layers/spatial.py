@@ -28,6 +28,8 @@ class ConvolutionSettings:
     kernel_w: int | None = None
     stride_h: int | None = None
     stride_w: int | None = None
+    dilation_h: int | None = None
+    dilation_w: int | None = None
     group: int = 1
     axis: int = 1
     force_nd_im2col: bool = False
@@ -104,12 +106,13 @@ def window(s: ConvolutionSettings, bottom: Shape) -> Window:
         raise ShapeError("the kernel size must be given and at least 1 on every spatial axis")
     if 0 in stride:
         raise ShapeError("the stride must be at least 1 on every spatial axis")
+    holes = ("dilation_h", s.dilation_h, s.dilation_w)
     return Window(
         axis=axis,
         kernel=kernel,
         stride=stride,
         pad=_sizes("pad", s.pad, ("pad_h", s.pad_h, s.pad_w), axes, 0),
-        dilation=_sizes("dilation", s.dilation, ("", None, None), axes, 1),
+        dilation=_sizes("dilation", s.dilation, holes, axes, 1),
     )
 
 

@@ -2,8 +2,9 @@
 
 A rule names the message with its settings and a frozen dataclass; each field of the dataclass takes
 the value of the message's field of that name. A field that may be None tells "not set" apart from
-the default; enums become their names, BlobShapes tuples of ints, FillerParameters their type, other
-messages True (where only their presence matters), and repeated fields tuples.
+the default; enums become their names, BlobShapes tuples of ints, FillerParameters their type,
+messages whose field is a dataclass that dataclass, other messages True (where only their presence
+matters), and repeated fields tuples.
 """
 
 from __future__ import annotations
@@ -103,9 +104,22 @@ def _reading_plan(settings: type, own_message: str) -> tuple[tuple[str, tuple[Re
     for field in dataclasses.fields(settings):
         message = field.metadata.get("message", own_message)
         fields = _fields(message)
-        optional = type(None) in getattr(hints[field.name], "__args__", ())
-        plan.setdefault(message, []).append((field.name, optional, _reader(fields[field.name])))
+        kinds = getattr(hints[field.name], "__args__", (hints[field.name],))
+        inside = next(filter(dataclasses.is_dataclass, kinds), None)
+        read = _reader(fields[field.name]) if inside is None else _inside(inside)
+        plan.setdefault(message, []).append((field.name, type(None) in kinds, read))
     return tuple((message, tuple(readers)) for message, readers in plan.items())
+
+
+def _inside(kind: Any) -> Callable[[Any], Any]:
+    """How a message within a layer's message becomes the dataclass with its fields."""
+    names = [field.name for field in dataclasses.fields(kind)]
+
+    def read(message: Any) -> Any:
+        fields = message.DESCRIPTOR.fields_by_name
+        return kind(**{name: _reader(fields[name])(getattr(message, name)) for name in names})
+
+    return read
 
 
 def _has(message: Any, name: str) -> bool:

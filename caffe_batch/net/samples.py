@@ -142,6 +142,8 @@ class _Step:
 
     def tops(self) -> tuple[tuple[Samples, ...], str]:
         """What the tops hold, and why the samples are mixed if they are."""
+        if self.coupling.constant:
+            return tuple(self._source(*pair) for pair in self.shapes), ""
         if self.node.param_shapes != self.other.param_shapes:
             return self._mixed("its parameters have one value for each sample of the batch")
         if any(isinstance(state, Mixed) for state in self.bottoms):

@@ -6,6 +6,10 @@ Caffe 1.0 protocol buffer schema as caffe-batch reads and writes it.
 Field names, numbers, types, labels and defaults are those of Caffe 1.0.0 (tests/schema
 compares them with the caffe_pb2 of a real pycaffe). Regenerate the Python module with
 `make schema` after an edit.
+
+What follows a comment "Forks:" is not in Caffe 1.0. Its numbers are the fork's where the forks
+that have it agree and Caffe 1.0 leaves them free; others count from 20001, since no number could
+be right for all of them. fork_fields.py lists these fields with the forks that have them.
 """
 
 import builtins
@@ -357,6 +361,10 @@ class SolverParameter(google.protobuf.message.Message):
     SOLVER_TYPE_FIELD_NUMBER: builtins.int
     LAYER_WISE_REDUCE_FIELD_NUMBER: builtins.int
     WEIGHTS_FIELD_NUMBER: builtins.int
+    EVAL_TYPE_FIELD_NUMBER: builtins.int
+    AP_VERSION_FIELD_NUMBER: builtins.int
+    PLATEAU_WINSIZE_FIELD_NUMBER: builtins.int
+    SHOW_PER_CLASS_RESULT_FIELD_NUMBER: builtins.int
     net: builtins.str
     train_net: builtins.str
     test_interval: builtins.int
@@ -390,6 +398,10 @@ class SolverParameter(google.protobuf.message.Message):
     snapshot_after_train: builtins.bool
     solver_type: global___SolverParameter.SolverType.ValueType
     layer_wise_reduce: builtins.bool
+    eval_type: builtins.str
+    """Forks:"""
+    ap_version: builtins.str
+    show_per_class_result: builtins.bool
     @property
     def net_param(self) -> global___NetParameter: ...
     @property
@@ -408,6 +420,8 @@ class SolverParameter(google.protobuf.message.Message):
     def stepvalue(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
     def weights(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def plateau_winsize(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -453,9 +467,13 @@ class SolverParameter(google.protobuf.message.Message):
         solver_type: global___SolverParameter.SolverType.ValueType | None = ...,
         layer_wise_reduce: builtins.bool | None = ...,
         weights: collections.abc.Iterable[builtins.str] | None = ...,
+        eval_type: builtins.str | None = ...,
+        ap_version: builtins.str | None = ...,
+        plateau_winsize: collections.abc.Iterable[builtins.int] | None = ...,
+        show_per_class_result: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "stepvalue", b"stepvalue", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "test_iter", b"test_iter", "test_net", b"test_net", "test_net_param", b"test_net_param", "test_state", b"test_state", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["ap_version", b"ap_version", "average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "eval_type", b"eval_type", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "show_per_class_result", b"show_per_class_result", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ap_version", b"ap_version", "average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "eval_type", b"eval_type", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "plateau_winsize", b"plateau_winsize", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "show_per_class_result", b"show_per_class_result", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "stepvalue", b"stepvalue", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "test_iter", b"test_iter", "test_net", b"test_net", "test_net_param", b"test_net_param", "test_state", b"test_state", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay", "weights", b"weights"]) -> None: ...
 
 global___SolverParameter = SolverParameter
 
@@ -650,6 +668,34 @@ class LayerParameter(google.protobuf.message.Message):
     THRESHOLD_PARAM_FIELD_NUMBER: builtins.int
     TILE_PARAM_FIELD_NUMBER: builtins.int
     WINDOW_DATA_PARAM_FIELD_NUMBER: builtins.int
+    ANNOTATED_DATA_PARAM_FIELD_NUMBER: builtins.int
+    BN_PARAM_FIELD_NUMBER: builtins.int
+    BOX_ANNOTATOR_OHEM_PARAM_FIELD_NUMBER: builtins.int
+    CONTINUATION_INDICATOR_PARAM_FIELD_NUMBER: builtins.int
+    CPMDATA_PARAM_FIELD_NUMBER: builtins.int
+    CTC_LOSS_PARAM_FIELD_NUMBER: builtins.int
+    DENSE_IMAGE_DATA_PARAM_FIELD_NUMBER: builtins.int
+    DETECTION_EVALUATE_PARAM_FIELD_NUMBER: builtins.int
+    DETECTION_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
+    FLIP_PARAM_FIELD_NUMBER: builtins.int
+    INSANITY_PARAM_FIELD_NUMBER: builtins.int
+    INTERP_PARAM_FIELD_NUMBER: builtins.int
+    L2_NORMALIZATION_PARAM_FIELD_NUMBER: builtins.int
+    LABELSEQUENCE_ACCURACY_PARAM_FIELD_NUMBER: builtins.int
+    MULTIBOX_LOSS_PARAM_FIELD_NUMBER: builtins.int
+    NORM_PARAM_FIELD_NUMBER: builtins.int
+    NORMALIZE_PARAM_FIELD_NUMBER: builtins.int
+    PERMUTE_PARAM_FIELD_NUMBER: builtins.int
+    PRIOR_BOX_PARAM_FIELD_NUMBER: builtins.int
+    PSROI_POOLING_PARAM_FIELD_NUMBER: builtins.int
+    ROI_POOLING_PARAM_FIELD_NUMBER: builtins.int
+    RRELU_PARAM_FIELD_NUMBER: builtins.int
+    SEG_ACCURACY_PARAM_FIELD_NUMBER: builtins.int
+    SELU_PARAM_FIELD_NUMBER: builtins.int
+    SHUFFLE_CHANNEL_PARAM_FIELD_NUMBER: builtins.int
+    SMOOTH_L1_LOSS_PARAM_FIELD_NUMBER: builtins.int
+    UPSAMPLE_PARAM_FIELD_NUMBER: builtins.int
+    VIDEO_DATA_PARAM_FIELD_NUMBER: builtins.int
     name: builtins.str
     type: builtins.str
     phase: global___Phase.ValueType
@@ -767,6 +813,64 @@ class LayerParameter(google.protobuf.message.Message):
     def tile_param(self) -> global___TileParameter: ...
     @property
     def window_data_param(self) -> global___WindowDataParameter: ...
+    @property
+    def annotated_data_param(self) -> global___AnnotatedDataParameter:
+        """Forks:"""
+
+    @property
+    def bn_param(self) -> global___BNParameter: ...
+    @property
+    def box_annotator_ohem_param(self) -> global___BoxAnnotatorOHEMParameter: ...
+    @property
+    def continuation_indicator_param(self) -> global___ContinuationIndicatorParameter: ...
+    @property
+    def cpmdata_param(self) -> global___CPMDataParameter: ...
+    @property
+    def ctc_loss_param(self) -> global___CtcLossParameter: ...
+    @property
+    def dense_image_data_param(self) -> global___DenseImageDataParameter: ...
+    @property
+    def detection_evaluate_param(self) -> global___DetectionEvaluateParameter: ...
+    @property
+    def detection_output_param(self) -> global___DetectionOutputParameter: ...
+    @property
+    def flip_param(self) -> global___FlipParameter: ...
+    @property
+    def insanity_param(self) -> global___InsanityParameter: ...
+    @property
+    def interp_param(self) -> global___InterpParameter: ...
+    @property
+    def l2_normalization_param(self) -> global___L2NormalizationParameter: ...
+    @property
+    def labelsequence_accuracy_param(self) -> global___LabelsequenceAccuracyParameter: ...
+    @property
+    def multibox_loss_param(self) -> global___MultiBoxLossParameter: ...
+    @property
+    def norm_param(self) -> global___NormalizeParameter: ...
+    @property
+    def normalize_param(self) -> global___NormalizeParameter: ...
+    @property
+    def permute_param(self) -> global___PermuteParameter: ...
+    @property
+    def prior_box_param(self) -> global___PriorBoxParameter: ...
+    @property
+    def psroi_pooling_param(self) -> global___PSROIPoolingParameter: ...
+    @property
+    def roi_pooling_param(self) -> global___ROIPoolingParameter: ...
+    @property
+    def rrelu_param(self) -> global___RReLUParameter: ...
+    @property
+    def seg_accuracy_param(self) -> global___SegAccuracyParameter: ...
+    @property
+    def selu_param(self) -> global___SeLuParameter: ...
+    @property
+    def shuffle_channel_param(self) -> global___ShuffleChannelParameter: ...
+    @property
+    def smooth_l1_loss_param(self) -> global___SmoothL1LossParameter: ...
+    @property
+    def upsample_param(self) -> global___UpsampleParameter: ...
+    @property
+    def video_data_param(self) -> global___VideoDataParameter: ...
     def __init__(
         self,
         *,
@@ -830,9 +934,37 @@ class LayerParameter(google.protobuf.message.Message):
         threshold_param: global___ThresholdParameter | None = ...,
         tile_param: global___TileParameter | None = ...,
         window_data_param: global___WindowDataParameter | None = ...,
+        annotated_data_param: global___AnnotatedDataParameter | None = ...,
+        bn_param: global___BNParameter | None = ...,
+        box_annotator_ohem_param: global___BoxAnnotatorOHEMParameter | None = ...,
+        continuation_indicator_param: global___ContinuationIndicatorParameter | None = ...,
+        cpmdata_param: global___CPMDataParameter | None = ...,
+        ctc_loss_param: global___CtcLossParameter | None = ...,
+        dense_image_data_param: global___DenseImageDataParameter | None = ...,
+        detection_evaluate_param: global___DetectionEvaluateParameter | None = ...,
+        detection_output_param: global___DetectionOutputParameter | None = ...,
+        flip_param: global___FlipParameter | None = ...,
+        insanity_param: global___InsanityParameter | None = ...,
+        interp_param: global___InterpParameter | None = ...,
+        l2_normalization_param: global___L2NormalizationParameter | None = ...,
+        labelsequence_accuracy_param: global___LabelsequenceAccuracyParameter | None = ...,
+        multibox_loss_param: global___MultiBoxLossParameter | None = ...,
+        norm_param: global___NormalizeParameter | None = ...,
+        normalize_param: global___NormalizeParameter | None = ...,
+        permute_param: global___PermuteParameter | None = ...,
+        prior_box_param: global___PriorBoxParameter | None = ...,
+        psroi_pooling_param: global___PSROIPoolingParameter | None = ...,
+        roi_pooling_param: global___ROIPoolingParameter | None = ...,
+        rrelu_param: global___RReLUParameter | None = ...,
+        seg_accuracy_param: global___SegAccuracyParameter | None = ...,
+        selu_param: global___SeLuParameter | None = ...,
+        shuffle_channel_param: global___ShuffleChannelParameter | None = ...,
+        smooth_l1_loss_param: global___SmoothL1LossParameter | None = ...,
+        upsample_param: global___UpsampleParameter | None = ...,
+        video_data_param: global___VideoDataParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "crop_param", b"crop_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "log_param", b"log_param", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "parameter_param", b"parameter_param", "phase", b"phase", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "scale_param", b"scale_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "transform_param", b"transform_param", "type", b"type", "window_data_param", b"window_data_param"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "blobs", b"blobs", "bottom", b"bottom", "clip_param", b"clip_param", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "crop_param", b"crop_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exclude", b"exclude", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "log_param", b"log_param", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "param", b"param", "parameter_param", b"parameter_param", "phase", b"phase", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "propagate_down", b"propagate_down", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "scale_param", b"scale_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "window_data_param", b"window_data_param"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "bn_param", b"bn_param", "box_annotator_ohem_param", b"box_annotator_ohem_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "blobs", b"blobs", "bn_param", b"bn_param", "bottom", b"bottom", "box_annotator_ohem_param", b"box_annotator_ohem_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exclude", b"exclude", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "param", b"param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "propagate_down", b"propagate_down", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]) -> None: ...
 
 global___LayerParameter = LayerParameter
 
@@ -849,14 +981,107 @@ class TransformationParameter(google.protobuf.message.Message):
     MEAN_VALUE_FIELD_NUMBER: builtins.int
     FORCE_COLOR_FIELD_NUMBER: builtins.int
     FORCE_GRAY_FIELD_NUMBER: builtins.int
+    RESIZE_PARAM_FIELD_NUMBER: builtins.int
+    NOISE_PARAM_FIELD_NUMBER: builtins.int
+    EMIT_CONSTRAINT_FIELD_NUMBER: builtins.int
+    CROP_H_FIELD_NUMBER: builtins.int
+    CROP_W_FIELD_NUMBER: builtins.int
+    DISTORT_PARAM_FIELD_NUMBER: builtins.int
+    EXPAND_PARAM_FIELD_NUMBER: builtins.int
+    SCALE_FACTORS_FIELD_NUMBER: builtins.int
+    CROP_WIDTH_FIELD_NUMBER: builtins.int
+    CROP_HEIGHT_FIELD_NUMBER: builtins.int
+    STRIDE_FIELD_NUMBER: builtins.int
+    CROP_SIZE_X_FIELD_NUMBER: builtins.int
+    CROP_SIZE_Y_FIELD_NUMBER: builtins.int
+    NUM_PARTS_FIELD_NUMBER: builtins.int
+    PUT_GAUSSIAN_FIELD_NUMBER: builtins.int
+    MAX_ROTATE_DEGREE_FIELD_NUMBER: builtins.int
+    VISUALIZE_FIELD_NUMBER: builtins.int
+    SCALE_PROB_FIELD_NUMBER: builtins.int
+    SCALE_MIN_FIELD_NUMBER: builtins.int
+    SCALE_MAX_FIELD_NUMBER: builtins.int
+    BBOX_NORM_FACTOR_FIELD_NUMBER: builtins.int
+    IMG_HEADER_FIELD_NUMBER: builtins.int
+    TARGET_DIST_FIELD_NUMBER: builtins.int
+    CENTER_PERTERB_MAX_FIELD_NUMBER: builtins.int
+    SIGMA_FIELD_NUMBER: builtins.int
+    SIGMA_CENTER_FIELD_NUMBER: builtins.int
+    CLAHE_TILE_SIZE_FIELD_NUMBER: builtins.int
+    CLAHE_CLIP_LIMIT_FIELD_NUMBER: builtins.int
+    DO_CLAHE_FIELD_NUMBER: builtins.int
+    NUM_TOTAL_AUGS_FIELD_NUMBER: builtins.int
+    AUG_WAY_FIELD_NUMBER: builtins.int
+    FLIP_PROB_FIELD_NUMBER: builtins.int
+    GRAY_FIELD_NUMBER: builtins.int
+    NP_IN_LMDB_FIELD_NUMBER: builtins.int
+    TRANSFORM_BODY_JOINT_FIELD_NUMBER: builtins.int
+    VISUALIZE_LABEL_FIELD_NUMBER: builtins.int
+    FIX_CROP_FIELD_NUMBER: builtins.int
+    MORE_FIX_CROP_FIELD_NUMBER: builtins.int
+    MULTI_SCALE_FIELD_NUMBER: builtins.int
+    SCALE_RATIOS_FIELD_NUMBER: builtins.int
+    MAX_DISTORT_FIELD_NUMBER: builtins.int
+    IS_FLOW_FIELD_NUMBER: builtins.int
     scale: builtins.float
     mirror: builtins.bool
     crop_size: builtins.int
     mean_file: builtins.str
     force_color: builtins.bool
     force_gray: builtins.bool
+    crop_h: builtins.int
+    crop_w: builtins.int
+    crop_width: builtins.int
+    crop_height: builtins.int
+    stride: builtins.int
+    crop_size_x: builtins.int
+    crop_size_y: builtins.int
+    num_parts: builtins.int
+    put_gaussian: builtins.bool
+    max_rotate_degree: builtins.float
+    visualize: builtins.bool
+    scale_prob: builtins.float
+    scale_min: builtins.float
+    scale_max: builtins.float
+    bbox_norm_factor: builtins.float
+    img_header: builtins.str
+    target_dist: builtins.float
+    center_perterb_max: builtins.float
+    sigma: builtins.float
+    sigma_center: builtins.float
+    clahe_tile_size: builtins.float
+    clahe_clip_limit: builtins.float
+    do_clahe: builtins.bool
+    num_total_augs: builtins.int
+    aug_way: builtins.str
+    flip_prob: builtins.float
+    gray: builtins.int
+    np_in_lmdb: builtins.int
+    transform_body_joint: builtins.bool
+    visualize_label: builtins.bool
+    fix_crop: builtins.bool
+    more_fix_crop: builtins.bool
+    multi_scale: builtins.bool
+    max_distort: builtins.int
+    is_flow: builtins.bool
     @property
     def mean_value(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def resize_param(self) -> global___ResizeParameter:
+        """Forks:"""
+
+    @property
+    def noise_param(self) -> global___NoiseParameter: ...
+    @property
+    def emit_constraint(self) -> global___EmitConstraint: ...
+    @property
+    def distort_param(self) -> global___DistortionParameter: ...
+    @property
+    def expand_param(self) -> global___ExpansionParameter: ...
+    @property
+    def scale_factors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def scale_ratios(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     def __init__(
         self,
         *,
@@ -867,9 +1092,51 @@ class TransformationParameter(google.protobuf.message.Message):
         mean_value: collections.abc.Iterable[builtins.float] | None = ...,
         force_color: builtins.bool | None = ...,
         force_gray: builtins.bool | None = ...,
+        resize_param: global___ResizeParameter | None = ...,
+        noise_param: global___NoiseParameter | None = ...,
+        emit_constraint: global___EmitConstraint | None = ...,
+        crop_h: builtins.int | None = ...,
+        crop_w: builtins.int | None = ...,
+        distort_param: global___DistortionParameter | None = ...,
+        expand_param: global___ExpansionParameter | None = ...,
+        scale_factors: collections.abc.Iterable[builtins.float] | None = ...,
+        crop_width: builtins.int | None = ...,
+        crop_height: builtins.int | None = ...,
+        stride: builtins.int | None = ...,
+        crop_size_x: builtins.int | None = ...,
+        crop_size_y: builtins.int | None = ...,
+        num_parts: builtins.int | None = ...,
+        put_gaussian: builtins.bool | None = ...,
+        max_rotate_degree: builtins.float | None = ...,
+        visualize: builtins.bool | None = ...,
+        scale_prob: builtins.float | None = ...,
+        scale_min: builtins.float | None = ...,
+        scale_max: builtins.float | None = ...,
+        bbox_norm_factor: builtins.float | None = ...,
+        img_header: builtins.str | None = ...,
+        target_dist: builtins.float | None = ...,
+        center_perterb_max: builtins.float | None = ...,
+        sigma: builtins.float | None = ...,
+        sigma_center: builtins.float | None = ...,
+        clahe_tile_size: builtins.float | None = ...,
+        clahe_clip_limit: builtins.float | None = ...,
+        do_clahe: builtins.bool | None = ...,
+        num_total_augs: builtins.int | None = ...,
+        aug_way: builtins.str | None = ...,
+        flip_prob: builtins.float | None = ...,
+        gray: builtins.int | None = ...,
+        np_in_lmdb: builtins.int | None = ...,
+        transform_body_joint: builtins.bool | None = ...,
+        visualize_label: builtins.bool | None = ...,
+        fix_crop: builtins.bool | None = ...,
+        more_fix_crop: builtins.bool | None = ...,
+        multi_scale: builtins.bool | None = ...,
+        scale_ratios: collections.abc.Iterable[builtins.float] | None = ...,
+        max_distort: builtins.int | None = ...,
+        is_flow: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["crop_size", b"crop_size", "force_color", b"force_color", "force_gray", b"force_gray", "mean_file", b"mean_file", "mirror", b"mirror", "scale", b"scale"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["crop_size", b"crop_size", "force_color", b"force_color", "force_gray", b"force_gray", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "scale", b"scale"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_factors", b"scale_factors", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "scale_ratios", b"scale_ratios", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]) -> None: ...
 
 global___TransformationParameter = TransformationParameter
 
@@ -889,28 +1156,44 @@ class LossParameter(google.protobuf.message.Message):
         VALID: LossParameter._NormalizationMode.ValueType  # 1
         BATCH_SIZE: LossParameter._NormalizationMode.ValueType  # 2
         NONE: LossParameter._NormalizationMode.ValueType  # 3
+        PRE_FIXED: LossParameter._NormalizationMode.ValueType  # 20001
+        """Forks:"""
 
     class NormalizationMode(_NormalizationMode, metaclass=_NormalizationModeEnumTypeWrapper): ...
     FULL: LossParameter.NormalizationMode.ValueType  # 0
     VALID: LossParameter.NormalizationMode.ValueType  # 1
     BATCH_SIZE: LossParameter.NormalizationMode.ValueType  # 2
     NONE: LossParameter.NormalizationMode.ValueType  # 3
+    PRE_FIXED: LossParameter.NormalizationMode.ValueType  # 20001
+    """Forks:"""
 
     IGNORE_LABEL_FIELD_NUMBER: builtins.int
     NORMALIZATION_FIELD_NUMBER: builtins.int
     NORMALIZE_FIELD_NUMBER: builtins.int
+    CLASS_WEIGHTING_FIELD_NUMBER: builtins.int
+    WEIGHT_BY_LABEL_FREQS_FIELD_NUMBER: builtins.int
+    PRE_FIXED_NORMALIZER_FIELD_NUMBER: builtins.int
     ignore_label: builtins.int
     normalization: global___LossParameter.NormalizationMode.ValueType
     normalize: builtins.bool
+    weight_by_label_freqs: builtins.bool
+    pre_fixed_normalizer: builtins.float
+    @property
+    def class_weighting(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Forks:"""
+
     def __init__(
         self,
         *,
         ignore_label: builtins.int | None = ...,
         normalization: global___LossParameter.NormalizationMode.ValueType | None = ...,
         normalize: builtins.bool | None = ...,
+        class_weighting: collections.abc.Iterable[builtins.float] | None = ...,
+        weight_by_label_freqs: builtins.bool | None = ...,
+        pre_fixed_normalizer: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize", "pre_fixed_normalizer", b"pre_fixed_normalizer", "weight_by_label_freqs", b"weight_by_label_freqs"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["class_weighting", b"class_weighting", "ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize", "pre_fixed_normalizer", b"pre_fixed_normalizer", "weight_by_label_freqs", b"weight_by_label_freqs"]) -> None: ...
 
 global___LossParameter = LossParameter
 
@@ -1013,18 +1296,33 @@ class BatchNormParameter(google.protobuf.message.Message):
     USE_GLOBAL_STATS_FIELD_NUMBER: builtins.int
     MOVING_AVERAGE_FRACTION_FIELD_NUMBER: builtins.int
     EPS_FIELD_NUMBER: builtins.int
+    UPDATE_GLOBAL_STATS_FIELD_NUMBER: builtins.int
+    SCALE_BIAS_FIELD_NUMBER: builtins.int
+    SCALE_FILLER_FIELD_NUMBER: builtins.int
+    BIAS_FILLER_FIELD_NUMBER: builtins.int
     use_global_stats: builtins.bool
     moving_average_fraction: builtins.float
     eps: builtins.float
+    update_global_stats: builtins.bool
+    """Forks:"""
+    scale_bias: builtins.bool
+    @property
+    def scale_filler(self) -> global___FillerParameter: ...
+    @property
+    def bias_filler(self) -> global___FillerParameter: ...
     def __init__(
         self,
         *,
         use_global_stats: builtins.bool | None = ...,
         moving_average_fraction: builtins.float | None = ...,
         eps: builtins.float | None = ...,
+        update_global_stats: builtins.bool | None = ...,
+        scale_bias: builtins.bool | None = ...,
+        scale_filler: global___FillerParameter | None = ...,
+        bias_filler: global___FillerParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "use_global_stats", b"use_global_stats"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "use_global_stats", b"use_global_stats"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "scale_bias", b"scale_bias", "scale_filler", b"scale_filler", "update_global_stats", b"update_global_stats", "use_global_stats", b"use_global_stats"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "scale_bias", b"scale_bias", "scale_filler", b"scale_filler", "update_global_stats", b"update_global_stats", "use_global_stats", b"use_global_stats"]) -> None: ...
 
 global___BatchNormParameter = BatchNormParameter
 
@@ -1113,6 +1411,8 @@ class ConvolutionParameter(google.protobuf.message.Message):
     ENGINE_FIELD_NUMBER: builtins.int
     AXIS_FIELD_NUMBER: builtins.int
     FORCE_ND_IM2COL_FIELD_NUMBER: builtins.int
+    DILATION_H_FIELD_NUMBER: builtins.int
+    DILATION_W_FIELD_NUMBER: builtins.int
     num_output: builtins.int
     bias_term: builtins.bool
     pad_h: builtins.int
@@ -1125,6 +1425,9 @@ class ConvolutionParameter(google.protobuf.message.Message):
     engine: global___ConvolutionParameter.Engine.ValueType
     axis: builtins.int
     force_nd_im2col: builtins.bool
+    dilation_h: builtins.int
+    """Forks:"""
+    dilation_w: builtins.int
     @property
     def pad(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -1158,9 +1461,11 @@ class ConvolutionParameter(google.protobuf.message.Message):
         engine: global___ConvolutionParameter.Engine.ValueType | None = ...,
         axis: builtins.int | None = ...,
         force_nd_im2col: builtins.bool | None = ...,
+        dilation_h: builtins.int | None = ...,
+        dilation_w: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "engine", b"engine", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_h", b"kernel_h", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride_h", b"stride_h", "stride_w", b"stride_w", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation", b"dilation", "engine", b"engine", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "weight_filler", b"weight_filler"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_h", b"kernel_h", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride_h", b"stride_h", "stride_w", b"stride_w", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation", b"dilation", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "weight_filler", b"weight_filler"]) -> None: ...
 
 global___ConvolutionParameter = ConvolutionParameter
 
@@ -1251,14 +1556,18 @@ class DropoutParameter(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DROPOUT_RATIO_FIELD_NUMBER: builtins.int
+    SAMPLE_WEIGHTS_TEST_FIELD_NUMBER: builtins.int
     dropout_ratio: builtins.float
+    sample_weights_test: builtins.bool
+    """Forks:"""
     def __init__(
         self,
         *,
         dropout_ratio: builtins.float | None = ...,
+        sample_weights_test: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dropout_ratio", b"dropout_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dropout_ratio", b"dropout_ratio"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]) -> None: ...
 
 global___DropoutParameter = DropoutParameter
 
@@ -1514,6 +1823,23 @@ class ImageDataParameter(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    class _LabelType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _LabelTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ImageDataParameter._LabelType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        NONE: ImageDataParameter._LabelType.ValueType  # 0
+        IMAGE: ImageDataParameter._LabelType.ValueType  # 1
+        PIXEL: ImageDataParameter._LabelType.ValueType  # 2
+
+    class LabelType(_LabelType, metaclass=_LabelTypeEnumTypeWrapper):
+        """Forks:"""
+
+    NONE: ImageDataParameter.LabelType.ValueType  # 0
+    IMAGE: ImageDataParameter.LabelType.ValueType  # 1
+    PIXEL: ImageDataParameter.LabelType.ValueType  # 2
+
     SOURCE_FIELD_NUMBER: builtins.int
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     RAND_SKIP_FIELD_NUMBER: builtins.int
@@ -1526,6 +1852,9 @@ class ImageDataParameter(google.protobuf.message.Message):
     CROP_SIZE_FIELD_NUMBER: builtins.int
     MIRROR_FIELD_NUMBER: builtins.int
     ROOT_FOLDER_FIELD_NUMBER: builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: builtins.int
+    LABEL_TYPE_FIELD_NUMBER: builtins.int
+    LABEL_DIVIDE_FACTOR_FIELD_NUMBER: builtins.int
     source: builtins.str
     batch_size: builtins.int
     rand_skip: builtins.int
@@ -1538,6 +1867,9 @@ class ImageDataParameter(google.protobuf.message.Message):
     crop_size: builtins.int
     mirror: builtins.bool
     root_folder: builtins.str
+    ignore_label: builtins.int
+    label_type: global___ImageDataParameter.LabelType.ValueType
+    label_divide_factor: builtins.int
     def __init__(
         self,
         *,
@@ -1553,9 +1885,12 @@ class ImageDataParameter(google.protobuf.message.Message):
         crop_size: builtins.int | None = ...,
         mirror: builtins.bool | None = ...,
         root_folder: builtins.str | None = ...,
+        ignore_label: builtins.int | None = ...,
+        label_type: global___ImageDataParameter.LabelType.ValueType | None = ...,
+        label_divide_factor: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "is_color", b"is_color", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "scale", b"scale", "shuffle", b"shuffle", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "is_color", b"is_color", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "scale", b"scale", "shuffle", b"shuffle", "source", b"source"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "ignore_label", b"ignore_label", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "label_type", b"label_type", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "scale", b"scale", "shuffle", b"shuffle", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "ignore_label", b"ignore_label", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "label_type", b"label_type", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "scale", b"scale", "shuffle", b"shuffle", "source", b"source"]) -> None: ...
 
 global___ImageDataParameter = ImageDataParameter
 
@@ -1850,6 +2185,7 @@ class PoolingParameter(google.protobuf.message.Message):
     ENGINE_FIELD_NUMBER: builtins.int
     GLOBAL_POOLING_FIELD_NUMBER: builtins.int
     ROUND_MODE_FIELD_NUMBER: builtins.int
+    CEIL_MODE_FIELD_NUMBER: builtins.int
     pool: global___PoolingParameter.PoolMethod.ValueType
     pad: builtins.int
     pad_h: builtins.int
@@ -1863,6 +2199,8 @@ class PoolingParameter(google.protobuf.message.Message):
     engine: global___PoolingParameter.Engine.ValueType
     global_pooling: builtins.bool
     round_mode: global___PoolingParameter.RoundMode.ValueType
+    ceil_mode: builtins.bool
+    """Forks:"""
     def __init__(
         self,
         *,
@@ -1879,9 +2217,10 @@ class PoolingParameter(google.protobuf.message.Message):
         engine: global___PoolingParameter.Engine.ValueType | None = ...,
         global_pooling: builtins.bool | None = ...,
         round_mode: global___PoolingParameter.RoundMode.ValueType | None = ...,
+        ceil_mode: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["engine", b"engine", "global_pooling", b"global_pooling", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine", "global_pooling", b"global_pooling", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "engine", b"engine", "global_pooling", b"global_pooling", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "engine", b"engine", "global_pooling", b"global_pooling", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w"]) -> None: ...
 
 global___PoolingParameter = PoolingParameter
 
@@ -2852,3 +3191,1607 @@ class PReLUParameter(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["channel_shared", b"channel_shared", "filler", b"filler"]) -> None: ...
 
 global___PReLUParameter = PReLUParameter
+
+@typing.final
+class NormalizedBBox(google.protobuf.message.Message):
+    """Forks: all messages from here on.
+
+    A box in an image, in shares of its width and height.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    XMIN_FIELD_NUMBER: builtins.int
+    YMIN_FIELD_NUMBER: builtins.int
+    XMAX_FIELD_NUMBER: builtins.int
+    YMAX_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    DIFFICULT_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    xmin: builtins.float
+    ymin: builtins.float
+    xmax: builtins.float
+    ymax: builtins.float
+    label: builtins.int
+    difficult: builtins.bool
+    score: builtins.float
+    size: builtins.float
+    def __init__(
+        self,
+        *,
+        xmin: builtins.float | None = ...,
+        ymin: builtins.float | None = ...,
+        xmax: builtins.float | None = ...,
+        ymax: builtins.float | None = ...,
+        label: builtins.int | None = ...,
+        difficult: builtins.bool | None = ...,
+        score: builtins.float | None = ...,
+        size: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["difficult", b"difficult", "label", b"label", "score", b"score", "size", b"size", "xmax", b"xmax", "xmin", b"xmin", "ymax", b"ymax", "ymin", b"ymin"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["difficult", b"difficult", "label", b"label", "score", b"score", "size", b"size", "xmax", b"xmax", "xmin", b"xmin", "ymax", b"ymax", "ymin", b"ymin"]) -> None: ...
+
+global___NormalizedBBox = NormalizedBBox
+
+@typing.final
+class Annotation(google.protobuf.message.Message):
+    """One object of an image."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    BBOX_FIELD_NUMBER: builtins.int
+    instance_id: builtins.int
+    @property
+    def bbox(self) -> global___NormalizedBBox: ...
+    def __init__(
+        self,
+        *,
+        instance_id: builtins.int | None = ...,
+        bbox: global___NormalizedBBox | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["bbox", b"bbox", "instance_id", b"instance_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bbox", b"bbox", "instance_id", b"instance_id"]) -> None: ...
+
+global___Annotation = Annotation
+
+@typing.final
+class AnnotationGroup(google.protobuf.message.Message):
+    """The objects of one class in an image."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_LABEL_FIELD_NUMBER: builtins.int
+    ANNOTATION_FIELD_NUMBER: builtins.int
+    group_label: builtins.int
+    @property
+    def annotation(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Annotation]: ...
+    def __init__(
+        self,
+        *,
+        group_label: builtins.int | None = ...,
+        annotation: collections.abc.Iterable[global___Annotation] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["group_label", b"group_label"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["annotation", b"annotation", "group_label", b"group_label"]) -> None: ...
+
+global___AnnotationGroup = AnnotationGroup
+
+@typing.final
+class AnnotatedDatum(google.protobuf.message.Message):
+    """A record of an AnnotatedData layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _AnnotationType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _AnnotationTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[AnnotatedDatum._AnnotationType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        BBOX: AnnotatedDatum._AnnotationType.ValueType  # 0
+
+    class AnnotationType(_AnnotationType, metaclass=_AnnotationTypeEnumTypeWrapper): ...
+    BBOX: AnnotatedDatum.AnnotationType.ValueType  # 0
+
+    DATUM_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    ANNOTATION_GROUP_FIELD_NUMBER: builtins.int
+    type: global___AnnotatedDatum.AnnotationType.ValueType
+    @property
+    def datum(self) -> global___Datum: ...
+    @property
+    def annotation_group(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AnnotationGroup]: ...
+    def __init__(
+        self,
+        *,
+        datum: global___Datum | None = ...,
+        type: global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
+        annotation_group: collections.abc.Iterable[global___AnnotationGroup] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["datum", b"datum", "type", b"type"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["annotation_group", b"annotation_group", "datum", b"datum", "type", b"type"]) -> None: ...
+
+global___AnnotatedDatum = AnnotatedDatum
+
+@typing.final
+class AnnotatedDataParameter(google.protobuf.message.Message):
+    """Settings of the AnnotatedData layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCH_SAMPLER_FIELD_NUMBER: builtins.int
+    LABEL_MAP_FILE_FIELD_NUMBER: builtins.int
+    ANNO_TYPE_FIELD_NUMBER: builtins.int
+    label_map_file: builtins.str
+    anno_type: global___AnnotatedDatum.AnnotationType.ValueType
+    @property
+    def batch_sampler(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BatchSampler]: ...
+    def __init__(
+        self,
+        *,
+        batch_sampler: collections.abc.Iterable[global___BatchSampler] | None = ...,
+        label_map_file: builtins.str | None = ...,
+        anno_type: global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["anno_type", b"anno_type", "label_map_file", b"label_map_file"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["anno_type", b"anno_type", "batch_sampler", b"batch_sampler", "label_map_file", b"label_map_file"]) -> None: ...
+
+global___AnnotatedDataParameter = AnnotatedDataParameter
+
+@typing.final
+class Sampler(google.protobuf.message.Message):
+    """How an image is cut out at random."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MIN_SCALE_FIELD_NUMBER: builtins.int
+    MAX_SCALE_FIELD_NUMBER: builtins.int
+    MIN_ASPECT_RATIO_FIELD_NUMBER: builtins.int
+    MAX_ASPECT_RATIO_FIELD_NUMBER: builtins.int
+    min_scale: builtins.float
+    max_scale: builtins.float
+    min_aspect_ratio: builtins.float
+    max_aspect_ratio: builtins.float
+    def __init__(
+        self,
+        *,
+        min_scale: builtins.float | None = ...,
+        max_scale: builtins.float | None = ...,
+        min_aspect_ratio: builtins.float | None = ...,
+        max_aspect_ratio: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_aspect_ratio", b"max_aspect_ratio", "max_scale", b"max_scale", "min_aspect_ratio", b"min_aspect_ratio", "min_scale", b"min_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["max_aspect_ratio", b"max_aspect_ratio", "max_scale", b"max_scale", "min_aspect_ratio", b"min_aspect_ratio", "min_scale", b"min_scale"]) -> None: ...
+
+global___Sampler = Sampler
+
+@typing.final
+class SampleConstraint(google.protobuf.message.Message):
+    """What such a cut must contain."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MIN_JACCARD_OVERLAP_FIELD_NUMBER: builtins.int
+    MAX_JACCARD_OVERLAP_FIELD_NUMBER: builtins.int
+    MIN_SAMPLE_COVERAGE_FIELD_NUMBER: builtins.int
+    MAX_SAMPLE_COVERAGE_FIELD_NUMBER: builtins.int
+    MIN_OBJECT_COVERAGE_FIELD_NUMBER: builtins.int
+    MAX_OBJECT_COVERAGE_FIELD_NUMBER: builtins.int
+    min_jaccard_overlap: builtins.float
+    max_jaccard_overlap: builtins.float
+    min_sample_coverage: builtins.float
+    max_sample_coverage: builtins.float
+    min_object_coverage: builtins.float
+    max_object_coverage: builtins.float
+    def __init__(
+        self,
+        *,
+        min_jaccard_overlap: builtins.float | None = ...,
+        max_jaccard_overlap: builtins.float | None = ...,
+        min_sample_coverage: builtins.float | None = ...,
+        max_sample_coverage: builtins.float | None = ...,
+        min_object_coverage: builtins.float | None = ...,
+        max_object_coverage: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_jaccard_overlap", b"max_jaccard_overlap", "max_object_coverage", b"max_object_coverage", "max_sample_coverage", b"max_sample_coverage", "min_jaccard_overlap", b"min_jaccard_overlap", "min_object_coverage", b"min_object_coverage", "min_sample_coverage", b"min_sample_coverage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["max_jaccard_overlap", b"max_jaccard_overlap", "max_object_coverage", b"max_object_coverage", "max_sample_coverage", b"max_sample_coverage", "min_jaccard_overlap", b"min_jaccard_overlap", "min_object_coverage", b"min_object_coverage", "min_sample_coverage", b"min_sample_coverage"]) -> None: ...
+
+global___SampleConstraint = SampleConstraint
+
+@typing.final
+class BatchSampler(google.protobuf.message.Message):
+    """Cuts of one kind."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    USE_ORIGINAL_IMAGE_FIELD_NUMBER: builtins.int
+    SAMPLER_FIELD_NUMBER: builtins.int
+    SAMPLE_CONSTRAINT_FIELD_NUMBER: builtins.int
+    MAX_SAMPLE_FIELD_NUMBER: builtins.int
+    MAX_TRIALS_FIELD_NUMBER: builtins.int
+    use_original_image: builtins.bool
+    max_sample: builtins.int
+    max_trials: builtins.int
+    @property
+    def sampler(self) -> global___Sampler: ...
+    @property
+    def sample_constraint(self) -> global___SampleConstraint: ...
+    def __init__(
+        self,
+        *,
+        use_original_image: builtins.bool | None = ...,
+        sampler: global___Sampler | None = ...,
+        sample_constraint: global___SampleConstraint | None = ...,
+        max_sample: builtins.int | None = ...,
+        max_trials: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_sample", b"max_sample", "max_trials", b"max_trials", "sample_constraint", b"sample_constraint", "sampler", b"sampler", "use_original_image", b"use_original_image"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["max_sample", b"max_sample", "max_trials", b"max_trials", "sample_constraint", b"sample_constraint", "sampler", b"sampler", "use_original_image", b"use_original_image"]) -> None: ...
+
+global___BatchSampler = BatchSampler
+
+@typing.final
+class ResizeParameter(google.protobuf.message.Message):
+    """To which size images are brought."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Resize_mode:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _Resize_modeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Resize_mode.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        WARP: ResizeParameter._Resize_mode.ValueType  # 1
+        FIT_SMALL_SIZE: ResizeParameter._Resize_mode.ValueType  # 2
+        FIT_LARGE_SIZE_AND_PAD: ResizeParameter._Resize_mode.ValueType  # 3
+
+    class Resize_mode(_Resize_mode, metaclass=_Resize_modeEnumTypeWrapper): ...
+    WARP: ResizeParameter.Resize_mode.ValueType  # 1
+    FIT_SMALL_SIZE: ResizeParameter.Resize_mode.ValueType  # 2
+    FIT_LARGE_SIZE_AND_PAD: ResizeParameter.Resize_mode.ValueType  # 3
+
+    class _Pad_mode:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _Pad_modeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Pad_mode.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        CONSTANT: ResizeParameter._Pad_mode.ValueType  # 1
+        MIRRORED: ResizeParameter._Pad_mode.ValueType  # 2
+        REPEAT_NEAREST: ResizeParameter._Pad_mode.ValueType  # 3
+
+    class Pad_mode(_Pad_mode, metaclass=_Pad_modeEnumTypeWrapper): ...
+    CONSTANT: ResizeParameter.Pad_mode.ValueType  # 1
+    MIRRORED: ResizeParameter.Pad_mode.ValueType  # 2
+    REPEAT_NEAREST: ResizeParameter.Pad_mode.ValueType  # 3
+
+    class _Interp_mode:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _Interp_modeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Interp_mode.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        LINEAR: ResizeParameter._Interp_mode.ValueType  # 1
+        AREA: ResizeParameter._Interp_mode.ValueType  # 2
+        NEAREST: ResizeParameter._Interp_mode.ValueType  # 3
+        CUBIC: ResizeParameter._Interp_mode.ValueType  # 4
+        LANCZOS4: ResizeParameter._Interp_mode.ValueType  # 5
+
+    class Interp_mode(_Interp_mode, metaclass=_Interp_modeEnumTypeWrapper): ...
+    LINEAR: ResizeParameter.Interp_mode.ValueType  # 1
+    AREA: ResizeParameter.Interp_mode.ValueType  # 2
+    NEAREST: ResizeParameter.Interp_mode.ValueType  # 3
+    CUBIC: ResizeParameter.Interp_mode.ValueType  # 4
+    LANCZOS4: ResizeParameter.Interp_mode.ValueType  # 5
+
+    PROB_FIELD_NUMBER: builtins.int
+    RESIZE_MODE_FIELD_NUMBER: builtins.int
+    HEIGHT_FIELD_NUMBER: builtins.int
+    WIDTH_FIELD_NUMBER: builtins.int
+    PAD_MODE_FIELD_NUMBER: builtins.int
+    PAD_VALUE_FIELD_NUMBER: builtins.int
+    INTERP_MODE_FIELD_NUMBER: builtins.int
+    HEIGHT_SCALE_FIELD_NUMBER: builtins.int
+    WIDTH_SCALE_FIELD_NUMBER: builtins.int
+    prob: builtins.float
+    resize_mode: global___ResizeParameter.Resize_mode.ValueType
+    height: builtins.int
+    width: builtins.int
+    pad_mode: global___ResizeParameter.Pad_mode.ValueType
+    height_scale: builtins.int
+    width_scale: builtins.int
+    @property
+    def pad_value(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def interp_mode(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___ResizeParameter.Interp_mode.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        prob: builtins.float | None = ...,
+        resize_mode: global___ResizeParameter.Resize_mode.ValueType | None = ...,
+        height: builtins.int | None = ...,
+        width: builtins.int | None = ...,
+        pad_mode: global___ResizeParameter.Pad_mode.ValueType | None = ...,
+        pad_value: collections.abc.Iterable[builtins.float] | None = ...,
+        interp_mode: collections.abc.Iterable[global___ResizeParameter.Interp_mode.ValueType] | None = ...,
+        height_scale: builtins.int | None = ...,
+        width_scale: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["height", b"height", "height_scale", b"height_scale", "pad_mode", b"pad_mode", "prob", b"prob", "resize_mode", b"resize_mode", "width", b"width", "width_scale", b"width_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["height", b"height", "height_scale", b"height_scale", "interp_mode", b"interp_mode", "pad_mode", b"pad_mode", "pad_value", b"pad_value", "prob", b"prob", "resize_mode", b"resize_mode", "width", b"width", "width_scale", b"width_scale"]) -> None: ...
+
+global___ResizeParameter = ResizeParameter
+
+@typing.final
+class SaltPepperParameter(google.protobuf.message.Message):
+    """Single pixels at random."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRACTION_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    fraction: builtins.float
+    @property
+    def value(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        fraction: builtins.float | None = ...,
+        value: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["fraction", b"fraction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["fraction", b"fraction", "value", b"value"]) -> None: ...
+
+global___SaltPepperParameter = SaltPepperParameter
+
+@typing.final
+class NoiseParameter(google.protobuf.message.Message):
+    """Noise in images."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROB_FIELD_NUMBER: builtins.int
+    HIST_EQ_FIELD_NUMBER: builtins.int
+    INVERSE_FIELD_NUMBER: builtins.int
+    DECOLORIZE_FIELD_NUMBER: builtins.int
+    GAUSS_BLUR_FIELD_NUMBER: builtins.int
+    JPEG_FIELD_NUMBER: builtins.int
+    POSTERIZE_FIELD_NUMBER: builtins.int
+    ERODE_FIELD_NUMBER: builtins.int
+    SALTPEPPER_FIELD_NUMBER: builtins.int
+    SALTPEPPER_PARAM_FIELD_NUMBER: builtins.int
+    CLAHE_FIELD_NUMBER: builtins.int
+    CONVERT_TO_HSV_FIELD_NUMBER: builtins.int
+    CONVERT_TO_LAB_FIELD_NUMBER: builtins.int
+    prob: builtins.float
+    hist_eq: builtins.bool
+    inverse: builtins.bool
+    decolorize: builtins.bool
+    gauss_blur: builtins.bool
+    jpeg: builtins.float
+    posterize: builtins.bool
+    erode: builtins.bool
+    saltpepper: builtins.bool
+    clahe: builtins.bool
+    convert_to_hsv: builtins.bool
+    convert_to_lab: builtins.bool
+    @property
+    def saltpepper_param(self) -> global___SaltPepperParameter: ...
+    def __init__(
+        self,
+        *,
+        prob: builtins.float | None = ...,
+        hist_eq: builtins.bool | None = ...,
+        inverse: builtins.bool | None = ...,
+        decolorize: builtins.bool | None = ...,
+        gauss_blur: builtins.bool | None = ...,
+        jpeg: builtins.float | None = ...,
+        posterize: builtins.bool | None = ...,
+        erode: builtins.bool | None = ...,
+        saltpepper: builtins.bool | None = ...,
+        saltpepper_param: global___SaltPepperParameter | None = ...,
+        clahe: builtins.bool | None = ...,
+        convert_to_hsv: builtins.bool | None = ...,
+        convert_to_lab: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["clahe", b"clahe", "convert_to_hsv", b"convert_to_hsv", "convert_to_lab", b"convert_to_lab", "decolorize", b"decolorize", "erode", b"erode", "gauss_blur", b"gauss_blur", "hist_eq", b"hist_eq", "inverse", b"inverse", "jpeg", b"jpeg", "posterize", b"posterize", "prob", b"prob", "saltpepper", b"saltpepper", "saltpepper_param", b"saltpepper_param"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["clahe", b"clahe", "convert_to_hsv", b"convert_to_hsv", "convert_to_lab", b"convert_to_lab", "decolorize", b"decolorize", "erode", b"erode", "gauss_blur", b"gauss_blur", "hist_eq", b"hist_eq", "inverse", b"inverse", "jpeg", b"jpeg", "posterize", b"posterize", "prob", b"prob", "saltpepper", b"saltpepper", "saltpepper_param", b"saltpepper_param"]) -> None: ...
+
+global___NoiseParameter = NoiseParameter
+
+@typing.final
+class DistortionParameter(google.protobuf.message.Message):
+    """Changes of brightness and colour."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BRIGHTNESS_PROB_FIELD_NUMBER: builtins.int
+    BRIGHTNESS_DELTA_FIELD_NUMBER: builtins.int
+    CONTRAST_PROB_FIELD_NUMBER: builtins.int
+    CONTRAST_LOWER_FIELD_NUMBER: builtins.int
+    CONTRAST_UPPER_FIELD_NUMBER: builtins.int
+    HUE_PROB_FIELD_NUMBER: builtins.int
+    HUE_DELTA_FIELD_NUMBER: builtins.int
+    SATURATION_PROB_FIELD_NUMBER: builtins.int
+    SATURATION_LOWER_FIELD_NUMBER: builtins.int
+    SATURATION_UPPER_FIELD_NUMBER: builtins.int
+    RANDOM_ORDER_PROB_FIELD_NUMBER: builtins.int
+    brightness_prob: builtins.float
+    brightness_delta: builtins.float
+    contrast_prob: builtins.float
+    contrast_lower: builtins.float
+    contrast_upper: builtins.float
+    hue_prob: builtins.float
+    hue_delta: builtins.float
+    saturation_prob: builtins.float
+    saturation_lower: builtins.float
+    saturation_upper: builtins.float
+    random_order_prob: builtins.float
+    def __init__(
+        self,
+        *,
+        brightness_prob: builtins.float | None = ...,
+        brightness_delta: builtins.float | None = ...,
+        contrast_prob: builtins.float | None = ...,
+        contrast_lower: builtins.float | None = ...,
+        contrast_upper: builtins.float | None = ...,
+        hue_prob: builtins.float | None = ...,
+        hue_delta: builtins.float | None = ...,
+        saturation_prob: builtins.float | None = ...,
+        saturation_lower: builtins.float | None = ...,
+        saturation_upper: builtins.float | None = ...,
+        random_order_prob: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["brightness_delta", b"brightness_delta", "brightness_prob", b"brightness_prob", "contrast_lower", b"contrast_lower", "contrast_prob", b"contrast_prob", "contrast_upper", b"contrast_upper", "hue_delta", b"hue_delta", "hue_prob", b"hue_prob", "random_order_prob", b"random_order_prob", "saturation_lower", b"saturation_lower", "saturation_prob", b"saturation_prob", "saturation_upper", b"saturation_upper"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["brightness_delta", b"brightness_delta", "brightness_prob", b"brightness_prob", "contrast_lower", b"contrast_lower", "contrast_prob", b"contrast_prob", "contrast_upper", b"contrast_upper", "hue_delta", b"hue_delta", "hue_prob", b"hue_prob", "random_order_prob", b"random_order_prob", "saturation_lower", b"saturation_lower", "saturation_prob", b"saturation_prob", "saturation_upper", b"saturation_upper"]) -> None: ...
+
+global___DistortionParameter = DistortionParameter
+
+@typing.final
+class ExpansionParameter(google.protobuf.message.Message):
+    """Images on a larger canvas."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROB_FIELD_NUMBER: builtins.int
+    MAX_EXPAND_RATIO_FIELD_NUMBER: builtins.int
+    prob: builtins.float
+    max_expand_ratio: builtins.float
+    def __init__(
+        self,
+        *,
+        prob: builtins.float | None = ...,
+        max_expand_ratio: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_expand_ratio", b"max_expand_ratio", "prob", b"prob"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["max_expand_ratio", b"max_expand_ratio", "prob", b"prob"]) -> None: ...
+
+global___ExpansionParameter = ExpansionParameter
+
+@typing.final
+class EmitConstraint(google.protobuf.message.Message):
+    """Which boxes remain after a cut."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _EmitType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _EmitTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EmitConstraint._EmitType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        CENTER: EmitConstraint._EmitType.ValueType  # 0
+        MIN_OVERLAP: EmitConstraint._EmitType.ValueType  # 1
+
+    class EmitType(_EmitType, metaclass=_EmitTypeEnumTypeWrapper): ...
+    CENTER: EmitConstraint.EmitType.ValueType  # 0
+    MIN_OVERLAP: EmitConstraint.EmitType.ValueType  # 1
+
+    EMIT_TYPE_FIELD_NUMBER: builtins.int
+    EMIT_OVERLAP_FIELD_NUMBER: builtins.int
+    emit_type: global___EmitConstraint.EmitType.ValueType
+    emit_overlap: builtins.float
+    def __init__(
+        self,
+        *,
+        emit_type: global___EmitConstraint.EmitType.ValueType | None = ...,
+        emit_overlap: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["emit_overlap", b"emit_overlap", "emit_type", b"emit_type"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["emit_overlap", b"emit_overlap", "emit_type", b"emit_type"]) -> None: ...
+
+global___EmitConstraint = EmitConstraint
+
+@typing.final
+class PriorBoxParameter(google.protobuf.message.Message):
+    """Settings of the PriorBox layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _CodeType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _CodeTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PriorBoxParameter._CodeType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        CORNER: PriorBoxParameter._CodeType.ValueType  # 1
+        CENTER_SIZE: PriorBoxParameter._CodeType.ValueType  # 2
+        CORNER_SIZE: PriorBoxParameter._CodeType.ValueType  # 3
+
+    class CodeType(_CodeType, metaclass=_CodeTypeEnumTypeWrapper): ...
+    CORNER: PriorBoxParameter.CodeType.ValueType  # 1
+    CENTER_SIZE: PriorBoxParameter.CodeType.ValueType  # 2
+    CORNER_SIZE: PriorBoxParameter.CodeType.ValueType  # 3
+
+    MIN_SIZE_FIELD_NUMBER: builtins.int
+    MAX_SIZE_FIELD_NUMBER: builtins.int
+    ASPECT_RATIO_FIELD_NUMBER: builtins.int
+    FLIP_FIELD_NUMBER: builtins.int
+    CLIP_FIELD_NUMBER: builtins.int
+    VARIANCE_FIELD_NUMBER: builtins.int
+    IMG_SIZE_FIELD_NUMBER: builtins.int
+    IMG_H_FIELD_NUMBER: builtins.int
+    IMG_W_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    STEP_H_FIELD_NUMBER: builtins.int
+    STEP_W_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    flip: builtins.bool
+    clip: builtins.bool
+    img_size: builtins.int
+    img_h: builtins.int
+    img_w: builtins.int
+    step: builtins.float
+    step_h: builtins.float
+    step_w: builtins.float
+    offset: builtins.float
+    @property
+    def min_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def max_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def aspect_ratio(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def variance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        min_size: collections.abc.Iterable[builtins.float] | None = ...,
+        max_size: collections.abc.Iterable[builtins.float] | None = ...,
+        aspect_ratio: collections.abc.Iterable[builtins.float] | None = ...,
+        flip: builtins.bool | None = ...,
+        clip: builtins.bool | None = ...,
+        variance: collections.abc.Iterable[builtins.float] | None = ...,
+        img_size: builtins.int | None = ...,
+        img_h: builtins.int | None = ...,
+        img_w: builtins.int | None = ...,
+        step: builtins.float | None = ...,
+        step_h: builtins.float | None = ...,
+        step_w: builtins.float | None = ...,
+        offset: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["clip", b"clip", "flip", b"flip", "img_h", b"img_h", "img_size", b"img_size", "img_w", b"img_w", "offset", b"offset", "step", b"step", "step_h", b"step_h", "step_w", b"step_w"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aspect_ratio", b"aspect_ratio", "clip", b"clip", "flip", b"flip", "img_h", b"img_h", "img_size", b"img_size", "img_w", b"img_w", "max_size", b"max_size", "min_size", b"min_size", "offset", b"offset", "step", b"step", "step_h", b"step_h", "step_w", b"step_w", "variance", b"variance"]) -> None: ...
+
+global___PriorBoxParameter = PriorBoxParameter
+
+@typing.final
+class NonMaximumSuppressionParameter(google.protobuf.message.Message):
+    """How overlapping boxes are thinned out."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NMS_THRESHOLD_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    ETA_FIELD_NUMBER: builtins.int
+    nms_threshold: builtins.float
+    top_k: builtins.int
+    eta: builtins.float
+    def __init__(
+        self,
+        *,
+        nms_threshold: builtins.float | None = ...,
+        top_k: builtins.int | None = ...,
+        eta: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["eta", b"eta", "nms_threshold", b"nms_threshold", "top_k", b"top_k"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["eta", b"eta", "nms_threshold", b"nms_threshold", "top_k", b"top_k"]) -> None: ...
+
+global___NonMaximumSuppressionParameter = NonMaximumSuppressionParameter
+
+@typing.final
+class MultiBoxLossParameter(google.protobuf.message.Message):
+    """Settings of the MultiBoxLoss layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _LocLossType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _LocLossTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._LocLossType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        L2: MultiBoxLossParameter._LocLossType.ValueType  # 0
+        SMOOTH_L1: MultiBoxLossParameter._LocLossType.ValueType  # 1
+
+    class LocLossType(_LocLossType, metaclass=_LocLossTypeEnumTypeWrapper): ...
+    L2: MultiBoxLossParameter.LocLossType.ValueType  # 0
+    SMOOTH_L1: MultiBoxLossParameter.LocLossType.ValueType  # 1
+
+    class _ConfLossType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ConfLossTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._ConfLossType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        SOFTMAX: MultiBoxLossParameter._ConfLossType.ValueType  # 0
+        LOGISTIC: MultiBoxLossParameter._ConfLossType.ValueType  # 1
+
+    class ConfLossType(_ConfLossType, metaclass=_ConfLossTypeEnumTypeWrapper): ...
+    SOFTMAX: MultiBoxLossParameter.ConfLossType.ValueType  # 0
+    LOGISTIC: MultiBoxLossParameter.ConfLossType.ValueType  # 1
+
+    class _MatchType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _MatchTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._MatchType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        BIPARTITE: MultiBoxLossParameter._MatchType.ValueType  # 0
+        PER_PREDICTION: MultiBoxLossParameter._MatchType.ValueType  # 1
+
+    class MatchType(_MatchType, metaclass=_MatchTypeEnumTypeWrapper): ...
+    BIPARTITE: MultiBoxLossParameter.MatchType.ValueType  # 0
+    PER_PREDICTION: MultiBoxLossParameter.MatchType.ValueType  # 1
+
+    class _MiningType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _MiningTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._MiningType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        NONE: MultiBoxLossParameter._MiningType.ValueType  # 0
+        MAX_NEGATIVE: MultiBoxLossParameter._MiningType.ValueType  # 1
+        HARD_EXAMPLE: MultiBoxLossParameter._MiningType.ValueType  # 2
+
+    class MiningType(_MiningType, metaclass=_MiningTypeEnumTypeWrapper): ...
+    NONE: MultiBoxLossParameter.MiningType.ValueType  # 0
+    MAX_NEGATIVE: MultiBoxLossParameter.MiningType.ValueType  # 1
+    HARD_EXAMPLE: MultiBoxLossParameter.MiningType.ValueType  # 2
+
+    LOC_LOSS_TYPE_FIELD_NUMBER: builtins.int
+    CONF_LOSS_TYPE_FIELD_NUMBER: builtins.int
+    LOC_WEIGHT_FIELD_NUMBER: builtins.int
+    NUM_CLASSES_FIELD_NUMBER: builtins.int
+    SHARE_LOCATION_FIELD_NUMBER: builtins.int
+    MATCH_TYPE_FIELD_NUMBER: builtins.int
+    OVERLAP_THRESHOLD_FIELD_NUMBER: builtins.int
+    USE_PRIOR_FOR_MATCHING_FIELD_NUMBER: builtins.int
+    BACKGROUND_LABEL_ID_FIELD_NUMBER: builtins.int
+    USE_DIFFICULT_GT_FIELD_NUMBER: builtins.int
+    DO_NEG_MINING_FIELD_NUMBER: builtins.int
+    NEG_POS_RATIO_FIELD_NUMBER: builtins.int
+    NEG_OVERLAP_FIELD_NUMBER: builtins.int
+    CODE_TYPE_FIELD_NUMBER: builtins.int
+    ENCODE_VARIANCE_IN_TARGET_FIELD_NUMBER: builtins.int
+    MAP_OBJECT_TO_AGNOSTIC_FIELD_NUMBER: builtins.int
+    IGNORE_CROSS_BOUNDARY_BBOX_FIELD_NUMBER: builtins.int
+    BP_INSIDE_FIELD_NUMBER: builtins.int
+    MINING_TYPE_FIELD_NUMBER: builtins.int
+    NMS_PARAM_FIELD_NUMBER: builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: builtins.int
+    USE_PRIOR_FOR_NMS_FIELD_NUMBER: builtins.int
+    OBJECTNESS_SCORE_FIELD_NUMBER: builtins.int
+    IGNORE_DIFFICULT_GT_FIELD_NUMBER: builtins.int
+    loc_loss_type: global___MultiBoxLossParameter.LocLossType.ValueType
+    conf_loss_type: global___MultiBoxLossParameter.ConfLossType.ValueType
+    loc_weight: builtins.float
+    num_classes: builtins.int
+    share_location: builtins.bool
+    match_type: global___MultiBoxLossParameter.MatchType.ValueType
+    overlap_threshold: builtins.float
+    use_prior_for_matching: builtins.bool
+    background_label_id: builtins.int
+    use_difficult_gt: builtins.bool
+    do_neg_mining: builtins.bool
+    neg_pos_ratio: builtins.float
+    neg_overlap: builtins.float
+    code_type: global___PriorBoxParameter.CodeType.ValueType
+    encode_variance_in_target: builtins.bool
+    map_object_to_agnostic: builtins.bool
+    ignore_cross_boundary_bbox: builtins.bool
+    bp_inside: builtins.bool
+    mining_type: global___MultiBoxLossParameter.MiningType.ValueType
+    sample_size: builtins.int
+    use_prior_for_nms: builtins.bool
+    objectness_score: builtins.float
+    ignore_difficult_gt: builtins.bool
+    @property
+    def nms_param(self) -> global___NonMaximumSuppressionParameter: ...
+    def __init__(
+        self,
+        *,
+        loc_loss_type: global___MultiBoxLossParameter.LocLossType.ValueType | None = ...,
+        conf_loss_type: global___MultiBoxLossParameter.ConfLossType.ValueType | None = ...,
+        loc_weight: builtins.float | None = ...,
+        num_classes: builtins.int | None = ...,
+        share_location: builtins.bool | None = ...,
+        match_type: global___MultiBoxLossParameter.MatchType.ValueType | None = ...,
+        overlap_threshold: builtins.float | None = ...,
+        use_prior_for_matching: builtins.bool | None = ...,
+        background_label_id: builtins.int | None = ...,
+        use_difficult_gt: builtins.bool | None = ...,
+        do_neg_mining: builtins.bool | None = ...,
+        neg_pos_ratio: builtins.float | None = ...,
+        neg_overlap: builtins.float | None = ...,
+        code_type: global___PriorBoxParameter.CodeType.ValueType | None = ...,
+        encode_variance_in_target: builtins.bool | None = ...,
+        map_object_to_agnostic: builtins.bool | None = ...,
+        ignore_cross_boundary_bbox: builtins.bool | None = ...,
+        bp_inside: builtins.bool | None = ...,
+        mining_type: global___MultiBoxLossParameter.MiningType.ValueType | None = ...,
+        nms_param: global___NonMaximumSuppressionParameter | None = ...,
+        sample_size: builtins.int | None = ...,
+        use_prior_for_nms: builtins.bool | None = ...,
+        objectness_score: builtins.float | None = ...,
+        ignore_difficult_gt: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "bp_inside", b"bp_inside", "code_type", b"code_type", "conf_loss_type", b"conf_loss_type", "do_neg_mining", b"do_neg_mining", "encode_variance_in_target", b"encode_variance_in_target", "ignore_cross_boundary_bbox", b"ignore_cross_boundary_bbox", "ignore_difficult_gt", b"ignore_difficult_gt", "loc_loss_type", b"loc_loss_type", "loc_weight", b"loc_weight", "map_object_to_agnostic", b"map_object_to_agnostic", "match_type", b"match_type", "mining_type", b"mining_type", "neg_overlap", b"neg_overlap", "neg_pos_ratio", b"neg_pos_ratio", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "overlap_threshold", b"overlap_threshold", "sample_size", b"sample_size", "share_location", b"share_location", "use_difficult_gt", b"use_difficult_gt", "use_prior_for_matching", b"use_prior_for_matching", "use_prior_for_nms", b"use_prior_for_nms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "bp_inside", b"bp_inside", "code_type", b"code_type", "conf_loss_type", b"conf_loss_type", "do_neg_mining", b"do_neg_mining", "encode_variance_in_target", b"encode_variance_in_target", "ignore_cross_boundary_bbox", b"ignore_cross_boundary_bbox", "ignore_difficult_gt", b"ignore_difficult_gt", "loc_loss_type", b"loc_loss_type", "loc_weight", b"loc_weight", "map_object_to_agnostic", b"map_object_to_agnostic", "match_type", b"match_type", "mining_type", b"mining_type", "neg_overlap", b"neg_overlap", "neg_pos_ratio", b"neg_pos_ratio", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "overlap_threshold", b"overlap_threshold", "sample_size", b"sample_size", "share_location", b"share_location", "use_difficult_gt", b"use_difficult_gt", "use_prior_for_matching", b"use_prior_for_matching", "use_prior_for_nms", b"use_prior_for_nms"]) -> None: ...
+
+global___MultiBoxLossParameter = MultiBoxLossParameter
+
+@typing.final
+class SaveOutputParameter(google.protobuf.message.Message):
+    """Where detections are written."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_DIRECTORY_FIELD_NUMBER: builtins.int
+    OUTPUT_NAME_PREFIX_FIELD_NUMBER: builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: builtins.int
+    LABEL_MAP_FILE_FIELD_NUMBER: builtins.int
+    NAME_SIZE_FILE_FIELD_NUMBER: builtins.int
+    NUM_TEST_IMAGE_FIELD_NUMBER: builtins.int
+    RESIZE_PARAM_FIELD_NUMBER: builtins.int
+    output_directory: builtins.str
+    output_name_prefix: builtins.str
+    output_format: builtins.str
+    label_map_file: builtins.str
+    name_size_file: builtins.str
+    num_test_image: builtins.int
+    @property
+    def resize_param(self) -> global___ResizeParameter: ...
+    def __init__(
+        self,
+        *,
+        output_directory: builtins.str | None = ...,
+        output_name_prefix: builtins.str | None = ...,
+        output_format: builtins.str | None = ...,
+        label_map_file: builtins.str | None = ...,
+        name_size_file: builtins.str | None = ...,
+        num_test_image: builtins.int | None = ...,
+        resize_param: global___ResizeParameter | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["label_map_file", b"label_map_file", "name_size_file", b"name_size_file", "num_test_image", b"num_test_image", "output_directory", b"output_directory", "output_format", b"output_format", "output_name_prefix", b"output_name_prefix", "resize_param", b"resize_param"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["label_map_file", b"label_map_file", "name_size_file", b"name_size_file", "num_test_image", b"num_test_image", "output_directory", b"output_directory", "output_format", b"output_format", "output_name_prefix", b"output_name_prefix", "resize_param", b"resize_param"]) -> None: ...
+
+global___SaveOutputParameter = SaveOutputParameter
+
+@typing.final
+class DetectionOutputParameter(google.protobuf.message.Message):
+    """Settings of the DetectionOutput layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_CLASSES_FIELD_NUMBER: builtins.int
+    SHARE_LOCATION_FIELD_NUMBER: builtins.int
+    BACKGROUND_LABEL_ID_FIELD_NUMBER: builtins.int
+    NMS_PARAM_FIELD_NUMBER: builtins.int
+    SAVE_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
+    CODE_TYPE_FIELD_NUMBER: builtins.int
+    KEEP_TOP_K_FIELD_NUMBER: builtins.int
+    VARIANCE_ENCODED_IN_TARGET_FIELD_NUMBER: builtins.int
+    CONFIDENCE_THRESHOLD_FIELD_NUMBER: builtins.int
+    VISUALIZE_FIELD_NUMBER: builtins.int
+    VISUALIZE_THRESHOLD_FIELD_NUMBER: builtins.int
+    SAVE_FILE_FIELD_NUMBER: builtins.int
+    OBJECTNESS_SCORE_FIELD_NUMBER: builtins.int
+    num_classes: builtins.int
+    share_location: builtins.bool
+    background_label_id: builtins.int
+    code_type: global___PriorBoxParameter.CodeType.ValueType
+    keep_top_k: builtins.int
+    variance_encoded_in_target: builtins.bool
+    confidence_threshold: builtins.float
+    visualize: builtins.bool
+    visualize_threshold: builtins.float
+    save_file: builtins.str
+    objectness_score: builtins.float
+    @property
+    def nms_param(self) -> global___NonMaximumSuppressionParameter: ...
+    @property
+    def save_output_param(self) -> global___SaveOutputParameter: ...
+    def __init__(
+        self,
+        *,
+        num_classes: builtins.int | None = ...,
+        share_location: builtins.bool | None = ...,
+        background_label_id: builtins.int | None = ...,
+        nms_param: global___NonMaximumSuppressionParameter | None = ...,
+        save_output_param: global___SaveOutputParameter | None = ...,
+        code_type: global___PriorBoxParameter.CodeType.ValueType | None = ...,
+        keep_top_k: builtins.int | None = ...,
+        variance_encoded_in_target: builtins.bool | None = ...,
+        confidence_threshold: builtins.float | None = ...,
+        visualize: builtins.bool | None = ...,
+        visualize_threshold: builtins.float | None = ...,
+        save_file: builtins.str | None = ...,
+        objectness_score: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "code_type", b"code_type", "confidence_threshold", b"confidence_threshold", "keep_top_k", b"keep_top_k", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "save_file", b"save_file", "save_output_param", b"save_output_param", "share_location", b"share_location", "variance_encoded_in_target", b"variance_encoded_in_target", "visualize", b"visualize", "visualize_threshold", b"visualize_threshold"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "code_type", b"code_type", "confidence_threshold", b"confidence_threshold", "keep_top_k", b"keep_top_k", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "save_file", b"save_file", "save_output_param", b"save_output_param", "share_location", b"share_location", "variance_encoded_in_target", b"variance_encoded_in_target", "visualize", b"visualize", "visualize_threshold", b"visualize_threshold"]) -> None: ...
+
+global___DetectionOutputParameter = DetectionOutputParameter
+
+@typing.final
+class DetectionEvaluateParameter(google.protobuf.message.Message):
+    """Settings of the DetectionEvaluate layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_CLASSES_FIELD_NUMBER: builtins.int
+    BACKGROUND_LABEL_ID_FIELD_NUMBER: builtins.int
+    OVERLAP_THRESHOLD_FIELD_NUMBER: builtins.int
+    EVALUATE_DIFFICULT_GT_FIELD_NUMBER: builtins.int
+    NAME_SIZE_FILE_FIELD_NUMBER: builtins.int
+    RESIZE_PARAM_FIELD_NUMBER: builtins.int
+    num_classes: builtins.int
+    background_label_id: builtins.int
+    overlap_threshold: builtins.float
+    evaluate_difficult_gt: builtins.bool
+    name_size_file: builtins.str
+    @property
+    def resize_param(self) -> global___ResizeParameter: ...
+    def __init__(
+        self,
+        *,
+        num_classes: builtins.int | None = ...,
+        background_label_id: builtins.int | None = ...,
+        overlap_threshold: builtins.float | None = ...,
+        evaluate_difficult_gt: builtins.bool | None = ...,
+        name_size_file: builtins.str | None = ...,
+        resize_param: global___ResizeParameter | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "evaluate_difficult_gt", b"evaluate_difficult_gt", "name_size_file", b"name_size_file", "num_classes", b"num_classes", "overlap_threshold", b"overlap_threshold", "resize_param", b"resize_param"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "evaluate_difficult_gt", b"evaluate_difficult_gt", "name_size_file", b"name_size_file", "num_classes", b"num_classes", "overlap_threshold", b"overlap_threshold", "resize_param", b"resize_param"]) -> None: ...
+
+global___DetectionEvaluateParameter = DetectionEvaluateParameter
+
+@typing.final
+class NormalizeParameter(google.protobuf.message.Message):
+    """Settings of the Normalize layer: SSD's as norm_param, caffe-windows' as normalize_param."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACROSS_SPATIAL_FIELD_NUMBER: builtins.int
+    SCALE_FILLER_FIELD_NUMBER: builtins.int
+    CHANNEL_SHARED_FIELD_NUMBER: builtins.int
+    EPS_FIELD_NUMBER: builtins.int
+    NORMALIZE_TYPE_FIELD_NUMBER: builtins.int
+    FIX_GRADIENT_FIELD_NUMBER: builtins.int
+    BP_NORM_FIELD_NUMBER: builtins.int
+    across_spatial: builtins.bool
+    channel_shared: builtins.bool
+    eps: builtins.float
+    normalize_type: builtins.str
+    fix_gradient: builtins.bool
+    bp_norm: builtins.bool
+    @property
+    def scale_filler(self) -> global___FillerParameter: ...
+    def __init__(
+        self,
+        *,
+        across_spatial: builtins.bool | None = ...,
+        scale_filler: global___FillerParameter | None = ...,
+        channel_shared: builtins.bool | None = ...,
+        eps: builtins.float | None = ...,
+        normalize_type: builtins.str | None = ...,
+        fix_gradient: builtins.bool | None = ...,
+        bp_norm: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["across_spatial", b"across_spatial", "bp_norm", b"bp_norm", "channel_shared", b"channel_shared", "eps", b"eps", "fix_gradient", b"fix_gradient", "normalize_type", b"normalize_type", "scale_filler", b"scale_filler"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["across_spatial", b"across_spatial", "bp_norm", b"bp_norm", "channel_shared", b"channel_shared", "eps", b"eps", "fix_gradient", b"fix_gradient", "normalize_type", b"normalize_type", "scale_filler", b"scale_filler"]) -> None: ...
+
+global___NormalizeParameter = NormalizeParameter
+
+@typing.final
+class PermuteParameter(google.protobuf.message.Message):
+    """Settings of the Permute layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: builtins.int
+    @property
+    def order(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        order: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["order", b"order"]) -> None: ...
+
+global___PermuteParameter = PermuteParameter
+
+@typing.final
+class VideoDataParameter(google.protobuf.message.Message):
+    """Settings of the VideoData layer: SSD's first, then action recognition's."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _VideoType:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VideoTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[VideoDataParameter._VideoType.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        WEBCAM: VideoDataParameter._VideoType.ValueType  # 0
+        VIDEO: VideoDataParameter._VideoType.ValueType  # 1
+
+    class VideoType(_VideoType, metaclass=_VideoTypeEnumTypeWrapper): ...
+    WEBCAM: VideoDataParameter.VideoType.ValueType  # 0
+    VIDEO: VideoDataParameter.VideoType.ValueType  # 1
+
+    class _Modality:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ModalityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[VideoDataParameter._Modality.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        RGB: VideoDataParameter._Modality.ValueType  # 0
+        FLOW: VideoDataParameter._Modality.ValueType  # 1
+
+    class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper): ...
+    RGB: VideoDataParameter.Modality.ValueType  # 0
+    FLOW: VideoDataParameter.Modality.ValueType  # 1
+
+    VIDEO_TYPE_FIELD_NUMBER: builtins.int
+    DEVICE_ID_FIELD_NUMBER: builtins.int
+    VIDEO_FILE_FIELD_NUMBER: builtins.int
+    SKIP_FRAMES_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    MEAN_FILE_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    CROP_SIZE_FIELD_NUMBER: builtins.int
+    MIRROR_FIELD_NUMBER: builtins.int
+    RAND_SKIP_FIELD_NUMBER: builtins.int
+    SHUFFLE_FIELD_NUMBER: builtins.int
+    NEW_HEIGHT_FIELD_NUMBER: builtins.int
+    NEW_WIDTH_FIELD_NUMBER: builtins.int
+    NEW_LENGTH_FIELD_NUMBER: builtins.int
+    NUM_SEGMENTS_FIELD_NUMBER: builtins.int
+    MODALITY_FIELD_NUMBER: builtins.int
+    NAME_PATTERN_FIELD_NUMBER: builtins.int
+    ENCODED_FIELD_NUMBER: builtins.int
+    GRAYSCALE_FIELD_NUMBER: builtins.int
+    video_type: global___VideoDataParameter.VideoType.ValueType
+    device_id: builtins.int
+    video_file: builtins.str
+    skip_frames: builtins.int
+    source: builtins.str
+    scale: builtins.float
+    mean_file: builtins.str
+    batch_size: builtins.int
+    crop_size: builtins.int
+    mirror: builtins.bool
+    rand_skip: builtins.int
+    shuffle: builtins.bool
+    new_height: builtins.int
+    new_width: builtins.int
+    new_length: builtins.int
+    num_segments: builtins.int
+    modality: global___VideoDataParameter.Modality.ValueType
+    name_pattern: builtins.str
+    encoded: builtins.bool
+    grayscale: builtins.bool
+    def __init__(
+        self,
+        *,
+        video_type: global___VideoDataParameter.VideoType.ValueType | None = ...,
+        device_id: builtins.int | None = ...,
+        video_file: builtins.str | None = ...,
+        skip_frames: builtins.int | None = ...,
+        source: builtins.str | None = ...,
+        scale: builtins.float | None = ...,
+        mean_file: builtins.str | None = ...,
+        batch_size: builtins.int | None = ...,
+        crop_size: builtins.int | None = ...,
+        mirror: builtins.bool | None = ...,
+        rand_skip: builtins.int | None = ...,
+        shuffle: builtins.bool | None = ...,
+        new_height: builtins.int | None = ...,
+        new_width: builtins.int | None = ...,
+        new_length: builtins.int | None = ...,
+        num_segments: builtins.int | None = ...,
+        modality: global___VideoDataParameter.Modality.ValueType | None = ...,
+        name_pattern: builtins.str | None = ...,
+        encoded: builtins.bool | None = ...,
+        grayscale: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "device_id", b"device_id", "encoded", b"encoded", "grayscale", b"grayscale", "mean_file", b"mean_file", "mirror", b"mirror", "modality", b"modality", "name_pattern", b"name_pattern", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_segments", b"num_segments", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle", b"shuffle", "skip_frames", b"skip_frames", "source", b"source", "video_file", b"video_file", "video_type", b"video_type"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "device_id", b"device_id", "encoded", b"encoded", "grayscale", b"grayscale", "mean_file", b"mean_file", "mirror", b"mirror", "modality", b"modality", "name_pattern", b"name_pattern", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_segments", b"num_segments", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle", b"shuffle", "skip_frames", b"skip_frames", "source", b"source", "video_file", b"video_file", "video_type", b"video_type"]) -> None: ...
+
+global___VideoDataParameter = VideoDataParameter
+
+@typing.final
+class ROIPoolingParameter(google.protobuf.message.Message):
+    """Settings of the ROIPooling layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POOLED_H_FIELD_NUMBER: builtins.int
+    POOLED_W_FIELD_NUMBER: builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
+    pooled_h: builtins.int
+    pooled_w: builtins.int
+    spatial_scale: builtins.float
+    def __init__(
+        self,
+        *,
+        pooled_h: builtins.int | None = ...,
+        pooled_w: builtins.int | None = ...,
+        spatial_scale: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["pooled_h", b"pooled_h", "pooled_w", b"pooled_w", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["pooled_h", b"pooled_h", "pooled_w", b"pooled_w", "spatial_scale", b"spatial_scale"]) -> None: ...
+
+global___ROIPoolingParameter = ROIPoolingParameter
+
+@typing.final
+class PSROIPoolingParameter(google.protobuf.message.Message):
+    """Settings of the PSROIPooling layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
+    OUTPUT_DIM_FIELD_NUMBER: builtins.int
+    GROUP_SIZE_FIELD_NUMBER: builtins.int
+    spatial_scale: builtins.float
+    output_dim: builtins.int
+    group_size: builtins.int
+    def __init__(
+        self,
+        *,
+        spatial_scale: builtins.float | None = ...,
+        output_dim: builtins.int | None = ...,
+        group_size: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["group_size", b"group_size", "output_dim", b"output_dim", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["group_size", b"group_size", "output_dim", b"output_dim", "spatial_scale", b"spatial_scale"]) -> None: ...
+
+global___PSROIPoolingParameter = PSROIPoolingParameter
+
+@typing.final
+class SmoothL1LossParameter(google.protobuf.message.Message):
+    """Settings of the SmoothL1Loss layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIGMA_FIELD_NUMBER: builtins.int
+    sigma: builtins.float
+    def __init__(
+        self,
+        *,
+        sigma: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sigma", b"sigma"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sigma", b"sigma"]) -> None: ...
+
+global___SmoothL1LossParameter = SmoothL1LossParameter
+
+@typing.final
+class BoxAnnotatorOHEMParameter(google.protobuf.message.Message):
+    """Settings of the BoxAnnotatorOHEM layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROI_PER_IMG_FIELD_NUMBER: builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: builtins.int
+    roi_per_img: builtins.int
+    ignore_label: builtins.int
+    def __init__(
+        self,
+        *,
+        roi_per_img: builtins.int | None = ...,
+        ignore_label: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "roi_per_img", b"roi_per_img"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "roi_per_img", b"roi_per_img"]) -> None: ...
+
+global___BoxAnnotatorOHEMParameter = BoxAnnotatorOHEMParameter
+
+@typing.final
+class InterpParameter(google.protobuf.message.Message):
+    """Settings of the Interp layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: builtins.int
+    WIDTH_FIELD_NUMBER: builtins.int
+    ZOOM_FACTOR_FIELD_NUMBER: builtins.int
+    SHRINK_FACTOR_FIELD_NUMBER: builtins.int
+    PAD_BEG_FIELD_NUMBER: builtins.int
+    PAD_END_FIELD_NUMBER: builtins.int
+    height: builtins.int
+    width: builtins.int
+    zoom_factor: builtins.int
+    shrink_factor: builtins.int
+    pad_beg: builtins.int
+    pad_end: builtins.int
+    def __init__(
+        self,
+        *,
+        height: builtins.int | None = ...,
+        width: builtins.int | None = ...,
+        zoom_factor: builtins.int | None = ...,
+        shrink_factor: builtins.int | None = ...,
+        pad_beg: builtins.int | None = ...,
+        pad_end: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["height", b"height", "pad_beg", b"pad_beg", "pad_end", b"pad_end", "shrink_factor", b"shrink_factor", "width", b"width", "zoom_factor", b"zoom_factor"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["height", b"height", "pad_beg", b"pad_beg", "pad_end", b"pad_end", "shrink_factor", b"shrink_factor", "width", b"width", "zoom_factor", b"zoom_factor"]) -> None: ...
+
+global___InterpParameter = InterpParameter
+
+@typing.final
+class SegAccuracyParameter(google.protobuf.message.Message):
+    """Settings of the SegAccuracy layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _AccuracyMetric:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _AccuracyMetricEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SegAccuracyParameter._AccuracyMetric.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        PixelAccuracy: SegAccuracyParameter._AccuracyMetric.ValueType  # 0
+        ClassAccuracy: SegAccuracyParameter._AccuracyMetric.ValueType  # 1
+        PixelIOU: SegAccuracyParameter._AccuracyMetric.ValueType  # 2
+
+    class AccuracyMetric(_AccuracyMetric, metaclass=_AccuracyMetricEnumTypeWrapper): ...
+    PixelAccuracy: SegAccuracyParameter.AccuracyMetric.ValueType  # 0
+    ClassAccuracy: SegAccuracyParameter.AccuracyMetric.ValueType  # 1
+    PixelIOU: SegAccuracyParameter.AccuracyMetric.ValueType  # 2
+
+    METRIC_FIELD_NUMBER: builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: builtins.int
+    RESET_FIELD_NUMBER: builtins.int
+    metric: global___SegAccuracyParameter.AccuracyMetric.ValueType
+    reset: builtins.bool
+    @property
+    def ignore_label(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        metric: global___SegAccuracyParameter.AccuracyMetric.ValueType | None = ...,
+        ignore_label: collections.abc.Iterable[builtins.int] | None = ...,
+        reset: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["metric", b"metric", "reset", b"reset"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "metric", b"metric", "reset", b"reset"]) -> None: ...
+
+global___SegAccuracyParameter = SegAccuracyParameter
+
+@typing.final
+class BNParameter(google.protobuf.message.Message):
+    """Settings of the BN layer: PSPNet's first, then SegNet's."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Engine:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[BNParameter._Engine.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        DEFAULT: BNParameter._Engine.ValueType  # 0
+        CAFFE: BNParameter._Engine.ValueType  # 1
+        CUDNN: BNParameter._Engine.ValueType  # 2
+
+    class Engine(_Engine, metaclass=_EngineEnumTypeWrapper): ...
+    DEFAULT: BNParameter.Engine.ValueType  # 0
+    CAFFE: BNParameter.Engine.ValueType  # 1
+    CUDNN: BNParameter.Engine.ValueType  # 2
+
+    class _BNMode:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _BNModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[BNParameter._BNMode.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        LEARN: BNParameter._BNMode.ValueType  # 0
+        INFERENCE: BNParameter._BNMode.ValueType  # 1
+
+    class BNMode(_BNMode, metaclass=_BNModeEnumTypeWrapper): ...
+    LEARN: BNParameter.BNMode.ValueType  # 0
+    INFERENCE: BNParameter.BNMode.ValueType  # 1
+
+    SLOPE_FILLER_FIELD_NUMBER: builtins.int
+    BIAS_FILLER_FIELD_NUMBER: builtins.int
+    MOMENTUM_FIELD_NUMBER: builtins.int
+    EPS_FIELD_NUMBER: builtins.int
+    FROZEN_FIELD_NUMBER: builtins.int
+    ENGINE_FIELD_NUMBER: builtins.int
+    SCALE_FILLER_FIELD_NUMBER: builtins.int
+    SHIFT_FILLER_FIELD_NUMBER: builtins.int
+    BN_MODE_FIELD_NUMBER: builtins.int
+    momentum: builtins.float
+    eps: builtins.float
+    frozen: builtins.bool
+    engine: global___BNParameter.Engine.ValueType
+    bn_mode: global___BNParameter.BNMode.ValueType
+    @property
+    def slope_filler(self) -> global___FillerParameter: ...
+    @property
+    def bias_filler(self) -> global___FillerParameter: ...
+    @property
+    def scale_filler(self) -> global___FillerParameter: ...
+    @property
+    def shift_filler(self) -> global___FillerParameter: ...
+    def __init__(
+        self,
+        *,
+        slope_filler: global___FillerParameter | None = ...,
+        bias_filler: global___FillerParameter | None = ...,
+        momentum: builtins.float | None = ...,
+        eps: builtins.float | None = ...,
+        frozen: builtins.bool | None = ...,
+        engine: global___BNParameter.Engine.ValueType | None = ...,
+        scale_filler: global___FillerParameter | None = ...,
+        shift_filler: global___FillerParameter | None = ...,
+        bn_mode: global___BNParameter.BNMode.ValueType | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "bn_mode", b"bn_mode", "engine", b"engine", "eps", b"eps", "frozen", b"frozen", "momentum", b"momentum", "scale_filler", b"scale_filler", "shift_filler", b"shift_filler", "slope_filler", b"slope_filler"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "bn_mode", b"bn_mode", "engine", b"engine", "eps", b"eps", "frozen", b"frozen", "momentum", b"momentum", "scale_filler", b"scale_filler", "shift_filler", b"shift_filler", "slope_filler", b"slope_filler"]) -> None: ...
+
+global___BNParameter = BNParameter
+
+@typing.final
+class UpsampleParameter(google.protobuf.message.Message):
+    """Settings of the Upsample layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: builtins.int
+    SCALE_H_FIELD_NUMBER: builtins.int
+    SCALE_W_FIELD_NUMBER: builtins.int
+    PAD_OUT_H_FIELD_NUMBER: builtins.int
+    PAD_OUT_W_FIELD_NUMBER: builtins.int
+    UPSAMPLE_H_FIELD_NUMBER: builtins.int
+    UPSAMPLE_W_FIELD_NUMBER: builtins.int
+    scale: builtins.int
+    scale_h: builtins.int
+    scale_w: builtins.int
+    pad_out_h: builtins.bool
+    pad_out_w: builtins.bool
+    upsample_h: builtins.int
+    upsample_w: builtins.int
+    def __init__(
+        self,
+        *,
+        scale: builtins.int | None = ...,
+        scale_h: builtins.int | None = ...,
+        scale_w: builtins.int | None = ...,
+        pad_out_h: builtins.bool | None = ...,
+        pad_out_w: builtins.bool | None = ...,
+        upsample_h: builtins.int | None = ...,
+        upsample_w: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["pad_out_h", b"pad_out_h", "pad_out_w", b"pad_out_w", "scale", b"scale", "scale_h", b"scale_h", "scale_w", b"scale_w", "upsample_h", b"upsample_h", "upsample_w", b"upsample_w"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["pad_out_h", b"pad_out_h", "pad_out_w", b"pad_out_w", "scale", b"scale", "scale_h", b"scale_h", "scale_w", b"scale_w", "upsample_h", b"upsample_h", "upsample_w", b"upsample_w"]) -> None: ...
+
+global___UpsampleParameter = UpsampleParameter
+
+@typing.final
+class DenseImageDataParameter(google.protobuf.message.Message):
+    """Settings of the DenseImageData layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    RAND_SKIP_FIELD_NUMBER: builtins.int
+    SHUFFLE_FIELD_NUMBER: builtins.int
+    NEW_HEIGHT_FIELD_NUMBER: builtins.int
+    NEW_WIDTH_FIELD_NUMBER: builtins.int
+    IS_COLOR_FIELD_NUMBER: builtins.int
+    MEAN_FILE_FIELD_NUMBER: builtins.int
+    ROOT_FOLDER_FIELD_NUMBER: builtins.int
+    MIRROR_FIELD_NUMBER: builtins.int
+    CROP_WIDTH_FIELD_NUMBER: builtins.int
+    CROP_HEIGHT_FIELD_NUMBER: builtins.int
+    LABEL_DIVIDE_FACTOR_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    batch_size: builtins.int
+    rand_skip: builtins.int
+    shuffle: builtins.bool
+    new_height: builtins.int
+    new_width: builtins.int
+    is_color: builtins.bool
+    mean_file: builtins.str
+    root_folder: builtins.str
+    mirror: builtins.bool
+    crop_width: builtins.int
+    crop_height: builtins.int
+    label_divide_factor: builtins.int
+    def __init__(
+        self,
+        *,
+        source: builtins.str | None = ...,
+        batch_size: builtins.int | None = ...,
+        rand_skip: builtins.int | None = ...,
+        shuffle: builtins.bool | None = ...,
+        new_height: builtins.int | None = ...,
+        new_width: builtins.int | None = ...,
+        is_color: builtins.bool | None = ...,
+        mean_file: builtins.str | None = ...,
+        root_folder: builtins.str | None = ...,
+        mirror: builtins.bool | None = ...,
+        crop_width: builtins.int | None = ...,
+        crop_height: builtins.int | None = ...,
+        label_divide_factor: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_height", b"crop_height", "crop_width", b"crop_width", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "shuffle", b"shuffle", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_height", b"crop_height", "crop_width", b"crop_width", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "shuffle", b"shuffle", "source", b"source"]) -> None: ...
+
+global___DenseImageDataParameter = DenseImageDataParameter
+
+@typing.final
+class CPMDataParameter(google.protobuf.message.Message):
+    """Settings of the CPMData layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _DB:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _DBEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[CPMDataParameter._DB.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        LEVELDB: CPMDataParameter._DB.ValueType  # 0
+        LMDB: CPMDataParameter._DB.ValueType  # 1
+
+    class DB(_DB, metaclass=_DBEnumTypeWrapper): ...
+    LEVELDB: CPMDataParameter.DB.ValueType  # 0
+    LMDB: CPMDataParameter.DB.ValueType  # 1
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    MEAN_FILE_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    CROP_SIZE_FIELD_NUMBER: builtins.int
+    MIRROR_FIELD_NUMBER: builtins.int
+    RAND_SKIP_FIELD_NUMBER: builtins.int
+    BACKEND_FIELD_NUMBER: builtins.int
+    FORCE_ENCODED_COLOR_FIELD_NUMBER: builtins.int
+    PREFETCH_FIELD_NUMBER: builtins.int
+    LBL_SOURCE_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    scale: builtins.float
+    mean_file: builtins.str
+    batch_size: builtins.int
+    crop_size: builtins.int
+    mirror: builtins.bool
+    rand_skip: builtins.int
+    backend: global___CPMDataParameter.DB.ValueType
+    force_encoded_color: builtins.bool
+    prefetch: builtins.int
+    lbl_source: builtins.str
+    def __init__(
+        self,
+        *,
+        source: builtins.str | None = ...,
+        scale: builtins.float | None = ...,
+        mean_file: builtins.str | None = ...,
+        batch_size: builtins.int | None = ...,
+        crop_size: builtins.int | None = ...,
+        mirror: builtins.bool | None = ...,
+        rand_skip: builtins.int | None = ...,
+        backend: global___CPMDataParameter.DB.ValueType | None = ...,
+        force_encoded_color: builtins.bool | None = ...,
+        prefetch: builtins.int | None = ...,
+        lbl_source: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "lbl_source", b"lbl_source", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "lbl_source", b"lbl_source", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]) -> None: ...
+
+global___CPMDataParameter = CPMDataParameter
+
+@typing.final
+class ShuffleChannelParameter(google.protobuf.message.Message):
+    """Settings of the ShuffleChannel layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: builtins.int
+    group: builtins.int
+    def __init__(
+        self,
+        *,
+        group: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["group", b"group"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["group", b"group"]) -> None: ...
+
+global___ShuffleChannelParameter = ShuffleChannelParameter
+
+@typing.final
+class FlipParameter(google.protobuf.message.Message):
+    """Settings of the Flip layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FLIP_WIDTH_FIELD_NUMBER: builtins.int
+    FLIP_HEIGHT_FIELD_NUMBER: builtins.int
+    flip_width: builtins.bool
+    flip_height: builtins.bool
+    def __init__(
+        self,
+        *,
+        flip_width: builtins.bool | None = ...,
+        flip_height: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["flip_height", b"flip_height", "flip_width", b"flip_width"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["flip_height", b"flip_height", "flip_width", b"flip_width"]) -> None: ...
+
+global___FlipParameter = FlipParameter
+
+@typing.final
+class InsanityParameter(google.protobuf.message.Message):
+    """Settings of the Insanity layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LB_FIELD_NUMBER: builtins.int
+    UB_FIELD_NUMBER: builtins.int
+    lb: builtins.float
+    ub: builtins.float
+    def __init__(
+        self,
+        *,
+        lb: builtins.float | None = ...,
+        ub: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lb", b"lb", "ub", b"ub"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lb", b"lb", "ub", b"ub"]) -> None: ...
+
+global___InsanityParameter = InsanityParameter
+
+@typing.final
+class RReLUParameter(google.protobuf.message.Message):
+    """Settings of the RReLU layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NEGATIVE_SLOPE_LOWER_FIELD_NUMBER: builtins.int
+    NEGATIVE_SLOPE_UPPER_FIELD_NUMBER: builtins.int
+    negative_slope_lower: builtins.float
+    negative_slope_upper: builtins.float
+    def __init__(
+        self,
+        *,
+        negative_slope_lower: builtins.float | None = ...,
+        negative_slope_upper: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["negative_slope_lower", b"negative_slope_lower", "negative_slope_upper", b"negative_slope_upper"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["negative_slope_lower", b"negative_slope_lower", "negative_slope_upper", b"negative_slope_upper"]) -> None: ...
+
+global___RReLUParameter = RReLUParameter
+
+@typing.final
+class SeLuParameter(google.protobuf.message.Message):
+    """Settings of the SeLu layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: builtins.int
+    LAMBDA_FIELD_NUMBER: builtins.int
+    alpha: builtins.float
+    def __init__(
+        self,
+        *,
+        alpha: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["alpha", b"alpha", "lambda", b"lambda"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "lambda", b"lambda"]) -> None: ...
+
+global___SeLuParameter = SeLuParameter
+
+@typing.final
+class L2NormalizationParameter(google.protobuf.message.Message):
+    """Settings of the L2Normalization layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANNEL_WISE_FIELD_NUMBER: builtins.int
+    channel_wise: builtins.bool
+    def __init__(
+        self,
+        *,
+        channel_wise: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["channel_wise", b"channel_wise"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["channel_wise", b"channel_wise"]) -> None: ...
+
+global___L2NormalizationParameter = L2NormalizationParameter
+
+@typing.final
+class CtcLossParameter(google.protobuf.message.Message):
+    """Settings of the CtcLoss and WarpCTCLoss layers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALPHABET_SIZE_FIELD_NUMBER: builtins.int
+    TIME_STEP_FIELD_NUMBER: builtins.int
+    BLANK_LABEL_FIELD_NUMBER: builtins.int
+    BLANK_INDEX_FIELD_NUMBER: builtins.int
+    alphabet_size: builtins.int
+    time_step: builtins.int
+    blank_label: builtins.int
+    blank_index: builtins.int
+    def __init__(
+        self,
+        *,
+        alphabet_size: builtins.int | None = ...,
+        time_step: builtins.int | None = ...,
+        blank_label: builtins.int | None = ...,
+        blank_index: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["alphabet_size", b"alphabet_size", "blank_index", b"blank_index", "blank_label", b"blank_label", "time_step", b"time_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alphabet_size", b"alphabet_size", "blank_index", b"blank_index", "blank_label", b"blank_label", "time_step", b"time_step"]) -> None: ...
+
+global___CtcLossParameter = CtcLossParameter
+
+@typing.final
+class ContinuationIndicatorParameter(google.protobuf.message.Message):
+    """Settings of the ContinuationIndicator layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_STEP_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    time_step: builtins.int
+    batch_size: builtins.int
+    def __init__(
+        self,
+        *,
+        time_step: builtins.int | None = ...,
+        batch_size: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "time_step", b"time_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "time_step", b"time_step"]) -> None: ...
+
+global___ContinuationIndicatorParameter = ContinuationIndicatorParameter
+
+@typing.final
+class LabelsequenceAccuracyParameter(google.protobuf.message.Message):
+    """Settings of the LabelsequenceAccuracy layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BLANK_LABEL_FIELD_NUMBER: builtins.int
+    blank_label: builtins.int
+    def __init__(
+        self,
+        *,
+        blank_label: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["blank_label", b"blank_label"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blank_label", b"blank_label"]) -> None: ...
+
+global___LabelsequenceAccuracyParameter = LabelsequenceAccuracyParameter

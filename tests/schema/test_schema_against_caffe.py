@@ -1,4 +1,7 @@
-"""The project's caffe.proto has the messages, fields and enums of a real caffe_pb2."""
+"""The project's caffe.proto has the messages, fields and enums of a real caffe_pb2.
+
+What it has beyond them is what forks have, and fork_fields.py says so.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 
+from caffe_batch.layers.forks import FORKS
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.schema.fork_fields import FORK_FIELDS
 
 DUMP = """
 import base64
@@ -86,16 +91,32 @@ def theirs(pycaffe: Callable[..., str]) -> FileDescriptorProto:
     return FileDescriptorProto.FromString(base64.b64decode(pycaffe(DUMP)))
 
 
+#: Enums, and values of enums, that only forks have.
+FORK_ENUMS = {"caffe.ImageDataParameter.LabelType"}
+FORK_VALUES = {"caffe.LossParameter.NormalizationMode": {"PRE_FIXED"}}
+
+
+def of_forks(name: str) -> set[str]:
+    """The fields of a message that fork_fields.py lists."""
+    short = name.removeprefix("caffe.")
+    return {field.rpartition(".")[2] for field in FORK_FIELDS if field.rpartition(".")[0] == short}
+
+
 def test_the_package_and_the_names_are_the_same(theirs: FileDescriptorProto) -> None:
     assert OURS.package == theirs.package
     assert OURS.syntax == theirs.syntax
-    assert messages(OURS).keys() == messages(theirs).keys()
-    assert enums(OURS).keys() == enums(theirs).keys()
+    assert messages(OURS).keys() >= messages(theirs).keys()
+    assert enums(OURS).keys() >= enums(theirs).keys() | FORK_ENUMS
 
 
 @pytest.mark.parametrize("name", messages(OURS))
 def test_a_message_has_the_same_fields(name: str, theirs: FileDescriptorProto) -> None:
-    assert messages(OURS)[name] == messages(theirs)[name]
+    ours, real = messages(OURS)[name], messages(theirs).get(name)
+    if real is not None:
+        assert {field: ours[field] for field in ours.keys() - of_forks(name)} == real
+        assert of_forks(name) <= ours.keys() - real.keys()
+    numbers = [field["number"] for field in ours.values()]
+    assert len(set(numbers)) == len(numbers)
 
 
 @pytest.mark.parametrize("name", enums(OURS))
@@ -103,7 +124,35 @@ def test_an_enum_has_the_same_values_in_the_same_order(
     name: str, theirs: FileDescriptorProto
 ) -> None:
     # The first value is the default of fields that give none.
-    assert list(enums(OURS)[name].items()) == list(enums(theirs)[name].items())
+    real = enums(theirs).get(name)
+    if real is not None:
+        own = [
+            each for each in enums(OURS)[name].items() if each[0] not in FORK_VALUES.get(name, ())
+        ]
+        assert own == list(real.items())
+
+
+def test_messages_of_forks_hang_on_a_field_of_theirs(theirs: FileDescriptorProto) -> None:
+    """A message that Caffe lacks is reached only through fields that fork_fields.py lists."""
+    real, reached = messages(theirs).keys(), set()
+    waiting = [
+        messages(OURS)[f"caffe.{message}"][field]["type_name"].lstrip(".")
+        for message, _, field in (each.partition(".") for each in FORK_FIELDS)
+    ]
+    while waiting:
+        name = waiting.pop()
+        if name in messages(OURS) and name not in reached | real:
+            reached.add(name)
+            waiting += [field["type_name"].lstrip(".") for field in messages(OURS)[name].values()]
+    records = {
+        f"caffe.{name}"
+        for name in ("AnnotatedDatum", "AnnotationGroup", "Annotation", "NormalizedBBox")
+    }
+    assert messages(OURS).keys() - real == reached | records
+
+
+def test_the_forks_of_a_field_are_known() -> None:
+    assert {fork for forks in FORK_FIELDS.values() for fork in forks} == set(FORKS)
 
 
 def test_every_message_and_enum_is_an_attribute_of_the_module() -> None:

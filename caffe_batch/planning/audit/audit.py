@@ -162,7 +162,8 @@ def _windows(split: BothSizes, flow: SampleFlow) -> Finding:
 def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What a layer does between its bottoms and its tops."""
     layer, coupling = flow.small.layer, flow.coupling
-    if flow.small.rule.moving_average:  # they are updated whether a loss depends on it or not
+    # Moving averages are updated whether a loss depends on them or not.
+    if flow.small.rule.moving_average or (flow.trains and coupling.statistics):
         yield from _batch_norm(split, flow)
     if not (flow.trains or changes_training(split, flow)):
         return
@@ -209,18 +210,22 @@ def _draws(flow: SampleFlow, what: str) -> Finding:
 
 def _batch_norm(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     name, decay, k = flow.small.layer.name, flow.coupling.decay, split.iter_size
-    if not flow.coupling.statistics or decay is None:
+    if not flow.coupling.statistics:
         yield Finding(
             Cause.BATCH_NORM_STATISTICS, name, Verdict.EXACT,
-            "use_global_stats: mean and variance are known beforehand.",
+            f"{flow.small.rule.known_statistics}: mean and variance are known beforehand.",
         )  # fmt: skip
         return
     yield Finding(
         Cause.BATCH_NORM_STATISTICS, name, Verdict.DIFFERENT,
         f"Mean and variance are those of {split.per_gpu} samples instead of "
         f"{split.per_gpu * split.parts}, in the forward pass and in the gradient.",
-        offer="use_global_stats: true when fine-tuning; otherwise the largest batch_size possible.",
+        offer=f"{flow.small.rule.known_statistics}: true when fine-tuning; otherwise the largest "
+        "batch_size possible." if flow.small.rule.known_statistics else
+        "The largest batch_size possible.",
     )  # fmt: skip
+    if decay is None:  # it keeps no averages
+        return
     own, before = split.own_iter, as_float32(decay)
     if k == own or before in (0, 1):
         return
@@ -261,8 +266,8 @@ def _of_loss(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     if None in factors.values():
         yield Finding(
             Cause.IGNORE_LABEL, node.layer.name, Verdict.APPROXIMATE,
-            "It divides by the number of labels that aren't ignored, counted in each pass: every "
-            "pass has the same weight, however many labels count in it.",
+            f"It divides by the number of {node.rule.counted}, counted in each pass: every pass "
+            "has the same weight, however many there are in it.",
             offer="normalization: FULL and BATCH_SIZE divide by a constant number.",
         )  # fmt: skip
     changed = {i: factor for i, factor in factors.items() if factor not in (None, 1)}
