@@ -57,6 +57,7 @@ def noise(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    fork: str | None = None,
     weights: Files | None = None,
     batch_size: int | None = None,
     effective_batch: int | None = None,
@@ -86,6 +87,8 @@ def noise(
         allow_unknown: Accept layer types without a rule.
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
+        fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
+            ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
         weights: .caffemodel files to measure at; the values that the fillers give if None.
         batch_size: Samples of a micro-batch; the file's own if None.
         effective_batch: Samples per update that the advice refers to; the files' own if None.
@@ -120,6 +123,7 @@ def noise(
         allow_unknown_fields=allow_unknown_fields,
         rules=rules,
         batch_size=options.batch_size,
+        fork=fork,
     )
     recipe = files.recipe
     with noted(recipe.notes):

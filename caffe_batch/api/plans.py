@@ -55,7 +55,12 @@ class Plan(planning.Plan):
 
     def json(self) -> dict[str, Any]:
         """The JSON of ``caffe-batch plan`` and plan.json."""
-        return {**super().json(), "data": self.data.json()}
+        fork = self.recipe.fork
+        return {
+            **super().json(),
+            "fork": fork.json() if fork else None,
+            "data": self.data.json(),
+        }
 
     @property
     def recipe(self) -> Recipe:
@@ -122,6 +127,7 @@ def plan(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    fork: str | None = None,
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -173,6 +179,8 @@ def plan(
         allow_unknown: Accept layer types without a rule; totals are then lower bounds.
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
+        fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
+            ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
         gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,
             ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
         mode: Which memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
@@ -224,6 +232,7 @@ def plan(
         allow_unknown=allow_unknown,
         allow_unknown_fields=allow_unknown_fields,
         rules=files(rules),
+        fork=fork,
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,

@@ -97,7 +97,9 @@ class Memory(Prediction):
         """The JSON of ``caffe-batch memory``."""
         from caffe_batch.reporting.memory_table import memory_json
 
-        return memory_json(self.train, self.tests, self)
+        fork = self.model.recipe.fork
+        found = memory_json(self.train, self.tests, self)
+        return {**found, "fork": fork.json() if fork else None}
 
     def __repr__(self) -> str:
         bound = "at least " if self.unknown_layers else "at most " if self.uncertain_bytes else ""
@@ -121,6 +123,7 @@ def memory(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    fork: str | None = None,
     batch_size: int | None = None,
     mode: Mode = "gpu",
     engine: str = engines.DEFAULT,
@@ -149,6 +152,8 @@ def memory(
         allow_unknown: Accept layer types without a rule; totals are then lower bounds.
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
+        fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
+            ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
         batch_size: TRAIN batch size; the file's own if None.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory in Caffe's CPU mode.
         engine: The engine that trains.
@@ -169,6 +174,7 @@ def memory(
         allow_unknown_fields=allow_unknown_fields,
         rules=rules,
         batch_size=whole("batch_size", batch_size),
+        fork=fork,
     )
     recipe, sources = files.recipe, files.sources
     with noted(recipe.notes):

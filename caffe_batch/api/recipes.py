@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 from caffe_batch import prototxt
 from caffe_batch.api.arguments import Files, Shapes, files, shapes
 from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
+from caffe_batch.layers.forks import FORKS
 from caffe_batch.layers.loading import rules_with
 from caffe_batch.net import Recipe, Sources, read_recipe
 from caffe_batch.net.batch import batch_size
@@ -44,6 +45,7 @@ class RecipeFiles:
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning.
         rules: Python files with rules for other layer types.
         batch_size: The batch of data layers without a rule that don't have it written.
+        fork: The fork of Caffe that the net is written for; None lets its own types decide.
 
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
@@ -63,6 +65,7 @@ class RecipeFiles:
         allow_unknown_fields: bool,
         rules: Files = (),
         batch_size: int | None = None,
+        fork: str | None = None,
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
@@ -70,7 +73,8 @@ class RecipeFiles:
         path, notes = self._render(name) if template else (Path(net), ())
         recipe = read_recipe(
             path, solver,
-            allow_unknown_fields=allow_unknown_fields, rules=rules_with(files(rules)),
+            allow_unknown_fields=allow_unknown_fields,
+            rules=rules_with(files(rules), checked_fork(fork)),
         )  # fmt: skip
         self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
         with noted(self.recipe.notes):
@@ -147,6 +151,20 @@ def _has_test(train: NetFile, test: NetFile) -> bool:
             return False
         produced.update(layer.top)
     return True
+
+
+def checked_fork(fork: str | None) -> str | None:
+    """The name of a fork.
+
+    Raises:
+        InputError: There is no such fork.
+    """
+    if fork is None or fork in FORKS:
+        return fork
+    raise InputError(
+        [Option("fork"), f" is none of the forks that differ: {fork!r}"],
+        hint=did_you_mean(fork, FORKS) or f"They are {', '.join(FORKS)}.",
+    )
 
 
 @contextmanager

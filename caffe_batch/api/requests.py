@@ -60,6 +60,7 @@ class PlanRequest:
     allow_unknown: bool
     allow_unknown_fields: bool
     rules: tuple[Path, ...]
+    fork: str | None
     gpu_memory: str | int | None
     mode: Mode
     engine: str
@@ -101,6 +102,7 @@ class PlanRequest:
             allow_unknown_fields=self.allow_unknown_fields,
             rules=self.rules,
             batch_size=self.batch_size,
+            fork=self.fork,
         )
         with noted(files.recipe.notes):
             return self._prepare(files)

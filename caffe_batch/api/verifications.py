@@ -67,6 +67,7 @@ def verify(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    fork: str | None = None,
     batch_size: int | None = None,
     iter_size: int | None = None,
     no_compensate: str | Iterable[str] = (),
@@ -92,6 +93,8 @@ def verify(
         allow_unknown: Accept layer types without a rule.
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
+        fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
+            ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
             the memory allow.
         iter_size: Micro-batches per update, at least 2; 3 if None. If neither number is given,
@@ -120,6 +123,7 @@ def verify(
             allow_unknown_fields=allow_unknown_fields,
             rules=rules,
             batch_size=size,
+            fork=fork,
         )
         recipe, sources = files.recipe, files.sources
     else:

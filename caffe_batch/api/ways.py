@@ -95,6 +95,7 @@ def strategies(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    fork: str | None = None,
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -128,6 +129,8 @@ def strategies(
         allow_unknown: Accept layer types without a rule; totals are then lower bounds.
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
+        fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
+            ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
         gpu_memory: The memory that a run may use, as :func:`plan` takes it.
         mode: Which memory that is, ``"gpu"`` or ``"cpu"``.
         reserve: The part of it to keep for the CUDA context, as :func:`plan` takes it.
@@ -149,7 +152,8 @@ def strategies(
     """
     request = strategies_request(
         net, solver=solver, input_shape=input_shape, allow_unknown=allow_unknown,
-        allow_unknown_fields=allow_unknown_fields, rules=rules, gpu_memory=gpu_memory,
+        allow_unknown_fields=allow_unknown_fields, rules=rules,
+        fork=fork, gpu_memory=gpu_memory,
         mode=mode,
         reserve=reserve, gpu=gpu, engine=engine, build=build, half=half,
         effective_batch=effective_batch, epochs=epochs, test_every=test_every,
@@ -166,6 +170,7 @@ def strategies_request(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    fork: str | None = None,
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -193,6 +198,7 @@ def strategies_request(
         allow_unknown=allow_unknown,
         allow_unknown_fields=allow_unknown_fields,
         rules=files(rules),
+        fork=fork,
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,
@@ -265,4 +271,4 @@ def _plain(value: object) -> Any:
 def _known(content: Mapping[str, Any]) -> dict[str, Any]:
     """A request in strategies.json of any version, with all fields of this one."""
     given = _plain(shapes(content.get("input_shape", ())))
-    return {"gpu": None, **content, "input_shape": given}
+    return {"gpu": None, "fork": None, **content, "input_shape": given}

@@ -57,6 +57,12 @@ no_compensate_option = click.option(
 #: The options of every command that reads a net.
 net_options = option_group(
     click.option(
+        "--fork",
+        metavar="FORK",
+        help="The fork of Caffe that the net is written for, where forks differ: ssd, rcnn, "
+        "deeplab, segnet, pspnet or nvcaffe.  [default: by its layer types]",
+    ),
+    click.option(
         "--rules",
         type=click.Path(readable=False),
         multiple=True,

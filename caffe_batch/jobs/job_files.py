@@ -142,6 +142,7 @@ def write_job(
             for number, stage in enumerate(planned["stages"], start=1)
         ],
         rules=[str(file) for file in recipe.train.rules.files],
+        fork=recipe.fork.json() if recipe.fork else None,
         **_given(sources),
         files=files.json(),
         working_directory=str(working_directory(recipe, sources).resolve()),

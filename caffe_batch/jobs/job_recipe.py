@@ -49,7 +49,7 @@ def read_job_stages(job: JobDirectory, plan: PlanFile) -> tuple[JobStage, ...]:
     Raises:
         InputError: A file can't be read, or plan.json is of a version that doesn't say enough.
     """
-    changes, rules = plan.stage_changes(), rules_with(plan.rules)
+    changes, rules = plan.stage_changes(), rules_with(plan.rules, plan.fork)
     return tuple(
         JobStage(job_recipe(job, stage.solver, rules), own)
         for stage, own in zip(plan.stages, changes, strict=True)

@@ -17,6 +17,7 @@ from caffe_batch.errors import InputError, Text
 from caffe_batch.files import json_text
 from caffe_batch.jobs.json_files import FIRST_FORMAT, PLAN_A_JOB, Fields, check_format, read_object
 from caffe_batch.layers.base import Mode
+from caffe_batch.layers.forks import FORKS
 from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.memory.build import Build
 from caffe_batch.net.sources import Sources
@@ -91,11 +92,13 @@ class PlanFile:
         predicted_peak_bytes: What Caffe is predicted to ask for, in the plan's mode, or None.
         rounding_bytes: What cudaMalloc adds to it.
         lower_bound: Whether the prediction leaves out unknown layers.
+        upper_bound: Whether it counts the most that layers can take whose memory depends on data.
         candidates: The splits that were weighed.
         tests: What the plan does with each test net, a mapping each (see ``PlannedTest.json``).
         input_shapes: Shapes given for tops, by name.
         data_batch: The batch given for data layers without a rule, or None.
         rules: The files with rules for other layer types, absolute.
+        fork: The fork of Caffe that the net is written for, by name; None if that isn't known.
         allow_unknown, half: As the plan was asked for.
         audit: What accumulation changes, a mapping each (see ``Finding.json``).
         changes: What the plan changes in the files of the first stage, a mapping each (see
@@ -121,11 +124,13 @@ class PlanFile:
     predicted_peak_bytes: int | None
     rounding_bytes: int
     lower_bound: bool
+    upper_bound: bool
     candidates: tuple[PlannedCandidate, ...]
     tests: tuple[Mapping[str, Any], ...]
     input_shapes: Mapping[str, Given]
     data_batch: int | None
     rules: tuple[str, ...]
+    fork: str | None
     allow_unknown: bool
     half: bool
     audit: tuple[Mapping[str, Any], ...]
@@ -195,6 +200,7 @@ class PlanFile:
             predicted_peak_bytes=fields.maybe(fields.integer, "predicted_peak_bytes"),
             rounding_bytes=fields.maybe(fields.integer, "rounding_bytes", 0),
             lower_bound=fields.maybe(fields.flag, "lower_bound", False),
+            upper_bound=bool(fields.maybe(fields.texts, "upper_bound_layers", ())),
             candidates=tuple(
                 PlannedCandidate(
                     each.positive("batch_size"),
@@ -209,6 +215,7 @@ class PlanFile:
             },
             data_batch=fields.maybe(fields.positive, "data_batch"),
             rules=fields.maybe(fields.texts, "rules", ()),
+            fork=_fork(fields),
             allow_unknown=fields.maybe(fields.flag, "allow_unknown", False),
             half=fields.maybe(fields.flag, "half", False),
             audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),
@@ -232,7 +239,7 @@ class PlanFile:
     @property
     def exact(self) -> bool:
         """Whether the prediction is exact, no bound and no estimate."""
-        return self.build is Build.CAFFE and not self.lower_bound
+        return self.build is Build.CAFFE and not (self.lower_bound or self.upper_bound)
 
     def predicted_on(self, device: Device | None) -> int | None:
         """The predicted peak if it is meant for a device (None: a GPU); else None."""
@@ -393,6 +400,13 @@ def _wholes(fields: Fields) -> dict[str, WholeShape]:
         top: fields.choice(top, WholeShape.parse, "sizes such as 128x5 or Nx3x256x256")
         for top in fields.content
     }
+
+
+def _fork(fields: Fields) -> str | None:
+    """The fork of the net's types, if the plan names one that this version knows."""
+    chosen = fields.maybe(fields.nested, "fork")
+    name = chosen.maybe(chosen.text, "name") if chosen else None
+    return name if name in FORKS else None
 
 
 def _mode(text: str) -> Mode:

@@ -70,7 +70,7 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
         InputError: A solver can't train, or the next one couldn't continue from it.
     """
     stages: list[TrainingStage] = []
-    rules = rules_with(plan.rules)
+    rules = rules_with(plan.rules, plan.fork)
     for number, facts in enumerate(plan.stages, start=1):
         solver = read_solver(facts.solver, allow_unknown_fields=True)
         check_solver(solver, facts.solver)

@@ -306,7 +306,7 @@ def _is_memory(answer: Any) -> bool:
     return isinstance(answer, Memory) and all(
         isinstance(getattr(answer, field.name), tuple)
         for field in fields(Memory)
-        if field.name not in ("transient", "partial")
+        if field.name not in ("transient", "at_most", "partial")
     )
 
 

@@ -36,6 +36,7 @@ class Prediction:
             workspaces, with NVCaffe whatever it can do without. 0 for Caffe's own kernels.
         build: The build of Caffe; for NVCaffe all figures are estimates.
         terms: The peak as a sum of terms in the batch size; None where it isn't a plain sum.
+        upper_bound_layers: Layers whose memory depends on the data, and is counted at its most.
     """
 
     mode: Mode
@@ -49,6 +50,7 @@ class Prediction:
     uncertain_bytes: int = 0
     build: Build = Build.CAFFE
     terms: Terms | None = None
+    upper_bound_layers: tuple[str, ...] = ()
 
     @property
     def lower_peak_bytes(self) -> int:

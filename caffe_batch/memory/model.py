@@ -95,6 +95,7 @@ def predict_nets(
         uncertain_bytes=uncertain,
         build=build,
         terms=ledger.terms(there),
+        upper_bound_layers=tuple(dict.fromkeys(training.at_most + testing.at_most)),
     )
 
 

@@ -65,6 +65,7 @@ class Program:
         self.forward: list[Step] = []
         self.backward: list[Step] = []
         self.partial: list[str] = []  # layers that take more than their rules say
+        self.at_most: list[str] = []  # layers that may take less
         # What equal layers in equal sites touch (deep nets repeat themselves).
         self._memories: dict[tuple[Rule, Site], Memory] = {}
 
@@ -181,6 +182,9 @@ class Program:
             sides.buffers[buffer.name] = (itemsize * buffer.count, part, row, copies, either)
         if memory.partial:
             self.partial.append(node.layer.name)
+        if memory.at_most:
+            self.at_most.append(node.layer.name)
+            self.uncertain_bytes += FLOAT_BYTES * memory.at_most
         unrolled = node.rule.inner(node.site)
         if unrolled is not None:
             inside = Program(self.ledger, self.caffe_build, half=self.half)

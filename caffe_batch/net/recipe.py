@@ -23,7 +23,7 @@ from caffe_batch.errors import (
 )
 from caffe_batch.layers.base import Layer, Phase, Rule, Shape
 from caffe_batch.layers.given import Given, WholeShape
-from caffe_batch.layers.loading import installed_rules
+from caffe_batch.layers.loading import installed_rules, with_fork
 from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.unknown import UnknownSettings
 from caffe_batch.net.assumed import with_assumed_batches, written_batch
@@ -31,6 +31,7 @@ from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.convert import convert
 from caffe_batch.net.data.unread import unread_messages
 from caffe_batch.net.filtering import left_out_by, missing_stages, net_state, select
+from caffe_batch.net.forks import ForkChoice, choose_fork
 from caffe_batch.net.graph import Net, build, rule_of
 from caffe_batch.net.sources import RecordSizes, Sources
 from caffe_batch.net.splits import insert_splits
@@ -191,6 +192,7 @@ class Recipe:
         train: The train net.
         tests: The test nets, in Caffe's order.
         notes: What the user should know about how the files were found.
+        fork: The fork of Caffe that its nets are written for; None if they have nothing of one.
     """
 
     solver: caffe_pb2.SolverParameter
@@ -198,6 +200,7 @@ class Recipe:
     train: NetFile
     tests: tuple[NetFile, ...]
     notes: tuple[str, ...] = ()
+    fork: ForkChoice | None = None
 
     @property
     def directories(self) -> tuple[Path, ...]:
@@ -289,7 +292,7 @@ def read_recipe(
         NetFile(test, where, net_state("TEST", test, state), rules)
         for (test, where), state in zip(named, _test_states(settings, number), strict=True)
     )
-    return Recipe(settings, solver_path, train, tests)
+    return _of_fork(Recipe(settings, solver_path, train, tests))
 
 
 def follow_solver(
@@ -358,7 +361,22 @@ def follow_solver(
         )
     recipe_train = NetFile(train, train_path, net_state("TRAIN", train, solver.train_state), rules)
     _check_trainable(recipe_train)
-    return Recipe(solver, path, recipe_train, tests, tuple(notes))
+    return _of_fork(Recipe(solver, path, recipe_train, tests, tuple(notes)))
+
+
+def _of_fork(recipe: Recipe) -> Recipe:
+    """The recipe with the rules of the fork that its nets are written for, and a note of it."""
+    files = (recipe.train, *recipe.tests)
+    rules = recipe.train.rules
+    messages = {id(file.message): file.message for file in files}
+    choice = choose_fork(list(messages.values()), rules.fork)
+    if choice is None:
+        return recipe
+    if choice.name is not None and choice.name != rules.fork:
+        rules = with_fork(rules, choice.name)
+    train, *tests = [replace(file, rules=rules) for file in files]
+    notes = (*recipe.notes, choice.sentence) if choice.sentence else recipe.notes
+    return replace(recipe, train=train, tests=tuple(tests), notes=notes, fork=choice)
 
 
 def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:

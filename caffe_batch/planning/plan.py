@@ -60,6 +60,7 @@ class Plan:
         divides_batch: Whether a batch_size is for all GPUs together, as in NVCaffe.
         rounding_bytes: What cudaMalloc adds to the predicted peak.
         uncertain_bytes: How much of the predicted peak may turn out not to be taken.
+        upper_bound_layers: The layers that this depends on, where it depends on the data.
         candidates: Every split that may be taken, largest batch_size first; the peaks of those that
             aren't chosen are with the smallest test batches.
         findings: What accumulation changes in this training; empty for one pass per update.
@@ -87,6 +88,7 @@ class Plan:
     divides_batch: bool
     rounding_bytes: int
     uncertain_bytes: int
+    upper_bound_layers: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     findings: tuple[Finding, ...]
     tests: tuple[TestSplit, ...]
@@ -176,6 +178,11 @@ class Plan:
                 f"The peak is at least {format_size(least)}: cuDNN's workspaces depend on the "
                 "algorithms it chooses, and are counted at Caffe's limit."
             )
+        if self.upper_bound_layers:
+            notes.append(
+                f"The peak includes the most that {', '.join(self.upper_bound_layers)} can take, "
+                f"{format_size(self.uncertain_bytes)}: it depends on the data."
+            )
         if self.build is Build.NVCAFFE:
             notes.append(
                 "For NVCaffe the peak is an estimate. Its convolutions share one workspace, which "
@@ -207,6 +214,7 @@ class Plan:
             "predicted_peak_lower_bytes": self.predicted_peak_bytes - self.uncertain_bytes,
             "rounding_bytes": self.rounding_bytes,
             "lower_bound": self.lower_bound,
+            "upper_bound_layers": list(self.upper_bound_layers),
             "notes": list(self.notes),
             "train_records": self.train_records,
             "half": self.half,

@@ -251,6 +251,7 @@ def _plan_of(
         divides_batch=model.divides_batch,
         rounding_bytes=draft.prediction.rounding_bytes,
         uncertain_bytes=draft.prediction.uncertain_bytes,
+        upper_bound_layers=draft.prediction.upper_bound_layers,
         candidates=tuple(
             settled.get((each.batch_size, each.iter_size), each) for each in table.candidates
         ),

@@ -67,6 +67,7 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
         ],
         "assumptions": [each.json() for each in assumptions(layers)],
         "unknown_layers": list(prediction.unknown_layers),
+        "upper_bound_layers": list(prediction.upper_bound_layers),
         "lower_bound": bool(prediction.unknown_layers),
     }
 
@@ -177,6 +178,9 @@ def memory_sentences(
         )
     if prediction.build is Build.CUDNN and prediction.uncertain_bytes:
         yield "The upper figure includes the most that cuDNN's workspaces can take: Caffe's limit."
+    if prediction.upper_bound_layers:
+        names = ", ".join(prediction.upper_bound_layers)
+        yield f"The upper figure includes the most that {names} can take: it depends on the data."
     if prediction.build is Build.NVCAFFE:
         yield (
             "For NVCaffe all figures are estimates. They don't include the workspace that its "

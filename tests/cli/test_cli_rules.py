@@ -19,7 +19,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs" / "rules.md"
 NET = """
 layer { name: "data" type: "Input" top: "data" top: "label"
   input_param { shape { dim: 12 dim: 5 } shape { dim: 12 } } }
-layer { name: "cut" type: "ReLU6" bottom: "data" top: "cut" }
+layer { name: "cut" type: "HardTanh" bottom: "data" top: "cut" }
 layer { name: "ip" type: "InnerProduct" bottom: "cut" top: "ip"
   inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }

@@ -51,7 +51,7 @@ def rule_file(folder: Path, text: str, name: str = "mine.py") -> Path:
 
 def test_the_documented_rule_counts_as_relu_does(tmp_path: Path) -> None:
     """Not in place, ReLU touches the same arrays, and real Caffe measures it in other tests."""
-    ours = predicted(tmp_path, "ReLU6", rule_file(tmp_path, documented()))
+    ours = predicted(tmp_path, "HardTanh", rule_file(tmp_path, documented()))
     relu = predicted(tmp_path, "ReLU")
     assert ours.peak_bytes == relu.peak_bytes
     assert ours.parts == relu.parts
@@ -59,16 +59,16 @@ def test_the_documented_rule_counts_as_relu_does(tmp_path: Path) -> None:
 
 
 def test_without_its_file_the_type_is_unknown(tmp_path: Path) -> None:
-    with pytest.raises(CaffeBatchError, match=r"'ReLU6' is not a layer(.|\n)*rules=\"FILE\.py"):
-        predicted(tmp_path, "ReLU6")
+    with pytest.raises(CaffeBatchError, match=r"'HardTanh' is not a layer(.|\n)*rules=\"FILE\.py"):
+        predicted(tmp_path, "HardTanh")
 
 
 def test_the_registry_knows_its_files_and_leaves_the_built_in_one_alone(tmp_path: Path) -> None:
     path = rule_file(tmp_path, documented())
     rules = rules_with([path, str(path)])
     assert rules.files == (path.resolve(),)
-    assert set(rules) - set(installed_rules()) == {"ReLU6"}
-    assert "ReLU6" not in BUILT_IN
+    assert set(rules) - set(installed_rules()) == {"HardTanh"}
+    assert "HardTanh" not in BUILT_IN
     assert installed_rules().files == ()
 
 
@@ -79,11 +79,11 @@ def test_the_registry_knows_its_files_and_leaves_the_built_in_one_alone(tmp_path
         ("x = 1\nraise KeyError('y')\n", r"mine\.py:2: KeyError: 'y'"),
         ("x = 1\n", r"mine\.py: it has no list RULES"),
         ("RULES = 7\n", r"mine\.py: RULES is not a list of rules: 7"),
-        ("RULES = ['ReLU6']\n", r"mine\.py: RULES contains 'ReLU6', which is not a Rule"),
-        (documented().replace("[ReLU6()]", "[ReLU6]"), r"which is not a Rule"),
-        (documented().replace('"ReLU6"', '""'), r"mine\.py:\d+: the rule has no type"),
+        ("RULES = ['HardTanh']\n", r"mine\.py: RULES contains 'HardTanh', which is not a Rule"),
+        (documented().replace("[HardTanh()]", "[HardTanh]"), r"which is not a Rule"),
+        (documented().replace('"HardTanh"', '""'), r"mine\.py:\d+: the rule has no type"),
         (
-            documented().replace('"ReLU6"', '"ReLU"'),
+            documented().replace('"HardTanh"', '"ReLU"'),
             r"two rules for layer type 'ReLU': caffe-batch's own and .*mine\.py:10",
         ),
     ],
@@ -111,13 +111,13 @@ class CutSettings:
     phase: str = setting("TRAIN", message="")
 
 
-class ReLU6(ReLU6):
+class HardTanh(HardTanh):
     message = "relu_param"
     other_messages = ("loss_param",)
     settings = CutSettings
 
 
-RULES = [ReLU6()]
+RULES = [HardTanh()]
 """
 
 
@@ -126,21 +126,21 @@ RULES = [ReLU6()]
     [
         (
             '"relu_param"', '"relu6_param"',
-            r"mine\.py: ReLU6 reads the message 'relu6_param', which LayerParameter doesn't "
+            r"mine\.py: HardTanh reads the message 'relu6_param', which LayerParameter doesn't "
             r"have\nDid you mean .*relu_param",
         ),
-        ('"relu_param"', '"name"', r"ReLU6 reads the message 'name', which LayerParameter"),
-        ('"loss_param"', '"no_param"', r"ReLU6 reads the message 'no_param', which LayerParam"),
-        ('"softmax_param"', '"softmx"', r"ReLU6 reads the message 'softmx', which LayerParam"),
+        ('"relu_param"', '"name"', r"HardTanh reads the message 'name', which LayerParameter"),
+        ('"loss_param"', '"no_param"', r"HardTanh reads the message 'no_param', which LayerParam"),
+        ('"softmax_param"', '"softmx"', r"HardTanh reads the message 'softmx', which LayerParam"),
         (
             "negative_slope", "negative_slop",
-            r"mine\.py: ReLU6\.settings has the field 'negative_slop', which relu_param "
+            r"mine\.py: HardTanh\.settings has the field 'negative_slop', which relu_param "
             r"doesn't have\nDid you mean negative_slope",
         ),
         ("axis:", "axes:", r"settings has the field 'axes', which softmax_param doesn't have"),
         ("phase:", "faze:", r"settings has the field 'faze', which LayerParameter doesn't have"),
-        ("settings = CutSettings", "settings = 7", r"ReLU6\.settings is 7, not a dataclass"),
-        ("settings = CutSettings", "settings = str", r"ReLU6\.settings is .*, not a dataclass"),
+        ("settings = CutSettings", "settings = 7", r"HardTanh\.settings is 7, not a dataclass"),
+        ("settings = CutSettings", "settings = str", r"HardTanh\.settings is .*, not a dataclass"),
     ],
 )  # fmt: skip
 def test_settings_that_caffe_proto_does_not_have(
@@ -148,7 +148,7 @@ def test_settings_that_caffe_proto_does_not_have(
 ) -> None:
     """With the fields that it has, the rule loads, and the settings are read."""
     text = documented() + SETTINGS
-    assert predicted(tmp_path, "ReLU6", rule_file(tmp_path, text)).unknown_layers == ()
+    assert predicted(tmp_path, "HardTanh", rule_file(tmp_path, text)).unknown_layers == ()
     assert old in text
     with pytest.raises(InputError, match=message):
         rules_with([rule_file(tmp_path, text.replace(old, new), "mine.py")])
@@ -162,7 +162,7 @@ def test_settings_that_caffe_proto_does_not_have(
         ("site.bottoms[:1]", "()", r"mine\.py:10: .* returned 0 shapes for 1 tops from shape"),
         (
             "site.bottoms[:1]", "site.botoms",
-            r"mine\.py:11: the rule for ReLU6 failed in shape: AttributeError: .*'botoms'",
+            r"mine\.py:11: the rule for HardTanh failed in shape: AttributeError: .*'botoms'",
         ),
         ("Memory(\n", "dict(\n", r"mine\.py:13: .* returned \{.*\} from memory"),
         ("forward=(bottom(0).data", "forward=(bottom(1).data", r"bottom\(1\), which doesn't exist"),
@@ -173,14 +173,14 @@ def test_a_rule_that_returns_nonsense(tmp_path: Path, old: str, new: str, messag
     assert old in documented()
     path = rule_file(tmp_path, documented().replace(old, new))
     with pytest.raises(InputError, match=message):
-        predicted(tmp_path, "ReLU6", path)
+        predicted(tmp_path, "HardTanh", path)
 
 
 def test_a_buffer_that_the_rule_does_not_list(tmp_path: Path) -> None:
     text = documented().replace("import bottom, top", "import bottom, own, top")
     text = text.replace("forward=(bottom(0).data", 'forward=(own("mask_").data')
     with pytest.raises(InputError, match=r"own\('mask_'\), which isn't among its buffers"):
-        predicted(tmp_path, "ReLU6", rule_file(tmp_path, text))
+        predicted(tmp_path, "HardTanh", rule_file(tmp_path, text))
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_an_installed_package(
     rule_file(tmp_path, documented(), "relu6_of_a_fork.py")
     monkeypatch.syspath_prepend(tmp_path)
     package("relu6_of_a_fork:RULES")
-    assert predicted(tmp_path, "ReLU6").peak_bytes == predicted(tmp_path, "ReLU").peak_bytes
+    assert predicted(tmp_path, "HardTanh").peak_bytes == predicted(tmp_path, "ReLU").peak_bytes
 
 
 def test_an_installed_package_that_is_broken(package: Any) -> None:

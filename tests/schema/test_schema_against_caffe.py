@@ -134,7 +134,8 @@ def test_an_enum_has_the_same_values_in_the_same_order(
 
 def test_messages_of_forks_hang_on_a_field_of_theirs(theirs: FileDescriptorProto) -> None:
     """A message that Caffe lacks is reached only through fields that fork_fields.py lists."""
-    real, reached = messages(theirs).keys(), set()
+    real = messages(theirs).keys()
+    reached: set[str] = set()
     waiting = [
         messages(OURS)[f"caffe.{message}"][field]["type_name"].lstrip(".")
         for message, _, field in (each.partition(".") for each in FORK_FIELDS)

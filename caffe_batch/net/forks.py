@@ -1,0 +1,103 @@
+"""Which fork of Caffe a net is written for: as the user says, or by its types and fields."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from caffe_batch.layers.forks import ALIKE, DIFFERENT, FORKS
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.schema.fork_fields import FORK_FIELDS
+
+#: The forks that have each type that Caffe 1.0 lacks.
+_FORKS_OF_TYPE = {
+    **{rule.type: rule.forks for rule in ALIKE},
+    **{kind: tuple({f for rule in rules for f in rule.forks}) for kind, rules in DIFFERENT.items()},
+}
+#: How many pieces of evidence a sentence names.
+_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ForkChoice:
+    """The fork that a net's types are taken from.
+
+    Attributes:
+        name: One of :data:`~caffe_batch.layers.forks.FORKS`; None if only types of other forks
+            were found.
+        given: Whether the user said so.
+        evidence: The types and fields of forks in the net, in order.
+    """
+
+    name: str | None
+    given: bool
+    evidence: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What the choice rests on; empty if the net has nothing of a fork."""
+        shown = ", ".join(self.evidence[:_NAMED])
+        more = len(self.evidence) - _NAMED
+        what = f"{shown} and {more} more" if more > 0 else shown
+        if not self.evidence:
+            return ""
+        if self.name is None:
+            return f"{what}: not in Caffe 1.0; training needs a Caffe that has them"
+        how = "as --fork says" if self.given else "--fork chooses another one"
+        return f"{what}: read as in the fork {self.name} ({how}); training needs that Caffe"
+
+    def json(self) -> dict[str, object]:
+        """As in the JSON of commands."""
+        return {"name": self.name, "given": self.given, "evidence": list(self.evidence)}
+
+
+def choose_fork(nets: Sequence[caffe_pb2.NetParameter], given: str | None) -> ForkChoice | None:
+    """The fork whose types some nets use; None if they use none that Caffe 1.0 lacks.
+
+    Each type and each field speaks for the forks that have it; the fork with the most of them wins.
+
+    Args:
+        nets: The train net and the test nets.
+        given: What the user says.
+    """
+    layers = [layer for net in nets for layer in net.layer]
+    found = {
+        layer.type: _FORKS_OF_TYPE[layer.type] for layer in layers if layer.type in _FORKS_OF_TYPE
+    }
+    for layer in layers:
+        found.update(_fields(layer))
+    if given is None and not found:
+        return None
+    if given is not None:
+        return ForkChoice(given, given=True, evidence=tuple(found))
+    votes = Counter(fork for forks in found.values() for fork in forks)
+    name = max(FORKS, key=lambda fork: votes[fork]) if votes else None
+    return ForkChoice(name, given=False, evidence=tuple(found))
+
+
+def _fields(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The fields of forks in a message and those inside it."""
+    for field, value in message.ListFields():
+        name = f"{message.DESCRIPTOR.name}.{field.name}"
+        if name in FORK_FIELDS:
+            yield _short(message.DESCRIPTOR.name, field.name), FORK_FIELDS[name]
+        for inside in _messages(value):
+            yield from _fields(inside)
+
+
+def _messages(value: object) -> Iterable[Message]:
+    if isinstance(value, Message):
+        return (value,)
+    if isinstance(value, (str, bytes, int, float)):
+        return ()
+    return [each for each in value if isinstance(each, Message)]  # type: ignore[attr-defined]
+
+
+def _short(message: str, field: str) -> str:
+    """How a sentence names a field."""
+    if message == "LayerParameter":
+        return field
+    return f"{field} ({message.removesuffix('Parameter')})"
