@@ -589,8 +589,10 @@ def test_a_layer_that_both_phases_share_is_told_once(tmp_path: Path) -> None:
 
 def test_every_message_of_a_layer_is_read_by_some_type() -> None:
     from caffe_batch.layers import BUILT_IN
+    from caffe_batch.layers.forks import ALIKE, DIFFERENT
 
-    read = frozenset[str]().union(*(rule.messages() for rule in BUILT_IN.values()))
+    rules = [*BUILT_IN.values(), *ALIKE, *(rule for each in DIFFERENT.values() for rule in each)]
+    read = frozenset[str]().union(*(rule.messages() for rule in rules))
     fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
     messages = {field.name for field in fields if field.name.endswith("_param")}
     assert messages - read == {"python_param"}
