@@ -96,6 +96,39 @@ def pooled_shape(s: PoolingSettings, bottom: Shape) -> Shape:
     Raises:
         ShapeError: The settings contradict each other or don't fit the input.
     """
+    windows = pooling_windows(s, bottom)
+    pad = windows.pad
+    height, width = (
+        _pooled_size(
+            bottom[2 + i], windows.kernel[i], pad[i], windows.stride[i],
+            up=windows.up, clip=pad != (0, 0),
+        )
+        for i in range(2)
+    )  # fmt: skip
+    return (*bottom[:2], height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What slides over the input.
+
+    Attributes:
+        kernel, pad, stride: For the height and the width, in elements.
+        up: Whether the last window may reach beyond the edge.
+    """
+
+    kernel: tuple[int, int]
+    pad: tuple[int, int]
+    stride: tuple[int, int]
+    up: bool
+
+
+def pooling_windows(s: PoolingSettings, bottom: Shape) -> Windows:
+    """The windows that the settings define for an input of this shape.
+
+    Raises:
+        ShapeError: The settings contradict each other or don't fit the input.
+    """
     if len(bottom) != 4:
         raise ShapeError(f"pooling needs an input of 4 axes (N, C, H, W), not {bottom}")
     kernel = _kernel(s, bottom)
@@ -110,12 +143,7 @@ def pooled_shape(s: PoolingSettings, bottom: Shape) -> Shape:
             raise ShapeError("stochastic pooling has no padding")
         if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
             raise ShapeError(f"padding {pad} must be smaller than the kernel {kernel}")
-    up = s.round_mode == "CEIL" and s.ceil_mode
-    height, width = (
-        _pooled_size(bottom[2 + i], kernel[i], pad[i], stride[i], up=up, clip=pad != (0, 0))
-        for i in range(2)
-    )
-    return (*bottom[:2], height, width)
+    return Windows(kernel, pad, stride, up=s.round_mode == "CEIL" and s.ceil_mode)
 
 
 def _pooled_size(size: int, kernel: int, pad: int, stride: int, *, up: bool, clip: bool) -> int:
@@ -224,28 +252,28 @@ def _levels(site: Site) -> tuple[Shape, ...]:
         raise ShapeError(f"SPP needs an input with a height and a width, not {bottom}")
     levels = []
     for level in range(s.pyramid_height):
-        bins = 2**level
-        kernel = [-(-size // bins) for size in bottom[2:]]
-        pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, bottom[2:], strict=True)]
         try:
-            levels.append(
-                pooled_shape(
-                    PoolingSettings(
-                        pool=s.pool,
-                        pad_h=pad[0],
-                        pad_w=pad[1],
-                        kernel_h=kernel[0],
-                        kernel_w=kernel[1],
-                        stride_h=kernel[0],
-                        stride_w=kernel[1],
-                    ),
-                    bottom,
-                )
-            )
+            levels.append(pooled_shape(level_settings(s, level, bottom), bottom))
         except ShapeError as error:
             raise ShapeError(
-                f"level {level} of the pyramid ({bins} x {bins} bins) doesn't fit an input of "
-                f"{bottom[2]} x {bottom[3]}: {error.message}",
+                f"level {level} of the pyramid ({2**level} x {2**level} bins) doesn't fit an input "
+                f"of {bottom[2]} x {bottom[3]}: {error.message}",
                 hint="Use a smaller pyramid_height.",
             ) from error
     return tuple(levels)
+
+
+def level_settings(s: SPPSettings, level: int, bottom: Shape) -> PoolingSettings:
+    """The Pooling that makes 2^level x 2^level bins of an input of this shape."""
+    bins = 2**level
+    kernel = [-(-size // bins) for size in bottom[2:]]
+    pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, bottom[2:], strict=True)]
+    return PoolingSettings(
+        pool=s.pool,
+        pad_h=pad[0],
+        pad_w=pad[1],
+        kernel_h=kernel[0],
+        kernel_w=kernel[1],
+        stride_h=kernel[0],
+        stride_w=kernel[1],
+    )

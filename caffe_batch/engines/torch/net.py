@@ -151,7 +151,7 @@ class TorchNet:
         self.device = torch.device(device)
         self.dtype = dtype
         self.gradients = net.phase == "TRAIN" if gradients is None else gradients
-        places = list(_places(net, layers))
+        places = list(_places(net, layers, self.device, dtype))
         draws = draws or Draws()
         self._layers: list[TorchLayer | None] = []
         self.params: list[Param] = []
@@ -249,7 +249,8 @@ class TorchNet:
         node, site = place.node, place.site
         blobs: list[Tensor] = []
         for blob, index, need in zip(self._blobs[n], node.params, site.param_need, strict=True):
-            learns = self.gradients and site.backward and need and not node.rule.fixed_parameters
+            learns = self.gradients and site.backward and (need or node.rule.recurrent)
+            learns = learns and not node.rule.fixed_parameters
             learns = learns and n <= self._overwritten.get(index, n)
             if learns:
                 blob.requires_grad_(True)
@@ -356,14 +357,24 @@ class TorchNet:
             param.value.grad = None
 
 
-def _places(net: Net, layers: Sequence[caffe_pb2.LayerParameter]) -> Iterator[Place]:
+def _places(
+    net: Net,
+    layers: Sequence[caffe_pb2.LayerParameter],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[Place]:
     """Each node with the message it came from; inserted Splits have none of their own."""
     written = iter(layers)
+    owned = 0
     for node in net.nodes:
-        if node.layer.rule is None:
-            yield Place(caffe_pb2.LayerParameter(name=node.layer.name, type=node.layer.type), node)
-        else:
-            yield Place(next(written), node)
+        message = (
+            caffe_pb2.LayerParameter(name=node.layer.name, type=node.layer.type)
+            if node.layer.rule is None
+            else next(written)
+        )
+        shared = tuple([index < owned for index in node.params])
+        owned = max((owned, *(index + 1 for index in node.params)))
+        yield Place(message, node, shared, device, dtype)
 
 
 def _unread(net: Net) -> set[int]:

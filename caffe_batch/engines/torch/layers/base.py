@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,10 +35,15 @@ class Place:
     Attributes:
         message: The layer as it is written; an empty message for the Splits that Caffe inserts.
         node: The same layer in the graph: its rule, its site, its parameters.
+        shared: Which of its parameters an earlier layer owns.
+        device, dtype: Where the net runs, and in which precision.
     """
 
     message: caffe_pb2.LayerParameter
     node: Node
+    shared: tuple[bool, ...]
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def site(self) -> Site:
@@ -80,7 +85,7 @@ class TorchLayer(ABC):
             differ.
     """
 
-    drawn: ClassVar[bool] = False
+    drawn: bool = False
 
     def __init__(self, place: Place) -> None:
         self.place = place

@@ -1,0 +1,44 @@
+"""What losses and scores that compare predictions with labels have in common."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from caffe_batch.layers.labels import LossSettings
+
+
+def by_class(
+    x: Tensor, labels: Tensor, axis: int, ignored: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Predictions as (outer, classes, inner), labels as (outer, inner), and which labels count.
+
+    An ignored label is replaced by 0, so that it can be used as an index.
+    """
+    axis = axis % x.dim()
+    scores = x.flatten(axis + 1) if axis < x.dim() - 1 else x[..., None]
+    scores = scores.flatten(0, axis - 1) if axis else scores[None]
+    wanted = labels.long().reshape(scores.shape[0], scores.shape[2])
+    counts = wanted == wanted if ignored is None else wanted != ignored
+    return scores, wanted if ignored is None else wanted * counts, counts
+
+
+def mean(
+    losses: Tensor, counts: Tensor | None, s: LossSettings, *, default: str, outer: int
+) -> Tensor:
+    """The sum of the losses, divided as loss_param says; never by less than 1.
+
+    Args:
+        losses: One for each label; zero where a label is ignored.
+        counts: Which labels count; None if all do.
+        s: The settings of the loss.
+        default: The normalization if none is given.
+        outer: Elements before the class axis; usually the samples.
+    """
+    mode = s.normalization
+    if mode is None:
+        mode = default if s.normalize is None else "VALID" if s.normalize else "BATCH_SIZE"
+    total = losses.sum()
+    if mode == "VALID" and counts is not None:
+        return total / counts.sum().clamp(min=1).to(total.dtype)
+    divisor = {"NONE": 1, "BATCH_SIZE": outer}.get(mode, losses.numel())
+    return total / max(1, divisor)
