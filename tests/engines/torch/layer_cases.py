@@ -207,7 +207,7 @@ def _windows() -> list[LayerCase]:
             case("num_output: 4 kernel_size: 3 force_nd_im2col: true"),
             case("num_output: 4 kernel_size: 3", MAPS, MAPS, tops=2),
         ]
-    shape = (3, 5, 11, 8)
+    shape: Shape = (3, 5, 11, 8)
     for settings in (
         "kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1",
         "kernel_size: 3 stride: 2 pad: 2", "kernel_size: 3 stride: 1 pad: 1",
