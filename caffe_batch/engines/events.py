@@ -36,10 +36,13 @@ class Built:
     Attributes:
         update: Updates done so far: 0, or those of the snapshot that it continues from.
         choices: What was decided on the way and why, one sentence each.
+        large_outputs: (number of the test net, output, its elements) of each output of a test net
+            that has several elements.
     """
 
     update: int
     choices: tuple[str, ...] = ()
+    large_outputs: tuple[tuple[int, str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,8 @@ def read_worker_line(line: str) -> WorkerEvent:
             content["device"] = Device.parse(content["device"])
         if "choices" in content:
             content["choices"] = tuple(content["choices"])
+        if "large_outputs" in content:
+            content["large_outputs"] = tuple(map(tuple, content["large_outputs"]))
         if kind == "updated":
             records = tuple(LossRecord(*record) for record in content["records"])
             return Updated(content["update"], content["seconds"], records)

@@ -214,7 +214,8 @@ def output_names(tests: Iterable[NetTestMetrics]) -> tuple[str | None, str | Non
     >>> output_names([NetTestMetrics(9, 0, 0, "accuracy", 0.9, False, 1.0)])
     ('accuracy', None)
     """
-    first = sorted((each for each in tests if each.test_net == 0), key=lambda each: each.index)
+    scores = (each for each in tests if each.test_net == 0 and not each.is_summary)
+    first = sorted(scores, key=lambda each: each.index)
     score = next((each.output for each in first if not each.is_loss), None)
     loss = next((each.output for each in first if each.is_loss), None)
     return score, loss

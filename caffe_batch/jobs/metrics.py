@@ -13,7 +13,9 @@ those of the updates before it:
 ``{"update", "test_net", "index", "output", "value", "is_loss", "seconds"}``
     One output of a test net after ``update`` updates, the mean over its batches; an output of
     several elements has a line for each, told apart by ``index``. ``is_loss``: it has a
-    loss_weight, which is not applied to the value.
+    loss_weight, which is not applied to the value. An output of more than 32 elements is no score
+    and has one line, with ``"count"``, ``"least"`` and ``"most"`` of its elements as well;
+    ``value`` is their mean.
 ``{"update", "batch_size", "passes", "micro_norm_squared", "mean_norm_squared", "seconds"}``
     With ``train --noise-scale``: the gradients of the ``passes`` micro-batches of this update, of
     ``batch_size`` samples each: the mean of their squared norms, and the squared norm of their
@@ -33,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from caffe_batch import __version__
 from caffe_batch.files import json_line
@@ -43,6 +45,9 @@ from caffe_batch.solver.numbers import LARGEST_FLOAT32, as_float32
 
 #: The newest format of metrics.jsonl, and the one that new files have.
 METRICS_FORMAT = 2
+
+#: An output of a test net with more elements than this is no score, and is summarised.
+MOST_ELEMENTS = 32
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,14 @@ class NetTestMetrics:
     value: float | None
     is_loss: bool
     seconds: float
+    count: int = 1
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether it stands for the many elements of an output that is no score."""
+        return self.count > 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,7 @@ class MetricsFile:
                 own = {"format": METRICS_FORMAT, "caffe_batch_version": __version__}
                 self._file.write(json_line(own) + "\n")
                 self._is_empty = False
-            self._file.write(json_line(vars(metrics)) + "\n")
+            self._file.write(json_line(_content(metrics)) + "\n")
 
     def flush(self) -> None:
         """Hand the lines to the system."""
@@ -131,6 +144,14 @@ class MetricsFile:
         with _naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
+
+
+def _content(metrics: Metrics) -> dict[str, Any]:
+    content = dict(vars(metrics))
+    if isinstance(metrics, NetTestMetrics) and not metrics.is_summary:
+        for name in ("count", "least", "most"):
+            del content[name]
+    return content
 
 
 @contextmanager
@@ -178,6 +199,9 @@ def read_line(path: Path, line: bytes) -> Metrics | None:
             value=content.maybe(content.number, "value"),
             is_loss=content.flag("is_loss"),
             seconds=seconds,
+            count=content.maybe(content.positive, "count", 1),
+            least=content.maybe(content.number, "least"),
+            most=content.maybe(content.number, "most"),
         )
     if "passes" in content.content:
         return GradientMetrics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from caffe_batch.layers.base import count
 from caffe_batch.planning.audit.summed_losses import sums_remark
 from caffe_batch.planning.draft import Draft, recipe_decay
 from caffe_batch.planning.edits.changes import applied
@@ -16,6 +17,9 @@ from caffe_batch.planning.split.candidates import Candidate, split_remarks
 #: From this change of the effective batch on, the learning rate is worth a remark.
 WORTH_A_WORD = Fraction(1, 20)
 
+#: A net's output of more values than this is no score.
+MOST_SCORES = 32
+
 
 def remarks_of(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> tuple[str, ...]:
     """What to know about a plan.
@@ -25,7 +29,36 @@ def remarks_of(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> tup
         draft: What is planned.
         neighbours: Better splits nearby.
     """
-    return (*_of_split(goal, draft, neighbours), *_of_schedule(goal, draft), *_of_tests(draft))
+    return (
+        *_of_split(goal, draft, neighbours),
+        *_of_schedule(goal, draft),
+        *_of_tests(draft),
+        *_of_outputs(goal, draft),
+    )
+
+
+def _of_outputs(goal: Goal, draft: Draft) -> Iterator[str]:
+    """Tops that nothing reads, and that are too large for a score: Caffe makes them outputs."""
+    size, choice = draft.choice.split.batch_size, draft.choice
+    sizes: list[int | None] = [None] * len(goal.model.recipe.tests)
+    for test, planned in zip(choice.tests, choice.test_sizes, strict=True):
+        sizes[test.number] = None if test.shared else planned
+    model = goal.model.with_test_batches(tuple(sizes))
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for net in (model.train_net(size), *model.test_nets(size)):
+        read = {index for node in net.nodes for index in node.bottoms}
+        tops = {index: node.layer.name for node in net.nodes for index in node.tops}
+        for index, layer in tops.items():
+            top = net.blobs[index]
+            if index not in read and count(top.shape) > MOST_SCORES:
+                where = f"{count(top.shape):,} values in {net.phase}"
+                found.setdefault((top.name, layer), {})[where] = None
+    for (name, layer), places in found.items():
+        yield (
+            f"Nothing reads {name!r} of layer {layer!r} ({', '.join(places)}), so Caffe makes it "
+            "an output of the net and writes all of it to its log in each test or display. A "
+            "Silence layer that reads it, or leaving the layer out, prevents that."
+        )
 
 
 def _of_tests(draft: Draft) -> Iterator[str]:

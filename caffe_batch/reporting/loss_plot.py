@@ -134,6 +134,8 @@ def _test_curves(metrics: Sequence[Metrics]) -> dict[str, list[NetTestMetrics]]:
     names: dict[str, list[NetTestMetrics]] = {}
     for (net, index), curve in sorted(lines.items()):
         name = curve[0].output
+        if curve[-1].is_summary:
+            name = f"{name} (mean of {curve[-1].count:,})"
         if name in names:
             name = f"{name} (net {net}, output {index})"
         names[name] = curve

@@ -164,6 +164,7 @@ def _test_curves(lines: Sequence[NetTestMetrics]) -> tuple[TestCurve, ...]:
     for (net, index), own in sorted(groups.items()):
         output = own[0].output
         name = f"{output}[{index}]" if counts[net, output] > 1 else output
+        name += f" (mean of {own[-1].count:,})" if own[-1].is_summary else ""
         name += f" (test net {net})" if len(nets) > 1 else ""
         curves.append(TestCurve(name, own[0].is_loss, tuple(own)))
     return tuple(curves)

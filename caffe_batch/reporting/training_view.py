@@ -55,9 +55,17 @@ def format_scores(scores: Sequence[NetTestMetrics]) -> str:
     """
     several = len({score.test_net for score in scores}) > 1
     return ", ".join(
-        f"{score.output}{f'[{score.test_net}]' if several else ''} {_number(score.value)}"
+        f"{score.output}{f'[{score.test_net}]' if several else ''} {_value(score)}"
         for score in scores
     )
+
+
+def _value(score: NetTestMetrics) -> str:
+    """The value of a test output; of one with many elements their mean and range."""
+    if not score.is_summary:
+        return _number(score.value)
+    span = f"{_number(score.least)} to {_number(score.most)}"
+    return f"{_number(score.value)} (mean of {score.count:,} values, {span})"
 
 
 def progress_line(progress: Progress) -> str:

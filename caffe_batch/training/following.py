@@ -75,6 +75,11 @@ class Status:
                     "test_net": score.test_net,
                     "output": score.output,
                     "value": score.value,
+                    **(
+                        {"count": score.count, "least": score.least, "most": score.most}
+                        if score.is_summary
+                        else {}
+                    ),
                 }
                 for score in progress.scores
             ],

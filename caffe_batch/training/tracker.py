@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from caffe_batch.engines.events import (
     Built,
@@ -19,6 +21,7 @@ from caffe_batch.engines.events import (
     WorkerEvent,
 )
 from caffe_batch.jobs.metrics import (
+    MOST_ELEMENTS,
     GradientMetrics,
     Metrics,
     MetricsFile,
@@ -30,6 +33,30 @@ from caffe_batch.jobs.metrics import (
 from caffe_batch.jobs.stages import TrainingStage, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.progress import Progress, RunFold
+
+
+@dataclass
+class _Summary:
+    """An output of many elements, as far as it was read.
+
+    Attributes:
+        first: Its first element.
+        count, total: How many elements, and their sum.
+        least, most: The extremes of those that are finite; infinite while there are none.
+    """
+
+    first: NetTestOutput
+    count: int = 0
+    total: float = 0.0
+    least: float = math.inf
+    most: float = -math.inf
+
+    def add(self, value: float) -> None:
+        """Take in the next element."""
+        self.count += 1
+        self.total += value
+        if math.isfinite(value):
+            self.least, self.most = min(self.least, value), max(self.most, value)
 
 
 class Tracker:
@@ -67,6 +94,8 @@ class Tracker:
         self._seconds_before = self._seconds = seconds_before
         self._began: float | None = None
         self._test = NetTestStarted(first_update, 0)
+        self._large: dict[tuple[int, str], int] = {}
+        self._summary: _Summary | None = None
         self._first_update = self.update = first_update
         self.started: Started | None = None
         self.notes: tuple[str, ...] = ()
@@ -78,6 +107,11 @@ class Tracker:
             self.note(*event.choices)
         elif isinstance(event, Built):
             self._began, self._seconds_before = time.monotonic(), self._seconds
+            self._large = {
+                (net, name): count
+                for net, name, count in event.large_outputs
+                if count > MOST_ELEMENTS
+            }
             self.note(*event.choices)
         elif isinstance(event, Updated):
             self._note_updates(event)
@@ -86,6 +120,7 @@ class Tracker:
         elif isinstance(event, GradientNorms):
             self._note_gradients(event)
         elif isinstance(event, NetTestStarted):
+            self._write_summary()
             self._test = event
         elif isinstance(event, NetTestOutput):
             self._note_score(event)
@@ -141,6 +176,31 @@ class Tracker:
             )
 
     def _note_score(self, event: NetTestOutput) -> None:
+        count = self._large.get((self._test.net, event.name), 1)
+        if count == 1:
+            self._write_summary()
+            self._write_score(event, event.value)
+            return
+        if self._summary is None or self._summary.first.name != event.name:
+            self._write_summary()
+            self._summary = _Summary(event)
+        self._summary.add(event.value)
+        if self._summary.count == count:
+            self._write_summary()
+
+    def _write_summary(self) -> None:
+        """Write what there is of an output that is summarised, as one line."""
+        summary, self._summary = self._summary, None
+        if summary is not None:
+            self._write_score(
+                summary.first,
+                summary.total / summary.count,
+                count=summary.count,
+                least=finite(summary.least),
+                most=finite(summary.most),
+            )
+
+    def _write_score(self, event: NetTestOutput, value: float, **more: Any) -> None:
         if self._fold.tested_at(self._test.net, event.index) == self._test.update:
             return  # a stage starts with the test that the previous one ended with
         self._seconds = self._seconds_before + self._elapsed()
@@ -150,9 +210,10 @@ class Tracker:
                 test_net=self._test.net,
                 index=event.index,
                 output=event.name,
-                value=finite(event.value),
+                value=finite(value),
                 is_loss=event.is_loss,
                 seconds=round(self._seconds, 4),
+                **more,
             )
         )
 

@@ -145,6 +145,16 @@ def read_on(solver, batches):
             nets[net]._forward(layer, layer)
 
 
+def large_outputs(test_nets):
+    """[number of the test net, output, its elements] of each output with several elements."""
+    return [
+        [number, name, net.blobs[name].count]
+        for number, net in enumerate(test_nets)
+        for name in net.outputs
+        if net.blobs[name].count > 1
+    ]
+
+
 def main(settings):
     requests = Requests()
     requests.listen()
@@ -187,7 +197,8 @@ def main(settings):
                 test_net.copy_from(path)
         choices = [without_weights(fresh)] if fresh else []
     read_on(solver, batches)
-    events.send("built", update=first_update, choices=choices)
+    large = large_outputs(solver.test_nets)
+    events.send("built", update=first_update, choices=choices, large_outputs=large)
     log = WorkerLog(settings["log"], settings["log_bytes"])
     training = Training(solver, message, events, requests, settings, first_update, log)
     if settings["frozen"] is not None:
