@@ -13,11 +13,12 @@ from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
+    ShapesRequest,
     TrainingRequest,
     VerificationRequest,
     Work,
 )
-from caffe_batch.errors import Option, Text
+from caffe_batch.errors import InputError, Option, Text
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
@@ -219,6 +220,17 @@ class Engine(ABC):
     @abstractmethod
     def verification(self, request: VerificationRequest) -> Work:
         """A worker that compares several ways to train."""
+
+    def shapes(self, request: ShapesRequest) -> Work:
+        """A worker that builds a net once and writes the shapes of its blobs.
+
+        Raises:
+            InputError: This engine has no Python layers, so there is nothing to ask.
+        """
+        raise InputError(
+            f"{self.title} has no Python layers that could be asked for their shapes",
+            hint=["Leave ", Option("run_python_layers"), " out."],
+        )
 
     @abstractmethod
     def data_start(

@@ -107,6 +107,21 @@ class NoiseRequest:
 
 
 @dataclass(frozen=True)
+class ShapesRequest:
+    """A net to be built once, for the shapes of its blobs.
+
+    Attributes:
+        net: The net prototxt.
+        state: What it is built for: phase, level and stages.
+        result: Where to write the shapes, as JSON: a list of sizes for each blob.
+    """
+
+    net: Path
+    state: caffe_pb2.NetState
+    result: Path
+
+
+@dataclass(frozen=True)
 class VariantRun:
     """One way to train in a verification.
 

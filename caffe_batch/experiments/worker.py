@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ def run_worker(
     nets: Iterable[Path],
     weights: Iterable[Path] = (),
     observer: Callable[[WorkerEvent | LogEvent], None] = lambda event: None,
+    limit_s: float | None = None,
 ) -> WorkerEnd:
     """Run a worker to its end. Anything that ends this call early, Ctrl-C or an error, kills it.
 
@@ -54,6 +56,10 @@ def run_worker(
         nets: The nets that it builds.
         weights: The weight files that it reads.
         observer: Called with each event.
+        limit_s: How long it may take, in seconds; None for as long as it wants.
+
+    Raises:
+        TimeoutError: It hasn't ended by then.
     """
     worker = WorkerProcess(
         runtime,
@@ -65,7 +71,10 @@ def run_worker(
     )
     try:
         running = True
+        deadline = None if limit_s is None else time.monotonic() + limit_s
         while running:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"the worker hasn't ended after {limit_s:g} s")
             running = worker.running()  # asked first, so that its last events are still read
             for event in worker.listen(_TICK_S if running else 0):
                 observer(event)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
 from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers, Source
-from caffe_batch.layers.given import Given
+from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
@@ -332,6 +332,8 @@ class Rule(ABC):
         fills_tops: The field of its message with the fillers of its tops.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
         unknown: Whether it stands for a type without a rule.
+        assumes_batch: Whether its settings are :class:`caffe_batch.layers.unknown.UnknownSettings`:
+            the shapes that the user gave, and the batch that it is taken to make.
         open_params: Whether ``param`` blocks beyond its parameters are accepted: how many such a
             layer really has isn't known.
         counted: What a divisor of ``Coupling.by_labels`` counts, for the audit.
@@ -372,6 +374,7 @@ class Rule(ABC):
     fills_tops: str = ""
     may_share_top: bool = False
     unknown: bool = False
+    assumes_batch: bool = False
     open_params: bool = False
     counted: str = "labels that aren't ignored"
     forks: tuple[str, ...] = ()
@@ -398,6 +401,14 @@ class Rule(ABC):
     @abstractmethod
     def memory(self, site: Site, mode: Mode) -> Memory:
         """Which memory the layer touches."""
+
+    def needs_shapes(self, bottoms: int) -> bool:
+        """Whether a layer with so many bottoms has the shapes that the user gives."""
+        return False
+
+    def given_shapes(self) -> tuple[WholeShape, ...]:
+        """The shapes that a layer without bottoms has if it ``assumes_batch``; empty for none."""
+        return ()
 
     def batch_path(self, settings: Any) -> tuple[str | int, ...] | None:
         """Where in the LayerParameter the batch size is written, if it ``has_batch_size``.

@@ -14,17 +14,37 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
-from caffe_batch.errors import CaffeBatchError, InputError, did_you_mean
+from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
 from caffe_batch.layers import BUILT_IN
-from caffe_batch.layers.base import Coupling, Inner, Labels, Memory, Mode, Phase, Rule, Shape, Site
+from caffe_batch.layers.base import (
+    Buffer,
+    Coupling,
+    Inner,
+    Labels,
+    Memory,
+    Mode,
+    Phase,
+    Rule,
+    Shape,
+    Site,
+)
 from caffe_batch.layers.facts import Numbers
 from caffe_batch.layers.forks import CHANGED, changed_by, types_of
+from caffe_batch.layers.given import WholeShape
+from caffe_batch.layers.hints import NO_HINTS, TypeHints
+from caffe_batch.layers.own import OwnRule, treated_as
 from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.sides import Side
 from caffe_batch.schema import caffe_pb2
+
+T = TypeVar("T")
+
+#: How long the import of a file or package of rules may take.
+LOADING_S = 60.0
 
 #: The entry points of installed packages.
 ENTRY_POINTS = "caffe_batch.rules"
@@ -42,46 +62,88 @@ def installed_rules(fork: str | None = None) -> Registry:
     Raises:
         InputError: A package's rules can't be loaded, or two rules have the same type.
     """
-    return _registry(fork, _of_packages(), ())
+    return _registry(fork, _of_packages(), (), NO_HINTS)
 
 
-def rules_with(files: Sequence[Path | str], fork: str | None = None) -> Registry:
-    """The installed rules and those of some files.
+def rules_with(
+    files: Sequence[Path | str], fork: str | None = None, hints: TypeHints = NO_HINTS
+) -> Registry:
+    """The installed rules, those of some files, and what the user says without writing any.
 
     Args:
         files: Python files with a list ``RULES``.
         fork: As for :func:`installed_rules`.
+        hints: What the user says about types without a rule.
 
     Raises:
-        InputError: A file can't be read, isn't Python or has no rules (says where), or two rules
-            have the same type.
+        InputError: A file can't be read, isn't Python or has no rules (says where), two rules
+            have the same type, or a type is to be treated as one that has no rule.
     """
-    if not files:
+    if not files and hints == NO_HINTS:
         return installed_rules(fork)
     paths = tuple(dict.fromkeys(Path(file).resolve() for file in files))
     own = [rule for path in paths for rule in _of_file(path)]
-    return _registry(fork, (*_of_packages(), *own), paths)
+    return _registry(fork, (*_of_packages(), *own), paths, hints)
 
 
 def with_fork(rules: Registry, fork: str) -> Registry:
     """The same rules, with those of a fork's types."""
     known = {*BUILT_IN.values(), *CHANGED, *types_of(rules.fork)}
-    return _registry(fork, [rule for rule in rules.values() if rule not in known], rules.files)
+    own = [rule for rule in rules.values() if rule not in known]
+    return _of_fork(fork, own, rules.files, rules.hints)
 
 
-def _registry(fork: str | None, own: Iterable[Rule], files: tuple[Path, ...]) -> Registry:
+def _registry(
+    fork: str | None, own: Iterable[Rule], files: tuple[Path, ...], hints: TypeHints
+) -> Registry:
+    """All rules; those that refer to the rule of another type are looked up."""
+    own = list(own)
+    rules = [*(rule for rule in own if not _other(rule)), *hints.rules()]
+    known = _of_fork(fork, rules, files, hints)
+    wanted = [(rule.type, _other(rule), rule.origin) for rule in own if _other(rule)]
+    option = Option("treat_as").shell
+    wanted += [(one, other, option) for one, other in hints.treat_as]
+    treated = [treated_as(one, _target(known, one, other, by), by) for one, other, by in wanted]
+    return _of_fork(fork, [*rules, *treated], files, hints)
+
+
+def _of_fork(
+    fork: str | None, own: Iterable[Rule], files: tuple[Path, ...], hints: TypeHints
+) -> Registry:
     """Caffe's types as the fork has them, other types of forks, and rules from outside."""
     changed = changed_by(fork)
     caffe = [changed.get(rule.type, rule) for rule in BUILT_IN.values()]
-    return Registry((*caffe, *own), files, forks=types_of(fork), fork=fork)
+    return Registry((*caffe, *own), files, forks=types_of(fork), fork=fork, hints=hints)
+
+
+def _other(rule: Rule) -> str:
+    """The type whose rule is to be taken instead; empty for none."""
+    return str(getattr(rule, "treat_as", ""))
+
+
+def _target(known: Registry, one: str, other: str, by: str) -> Rule:
+    """The rule of the type that another one is to be treated as.
+
+    Raises:
+        InputError: It has none.
+    """
+    if other not in known:
+        raise InputError(
+            f"{by}: {one!r} can't be treated as {other!r}, which is no layer type with a rule",
+            hint=known.closest(other) or "It takes a type of Caffe, or one with a rule of its own.",
+        )
+    return known[other]
 
 
 def _of_packages() -> Iterator[Rule]:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         where = f"entry point {entry.name!r} ({entry.value})"
         try:
-            found = entry.load()
-        except Exception as error:
+            found = _in_time(entry.load, where)
+        except CaffeBatchError:
+            raise
+        except BaseException as error:
+            _pass_on(error)
             raise InputError(f"{where} can't be loaded: {_text(error)}") from error
         yield from _checked(found, where)
 
@@ -90,14 +152,20 @@ def _of_file(path: Path) -> Iterator[Rule]:
     if not path.is_file():
         raise InputError(f"{path}: there is no such rules file")
     try:
-        found = runpy.run_path(str(path))
+        found = _in_time(lambda: runpy.run_path(str(path)), str(path))
     except SyntaxError as error:
+        where = error.filename or path
         raise InputError(
-            f"{path}:{error.lineno or 1}: not valid Python ({error.msg})", hint=_HINT
+            f"{where}:{error.lineno or 1}: not valid Python ({error.msg})", hint=_HINT
         ) from error
+    except (ValueError, UnicodeError) as error:
+        if _frames(error, path):
+            raise InputError(f"{_line_in(error, path)}: {_text(error)}", hint=_HINT) from error
+        raise InputError(f"{path}: not valid Python ({error})", hint=_HINT) from error
     except CaffeBatchError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        _pass_on(error)
         raise InputError(f"{_line_in(error, path)}: {_text(error)}", hint=_HINT) from error
     if "RULES" not in found:
         raise InputError(f"{path}: it has no list RULES", hint=_HINT)
@@ -116,6 +184,7 @@ def _checked(rules: Any, where: str) -> Iterator[Rule]:
         if not isinstance(rule.type, str) or not rule.type:
             raise InputError(f"{_origin(rule, where)}: the rule has no type", hint=_HINT)
         _check_settings(rule, where)
+        _check_own(rule, where)
         yield CheckedRule(rule, where)
 
 
@@ -158,6 +227,42 @@ def _check_settings(rule: Rule, where: str) -> None:
             )
 
 
+def _check_own(rule: Rule, where: str) -> None:
+    """Refuses class attributes of an :class:`OwnRule` that say nothing.
+
+    Raises:
+        InputError: Which one, and what it takes.
+    """
+    if not isinstance(rule, OwnRule):
+        return
+    place = f"{_origin(rule, where)}: {type(rule).__qualname__}"
+    shapes = rule.shapes if isinstance(rule.shapes, list | tuple) else [rule.shapes]
+    wrong = {
+        "treat_as": not isinstance(rule.treat_as, str),
+        "same_as": not (rule.same_as is None or (type(rule.same_as) is int and rule.same_as >= 0)),
+        "shapes": rule.shapes is not None and not all(map(_is_shape_text, shapes)),
+        "buffers": not all(type(times) is int and times >= 0 for times in rule.buffers),
+        "loss": rule.loss not in ("", "mean", "sum"),
+    }
+    takes = {
+        "treat_as": 'the name of another type, such as "BatchNorm"',
+        "same_as": "the number of a bottom, counted from 0",
+        "shapes": 'a list of shapes such as "Nx21x32x32" or "128x5"',
+        "buffers": "a tuple of whole numbers",
+        "loss": '"mean" or "sum"',
+    }
+    for name in (name for name, bad in wrong.items() if bad):
+        found = getattr(rule, name)
+        raise InputError(f"{place}.{name} is {found!r}, but takes {takes[name]}", hint=_HINT)
+
+
+def _is_shape_text(shape: object) -> bool:
+    try:
+        return isinstance(shape, str) and bool(WholeShape.parse(shape) or True)
+    except ValueError:
+        return False
+
+
 class CheckedRule(Rule):
     """A rule from outside this package, with every answer checked.
 
@@ -169,6 +274,7 @@ class CheckedRule(Rule):
     def __init__(self, rule: Rule, where: str) -> None:
         self._rule = rule
         self.origin = _origin(rule, where)
+        self.treat_as = getattr(rule, "treat_as", "")
         for name in _FACTS:
             setattr(self, name, getattr(rule, name))
 
@@ -207,6 +313,13 @@ class CheckedRule(Rule):
     def labels(self, site: Site) -> Labels | None:
         found: Labels | None = self._ask("labels", _is(Labels, type(None)), site)
         return found
+
+    def needs_shapes(self, bottoms: int) -> bool:
+        return bool(self._ask("needs_shapes", _is(bool), bottoms))
+
+    def given_shapes(self) -> tuple[WholeShape, ...]:
+        shapes: tuple[WholeShape, ...] = self._ask("given_shapes", _is(tuple))
+        return shapes
 
     def batch_path(self, settings: Any) -> tuple[str | int, ...] | None:
         path: tuple[str | int, ...] | None = self._ask(
@@ -298,15 +411,27 @@ def _is(*types: type) -> Callable[[Any], bool]:
 
 def _is_shapes(answer: Any) -> bool:
     return isinstance(answer, tuple) and all(
-        isinstance(shape, tuple) and all(type(size) is int for size in shape) for shape in answer
+        isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+        for shape in answer
     )
 
 
 def _is_memory(answer: Any) -> bool:
-    return isinstance(answer, Memory) and all(
-        isinstance(getattr(answer, field.name), tuple)
-        for field in fields(Memory)
-        if field.name not in ("transient", "at_most", "partial")
+    numbers = ("transient", "at_most", "partial")
+    return (
+        isinstance(answer, Memory)
+        and all(
+            isinstance(getattr(answer, field.name), tuple)
+            for field in fields(Memory)
+            if field.name not in numbers
+        )
+        and all(
+            type(number) is int and number >= 0 for number in (answer.transient, answer.at_most)
+        )
+        and all(
+            isinstance(buffer, Buffer) and type(buffer.count) is int and buffer.count >= 0
+            for buffer in answer.buffers
+        )
     )
 
 
@@ -321,12 +446,53 @@ def _place_of(method: Any) -> str | None:
     return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
-def _line_in(error: Exception, path: Path) -> str:
+def _line_in(error: BaseException, path: Path) -> str:
     """Where a file failed: its last line in the traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = _frames(error, path)
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def _text(error: Exception) -> str:
+def _frames(error: BaseException, path: Path) -> list[int | None]:
+    """The lines of a file in the traceback of an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.lineno for frame in frames if frame.filename == str(path)]
+
+
+def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _pass_on(error: BaseException) -> None:
+    """Raises what isn't the file's own failure again; ``sys.exit()`` in a file is one."""
+    if not isinstance(error, Exception | SystemExit):
+        raise error
+
+
+def _in_time(load: Callable[[], T], where: str) -> T:
+    """What ``load`` returns or raises.
+
+    It runs in a thread of its own, because only a thread can be left alone.
+
+    Raises:
+        InputError: It hasn't ended in time.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(load())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = Thread(target=run, name=f"loading {where}", daemon=True)
+    thread.start()
+    thread.join(LOADING_S)
+    if thread.is_alive():
+        raise InputError(
+            f"{where}: importing it hasn't ended after {LOADING_S:g} s",
+            hint="A file of rules only defines them; it does nothing by itself.",
+        )
+    if failed:
+        raise failed[0]
+    return done[0]

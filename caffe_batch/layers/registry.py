@@ -7,6 +7,8 @@ from pathlib import Path
 
 from caffe_batch.errors import InputError, Option, UnknownLayerError, did_you_mean
 from caffe_batch.layers.base import Rule
+from caffe_batch.layers.hints import NO_HINTS, TypeHints
+from caffe_batch.layers.own import PYTHON
 from caffe_batch.layers.unknown import unknown_rule
 
 #: The option that accepts layers without a rule.
@@ -24,9 +26,10 @@ class Registry(Mapping[str, Rule]):
         files: The user's files that some of them come from, as absolute paths.
         forks: Rules for types that forks have; one of ``rules`` for the same type replaces it.
         fork: The fork whose types these are; None where it isn't known.
+        hints: What the user says about types without a rule; some of the rules come from it.
 
     Attributes:
-        files, fork: As given.
+        files, fork, hints: As given.
 
     Raises:
         InputError: Two rules have the same type.
@@ -39,10 +42,10 @@ class Registry(Mapping[str, Rule]):
         *,
         forks: Iterable[Rule] = (),
         fork: str | None = None,
+        hints: TypeHints = NO_HINTS,
     ) -> None:
         self._rules: dict[str, Rule] = {}
-        self.files = files
-        self.fork = fork
+        self.files, self.fork, self.hints = files, fork, hints
         for rule in rules:
             known = self._rules.get(rule.type)
             if known is not None:
@@ -55,6 +58,9 @@ class Registry(Mapping[str, Rule]):
             self._rules.setdefault(rule.type, rule)
 
     def __getitem__(self, layer_type: str) -> Rule:
+        """The rule of a type; of a Python layer, also one that names its class alone."""
+        if layer_type not in self._rules and layer_type.startswith(PYTHON):
+            return self._rules[PYTHON + layer_type.rpartition(".")[2]]
         return self._rules[layer_type]
 
     def __iter__(self) -> Iterator[str]:
@@ -62,6 +68,10 @@ class Registry(Mapping[str, Rule]):
 
     def __len__(self) -> int:
         return len(self._rules)
+
+    def closest(self, layer_type: str) -> str | None:
+        """A hint that names the types with a rule that are spelled alike; None if there is none."""
+        return did_you_mean(layer_type, list(self._rules))
 
     def rule_for(self, layer_type: str, name: str, *, allow_unknown: bool = False) -> Rule:
         """The rule of a layer's type.
@@ -74,12 +84,12 @@ class Registry(Mapping[str, Rule]):
         Raises:
             UnknownLayerError: There is none, and ``allow_unknown`` is off.
         """
-        rule = self._rules.get(layer_type)
+        rule = self.get(layer_type)
         if rule is not None:
             return rule
         if allow_unknown:
             return unknown_rule(layer_type)
-        if layer_type == "Python":
+        if layer_type.startswith(PYTHON):
             raise UnknownLayerError(
                 "a Python layer's shapes and memory depend on its code",
                 layer=name,
@@ -87,10 +97,12 @@ class Registry(Mapping[str, Rule]):
                     *_LEAVE_OUT,
                     "; ",
                     Option("input_shape", "TOP=CxHxW"),
-                    " says what its tops look like.",
+                    " says what its tops look like, ",
+                    Option("run_python_layers", True),
+                    " asks the layer itself.",
                 ],
             )
-        near = did_you_mean(layer_type, list(self._rules))
+        near = self.closest(layer_type)
         raise UnknownLayerError(
             f"type {layer_type!r} is not a layer type of Caffe 1.0, nor one known of its forks",
             layer=name,

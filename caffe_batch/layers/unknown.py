@@ -53,10 +53,14 @@ class Unknown(Rule):
     bottoms = (0, None)
     tops = (0, None)
     unknown = True
+    assumes_batch = True
     open_params = True
 
+    def needs_shapes(self, bottoms: int) -> bool:
+        return True
+
     def shape(self, site: Site) -> tuple[Shape, ...]:
-        return tuple(_top(site, number) for number in range(site.tops))
+        return tuple(given_top(site, number) for number in range(site.tops))
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory()
@@ -92,12 +96,19 @@ def unknown_rule(layer_type: str) -> Rule:
     """What is known of a type without a rule from its name: whether it is a loss.
 
     All losses of Caffe and of its forks have the word in their names, and no other layers have it.
-    Python layers don't get a loss weight by themselves, whatever their class is called.
+    Python layers (``Python:module.Class``) don't get a loss weight by themselves, whatever their
+    class is called.
     """
-    return UNKNOWN_LOSS if "Loss" in layer_type else UNKNOWN
+    return UNKNOWN_LOSS if "Loss" in layer_type and ":" not in layer_type else UNKNOWN
 
 
-def _top(site: Site, number: int) -> Shape:
+def given_top(site: Site, number: int) -> Shape:
+    """The shape of a top of a layer whose settings are :class:`UnknownSettings`.
+
+    Raises:
+        InputShapeError: It depends on the batch, which isn't known.
+        ShapeError: It was given, but contradicts the bottom that it works in place on.
+    """
     settings: UnknownSettings = site.settings
     same = number < len(site.in_place) and site.in_place[number]
     given = settings.given[number] if number < len(settings.given) else None

@@ -7,15 +7,17 @@ first axis of the first top whose shape was given whole.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import Message
 
 from caffe_batch.errors import InputError, Option
-from caffe_batch.layers.base import Layer
+from caffe_batch.layers.base import Layer, Rule
 from caffe_batch.layers.given import Given, WholeShape, spelled
 from caffe_batch.layers.unknown import UNKNOWN_DATA, UnknownSettings, WrittenBatch
 from caffe_batch.net.batch import batch_sites, site_size
@@ -64,7 +66,7 @@ def with_assumed_batches(layers: Sequence[Layer], said: int | None) -> tuple[Lay
     Raises:
         InputError: What the user gave contradicts itself.
     """
-    unknown = [i for i, layer in enumerate(layers) if rule_of(layer).unknown]
+    unknown = [i for i, layer in enumerate(layers) if rule_of(layer).assumes_batch]
     if not unknown:
         return tuple(layers)
     out = list(layers)
@@ -80,7 +82,7 @@ def with_assumed_batches(layers: Sequence[Layer], said: int | None) -> tuple[Lay
     size = site_size(out, sites[0]) if sites else said
     return tuple(
         replace(layer, settings=replace(layer.settings, batch_size=size))
-        if i in unknown and layer.rule is not UNKNOWN_DATA
+        if i in unknown and not rule_of(layer).has_batch_size
         else layer
         for i, layer in enumerate(out)
     )
@@ -142,7 +144,7 @@ def assumptions(layers: Sequence[Layer]) -> tuple[Assumption, ...]:
     found = []
     for layer in layers:
         rule = rule_of(layer)
-        if rule is UNKNOWN_DATA:
+        if rule.assumes_batch and rule.has_batch_size:
             size, origin = layer.settings.batch_size, layer.settings.assumed
             found.append(Assumption(layer.name, layer.type, "batch_size", size, origin))
         if rule.unknown and rule.is_loss and not layer.loss_weights:
@@ -154,10 +156,10 @@ def _taken(layer: Layer, said: int | None) -> Layer:
     """The layer with the batch that the user gave for it, in either way; as it is without one."""
     wholes = [
         (top, given)
-        for top, given in zip(layer.tops, layer.given, strict=False)
+        for top, given in zip(layer.tops, layer.settings.given, strict=False)
         if isinstance(given, WholeShape)
     ]
-    known = any(isinstance(each, tuple) for each in layer.given)
+    known = any(isinstance(each, tuple) for each in layer.settings.given)
     per_batch = known or any(given.batch_axes for _, given in wholes)
     firsts = [(top, given) for top, given in wholes if given.sizes and not given.batch_axes]
     if per_batch or not firsts:
@@ -186,9 +188,19 @@ def _data(layer: Layer, size: int, where: str) -> Layer:
     settings: UnknownSettings = layer.settings
     return replace(
         layer,
-        rule=UNKNOWN_DATA,
+        rule=_as_data(rule_of(layer)),
         settings=replace(settings, batch_size=size, assumed=where),
     )
+
+
+@cache
+def _as_data(rule: Rule) -> Rule:
+    """The rule of a layer that is taken to make the batch."""
+    if rule.unknown:
+        return UNKNOWN_DATA
+    data = copy.copy(rule)
+    data.has_batch_size = True
+    return data
 
 
 def _along_batch(given: Given | None, size: int) -> Given | None:

@@ -117,7 +117,9 @@ def unknown_source(layers: Sequence[Layer]) -> Layer | None:
     holding = [rule_of(layers[site.layer]) for site in batch_sites(layers)]
     if any(rule.makes_data and not rule.fills_tops for rule in holding):
         return None
-    return next((layer for layer in layers if not layer.bottoms and rule_of(layer).unknown), None)
+    return next(
+        (layer for layer in layers if not layer.bottoms and rule_of(layer).assumes_batch), None
+    )
 
 
 def with_batch_size(layers: Sequence[Layer], size: int) -> tuple[Layer, ...]:
@@ -150,7 +152,7 @@ def _resized(layers: Sequence[Layer], sites: Sequence[BatchSite], size: int) -> 
     taken = {site.layer for site in sites}
     return tuple(
         replace(layer, settings=replace(layer.settings, batch_size=size))
-        if rule_of(layer).unknown and i not in taken
+        if rule_of(layer).assumes_batch and i not in taken
         else layer
         for i, layer in enumerate(out)
     )

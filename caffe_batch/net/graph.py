@@ -192,6 +192,7 @@ class _Builder:
         _check_number(layer, "top", len(names), rule.tops)
         if not rule.unknown:
             self._check_known(bottoms)
+        needs_shapes = rule.needs_shapes(len(bottoms))
         shapes_in = tuple([self.blobs[i].shape for i in bottoms])
         in_place = tuple(
             [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
@@ -203,7 +204,7 @@ class _Builder:
             applied = self._applied[rule, common] = _apply_rule(layer, rule, Site(*common))
         shapes, param_shapes = applied
         tops = self._tops(layer, names, shapes, in_place)
-        if rule.unknown:
+        if needs_shapes:
             given = layer.given or (None,) * len(tops)
             new = [top for top, size in zip(tops, given, strict=False) if size is None]
             known = {top for top, same in zip(tops, in_place, strict=True) if same}

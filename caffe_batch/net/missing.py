@@ -22,6 +22,7 @@ from caffe_batch.layers.base import Rule
 from caffe_batch.layers.given import WholeShape
 from caffe_batch.layers.unknown import unknown_rule
 from caffe_batch.net.assumed import written_batch
+from caffe_batch.net.kinds import kind
 from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
@@ -76,7 +77,7 @@ def check_complete(recipe: Recipe, sources: Sources, *, allow_unknown: bool) -> 
     if found.types:
         raise _of_types(found, recipe.train)
     of_unknown = [
-        top for top, (layer, _) in found.tops.items() if layer.type not in recipe.train.rules
+        top for top, (layer, _) in found.tops.items() if kind(layer) not in recipe.train.rules
     ]
     if of_unknown or found.batch is not None:
         raise _of_facts(found, of_unknown)
@@ -103,23 +104,23 @@ def _look(file: NetFile, sources: Sources, found: Missing, *, allow_unknown: boo
     given = sources.input_shapes or {}
     known_data = False
     for _, layer in file.selected():
-        rule = file.rules.get(layer.type) or unknown_rule(layer.type)
-        if not rule.unknown:
+        rule = file.rules.get(kind(layer)) or unknown_rule(layer.type)
+        for bottom in () if rule.unknown else layer.bottom:
+            if bottom in pending:
+                found.tops.setdefault(bottom, pending.pop(bottom))
+        if not rule.assumes_batch:
             known_data |= rule.makes_data and not rule.fills_tops
-            for bottom in layer.bottom:
-                if bottom in pending:
-                    found.tops.setdefault(bottom, pending.pop(bottom))
             for top in layer.top:
                 pending.pop(top, None)
             _look_at_source(layer, rule, sources, found)
             continue
-        if not allow_unknown:
+        if rule.unknown and not allow_unknown:
             found.types.setdefault(layer.type, layer)
             found.number += 1
         if not layer.bottom and layer.top:
             makers.append(layer)
         for number, top in enumerate(layer.top):
-            if top in given:
+            if top in given or not rule.needs_shapes(len(layer.bottom)):
                 pending.pop(top, None)
             elif number >= len(layer.bottom) or layer.bottom[number] != top:
                 pending[top] = layer, number
@@ -175,7 +176,7 @@ def _of_types(found: Missing, file: NetFile) -> NetError:
     """The error about types without a rule."""
     first, *others = found.types.values()
     try:
-        file.rules.rule_for(first.type, first.name)
+        file.rules.rule_for(kind(first), first.name)
     except UnknownLayerError as error:
         about: Text = error.message_parts
         hint = list(error.hint_parts or ())
@@ -225,8 +226,8 @@ def _about_shapes(found: Missing, tops: list[str]) -> Iterator[str | Option]:
     )
     inside = dict.fromkeys(found.tops[top][0].type for top in tops if found.tops[top][0].bottom)
     inside.pop("Python", None)
-    for number, kind in enumerate(inside):
+    for number, layer_type in enumerate(inside):
         yield " If its tops have the shape of a bottom, instead: " if number == 0 else ", "
-        yield Option("same_shape", kind)
+        yield Option("same_shape", layer_type)
     if inside:
         yield "."

@@ -33,6 +33,7 @@ from caffe_batch.net.data.unread import unread_messages
 from caffe_batch.net.filtering import left_out_by, missing_stages, net_state, select
 from caffe_batch.net.forks import ForkChoice, choose_fork
 from caffe_batch.net.graph import Net, build, rule_of
+from caffe_batch.net.kinds import kind
 from caffe_batch.net.sources import RecordSizes, Sources
 from caffe_batch.net.splits import insert_splits
 from caffe_batch.schema import caffe_pb2
@@ -71,15 +72,17 @@ class NetFile:
         out: list[Layer] = []
         known: dict[Any, Any] = {}
         for _, message in self.selected():
-            rule = self.rules.rule_for(message.type, message.name, allow_unknown=allow_unknown)
+            rule = self.rules.rule_for(kind(message), message.name, allow_unknown=allow_unknown)
             if rule.has_batch_size and getattr(message, rule.message).batch_size < 1:
                 raise self._without_batch_size(message, rule)
             layer = convert(message, rule, self._record_sizes(message, rule, sources), known)
             layer = replace(layer, given=sources.given(message))
             if rule.fed_by_program and rule.declares_shapes:
                 layer = _with_given_shapes(layer)
-            if rule.unknown:
-                settings = UnknownSettings(layer.given, written=written_batch(message))
+            if rule.assumes_batch:
+                of_rule = () if layer.bottoms else rule.given_shapes()
+                given = of_rule[: len(layer.tops)] or layer.given
+                settings = UnknownSettings(given, written=written_batch(message))
                 layer = replace(layer, settings=settings)
             out.append(layer)
         return with_assumed_batches(out, sources.batch_size)
@@ -111,8 +114,8 @@ class NetFile:
     def known(self) -> Iterator[tuple[int, caffe_pb2.LayerParameter, Rule]]:
         """The layers of this state whose type has a rule: index in the file, message, rule."""
         for index, message in self.selected():
-            if message.type in self.rules:
-                yield index, message, self.rules[message.type]
+            if kind(message) in self.rules:
+                yield index, message, self.rules[kind(message)]
 
     def frozen_parameters(self) -> list[tuple[str, int]]:
         """The parameters that no update changes (lr_mult 0): (name of the owning layer, index).
@@ -218,7 +221,7 @@ class Recipe:
         """The tops whose shapes aren't in the files: those of layers without bottoms or a rule."""
         for file in (self.train, *self.tests):
             for layer in file.message.layer:
-                if not layer.bottom or layer.type not in file.rules:
+                if not layer.bottom or kind(layer) not in file.rules:
                     yield from layer.top
 
     def tops(self) -> Iterator[str]:

@@ -21,6 +21,7 @@ from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     THREAD_VARIABLES,
     NoiseRequest,
+    ShapesRequest,
     TrainingRequest,
     VerificationRequest,
     Work,
@@ -32,6 +33,7 @@ from caffe_batch.memory import Build, CaffeMemory, MemoryModel
 from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
+from caffe_batch.schema import caffe_pb2
 
 #: What a Caffe built without GPU code says on any use of a GPU (device_alternate.hpp).
 _CPU_ONLY = "Cannot use GPU in CPU-only Caffe"
@@ -156,6 +158,18 @@ class CaffeEngine(Engine):
             **_device(Device.CPU),
         }
         return Work(INSIDE / "verify.py", settings, _environment(threads=1))
+
+    def shapes(self, request: ShapesRequest) -> Work:
+        state = request.state
+        settings = {
+            "net": str(request.net),
+            "phase": caffe_pb2.Phase.Name(state.phase),
+            "level": state.level,
+            "stages": list(state.stage),
+            "result": str(request.result),
+            **_device(Device.CPU),
+        }
+        return Work(INSIDE / "shapes.py", settings, _environment(threads=1))
 
     def data_start(
         self, stages: Sequence[TrainingStage], update: int, sources: Sources

@@ -33,6 +33,7 @@ from caffe_batch.net.data.side_by_side import read_together
 from caffe_batch.net.data.survey import Extremes, Survey, Task, Wanted
 from caffe_batch.net.data.unread import unread_messages
 from caffe_batch.net.graph import Net
+from caffe_batch.net.kinds import kind
 from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources, can_be_looked_at, source_of, survey_source
 from caffe_batch.schema import caffe_pb2
@@ -129,7 +130,7 @@ class _NetData:
         self.file, self._allow_unknown = file, allow_unknown
         self.messages = {layer.name: layer for _, layer in file.selected()}
         self.rules = {
-            name: file.rules.get(layer.type, UNKNOWN) for name, layer in self.messages.items()
+            name: file.rules.get(kind(layer), UNKNOWN) for name, layer in self.messages.items()
         }
         self.layers, self.net = self._build(sources)
         self.readings: list[Reading] = []

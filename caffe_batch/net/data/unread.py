@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.data.findings import DataFinding, Level
+from caffe_batch.net.kinds import kind
 from caffe_batch.schema import caffe_pb2
 
 
 def unread_messages(layer: caffe_pb2.LayerParameter, rules: Registry) -> Iterator[DataFinding]:
     """A remark on each ``*_param`` that a layer of this type doesn't read."""
-    rule = rules.get(layer.type)
+    rule = rules.get(kind(layer))
     if rule is None:
         return
     read = rule.messages()
