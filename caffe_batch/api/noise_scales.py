@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from caffe_batch import engines
-from caffe_batch.api.arguments import Files, Shapes, whole
+from caffe_batch.api.arguments import Files, Shapes, several, whole
 from caffe_batch.api.arguments import files as paths
 from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError, Option
 from caffe_batch.experiments.noise import Measurement, NoiseOptions, measure_noise
+from caffe_batch.layers.hints import TypeHints
 from caffe_batch.planning.noise import Advice, advise
 
 
@@ -58,6 +59,9 @@ def noise(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
     weights: Files | None = None,
     batch_size: int | None = None,
     effective_batch: int | None = None,
@@ -89,6 +93,11 @@ def noise(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
+        same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
+            ``"Axpy"``, ``"Axpy=1"``, or several.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
+            a process of its own. It runs their code.
         weights: .caffemodel files to measure at; the values that the fillers give if None.
         batch_size: Samples of a micro-batch; the file's own if None.
         effective_batch: Samples per update that the advice refers to; the files' own if None.
@@ -124,6 +133,9 @@ def noise(
         rules=rules,
         batch_size=options.batch_size,
         fork=fork,
+        hints=TypeHints.of(several(treat_as), several(same_shape)),
+        run_python_layers=run_python_layers,
+        engine=engine,
     )
     recipe = files.recipe
     with noted(recipe.notes):

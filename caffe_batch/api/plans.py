@@ -128,6 +128,9 @@ def plan(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -181,6 +184,11 @@ def plan(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
+        same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
+            ``"Axpy"``, ``"Axpy=1"``, or several.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
+            a process of its own. It runs their code.
         gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,
             ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
         mode: Which memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
@@ -233,6 +241,9 @@ def plan(
         allow_unknown_fields=allow_unknown_fields,
         rules=files(rules),
         fork=fork,
+        treat_as=several(treat_as),
+        same_shape=several(same_shape),
+        run_python_layers=run_python_layers,
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,

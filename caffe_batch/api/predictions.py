@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import engines
-from caffe_batch.api.arguments import BuildName, Files, Shapes, choice, whole
+from caffe_batch.api.arguments import BuildName, Files, Shapes, choice, several, whole
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Mode
+from caffe_batch.layers.hints import TypeHints
 from caffe_batch.memory import Build, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
@@ -124,6 +125,9 @@ def memory(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
     batch_size: int | None = None,
     mode: Mode = "gpu",
     engine: str = engines.DEFAULT,
@@ -154,6 +158,11 @@ def memory(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
+        same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
+            ``"Axpy"``, ``"Axpy=1"``, or several.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
+            a process of its own. It runs their code.
         batch_size: TRAIN batch size; the file's own if None.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory in Caffe's CPU mode.
         engine: The engine that trains.
@@ -175,6 +184,9 @@ def memory(
         rules=rules,
         batch_size=whole("batch_size", batch_size),
         fork=fork,
+        hints=TypeHints.of(several(treat_as), several(same_shape)),
+        run_python_layers=run_python_layers,
+        engine=engine,
     )
     recipe, sources = files.recipe, files.sources
     with noted(recipe.notes):

@@ -12,14 +12,20 @@ from math import ceil
 from pathlib import Path
 from tempfile import mkdtemp
 
-from caffe_batch import prototxt
+from caffe_batch import engines, prototxt
 from caffe_batch.api.arguments import Files, Shapes, files, shapes
+from caffe_batch.api.machines import find_runtime
 from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
+from caffe_batch.experiments.python_layers import ask_python_layers, python_layers
 from caffe_batch.layers.forks import FORKS
+from caffe_batch.layers.given import spelled
+from caffe_batch.layers.hints import NO_HINTS, TypeHints
 from caffe_batch.layers.loading import rules_with
+from caffe_batch.layers.own import PYTHON
 from caffe_batch.net import Recipe, Sources, read_recipe
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
+from caffe_batch.net.kinds import kind
 from caffe_batch.net.missing import check_complete
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
@@ -46,6 +52,9 @@ class RecipeFiles:
         rules: Python files with rules for other layer types.
         batch_size: The batch of data layers without a rule that don't have it written.
         fork: The fork of Caffe that the net is written for; None lets its own types decide.
+        hints: What is said about types without a rule.
+        run_python_layers: Whether Python layers without a rule are asked for their shapes.
+        engine: Name of the engine that trains.
 
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
@@ -66,23 +75,48 @@ class RecipeFiles:
         rules: Files = (),
         batch_size: int | None = None,
         fork: str | None = None,
+        hints: TypeHints = NO_HINTS,
+        run_python_layers: bool = False,
+        engine: str = engines.DEFAULT,
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
         template = _is_template(name)
         path, notes = self._render(name) if template else (Path(net), ())
-        recipe = read_recipe(
-            path, solver,
-            allow_unknown_fields=allow_unknown_fields,
-            rules=rules_with(files(rules), checked_fork(fork)),
-        )  # fmt: skip
+        known = rules_with(files(rules), checked_fork(fork), hints)
+        recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields, rules=known)
         self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
         with noted(self.recipe.notes):
             _check_tops(given, recipe)
+            _check_types(hints, recipe)
             beside = path.parent if template else None  # a temporary folder: no data is there
             directories = tuple(each for each in recipe.directories if each != beside)
             self.sources = Sources(directories, given, batch_size)
+            if run_python_layers:
+                self._ask_python_layers(engine)
             check_complete(self.recipe, self.sources, allow_unknown=allow_unknown)
+
+    def _ask_python_layers(self, engine: str) -> None:
+        """Adds what the Python layers without a rule say of their tops."""
+        recipe, sources = self.recipe, self.sources
+        if not any(map(python_layers, (recipe.train, *recipe.tests))):
+            return
+        found = ask_python_layers(recipe, sources, find_runtime(None, engine), engines.find(engine))
+        given = dict(sources.input_shapes or {})
+        for top, told in found.shapes.items():
+            if top in given and not told.agrees(given[top]):
+                raise InputError(
+                    [
+                        f"the Python layer of top {top!r} says that it is {told}, which "
+                        "contradicts ", Option("input_shape", spelled(top, given[top])),
+                    ],
+                    hint="Leave it out.",
+                )  # fmt: skip
+        self.sources = replace(sources, input_shapes={**found.shapes, **given})
+        rules = recipe.train.rules
+        hints = replace(rules.hints, asked=found.kinds)
+        asked = [file.asking(hints) for file in (recipe.train, *recipe.tests)]
+        self.recipe = replace(recipe, train=asked[0], tests=tuple(asked[1:]))
 
     def _render(self, name: str) -> tuple[Path, tuple[str, ...]]:
         """A temporary file with a rendered template, and a note about it."""
@@ -187,6 +221,20 @@ def _check_tops(given: Iterable[str], recipe: Recipe) -> None:
                 [Option("input_shape"), f" names top {top!r}, which no layer of the net has"],
                 hint=did_you_mean(top, open_tops)
                 or f"It can give the size of {', '.join(open_tops)}.",
+            )
+
+
+def _check_types(hints: TypeHints, recipe: Recipe) -> None:
+    """Raises an InputError for a hint about a type that the nets don't have."""
+    kinds = {kind(layer) for file in (recipe.train, *recipe.tests) for layer in file.message.layer}
+    kinds |= {f"{PYTHON}{each.rpartition('.')[2]}" for each in kinds if each.startswith(PYTHON)}
+    for option, layer_type in hints.named():
+        if layer_type not in kinds:
+            unknown = sorted(each for each in kinds if each not in recipe.train.rules)
+            raise InputError(
+                [option, f" names type {layer_type!r}, which no layer of the net has"],
+                hint=did_you_mean(layer_type, sorted(kinds))
+                or f"Its types without a rule: {', '.join(unknown) or 'none'}.",
             )
 
 

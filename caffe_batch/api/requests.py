@@ -13,6 +13,7 @@ from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.job_files import gpus_of_job
 from caffe_batch.layers.base import Mode
+from caffe_batch.layers.hints import TypeHints
 from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.assumed import fixed_batch
@@ -61,6 +62,9 @@ class PlanRequest:
     allow_unknown_fields: bool
     rules: tuple[Path, ...]
     fork: str | None
+    treat_as: tuple[str, ...]
+    same_shape: tuple[str, ...]
+    run_python_layers: bool
     gpu_memory: str | int | None
     mode: Mode
     engine: str
@@ -103,6 +107,9 @@ class PlanRequest:
             rules=self.rules,
             batch_size=self.batch_size,
             fork=self.fork,
+            hints=TypeHints.of(self.treat_as, self.same_shape),
+            run_python_layers=self.run_python_layers,
+            engine=self.engine,
         )
         with noted(files.recipe.notes):
             return self._prepare(files)

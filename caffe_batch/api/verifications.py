@@ -16,6 +16,7 @@ from caffe_batch.experiments.verification import Judgement, judge
 from caffe_batch.experiments.verify import verify as measure
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_recipe import read_job_stages
+from caffe_batch.layers.hints import TypeHints
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.data.check import check_data
 from caffe_batch.planning.audit.findings import Cause, Finding
@@ -68,6 +69,9 @@ def verify(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
     batch_size: int | None = None,
     iter_size: int | None = None,
     no_compensate: str | Iterable[str] = (),
@@ -95,6 +99,11 @@ def verify(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
+        same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
+            ``"Axpy"``, ``"Axpy=1"``, or several.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
+            a process of its own. It runs their code.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
             the memory allow.
         iter_size: Micro-batches per update, at least 2; 3 if None. If neither number is given,
@@ -124,6 +133,9 @@ def verify(
             rules=rules,
             batch_size=size,
             fork=fork,
+            hints=TypeHints.of(several(treat_as), several(same_shape)),
+            run_python_layers=run_python_layers,
+            engine=engine,
         )
         recipe, sources = files.recipe, files.sources
     else:

@@ -19,6 +19,7 @@ from caffe_batch.api.arguments import (
     choice,
     files,
     positive,
+    several,
     shapes,
     whole,
 )
@@ -96,6 +97,9 @@ def strategies(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -131,6 +135,11 @@ def strategies(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
+        same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
+            ``"Axpy"``, ``"Axpy=1"``, or several.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
+            a process of its own. It runs their code.
         gpu_memory: The memory that a run may use, as :func:`plan` takes it.
         mode: Which memory that is, ``"gpu"`` or ``"cpu"``.
         reserve: The part of it to keep for the CUDA context, as :func:`plan` takes it.
@@ -153,7 +162,8 @@ def strategies(
     request = strategies_request(
         net, solver=solver, input_shape=input_shape, allow_unknown=allow_unknown,
         allow_unknown_fields=allow_unknown_fields, rules=rules,
-        fork=fork, gpu_memory=gpu_memory,
+        fork=fork, treat_as=treat_as, same_shape=same_shape,
+        run_python_layers=run_python_layers, gpu_memory=gpu_memory,
         mode=mode,
         reserve=reserve, gpu=gpu, engine=engine, build=build, half=half,
         effective_batch=effective_batch, epochs=epochs, test_every=test_every,
@@ -171,6 +181,9 @@ def strategies_request(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
     gpu_memory: str | int | None = None,
     mode: Mode = "gpu",
     reserve: str | int | None = None,
@@ -199,6 +212,9 @@ def strategies_request(
         allow_unknown_fields=allow_unknown_fields,
         rules=files(rules),
         fork=fork,
+        treat_as=several(treat_as),
+        same_shape=several(same_shape),
+        run_python_layers=run_python_layers,
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,
@@ -271,4 +287,5 @@ def _plain(value: object) -> Any:
 def _known(content: Mapping[str, Any]) -> dict[str, Any]:
     """A request in strategies.json of any version, with all fields of this one."""
     given = _plain(shapes(content.get("input_shape", ())))
-    return {"gpu": None, "fork": None, **content, "input_shape": given}
+    hints = {"treat_as": [], "same_shape": [], "run_python_layers": False}
+    return {"gpu": None, "fork": None, **hints, **content, "input_shape": given}

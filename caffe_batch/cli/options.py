@@ -70,6 +70,25 @@ net_options = option_group(
         help="Rules for layer types that Caffe 1.0 doesn't have; may be repeated.",
     ),
     click.option(
+        "--run-python-layers",
+        is_flag=True,
+        help="Ask Python layers for the shapes of their tops: build them once in the runtime. Runs "
+        "their code.",
+    ),
+    click.option(
+        "--same-shape",
+        multiple=True,
+        metavar="TYPE",
+        help="A layer type whose tops have the shape of its largest bottom (TYPE=1: of bottom 1); "
+        "may be repeated.",
+    ),
+    click.option(
+        "--treat-as",
+        multiple=True,
+        metavar="TYPE=KNOWN",
+        help="A layer type that is treated as another one, such as BN=BatchNorm; may be repeated.",
+    ),
+    click.option(
         "--allow-unknown-fields",
         is_flag=True,
         help="Skip fields that Caffe 1.0 doesn't know, with a warning for each.",

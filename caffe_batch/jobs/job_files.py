@@ -19,6 +19,7 @@ from caffe_batch.files import replace_text
 from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import PlanFile, plan_content
 from caffe_batch.layers.given import WholeShape
+from caffe_batch.layers.hints import TypeHints
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
 from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change
@@ -144,6 +145,7 @@ def write_job(
         rules=[str(file) for file in recipe.train.rules.files],
         fork=recipe.fork.json() if recipe.fork else None,
         **_given(sources),
+        **_hints(recipe.train.rules.hints),
         files=files.json(),
         working_directory=str(working_directory(recipe, sources).resolve()),
     )
@@ -161,6 +163,17 @@ def _given(sources: Sources) -> dict[str, Any]:
         **({"whole_shapes": wholes} if wholes else {}),
         **({} if sources.batch_size is None else {"data_batch": sources.batch_size}),
     }
+
+
+def _hints(hints: TypeHints) -> dict[str, Any]:
+    """What the user said about types without a rule, as in plan.json; empty if nothing."""
+    texts = {
+        "treat_as": hints.treat_as_texts,
+        "same_shape": hints.same_shape_texts,
+        "asked": hints.asked,
+    }
+    said = {name: list(each) for name, each in texts.items() if each}
+    return {"type_hints": said} if said else {}
 
 
 def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:

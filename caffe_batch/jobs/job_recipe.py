@@ -9,7 +9,6 @@ from pathlib import Path
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import edited_net, edited_solver
 from caffe_batch.jobs.plan_file import PlanFile
-from caffe_batch.layers.loading import rules_with
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.recipe import Recipe, follow_solver
 from caffe_batch.planning.edits.changes import Change
@@ -49,7 +48,7 @@ def read_job_stages(job: JobDirectory, plan: PlanFile) -> tuple[JobStage, ...]:
     Raises:
         InputError: A file can't be read, or plan.json is of a version that doesn't say enough.
     """
-    changes, rules = plan.stage_changes(), rules_with(plan.rules, plan.fork)
+    changes, rules = plan.stage_changes(), plan.registry()
     return tuple(
         JobStage(job_recipe(job, stage.solver, rules), own)
         for stage, own in zip(plan.stages, changes, strict=True)

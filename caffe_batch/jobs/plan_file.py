@@ -19,6 +19,9 @@ from caffe_batch.jobs.json_files import FIRST_FORMAT, PLAN_A_JOB, Fields, check_
 from caffe_batch.layers.base import Mode
 from caffe_batch.layers.forks import FORKS
 from caffe_batch.layers.given import Given, WholeShape
+from caffe_batch.layers.hints import TypeHints
+from caffe_batch.layers.loading import rules_with
+from caffe_batch.layers.registry import Registry
 from caffe_batch.memory.build import Build
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.edits.changes import Change
@@ -99,6 +102,7 @@ class PlanFile:
         data_batch: The batch given for data layers without a rule, or None.
         rules: The files with rules for other layer types, absolute.
         fork: The fork of Caffe that the net is written for, by name; None if that isn't known.
+        hints: What was said about types without a rule.
         allow_unknown, half: As the plan was asked for.
         audit: What accumulation changes, a mapping each (see ``Finding.json``).
         changes: What the plan changes in the files of the first stage, a mapping each (see
@@ -131,6 +135,7 @@ class PlanFile:
     data_batch: int | None
     rules: tuple[str, ...]
     fork: str | None
+    hints: TypeHints
     allow_unknown: bool
     half: bool
     audit: tuple[Mapping[str, Any], ...]
@@ -216,11 +221,20 @@ class PlanFile:
             data_batch=fields.maybe(fields.positive, "data_batch"),
             rules=fields.maybe(fields.texts, "rules", ()),
             fork=_fork(fields),
+            hints=_hints(fields),
             allow_unknown=fields.maybe(fields.flag, "allow_unknown", False),
             half=fields.maybe(fields.flag, "half", False),
             audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),
             changes=tuple(map(_listed_change, fields.maybe(fields.objects, "changes", ()))),
         )
+
+    def registry(self) -> Registry:
+        """The rules of the layer types.
+
+        Raises:
+            InputError: A file of rules can't be read, or isn't what it was.
+        """
+        return rules_with(self.rules, self.fork, self.hints)
 
     def sources(self, *directories: Path) -> Sources:
         """Where the data is looked up, with what the user said about it."""
@@ -400,6 +414,15 @@ def _wholes(fields: Fields) -> dict[str, WholeShape]:
         top: fields.choice(top, WholeShape.parse, "sizes such as 128x5 or Nx3x256x256")
         for top in fields.content
     }
+
+
+def _hints(fields: Fields) -> TypeHints:
+    """What was said about types without a rule."""
+    said = fields.maybe(fields.nested, "type_hints")
+    if said is None:
+        return TypeHints()
+    names = ("treat_as", "same_shape", "asked")
+    return TypeHints.of(*(said.maybe(said.texts, name, ()) for name in names))
 
 
 def _fork(fields: Fields) -> str | None:

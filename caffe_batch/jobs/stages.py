@@ -12,7 +12,7 @@ from pathlib import Path
 
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.plan_file import PlanFile
-from caffe_batch.layers.loading import installed_rules, rules_with
+from caffe_batch.layers.loading import installed_rules
 from caffe_batch.layers.registry import Registry
 from caffe_batch.prototxt import read_solver
 from caffe_batch.schema import caffe_pb2
@@ -70,7 +70,7 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
         InputError: A solver can't train, or the next one couldn't continue from it.
     """
     stages: list[TrainingStage] = []
-    rules = rules_with(plan.rules, plan.fork)
+    rules = plan.registry()
     for number, facts in enumerate(plan.stages, start=1):
         solver = read_solver(facts.solver, allow_unknown_fields=True)
         check_solver(solver, facts.solver)

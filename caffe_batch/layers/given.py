@@ -52,6 +52,16 @@ class WholeShape:
             for axis, size in enumerate(self.sizes)
         )
 
+    def agrees(self, given: Given) -> bool:
+        """Whether another shape can be the same one, for some batch."""
+        if isinstance(given, tuple):
+            return self.sizes[1:] == given
+        pairs = zip(self.sizes, given.sizes, strict=False)
+        both = {*self.batch_axes, *given.batch_axes}
+        return len(self.sizes) == len(given.sizes) and all(
+            axis in both or one == other for axis, (one, other) in enumerate(pairs)
+        )
+
     def __str__(self) -> str:
         return "x".join(
             f"{'' if size == 1 else size}{BATCH}" if axis in self.batch_axes else str(size)

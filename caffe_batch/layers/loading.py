@@ -11,7 +11,7 @@ import importlib.metadata
 import runpy
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -91,6 +91,14 @@ def with_fork(rules: Registry, fork: str) -> Registry:
     known = {*BUILT_IN.values(), *CHANGED, *types_of(rules.fork)}
     own = [rule for rule in rules.values() if rule not in known]
     return _of_fork(fork, own, rules.files, rules.hints)
+
+
+def with_hints(rules: Registry, hints: TypeHints) -> Registry:
+    """The same rules, and those of Python layers that were asked since."""
+    new = replace(hints, treat_as=(), same_shape=())
+    known = {*BUILT_IN.values(), *CHANGED, *types_of(rules.fork)}
+    own = [rule for rule in rules.values() if rule not in known]
+    return _of_fork(rules.fork, [*own, *new.rules()], rules.files, hints)
 
 
 def _registry(

@@ -23,7 +23,8 @@ from caffe_batch.errors import (
 )
 from caffe_batch.layers.base import Layer, Phase, Rule, Shape
 from caffe_batch.layers.given import Given, WholeShape
-from caffe_batch.layers.loading import installed_rules, with_fork
+from caffe_batch.layers.hints import TypeHints
+from caffe_batch.layers.loading import installed_rules, with_fork, with_hints
 from caffe_batch.layers.registry import Registry
 from caffe_batch.layers.unknown import UnknownSettings
 from caffe_batch.net.assumed import with_assumed_batches, written_batch
@@ -110,6 +111,10 @@ class NetFile:
             layer=message.name,
             hint=unread.hint if unread else f"Write {rule.message} {{ batch_size: N }}.",
         )
+
+    def asking(self, hints: TypeHints) -> NetFile:
+        """The same net with other hints about types without a rule."""
+        return replace(self, rules=with_hints(self.rules, hints))
 
     def known(self) -> Iterator[tuple[int, caffe_pb2.LayerParameter, Rule]]:
         """The layers of this state whose type has a rule: index in the file, message, rule."""

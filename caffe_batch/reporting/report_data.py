@@ -16,7 +16,6 @@ from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import MetricsFollower, NetTestMetrics, UpdateMetrics, finite
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
-from caffe_batch.layers.loading import rules_with
 from caffe_batch.memory import Prediction
 from caffe_batch.net import read_recipe
 from caffe_batch.training.following import RunFollower, Status
@@ -92,7 +91,7 @@ class ReportedRun:
     def memory(self) -> Prediction | str:
         """The predicted memory of the first stage, or the reason why it can't be predicted."""
         try:
-            recipe = read_recipe(self.job.solver, rules=rules_with(self.plan.rules))
+            recipe = read_recipe(self.job.solver, rules=self.plan.registry())
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
             sources = plan.sources(*directories)
             model = engines.find(plan.engine).memory_model(
