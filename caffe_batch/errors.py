@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -232,11 +231,47 @@ class RuntimeMissingError(CaffeBatchError, RuntimeError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str | None:
-    """A hint naming the known words nearest to ``word``, or None if none is near.
+    """A hint naming the known words that ``word`` may be misspelled from; None if there is none.
+
+    One typing mistake for every four letters, or a quarter of the letters left out. Whether letters
+    are large or small doesn't count.
 
     >>> did_you_mean("Convoluton", ["Convolution", "Deconvolution", "Pooling"])
-    'Did you mean Convolution or Deconvolution?'
+    'Did you mean Convolution?'
+    >>> did_you_mean("dense_image_data_param", ["image_data_param"])
     """
-    near = get_close_matches(word, known, n=3, cutoff=0.75)
-    near = near or get_close_matches(word, known, n=1, cutoff=0.6)  # short words: tpo, top
-    return f"Did you mean {' or '.join(near)}?" if near else None
+    most = max(1, len(word) // 4)
+    mistakes = {each: _mistakes(word.lower(), each.lower(), most) for each in known}
+    least = min(mistakes.values(), default=most + 1)
+    near = [each for each, number in mistakes.items() if number == least <= most]
+    near = near or [
+        each
+        for each in known
+        if 4 * len(word) >= 3 * len(each) - 3 and _leaves_out(word.lower(), each.lower())
+    ]
+    return f"Did you mean {' or '.join(near[:3])}?" if near else None
+
+
+def _mistakes(word: str, known: str, most: int) -> int:
+    """Letters missing, added, changed or swapped with their neighbour; beyond ``most``, any more.
+
+    >>> _mistakes("tpo", "top", 1)
+    1
+    """
+    if abs(len(word) - len(known)) > most:
+        return most + 1
+    before: list[int] = []
+    row = list(range(len(known) + 1))
+    for i, letter in enumerate(word, start=1):
+        last, before, row = before, row, [i]
+        for j, other in enumerate(known, start=1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other)))
+            if i > 1 < j and letter == known[j - 2] and word[i - 2] == other:
+                row[j] = min(row[j], last[j - 2] + 1)
+    return row[-1]
+
+
+def _leaves_out(word: str, known: str) -> bool:
+    """Whether the word is the known one with some letters left out."""
+    letters = iter(known)
+    return all(letter in letters for letter in word)

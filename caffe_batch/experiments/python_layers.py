@@ -53,9 +53,7 @@ def python_layers(file: NetFile) -> list[caffe_pb2.LayerParameter]:
     ]
 
 
-def ask_python_layers(
-    recipe: Recipe, sources: Sources, runtime: Runtime, engine: Engine, limit_s: float = LIMIT_S
-) -> Told:
+def ask_python_layers(recipe: Recipe, sources: Sources, runtime: Runtime, engine: Engine) -> Told:
     """The shapes that the Python layers of a recipe give their tops when they are built.
 
     Args:
@@ -63,7 +61,6 @@ def ask_python_layers(
         sources: Where the data of their other layers is.
         runtime: The Python with Caffe.
         engine: Caffe.
-        limit_s: How long each net may take.
 
     Raises:
         InputError: A layer failed or took too long, or what it reads can't be built.
@@ -73,7 +70,7 @@ def ask_python_layers(
     for file in (recipe.train, *recipe.tests):
         asked = python_layers(file)
         if asked:
-            blobs = _build(file, sources, asked, runtime, engine, limit_s)
+            blobs = _build(file, sources, asked, runtime, engine)
             tops = dict.fromkeys(top for layer in asked for top in layer.top)
             shapes.update({top: WholeShape(tuple(blobs[top])) for top in tops if top not in shapes})
             kinds.update(dict.fromkeys(map(kind, asked)))
@@ -120,7 +117,6 @@ def _build(
     asked: list[caffe_pb2.LayerParameter],
     runtime: Runtime,
     engine: Engine,
-    limit_s: float,
 ) -> dict[str, list[int]]:
     """The shapes of the blobs in the part of a net that Python layers need."""
     with TemporaryDirectory(prefix="caffe-batch-") as name:
@@ -130,10 +126,10 @@ def _build(
         work = engine.shapes(ShapesRequest(net, file.state, result))
         names = ", ".join(repr(layer.name) for layer in asked)
         try:
-            end = run_worker(runtime, engine, work, folder, Path.cwd(), nets=[net], limit_s=limit_s)
+            end = run_worker(runtime, engine, work, folder, Path.cwd(), nets=[net], limit_s=LIMIT_S)
         except TimeoutError as error:
             raise InputError(
-                f"Python layer {names}: building it hasn't ended after {limit_s:g} s",
+                f"Python layer {names}: building it hasn't ended after {LIMIT_S:g} s",
                 hint=["Give its shapes instead: ", Option("input_shape", "TOP:NxCxHxW"), "."],
             ) from error
         if end.ending.reason is not EndReason.FINISHED or not result.is_file():

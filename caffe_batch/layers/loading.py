@@ -244,12 +244,15 @@ def _check_own(rule: Rule, where: str) -> None:
     if not isinstance(rule, OwnRule):
         return
     place = f"{_origin(rule, where)}: {type(rule).__qualname__}"
-    shapes = rule.shapes if isinstance(rule.shapes, list | tuple) else [rule.shapes]
+    lists = {name: isinstance(getattr(rule, name), list | tuple) for name in ("shapes", "buffers")}
     wrong = {
         "treat_as": not isinstance(rule.treat_as, str),
         "same_as": not (rule.same_as is None or (type(rule.same_as) is int and rule.same_as >= 0)),
-        "shapes": rule.shapes is not None and not all(map(_is_shape_text, shapes)),
-        "buffers": not all(type(times) is int and times >= 0 for times in rule.buffers),
+        "shapes": rule.shapes is not None
+        and not (lists["shapes"] and all(map(_is_shape_text, rule.shapes))),
+        "buffers": not (
+            lists["buffers"] and all(type(times) is int and times >= 0 for times in rule.buffers)
+        ),
         "loss": rule.loss not in ("", "mean", "sum"),
     }
     takes = {

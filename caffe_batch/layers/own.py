@@ -49,7 +49,8 @@ class OwnRule(Rule):
             layer without bottoms and shapes has those that the user gives.
         buffers: Numbers of elements of the blobs that it holds besides, for each element of
             bottom 0: ``(1,)`` for a mask of its size.
-        loss: ``"mean"`` or ``"sum"`` over the samples for a loss; its top is a scalar.
+        loss: ``"mean"`` or ``"sum"`` over the samples for a loss; its top is a scalar. Caffe gives
+            a Python layer no loss weight by itself: the net says ``loss_weight: 1``.
 
     The batch of a layer that makes the data is ``batch_size`` wherever it is written, or else what
     the user says.
@@ -68,7 +69,7 @@ class OwnRule(Rule):
     def __init__(self) -> None:
         if self.python:
             self.type = PYTHON + self.python
-        self.is_loss = bool(self.loss)
+        self.is_loss = bool(self.loss) and not self.python
         self.assumes_batch = self.settings is None
 
     def needs_shapes(self, bottoms: int) -> bool:

@@ -81,11 +81,21 @@ def with_assumed_batches(layers: Sequence[Layer], said: int | None) -> tuple[Lay
     sites = batch_sites(out)
     size = site_size(out, sites[0]) if sites else said
     return tuple(
-        replace(layer, settings=replace(layer.settings, batch_size=size))
-        if i in unknown and not rule_of(layer).has_batch_size
-        else layer
+        _beside(layer, size) if i in unknown and not rule_of(layer).has_batch_size else layer
         for i, layer in enumerate(out)
     )
+
+
+def _beside(layer: Layer, size: int | None) -> Layer:
+    """A layer that doesn't make the batch, with the size of it.
+
+    What a Python layer was asked for grows with the batch if its first axis is that long.
+    """
+    settings: UnknownSettings = layer.settings
+    given, rule = settings.given, rule_of(layer)
+    if size and not rule.unknown and rule.needs_shapes(len(layer.bottoms)):
+        given = tuple(_along_batch(each, size) for each in given)
+    return replace(layer, settings=replace(settings, batch_size=size, given=given))
 
 
 def makes_samples(layer: Layer) -> bool:
@@ -174,14 +184,7 @@ def _taken(layer: Layer, said: int | None) -> Layer:
             ],
             hint=["Write N for the batch: ", Option("input_shape", _as_batch(top, given)), "."],
         )  # fmt: skip
-    data = _data(layer, size, f"the first axis of {spelled(top, given)}")
-    return replace(
-        data,
-        settings=replace(
-            data.settings,
-            given=tuple(_along_batch(each, size) for each in data.settings.given),
-        ),
-    )
+    return _data(layer, size, f"the first axis of {spelled(top, given)}")
 
 
 def _data(layer: Layer, size: int, where: str) -> Layer:
@@ -189,7 +192,12 @@ def _data(layer: Layer, size: int, where: str) -> Layer:
     return replace(
         layer,
         rule=_as_data(rule_of(layer)),
-        settings=replace(settings, batch_size=size, assumed=where),
+        settings=replace(
+            settings,
+            batch_size=size,
+            assumed=where,
+            given=tuple(_along_batch(each, size) for each in settings.given),
+        ),
     )
 
 

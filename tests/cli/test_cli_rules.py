@@ -28,7 +28,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 
 @pytest.fixture
 def net(tmp_path: Path) -> Path:
-    example = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    example = re.search(r'```python\n("""HardTanh.*?)```', DOCS.read_text(), re.DOTALL)
     assert example
     (tmp_path / "relu6.py").write_text(example[1])
     (tmp_path / "net.prototxt").write_text(NET)
