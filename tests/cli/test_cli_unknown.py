@@ -67,7 +67,10 @@ def test_all_that_is_missing_is_asked_at_once(folder: Path) -> None:
     write(folder, SSD)
     done = call("memory", "net.prototxt", "--mode", "cpu")
     assert done.code == 2
-    assert "layer 'data': type 'MyData' is not a layer type of Caffe 1.0; nor are " in done.err
+    assert (
+        "layer 'data': type 'MyData' is not a layer type of Caffe 1.0, nor one known of its forks; "
+        "nor are "
+    ) in done.err
     assert "MyNorm, MyBoxes, MyTurn, MyBoxLoss (5 layers in all)" in done.err
     program, *words = last_line(done.err)
     assert (program, words[:4]) == ("caffe-batch", ["memory", "net.prototxt", "--mode", "cpu"])
