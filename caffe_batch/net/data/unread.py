@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.data.findings import DataFinding, Level
 from caffe_batch.net.kinds import kind
@@ -21,6 +22,7 @@ def unread_messages(layer: caffe_pb2.LayerParameter, rules: Registry) -> Iterato
         if field.message_type is None or not name.endswith("_param") or name in read:
             continue
         readers = [other for other, its in rules.items() if its.message == name]
+        readers = [other for other in readers if other in BUILT_IN] or readers
         of_type = f"Is it meant to be of type {' or '.join(readers)}? " if readers else ""
         own = ", ".join(sorted(read)) or "no message of its own"
         yield DataFinding(
