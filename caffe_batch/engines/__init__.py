@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 DEFAULT = "caffe"
 
 # Their modules are imported on demand: --help needs only the names.
-_MODULES = {"caffe": "caffe_batch.engines.caffe.engine"}
+_MODULES = {
+    "caffe": "caffe_batch.engines.caffe.engine",
+    "pytorch": "caffe_batch.engines.torch.engine",
+}
 
 #: The names of the engines, as plan.json and ``--engine`` spell them.
 NAMES = tuple(_MODULES)

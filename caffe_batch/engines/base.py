@@ -57,7 +57,7 @@ class RuntimeInfo:
     """What a runtime says about itself (:func:`caffe_batch.runtimes.inspect`).
 
     Attributes:
-        caffe_version: As in ``caffe.__version__``, for example ``1.0.0``.
+        caffe_version: The engine's version, for example ``1.0.0`` of ``caffe.__version__``.
         caffe_path: The package's ``__init__.py``, as that Python sees it.
         python_version, numpy_version: For example ``3.9.2`` and ``1.19.5``.
         gpu: Whether this build has GPU code.
@@ -66,6 +66,7 @@ class RuntimeInfo:
         nccl: Whether this build can train on several GPUs.
         layer_types: The layer types that it can run, sorted.
         import_s: How long importing the engine took, in seconds.
+        devices: The GPUs that the engine sees, a phrase each; empty where it doesn't tell.
     """
 
     caffe_version: str
@@ -77,6 +78,7 @@ class RuntimeInfo:
     nccl: bool
     layer_types: tuple[str, ...]
     import_s: float
+    devices: tuple[str, ...] = ()
 
 
 class LogReader(Protocol):
@@ -102,6 +104,7 @@ class Engine(ABC):
         module: What a runtime's Python must be able to import.
         python: The oldest Python that its workers run on, for messages.
         installable: Whether ``caffe-batch runtime install`` installs a runtime for it.
+        remedy: What to do where no Python can import it.
         probe: The script that says what a runtime is (see :meth:`runtime_info`).
         snapshots: Its snapshots: which there are, which are whole, which to keep.
         hints: What to try after an ending, by reason.
@@ -112,6 +115,7 @@ class Engine(ABC):
     module: ClassVar[str]
     python: ClassVar[str]
     installable: ClassVar[bool]
+    remedy: ClassVar[str]
     probe: ClassVar[Path]
     snapshots: ClassVar[SnapshotFiles]
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS
@@ -234,13 +238,13 @@ class Engine(ABC):
 
     @abstractmethod
     def data_start(
-        self, stages: Sequence[TrainingStage], update: int, sources: Sources
+        self, stages: Sequence[TrainingStage], snapshot: Snapshot, sources: Sources
     ) -> DataStart:
         """Where the data of a job continues.
 
         Args:
             stages: The stages of the job.
-            update: Updates done in the snapshot that it continues from.
+            snapshot: What it continues from, of whichever engine.
             sources: Where relative paths of the nets start.
 
         Raises:

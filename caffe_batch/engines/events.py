@@ -126,7 +126,7 @@ class Refused:
 
     Attributes:
         why: What is in the way, for people.
-        wants: What was asked for and can't be had: ``"device"`` or ``"weights"``.
+        wants: What was asked for and can't be had: ``"device"``, ``"weights"`` or ``"net"``.
     """
 
     why: str

@@ -36,9 +36,14 @@ class Snapshot:
         return self.state.with_name(f"{self.state.name}.json")
 
     @property
-    def files(self) -> tuple[Path, Path, Path]:
+    def moment(self) -> Path:
+        """The file with what its engine keeps beside Caffe's files, where it keeps anything."""
+        return self.state.with_name(f"{self.state.name}.moment")
+
+    @property
+    def files(self) -> tuple[Path, Path, Path, Path]:
         """All files that belong to it; without the first it doesn't count."""
-        return self.state, self.weights, self.record
+        return self.state, self.weights, self.record, self.moment
 
 
 class SnapshotFiles(Protocol):

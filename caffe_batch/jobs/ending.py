@@ -33,8 +33,8 @@ class Ending:
         reason: Why.
         detail: One sentence for people, with the engine's own message where there is one.
         status: Exit status; a negative one is minus the number of the signal that killed it.
-        refused: What was asked for and can't be had, ``"device"`` or ``"weights"``; empty where
-            nothing was refused.
+        refused: What was asked for and can't be had, ``"device"``, ``"weights"`` or ``"net"``;
+            empty where nothing was refused.
         test_net: The test net in whose pass, or whose building, it ended; None elsewhere.
     """
 

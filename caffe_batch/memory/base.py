@@ -82,6 +82,7 @@ class MemoryModel(Protocol):
         batch_unit: Every TRAIN batch size is a multiple of this.
         has_loss: Whether any TRAIN layer is a loss.
         divides_batch: Whether the batch size is for all GPUs together, not for each.
+        remarks: What a plan should say about these figures, a sentence or two each.
     """
 
     @property
@@ -112,6 +113,8 @@ class MemoryModel(Protocol):
     def has_loss(self) -> bool: ...
     @property
     def divides_batch(self) -> bool: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
 
     def at(self, size: int | None = None) -> Prediction:
         """The memory at a TRAIN batch size (the file's own, if None).

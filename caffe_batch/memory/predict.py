@@ -45,6 +45,8 @@ class CaffeMemory:
 
     #: Name of the engine whose memory this is.
     engine: ClassVar[str] = "caffe"
+    #: What a plan should say about its figures.
+    remarks: ClassVar[tuple[str, ...]] = ()
 
     recipe: Recipe
     sources: Sources

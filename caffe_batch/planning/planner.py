@@ -258,7 +258,7 @@ def _plan_of(
         findings=draft.findings,
         tests=draft.tests,
         changes=draft.changes,
-        remarks=remarks_of(goal, draft, neighbours),
+        remarks=(*model.remarks, *remarks_of(goal, draft, neighbours)),
         stages=draft.stages,
         train_records=records,
         lower_bound=bool(draft.prediction.unknown_layers),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,11 @@ def failure(
         missing: Files that the net names and that don't exist.
     """
     if ending.reason is EndReason.REFUSED:
-        on_cpu: Text = [Option("cpu", True), " trains on the CPU."]
-        on_device = ending.refused == "device"
-        return InputError(ending.detail, hint=on_cpu if on_device else "Give weights of this net.")
+        hints: Mapping[str, Text] = {
+            "device": [Option("cpu", True), " trains on the CPU."],
+            "weights": "Give weights of this net.",
+        }
+        return InputError(ending.detail, hint=hints.get(ending.refused))
     hint = engine.hints.get(ending.reason)
     if missing:
         hint = f"Missing: {', '.join(missing)}."

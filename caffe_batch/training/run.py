@@ -338,7 +338,7 @@ class Run:
         if not self._resume:
             return None
         sources = Sources((self._directory,))
-        found = self._engine.data_start(self._stages, self._resume.update, sources)
+        found = self._engine.data_start(self._stages, self._resume, sources)
         if self._resume.update:
             self._notes += found.notes
         return found

@@ -227,7 +227,7 @@ def test_it_goes_on_from_a_snapshot_as_if_it_had_never_stopped(
     weights = last.weights.read_bytes()
     for file in (last.state, last.weights):
         file.unlink()
-    data = engine.data_start(read_stages(job.read_plan()), 10, Sources((tmp_path,)))
+    data = engine.data_start(read_stages(job.read_plan()), resume, Sources((tmp_path,)))
     assert data.notes == ()
     events: list[Event] = []
     work = engine.training(request_of(job, resume=resume, data=data))

@@ -125,6 +125,40 @@ def data_start(
     Raises:
         InputError: A net of the job can't be read.
     """
+    recipe, seen = samples_read(stages, update)
+    seed = stage_at(stages, update).solver.random_seed
+    starts = [
+        _layer_start(LayerStart(net, index, layer, rule), seen[net], seed, sources)
+        for net, file in enumerate(_nets(recipe))
+        for index, layer, rule in file.known()
+        if is_readable(rule)
+    ]
+    notes = dict.fromkeys(filter(None, (start.note for start in starts)))
+    return DataStart(
+        recipe,
+        tuple(starts),
+        (
+            *notes,
+            *_shuffled_together(starts),
+            *drawn_anew(recipe.train, "as Caffe's snapshots don't hold their state"),
+            *state_lost(recipe.train),
+        ),
+    )
+
+
+def samples_read(stages: Sequence[TrainingStage], update: int) -> tuple[Recipe, list[int]]:
+    """The recipe of the stage that goes on, and the samples that each net has read by then.
+
+    Args:
+        stages: The stages of the job.
+        update: Updates done.
+
+    Returns:
+        The train net's number first.
+
+    Raises:
+        InputError: A net of the job can't be read.
+    """
     last = stage_at(stages, update)
     recipes = [
         read_recipe(stage.path, allow_unknown_fields=True, rules=stage.rules)
@@ -138,20 +172,7 @@ def data_start(
                 for done, stage, recipe in zip(tests, stages, recipes, strict=False)
             )
         )
-    starts = [
-        _layer_start(
-            LayerStart(net, index, layer, rule), seen[net], last.solver.random_seed, sources
-        )
-        for net, file in enumerate(_nets(recipes[-1]))
-        for index, layer, rule in file.known()
-        if is_readable(rule)
-    ]
-    notes = dict.fromkeys(filter(None, (start.note for start in starts)))
-    return DataStart(
-        recipes[-1],
-        tuple(starts),
-        (*notes, *_shuffled_together(starts), *_not_in_snapshots(recipes[-1].train)),
-    )
+    return recipes[-1], seen
 
 
 def _nets(recipe: Recipe) -> tuple[NetFile, ...]:
@@ -214,15 +235,17 @@ def _shuffled_together(starts: Sequence[LayerStart]) -> Iterator[str]:
         yield f"HDF5 layers {names} continue in another random order: they share one generator."
 
 
-def _not_in_snapshots(file: NetFile) -> Iterator[str]:
-    """What else of a train net Caffe's snapshots don't hold."""
+def drawn_anew(file: NetFile, why: str) -> Iterator[str]:
+    """A sentence if a net draws random numbers, whose state is lost."""
     layers = [(layer.name, rule, read_settings(layer, rule)) for _, layer, rule in file.known()]
     random = [name for name, rule, settings in layers if rule.draws(settings, file.phase)]
     if random:
-        yield (
-            f"Random numbers are drawn anew, as Caffe's snapshots don't hold their state: "
-            f"{_some(random)}."
-        )
+        yield f"Random numbers are drawn anew, {why}: {_some(random)}."
+
+
+def state_lost(file: NetFile) -> Iterator[str]:
+    """A sentence if layers of a net keep something from pass to pass."""
+    layers = [(layer.name, rule, read_settings(layer, rule)) for _, layer, rule in file.known()]
     stateful = [name for name, rule, settings in layers if rule.keeps_state(settings)]
     if stateful:
         yield (

@@ -47,6 +47,7 @@ class CaffeEngine(Engine):
     module = "caffe"
     python = "3.6"
     installable = True
+    remedy = "Run `caffe-batch runtime install` (once; 160 MB to download)"
     probe = INSIDE / "probe.py"
     snapshots: ClassVar[SnapshotFiles] = snapshot_files
     hints = HINTS
@@ -172,9 +173,9 @@ class CaffeEngine(Engine):
         return Work(INSIDE / "shapes.py", settings, _environment(threads=1))
 
     def data_start(
-        self, stages: Sequence[TrainingStage], update: int, sources: Sources
+        self, stages: Sequence[TrainingStage], snapshot: Snapshot, sources: Sources
     ) -> DataStart:
-        return data_start(stages, update, sources)
+        return data_start(stages, snapshot.update, sources)
 
     def open_log(self, log: Path) -> LogReader:
         return LogFollower(log)

@@ -226,8 +226,8 @@ def finish_pruning(folder: Path) -> None:
     for state in folder.glob(f"*.solverstate*{_DELETED}"):
         snapshot = snapshot_of(state.with_name(state.name.removesuffix(_DELETED)))
         if snapshot:
-            snapshot.weights.unlink(missing_ok=True)
-            snapshot.record.unlink(missing_ok=True)
+            for file in snapshot.files[1:]:
+                file.unlink(missing_ok=True)
             state.unlink()
 
 

@@ -11,7 +11,6 @@ sgd_solver.cpp (SnapshotSolverState, RestoreSolverState), util/hdf5.cpp.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,15 +53,12 @@ class SolverState:
     history: Sequence[Array]
 
 
-def write_weights(path: Path, net: TorchNet) -> int:
+def write_weights(path: Path, net: TorchNet) -> None:
     """Write a .caffemodel, or a .caffemodel.h5.
 
     Args:
         path: The file; its name says in which format.
         net: The train net.
-
-    Returns:
-        A checksum (CRC-32) of a binary file's bytes; of an HDF5 file, 0.
 
     Raises:
         OSError: It can't be written.
@@ -70,14 +66,13 @@ def write_weights(path: Path, net: TorchNet) -> int:
     if path.suffix == ".h5":
         with _hdf5(path) as file:
             _fill_hdf5(file.create_group("data"), net.layer_blobs, net.params)
-        return 0
+        return
     with _replacing(path) as out:
         _field(out, _NET, "name", net.net.name.encode())
         for layer in net.layer_blobs:
             head = _plain(layer).SerializeToString()
             blobs = [_blob_parts(blob) for blob in layer.blobs]
             _nested(out, _NET, "layer", [head, *_fields(_LAYER, "blobs", blobs)])
-        return out.checksum
 
 
 def write_state(path: Path, state: SolverState, weights: Path) -> None:
@@ -189,24 +184,13 @@ def restore_history(path: Path, found: SolverState, history: Sequence[torch.Tens
 # Binary files
 
 
-class _Output:
-    """A file that is written piece by piece, with a checksum."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.checksum = file, 0
-
-    def write(self, piece: bytes | memoryview) -> None:
-        self._file.write(piece)
-        self.checksum = zlib.crc32(piece, self.checksum)
-
-
 @contextmanager
-def _replacing(path: Path) -> Iterator[_Output]:
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name once it is complete."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            yield _Output(file)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -244,12 +228,12 @@ def _fields(kind: Any, field: str, values: Iterable[_Pieces]) -> Iterator[bytes 
         yield from pieces
 
 
-def _nested(out: _Output, kind: Any, field: str, pieces: _Pieces) -> None:
+def _nested(out: BinaryIO, kind: Any, field: str, pieces: _Pieces) -> None:
     for piece in _fields(kind, field, [pieces]):
         out.write(piece)
 
 
-def _field(out: _Output, kind: Any, field: str, value: bytes) -> None:
+def _field(out: BinaryIO, kind: Any, field: str, value: bytes) -> None:
     _nested(out, kind, field, [value])
 
 

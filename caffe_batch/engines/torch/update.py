@@ -87,13 +87,15 @@ class Update:
         self._fused = fused
 
     @torch.no_grad()
-    def apply(self, done: int) -> None:
+    def apply(self, done: int, rate: float | None = None) -> None:
         """One update; the gradients are used up and must be cleared.
 
         Args:
             done: Updates done before it.
+            rate: Its learning rate; that of the solver's policy if None.
         """
-        rate = learning_rate(self.solver, done)
+        if rate is None:
+            rate = learning_rate(self.solver, done)
         factor = self._factor()
         for group in self._groups:
             self._apply(group, rate * group.lr_mult, factor, done)

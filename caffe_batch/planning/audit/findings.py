@@ -54,6 +54,8 @@ class Cause(str, Enum):
     LOG_OUTPUTS = "log_outputs"
     LAYER_WISE_REDUCE = "layer_wise_reduce"
     TEST_BATCHES = "test_batches"
+    ENGINE_DRAWS = "engine_draws"
+    PRECISION = "precision"
 
 
 class Scope(str, Enum):

@@ -3,8 +3,10 @@
 Runs on the runtime's Python, 3.6 and newer, with pycaffe's numpy.
 """
 
+from typing import Any, Iterable, List, Sequence, Set
 
-def load_weights(net, files):
+
+def load_weights(net: Any, files: Sequence[str]) -> List[str]:
     """Load weights as Caffe does, by layer name.
 
     Caffe skips layers that the net or the file doesn't have, and says so only in its log.
@@ -17,7 +19,7 @@ def load_weights(net, files):
     """
     params = [(name, blob) for name, layer in zip(net._layer_names, net.layers)
               for blob in layer.blobs]  # fmt: skip
-    loaded = set()
+    loaded: Set[str] = set()
     for path in files:
         before = [blob.data.copy() for _, blob in params]
         for _, blob in params:
@@ -34,6 +36,6 @@ def load_weights(net, files):
     return list(dict.fromkeys(name for name, _ in params if name not in loaded))
 
 
-def without_weights(layers):
+def without_weights(layers: Iterable[str]) -> str:
     """The sentence about layers that no file has."""
     return f"No weights file has layer {', '.join(layers)}: its fillers' values stay."

@@ -32,27 +32,8 @@ import sys
 import traceback
 
 import numpy as np
+from verify_results import comparison, draw, first_and_smoothed, rms, save
 from worker import Events, start_caffe, use_device
-
-
-def draw(feed, number, update):
-    """The numbers of one blob for all samples of an update: the same in every variant."""
-    random = np.random.RandomState([number, update])
-    shape = feed["shape"]
-    if feed["kind"] == "uniform":
-        return random.uniform(feed["low"], feed["high"], size=shape)
-    if feed["kind"] == "normal":
-        return random.normal(feed["low"], feed["high"] - feed["low"], size=shape)
-    if feed["kind"] == "begin":
-        values = np.ones(shape)
-        values[:1] = 0
-        return values
-    values = random.randint(feed["below"] or 2, size=shape).astype(float)
-    if feed["kind"] == "selector":
-        values[::2] = 1
-    if feed["ignored"] is not None:
-        values[random.uniform(size=shape) < 0.25] = feed["ignored"]
-    return values
 
 
 class Run:
@@ -117,10 +98,6 @@ class Run:
             each *= 1 + self.disturbance * random.choice([-1, 1])
             each += scatter
 
-    def by_update(self, values):
-        """The mean over the passes of each update."""
-        return np.reshape(values, (-1, self.iter_size)).mean(axis=1)
-
     def blobs(self):
         """(layer, number, blob) of each parameter, shared ones once."""
         seen = set()
@@ -145,14 +122,6 @@ class Run:
                 yield (name, 1), variance / (weight[0] or 1)
 
 
-def save(variant, what, pairs):
-    """Writes arrays under their numbers, and their owners: (layer, index)."""
-    pairs = list(pairs)
-    arrays = {str(number): array for number, (_, array) in enumerate(pairs)}
-    path = os.path.join(variant["folder"], what + ".npz")
-    np.savez(path, names=json.dumps([name for name, _ in pairs]), **arrays)
-
-
 def start(caffe, solver_file, settings, variant):
     """A run with the weights that all variants start from; the first run sets them."""
     path = os.path.join(variant["folder"], solver_file)
@@ -171,25 +140,23 @@ def show_gradient(caffe, settings, variant):
     """One step of the solver whose update is the gradient, which is then in the diffs."""
     run = start(caffe, "gradient_solver.prototxt", settings, variant)
     run.solver.step(1)
-    save(variant, "gradient", [((n, i), blob.diff) for n, i, blob in run.learnable()])
+    save(variant["folder"], "gradient", [((n, i), blob.diff) for n, i, blob in run.learnable()])
 
 
 def train(caffe, settings, variant):
     """Some steps of the recipe's own solver."""
     run = start(caffe, "solver.prototxt", settings, variant)
     run.solver.step(settings["updates"])
-    save(variant, "weights", [((n, i), blob.data) for n, i, blob in run.learnable()])
-    save(variant, "statistics", run.averages())
+    save(variant["folder"], "weights", [((n, i), blob.data) for n, i, blob in run.learnable()])
+    save(variant["folder"], "statistics", run.averages())
     with open(os.path.join(variant["folder"], "losses.json"), "w") as file:
         json.dump(
-            [first_and_smoothed(run, values, settings) for values in (run.losses, run.sizes)], file
+            [
+                first_and_smoothed(values, run.iter_size, settings["average_loss"])
+                for values in (run.losses, run.sizes)
+            ],
+            file,
         )
-
-
-def first_and_smoothed(run, values, settings):
-    """The value of the first update, and the mean over the last ones."""
-    values = run.by_update(values)
-    return float(values[0]), float(values[-settings["average_loss"] :].mean())
 
 
 def in_child(work, caffe, settings, variant):
@@ -214,51 +181,6 @@ def in_child(work, caffe, settings, variant):
     return -os.WTERMSIG(ended) if os.WIFSIGNALED(ended) else os.WEXITSTATUS(ended)
 
 
-def norm(values):
-    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
-
-
-def rms(arrays):
-    """Root mean square over all elements of some arrays."""
-    elements = sum(each.size for each in arrays)
-    return np.sqrt(sum(norm(each) ** 2 for each in arrays) / max(elements, 1))
-
-
-def compared(variants, ran, what):
-    """Norms and differences of the arrays that the variants wrote."""
-    found = [
-        np.load(os.path.join(variant["folder"], what + ".npz")) if there else None
-        for variant, there in zip(variants, ran)
-    ]
-    rows = []
-    for number, name in enumerate(json.loads(str(found[0]["names"]))):
-        arrays = [
-            None if each is None else np.asarray(each[str(number)], dtype=np.float64)
-            for each in found
-        ]
-        bases = [arrays[variant["base"]] for variant in variants]
-        rows.append(
-            {
-                "name": name,
-                "shape": arrays[0].shape,
-                "norms": [None if base is None else norm(base) for base in bases],
-                "differences": [
-                    None if array is None or base is None else norm(array - base)
-                    for array, base in zip(arrays, bases)
-                ],
-            }
-        )
-    return rows
-
-
-def losses_of(variant, ran):
-    """The losses of a variant, if it ran, and the sizes of their terms: first and smoothed."""
-    if not ran:
-        return (None, None), (None, None)
-    with open(os.path.join(variant["folder"], "losses.json")) as file:
-        return json.load(file)
-
-
 def main(settings):
     caffe = start_caffe()
     events = Events(settings)
@@ -270,20 +192,8 @@ def main(settings):
         next(filter(None, (in_child(part, caffe, settings, variant) for part in own)), 0)
         for own, variant in zip(parts, variants)
     ]
-    ran = [status == 0 for status in statuses]
-    result = {"statuses": statuses}
-    if ran[0]:
-        both, sizes = zip(*(losses_of(*each) for each in zip(variants, ran)))
-        result["first_losses"], result["losses"] = zip(*both)
-        result["loss_sizes"] = sizes[0]
-        undisturbed = [
-            there and not variant["disturbance"] for variant, there in zip(variants, ran)
-        ]
-        result["gradient"] = compared(variants, undisturbed, "gradient")
-        for what in ("weights", "statistics"):
-            result[what] = compared(variants, ran, what)
     with open(settings["result"], "w") as file:
-        json.dump(result, file)
+        json.dump(comparison(variants, statuses), file)
     events.send("finished", update=settings["updates"])
     return 0
 

@@ -6,7 +6,7 @@ Sources: hdf5_data_layer.cpp, hdf5.cpp.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +41,21 @@ class Hdf5Rows(Source):
         self._paths = [os.fsdecode(word) for word in read_words(find(settings.source))]
         if not self._paths:
             raise InputError(f"HDF5 file list {settings.source} is empty")
-        self._files = list(range(len(self._paths)))
+        self._files = self._shuffled(range(len(self._paths)))
         self._file = self._row = 0
-        self._shuffle(self._files)
         self._load()
 
-    def _shuffle(self, numbers: list[int]) -> None:
+    def _shuffled(self, numbers: Iterable[int]) -> list[int]:
+        """A new list, so that a state that was given out stays as it was."""
+        found = list(numbers)
         if self._draws is not None:
-            self._draws.shuffle(numbers)
+            self._draws.shuffle(found)
+        return found
 
     def _load(self) -> None:
         """Read the present file."""
         self._arrays = load_tops(self._find(self._paths[self._files[self._file]]), self._tops)
-        self._rows = list(range(len(self._arrays[0])))
-        self._shuffle(self._rows)
+        self._rows = self._shuffled(range(len(self._arrays[0])))
 
     def _next(self) -> None:
         """Go on by a row."""
@@ -64,10 +65,10 @@ class Hdf5Rows(Source):
                 self._file += 1
                 if self._file == len(self._files):
                     self._file = 0
-                    self._shuffle(self._files)
+                    self._files = self._shuffled(self._files)
                 self._load()
             self._row = 0
-            self._shuffle(self._rows)
+            self._rows = self._shuffled(self._rows)
 
     def skip(self, samples: int) -> None:
         while samples:

@@ -1,0 +1,72 @@
+"""Where a worker computes, and what its torch can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from caffe_batch.engines.torch.kernels import has_kernels, no_kernels
+from caffe_batch.errors import CaffeBatchError
+from caffe_batch.schema import caffe_pb2
+
+
+class NoDeviceError(CaffeBatchError):
+    """A GPU was asked for and can't be had."""
+
+
+def choose_device(
+    settings: Mapping[str, Any], solver: caffe_pb2.SolverParameter
+) -> tuple[torch.device, str]:
+    """Where to compute, and why if that isn't as expected.
+
+    Args:
+        settings: The worker's.
+        solver: Decides what the settings leave open.
+
+    Raises:
+        NoDeviceError: A GPU was asked for and can't be had.
+    """
+    wanted, gpu = settings["device"], settings["gpu"]
+    if wanted == "cpu":
+        return torch.device("cpu"), ""
+    if wanted == "auto" and solver.HasField("solver_mode") and solver.solver_mode == solver.CPU:
+        return torch.device("cpu"), "Training on the CPU: solver.prototxt says solver_mode: CPU."
+    gpu = solver.device_id if gpu is None else gpu
+    problem = obstacle(gpu)
+    if problem and wanted == "gpu":
+        raise NoDeviceError(f"training on GPU {gpu} is not possible: {problem}")
+    if problem:
+        return torch.device("cpu"), f"Training on the CPU: {problem}."
+    return torch.device("cuda", gpu), ""
+
+
+def obstacle(gpu: int) -> str:
+    """Why torch can't compute on a GPU; empty if it can."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"this PyTorch ({torch.__version__}) is built without GPU code; "
+            "`pip install torch` installs one with it"
+        )
+    if not torch.cuda.is_available():
+        return "PyTorch sees no GPU; nvidia-smi shows whether the driver does"
+    if gpu >= torch.cuda.device_count():
+        return f"PyTorch sees {torch.cuda.device_count()} GPU(s), and counts them from 0"
+    capability, kernels = torch.cuda.get_device_capability(gpu), torch.cuda.get_arch_list()
+    if torch.version.hip is None and not has_kernels(capability, kernels):
+        name = torch.cuda.get_device_name(gpu)
+        return no_kernels(str(torch.__version__), f"GPU {gpu}, {name}", capability, kernels)
+    return ""
+
+
+def device_name(device: torch.device) -> str:
+    """As events name it."""
+    return "CPU" if device.type == "cpu" else f"GPU {device.index}"
+
+
+def set_precision(precision: str) -> None:
+    """Let products be calculated in float32, or with TF32 where the GPU can."""
+    faster = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = faster
+    torch.backends.cudnn.allow_tf32 = faster

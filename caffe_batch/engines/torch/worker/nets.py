@@ -1,0 +1,104 @@
+"""The nets of a worker with their data layers, built in Caffe's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from caffe_batch.engines.torch.data.feeds import Feed
+from caffe_batch.engines.torch.data.opening import Opener
+from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.net import Pass, TorchNet
+from caffe_batch.errors import InputError
+from caffe_batch.net.graph import Node
+from caffe_batch.net.recipe import NetFile
+from caffe_batch.net.sources import Sources
+from caffe_batch.schema import caffe_pb2
+
+#: Fills the tops of a layer that no file feeds; by name.
+Filling = Callable[[], Mapping[str, Tensor]]
+
+
+class FedNet:
+    """A net, and the data layers that feed it.
+
+    Attributes:
+        net: The net.
+        feeds: Its data layers, in order.
+    """
+
+    def __init__(
+        self,
+        file: NetFile,
+        sources: Sources,
+        opener: Opener,
+        *,
+        device: torch.device,
+        draws: Draws,
+        precision: str,
+        trained: TorchNet | None = None,
+        filling: Filling | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.feeds: list[Feed] = []
+        self._tops: list[tuple[str, ...]] = []
+        self._device, self._half = device, precision == "bf16"
+        self._filling = filling
+        graph = file.build(file.layers(sources))
+
+        def at_data(node: Node, message: caffe_pb2.LayerParameter) -> None:
+            if not opener.reads(message.type):
+                if filling is None:
+                    raise InputError(
+                        f"layer {message.name!r} of type {message.type} waits for a program to "
+                        "give it data, and nothing does here"
+                    )
+                return
+            try:
+                source = opener.open(message, file.phase)
+            except InputError as error:
+                raise InputError(
+                    f"layer {message.name!r}: {error.message}", hint=error.hint_parts
+                ) from error
+            self.feeds.append(Feed(message.name, source, device))
+            self._tops.append(tuple(graph.blobs[top].name for top in node.tops))
+
+        self.net = TorchNet.of_file(
+            file, graph, device=device, dtype=dtype, draws=draws, trained=trained, at_data=at_data
+        )
+
+    def forward(self, keep: Collection[str] = ()) -> Pass:
+        """A forward pass over the next batch.
+
+        Args:
+            keep: Names of blobs to return as well.
+
+        Raises:
+            InputError: A record can't be read; the layer is named.
+        """
+        fed: dict[str, Tensor] = dict(self._filling()) if self._filling else {}
+        for feed, names in zip(self.feeds, self._tops, strict=True):
+            try:
+                tops = feed.next()
+            except InputError as error:
+                raise InputError(
+                    f"layer {feed.name!r}: {error.message}", hint=error.hint_parts
+                ) from error
+            fed |= {name: top.to(self.net.dtype) for name, top in zip(names, tops, strict=True)}
+        if not self._half:
+            return self.net.forward(fed, keep)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return self.net.forward(fed, keep)
+
+    def close(self) -> None:
+        """End the threads that read."""
+        for feed in self.feeds:
+            feed.close()
+
+
+def here() -> Sources:
+    """Where a worker finds files: from its working directory, as Caffe does."""
+    return Sources((Path(),))

@@ -1,0 +1,389 @@
+"""A training as Caffe's solver runs it: updates, tests, snapshots, what is displayed.
+
+Source: solver.cpp (Step, Solve, Test, Snapshot).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe_batch.engines.caffe.inside.worker_log import WorkerLog
+from caffe_batch.engines.snapshots import Snapshot
+from caffe_batch.engines.torch.net import Output, Pass
+from caffe_batch.engines.torch.snapshots import SolverState, write_state, write_weights
+from caffe_batch.engines.torch.update import Update
+from caffe_batch.engines.torch.worker.micro_gradients import NoiseSampler
+from caffe_batch.engines.torch.worker.moments import Moment, Surroundings, write_moment
+from caffe_batch.engines.torch.worker.nets import FedNet
+from caffe_batch.engines.torch.worker.requests import Requests
+from caffe_batch.engines.torch.worker.speech import Events, log, number
+from caffe_batch.errors import CaffeBatchError
+from caffe_batch.schema import caffe_pb2
+from caffe_batch.solver.learning_rate import learning_rate
+from caffe_batch.solver.testing import has_test_at
+from caffe_batch.solver.updates import passes
+
+#: About how often progress is reported, in seconds.
+FLUSH_S = 0.2
+
+
+class Stop(Exception):  # noqa: N818  # it isn't an error
+    """Leaves the training, on request; a snapshot is taken."""
+
+
+class DivergedError(Exception):
+    """The loss after the updates done so far has diverged, or (None) the weights have."""
+
+    def __init__(self, loss: float | None) -> None:
+        super().__init__(loss)
+        self.loss = loss
+
+
+class NotWrittenError(CaffeBatchError, OSError):
+    """A snapshot that can't be written."""
+
+
+class Rates:
+    """The learning rate of one update after the other (sgd_solver.cpp, GetLearningRate).
+
+    The multistep policy goes on from the number of drops that a snapshot has.
+
+    Args:
+        solver: The solver.
+
+    Attributes:
+        step: The drops so far, as a solverstate has them (``current_step``).
+    """
+
+    def __init__(self, solver: caffe_pb2.SolverParameter) -> None:
+        self._solver, self.step = solver, 0
+
+    def peek(self, done: int) -> float:
+        """The rate of the update that follows ``done`` updates."""
+        if self._solver.lr_policy != "multistep":
+            return learning_rate(self._solver, done)
+        return self._solver.base_lr * self._solver.gamma ** self._step_at(done)
+
+    def next(self, done: int) -> float:
+        """The same; that update is made now."""
+        rate, self.step = self.peek(done), self._step_at(done)
+        return rate
+
+    def _step_at(self, done: int) -> int:
+        solver = self._solver
+        if solver.lr_policy == "step":
+            return done // solver.stepsize
+        if solver.lr_policy != "multistep" or self.step >= len(solver.stepvalue):
+            return self.step
+        return self.step + (done >= solver.stepvalue[self.step])
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a snapshot holds that a pass or a test changes: as it was when the update began."""
+
+    moment: Moment
+    statistics: Sequence[Tensor]
+
+
+@dataclass
+class Trained:
+    """What a training is made of.
+
+    Attributes:
+        solver: The solver; its snapshot_prefix leads to the job's snapshots.
+        train: The train net.
+        tests: The test nets.
+        update: The solver's update, with its history.
+        rates: Its learning rates.
+        surroundings: What else goes on where it was.
+    """
+
+    solver: caffe_pb2.SolverParameter
+    train: FedNet
+    tests: Sequence[FedNet]
+    update: Update
+    rates: Rates
+    surroundings: Surroundings
+
+
+class Training:
+    """A run of the solver, from some updates done to the last.
+
+    A diverged loss ends the training before anything is updated with it, without a snapshot; so do
+    weights that are not finite, before a snapshot of them is announced.
+
+    Args:
+        made: What is trained.
+        events: The pipe to the supervisor.
+        requests: What signals ask for.
+        settings: The worker's.
+        done: Updates done.
+        noise: Measures the gradients of micro-batches; or None.
+
+    Attributes:
+        done: Updates done.
+    """
+
+    def __init__(
+        self,
+        made: Trained,
+        events: Events,
+        requests: Requests,
+        settings: Mapping[str, Any],
+        done: int,
+        noise: NoiseSampler | None,
+    ) -> None:
+        self._made, self._solver, self._net = made, made.solver, made.train.net
+        self._events, self._requests, self._noise = events, requests, noise
+        self._log = WorkerLog(settings["log"], settings["log_bytes"])
+        self._record_every: int = settings["record_every"]
+        bound: float | None = settings["max_loss"]
+        self._max_loss = sys.float_info.max if bound is None else bound
+        self.done = self._snapshot_at = done
+        self._kept: _Kept | None = None  # while an update is unfinished, or a test runs
+        self._total, self._count = 0.0, 0
+        self._records: list[tuple[int, float, float]] = []
+        self._shown: deque[float] = deque(maxlen=self._solver.average_loss)
+        self._started = self._flushed = time.monotonic()
+        self._statistics = [
+            blob
+            for layer in self._net.layer_blobs
+            if layer.type == "BatchNorm"
+            for blob in layer.blobs
+        ]
+
+    # Caffe's Solve
+
+    def solve(self) -> bool:
+        """Train to the end; returns True, or False if a request stopped it.
+
+        Raises:
+            DivergedError: The training is lost.
+            InputError: The data can't be read.
+            NotWrittenError: A snapshot can't be written.
+        """
+        try:
+            self._steps()
+            self._end()
+        except Stop:
+            return False
+        self._flush()
+        return True
+
+    def _steps(self) -> None:
+        solver, every = self._solver, self._solver.snapshot
+        while self.done < solver.max_iter:
+            self._attend()
+            tests = has_test_at(solver.test_interval, self.done)
+            if tests and (self.done or solver.test_initialization):
+                self._keep()
+                self._test_all()
+            self._update()
+            if every and self.done % every == 0:
+                self._snapshot()
+
+    def _end(self) -> None:
+        solver = self._solver
+        if solver.snapshot_after_train and not (
+            solver.snapshot and self.done % solver.snapshot == 0
+        ):
+            self._snapshot()
+        self._attend()
+        self._keep()
+        if solver.display and self.done % solver.display == 0:
+            self._shown.append(self._made.train.forward().loss.item())
+            log(f"Iteration {self.done}, loss = {number(self._smoothed())}")
+        if has_test_at(solver.test_interval, self.done):
+            self._test_all()
+        log("Optimization Done.")
+
+    def _update(self) -> None:
+        """Caffe's Step, once: the passes, then the update."""
+        solver, several = self._solver, passes(self._solver)
+        if several > 1:
+            self._keep()
+        self._net.clear_gradients()
+        if self._noise:
+            self._noise.begin(self.done + 1)
+        total = 0.0
+        for _ in range(several):
+            done = self._made.train.forward()
+            self._net.backward(done)
+            total += done.loss.item()
+            if self._noise:
+                self._noise.add()
+            if several > 1:
+                self._attend()
+        loss = total / several
+        self._take_in(loss)
+        self._display(loss, done)
+        if self._noise:
+            self._noise.end()
+        self._made.update.apply(self.done, self._made.rates.next(self.done))
+        self._kept = None
+        self.done += 1
+        pause = (solver.snapshot and self.done % solver.snapshot == 0) or has_test_at(
+            solver.test_interval, self.done
+        )
+        if pause or self.done % self._record_every == 0 or self.done == solver.max_iter:
+            self._record(self.done)
+        if pause:
+            self._flush()
+
+    def _take_in(self, loss: float) -> None:
+        """Note the loss of an update that is about to be applied.
+
+        Raises:
+            DivergedError: It has diverged.
+        """
+        self._total += loss
+        self._count += 1
+        if not loss <= self._max_loss:  # nan compares false
+            self._record(self.done + 1)
+            self._flush()
+            raise DivergedError(loss)
+
+    def _display(self, loss: float, done: Pass) -> None:
+        self._shown.append(loss)
+        solver = self._solver
+        if not solver.display or self.done % solver.display:
+            return
+        log(f"Iteration {self.done}, loss = {number(self._smoothed())}")
+        self._say_outputs("Train", self._net.outputs, done.outputs)
+        rate = self._made.rates.peek(self.done)
+        log(f"Iteration {self.done}, lr = {number(rate)}", "sgd_solver.cpp:1")
+
+    def _smoothed(self) -> float:
+        return sum(self._shown) / len(self._shown)
+
+    def _say_outputs(
+        self, which: str, outputs: Sequence[Output], values: Mapping[str, Tensor]
+    ) -> None:
+        index = 0
+        for output in outputs:
+            for value in values[output.name].flatten().tolist():
+                weight = output.loss_weight
+                loss = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+                log(f"    {which} net output #{index}: {output.name} = {number(value)}{loss}")
+                index += 1
+
+    # Tests
+
+    def _test_all(self) -> None:
+        for index, net in enumerate(self._made.tests):
+            self._test(index, net)
+
+    def _test(self, index: int, net: FedNet) -> None:
+        """Caffe's Test: the mean of each output over the batches."""
+        solver, batches = self._solver, self._solver.test_iter[index]
+        log(f"Iteration {self.done}, Testing net (#{index})")
+        sums: dict[str, Tensor] = {}
+        loss = torch.zeros((), device=net.net.device, dtype=net.net.dtype)
+        for _ in range(batches):
+            self._attend()
+            done = net.forward()
+            loss += done.loss
+            sums = {
+                name: value if name not in sums else sums[name] + value
+                for name, value in done.outputs.items()
+            }
+        if solver.test_compute_loss:
+            log(f"Test loss: {number(loss.item() / batches)}")
+        means = {name: value / batches for name, value in sums.items()}
+        self._say_outputs("Test", net.net.outputs, means)
+
+    # Requests and snapshots
+
+    def _attend(self) -> None:
+        """Called whenever there is time: report now and then, answer requests."""
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self._flush()
+        if self._requests.pending:
+            self._requests.pending = False
+            if self._snapshot_at != self.done or not self._state_file().is_file():
+                self._record(self.done)
+                self._flush()
+                self._snapshot()
+            if self._requests.stop:
+                raise Stop
+
+    def _keep(self) -> None:
+        """Keep what the passes of an update or a test change, until the update is applied."""
+        if self._kept is None:
+            statistics = [blob.clone() for blob in self._statistics]
+            self._kept = _Kept(self._made.surroundings.now(), statistics)
+
+    def _snapshot(self) -> None:
+        """Write a snapshot of the updates done, and announce it.
+
+        Raises:
+            DivergedError: The weights aren't finite.
+            NotWrittenError: It can't be written.
+        """
+        for param in self._net.params:
+            if not bool(torch.isfinite(param.value).all()):
+                self._snapshot_at = self.done
+                raise DivergedError(None)
+        state = self._state_file()
+        now = [blob.clone() for blob in self._statistics] if self._kept else []
+        if self._kept:
+            _write(self._statistics, self._kept.statistics)
+        moment = self._kept.moment if self._kept else self._made.surroundings.now()
+        try:
+            self._write_snapshot(state, moment)
+        except OSError as error:
+            raise NotWrittenError(
+                f"snapshot not written: {error.filename}: {error.strerror}"
+            ) from error
+        finally:
+            _write(self._statistics, now)
+        self._snapshot_at = self.done
+        self._events.send("snapshot", update=self.done, state=str(state))
+
+    def _write_snapshot(self, state: Path, moment: Moment) -> None:
+        """The weights first, as in Caffe, and the solverstate last: it makes a snapshot of them."""
+        weights = state.with_name(state.name.replace(".solverstate", ".caffemodel"))
+        log(f"Snapshotting to {weights}")
+        files = Snapshot(self.done, state, weights)
+        write_weights(weights, self._net)
+        write_moment(files, moment)
+        history = [blob.to("cpu", torch.float32).numpy() for blob in self._made.update.history]
+        log(f"Snapshotting solver state to {state}", "sgd_solver.cpp:1")
+        write_state(state, SolverState(self.done, self._made.rates.step, history), weights)
+
+    def _state_file(self) -> Path:
+        end = ".h5" if self._solver.snapshot_format == self._solver.HDF5 else ""
+        return Path(f"{self._solver.snapshot_prefix}_iter_{self.done}.solverstate{end}")
+
+    # Reports
+
+    def _record(self, update: int) -> None:
+        if self._count:
+            seconds = time.monotonic() - self._started
+            self._records.append((update, self._total / self._count, seconds))
+            self._total, self._count = 0.0, 0
+
+    def _flush(self) -> None:
+        self._log.rotate_if_large()
+        self._flushed = time.monotonic()
+        seconds = self._flushed - self._started
+        self._events.send("updated", update=self.done, seconds=seconds, records=self._records)
+        self._records = []
+        if self._events.closed:  # the supervisor is gone
+            self._requests.ask_to_stop()
+
+
+@torch.no_grad()
+def _write(blobs: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for blob, value in zip(blobs, values, strict=bool(values)):
+        blob.copy_(value)

@@ -1,0 +1,54 @@
+"""What a worker says: events to its supervisor, and a log in the form and the words of Caffe's.
+
+So whatever reads Caffe's log reads this one: the supervisor, the report, a person.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from typing import Any
+
+
+class Events:
+    """The pipe to the process that started this worker.
+
+    Args:
+        descriptor: The number of its file descriptor.
+
+    Attributes:
+        closed: Whether it is no longer read.
+        built: Whether the nets are built: from then on nothing is refused.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.closed = self.built = False
+
+    def send(self, event: str, **content: Any) -> None:
+        """Write one event. If the reader is gone, that is noted, not raised."""
+        self.built |= event == "built"
+        line = memoryview((json.dumps({**content, "event": event}) + "\n").encode("ascii"))
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except BrokenPipeError:
+            self.closed = True
+
+
+def log(message: str, place: str = "solver.py:1", severity: str = "I") -> None:
+    """Write a line of the log, as glog does."""
+    now = datetime.now().strftime("%m%d %H:%M:%S.%f")
+    sys.stderr.write(f"{severity}{now} {os.getpid():5d} {place}] {message}\n")
+
+
+def fatal(message: str, place: str = "worker.py:1") -> None:
+    """Write why the worker ends."""
+    log(message, place, "F")
+
+
+def number(value: float) -> str:
+    """A number as C++ prints it."""
+    return f"{value:.6g}"

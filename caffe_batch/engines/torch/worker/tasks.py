@@ -1,0 +1,38 @@
+"""Runs a task, and says in a sentence why it couldn't."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from caffe_batch.engines.torch.worker.requests import Requests
+from caffe_batch.engines.torch.worker.speech import Events, fatal
+from caffe_batch.errors import CaffeBatchError, in_shell
+
+#: By task: its module, whose ``main`` takes the settings, the events and the requests.
+_TASKS = {name: f"caffe_batch.engines.torch.worker.{name}" for name in ("train", "noise", "verify")}
+
+FAILED_STATUS = 1
+
+
+def run(settings: Mapping[str, Any]) -> int:
+    """Run the task of a worker's settings; returns its exit status."""
+    requests, events = Requests(), Events(settings["events"])
+    requests.listen()  # before torch is imported, which takes seconds
+    try:
+        main: Callable[..., int] = import_module(_TASKS[settings["task"]]).main
+        return main(settings, events, requests)
+    except CaffeBatchError as error:
+        hint = f" {in_shell(error.hint_parts)}" if error.hint_parts else ""
+        if not events.built:
+            events.send("refused", why=f"{error.message}.{hint}", wants="net")
+        fatal(f"{error.message}.{hint}")
+    except OSError as error:
+        fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    return FAILED_STATUS

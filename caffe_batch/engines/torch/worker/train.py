@@ -1,0 +1,163 @@
+"""Runs one training, for the supervisor. Beside what main.py lists, the settings have
+
+solver           the job's solver.prototxt
+job              the job directory; nets named in the solver are looked for in it first
+snapshots        folder of the snapshots
+resume           solverstate to continue from, or null
+weights          .caffemodel files for update 0, loaded one after the other
+log, log_bytes   where stdout and stderr go, and at which size a new file is started
+record_every     updates per loss record
+frozen           with the noise scale: (name of the layer, index) of each parameter whose
+                 lr_mult is 0; null without
+max_loss         a loss above it counts as diverged, as nan and inf always do; or null
+samples          how many samples each net has read, the train net's first; null at update 0
+rules            files with the rules of layers
+"""  # noqa: D400, D415  # a list
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caffe_batch.engines.caffe.inside.trained_weights import without_weights
+from caffe_batch.engines.caffe.snapshots import snapshot_of
+from caffe_batch.engines.torch.data.opening import Opener
+from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.snapshots import load_weights, read_state, restore_history
+from caffe_batch.engines.torch.update import Update
+from caffe_batch.engines.torch.worker.devices import (
+    NoDeviceError,
+    choose_device,
+    device_name,
+    set_precision,
+)
+from caffe_batch.engines.torch.worker.micro_gradients import MicroGradients, NoiseSampler
+from caffe_batch.engines.torch.worker.moments import Surroundings, read_moment
+from caffe_batch.engines.torch.worker.nets import FedNet, here
+from caffe_batch.engines.torch.worker.requests import Requests
+from caffe_batch.engines.torch.worker.solving import DivergedError, Rates, Trained, Training
+from caffe_batch.engines.torch.worker.speech import Events
+from caffe_batch.engines.torch.worker.starting import started
+from caffe_batch.errors import InputError
+from caffe_batch.layers.loading import rules_with
+from caffe_batch.net.recipe import Recipe, follow_solver
+from caffe_batch.prototxt import read_solver
+from caffe_batch.schema import caffe_pb2
+
+INTERRUPTED_STATUS, DIVERGED_STATUS, FAILED_STATUS = 40, 41, 1
+
+
+def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int:
+    """Train; returns the worker's exit status."""
+    recipe = job_recipe(settings)
+    solver = recipe.solver
+    try:
+        device, choice = choose_device(settings, solver)
+    except NoDeviceError as error:
+        events.send("refused", why=error.message, wants="device")
+        return FAILED_STATUS
+    set_precision(settings["precision"])
+    started(events, device_name(device), [choice] if choice else [])
+    resume = snapshot_of(Path(settings["resume"])) if settings["resume"] else None
+    moment = read_moment(resume) if resume else None
+    draws = Draws(moment.facts["seed"] if moment else solver.random_seed)
+    torch.manual_seed(draws.seed)
+    opener = Opener(draws, here().find)
+    nets: list[FedNet] = []
+    for file in (recipe.train, *recipe.tests):
+        nets.append(
+            FedNet(
+                file,
+                here(),
+                opener,
+                device=device,
+                draws=draws,
+                precision=settings["precision"],
+                trained=nets[0].net if nets else None,
+            )
+        )
+    surroundings = Surroundings(draws, opener, nets, device)
+    update, rates = Update(solver, nets[0].net.params), Rates(solver)
+    choices: list[str] = []
+    done = 0
+    if resume:
+        state = read_state(resume.state)
+        load_weights(resume.weights, [net.net for net in nets])
+        restore_history(resume.state, state, update.history)
+        done, rates.step = state.update, state.current_step
+        if not (moment and surroundings.return_to(moment)) and settings["samples"]:
+            surroundings.skip(settings["samples"])
+    else:
+        fresh = start_from(weight_files(solver, settings["weights"]), nets)
+        choices = [without_weights(fresh)] if fresh else []
+    noise = None
+    if settings["frozen"] is not None:
+        measured = MicroGradients(nets[0].net, [(name, i) for name, i in settings["frozen"]])
+        noise = NoiseSampler(measured, settings["record_every"], events.send)
+    events.send("built", update=done, choices=choices)
+    made = Trained(solver, nets[0], nets[1:], update, rates, surroundings)
+    training = Training(made, events, requests, settings, done, noise)
+    try:
+        finished = training.solve()
+    except DivergedError as found:
+        events.send("diverged", update=training.done, loss=found.loss)
+        return DIVERGED_STATUS
+    events.send("finished" if finished else "stopped", update=training.done)
+    for net in nets:
+        net.close()
+    opener.close()
+    return 0 if finished else INTERRUPTED_STATUS
+
+
+def job_recipe(settings: Mapping[str, Any]) -> Recipe:
+    """The solver with nets and snapshots in the job directory, and its nets.
+
+    Raises:
+        InputError: They can't be read.
+    """
+    path, job = Path(settings["solver"]), Path(settings["job"])
+    solver = read_solver(path, allow_unknown_fields=True)
+
+    def inside(name: str) -> str:
+        own = job / os.path.basename(name)
+        return str(own) if own.is_file() else name
+
+    for field in ("net", "train_net"):
+        if solver.HasField(field):
+            setattr(solver, field, inside(getattr(solver, field)))
+    solver.test_net[:] = [inside(name) for name in solver.test_net]
+    stem = os.path.basename(solver.snapshot_prefix) or "snapshot"
+    solver.snapshot_prefix = str(Path(settings["snapshots"]) / stem)
+    return follow_solver(
+        solver, path, allow_unknown_fields=True, rules=rules_with(settings["rules"])
+    )
+
+
+def weight_files(solver: caffe_pb2.SolverParameter, given: Sequence[str]) -> list[Path]:
+    """The weights to start from: those that the solver names (solver.cpp, LoadNetWeights) first."""
+    named = [name.strip() for names in solver.weights for name in names.split(",")]
+    return [Path(name) for name in (*named, *given)]
+
+
+def start_from(files: Sequence[Path], nets: Sequence[FedNet]) -> list[str]:
+    """Load weights; returns the layers with parameters that no file has.
+
+    Raises:
+        InputError: A file has nothing for the train net, or doesn't fit it.
+    """
+    if not files:
+        return []
+    own = [layer.name for layer in nets[0].net.layer_blobs if layer.blobs]
+    loaded: set[str] = set()
+    for path in files:
+        found = load_weights(path, [net.net for net in nets])
+        if not found:
+            raise InputError(
+                f"no layer of the net has weights in {path}", hint="Give weights of this net."
+            )
+        loaded |= found
+    return [name for name in dict.fromkeys(own) if name not in loaded]
