@@ -6,7 +6,7 @@ is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the argument
 
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.jobs import Job, Outcome, read_runs, report, train_options
-from caffe_batch.api.machines import find_runtime
+from caffe_batch.api.machines import find_runtime, find_trainer
 from caffe_batch.api.noise_scales import Noise, noise
 from caffe_batch.api.plans import Plan, plan
 from caffe_batch.api.predictions import Memory, memory
@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "find_runtime",
     "find_template",
+    "find_trainer",
     "memory",
     "noise",
     "plan",

@@ -7,13 +7,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caffe_batch import engines, training
 from caffe_batch.api.arguments import Files, choice, files, whole
-from caffe_batch.api.machines import RuntimeName, device_of, find_runtime
+from caffe_batch.api.machines import RuntimeName, device_of, find_trainer
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import JobFiles
@@ -112,6 +112,12 @@ class Job:
         return self.directory.read_record()
 
     @property
+    def last_engine(self) -> str:
+        """Name of the engine that trained last here, or that the plan is for."""
+        record = self.record
+        return record.attempts[-1].engine if record and record.attempts else self.plan.engine
+
+    @property
     def metrics(self) -> tuple[Metrics, ...]:
         """The lines of metrics.jsonl: updates with their loss, tests, gradients.
 
@@ -133,6 +139,7 @@ class Job:
     def train(
         self,
         *,
+        engine: str | None = None,
         runtime: RuntimeName = None,
         cpu: bool = False,
         gpu: int | None = None,
@@ -158,6 +165,8 @@ class Job:
         snapshot and returns an outcome that is INTERRUPTED; a second one kills the worker.
 
         Args:
+            engine: What trains: ``"caffe"`` or ``"pytorch"``; both go on from each other's
+                snapshots. None for the one that trained last here, or else the planned one.
             runtime: The Python with caffe: its path or name, ``docker[:IMAGE]``,
                 ``podman[:IMAGE]``; None for the one found by default.
             cpu: Train on the CPU even if there is a GPU.
@@ -196,7 +205,8 @@ class Job:
             on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
             check_data=check_data,
         )  # fmt: skip
-        found = find_runtime(runtime, self.plan.engine)
+        trainer = find_trainer(runtime, engine, self.last_engine)
+        options = replace(options, engine=trainer.engine)
         observers = [observer] if callable(observer) else list(observer)
         with ExitStack() as open_now:
             if tensorboard:
@@ -208,10 +218,11 @@ class Job:
                 for each in observers:
                     each(progress)
 
-            made = training.train(self.directory, found, options, observe)
+            made = training.train(self.directory, trainer.runtime, options, observe)
         drawn = tuple(self._draw_loss()) if made.ran else ()
         facts = {field.name: getattr(made, field.name) for field in fields(made)}
-        return Outcome(**{**facts, "notes": (*made.notes, *drawn)}, job=self)
+        notes = (*trainer.notes, *made.notes, *drawn)
+        return Outcome(**{**facts, "notes": notes}, job=self)
 
     def _draw_loss(self) -> Iterator[str]:
         """Draw loss.png; yields the reason if it can't be drawn."""
@@ -263,7 +274,7 @@ class Job:
         if status.state is RunState.FAILED:
             ending = attempt.ending if attempt else None
             why = f"{ending.value}: {attempt.detail}" if attempt and ending else "it did not begin"
-            title = engines.find(self.plan.engine).title
+            title = engines.find(attempt.engine if attempt else self.plan.engine).title
             raise TrainingError(f"{title} stopped at update {update} of {updates}: {why}")
 
     def stop(

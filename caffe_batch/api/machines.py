@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch import engines, runtimes
 from caffe_batch.device import Device
-from caffe_batch.errors import InputError, Option
+from caffe_batch.errors import InputError, Option, RuntimeMissingError
 from caffe_batch.runtimes import Runtime
 
 #: A Python with the engine: its path or name, a container image, one that was found; None to look.
@@ -27,6 +30,51 @@ def find_runtime(runtime: RuntimeName, engine: str = engines.DEFAULT) -> Runtime
     if runtime is None or isinstance(runtime, (str, Path)):
         return runtimes.find(None if runtime is None else str(runtime), engines.find(engine))
     return runtime
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What trains.
+
+    Attributes:
+        engine: Name of the engine.
+        runtime: The Python that it runs in.
+        notes: Why it isn't the usual one, if so.
+    """
+
+    engine: str
+    runtime: Runtime
+    notes: tuple[str, ...] = ()
+
+
+def find_trainer(runtime: RuntimeName, engine: str | None, usual: str) -> Trainer:
+    """The engine and the Python to train with.
+
+    Where the usual engine isn't to be had, and neither it nor a Python was asked for, another one
+    that is there takes its place.
+
+    Args:
+        runtime: Which Python; None to look for one.
+        engine: Which engine; None for the usual one.
+        usual: Its name.
+
+    Raises:
+        InputError: There is no such engine.
+        RuntimeMissingError: No Python can import it.
+    """
+    name = engine or usual
+    try:
+        return Trainer(name, find_runtime(runtime, name))
+    except RuntimeMissingError as error:
+        if engine is not None or runtime is not None or runtimes.VARIABLE in os.environ:
+            raise
+        for other in engines.NAMES:
+            with suppress(RuntimeMissingError):
+                title = engines.find(other).title
+                note = f"{error.message[0].upper()}{error.message[1:]}. {title} trains instead."
+                if other != name:
+                    return Trainer(other, find_runtime(None, other), (note,))
+        raise
 
 
 def device_of(*, cpu: bool, gpu: int | None) -> Device | None:

@@ -56,6 +56,14 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
     others = [name for name in found.installed if name != found.runtime]
     if others:
         yield "", f"also installed: {', '.join(others)}"
+    for engine, other in found.others.items():
+        if isinstance(other, str):
+            yield engine, "none"
+            continue
+        kind = "GPU" if other.gpu else "CPU only"
+        yield engine, f"{other.caffe_version} ({kind}), imported in {other.import_s:.1f} s"
+        for device in other.devices:
+            yield "", device
     if not found.gpus.devices:
         yield "GPU", f"none found ({found.gpus.problem or f'according to {found.gpus.source}'})"
     for number, gpu in enumerate(found.gpus.devices):

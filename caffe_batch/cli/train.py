@@ -53,12 +53,13 @@ def train(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Train a job directory on real Caffe.
+    """Train a job directory, on real Caffe or with PyTorch.
 
     DIR is what `caffe-batch plan ... --out DIR` has written. An interrupted run goes on from its
     newest complete snapshot, and reads its data on from the next record. A run that runs out of
     memory goes on by itself, with the next smaller split of the same effective batch. Given a NET
-    and the options of `plan`, it plans first.
+    and the options of `plan`, it plans first. With --engine a job that has begun goes on with the
+    other engine, from the newest snapshot of either.
 
     Ctrl-C takes a snapshot and exits with 130, as do SIGTERM and SIGUSR1; a second Ctrl-C stops at
     once. SIGHUP takes a snapshot and goes on. Once the run has ended, well or badly, a signal no
@@ -76,19 +77,28 @@ def train(
         _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only watches a run")
         look_on(job, quiet=quiet)
         return
-    found = api.find_runtime(runtime, job.plan.engine if job.is_planned else given["engine"])
+    named = ctx.get_parameter_source("engine") is not ParameterSource.DEFAULT
+    trainer = api.find_trainer(
+        runtime,
+        given["engine"] if named else None,
+        job.last_engine if job.is_planned else given["engine"],
+    )
+    print_notes(trainer.notes)
     if job.is_planned:
-        allowed = {param.name or "" for param in ctx.command.params} - {*given, "out"}
+        allowed = {param.name or "" for param in ctx.command.params} - {*given, "out"} | {"engine"}
         hint = "Plan again with `caffe-batch plan ... --out DIR`, or leave the option out."
         _refuse_options(ctx, allowed, f"{job.path} is planned already", hint)
     else:
-        job = _plan_first(target, given, out, options)
+        job = _plan_first(target, {**given, "engine": trainer.engine}, out, options)
     if detach:
         from caffe_batch.cli.detaching import detach as go_on_in_background
 
         go_on_in_background(job.directory)
     late = late_signals(ctx)
-    outcome = _run(job, late, quiet=quiet, runtime=found, tensorboard=tensorboard, **options)
+    outcome = _run(
+        job, late, quiet=quiet, engine=trainer.engine, runtime=trainer.runtime,
+        tensorboard=tensorboard, **options,
+    )  # fmt: skip
     print_notes(outcome.notes)
     _print_outcome(outcome, noise_scale=options["noise_scale"])
     if outcome.state.value == "interrupted":

@@ -29,7 +29,7 @@ def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
         spec: The path of an interpreter, the name of an installed runtime, the name of an
             interpreter on the PATH, or a container image: docker[:IMAGE], podman[:IMAGE].
             None: what CAFFE_BATCH_RUNTIME says, else this interpreter if it can import the engine,
-            else an installed runtime.
+            else an installed runtime. (Variable and installed runtimes are for Caffe alone.)
         engine: What it is to run; the default engine if None.
 
     Returns:
@@ -39,10 +39,10 @@ def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
     Raises:
         RuntimeMissingError: There is none, or it can't import the engine.
     """
-    spec = spec or os.environ.get(VARIABLE)
+    wanted = engine or engines.find()
+    spec = spec or (os.environ.get(VARIABLE) if wanted.installable else None)
     if spec:
         return named(spec, engine)
-    wanted = engine or engines.find()
     module = wanted.module
     excuse = f"this Python has no module {module}"
     if importlib.util.find_spec(module):
@@ -57,15 +57,15 @@ def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
         if each.record.machine == platform.machine():
             return each.runtime
     other: list[str | Option] = [
-        f"a Python that can import {module} with ", Option("runtime", "/path/to/python"),
-        f" or in {VARIABLE}.",
-    ]  # fmt: skip
+        f"{wanted.remedy}, or name a Python that can import {module} with ",
+        Option("runtime", "/path/to/python"),
+    ]
     if not wanted.installable:
-        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=["Name ", *other])
+        raise RuntimeMissingError(f"no {wanted.title} was found: {excuse}", hint=[*other, "."])
     raise RuntimeMissingError(
         f"no {wanted.title} was found: {excuse}, and no runtime is installed in "
         f"{runtimes_directory()}",
-        hint=["Run `caffe-batch runtime install` (once; 160 MB to download), or name ", *other],
+        hint=[*other, f" or in {VARIABLE}."],
     )
 
 
@@ -82,6 +82,8 @@ def named(spec: str, engine: Engine | None = None) -> Runtime:
     if os.sep not in spec:
         there = installed()
         if spec in there:
+            if engine is not None and not engine.installable:
+                inspect(there[spec].runtime, engine)  # it was installed for another one
             return there[spec].runtime
         path = shutil.which(spec)
         if path is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from caffe_batch import engines
 from caffe_batch.engines.base import RuntimeInfo
 from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes import machine
@@ -35,6 +37,8 @@ class Examination:
         gpus: The GPUs.
         reserve: Memory that the first GPU gives to a process before Caffe asks for any.
         extras: The optional packages.
+        others: What the other engines' runtimes say about themselves, by the engine's title; or
+            why there is none.
     """
 
     system: str
@@ -50,6 +54,7 @@ class Examination:
     gpus: machine.Gpus
     reserve: Reserve
     extras: tuple[machine.Extra, ...]
+    others: Mapping[str, RuntimeInfo | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,18 @@ def examine() -> Examination:
         gpus=gpus,
         reserve=reserve,
         extras=tuple(machine.extras()),
+        others=dict(_other_engines()),
     )
+
+
+def _other_engines() -> Iterator[tuple[str, RuntimeInfo | str]]:
+    for name in engines.NAMES:
+        if name != engines.DEFAULT:
+            engine = engines.find(name)
+            try:
+                yield engine.title, inspect(find(None, engine), engine)
+            except RuntimeMissingError as error:
+                yield engine.title, error.message
 
 
 def missing_items(found: Examination) -> list[MissingItem]:
@@ -126,12 +142,25 @@ def missing_items(found: Examination) -> list[MissingItem]:
                 "check the driver with nvidia-smi",
             )
         )
+    for name in engines.NAMES:
+        engine = engines.find(name)
+        problem = _problem(found.others.get(engine.title))
+        if problem:
+            remedy = f"{engine.remedy[0].lower()}{engine.remedy[1:]}"
+            missing.append(MissingItem(problem, f"train --engine {name}", remedy))
     for extra in found.extras:
         if extra.version is None:
             why = f" ({extra.problem})" if extra.problem else ""
             remedy = f"pip install 'caffe-batch[{extra.extra}]'"
             missing.append(MissingItem(f"{extra.package}{why}", extra.needed_for, remedy))
     return missing
+
+
+def _problem(other: RuntimeInfo | str | None) -> str | None:
+    """What is missing for an engine; having no GPU is none of it."""
+    if isinstance(other, RuntimeInfo):
+        return other.gpu_problem if other.devices else None
+    return other
 
 
 def _runtime(found: Examination) -> MissingItem:

@@ -41,20 +41,23 @@ def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
             timeout=TIMEOUT_S,
         )
     except OSError as error:
-        raise _unusable(runtime, f"can't be started: {error.strerror}") from error
+        why = f"can't be started: {error.strerror}"
+        raise _unusable(runtime, engine, why) from error
     except subprocess.TimeoutExpired as error:
-        raise _unusable(runtime, f"did not import {module} within {TIMEOUT_S} s") from error
+        why = f"did not import {module} within {TIMEOUT_S} s"
+        raise _unusable(runtime, engine, why) from error
     if done.returncode:
         lines = _last_lines(done.stderr or done.stdout)
-        raise _unusable(runtime, f"can't import {module}:\n{lines}")
+        raise _unusable(runtime, engine, f"can't import {module}:\n{lines}")
     facts = _facts(done.stdout)
     if facts is None:
         output = _last_lines(done.stdout + done.stderr) or "  (nothing)"
-        raise _unusable(runtime, f"does not answer as a Python would; it printed:\n{output}")
+        why = f"does not answer as a Python would; it printed:\n{output}"
+        raise _unusable(runtime, engine, why)
     info = engine.runtime_info(facts)
     if info is None:
         needed = f"{engine.python} or newer is needed"
-        raise _unusable(runtime, f"is Python {facts['python_version']}, and {needed}")
+        raise _unusable(runtime, engine, f"is Python {facts['python_version']}, and {needed}")
     return info
 
 
@@ -74,12 +77,12 @@ def _last_lines(text: str, count: int = 3) -> str:
     return "\n".join(f"  {line}" for line in lines[-count:])
 
 
-def _unusable(runtime: Runtime, why: str) -> RuntimeMissingError:
+def _unusable(runtime: Runtime, engine: Engine, why: str) -> RuntimeMissingError:
+    remedy = (
+        "Run `caffe-batch runtime install` for one that works" if engine.installable
+        else engine.remedy
+    )  # fmt: skip
     return RuntimeMissingError(
         f"the runtime {runtime.name} {why}",
-        hint=[
-            "Run `caffe-batch runtime install` for one that works, or give another ",
-            Option("runtime"),
-            ".",
-        ],
+        hint=[f"{remedy}, or give another ", Option("runtime"), "."],
     )

@@ -67,7 +67,9 @@ def look_ahead(
     check_is_fed(recipe)
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path
     sources = plan.sources(directory)
-    _check_start(engines.find(plan.engine), options, recipe, sources, directory, stages)
+    _check_start(
+        engines.find(options.engine or plan.engine), options, recipe, sources, directory, stages
+    )
     report = check_data(
         recipe, Sources((directory,)), extent=options.check_data, allow_unknown=True
     )

@@ -34,6 +34,7 @@ class Options:
             snapshot; None to stop then.
         stall_timeout_s: Seconds without any sign of progress after which the worker is stopped;
             None for ten minutes, or twenty times the longest silence so far if that is more.
+        engine: Name of the engine; None for the one that trained last here, or is planned.
         check_data: How much of the data is checked before anything is trained on it.
     """
 
@@ -49,4 +50,5 @@ class Options:
     max_loss: float | None = None
     rollback: float | None = None
     stall_timeout_s: float | None = None
+    engine: str | None = None
     check_data: DataCheck = DataCheck.QUICK

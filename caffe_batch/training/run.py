@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -82,7 +82,7 @@ class Run:
         plan, stages = read_job(job, options)
         self._job, self._plan, self._stages, self._before = job, plan, stages, job.read_record()
         self._runtime, self._options, self._relay = runtime, options, relay
-        self._engine = engines.find(plan.engine)
+        self._engine = engines.find(engine_name(plan, self._before, options))
         self._attempts = self._before.attempts if self._before else ()
         self._log_tail: Sequence[str] = ()
         self._updates = stages[-1].last_update
@@ -135,6 +135,7 @@ class Run:
             self._notes.append(_resume_note(self._resume))
         elif self._before:
             self._notes.append("The previous run left no snapshot: starting from update 0 again.")
+        self._notes += self._about_the_engine()
         if self._start.weights and not self._resume:
             self._notes.append(f"Starting with the weights of {', '.join(self._start.weights)}.")
         if not self._directory.is_dir():
@@ -146,6 +147,19 @@ class Run:
         if self._device is None and plan.cpu_mode:
             self._device = Device.CPU
             self._notes.append("Training on the CPU: the plan is for CPU mode.")
+
+    def _about_the_engine(self) -> Iterator[str]:
+        """What a change of the engine means."""
+        before = self._attempts[-1].engine if self._attempts else self._plan.engine
+        title = self._engine.title
+        if before != self._engine.name and self._attempts:
+            yield f"{title} goes on where {engines.find(before).title} was."
+        if self._plan.engine != self._engine.name and before != self._engine.name:
+            planned = engines.find(self._plan.engine).title
+            yield (
+                f"The plan is for {planned}, and its figures of memory are {planned}'s; where "
+                f"{title} can't hold the batch, it goes on with the next smaller split."
+            )
 
     def carry_out(self, observer: Observer, script: Path | None, lock: int) -> Ending:
         """Run the stages to the end, one worker for each; job.json records how far it is.
@@ -414,11 +428,17 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     plan = job.read_plan()
     job.check_formats()
     check_one_gpu(plan.gpus)
-    engines.find(plan.engine)
+    engines.find(options.engine or plan.engine)
     stages = read_stages(plan)
     if options.noise_scale:
         check_accumulates(max(stage.solver.iter_size for stage in stages))
     return plan, stages
+
+
+def engine_name(plan: PlanFile, before: JobRecord | None, options: Options) -> str:
+    """Name of the engine that trains: the one asked for, or that of the run that goes on."""
+    last = before.attempts[-1].engine if before and before.attempts else plan.engine
+    return options.engine or last
 
 
 def _resume_note(snapshot: Snapshot) -> str:

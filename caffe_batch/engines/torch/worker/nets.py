@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.net import Pass, TorchNet
 from caffe_batch.errors import InputError
-from caffe_batch.net.graph import Node
+from caffe_batch.net.graph import Net, Node
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
@@ -25,6 +25,16 @@ Filling = Callable[[], Mapping[str, Tensor]]
 class FedNet:
     """A net, and the data layers that feed it.
 
+    Args:
+        file: The net as it is written.
+        graph: The same, built.
+        opener: Opens its data layers.
+        device: Where it runs.
+        draws: Caffe's random numbers.
+        precision: As in the worker's settings.
+        trained: The train net, for a test net.
+        filling: Fills the tops that no file feeds; None if there must be none.
+
     Attributes:
         net: The net.
         feeds: Its data layers, in order.
@@ -33,7 +43,7 @@ class FedNet:
     def __init__(
         self,
         file: NetFile,
-        sources: Sources,
+        graph: Net,
         opener: Opener,
         *,
         device: torch.device,
@@ -41,13 +51,11 @@ class FedNet:
         precision: str,
         trained: TorchNet | None = None,
         filling: Filling | None = None,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.feeds: list[Feed] = []
         self._tops: list[tuple[str, ...]] = []
         self._device, self._half = device, precision == "bf16"
         self._filling = filling
-        graph = file.build(file.layers(sources))
 
         def at_data(node: Node, message: caffe_pb2.LayerParameter) -> None:
             if not opener.reads(message.type):
@@ -67,7 +75,7 @@ class FedNet:
             self._tops.append(tuple(graph.blobs[top].name for top in node.tops))
 
         self.net = TorchNet.of_file(
-            file, graph, device=device, dtype=dtype, draws=draws, trained=trained, at_data=at_data
+            file, graph, device=device, draws=draws, trained=trained, at_data=at_data
         )
 
     def forward(self, keep: Collection[str] = ()) -> Pass:
@@ -99,6 +107,17 @@ class FedNet:
             feed.close()
 
 
-def here() -> Sources:
-    """Where a worker finds files: from its working directory, as Caffe does."""
-    return Sources((Path(),))
+#: Where a worker finds files: from its working directory, as Caffe does.
+HERE = Sources((Path(),))
+
+
+def graphs_of(files: Sequence[NetFile]) -> list[Net]:
+    """The nets of some files.
+
+    All of them must be looked at before the first database is opened for good: neither library
+    opens one twice.
+
+    Raises:
+        InputError: Caffe would refuse one of them, or its data can't be read.
+    """
+    return [file.build(file.layers(HERE)) for file in files]

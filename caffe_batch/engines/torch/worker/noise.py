@@ -30,7 +30,7 @@ from caffe_batch.engines.torch.worker.devices import (
     set_precision,
 )
 from caffe_batch.engines.torch.worker.micro_gradients import MicroGradients
-from caffe_batch.engines.torch.worker.nets import FedNet, here
+from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.speech import Events
 from caffe_batch.engines.torch.worker.starting import started
@@ -57,9 +57,10 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         file = NetFile(message, path, net_state("TRAIN", message, given))
         draws = Draws(settings["seed"])
         torch.manual_seed(draws.seed)
-        opener = Opener(draws, here().find)
+        (graph,) = graphs_of([file])
+        opener = Opener(draws, HERE.find)
         net = FedNet(
-            file, here(), opener, device=device, draws=draws, precision=settings["precision"]
+            file, graph, opener, device=device, draws=draws, precision=settings["precision"]
         )
         wants = "weights"
         fresh = start_from([Path(name) for name in settings["weights"]], [net])

@@ -24,7 +24,7 @@ def run(settings: Mapping[str, Any]) -> int:
     requests.listen()  # before torch is imported, which takes seconds
     try:
         main: Callable[..., int] = import_module(_TASKS[settings["task"]]).main
-        return main(settings, events, requests)
+        status = main(settings, events, requests)
     except CaffeBatchError as error:
         hint = f" {in_shell(error.hint_parts)}" if error.hint_parts else ""
         if not events.built:
@@ -34,5 +34,7 @@ def run(settings: Mapping[str, Any]) -> int:
         fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except BaseException:
         traceback.print_exc()
+    else:
+        return status
     sys.stderr.flush()
     return FAILED_STATUS

@@ -37,7 +37,7 @@ from caffe_batch.engines.torch.worker.devices import (
 )
 from caffe_batch.engines.torch.worker.micro_gradients import MicroGradients, NoiseSampler
 from caffe_batch.engines.torch.worker.moments import Surroundings, read_moment
-from caffe_batch.engines.torch.worker.nets import FedNet, here
+from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.solving import DivergedError, Rates, Trained, Training
 from caffe_batch.engines.torch.worker.speech import Events
@@ -66,13 +66,14 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     moment = read_moment(resume) if resume else None
     draws = Draws(moment.facts["seed"] if moment else solver.random_seed)
     torch.manual_seed(draws.seed)
-    opener = Opener(draws, here().find)
+    opener = Opener(draws, HERE.find)
     nets: list[FedNet] = []
-    for file in (recipe.train, *recipe.tests):
+    files = (recipe.train, *recipe.tests)
+    for file, graph in zip(files, graphs_of(files), strict=True):
         nets.append(
             FedNet(
                 file,
-                here(),
+                graph,
                 opener,
                 device=device,
                 draws=draws,

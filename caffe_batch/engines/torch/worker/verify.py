@@ -30,7 +30,7 @@ from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.net import LayerBlobs
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.devices import set_precision
-from caffe_batch.engines.torch.worker.nets import FedNet, here
+from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.speech import Events, fatal
 from caffe_batch.engines.torch.worker.starting import started
@@ -58,11 +58,12 @@ class Run:
         self.solver = recipe.solver
         draws = Draws(self.solver.random_seed)
         torch.manual_seed(draws.seed)
-        self._opener = Opener(draws, here().find)
+        (graph,) = graphs_of([recipe.train])
+        self._opener = Opener(draws, HERE.find)
         self._variant, self._floor, self._passes = variant, settings["floor"], 0
         self.fed = FedNet(
             recipe.train,
-            here(),
+            graph,
             self._opener,
             device=torch.device("cpu"),
             draws=draws,
@@ -70,7 +71,6 @@ class Run:
             filling=self._fill,
         )
         self.net = self.fed.net
-        graph = self.net.net
         self._weights = {
             graph.blobs[top].name: weight
             for node in graph.nodes
