@@ -116,8 +116,7 @@ def load_weights(path: Path, nets: Sequence[TorchNet]) -> set[str]:
     Raises:
         InputError: It can't be read, or doesn't fit a net.
     """
-    hdf5 = _is_hdf5(path)
-    trained = _read_hdf5_weights(path) if hdf5 else _read_weights(path)
+    hdf5, trained = _is_hdf5(path), read_weights(path)
     loaded: set[str] = set()
     for net in nets:
         owned = {(param.layer, param.index) for param in net.params}
@@ -139,6 +138,15 @@ def load_weights(path: Path, nets: Sequence[TorchNet]) -> set[str]:
             if net is nets[0] and layer.blobs:
                 loaded.add(layer.name)
     return loaded
+
+
+def read_weights(path: Path) -> Mapping[str, Mapping[int, tuple[Blob, Array]]]:
+    """What a .caffemodel or .caffemodel.h5 holds: the blobs of each layer, by number.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    return _read_hdf5_weights(path) if _is_hdf5(path) else _read_binary_weights(path)
 
 
 def read_state(path: Path) -> SolverState:
@@ -251,7 +259,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_weights(path: Path) -> Mapping[str, Mapping[int, tuple[Blob, Array]]]:
+def _read_binary_weights(path: Path) -> Mapping[str, Mapping[int, tuple[Blob, Array]]]:
     """The blobs of each layer, by number, with their values."""
     found: dict[str, dict[int, tuple[Blob, Array]]] = {}
     try:

@@ -1,0 +1,31 @@
+"""Runs the worker's training in the process of the tests, where torch is loaded already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from caffe_batch.engines.torch.worker import train
+from caffe_batch.engines.torch.worker.requests import Requests
+from caffe_batch.engines.torch.worker.speech import Events
+
+
+def train_here(solver: Path, **changes: Any) -> int:
+    """Train a solver beside its net; returns the worker's exit status.
+
+    Args:
+        solver: The solver; snapshots go where its snapshot_prefix says.
+        changes: Of the worker's settings.
+    """
+    settings = {
+        "solver": str(solver), "job": str(solver.parent), "snapshots": str(solver.parent),
+        "resume": None, "weights": [], "log": str(solver.parent / "log"), "log_bytes": 1 << 30,
+        "record_every": 1, "frozen": None, "max_loss": None, "rules": [], "samples": None,
+        "device": "cpu", "gpu": None, "precision": "float32", **changes,
+    }  # fmt: skip
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    try:
+        return train.main(settings, Events(descriptor), Requests())
+    finally:
+        os.close(descriptor)
