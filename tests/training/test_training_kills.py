@@ -26,12 +26,15 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
-from tests.holding import LONG, PATIENCE_S, Hold, WhenHeld, wait_for
+from tests.holding import PATIENCE_S, Hold, WhenHeld, wait_for
 from tests.planned_jobs import FinishedJob, write_job
 
 #: Two updates see all 70 records once, so a run that goes on from an even update sees the
 #: same samples as one that was never stopped.
 WHOLE = {"batch_size": 7, "iter_size": 5, "lr_policy": '"fixed"'}
+
+#: As many updates as a run may have for the loss of each to be recorded; none of them gets there.
+RECORDED = 9_000
 
 
 def record_of(job: JobDirectory) -> JobRecord:
@@ -129,7 +132,8 @@ def test_killed_between_two_stages(runtime: Runtime, tmp_path: Path) -> None:
 @pytest.mark.parametrize("victims", ["supervisor", "both"])
 def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
     job = write_job(
-        tmp_path, **WHOLE, max_iter=LONG, snapshot=20, test_interval=10_000  # type: ignore[arg-type]
+        tmp_path, **WHOLE,  # type: ignore[arg-type]
+        max_iter=RECORDED, snapshot=20, test_interval=10_000,
     )  # fmt: skip
     hold = Hold(job, 70, iter_size=5)
     with start(job) as supervisor:
@@ -139,7 +143,7 @@ def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
         supervisor.kill()
         if victims == "both":
             os.killpg(worker, signal.SIGKILL)
-    job.solver.write_text(job.solver.read_text().replace(str(LONG), "110"))
+    job.solver.write_text(job.solver.read_text().replace(str(RECORDED), "110"))
     with start(job) as again:  # at once: it waits for the worker that was left behind
         hold.release()
         assert again.wait(PATIENCE_S) == 0
@@ -164,7 +168,8 @@ def told_missing(choices: Sequence[str]) -> range:
 def test_updates_that_nobody_has_written_down_are_told(tmp_path: Path) -> None:
     """The worker goes on for a moment, to a snapshot; what it says to a dead supervisor is lost."""
     job = write_job(
-        tmp_path, **WHOLE, max_iter=LONG, snapshot=20, test_interval=10_000  # type: ignore[arg-type]
+        tmp_path, **WHOLE,  # type: ignore[arg-type]
+        max_iter=RECORDED, snapshot=20, test_interval=10_000,
     )  # fmt: skip
     holds = [Hold(job, update, iter_size=5) for update in (50, 90)]
     with start(job) as supervisor:
@@ -178,7 +183,7 @@ def test_updates_that_nobody_has_written_down_are_told(tmp_path: Path) -> None:
     known = max(line.update for line in read_metrics(job.metrics))
     wait_for(lambda: job.supervisor() is None)  # nor does its worker hold the lock
     assert [each.update for each in list_snapshots(job.snapshots)] == [20, 40, 60, 80, 90]
-    job.solver.write_text(job.solver.read_text().replace(str(LONG), "110"))
+    job.solver.write_text(job.solver.read_text().replace(str(RECORDED), "110"))
     with start(job) as again:
         assert again.wait(PATIENCE_S) == 0
     last = record_of(job).attempts[-1]
