@@ -203,13 +203,14 @@ class TorchNet:
         for index, value in zip(node.params, values, strict=True):
             if index == len(self.params):
                 spec = self.net.params[index]
+                rate = 1.0 if spec.lr_mult is None else spec.lr_mult
                 tensor = torch.as_tensor(value).to(self.device, self.dtype)
                 self.params.append(
                     Param(
                         spec.layer,
                         spec.index,
                         torch.nn.Parameter(tensor, requires_grad=False),
-                        1.0 if spec.lr_mult is None else spec.lr_mult,
+                        0.0 if node.rule.fixed_parameters else rate,
                         1.0 if spec.decay_mult is None else spec.decay_mult,
                     )
                 )

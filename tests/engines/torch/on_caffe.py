@@ -17,6 +17,7 @@ import torch
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
+from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.net import TorchNet
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Phase
@@ -113,7 +114,8 @@ class Trial:
 
     def net(self) -> Net:
         message = self.message()
-        layers = [convert(layer, BUILT_IN[layer.type]) for layer in message.layer]
+        rules = with_python(BUILT_IN)
+        layers = [convert(layer, rules[layer.type]) for layer in message.layer]
         return build(layers, phase=self.phase, force_backward=message.force_backward)
 
 

@@ -43,6 +43,7 @@ from caffe_batch.engines.torch.layers.neurons import (
 from caffe_batch.engines.torch.layers.parameter import Parameter
 from caffe_batch.engines.torch.layers.pooling import SPP, Pooling
 from caffe_batch.engines.torch.layers.prelu import PReLU
+from caffe_batch.engines.torch.layers.python import Python
 from caffe_batch.engines.torch.layers.reduction import Reduction
 from caffe_batch.engines.torch.layers.reshape import Flatten, Reshape
 from caffe_batch.engines.torch.layers.rnn import RNN
@@ -96,6 +97,7 @@ LAYERS: dict[str, type[TorchLayer]] = {
     "Parameter": Parameter,
     "Pooling": Pooling,
     "Power": Power,
+    "Python": Python,
     "RNN": RNN,
     "ReLU": ReLU,
     "Reduction": Reduction,
