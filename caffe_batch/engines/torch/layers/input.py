@@ -23,10 +23,8 @@ class DummyData(TorchLayer):
         self.draws: Draws | None = None
 
     def fill(self, draws: Draws) -> list[Array]:
-        """Has no parameters, but all of its tops are filled once while the net is built."""
+        """Has no parameters; the passes draw from these numbers."""
         self.draws = draws
-        for filler, shape in zip(self.top_fillers, self.shapes, strict=True):
-            fill(filler, shape, draws)
         return []
 
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
