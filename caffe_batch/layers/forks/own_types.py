@@ -72,6 +72,7 @@ class WeightedLoss(SoftmaxWithLoss):
         return replace(
             memory,
             buffers=(*memory.buffers, weights),
+            build=(*memory.build, weights.data) if mode == "cpu" else (),
             forward=(*memory.forward, weights.data),
         )
 

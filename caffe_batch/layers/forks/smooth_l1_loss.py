@@ -20,8 +20,6 @@ from caffe_batch.layers.base import (
     all_but_first,
     count,
     four_axes,
-    needed_diffs,
-    refuse_gradient,
 )
 from caffe_batch.layers.labels import Loss, LossSettings
 from caffe_batch.layers.sides import bottom, own, sides, top
@@ -111,13 +109,12 @@ def check_boxes(site: Site) -> None:
 
 
 def _memory(site: Site, mode: Mode, names: tuple[str, ...]) -> Memory:
-    for number in range(2, len(site.bottoms)):
-        refuse_gradient(site, number, "the weights")
     buffers = tuple([Buffer(name, count(site.bottoms[0])) for name in names])
     forward = [*sides(bottom, len(site.bottoms), "data"), *[each.data for each in buffers]]
     if site.tops == 2:
         forward.append(top(1).data)
-    backward = [*needed_diffs(site)]
+    # It asks for the gradients of predictions and targets; whether weights need one doesn't matter.
+    backward = [bottom(number).diff for number in range(2) if site.bottom_need[number]]
     if mode == "cpu":
         forward.append(top(0).data)
         backward += [top(0).diff] if backward else []
