@@ -120,9 +120,14 @@ def test_a_net_can_be_planned(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     net = tmp_path / "net.prototxt"
     net.write_text(case.text)
-    one = {"allow_unknown": True, "batch_size": 1} if case.python else {}
     plan = cb.plan(
-        net, input_shape=case.hint, effective_batch=8, gpu_memory="24GiB", check_data="none", **one
+        net,
+        input_shape=case.hint,
+        effective_batch=8,
+        gpu_memory="24GiB",
+        check_data="none",
+        allow_unknown=case.python,
+        batch_size=1 if case.python else None,
     )
     assert plan.batch_size * plan.iter_size == 8
     assert plan.batch_size == 1 if case.python else plan.batch_size > 1
