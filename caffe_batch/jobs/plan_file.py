@@ -107,6 +107,7 @@ class PlanFile:
         audit: What accumulation changes, a mapping each (see ``Finding.json``).
         changes: What the plan changes in the files of the first stage, a mapping each (see
             ``Change.json``).
+        chance_loss: The loss of a classifier that guesses; None if it isn't known.
     """
 
     path: Path
@@ -140,6 +141,7 @@ class PlanFile:
     half: bool
     audit: tuple[Mapping[str, Any], ...]
     changes: tuple[Mapping[str, Any], ...]
+    chance_loss: float | None = None
 
     @classmethod
     def of(cls, path: Path, content: Mapping[str, Any]) -> PlanFile:
@@ -226,6 +228,7 @@ class PlanFile:
             half=fields.maybe(fields.flag, "half", False),
             audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),
             changes=tuple(map(_listed_change, fields.maybe(fields.objects, "changes", ()))),
+            chance_loss=fields.maybe(fields.number, "chance_loss"),
         )
 
     def registry(self) -> Registry:

@@ -441,6 +441,10 @@ class Rule(ABC):
         """The bottom that it reads labels from; None for most types."""
         return None
 
+    def chance_loss(self, site: Site) -> float | None:
+        """The loss of guessing all classes alike; None for all types but classifiers' losses."""
+        return None
+
     def messages(self) -> frozenset[str]:
         """The messages (``data_param``, ...) that Caffe reads from a layer of this type.
 

@@ -13,6 +13,7 @@ a single top.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
@@ -69,6 +70,16 @@ class SoftmaxWithLoss(Loss):
     def labels(self, site: Site) -> Labels | None:
         """Backward subtracts 1 at the label's index."""
         return _labels(site, writes=site.phase == "TRAIN" and site.backward)
+
+    def chance_loss(self, site: Site) -> float | None:
+        """ln(classes), as a mean over the labels that count."""
+        data = site.bottoms[0]
+        classes = data[axis_index(site.settings.axis, data)]
+        coupling = _coupling(site)
+        if coupling.divisor is None:
+            return None
+        share = 1.0 if coupling.by_labels else count(data) / classes / coupling.divisor
+        return share * math.log(classes)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         refuse_gradient(site, 1, "the labels")

@@ -73,6 +73,7 @@ class Plan:
             and the files of the plan are then those of the first, ``findings`` those of the last.
             Empty if it doesn't grow.
         half, allow_unknown: As in the memory model.
+        chance_loss: The loss of a classifier that guesses; None if the net isn't one.
         assumptions: What is assumed of layers without a rule, in the files as they are.
         refused: Causes that were not to be compensated.
     """
@@ -101,6 +102,7 @@ class Plan:
     allow_unknown: bool = False
     assumptions: tuple[Assumption, ...] = ()
     refused: frozenset[Cause] = frozenset()
+    chance_loss: float | None = None
 
     @property
     def batch_size(self) -> int:
@@ -236,6 +238,7 @@ class Plan:
                 }
                 for candidate in self.candidates
             ],
+            "chance_loss": self.chance_loss,
             "verdict": self.verdict(),
             "audit": [finding.json() for finding in self.findings],
             "tests": [test.json() for test in self.tests],

@@ -15,6 +15,7 @@ from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.assumed import assumptions
 from caffe_batch.net.graph import rule_of
 from caffe_batch.planning.budget import Budget
+from caffe_batch.planning.chance import chance_loss
 from caffe_batch.planning.draft import Choice, Draft, make_draft
 from caffe_batch.planning.goal import Goal, find_goal
 from caffe_batch.planning.options import PlanOptions
@@ -266,6 +267,7 @@ def _plan_of(
         allow_unknown=model.allow_unknown,
         assumptions=assumptions(model.train_layers),
         refused=options.refused,
+        chance_loss=chance_loss(model.train_net(chosen.batch_size)),
     )
 
 

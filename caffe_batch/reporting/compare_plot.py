@@ -134,7 +134,11 @@ def _set_scale(
     if not known:
         return
     if pick is _loss:
-        scale_losses(panel, known)
+        means = (
+            [or_nan(Spread.of(map(pick, each)).mean) for each in standing.points()]
+            for standing in drawn
+        )
+        scale_losses(panel, *means)
     elif min(known) >= 0 and 0.9 < max(known) <= 1:
         panel.set_yscale("logit")
         low, high = max(min(known), _LOWEST), min(max(known), _HIGHEST)

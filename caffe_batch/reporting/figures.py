@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caffe_batch.files import write_picture
+from caffe_batch.reporting.loss_range import loss_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,11 +42,30 @@ def finish_panels(panels: Iterable[Axes], grid: Literal["both", "x", "y"] = "bot
         panel.margins(x=0.01)
 
 
-def scale_losses(panel: Axes, losses: Iterable[float]) -> None:
-    """Make the axis logarithmic if the losses differ greatly."""
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if finite and min(finite) > 0 and max(finite) / min(finite) > LOG_RATIO:
+def scale_losses(panel: Axes, *curves: Sequence[float]) -> None:
+    """Make the axis logarithmic if the losses differ greatly; leave high first ones outside.
+
+    Args:
+        panel: The panel, with the curves drawn.
+        curves: Their losses, each in the order of the updates.
+    """
+    ranges = [loss_range(curve) for curve in curves if any(map(math.isfinite, curve))]
+    if not ranges:
+        return
+    low, high = min(each.low for each in ranges), max(each.high for each in ranges)
+    is_log = low > 0 and high / low > LOG_RATIO
+    if is_log:
         panel.set_yscale("log")
+    outside = [each for each in ranges if each.above and each.first > high]
+    if not outside:
+        return
+    air = (high / low) ** 0.05 if is_log else (high - low) * 0.05
+    panel.set_ylim(low / air if is_log else low - air, high * air if is_log else high + air)
+    notes = "; ".join(dict.fromkeys(each.note for each in outside))
+    panel.annotate(
+        f"\u2191 {notes}", (0, 1), xytext=(24, -4), xycoords="axes fraction",
+        textcoords="offset points", va="top", fontsize="small", color="#555555",
+    )  # fmt: skip
 
 
 def or_nan(value: float | None) -> float:

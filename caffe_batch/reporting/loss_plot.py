@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 #: The smoothed curve is a mean over this share of the records.
 _SMOOTHING = 0.02
 
+#: A curve has a colour, and once these are used up, also a dash.
 _COLOURS = ("#c1440e", "#3a7d44", "#7b4fa3", "#946b00")
+_DASHES = ("-", "--", ":", "-.")
+
+#: More curves than this have their legend beside the panel, with so many rows to a column.
+_MOST_INSIDE, _ROWS_BESIDE = 6, 16
 
 
 def write_loss_plot(metrics: Path, picture: Path, *, title: str) -> None:
@@ -97,27 +102,41 @@ def _draw_losses(
             numbers, smooth(losses, window), color="#1f5a96", linewidth=1.6, label="training, mean"
         )
     else:
-        panel.plot(numbers, losses, color="#1f5a96", linewidth=1.4, label="training")
-    for colour, (name, lines) in zip(_COLOURS, tests.items(), strict=False):
-        _draw_test(panel, f"test: {name}", lines, colour)
-    shown = [*losses, *(or_nan(line.value) for lines in tests.values() for line in lines)]
-    scale_losses(panel, shown)
+        dot = "o" if len(losses) == 1 else None
+        panel.plot(numbers, losses, color="#1f5a96", linewidth=1.4, marker=dot, label="training")
+    for number, (name, lines) in enumerate(tests.items()):
+        _draw_test(panel, f"test: {name}", lines, number)
+    of_tests = [[or_nan(line.value) for line in lines] for lines in tests.values()]
+    scale_losses(panel, losses, *of_tests)
     panel.set_ylabel("loss")
-    panel.legend(frameon=False)
+    _add_legend(panel)
 
 
 def _draw_others(panel: Axes, tests: dict[str, list[NetTestMetrics]]) -> None:
-    for colour, (name, lines) in zip(_COLOURS[1:] + _COLOURS[:1], tests.items(), strict=False):
-        _draw_test(panel, f"test: {name} (last {lines[-1].value:.4g})", lines, colour)
+    for number, (name, lines) in enumerate(tests.items(), start=1):
+        _draw_test(panel, f"test: {name} (last {or_nan(lines[-1].value):.4g})", lines, number)
     panel.set_ylabel("accuracy" if list(tests) == ["accuracy"] else "test output")
-    panel.legend(frameon=False)
+    _add_legend(panel)
 
 
-def _draw_test(panel: Axes, label: str, lines: Sequence[NetTestMetrics], colour: str) -> None:
+def _add_legend(panel: Axes) -> None:
+    """A legend inside; beside the panel if there are many curves."""
+    count = len(panel.get_legend_handles_labels()[1])
+    if count > _MOST_INSIDE:
+        panel.legend(
+            frameon=False, fontsize="x-small", ncols=-(-count // _ROWS_BESIDE),
+            loc="upper left", bbox_to_anchor=(1.0, 1.0),
+        )  # fmt: skip
+    else:
+        panel.legend(frameon=False)
+
+
+def _draw_test(panel: Axes, label: str, lines: Sequence[NetTestMetrics], number: int) -> None:
     panel.plot(
         [line.update for line in lines],
         [or_nan(line.value) for line in lines],
-        color=colour,
+        color=_COLOURS[number % len(_COLOURS)],
+        linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
         marker="o",
         markersize=3.5,
         linewidth=1.2,

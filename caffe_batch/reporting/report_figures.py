@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_batch.memory import Prediction
 from caffe_batch.reporting import memory_plot
-from caffe_batch.reporting.figures import finish_panels, new_figure, or_nan, write_figure
+from caffe_batch.reporting.figures import (
+    finish_panels,
+    new_figure,
+    or_nan,
+    scale_losses,
+    write_figure,
+)
 from caffe_batch.reporting.loss_plot import smooth
 from caffe_batch.reporting.report_data import ReportedRun, TestCurve
 
@@ -21,9 +26,8 @@ if TYPE_CHECKING:
 _COLOURS = ("#1f5fa8", "#c1440e", "#2e7d4f", "#7b4fa3", "#946b00", "#b5305f")
 _DASHES = ("-", "--", ":", "-.")
 
-#: As on the page: the mean is over this share of the records, and above this ratio of largest to
-#: smallest mean the axis is logarithmic.
-_SMOOTHING, _LOG_RATIO = 0.02, 30.0
+#: As on the page: the mean is over this share of the records.
+_SMOOTHING = 0.02
 
 
 def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
@@ -62,18 +66,17 @@ def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
 
 def _draw_losses(runs: Sequence[ReportedRun]) -> Figure:
     figure, (panel,) = _panels(1)
-    means: list[float] = []
+    means: list[list[float]] = []
     for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
         x = [line.update for line in run.updates]
         losses = [or_nan(line.loss) for line in run.updates]
         mean = smooth(losses, max(1, round(len(losses) * _SMOOTHING)))
-        means += [value for value in mean if not math.isnan(value)]
+        means.append(mean)
         panel.plot(x, losses, color=colour, linewidth=0.6, alpha=0.3)
         panel.plot(x, mean, color=colour, linewidth=1.6, label=_label(runs, run, "training loss"))
         own = [curve for curve in run.tests if curve.is_loss]
         _draw_tests(panel, runs, run, own, colour, _DASHES[1:])
-    if means and min(means) > 0 and max(means) > _LOG_RATIO * min(means):
-        panel.set_yscale("log")
+    scale_losses(panel, *means)
     panel.set_ylabel("loss")
     return _finished(figure, [panel])
 

@@ -18,6 +18,8 @@ def status_lines(job: JobDirectory, status: Status) -> list[str]:
     scores = progress.scores
     if scores:
         lines.append(f"test:     {format_scores(scores)} (after update {scores[-1].update:,})")
+    if progress.remark:
+        lines.append(f"remark:   {progress.remark}")
     attempt = status.attempt
     if status.record and attempt:
         end = f", the last one ended: {attempt.detail}" if attempt.ended else ""

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from caffe_batch.jobs.metrics import NetTestMetrics
+from caffe_batch.reporting.loss_range import loss_range
 from caffe_batch.sizes import format_size
 from caffe_batch.training.progress import Progress
 
@@ -32,8 +33,9 @@ _LEAST_WIDTH, _MOST_WIDTH, _GAP = 10, 64, 2
 def sparkline(values: Sequence[float], width: int = 32) -> str:
     """A series of values as a row of at most ``width`` blocks.
 
-    Each block is the mean of its share of the values; the lowest block is the smallest mean.
-    Values that aren't finite are left out.
+    Each block is the mean of its share of the values; the lowest block is the smallest mean. First
+    values that are far above all others are as high as the highest of these. Values that aren't
+    finite are left out.
 
     >>> sparkline([8, 4, 2, 1, 1])
     '█▄▂▁▁'
@@ -42,8 +44,8 @@ def sparkline(values: Sequence[float], width: int = 32) -> str:
     columns = min(width, len(finite))
     edges = [len(finite) * column // columns for column in range(columns + 1)] if columns else []
     means = [sum(finite[start:end]) / (end - start) for start, end in pairwise(edges)]
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    step = (high - low) / len(_BLOCKS) or 1.0
+    shown = loss_range(means)
+    low, step = shown.low, (shown.high - shown.low) / len(_BLOCKS) or 1.0
     return "".join(_BLOCKS[min(int((mean - low) / step), len(_BLOCKS) - 1)] for mean in means)
 
 
@@ -94,7 +96,10 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
     loss = f"loss {'-' if progress.loss is None else _number(progress.loss)}"
     share = f"{progress.update / progress.updates:.0%}"
     left = "" if progress.left_s is None else f"{_duration(progress.left_s)} left"
-    numbers = max(len(update), len(loss)) + len(share) + len(left)
+    losses = _losses(progress)
+    above = loss_range(losses)
+    began = f"began at {_number(above.first)}" if above.above else ""
+    numbers = max(len(update), len(loss)) + len(share) + max(len(left), len(began))
     room = min(max(width - numbers - 3 * _GAP, _LEAST_WIDTH), _MOST_WIDTH)
     grid = Table.grid(padding=(0, _GAP, 0, 0))
     grid.add_row(
@@ -103,7 +108,8 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
         share,
         left,
     )
-    grid.add_row(loss, Text(sparkline(progress.losses, room), style="cyan", no_wrap=True))
+    line = sparkline(losses, room)
+    grid.add_row(loss, Text(line, style="cyan", no_wrap=True), "", began)
     lines: list[RenderableType] = [grid, Text(", ".join(_numbers(progress)))]
     if progress.scores:
         at = progress.scores[-1].update
@@ -144,7 +150,7 @@ class TrainingView:
         self._notes_shown = 0
         self._tested = self._printed = -1
         self._line_at = time.monotonic() + LINE_INTERVAL_S
-        self._gone = False
+        self._gone = self._remarked = False
 
     def __enter__(self) -> TrainingView:
         if self._live:
@@ -171,6 +177,9 @@ class TrainingView:
             for note in progress.notes[self._notes_shown :]:
                 self._print(note)
             self._notes_shown = len(progress.notes)
+            if progress.remark and not self._remarked:
+                self._print(progress.remark)
+            self._remarked = bool(progress.remark)
             if self._live:
                 self._live.update(progress_view(progress, self._console.width), refresh=True)
             elif not self._quiet and progress.training:
@@ -194,6 +203,12 @@ class TrainingView:
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _losses(progress: Progress) -> tuple[float, ...]:
+    """The losses so far, always with the first."""
+    first, losses = progress.first_loss, progress.losses
+    return losses if first is None or losses[:1] == (first,) else (first, *losses)
 
 
 def _numbers(progress: Progress) -> list[str]:

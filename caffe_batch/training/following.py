@@ -83,6 +83,7 @@ class Status:
                 }
                 for score in progress.scores
             ],
+            "remark": progress.remark or None,
             "predicted_bytes": progress.predicted_bytes,
             "used_bytes": progress.used_bytes,
             "attempts": len(self.record.attempts) if self.record else 0,
@@ -143,7 +144,9 @@ class RunFollower:
         self._metrics.close()
 
     def _fresh(self, begun: int) -> RunFold:
-        return RunFold(self._stages, self._plan.train_records, begun)
+        return RunFold(
+            self._stages, self._plan.train_records, begun, chance_loss=self._plan.chance_loss
+        )
 
     def _progress(self, record: JobRecord | None, *, running: bool) -> Progress:
         attempt = record.attempts[-1] if record and record.attempts else None

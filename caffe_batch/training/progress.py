@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from caffe_batch.jobs.metrics import Metrics, NetTestMetrics, UpdateMetrics, as_measured
 from caffe_batch.jobs.stages import TrainingStage, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
+from caffe_batch.training.chance import ChanceWatch
 
 #: Points kept for a sparkline; beyond them every second one is dropped.
 _CURVE_POINTS = 128
@@ -44,6 +45,8 @@ class Progress:
         notes: Everything the user should know about this run, oldest first.
         training: False while Caffe starts and builds the nets.
         predicted_bytes: The plan's predicted peak, or None if it is meant for another device.
+        first_loss: The first record, which ``losses`` may have dropped; None before it.
+        remark: What the losses so far give reason to say, with what to try; empty if nothing.
         used_bytes: Memory of the worker: on the GPU, or its resident set in CPU mode; None if
             unknown.
     """
@@ -65,6 +68,8 @@ class Progress:
     training: bool
     predicted_bytes: int | None = None
     used_bytes: int | None = None
+    remark: str = ""
+    first_loss: float | None = None
 
 
 #: Called with the progress about five times a second.
@@ -79,6 +84,7 @@ class RunFold:
         train_records: Records of the training set, or None if unknown.
         begun: Updates done when the run began; not 0 if it continues a run of another job.
         lines: The lines so far.
+        chance_loss: The loss of a classifier that guesses, or None.
     """
 
     def __init__(
@@ -87,10 +93,13 @@ class RunFold:
         train_records: int | None,
         begun: int = 0,
         lines: Iterable[Metrics] = (),
+        chance_loss: float | None = None,
     ) -> None:
         self._stages, self._train_records = stages, train_records
         self._rate, self._curve = Rate(begun, self._samples(begun)), LossCurve()
+        self._chance = ChanceWatch(chance_loss, stages[-1].last_update)
         self._loss: float | None = None
+        self._first: float | None = None
         self._scores: dict[tuple[int, int], NetTestMetrics] = {}
         self._seconds = 0.0
         self.add(*lines)
@@ -102,6 +111,8 @@ class RunFold:
             if isinstance(line, UpdateMetrics):
                 self._loss = math.nan if line.loss is None else line.loss
                 self._curve.add(self._loss)
+                self._first = self._loss if self._first is None else self._first
+                self._chance.add(line.update, self._loss)
                 self._rate.add(line.update, line.samples, line.seconds)
             elif isinstance(line, NetTestMetrics):
                 self._scores[line.test_net, line.index] = line
@@ -149,6 +160,7 @@ class RunFold:
             samples_per_s=self._rate.recent(),
             loss=self._loss,
             losses=self._curve.points(),
+            first_loss=self._first,
             learning_rate=as_measured(learning_rate(stage.solver, update)),
             stage=stage.number,
             stages=len(self._stages),
@@ -157,6 +169,7 @@ class RunFold:
             left_s=None if rate is None else left / rate,
             notes=notes,
             training=training,
+            remark=self._chance.remark,
         )
 
     def _samples(self, update: int) -> int:

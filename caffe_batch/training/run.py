@@ -176,7 +176,8 @@ class Run:
         begun = self._attempts[0].first_update if self._attempts else done
         self._notes += kept.notes(begun, done)
         before = read_metrics(self._job.metrics) if self._job.metrics.is_file() else ()
-        fold = RunFold(self._stages, self._plan.train_records, begun, before)
+        chance = self._plan.chance_loss
+        fold = RunFold(self._stages, self._plan.train_records, begun, before, chance)
         places = partial(job_places, self._job, self._plan, self._directory, self._start)
 
         def start(work: Work) -> WorkerProcess:

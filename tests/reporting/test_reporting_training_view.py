@@ -87,7 +87,7 @@ def test_sparkline_is_never_wider_than_asked(count: int) -> None:
 def test_live_view_fits_80_columns() -> None:
     assert shown(PROGRESS) == [
         f"update 1,234 / 10,000  {'━━━━╸':38}  12%  1:02:05 left",
-        f"loss 0.06123           {sparkline(PROGRESS.losses, 38)}",
+        f"loss 0.06123           {sparkline(PROGRESS.losses, 38)}       began at 1",
         "15,322 samples/s, learning rate 0.005, epoch 175.80",
         "test after update 500: accuracy 0.9812, loss 0.07",
     ]
@@ -96,8 +96,14 @@ def test_live_view_fits_80_columns() -> None:
 @pytest.mark.parametrize(("width", "bar"), [(80, 38), (100, 58), (120, 64), (200, 64)])
 def test_live_view_takes_the_width_it_has(width: int, bar: int) -> None:
     lines = shown(PROGRESS, width)
-    assert lines[1].endswith(sparkline(PROGRESS.losses, bar))
+    assert lines[1].removesuffix("began at 1").rstrip().endswith(sparkline(PROGRESS.losses, bar))
     assert all(len(line) <= width for line in lines)
+
+
+def test_a_first_loss_that_is_thinned_out_is_still_named() -> None:
+    progress = replace(PROGRESS, losses=(2.0, 1.5) * 20, first_loss=87.33)
+    assert shown(progress)[1].endswith("began at 87.33")
+    assert "began at" not in shown(replace(progress, first_loss=2.0))[1]
 
 
 def test_memory_in_use_beside_the_prediction() -> None:

@@ -109,7 +109,7 @@
 
   // A range with some air around it; down to zero where that is near.
   function widened(low, high) {
-    if (low === high) return [Math.min(low, 0), Math.max(high * 1.1, 0) || 1];
+    if (high - low <= 1e-9 * Math.abs(high)) return [Math.min(low, 0), Math.max(high * 1.1, 0) || 1];
     const air = (high - low) * 0.04;
     return [low >= 0 && low < 6 * air ? 0 : low - air, high + air];
   }
@@ -158,8 +158,14 @@
       if (state.hidden.has(curve.key)) continue;
       for (const value of curve.x[state.x]) { x0 = Math.min(x0, value); x1 = Math.max(x1, value); }
     }
+    const notes = [];
     for (const curve of shown) {
-      for (const value of curve.smooth ? robust(curve) : curve.y) {
+      if (curve.smooth) {
+        const { above, first } = lossRange(curve.y);
+        if (above) notes.push(`${above === 1 ? "the first value lies" : `the first ${above} values lie`}`
+          + ` above, up to ${number(first)}`);
+      }
+      for (const value of curve.smooth ? robust(curve) : figure.log ? inRange(curve) : curve.y) {
         if (ok(value)) { y0 = Math.min(y0, value); y1 = Math.max(y1, value); }
       }
     }
@@ -210,21 +216,51 @@
       if (curve.smooth && curve.mean !== curve.y) line(curve.y, { "stroke-width": 1, opacity: 0.28 });
       const list = line(curve.smooth ? curve.mean : curve.y,
         { "stroke-width": curve.smooth ? 2 : 1.6, "stroke-dasharray": curve.dash });
-      if (curve.dots && list.length <= 60) {
+      if (list.length === 1 || (curve.dots && list.length <= 60)) {
         for (const point of list.filter(Boolean)) {
           svg("circle", { cx: point[0], cy: point[1], r: 2.6, fill: curve.colour }, area);
         }
       }
     }
+    notes.forEach((note, n) => {
+      svg("text", { x: left + 30, y: top + 12 + 16 * n }, root).textContent = `\u2191 ${note}`;
+    });
     const cross = svg("line", { class: "cross", y1: top, y2: bottom, visibility: "hidden" }, root);
     figure.scale = { x0, x1, left, right, width, toX, cross, shown };
   }
 
+  // The range of losses that is shown: high first values don't press the rest to the floor
+  // (loss_range.py does the same).
+  function lossRange(values) {
+    const finite = values.filter((value) => value !== null);
+    const least = (list) => list.reduce((a, b) => Math.min(a, b), Infinity);
+    const most = (list) => list.reduce((a, b) => Math.max(a, b), -Infinity);
+    const whole = { low: least(finite), high: most(finite), above: 0, first: null };
+    if (finite.length < 8) return whole;
+    let start = Math.max(1, Math.floor(finite.length * 0.05));
+    const low = least(finite.slice(start));
+    let high = most(finite.slice(start));
+    while (start && finite[start - 1] <= high + 0.25 * (high - low)) {
+      start -= 1;
+      high = Math.max(high, finite[start]);
+    }
+    if (high === low || whole.high - high <= 3 * (high - low)) return whole;
+    const outside = finite.slice(0, start).filter((value) => value > high);
+    return { low: whole.low, high, above: outside.length, first: most(outside) };
+  }
+  function inRange(curve) {
+    const { low, high } = lossRange(curve.y);
+    return curve.y.filter((value) => value !== null && value >= low && value <= high);
+  }
+
   // The range of the y axis follows the mean, and all but the wildest records.
   function robust(curve) {
-    const known = curve.y.filter((value) => value !== null).sort((a, b) => a - b);
+    const { high, above } = lossRange(curve.mean);
+    const inside = (value) => value !== null && (!above || value <= high);
+    const early = above ? Math.max(1, Math.floor(curve.y.length * 0.05)) : 0;
+    const known = curve.y.slice(early).filter((value) => value !== null).sort((a, b) => a - b);
     const cut = Math.floor(known.length * 0.002);
-    return [...curve.mean, ...known.slice(cut, known.length - cut)];
+    return [...curve.mean.filter(inside), ...known.slice(cut, known.length - cut)];
   }
 
   function nearest(x, value) {
@@ -327,10 +363,10 @@
     drawAll();
   });
   // Logarithmic from the start where a linear axis would show a flat line.
-  const losses = figures[0].curves.flatMap((curve) => curve.mean || curve.y)
-    .filter((value) => value !== null);
-  const least = losses.reduce((a, b) => Math.min(a, b), Infinity);
-  const most = losses.reduce((a, b) => Math.max(a, b), 0);
+  const ranges = figures[0].curves.map((curve) => lossRange(curve.mean || curve.y))
+    .filter((range) => range.low <= range.high);
+  const least = ranges.reduce((a, range) => Math.min(a, range.low), Infinity);
+  const most = ranges.reduce((a, range) => Math.max(a, range.high), 0);
   state.log = document.getElementById("log").checked = least > 0 && most > 30 * least;
   let width = 0;
   new ResizeObserver(() => {
