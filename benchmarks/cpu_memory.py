@@ -71,7 +71,7 @@ def main() -> None:
             print(COLUMNS.format(name, *cells), flush=True)
     if len(names) == len(NETS):
         about = "bytes after two updates in CPU mode; made by benchmarks/cpu_memory.py"
-        caffe = runtimes.inspect(runtime).caffe_version
+        caffe = runtimes.inspect(runtime).engine_version
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(
             json.dumps({"about": about, "caffe": caffe, "nets": results}, indent=1) + "\n"

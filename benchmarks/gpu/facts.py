@@ -62,7 +62,7 @@ def facts(bench: Bench) -> dict[str, Any]:
         "driver_cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
         "module_loading": os.environ.get("CUDA_MODULE_LOADING", "the driver's default"),
         "libraries": libraries(bench.runtime),
-        "caffe": info.caffe_version,
+        "caffe": info.engine_version,
         "python": info.python_version,
         "numpy": info.numpy_version,
         "caffe_batch": caffe_batch.__version__,

@@ -51,7 +51,7 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
     else:
         kind = "GPU" if info.gpu else "CPU only"
         several = ", NCCL" if info.nccl else ""
-        yield "Runtime", f"{found.runtime}: Caffe {info.caffe_version} ({kind}{several})"
+        yield "Runtime", f"{found.runtime}: Caffe {info.engine_version} ({kind}{several})"
         yield "", f"Python {info.python_version}, imports caffe in {info.import_s:.1f} s"
     others = [name for name in found.installed if name != found.runtime]
     if others:

@@ -93,7 +93,7 @@ def check(spec: str | None, as_json: bool) -> None:
         return
     rows = {
         "Runtime": found.name,
-        "Caffe": f"{info.caffe_version} ({info.caffe_path})",
+        "Caffe": f"{info.engine_version} ({info.module_path})",
         "Python": f"{info.python_version}, numpy {info.numpy_version}",
         "GPU": _gpu(info),
         "Multi-GPU": "yes (NCCL)" if info.nccl else "no",

@@ -57,8 +57,8 @@ class RuntimeInfo:
     """What a runtime says about itself (:func:`caffe_batch.runtimes.inspect`).
 
     Attributes:
-        caffe_version: The engine's version, for example ``1.0.0`` of ``caffe.__version__``.
-        caffe_path: The package's ``__init__.py``, as that Python sees it.
+        engine_version: As its module says, for example ``1.0.0``.
+        module_path: The module's file, as that Python sees it.
         python_version, numpy_version: For example ``3.9.2`` and ``1.19.5``.
         gpu: Whether this build has GPU code.
         gpu_problem: The error of the first use of a GPU; None if it works or the build has no GPU
@@ -69,8 +69,8 @@ class RuntimeInfo:
         devices: The GPUs that the engine sees, a phrase each; empty where it doesn't tell.
     """
 
-    caffe_version: str
-    caffe_path: str
+    engine_version: str
+    module_path: str
     python_version: str
     numpy_version: str
     gpu: bool

@@ -25,6 +25,7 @@ from caffe_batch.planning.edits.changes import batch_changes
 from caffe_batch.planning.noise import NoiseScale, Observation, estimate_noise_scale
 from caffe_batch.planning.planner import check_has_loss
 from caffe_batch.runtimes import Runtime
+from caffe_batch.training.checks import check_layer_types
 
 #: A note on a noise scale that was measured without trained weights.
 AT_FILLERS = (
@@ -106,14 +107,15 @@ def measure_noise(
         TrainingError: The worker ended while it measured.
     """
     options = options or NoiseOptions()
+    engine = engines.find(model.engine)
     check_has_loss(model)
+    check_layer_types([model.recipe.train], engine, runtime)
     _check_reads_data(model)
     for path in options.weights:
         if not path.is_file():
             raise InputError(f"weights {path}: no such file", hint="Give a .caffemodel of the net.")
     size = options.batch_size or model.batch_size
     changes = batch_changes(model.recipe, model.train_layers, size)
-    engine = engines.find(model.engine)
     measured = _Collector(size, observer)
     with TemporaryDirectory(prefix="caffe-batch-") as name:
         folder = Path(name).resolve()
@@ -126,6 +128,7 @@ def measure_noise(
             folder,
             working_directory(model.recipe, model.sources).resolve(),
             nets=[net],
+            rules=model.recipe.train.rules,
             weights=options.weights,
             observer=measured.note,
         )

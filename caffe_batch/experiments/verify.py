@@ -54,6 +54,7 @@ from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
+from caffe_batch.layers.registry import Registry
 from caffe_batch.memory import MemoryModel
 from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
 from caffe_batch.planning.edits.changes import Change, batch_changes
@@ -62,6 +63,7 @@ from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
+from caffe_batch.training.checks import check_layer_types
 
 #: Passes of an update: not a power of two, so that a factor k can't hide in a float's exponent.
 ITER_SIZE = 3
@@ -189,6 +191,7 @@ def verify(
     """
     check_solver(model.recipe.solver, model.recipe.solver_path, needs_length=False)
     check_has_loss(model)
+    check_layer_types([model.recipe.train], engines.find(model.engine), runtime)
     split = _choose(model, audit, batch_size, iter_size or ITER_SIZE)
     split = replace(split, controls=controls)
     found = _measured(model, runtime, split)
@@ -240,7 +243,8 @@ def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verificati
             floor=FLOOR,
             result=own / "result.json",
         )
-        found = _run_worker(runtime, engine, request, own, directory)
+        rules = model.recipe.train.rules
+        found = _run_worker(runtime, engine, request, own, directory, rules)
         refused = _refusal(engine, folders, split, found["statuses"]) or split.plain_refused
     return Verification(
         batch_size=split.compensated.batch_size,
@@ -366,7 +370,12 @@ def _changes(model: MemoryModel, findings: Sequence[Finding], size: int) -> list
 
 
 def _run_worker(
-    runtime: Runtime, engine: Engine, request: VerificationRequest, folder: Path, directory: Path
+    runtime: Runtime,
+    engine: Engine,
+    request: VerificationRequest,
+    folder: Path,
+    directory: Path,
+    rules: Registry,
 ) -> dict[str, Any]:
     """Run the worker and read its result.
 
@@ -374,7 +383,8 @@ def _run_worker(
         TrainingError: The worker ended without a result.
     """
     nets = [variant.folder / "net.prototxt" for variant in request.variants]
-    end = run_worker(runtime, engine, engine.verification(request), folder, directory, nets=nets)
+    work = engine.verification(request)
+    end = run_worker(runtime, engine, work, folder, directory, nets=nets, rules=rules)
     if end.ending.reason is not EndReason.FINISHED:
         raise _failure(f"{engine.title} did not start", end)
     content: dict[str, Any] = json.loads(request.result.read_text(encoding="utf-8"))

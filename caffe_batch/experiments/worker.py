@@ -12,6 +12,7 @@ from caffe_batch.engines.base import Engine
 from caffe_batch.engines.events import LogEvent, WorkerEvent
 from caffe_batch.engines.work import Work
 from caffe_batch.jobs.ending import Ending
+from caffe_batch.layers.registry import Registry
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training.places import worker_places
 from caffe_batch.training.process import WorkerProcess
@@ -41,6 +42,7 @@ def run_worker(
     directory: Path,
     *,
     nets: Iterable[Path],
+    rules: Registry,
     weights: Iterable[Path] = (),
     observer: Callable[[WorkerEvent | LogEvent], None] = lambda event: None,
     limit_s: float | None = None,
@@ -54,6 +56,7 @@ def run_worker(
         folder: A temporary folder, which it may write to.
         directory: Its working directory, at which relative paths in the nets start.
         nets: The nets that it builds.
+        rules: What their layer types do.
         weights: The weight files that it reads.
         observer: Called with each event.
         limit_s: How long it may take, in seconds; None for as long as it wants.
@@ -65,7 +68,7 @@ def run_worker(
         runtime,
         engine,
         work,
-        partial(worker_places, folder, directory, nets, weights, folder / "events"),
+        partial(worker_places, folder, directory, nets, rules, weights, folder / "events"),
         log=folder / "worker.log",
         working_directory=directory,
     )

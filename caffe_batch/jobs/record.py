@@ -53,8 +53,8 @@ class Attempt:
         resumed_from: The solverstate it went on from, or None from update 0.
         first_update: Updates done when it began.
         last_update: Updates done when it last reported.
-        caffe_version, python_version, device: What the worker said of itself; None before it said
-            so. For another engine, ``caffe_version`` is its version.
+        engine_version, python_version, device: What the worker said of itself; None before it said
+            so.
         choices: What was decided for this run and why, one sentence each.
         ending: Why it ended, or None while it runs.
         detail: The same in words, with Caffe's own message.
@@ -78,7 +78,7 @@ class Attempt:
     resumed_from: str | None
     first_update: int
     last_update: int
-    caffe_version: str | None = None
+    engine_version: str | None = None
     python_version: str | None = None
     device: Device | None = None
     choices: tuple[str, ...] = ()
@@ -172,6 +172,11 @@ def _stage_name(attempt: Fields) -> str:
     return "stage" if "stage" in attempt.content else "phase"
 
 
+def _version_name(attempt: Fields) -> str:
+    """The name of the engine's version: Caffe's own in the first format."""
+    return "engine_version" if "engine_version" in attempt.content else "caffe_version"
+
+
 def _attempt(content: Fields) -> Attempt:
     more = content.beside({"phase", *(each.name for each in fields(Attempt))})
     word = content.maybe(content.text, "ending")
@@ -189,7 +194,7 @@ def _attempt(content: Fields) -> Attempt:
         resumed_from=content.maybe(content.text, "resumed_from"),
         first_update=content.integer("first_update"),
         last_update=content.integer("last_update"),
-        caffe_version=content.maybe(content.text, "caffe_version"),
+        engine_version=content.maybe(content.text, _version_name(content)),
         python_version=content.maybe(content.text, "python_version"),
         device=content.maybe(
             lambda name: content.choice(name, Device.parse, "CPU, GPU 0, GPU 1, ..."), "device"

@@ -193,6 +193,7 @@ def _checked(rules: Any, where: str) -> Iterator[Rule]:
             raise InputError(f"{_origin(rule, where)}: the rule has no type", hint=_HINT)
         _check_settings(rule, where)
         _check_own(rule, where)
+        _check_together(rule, where)
         yield CheckedRule(rule, where)
 
 
@@ -272,6 +273,26 @@ def _is_shape_text(shape: object) -> bool:
         return isinstance(shape, str) and bool(WholeShape.parse(shape) or True)
     except ValueError:
         return False
+
+
+#: Methods that belong together: who finds a batch size in a shape also says where it is written.
+_TOGETHER = ("literal_shapes", "with_literal_shapes", "literal_path")
+
+
+def _check_together(rule: Rule, where: str) -> None:
+    """Refuses a rule that has only some of the methods that belong together.
+
+    Raises:
+        InputError: One is missing; names it.
+    """
+    own = [name for name in _TOGETHER if getattr(type(rule), name) is not getattr(Rule, name)]
+    missing = [name for name in _TOGETHER if name not in own]
+    if own and missing:
+        raise InputError(
+            f"{_origin(rule, where)}: {type(rule).__qualname__} has {' and '.join(own)}, but not "
+            f"{' and '.join(missing)}",
+            hint="The three belong together; their docstrings in base.py say what they return.",
+        )
 
 
 class CheckedRule(Rule):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 from typing import Any
@@ -15,8 +14,20 @@ from caffe_batch.runtimes.base import Runtime
 #: A cold import over a network file system can take minutes; a runtime may also hang.
 TIMEOUT_S = 300
 
+#: What was asked in this process, by runtime and name of the engine.
+_ANSWERS: dict[tuple[Runtime, str], RuntimeInfo] = {}
 
-@functools.cache
+
+def known(runtime: Runtime, engine: Engine) -> RuntimeInfo | None:
+    """What a runtime has said about itself in this process; None if it wasn't asked."""
+    return _ANSWERS.get((runtime, engine.name))
+
+
+def forget() -> None:
+    """Ask every runtime again, for one that has changed."""
+    _ANSWERS.clear()
+
+
 def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
     """What a runtime says about itself. Takes seconds, but is remembered in this process.
 
@@ -29,6 +40,12 @@ def inspect(runtime: Runtime, engine: Engine | None = None) -> RuntimeInfo:
             that it printed.
     """
     engine = engine or engines.find()
+    info = known(runtime, engine) or _asked(runtime, engine)
+    _ANSWERS[runtime, engine.name] = info
+    return info
+
+
+def _asked(runtime: Runtime, engine: Engine) -> RuntimeInfo:
     module = engine.module
     try:
         done = subprocess.run(

@@ -95,7 +95,7 @@ def install_from(
                 mirror=archive.address,
                 suite=archive.suite,
                 packages=versions,
-                caffe_version=info.caffe_version,
+                caffe_version=info.engine_version,
                 python_version=info.python_version,
                 gpu=info.gpu,
                 size_bytes=_size(root),

@@ -39,7 +39,8 @@ class Record:
         machine: The processor, as ``platform.machine()`` names it.
         mirror, suite: Where the packages came from.
         packages: The version of each package.
-        caffe_version, python_version, gpu: As in RuntimeInfo.
+        caffe_version: The engine_version of RuntimeInfo.
+        python_version, gpu: As in RuntimeInfo.
         size_bytes: Disk space taken by the files.
     """
 

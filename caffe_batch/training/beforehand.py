@@ -22,7 +22,8 @@ from caffe_batch.net.data.findings import DataReport
 from caffe_batch.net.graph import Net
 from caffe_batch.net.recipe import Recipe
 from caffe_batch.net.sources import Sources
-from caffe_batch.training.checks import check_is_fed
+from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training.checks import check_is_fed, check_layer_types
 from caffe_batch.training.options import Options
 from caffe_batch.training.start import starting_point
 
@@ -46,6 +47,7 @@ def look_ahead(
     stages: Sequence[TrainingStage],
     before: JobRecord | None,
     options: Options,
+    runtime: Runtime,
 ) -> Beforehand:
     """Check everything that a run needs, as far as it can be checked without Caffe.
 
@@ -55,6 +57,7 @@ def look_ahead(
         stages: Its solvers.
         before: The record of the run that is continued; None for a new one.
         options: How to train.
+        runtime: The Python to train on.
 
     Raises:
         InputError: Caffe couldn't start, or would later abort because of the data. The message
@@ -64,12 +67,12 @@ def look_ahead(
         recipe = job_recipe(job, stages[0].path, stages[0].rules)
     except InputError:
         return Beforehand()  # Caffe itself reports what is wrong with its net
+    engine = engines.find(options.engine or plan.engine)
     check_is_fed(recipe)
+    check_layer_types((recipe.train, *recipe.tests), engine, runtime)
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path
     sources = plan.sources(directory)
-    _check_start(
-        engines.find(options.engine or plan.engine), options, recipe, sources, directory, stages
-    )
+    _check_start(engine, options, recipe, sources, directory, stages)
     report = check_data(
         recipe, Sources((directory,)), extent=options.check_data, allow_unknown=True
     )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from caffe_batch.engines.base import Engine
 from caffe_batch.errors import Call, InputError, Option
-from caffe_batch.net.recipe import Recipe
+from caffe_batch.layers import BUILT_IN
+from caffe_batch.layers.registry import Registry
+from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.prototxt import read_net
+from caffe_batch.runtimes import Runtime
+from caffe_batch.runtimes.inspection import inspect, known
 
 
 def check_accumulates(iter_size: int) -> None:
@@ -28,34 +34,75 @@ def check_accumulates(iter_size: int) -> None:
         )
 
 
-def missing_files(net: Path, directory: Path) -> list[str]:
+def missing_files(net: Path, directory: Path, rules: Registry) -> list[str]:
     """The files and databases that a net names and that don't exist, with the layer.
 
     Args:
         net: The net's file.
         directory: Where relative paths start.
+        rules: What the layer types do.
     """
     return [
         f"{file} (layer {layer!r})"
-        for layer, file in dict.fromkeys(named_files(net))
+        for layer, file in dict.fromkeys(named_files(net, rules))
         if not (directory / file).exists()
     ]
 
 
-def named_files(net: Path) -> list[tuple[str, str]]:
-    """The files and databases that the layers of a net name, with the layers' names."""
-    return [
-        (layer.name, file)
-        for layer in read_net(net, allow_unknown_fields=True).layer
-        for file in (
-            layer.data_param.source,
-            layer.image_data_param.source,
-            layer.hdf5_data_param.source,
-            layer.window_data_param.source,
-            layer.transform_param.mean_file,
+def named_files(net: Path, rules: Registry) -> Iterator[tuple[str, str]]:
+    """The files and databases that the layers of a net read, with the layers' names.
+
+    Args:
+        net: The net's file.
+        rules: What the layer types do; what a type without a rule reads isn't known.
+    """
+    for layer in read_net(net, allow_unknown_fields=True).layer:
+        rule = rules.get(layer.type)
+        if rule is None:
+            continue
+        if rule.source:
+            yield layer.name, getattr(layer, rule.message).source
+        if "transform_param" in rule.messages() and layer.transform_param.mean_file:
+            yield layer.name, layer.transform_param.mean_file
+
+
+def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime) -> None:
+    """Refuses nets with layers that the engine can't run in this runtime.
+
+    To ask a runtime takes seconds. One that nobody has asked so far was installed by caffe-batch
+    and has every type of Caffe 1.0, so it is asked about others only.
+
+    Args:
+        files: The nets that a worker will build.
+        engine: What runs them.
+        runtime: Where.
+
+    Raises:
+        InputError: There are such layers; names them all.
+    """
+    layers = [layer for file in files for _, layer in file.selected()]
+    info = known(runtime, engine)
+    if info is None and all(layer.type in BUILT_IN for layer in layers):
+        return
+    types = engine.layer_types(info or inspect(runtime, engine))
+    names: dict[str, dict[str, None]] = {}  # sets that keep their order
+    for layer in layers:
+        if layer.type not in types:
+            names.setdefault(layer.type, {})[layer.name] = None
+    if names:
+        listed = "; ".join(
+            f"{kind} ({'layer' if len(each) == 1 else 'layers'} {', '.join(map(repr, each))})"
+            for kind, each in names.items()
         )
-        if file
-    ]
+        raise InputError(
+            f"{engine.title} in the runtime {runtime.name} doesn't have "
+            f"{'this layer type' if len(names) == 1 else 'these layer types'}: {listed}",
+            hint=[
+                "Give a Python whose ", engine.title, " has ",
+                "it" if len(names) == 1 else "them", " with ",
+                Option("runtime", "/path/to/python"), ", or take the layers out of the net.",
+            ],
+        )  # fmt: skip
 
 
 def check_is_fed(recipe: Recipe) -> None:

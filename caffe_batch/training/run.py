@@ -276,9 +276,10 @@ class Run:
         """
         state, update = STATES.get(ending.reason), self.last_attempt.last_update
         if state is None:
-            stage = self._plan.stages[self.last_attempt.stage - 1]
+            number = self.last_attempt.stage - 1
+            net, rules = self._plan.stages[number].net, self._stages[number].rules
             failed = ending.reason is EndReason.CHECK_FAILED
-            missing = missing_files(stage.net, self._directory) if failed else []
+            missing = missing_files(net, self._directory, rules) if failed else []
             log = log_to_show(self._job)
             raise failure(
                 self._engine, ending, update, self._updates, log, self._log_tail, missing=missing
@@ -317,7 +318,7 @@ class Run:
         self._keeper.handle(event)
         if isinstance(event, Started):
             self._amend(
-                caffe_version=event.engine_version,
+                engine_version=event.engine_version,
                 python_version=event.python_version,
                 device=event.device,
             )

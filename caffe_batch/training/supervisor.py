@@ -73,7 +73,7 @@ def train(
     relay = relay or SignalRelay()
     found = Beforehand()
     if not has_finished(before, stages):
-        found = look_ahead(job, plan, stages, before, options)
+        found = look_ahead(job, plan, stages, before, options, runtime)
     with job.lock() as lock, forwarded_signals(relay):
         restart.settle(job)
 

@@ -32,7 +32,7 @@ def test_machine_with_a_runtime(runtime: runtimes.Runtime) -> None:
 def test_json(runtime: runtimes.Runtime) -> None:
     found = json.loads(doctor("--json"))
     assert found["runtime"] == runtime.name
-    assert found["runtime_info"]["caffe_version"] == "1.0.0"
+    assert found["runtime_info"]["engine_version"] == "1.0.0"
     assert found["free_bytes"] > 0
     assert {extra["package"] for extra in found["extras"]} >= {"h5py", "matplotlib"}
     assert {"source", "driver", "devices", "problem"} == set(found["gpus"])

@@ -76,3 +76,24 @@ def test_a_broken_rule_is_one_sentence(net: Path) -> None:
     assert done.code == 2
     assert re.search(r"broken\.py:1: not valid Python", done.err)
     assert "Traceback" not in done.err
+
+
+FED = NET.replace(
+    'type: "Input" top: "data" top: "label"\n  input_param {',
+    'type: "DummyData" top: "data" top: "label"\n  dummy_data_param {',
+)
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("command", ["train", "verify", "noise"])
+def test_what_the_runtime_lacks_is_refused_before_anything_runs(net: Path, command: str) -> None:
+    net.write_text(FED)
+    rules, job = net.parent / "relu6.py", net.parent / "job"
+    options = {"train": ("--gpu-memory", "1GiB", "--out", job), "noise": ("--cpu",)}
+    done = call(command, net, "--rules", rules, *options.get(command, ()))
+    assert done.code == 2
+    assert "doesn't have this layer type: ReLU6 (layer 'cut')" in done.err
+    assert "--runtime /path/to/python" in done.err
+    if command == "train":
+        assert not (job / "job.json").exists()
+        assert not (job / "caffe.log").exists()

@@ -42,6 +42,7 @@ from caffe_batch.experiments.worker import WorkerEnd, run_worker
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.stages import read_stages
+from caffe_batch.layers.loading import installed_rules
 from caffe_batch.net.recipe import read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.audit.findings import Verdict
@@ -90,7 +91,9 @@ def run(
 ) -> WorkerEnd:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
-    return run_worker(runtime, engine, work, scratch, folder, nets=(), observer=observer)
+    return run_worker(
+        runtime, engine, work, scratch, folder, nets=(), rules=installed_rules(), observer=observer
+    )
 
 
 @pytest.fixture

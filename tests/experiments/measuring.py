@@ -13,6 +13,7 @@ from caffe_batch.engines.work import VerificationRequest
 from caffe_batch.experiments.verification import Verification
 from caffe_batch.experiments.verify import Audit, verify
 from caffe_batch.layers.base import Shape
+from caffe_batch.layers.registry import Registry
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.audit.audit import audit
@@ -69,6 +70,7 @@ def forked(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:
         request: VerificationRequest,
         folder: Path,
         directory: Path,
+        rules: Registry,
     ) -> dict[str, Any]:
         work = engine.verification(request)
         pycaffe(FORKED, str(work.script), json.dumps(work.settings), cwd=directory)

@@ -86,8 +86,28 @@ def test_the_registry_knows_its_files_and_leaves_the_built_in_one_alone(tmp_path
             documented().replace('"HardTanh"', '"ReLU"'),
             r"two rules for layer type 'ReLU': caffe-batch's own and .*mine\.py:10",
         ),
+        (
+            documented().replace(
+                "    def coupling",
+                "    def literal_shapes(self, settings):\n        return ((4, 3),)\n\n"
+                "    def coupling",
+            ),
+            r"mine\.py:10: ReLU6 has literal_shapes, but not with_literal_shapes and literal_path",
+        ),
+        (
+            documented().replace(
+                "    def coupling",
+                "    def with_literal_shapes(self, settings, shapes):\n        return settings\n\n"
+                "    def literal_path(self, settings, shape, axis):\n        return ()\n\n"
+                "    def coupling",
+            ),
+            r"mine\.py:10: ReLU6 has with_literal_shapes and literal_path, but not literal_shapes",
+        ),
     ],
-    ids=["syntax", "import", "no list", "no rules", "a name", "a class", "no type", "double"],
+    ids=[
+        "syntax", "import", "no list", "no rules", "a name", "a class", "no type", "double",
+        "no path", "no shapes",
+    ],
 )  # fmt: skip
 def test_a_file_that_is_no_good(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -36,7 +36,7 @@ def caffe_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(CAFFE)
     monkeypatch.syspath_prepend(path.parent)
     monkeypatch.setenv("PYTHONPATH", str(path.parent))
-    inspection.inspect.cache_clear()
+    inspection.forget()
     return path
 
 
@@ -59,7 +59,7 @@ def test_path(home: Path, program: Callable[[str, str], Path]) -> None:
     runtime = runtimes.find(str(path))
     assert runtime == Interpreter(str(path))
     assert runtime.command(["-c", "1"]) == [str(path), "-c", "1"]
-    assert runtimes.inspect(runtime).caffe_version == "1.0.0-rc5"
+    assert runtimes.inspect(runtime).engine_version == "1.0.0-rc5"
 
 
 def test_relative_path(

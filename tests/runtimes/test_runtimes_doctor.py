@@ -12,8 +12,8 @@ from caffe_batch.runtimes.machine import Extra, Gpu, Gpus
 from caffe_batch.runtimes.reserve import Reserve
 
 INFO = RuntimeInfo(
-    caffe_version="1.0.0",
-    caffe_path="/x/caffe/__init__.py",
+    engine_version="1.0.0",
+    module_path="/x/caffe/__init__.py",
     python_version="3.9.2",
     numpy_version="1.19.5",
     gpu=True,

@@ -45,7 +45,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Int
     def make(gpu: str) -> Interpreter:
         (tmp_path / "caffe.py").write_text(STUB.replace("GPU", gpu))
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        inspection.inspect.cache_clear()
+        inspection.forget()
         return Interpreter(sys.executable)
 
     return make
@@ -53,7 +53,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Int
 
 def test_real_runtime(runtime: runtimes.Runtime) -> None:
     info = runtimes.inspect(runtime)
-    assert info.caffe_version == "1.0.0"
+    assert info.engine_version == "1.0.0"
     assert tuple(map(int, info.python_version.split("."))) >= (3, 6)
     assert len(info.layer_types) == 61
     assert {"Convolution", "Python", "HDF5Data"} <= set(info.layer_types)
@@ -97,7 +97,7 @@ def test_module_that_prints(stub: Callable[[str], Interpreter], tmp_path: Path) 
     runtime = stub("pass")
     with (tmp_path / "caffe.py").open("a") as module:
         module.write("\nprint('Hello from caffe')\nimport atexit; atexit.register(lambda: None)\n")
-    assert runtimes.inspect(runtime).caffe_version == "1.0.0-stub"
+    assert runtimes.inspect(runtime).engine_version == "1.0.0-stub"
 
 
 def test_another_module_called_caffe(stub: Callable[[str], Interpreter], tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_own_modules_do_not_hide_those_of_caffe(
     with (tmp_path / "caffe.py").open("a") as module:
         module.write("\nimport base\n__version__ = base.VERSION\n")
     (tmp_path / "base.py").write_text("VERSION = 'mine'")
-    assert runtimes.inspect(runtime).caffe_version == "mine"
+    assert runtimes.inspect(runtime).engine_version == "mine"
 
 
 def test_python_that_is_too_old(program: Callable[[str, str], Path]) -> None:

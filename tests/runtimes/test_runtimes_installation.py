@@ -115,7 +115,7 @@ def test_moved_runtime_works(
     install(archive)
     home.rename(tmp_path / "elsewhere")
     monkeypatch.setenv("CAFFE_BATCH_HOME", str(tmp_path / "elsewhere"))
-    assert runtimes.inspect(runtimes.find()).caffe_version == "1.0.0-stub"
+    assert runtimes.inspect(runtimes.find()).engine_version == "1.0.0-stub"
 
 
 def test_second_install_is_the_first(home: Path, archive: Archive) -> None:
@@ -234,7 +234,7 @@ def test_killed_at_any_moment(home: Path, archive: Archive) -> None:
         child.kill()
         child.communicate()
         for there in runtimes.installed().values():  # it was as good as done
-            assert runtimes.inspect(there.runtime).caffe_version == "1.0.0-stub"
+            assert runtimes.inspect(there.runtime).engine_version == "1.0.0-stub"
             runtimes.remove(NAME)
     assert install(archive).record.caffe_version == "1.0.0-stub"
     install(archive, force=True)

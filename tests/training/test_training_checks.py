@@ -1,4 +1,4 @@
-"""Nets that wait for a program to feed them aren't trained; real Caffe shows why."""
+"""Nets that nothing feeds, or whose layers the runtime lacks, aren't trained."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch import engines, runtimes
 from caffe_batch.errors import InputError
 from caffe_batch.net import read_recipe
-from caffe_batch.training.checks import check_is_fed
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training.checks import check_is_fed, check_layer_types
 
 INPUT = """
 layer { name: "fed" type: "Input" top: "data" top: "label" include { phase: %s }
@@ -69,3 +71,41 @@ def test_a_net_that_nothing_feeds(
 
 def test_a_net_that_makes_its_data_is_trained(tmp_path: Path) -> None:
     check_is_fed(read_recipe(write(tmp_path, MADE, MADE)))
+
+
+FORK = """
+layer { name: "cut" type: "ReLU6" bottom: "data" top: "cut" }
+layer { name: "swish" type: "Mish" bottom: "cut" top: "swish" include { phase: TEST } }
+layer { name: "again" type: "ReLU6" bottom: "cut" top: "again" }
+"""
+
+
+def test_layer_types_that_the_runtime_lacks(tmp_path: Path, runtime: Runtime) -> None:
+    """Those of a fork, in every net; real Caffe knows none of them."""
+    recipe = read_recipe(write(tmp_path, MADE, MADE))
+    engine = engines.find()
+    check_layer_types((recipe.train, *recipe.tests), engine, runtime)
+    (tmp_path / "net.prototxt").write_text(MADE % "TRAIN" + MADE % "TEST" + FORK + REST)
+    recipe = read_recipe(tmp_path / "solver.prototxt")
+    with pytest.raises(InputError) as caught:
+        check_layer_types((recipe.train, *recipe.tests), engine, runtime)
+    assert caught.value.message == (
+        f"Caffe in the runtime {runtime.name} doesn't have these layer types: "
+        "ReLU6 (layers 'cut', 'again'); Mish (layer 'swish')"
+    )
+    with pytest.raises(InputError, match=r"doesn't have this layer type: ReLU6 \(layers"):
+        check_layer_types([recipe.train], engine, runtime)
+
+
+def test_a_build_without_a_usual_type(tmp_path: Path, program: Callable[[str, str], Path]) -> None:
+    """As one without OpenCV, which has no ImageData: a runtime that was named has been asked."""
+    python = program(
+        "python",
+        """echo '{"python_version": "3.8.1", "caffe_version": "1.0.0", "caffe_path": "x","""
+        """ "nccl": true, "numpy_version": "1", "import_s": 1, "gpu_message": null,"""
+        """ "layer_types": ["DummyData", "InnerProduct"]}'""",
+    )
+    recipe = read_recipe(write(tmp_path, MADE, MADE))
+    found = runtimes.find(str(python))
+    with pytest.raises(InputError, match=r"this layer type: SoftmaxWithLoss \(layer 'loss'\)"):
+        check_layer_types([recipe.train], engines.find(), found)

@@ -58,7 +58,7 @@ def test_a_job_from_begin_to_end(finished: FinishedJob) -> None:
     assert record.seed == 1
     (attempt,) = record.attempts
     assert (attempt.first_update, attempt.last_update, attempt.ending) == (0, 60, "finished")
-    assert attempt.caffe_version == "1.0.0"
+    assert attempt.engine_version == "1.0.0"
     assert attempt.resumed_from is None
     assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [25, 50, 60]
 

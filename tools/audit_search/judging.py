@@ -24,6 +24,7 @@ from caffe_batch.experiments.verification import (
     expected_differences,
     judge,
 )
+from caffe_batch.layers.registry import Registry
 from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning.audit.audit import audit
@@ -157,6 +158,7 @@ class Bench:
         request: VerificationRequest,
         folder: Path,
         directory: Path,
+        rules: Registry,
     ) -> dict[str, Any]:
         """In place of ``verify._run_worker``: one fork for all variants."""
         settings = engine.verification(request).settings

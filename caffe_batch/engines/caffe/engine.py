@@ -95,11 +95,16 @@ class CaffeEngine(Engine):
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
         if "caffe_version" not in facts:
             return None
-        own = dict(facts)
-        message = own.pop("gpu_message")
+        message = facts["gpu_message"]
         gpu = message is None or _CPU_ONLY not in message
         return RuntimeInfo(
-            **{**own, "layer_types": tuple(own["layer_types"])},
+            engine_version=facts["caffe_version"],
+            module_path=facts["caffe_path"],
+            python_version=facts["python_version"],
+            numpy_version=facts["numpy_version"],
+            nccl=facts["nccl"],
+            layer_types=tuple(facts["layer_types"]),
+            import_s=facts["import_s"],
             gpu=gpu,
             gpu_problem=_reason(message) if message and gpu else None,
         )
