@@ -40,7 +40,7 @@ test: runtime
 test-slow: runtime
 	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=fresh
 
-# On one that can't be found, nothing is run, and that is said.
+# A version that can't be found is left out, and the output says so.
 test-pythons: runtime
 	tools/test-pythons
 
@@ -59,7 +59,7 @@ check: venv
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/hadolint Dockerfile
 
-# Goes on where it was interrupted; some hours on one core.
+# Continues where it was interrupted; some hours on one core.
 audit-search: runtime
 	$(BIN)/python tools/audit_search/search.py
 

@@ -3,7 +3,7 @@
     python benchmarks/compare_digits.py [FOLDER]
 
 Trains the net of prototxt/digits on real Caffe, in FOLDER (demo/compare if none is given), with 5
-seeds for each way: about 5 minutes on two cores. Called again, it goes on where it was. Writes
+seeds for each way: about 5 minutes on two cores. Called again, it continues where it was. Writes
 benchmarks/results/compare_digits*.json and docs/images/compare-digits.png.
 """
 

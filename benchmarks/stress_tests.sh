@@ -4,7 +4,7 @@
 #
 #     stress_tests.sh [RUNS [KIND...]]
 #
-# RUNS of each KIND (shorter, longer, busy), by default 3 of all. Prints a line a run and ends with 1
+# RUNS of each KIND (shorter, longer, busy), by default 3 of all. Prints one line for each run and ends with 1
 # if any has failed; the output of each is in build/stress/.
 set -uo pipefail
 cd "$(dirname "$0")/.."

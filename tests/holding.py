@@ -69,14 +69,14 @@ class Hold(_Held):
     Args:
         job: A planned job, before its run, in the folder where its workers run (or one of
             PYTHONPATH); its nets get the layer.
-        updates: The worker waits when it has done so many updates itself (those before the
-            snapshot that it goes on from don't count), in the first micro-batch of the next.
+        updates: The worker waits when it has done this many updates itself (those before the
+            snapshot that it continues from don't count), in the first micro-batch of the next.
         iter_size: Micro-batches of an update.
         stage: Which of the job's nets: 1 for net.prototxt, 2 for that of the second stage.
 
     What asks the worker to stop (SIGINT, SIGTERM, SIGUSR1) releases it too.
 
-    When a worker goes on after a hold, a report of its progress is due: it makes one and sees
+    When a worker continues after a hold, a report of its progress is due: it makes one and sees
     whether its supervisor is still there.
     """
 

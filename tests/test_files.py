@@ -53,7 +53,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
-def test_what_is_no_regular_file_is_written_to() -> None:
+def test_what_is_not_a_regular_file_is_written_to() -> None:
     write_text(Path(os.devnull), "x")
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
 
@@ -64,7 +64,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         write_text(path, "x")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         write_text(tmp_path, "x")
 

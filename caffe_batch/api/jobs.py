@@ -160,7 +160,7 @@ class Job:
     ) -> Outcome:
         """Train to the end, from the newest whole snapshot if there is one.
 
-        If a run runs out of memory, it goes on with the next smaller split of the same effective
+        If a run runs out of memory, it continues with the next smaller split of the same effective
         batch. In the main thread, an interrupt (Ctrl-C, or the stop button of a notebook) takes a
         snapshot and returns an outcome that is INTERRUPTED; a second one kills the worker.
 
@@ -173,7 +173,8 @@ class Job:
             gpu: Train on this GPU, in CUDA's numbers; None for the solver's device_id.
             threads: CPU threads for the matrix products.
             weights: .caffemodel files to begin with: fine-tuning.
-            snapshot: Go on from this .solverstate of another run; its weights must lie beside it.
+            snapshot: Continue from this .solverstate of another run; its weights must lie beside
+                it.
             restart: Start from update 0. An earlier run is deleted once this one has a good
                 snapshot or has finished; until then it comes back if this one fails.
             try_larger: If the job has gone down to a smaller split, take the planned one again,
@@ -182,7 +183,7 @@ class Job:
                 ``keep_every``.
             keep_every: Also keep the first snapshot of every this many updates.
             max_loss: Treat a loss above this as diverged; nan and inf always are.
-            on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: go on from the last good
+            on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: continue from the last good
                 snapshot with base_lr times the factor, at most three times.
             stall_timeout: Seconds without progress after which the run is stopped; None for 600,
                 or 20 times the longest pause so far.
@@ -269,7 +270,7 @@ class Job:
             raise TrainingError(
                 f"the run in {self.path} was killed at update {update} of {updates}, or could not "
                 "write its end to the disk",
-                hint=[self._call("train", "train()"), " goes on from its newest snapshot."],
+                hint=[self._call("train", "train()"), " continues from its newest snapshot."],
             )
         if status.state is RunState.FAILED:
             ending = attempt.ending if attempt else None
@@ -282,7 +283,7 @@ class Job:
     ) -> Status:
         """Stop a training in another process as Ctrl-C does there: with a snapshot.
 
-        :meth:`train` goes on from there. A second ``stop`` ends it at once.
+        :meth:`train` continues from there. A second ``stop`` ends it at once.
 
         Args:
             timeout: Seconds to wait for the current update to end and for the snapshot.

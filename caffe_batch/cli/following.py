@@ -28,7 +28,7 @@ def follow(job: Job, *, quiet: bool) -> None:
         with view:
             status = job.follow(view)
     except KeyboardInterrupt:
-        click.echo(f"No longer following; the run goes on in {job.path}.", err=True)
+        click.echo(f"No longer following; the run continues in {job.path}.", err=True)
         return
     update, updates = status.progress.update, status.progress.updates
     click.echo(f"{status.state.value.capitalize()}: {update:,} of {updates:,} updates.")

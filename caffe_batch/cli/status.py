@@ -17,7 +17,7 @@ def status(directory: str, as_json: bool) -> None:
 
     The state is planned, running, finished, interrupted, failed or killed. Killed means that
     neither its `train` nor its worker is running any more, and no file says why (a full disk has
-    the same effect). `caffe-batch train DIR` goes on from the newest snapshot.
+    the same effect). `caffe-batch train DIR` continues from the newest snapshot.
     """
     from caffe_batch import api
     from caffe_batch.reporting.status_view import status_lines
@@ -44,7 +44,7 @@ def status(directory: str, as_json: bool) -> None:
 def stop(directory: str, timeout: float) -> None:
     """Stop the training in DIR as Ctrl-C does: it takes a snapshot and ends.
 
-    `caffe-batch train DIR` goes on from there. A second `stop` ends the training at once, like a
+    `caffe-batch train DIR` continues from there. A second `stop` ends the training at once, like a
     second Ctrl-C.
     """
     from caffe_batch import api

@@ -55,14 +55,14 @@ def train(
 ) -> None:
     """Train a job directory, on real Caffe or with PyTorch.
 
-    DIR is what `caffe-batch plan ... --out DIR` has written. An interrupted run goes on from its
+    DIR is what `caffe-batch plan ... --out DIR` has written. An interrupted run continues from its
     newest complete snapshot, and reads its data on from the next record. A run that runs out of
-    memory goes on by itself, with the next smaller split of the same effective batch. Given a NET
-    and the options of `plan`, it plans first. With --engine a job that has begun goes on with the
+    memory continues by itself, with the next smaller split of the same effective batch. Given a NET
+    and the options of `plan`, it plans first. With --engine a job that has begun continues with the
     other engine, from the newest snapshot of either.
 
     Ctrl-C takes a snapshot and exits with 130, as do SIGTERM and SIGUSR1; a second Ctrl-C stops at
-    once. SIGHUP takes a snapshot and goes on. Once the run has ended, well or badly, a signal no
+    once. SIGHUP takes a snapshot and continues. Once the run has ended, well or badly, a signal no
     longer prevents that from being reported.
     """
     from caffe_batch import api

@@ -54,7 +54,7 @@ start_options = option_group(
         "--snapshot",
         type=click.Path(path_type=Path),
         metavar="FILE.solverstate",
-        help="Go on from this snapshot of another run; its weights must lie beside it.",
+        help="Continue from this snapshot of another run; its weights must lie beside it.",
     ),
     click.option(
         "--weights",
@@ -104,8 +104,8 @@ fault_options = option_group(
         metavar="stop|rollback:FACTOR",
         default="stop",
         show_default=True,
-        help="If the loss diverges: stop, or go on from the last good snapshot with base_lr times "
-        "FACTOR, at most three times.",
+        help="If the loss diverges: stop, or continue from the last good snapshot with base_lr "
+        "times FACTOR, at most three times.",
     ),
     click.option(
         "--max-loss",

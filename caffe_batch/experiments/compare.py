@@ -1,7 +1,7 @@
 """Trains several strategies with several seeds on real Caffe, and collects the scores.
 
 Every training is a job directory of its own, ``DIR/runs/NAME/seed-N``: one that has finished isn't
-run again, and one that was interrupted goes on from its newest snapshot. Several may run at once.
+run again, and one that was interrupted continues from its newest snapshot. Several may run at once.
 """
 
 from __future__ import annotations

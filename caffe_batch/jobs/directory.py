@@ -1,6 +1,6 @@
 """The job directory: the names of all files of one training run, its lock and its journal.
 
-The files are the interface: other programs may read them while the run goes on. JSON files are
+The files are the interface: other programs may read them while the run continues. JSON files are
 replaced as a whole (written under a temporary name, then renamed), so a reader never sees half of
 one.
 """

@@ -1,6 +1,6 @@
 """The files of a job's log: ``caffe.log.1`` the oldest, ``caffe.log`` the present one.
 
-The worker itself goes on in a new file when the present one is large. It makes that as
+The worker itself continues in a new file when the present one is large. It makes that as
 ``caffe.log.new``, and then changes the names (``worker_log.py`` of the engine).
 """
 

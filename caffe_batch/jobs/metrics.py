@@ -1,7 +1,7 @@
 """metrics.jsonl: what was measured while training, one JSON object a line.
 
 The first line says the format, ``{"format": 2, ...}``; a file without it is of the first format,
-whose lines are the same. A file keeps its format when the run goes on.
+whose lines are the same. A file keeps its format when the run continues.
 
 Three kinds of lines follow. Each kind is in the order of ``update``; a test's lines come after
 those of the updates before it:
@@ -23,8 +23,8 @@ those of the updates before it:
 
 ``seconds`` are those spent training, over all attempts. A line may have more keys; they stay.
 Lines are missing where ``train`` was killed and its worker continued to a last snapshot; the next
-attempt says so. A line that can't be understood is passed over, and set aside when the run goes on
-(:func:`rewind`).
+attempt says so. A line that can't be understood is passed over, and set aside when the run
+continues (:func:`rewind`).
 """
 
 from __future__ import annotations

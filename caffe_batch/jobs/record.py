@@ -24,7 +24,7 @@ RECORD_FORMAT = 2
 _HINT: Text = [
     "Mend it; or move job.json out of the directory, and ",
     Call("`caffe-batch train DIR`", "Job(DIR).train()"),
-    " goes on from the newest snapshot (give the ",
+    " continues from the newest snapshot (give the ",
     Option("weights"),
     " again if there is none so far).",
 ]
@@ -50,7 +50,7 @@ class Attempt:
         pid: Process id of the worker, which is also its process group.
         threads: CPU threads that OpenBLAS was given.
         working_directory: Where relative paths of the net were looked up.
-        resumed_from: The solverstate it went on from, or None from update 0.
+        resumed_from: The solverstate it continued from, or None from update 0.
         first_update: Updates done when it began.
         last_update: Updates done when it last reported.
         engine_version, python_version, device: What the worker said of itself; None before it said

@@ -77,7 +77,7 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
         if number < len(plan.stages) and not solver.snapshot_after_train:
             raise InputError(
                 f"{facts.solver}: without snapshot_after_train the next stage has no snapshot "
-                "to go on from",
+                "to continue from",
                 hint="Remove snapshot_after_train: false.",
             )
         before = stages[-1] if stages else None

@@ -18,7 +18,7 @@ from caffe_batch.layers.base import Layer, Shape
 from caffe_batch.net.graph import Net, build, rule_of
 from caffe_batch.net.samples import follow
 
-#: How many ways to leave so many layers as they are get tried.
+#: How many ways to leave the same number of layers unchanged are tried.
 _MOST_TRIED = 20
 
 

@@ -1,6 +1,6 @@
-"""The curves of a run for TensorBoard, written while the run goes on.
+"""The curves of a run for TensorBoard, written while the run continues.
 
-The event file is derived from metrics.jsonl. A run that goes on from a snapshot replaces
+The event file is derived from metrics.jsonl. A run that continues from a snapshot replaces
 metrics.jsonl; it then gets a new event file with everything from the first update on. That file
 begins with a session start at step 0, which makes TensorBoard discard what it has read from the
 earlier files: each step has one value, whatever happened during the run. (The old files stay: a

@@ -133,7 +133,7 @@ class TrainingView:
 
     Warnings and notes are printed once. On a terminal the rest is redrawn in place; elsewhere
     there is a line every ten seconds, one for each test, and one at the end. If its output goes
-    away (the terminal was closed) it falls silent, and the training goes on.
+    away (the terminal was closed) it falls silent, and the training continues.
 
     Args:
         console: Where to show it; a :class:`LastingConsole` if the reader may go away.

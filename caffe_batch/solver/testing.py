@@ -6,7 +6,7 @@ from caffe_batch.schema import caffe_pb2
 
 
 def has_test_at(interval: int, update: int) -> bool:
-    """Whether Caffe tests when it goes on after this many updates, or ends there.
+    """Whether Caffe tests when it continues after this many updates, or ends there.
 
     Args:
         interval: The solver's test_interval; 0 for no tests.

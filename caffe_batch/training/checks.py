@@ -69,8 +69,8 @@ def named_files(net: Path, rules: Registry) -> Iterator[tuple[str, str]]:
 def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime) -> None:
     """Refuses nets with layers that the engine can't run in this runtime.
 
-    To ask a runtime takes seconds. One that nobody has asked so far was installed by caffe-batch
-    and has every type of Caffe 1.0, so it is asked about others only.
+    Asking a runtime takes seconds. One that hasn't been asked yet was installed by caffe-batch and
+    has every type of Caffe 1.0, so it is asked about other types only.
 
     Args:
         files: The nets that a worker will build.
@@ -106,7 +106,7 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
 
 
 def check_is_fed(recipe: Recipe) -> None:
-    """Refuses nets that wait for a program to give them their data: `train` is none.
+    """Refuses nets that wait for a program to give them their data: `train` isn't one.
 
     Real Caffe trains on the zeros of an Input layer without a word, and aborts at a MemoryData one.
 

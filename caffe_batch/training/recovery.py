@@ -47,7 +47,7 @@ class Recovery:
 
         Raises:
             DoesNotFitError: It ran out of memory, and no split is smaller.
-            TrainingError: It can't be planned again, or not any more.
+            TrainingError: It can't be planned again, or no longer.
         """
         if ending.reason in _MEMORY:
             return self._split(ending, attempt)

@@ -88,7 +88,7 @@ def test_a_layer_that_computes_something_else_is_caught(
     assert all(row["errors"] for row in rows)  # they ran, and differ
 
 
-def test_a_failed_check_is_told_and_the_next_case_runs(
+def test_a_failed_check_is_reported_and_the_next_case_runs(
     runtime: runtimes.Runtime, tmp_path: Path
 ) -> None:
     broken = LayerCase("Slice", "slice_param { slice_point: 99 }", CASES[0].bottoms, tops=2)

@@ -201,7 +201,7 @@ def test_what_is_missing_is_said(runtime: runtimes.Runtime) -> None:
     assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
 
 
-def test_a_dry_run_tells_everything_and_needs_no_gpu() -> None:
+def test_a_dry_run_reports_everything_and_needs_no_gpu() -> None:
     done = subprocess.run([RUN, "--dry-run"], capture_output=True, text=True, check=True)
     parts = [f"{name}:" for name in main.PARTS]
     sizes = ["resnet50, batch_size 2, 8, 16\n", "caffenet, effective batch 256, 2GiB left"]

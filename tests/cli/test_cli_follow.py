@@ -54,7 +54,7 @@ def detached(tmp_path: Path) -> Iterator[JobDirectory]:
 
 @contextmanager
 def following(job: JobDirectory, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """``train --follow``, which looks on already."""
+    """``train --follow``, which is already watching."""
     with subprocess.Popen(
         [PROGRAM, "train", "--follow", *options, job.path],
         stdout=subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_ctrl_c_only_stops_following(detached: JobDirectory) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
-    assert f"No longer following; the run goes on in {detached.path}.\n" in said
+    assert f"No longer following; the run continues in {detached.path}.\n" in said
     assert "Traceback" not in said
     assert status_of(detached)["state"] == "running"
 
@@ -151,14 +151,14 @@ def test_a_run_that_is_killed(detached: JobDirectory) -> None:
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 4
     assert f"was killed at update {HELD} of {LONG}, or could not write its end" in said
-    assert f"caffe-batch train {detached.path} goes on from its newest snapshot." in said
+    assert f"caffe-batch train {detached.path} continues from its newest snapshot." in said
     assert status_of(detached)["state"] == "killed"
     assert "the last one was killed or could not record its end" in (
         call("status", detached.path).out
     )
 
 
-def test_a_detached_run_that_can_not_begin(tmp_path: Path) -> None:
+def test_a_detached_run_that_cannot_begin(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     done = spawn(PROGRAM, "train", job.path, "--detach", "--weights", "no.caffemodel", cwd=tmp_path)
     assert done.code == 2

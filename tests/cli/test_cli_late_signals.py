@@ -23,7 +23,7 @@ from tests.small_memory import BATCH, read_model, tight, write_recipe
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 
-#: Waits where it is called: says so in the file "here", and goes on when "go_on" is there.
+#: Waits where it is called: says so in the file "here", and continues when "go_on" is there.
 HOLD = """
 import os, time
 

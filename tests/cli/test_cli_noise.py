@@ -103,7 +103,7 @@ def test_wrong_usage(
     assert tree(tmp_path) == before
 
 
-def test_data_that_caffe_can_not_read(tmp_path: Path) -> None:
+def test_data_that_caffe_cannot_read(tmp_path: Path) -> None:
     made = write_regression(tmp_path, records=8, batch_size=4)
     (tmp_path / "data.h5").write_bytes((tmp_path / "data.h5").read_bytes()[:700])
     shapes = ["--input-shape", "data=10", "--input-shape", "aim=1"]

@@ -105,7 +105,7 @@ def test_a_job_for_two_gpus_planned_again(tmp_path: Path) -> None:
     assert json.loads(done.out)["effective_batch"] == 6
 
 
-def test_a_stage_is_no_recipe(tmp_path: Path) -> None:
+def test_a_stage_is_not_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET.format(data=write_lmdb(tmp_path / "data")))
     solver = tmp_path / "solver.prototxt"
     text = SOLVER.format(net=tmp_path / "net.prototxt").replace('"fixed"', '"step"')

@@ -63,7 +63,7 @@ def test_a_pinned_batch_that_doesnt_fit_exits_with_3(folder: Path) -> None:
     assert "batch_size 12 needs" in done.err
 
 
-def test_a_tolerance_is_used_and_told(folder: Path) -> None:
+def test_a_tolerance_is_used_and_reported(folder: Path) -> None:
     answer = plan("--effective-batch", 13, "--tolerance", "10%", "--batch-size", 6)
     assert (answer["effective_batch"], answer["requested_effective_batch"]) == (12, 13)
     assert "12 instead of 13 (-7.69%)" in answer["notes"][0]

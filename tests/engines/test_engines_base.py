@@ -222,7 +222,7 @@ def test_pruning_keeps_what_is_to_be_kept(engine: Engine, trained: Trained) -> N
     assert files.list_snapshots(folder) == []
 
 
-def test_it_goes_on_from_a_snapshot_as_if_it_had_never_stopped(
+def test_it_continues_from_a_snapshot_as_if_it_had_never_stopped(
     engine: Engine, runtime: Runtime, trained: Trained, tmp_path: Path
 ) -> None:
     job, files = trained.job, engine.snapshots
@@ -267,7 +267,7 @@ def test_a_request_to_stop_leaves_a_snapshot(
 
 
 @pytest.mark.parametrize("changes", [{"max_loss": 1e-9}, {"weights": ("other",)}])
-def test_what_can_not_go_on_says_why(
+def test_what_cannot_continue_says_why(
     engine: Engine, runtime: Runtime, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     job = write_job(tmp_path)

@@ -25,7 +25,7 @@ base_lr: 0.05 lr_policy: "step" gamma: 0.5 stepsize: 2 momentum: 0.9 weight_deca
 max_iter: 20 average_loss: 2
 """
 
-#: Two inputs of different sizes in each axis; the batch of the file is none that is tried.
+#: Two inputs of different sizes in each axis; the file's batch is not among those tried.
 INPUT = """
 layer { name: "in" type: "Input" top: "data" top: "label"
   input_param { shape { dim: 5 dim: 3 dim: 7 dim: 11 } shape { dim: 5 } } }

@@ -535,7 +535,7 @@ def test_sequences_that_begin_in_their_batch_carry_no_state(bench: Bench) -> Non
 
 
 def test_a_batch_on_the_axis_of_time_cuts_the_gradient(bench: Bench) -> None:
-    """Rows of HDF5 are time steps: the state goes on in its own stream, the gradient doesn't."""
+    """Rows of HDF5 are time steps: the state continues in its own stream, the gradient doesn't."""
     draw = np.random.default_rng(9)
     with h5py.File(bench.folder / "steps.h5", "w") as file:
         file["x"] = draw.normal(size=(60, 2, 5)).astype(np.float32)

@@ -231,7 +231,7 @@ def test_a_directory_without_strategies(tmp_path: Path, runtime: Runtime) -> Non
         compare(tmp_path, runtime, settings(), Notes())
 
 
-def test_ctrl_c_stops_every_training_and_the_next_call_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_every_training_and_the_next_call_continues(tmp_path: Path) -> None:
     longer = SOLVER.replace("max_iter: 20", "max_iter: 40")
     directory = write(tmp_path, longer)
     command = [

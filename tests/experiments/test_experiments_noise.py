@@ -142,7 +142,7 @@ def test_trained_weights_and_another_micro_batch(runtime: Runtime, tmp_path: Pat
     assert measured.notes == ()
 
 
-def test_layers_that_no_weights_file_has_are_told(runtime: Runtime, tmp_path: Path) -> None:
+def test_layers_that_no_weights_file_has_are_reported(runtime: Runtime, tmp_path: Path) -> None:
     net = tmp_path / "net.prototxt"
     layers = [dense("a", "data", "a"), dense("b", "a", "b"), dense("c", "b", "out")]
     net.write_text(DATA + "".join(layers) + LOSS)
@@ -224,7 +224,7 @@ def test_trained_parameters_count_once(
         (("", ""), NoiseOptions(device=Device(3)), "GPU 3 is not possible"),
     ],
 )
-def test_what_can_not_be_measured(
+def test_what_cannot_be_measured(
     runtime: Runtime,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -41,7 +41,7 @@ def test_equal_arrays_of_zeros_have_no_error() -> None:
     assert relative_errors([], [], []) == []
 
 
-def test_numbers_that_are_none_are_no_agreement() -> None:
+def test_nan_never_agrees() -> None:
     assert all(map(math.isnan, relative_errors([(3,), (2,)], [math.nan, 1.0], [math.nan] * 2)))
 
 

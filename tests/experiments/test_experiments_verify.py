@@ -116,7 +116,7 @@ def test_a_shared_parameter_counts_once(bench: Bench) -> None:
     assert found.agrees
 
 
-def test_a_gradient_that_is_all_rounding_is_no_difference(bench: Bench) -> None:
+def test_a_gradient_that_is_all_rounding_is_not_a_difference(bench: Bench) -> None:
     """MVN takes any bias away. Adam turns the rounding of its gradient into whole steps."""
     conv = """
     layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
@@ -351,7 +351,7 @@ def test_a_net_that_needs_its_changes_is_measured_with_them(bench: Bench) -> Non
     assert "(10,)" in found.plain_refused
 
 
-def test_what_caffe_alone_refuses_without_the_changes_is_told(bench: Bench) -> None:
+def test_what_caffe_alone_refuses_without_the_changes_is_reported(bench: Bench) -> None:
     source = write_lmdb(bench.folder / "lmdb")
     net = (
         f'layer {{ name: "d" type: "Data" top: "data" top: "label" data_param {{ source: "{source}"'
@@ -375,7 +375,7 @@ def test_parameters_that_depend_on_the_batch_are_refused(bench: Bench) -> None:
         bench.measure(net, SOLVER, nothing)
 
 
-def test_what_is_no_base_for_training_is_refused(bench: Bench) -> None:
+def test_what_is_not_a_base_for_training_is_refused(bench: Bench) -> None:
     with pytest.raises(InputError, match="max_iter is 0"):
         bench.measure(SIMPLE, 'base_lr: 1 lr_policy: "fixed" max_iter: 0', nothing)
     with pytest.raises(NetError, match="the TRAIN net has no loss"):
@@ -386,7 +386,7 @@ def test_a_solver_for_a_program_that_steps_it_is_measured(bench: Bench) -> None:
     assert bench.measure(SIMPLE, 'base_lr: 0.1 lr_policy: "fixed"').agrees
 
 
-def test_a_failed_check_is_told_in_caffes_words(slow_bench: Bench) -> None:
+def test_a_failed_check_is_reported_in_caffes_words(slow_bench: Bench) -> None:
     net = INPUT + inner_product() + LOSS
     net += """
     layer { name: "far" type: "InfogainLoss" bottom: "ip" bottom: "label" top: "far"
@@ -399,7 +399,7 @@ def test_a_failed_check_is_told_in_caffes_words(slow_bench: Bench) -> None:
     assert "no.binaryproto" in told
 
 
-def test_a_runtime_without_caffe_is_told(slow_bench: Bench) -> None:
+def test_a_runtime_without_caffe_is_reported(slow_bench: Bench) -> None:
     python = Bench(slow_bench.folder, Interpreter(sys.executable))
     with pytest.raises(TrainingError, match=r"Caffe did not start: Python error: ModuleNotFound"):
         python.measure(SIMPLE, SOLVER, nothing)

@@ -82,7 +82,7 @@ def test_a_missing_file_is_named(job: JobDirectory, name: str) -> None:
         job.read_plan()
 
 
-def test_a_plan_without_a_key_is_no_plan(job: JobDirectory) -> None:
+def test_a_plan_without_a_key_is_not_a_plan(job: JobDirectory) -> None:
     edit_plan(job, iter_size=...)
     with pytest.raises(InputError, match=r"plan\.json: there is no iter_size\n"):
         job.read_plan()
@@ -91,7 +91,7 @@ def test_a_plan_without_a_key_is_no_plan(job: JobDirectory) -> None:
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "not JSON"), ("[]", "the file should be a JSON object, found []")]
 )
-def test_a_plan_that_is_no_json_object(job: JobDirectory, text: str, message: str) -> None:
+def test_a_plan_that_is_not_a_json_object(job: JobDirectory, text: str, message: str) -> None:
     job.plan.write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
         job.read_plan()

@@ -106,7 +106,7 @@ def test_going_on_keeps_what_others_wrote(tmp_path: Path, runtime: object) -> No
 
 
 def test_a_damaged_record_costs_nothing(tmp_path: Path, runtime: object) -> None:
-    """What the message advises goes on from the snapshot."""
+    """What the message advises continues from the snapshot."""
     job = copied("interrupted", tmp_path)
     write_lmdb(job / "data")
     text = (job / "job.json").read_text().replace('"first_update": 0', '"first_update": "none"')

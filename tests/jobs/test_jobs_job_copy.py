@@ -83,7 +83,7 @@ def test_test_nets_of_their_own(tmp_path: Path) -> None:
     assert files.test_net(0).is_file()
 
 
-def test_what_is_no_job(tmp_path: Path) -> None:
+def test_what_is_not_a_job(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no plan\.json, so this is not a job directory"):
         copy_job(tmp_path, tmp_path / "other", 1)
     assert not (tmp_path / "other").exists()

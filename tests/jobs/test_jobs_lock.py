@@ -109,7 +109,7 @@ def test_a_train_in_another_pid_namespace(job: JobDirectory, runtime: Runtime) -
     wait_for(lambda: job.supervisor() is None)
 
 
-def test_others_can_not_hold_it(job: JobDirectory) -> None:
+def test_others_cannot_hold_it(job: JobDirectory) -> None:
     job.worker_folder.mkdir()
     job.lock_file.touch(mode=0o644)  # as earlier versions made it
     with job.lock():

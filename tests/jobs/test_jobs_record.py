@@ -94,7 +94,7 @@ def test_a_wrong_field_is_named(
         read_record(written(tmp_path, content))
     assert refused.value.hint is not None
     assert "--restart" not in refused.value.hint
-    assert "goes on from the newest snapshot" in refused.value.hint
+    assert "continues from the newest snapshot" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["number", "started", "runtime", "pid", "first_update"])

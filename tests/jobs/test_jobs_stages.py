@@ -56,7 +56,7 @@ for path in solvers:
     elif state:
         solver.net.copy_from(state.replace("solverstate", "caffemodel"))
     for _ in range(passes):
-        solver.net._forward(0, 0)  # the data goes on through the stages
+        solver.net._forward(0, 0)  # the data continues through the stages
     solver.step(message.max_iter - done)
     solver.snapshot()
     passes += message.iter_size * (message.max_iter - done)
@@ -148,7 +148,7 @@ def test_stages_are_one_job(grown: FinishedJob) -> None:
     assert not train(job, Interpreter("/no/such/python")).ran
 
 
-def test_metrics_go_on_through_the_stages(grown: FinishedJob) -> None:
+def test_metrics_continue_through_the_stages(grown: FinishedJob) -> None:
     updates = updates_of(grown.job)
     assert [line.update for line in updates] == list(range(1, 45))
     assert [line.effective_batch for line in updates] == 20 * [18] + 14 * [30] + 10 * [48]
@@ -166,7 +166,7 @@ def test_each_test_is_one_line(grown: FinishedJob) -> None:
         (update, output)
         for update in (0, 10, 20, 25, 30, 35, 40)
         for output in ("accuracy", "loss")
-    ]  # Caffe tests at update 20 twice, at the end of one stage and the begin of the next
+    ]  # Caffe tests at update 20 twice, at the end of one stage and the beginning of the next
     assert grown.job.log.read_text().count("Iteration 20, Testing net") == 2
     seconds = [line.seconds for line in tests]
     assert seconds == sorted(seconds)

@@ -52,7 +52,7 @@ def test_any_sum_of_lines_and_larger_lines(
 
 
 @given(squares=st.integers(1, 100), slope=st.integers(0, 100))
-def test_what_is_no_line_is_asked_for(squares: int, slope: int) -> None:
+def test_a_request_that_is_not_a_line_is_asked_for_again(squares: int, slope: int) -> None:
     sizes = divisors(720)
     curve = peak_curve(lambda size: Terms(squares * size**2 + slope * size, ()), sizes)
     assert curve == {size: squares * size**2 + slope * size for size in sizes}

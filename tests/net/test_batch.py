@@ -159,7 +159,7 @@ layer { name: "own" type: "Python" top: "a" top: "l_a" }
 """
 
 
-def test_a_constant_beside_a_layer_without_a_rule_is_no_batch() -> None:
+def test_a_constant_beside_a_layer_without_a_rule_is_not_a_batch() -> None:
     message = text_format.Parse(PYTHON + made("c", 8, 2) + branch("a"), caffe_pb2.NetParameter())
     file = NetFile(message, None, net_state("TRAIN", message))
     with pytest.raises(NetError, match="how many samples a Python layer makes in a pass"):

@@ -574,7 +574,7 @@ def test_progress_goes_up_to_all_records(tmp_path: Path) -> None:
     assert seen == [("db", 1024, 3000), ("db", 2048, 3000), ("db", 3000, 3000)]
 
 
-def test_a_layer_that_both_phases_share_is_told_once(tmp_path: Path) -> None:
+def test_a_layer_that_both_phases_share_is_reported_once(tmp_path: Path) -> None:
     write_hdf5(tmp_path, labelled(0, 1, 2, 3))
     message = prototxt.parse_net(hdf5_layer() + CLASSIFIER)
     train, test = (NetFile(message, None, net_state(phase, message)) for phase in ("TRAIN", "TEST"))
@@ -599,7 +599,7 @@ def test_every_message_of_a_layer_is_read_by_some_type() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damaged_files_are_told_without_a_traceback(tmp_path: Path, seed: int) -> None:
+def test_damaged_files_are_reported_without_a_traceback(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     small = [case for name, case in ALL.items() if "smaller rows" not in name and "cut" not in name]
     for number in range(60):

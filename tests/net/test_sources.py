@@ -174,7 +174,7 @@ def test_databases_that_are_none(
     assert str(tmp_path / "db") in str(caught.value)
 
 
-def test_a_record_that_is_no_datum(tmp_path: Path) -> None:
+def test_a_record_that_is_not_a_datum(tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path / "db"), map_size=2**20) as env, env.begin(write=True) as txn:
         txn.put(b"0", b"\xff\xff\xff")
     layer = prototxt.parse_net(data_net("db")).layer[0]
@@ -236,7 +236,7 @@ def test_looking_at_a_wrong_backend_leaves_no_files(tmp_path: Path) -> None:
         ("x.txt", "text with lines of more than 8,192 characters"),
     ],
 )
-def test_sources_that_are_no_lists(tmp_path: Path, layer: str, source: str, message: str) -> None:
+def test_sources_that_are_not_lists(tmp_path: Path, layer: str, source: str, message: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     with h5py.File(tmp_path / "x.h5", "w") as file:

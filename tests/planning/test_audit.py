@@ -499,7 +499,7 @@ def test_files_for_several_gpus_keep_what_they_mean(tmp_path: Path) -> None:
     assert changes['layer "loss" loss_weight[0]'] == (None, pytest.approx(2 / 3))
 
 
-def test_outputs_without_a_name_are_told_by_their_layer(audited: Auditor) -> None:
+def test_outputs_without_a_name_are_named_by_their_layer(audited: Auditor) -> None:
     """Caffe prints them as `(automatic)`."""
     net = PLAIN.replace('top: "loss"', "")
     log = audited(net)[Cause.LOG_OUTPUTS, None]

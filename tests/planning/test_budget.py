@@ -32,7 +32,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "8 elephants", "GiB", "-3GiB", "1e9", "8GiB8", "nan", "0x10"])
-def test_what_is_no_size(text: str) -> None:
+def test_what_is_not_a_size(text: str) -> None:
     with pytest.raises(InputError, match="is not a size"):
         parse_size(text)
 
@@ -70,7 +70,7 @@ def test_a_reserve_that_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("share", ["0%", "101%", "1000%"])
-def test_shares_that_are_none(share: str) -> None:
+def test_what_is_not_a_share(share: str) -> None:
     with pytest.raises(InputError, match="not a share of the GPU's memory"):
         parse(share, "0", no_gpu)
 

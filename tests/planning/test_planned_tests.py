@@ -109,7 +109,7 @@ def test_a_divisor_not_far_below_is_better_than_counting_records_twice(tmp_path:
         ("", 'top: "by_class"', False),
     ],
 )
-def test_scores_that_are_no_mean_over_samples_are_named(
+def test_scores_that_are_not_a_mean_over_samples_are_named(
     tmp_path: Path, loss: str, accuracy: str, fair: bool
 ) -> None:
     recipe = model(tmp_path, loss, accuracy)

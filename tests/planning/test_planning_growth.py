@@ -113,7 +113,7 @@ def test_the_largest_batch_is_a_tenth_of_the_records() -> None:
     assert stages[-1].learning_rate == pytest.approx(0.1 / 125 * 4992 / 128)
 
 
-def test_a_batch_that_is_no_multiple_of_a_pass_corrects_the_rate() -> None:
+def test_a_batch_that_is_not_a_multiple_of_a_pass_corrects_the_rate() -> None:
     third = step_decay(solver_of(gamma=1 / 3, stepvalue=[39100]), RECORDS, 128)
     first, second = grow(third, effective_batch=80, pass_samples=40)
     assert (second.effective_batch, second.learning_rate) == (240, 0.1)

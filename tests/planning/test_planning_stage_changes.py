@@ -110,7 +110,7 @@ def test_the_last_snapshot_is_there_if_the_recipe_has_it(snapshot: int, kept: bo
     assert all(each["snapshot_after_train"] for each in fields_of(solver)[:-1])
 
 
-def test_how_often_the_records_are_seen_is_told() -> None:
+def test_how_often_the_records_are_seen_is_reported() -> None:
     """1437 records in batches of 128: 12 updates an epoch, for 1536 samples."""
     solver = solver_of(stepvalue=[120], max_iter=240, test_interval=12)
     decay = step_decay(solver, 1437, 128)
@@ -126,7 +126,7 @@ def test_how_often_the_records_are_seen_is_told() -> None:
     assert not [each for each in growth_remarks(solver, exact, grown, {}) if "records" in each]
 
 
-def test_tests_far_from_where_they_should_be_are_told() -> None:
+def test_tests_far_from_where_they_should_be_are_reported() -> None:
     """The last stage ends at update 29243, a prime: only that can be its interval."""
     solver = solver_of(max_iter=78317)
     decay = step_decay(solver, RECORDS, 128)

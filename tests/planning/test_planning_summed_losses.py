@@ -79,7 +79,7 @@ def test_which_are_sums(
     assert not any("is a sum" in note for note in same.notes)
 
 
-def test_with_a_scaled_rate_both_are_told(tmp_path: Path) -> None:
+def test_with_a_scaled_rate_both_are_reported(tmp_path: Path) -> None:
     plan = planned(
         model(tmp_path, "NONE"),
         effective_batch=24,

@@ -103,7 +103,7 @@ def test_a_drop_before_the_first_update_stays_there() -> None:
 
 
 def test_a_drop_is_not_rounded_past_the_end() -> None:
-    """Caffe's last update has max_iter - 1 updates before it: a drop at max_iter is none."""
+    """Caffe's last update has max_iter - 1 updates before it: a drop at max_iter never happens."""
     recipe = solver("max_iter: 100 lr_policy: 'multistep' gamma: 0.5 stepvalue: 50 stepvalue: 99")
     plan, changes = rescaled(recipe, Rescaling(1, 10, RECORDS))
     assert (plan.max_iter, list(plan.stepvalue)) == (10, [5, 9])
@@ -133,7 +133,7 @@ def test_a_step_that_is_rounded_past_the_end_is_listed() -> None:
     assert (plan.max_iter, plan.lr_policy, list(plan.stepvalue)) == (33, "multistep", [16])
 
 
-def test_drops_that_have_no_update_left_are_told() -> None:
+def test_drops_that_have_no_update_left_are_reported() -> None:
     recipe = solver("max_iter: 9 lr_policy: 'multistep' gamma: 0.5 stepvalue: [2, 4, 6, 8]")
     plan, _ = rescaled(recipe, Rescaling(1, 3, RECORDS))
     assert (plan.max_iter, list(plan.stepvalue)) == (3, [1, 2, 3, 4])

@@ -74,7 +74,7 @@ def test_chosen_split_is_exact_and_the_largest_that_fits(
         assert all(fixed + slope * d > usable for d in larger)
 
 
-def test_a_refused_size_is_no_candidate_to_choose() -> None:
+def test_a_refused_size_is_not_a_candidate_to_choose() -> None:
     candidates = make_candidates(
         6,
         ALONE,

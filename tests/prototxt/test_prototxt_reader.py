@@ -82,7 +82,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     assert caught.value.hint == f"There is no directory {str(tmp_path / 'models')!r} either."
 
 
-def test_a_directory_is_no_file(tmp_path: Path) -> None:
+def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, NET)
     with pytest.raises(PrototxtError, match="this is a directory, not a file") as caught:
         prototxt.read_net(tmp_path)
@@ -129,7 +129,9 @@ def test_a_net_without_layers_is_an_error(tmp_path: Path, data: bytes) -> None:
         (MESSAGE.SerializeToString()[:-3], "Give a .prototxt"),
     ],
 )
-def test_a_binary_file_that_is_no_net_is_an_error(tmp_path: Path, data: bytes, hint: str) -> None:
+def test_a_binary_file_that_is_not_a_net_is_an_error(
+    tmp_path: Path, data: bytes, hint: str
+) -> None:
     path = write(tmp_path, data + b"\0")
     with pytest.raises(PrototxtError, match="neither text nor a binary net") as caught:
         prototxt.read_net(path)
@@ -203,7 +205,7 @@ def test_a_binary_file_to_edit_comes_as_text_without_weights(tmp_path: Path) -> 
     assert prototxt.read_text(path) == prototxt.write(solver)
 
 
-def test_text_to_edit_of_what_is_no_text_is_an_error(tmp_path: Path) -> None:
+def test_text_to_edit_must_be_text(tmp_path: Path) -> None:
     with pytest.raises(PrototxtError, match="neither text nor a binary net"):
         prototxt.read_text(write(tmp_path, bytes(100)))
     with pytest.raises(PrototxtError, match="there is no such file"):

@@ -55,7 +55,7 @@ def test_an_unknown_name_gets_the_list() -> None:
 
 
 @pytest.mark.parametrize("part", ["_data", "_data.prototxt.j2"])
-def test_parts_are_no_templates(part: str) -> None:
+def test_parts_are_not_templates(part: str) -> None:
     with pytest.raises(InputError, match=f"no template '{part}'"):
         find(part)
 

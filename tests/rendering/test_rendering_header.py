@@ -60,7 +60,7 @@ def test_a_header_may_have_no_variables() -> None:
         "      a description of nothing",
     ],
 )
-def test_names_the_line_that_is_no_variable(line: str) -> None:
+def test_names_the_line_that_is_not_a_variable(line: str) -> None:
     with pytest.raises(
         InputError,
         match=f"template bad: .* is not a variable: '{line.strip()}'".replace("|", r"\|"),

@@ -107,7 +107,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         find(str(path))
 
 
-def test_a_binary_file_is_no_template(tmp_path: Path) -> None:
+def test_a_binary_file_is_not_a_template(tmp_path: Path) -> None:
     path = tmp_path / "net.j2"
     path.write_bytes(b"\x80\xff\x00")
     with pytest.raises(InputError, match=r"template net\.j2 is not UTF-8 text"):

@@ -90,7 +90,7 @@ def test_refuses_values_of_another_type(variable_type: str, given: object) -> No
 
 
 @pytest.mark.parametrize("text", ["", "integer", "list of", "list of list of int", "Int"])
-def test_refuses_what_is_no_type(text: str) -> None:
+def test_refuses_what_is_not_a_type(text: str) -> None:
     with pytest.raises(ValueError, match="is not the type of a variable"):
         VariableType.parse(text)
 

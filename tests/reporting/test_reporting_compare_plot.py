@@ -94,7 +94,7 @@ def test_a_net_without_a_score_has_one_row() -> None:
     assert figure.axes[0].get_ylabel() == "test loss"
 
 
-def test_a_score_that_is_no_accuracy_has_a_plain_axis() -> None:
+def test_a_score_that_is_not_an_accuracy_has_a_plain_axis() -> None:
     large = standing("large", {1: [3.0, 17.0]}, [1.0, 0.9])
     assert draw(comparison(large)).axes[0].get_yscale() == "linear"
 

@@ -175,7 +175,7 @@ def test_broken_lines_are_counted_and_left_out(tmp_path: Path) -> None:
     assert (curves_of(page)[0]["update"], curves_of(page)[0]["loss"]) == ([1, 3], [0.5, None])
 
 
-def test_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_a_run_that_continues(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     with job.lock(), MetricsFile(job.metrics) as metrics:
         metrics.append(line(7))
@@ -220,7 +220,7 @@ def test_several_runs_have_names_of_their_own(tmp_path: Path) -> None:
     assert [run["name"] for run in curves_of(page)] == ["one/job", "two/job"]
 
 
-def test_memory_that_can_not_be_told(tmp_path: Path) -> None:
+def test_memory_that_cannot_be_read(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     shutil.rmtree(tmp_path / "data")
     text = parsed(render_report([read_run(job)])).text

@@ -126,7 +126,7 @@ def test_a_run_that_goes_back_while_it_is_followed(finished: FinishedJob, tmp_pa
     assert [event.step for event in looking_on.Scalars("train/loss")] == list(range(1, 31))
 
 
-def test_a_loss_that_is_no_number(finished: FinishedJob, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number(finished: FinishedJob, tmp_path: Path) -> None:
     job = write_job(tmp_path)
     with MetricsFile(job.metrics) as metrics:
         metrics.append(line(1, None))

@@ -162,7 +162,7 @@ def test_plain_lines_tell_each_thing_once() -> None:
     ]
 
 
-def test_quiet_tells_notes_only() -> None:
+def test_quiet_reports_only_notes() -> None:
     assert text_of([STARTING, PROGRESS], terminal=True, quiet=True) == (
         "Training on the CPU: so there.\n"
     )

@@ -58,7 +58,7 @@ def test_password_of_a_mirror_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("mirror", ["", "/srv/debian", "http://a b", "http://a [trusted=yes]"])
-def test_mirror_that_is_no_address(mirror: str) -> None:
+def test_mirror_that_is_not_an_address(mirror: str) -> None:
     with pytest.raises(InputError, match="is not the address of a Debian mirror"):
         Archive(mirror, "bullseye", "amd64")
 

@@ -159,7 +159,7 @@ def test_gpus_are_asked_for_where_there_is_a_driver(monkeypatch: pytest.MonkeyPa
     assert "--userns=keep-id" not in podman.command([])
 
 
-def test_a_stop_reaches_the_worker_and_it_goes_on_later(engine: Engine, tmp_path: Path) -> None:
+def test_a_stop_reaches_the_worker_and_it_continues_later(engine: Engine, tmp_path: Path) -> None:
     job = write_job(tmp_path, max_iter=LONG)
     relay = SignalRelay()
     stop = WhenHeld(Hold(job, 50), lambda: relay.stop(signal.SIGTERM))

@@ -125,13 +125,13 @@ def test_python_that_is_too_old(program: Callable[[str, str], Path]) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "echo Hello", "echo '[1]'", "echo 17"])
-def test_program_that_is_no_python(answer: str, program: Callable[[str, str], Path]) -> None:
+def test_program_that_is_not_a_python(answer: str, program: Callable[[str, str], Path]) -> None:
     path = program("prog", answer)
     with pytest.raises(RuntimeMissingError, match="does not answer as a Python would"):
         runtimes.inspect(Interpreter(str(path)))
 
 
-def test_last_lines_are_told(program: Callable[[str, str], Path]) -> None:
+def test_last_lines_are_reported(program: Callable[[str, str], Path]) -> None:
     path = program("prog", "for i in 1 2 3 4 5; do echo line $i >&2; done; exit 1")
     with pytest.raises(RuntimeMissingError, match=r":\n  line 3\n  line 4\n  line 5\n"):
         runtimes.inspect(Interpreter(str(path)))
@@ -144,7 +144,7 @@ def test_hung_runtime(program: Callable[[str, str], Path], monkeypatch: pytest.M
         runtimes.inspect(Interpreter(str(path)))
 
 
-def test_file_that_is_no_program(tmp_path: Path) -> None:
+def test_file_that_is_not_a_program(tmp_path: Path) -> None:
     (tmp_path / "prog").write_bytes(b"\x7fELF")
     (tmp_path / "prog").chmod(0o755)
     with pytest.raises(RuntimeMissingError, match="can't be started: Exec format error"):

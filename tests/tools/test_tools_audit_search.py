@@ -113,7 +113,7 @@ def test_a_false_verdict_is_found_and_made_smaller(
     assert set(small.solver) == {"type:", "base_lr:", "lr_policy:", "max_iter:"}
 
 
-def test_a_search_goes_on_where_it_was(
+def test_a_search_continues_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(nets: int) -> int:

@@ -130,7 +130,7 @@ def no_blobs(snapshot: Snapshot) -> bytes:
     return model.SerializeToString()
 
 
-#: What a file holds, and what is said of it. Caffe dies of all, but for those that CAFFE_TAKES.
+#: What a file holds, and what is reported. Caffe dies of each of them, except CAFFE_TAKES.
 BAD_WEIGHTS: dict[str, tuple[Callable[[Snapshot], bytes], str]] = {
     "truncated": (truncated, "cut off or damaged"),
     "empty": (lambda snapshot: b"", "is empty"),
@@ -147,7 +147,7 @@ CAFFE_TAKES = {"empty", "text", "other names"}
 
 
 @pytest.mark.parametrize("kind", BAD_WEIGHTS)
-def test_weights_that_caffe_can_not_load(
+def test_weights_that_caffe_cannot_load(
     kind: str, snapshot: Snapshot, net: Net, trained: JobDirectory, pycaffe: Pycaffe, tmp_path: Path
 ) -> None:
     content, message = BAD_WEIGHTS[kind]
@@ -233,7 +233,7 @@ def test_what_was_meant_is_said(
     assert not job.record.exists()
 
 
-def test_damaged_files_are_told_without_a_traceback(
+def test_damaged_files_are_reported_without_a_traceback(
     snapshot: Snapshot, in_hdf5: Snapshot, net: Net, tmp_path: Path
 ) -> None:
     draw = random.Random(1)

@@ -67,7 +67,7 @@ def test_a_finished_job_as_its_observer_saw_it(finished: FinishedJob) -> None:
 
 
 @pytest.mark.parametrize("name", ["interrupted", "growing"])
-def test_a_job_that_went_on_as_its_observer_saw_it(
+def test_a_continued_job_as_its_observer_saw_it(
     name: str, runtime: Runtime, tmp_path: Path
 ) -> None:
     """Two attempts or more, of which the observer saw the later ones, and stages."""

@@ -29,7 +29,7 @@ from caffe_batch.training.supervisor import train
 from tests.holding import PATIENCE_S, Hold, WhenHeld, wait_for
 from tests.planned_jobs import FinishedJob, write_job
 
-#: Two updates see all 70 records once, so a run that goes on from an even update sees the
+#: Two updates see all 70 records once, so a run that continues from an even update sees the
 #: same samples as one that was never stopped.
 WHOLE = {"batch_size": 7, "iter_size": 5, "lr_policy": '"fixed"'}
 
@@ -130,7 +130,7 @@ def test_killed_between_two_stages(runtime: Runtime, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("victims", ["supervisor", "both"])
-def test_train_again_goes_on(victims: str, tmp_path: Path) -> None:
+def test_train_again_continues(victims: str, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, **WHOLE,  # type: ignore[arg-type]
         max_iter=RECORDED, snapshot=20, test_interval=10_000,
@@ -165,8 +165,8 @@ def told_missing(choices: Sequence[str]) -> range:
     return range(bounds[0][0], bounds[0][1] + 1) if bounds else range(0)
 
 
-def test_updates_that_nobody_has_written_down_are_told(tmp_path: Path) -> None:
-    """The worker goes on for a moment, to a snapshot; what it says to a dead supervisor is lost."""
+def test_updates_that_nobody_has_written_down_are_reported(tmp_path: Path) -> None:
+    """The worker continues to a snapshot; what it reports to a dead supervisor is lost."""
     job = write_job(
         tmp_path, **WHOLE,  # type: ignore[arg-type]
         max_iter=RECORDED, snapshot=20, test_interval=10_000,

@@ -183,7 +183,7 @@ def test_the_other_readers_pass_over_them(path: Path) -> None:
 # What is told at the end
 
 
-def test_both_halves_of_a_training_are_told() -> None:
+def test_both_halves_of_a_training_are_reported() -> None:
     early = [GradientMetrics(n, 8, 2, 5.0, 4.5, 0.0) for n in range(1, 6)]
     late = [GradientMetrics(n, 8, 2, 5.0, 3.0, 0.0) for n in range(100, 105)]
     first, second = training_noise([*early, *late], 64).splitlines()
@@ -195,7 +195,7 @@ def test_both_halves_of_a_training_are_told() -> None:
     assert second.startswith("       The effective batch of 64 is above the noise scale: 128 would")
 
 
-def test_too_few_updates_are_no_error() -> None:
+def test_too_few_updates_are_not_an_error() -> None:
     few = [gradients(n) for n in range(1, 9)]
     assert training_noise(few, 64) == (
         "unknown after 8 measured updates: a noise scale with an interval takes 5 groups of "

@@ -79,7 +79,7 @@ def test_the_curve_keeps_its_course_in_bounded_space() -> None:
     assert len(steps) == 1
 
 
-def test_a_run_that_goes_on_counts_all_attempts_but_its_rate() -> None:
+def test_a_run_that_continues_counts_all_attempts_but_its_rate() -> None:
     """30 updates at 2 a second, then 10 at 20 a second: what is left takes the new rate."""
     fold = RunFold(STAGES, 180)
     fold.add(*(line(update) for update in range(1, 31)))

@@ -115,7 +115,7 @@ def weights_of(job: JobDirectory) -> list[float]:
     return [number for layer in net.layer for blob in layer.blobs for number in blob.data[:999]]
 
 
-def test_real_caffe_goes_on_with_a_smaller_split(runtime: Runtime, tmp_path: Path) -> None:
+def test_real_caffe_continues_with_a_smaller_split(runtime: Runtime, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     solver = "max_iter: 2 display: 1 clip_gradients: 1e-3"
     budget = ("--gpu-memory", "2GiB", "--effective-batch", 60)

@@ -181,7 +181,7 @@ def test_the_first_good_snapshot_takes_its_place(runtime: Runtime, finished: Job
     assert record.updates == LONG
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(runtime: Runtime, finished: JobDirectory) -> None:
+def test_ctrl_c_leaves_a_run_that_continues(runtime: Runtime, finished: JobDirectory) -> None:
     longer(finished)
     hold = Hold(finished, 10)
     outcome = train(finished, runtime, RESTART, WhenHeld(hold, signal_self(signal.SIGINT)))

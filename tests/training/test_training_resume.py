@@ -31,7 +31,7 @@ from tests.training.small_sources import HDF5, IMAGES, LEVELDB, LMDB, net, write
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
 
-#: Bounds of the stages and their micro-batches; the second one ends in the midst of an epoch.
+#: Bounds of the stages and their micro-batches; the second one ends in the middle of an epoch.
 PHASES = [(9, 3), (17, 5), (23, 8)]
 
 
@@ -60,7 +60,7 @@ def stages(**fields: Any) -> dict[str, Any]:
 def killed(
     job: JobDirectory, runtime: Runtime, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Train until the worker has done so many micro-batches, then kill it."""
+    """Train until the worker has done this many micro-batches, then kill it."""
     monkeypatch.setenv("SIGNALLED", f"{passes},SIGKILL")
     with pytest.raises(TrainingError, match="killed by SIGKILL"):
         train(job, runtime, script=SIGNALLED)
@@ -150,7 +150,7 @@ def test_a_smaller_split_reads_on(
     last = attempts_of(job)[-1]
     assert (last.batch_size, last.iter_size) == (3, 6)
     assert 0 < last.first_update < 20
-    assert last.first_update * 18 % LMDB  # in the midst of an epoch
+    assert last.first_update * 18 % LMDB  # in the middle of an epoch
     updates = [
         [line for line in read_metrics(each.metrics) if isinstance(line, UpdateMetrics)]
         for each in (job, straight)
@@ -203,7 +203,7 @@ def start_of(job: JobDirectory, update: int) -> DataStart:
     return data_start(read_stages(job.read_plan()), update, Sources())
 
 
-def test_where_each_layer_goes_on(planned: JobDirectory, tmp_path: Path) -> None:
+def test_where_each_layer_continues(planned: JobDirectory, tmp_path: Path) -> None:
     start = start_of(planned, 40)
     seen, tested = 40 * 18, 5 * 3 * 4  # tests at 0, 9, 18, 27 and 36
     settings = start.settings(tmp_path / "nets")
@@ -274,7 +274,9 @@ layer {{ name: "lstm" type: "LSTM" bottom: "drop" bottom: "more" top: "lstm" }}
     [("mirror: true", "'windows', 'pictures', 'drop'"), ("crop_size: 4", "'pictures'"),
      ("scale: 0.5", "'windows', 'drop'")],
 )  # fmt: skip
-def test_what_snapshots_do_not_hold_is_told(transform: str, random: str, tmp_path: Path) -> None:
+def test_what_snapshots_do_not_hold_is_reported(
+    transform: str, random: str, tmp_path: Path
+) -> None:
     job = write_job(tmp_path, net=NOTED.format(transform=transform), test_iter=1)
     job.solver.write_text(job.solver.read_text().replace("test_iter: 1\n", ""))
     drawn, remembered = start_of(job, 7).notes

@@ -78,7 +78,7 @@ def test_an_update_is_given_up(
 def test_a_snapshot_amid_an_update(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGHUP: the snapshot is that of the update before, and the update goes on."""
+    """SIGHUP: the snapshot is that of the update before, and the update continues."""
     net = NORMALIZED.format(data=write_lmdb(tmp_path / "data"), batch_size=6, width=8)
     job = write_job(tmp_path, net=net, iter_size=20, max_iter=6, snapshot=3)
     train(job, runtime)
@@ -175,7 +175,7 @@ class Waiting(Runtime):
         return self.inner.environment()
 
 
-def test_sighup_before_the_worker_listens_is_no_end_of_it(runtime: Runtime, tmp_path: Path) -> None:
+def test_sighup_before_the_worker_listens_does_not_end_it(runtime: Runtime, tmp_path: Path) -> None:
     """Nothing is to be saved then; the default action of the signal would end the worker."""
     job = write_job(tmp_path, max_iter=5)
     file = tmp_path / "listens"

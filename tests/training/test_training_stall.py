@@ -69,7 +69,7 @@ def test_silence_is_measured_and_asked_about_twice() -> None:
     assert look(watch, 2) == [True, True]
 
 
-def test_a_machine_that_was_asleep_is_no_hang() -> None:
+def test_a_machine_that_was_asleep_is_not_a_hang() -> None:
     watch = StallWatch(5.0, clock(1, 10_000, 10_001).__next__)
     watch.begin()
     assert look(watch, 3) == [False] * 3
@@ -156,7 +156,7 @@ def test_real_caffe_takes_a_snapshot_when_it_comes_back(
 @pytest.mark.parametrize(
     ("phase", "changes"), [("TRAIN", {"iter_size": 15}), ("TEST", {"test_iter": 15})]
 )
-def test_slow_is_no_hang(
+def test_slow_is_not_a_hang(
     phase: str, changes: dict[str, int], runtime: Runtime, tmp_path: Path
 ) -> None:
     """An update, or a test, of many passes takes longer than the timeout; no pass does."""

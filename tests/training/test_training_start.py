@@ -1,4 +1,4 @@
-"""Fine-tuning, and going on from another run, on real Caffe."""
+"""Fine-tuning, and continuing from another run, on real Caffe."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_weights_of_another_net_are_refused(
     assert list_snapshots(job.snapshots) == []
 
 
-def test_weights_that_were_none_bind_nothing(
+def test_files_that_were_not_weights_bind_nothing(
     runtime: Runtime, trained: Snapshot, tmp_path: Path
 ) -> None:
     """Nothing was learned from them: others take their place, without --restart."""
@@ -113,7 +113,7 @@ def test_weights_that_were_none_bind_nothing(
     assert record_of(job).weights == (str(trained.weights),)
 
 
-def test_a_run_goes_on_as_it_began(runtime: Runtime, trained: Snapshot, tmp_path: Path) -> None:
+def test_a_run_continues_as_it_began(runtime: Runtime, trained: Snapshot, tmp_path: Path) -> None:
     job = still_job(tmp_path / "still")
     train(job, runtime, Options(weights=(trained.weights,)))
     (snapshot,) = list_snapshots(job.snapshots)
@@ -146,7 +146,7 @@ def test_the_snapshot_of_another_run(
     assert state.iter == 30
 
 
-def test_what_can_not_begin(runtime: Runtime, finished: FinishedJob, tmp_path: Path) -> None:
+def test_what_cannot_begin(runtime: Runtime, finished: FinishedJob, tmp_path: Path) -> None:
     first, *_, last = list_snapshots(finished.job.snapshots)
     job = write_job(tmp_path, max_iter=60)
     for options, message in (

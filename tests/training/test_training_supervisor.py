@@ -45,7 +45,7 @@ class SignalAtUpdate:
             os.kill(os.getpid(), self.numbers.pop(0))
 
 
-def test_a_job_from_begin_to_end(finished: FinishedJob) -> None:
+def test_a_job_from_start_to_finish(finished: FinishedJob) -> None:
     job, outcome = finished.job, finished.outcome
     assert (outcome.state, outcome.update, outcome.updates) == (JobState.FINISHED, 60, 60)
     assert [(score.update, score.output) for score in outcome.scores] == [
@@ -108,7 +108,7 @@ def test_restart_throws_the_earlier_run_away(runtime: Runtime, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_continues(
     number: signal.Signals, runtime: Runtime, tmp_path: Path
 ) -> None:
     job = write_job(tmp_path, max_iter=LONG)
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on(
     assert seconds == sorted(seconds)
 
 
-def test_hangup_takes_a_snapshot_and_goes_on(runtime: Runtime, tmp_path: Path) -> None:
+def test_hangup_takes_a_snapshot_and_continues(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, max_iter=LONG)
     hangup = WhenHeld(Hold(job, 20), signal_self(signal.SIGHUP))
     stop = WhenHeld(Hold(job, 30), signal_self(signal.SIGINT))
@@ -269,7 +269,7 @@ def test_the_last_words_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sum(1 for _ in read_metrics(job.metrics)) == 9998
 
 
-def test_words_that_are_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_that_are_not_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_WORKER", "garble")
     job = write_job(tmp_path)
     with pytest.raises(TrainingError, match=r"isn't an event: 'loss = 0\.5'"):
@@ -284,7 +284,7 @@ def test_paths_in_the_net_start_where_the_plan_was_made(runtime: Runtime, tmp_pa
     assert record_of(job).attempts[0].working_directory == str(tmp_path)
 
 
-def test_a_working_directory_that_is_gone_is_told(runtime: Runtime, tmp_path: Path) -> None:
+def test_a_working_directory_that_is_gone_is_reported(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, max_iter=5)
     job.plan.write_text(job.plan.read_text().replace(f'"{tmp_path}"', '"/no/such"'))
     seen: list[Progress] = []

@@ -55,7 +55,7 @@ class Outcome(str, Enum):
     REFUSED = "refused here"
     #: Caffe refuses the net, or dies of it.
     CAFFE = "refused by Caffe"
-    #: The whole batch gives numbers that are none in its first update.
+    #: The first update of the whole batch gives numbers that aren't finite.
     NOT_FINITE = "not finite"
     #: What differs is rounding: a jolt of 1e-6 does as much.
     ROUNDING = "rounding"

@@ -4,8 +4,8 @@
 
 Each seed makes a net, a solver and a split (draw.py). Where the audit says that the split is the
 same training, real Caffe has to agree to 1e-5; where it doesn't, the case is made smaller and
-printed. What was found lies in FOLDER, a line a net; the same command goes on from there. Ends with
-1 if a verdict was false.
+printed. FOLDER gets a line for each net; the same command continues from there. Ends with 1
+if a verdict was false.
 """
 
 from __future__ import annotations

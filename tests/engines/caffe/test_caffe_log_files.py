@@ -65,7 +65,7 @@ def test_no_line_is_lost_and_the_follower_reads_all(runtime: Runtime, tmp_path: 
             assert own == [*map(str, range(len(own) - 1)), "end"]
 
 
-def test_a_thread_that_was_writing_as_the_log_went_on(tmp_path: Path) -> None:
+def test_a_thread_that_was_writing_as_the_log_moved_on(tmp_path: Path) -> None:
     """Its write has found the old file already, and lands there after the change of names."""
     log = tmp_path / "caffe.log"
     follower = LogFollower(log)
@@ -159,7 +159,7 @@ def test_files_are_in_their_order(tmp_path: Path) -> None:
     assert [file.name for file in log_files(log)] == ["caffe.log.2", "caffe.log.10"]
 
 
-def test_a_follower_goes_on_where_somebody_else_took_the_log_away(tmp_path: Path) -> None:
+def test_a_follower_continues_after_somebody_removed_the_log(tmp_path: Path) -> None:
     log = tmp_path / "caffe.log"
     follower = LogFollower(log)
     log.write_text("one\n")

@@ -175,7 +175,7 @@ def test_one_without_a_record_is_taken_and_recorded(folder: Path) -> None:
     assert found.record.is_file()
 
 
-def test_a_damaged_record_is_no_record_of_anything(folder: Path) -> None:
+def test_a_damaged_record_records_nothing(folder: Path) -> None:
     snapshot = list_snapshots(folder)[-1]
     snapshot.record.write_text("{")
     with pytest.raises(DamagedSnapshotError, match=r"solverstate\.json is damaged"):

@@ -121,7 +121,7 @@ def test_long_runs_are_recorded_as_means_of_several_updates(
 
 
 @pytest.mark.parametrize("hdf5", [False, True])
-def test_a_moved_directory_goes_on(runtime: Runtime, tmp_path: Path, hdf5: bool) -> None:
+def test_a_moved_directory_continues(runtime: Runtime, tmp_path: Path, hdf5: bool) -> None:
     job = write_job(tmp_path, snapshot=25, snapshot_format="HDF5" if hdf5 else "BINARYPROTO")
     train(job, runtime)
     moved = JobDirectory(job.path.rename(tmp_path / "moved"))
@@ -156,7 +156,7 @@ def test_a_gpu_is_refused_where_there_is_none(runtime: Runtime, tmp_path: Path) 
         train(job, runtime, Options(device=Device(2)))
 
 
-def test_the_choice_of_the_cpu_is_told(finished: FinishedJob) -> None:
+def test_the_choice_of_the_cpu_is_reported(finished: FinishedJob) -> None:
     record = finished.job.read_record()
     assert record is not None
     assert record.attempts[0].device == Device.CPU
