@@ -60,6 +60,11 @@ class ReportedRun:
     updates: tuple[UpdateMetrics, ...]
     tests: tuple[TestCurve, ...]
 
+    @property
+    def engine_title(self) -> str:
+        """The name of the engine that trains it."""
+        return engines.find(self.plan.engine).title
+
     def samples(self, update: int) -> int:
         """Samples seen by the first ``update`` updates."""
         return stage_at(self.stages, max(update - 1, 0)).samples(update)
