@@ -103,7 +103,9 @@ class ReportedRun:
                 recipe, sources, plan.mode, allow_unknown=True, build=plan.build, gpus=plan.gpus
             )
             return model.at()
-        except (CaffeBatchError, ValueError, OSError) as error:
+        except CaffeBatchError as error:
+            return error.message  # its hint is about arguments of a command, not about the page
+        except (ValueError, OSError) as error:
             return str(error)
 
 

@@ -225,6 +225,7 @@ def test_memory_that_cannot_be_read(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     text = parsed(render_report([read_run(job)])).text
     assert "It can't be predicted: layer 'data'" in text
+    assert "input_shape" not in text  # what a command would advise
     plan = json.loads(job.plan.read_text())
     job.plan.write_text(json.dumps({**plan, "input_shapes": {"data": [1, 5, 7], "label": []}}))
     assert isinstance(read_run(job).memory, Prediction)
