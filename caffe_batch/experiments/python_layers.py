@@ -126,7 +126,10 @@ def _build(
         work = engine.shapes(ShapesRequest(net, file.state, result))
         names = ", ".join(repr(layer.name) for layer in asked)
         try:
-            end = run_worker(runtime, engine, work, folder, Path.cwd(), nets=[net], limit_s=LIMIT_S)
+            end = run_worker(
+                runtime, engine, work, folder, Path.cwd(),
+                nets=[net], rules=file.rules, limit_s=LIMIT_S,
+            )  # fmt: skip
         except TimeoutError as error:
             raise InputError(
                 f"Python layer {names}: building it hasn't ended after {LIMIT_S:g} s",
