@@ -92,7 +92,7 @@ def test_what_the_runtime_lacks_is_refused_before_anything_runs(net: Path, comma
     options = {"train": ("--gpu-memory", "1GiB", "--out", job), "noise": ("--cpu",)}
     done = call(command, net, "--rules", rules, *options.get(command, ()))
     assert done.code == 2
-    assert "doesn't have this layer type: ReLU6 (layer 'cut')" in done.err
+    assert "doesn't have this layer type: HardTanh (layer 'cut')" in done.err
     assert "--runtime /path/to/python" in done.err
     if command == "train":
         assert not (job / "job.json").exists()
