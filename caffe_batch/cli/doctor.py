@@ -61,7 +61,7 @@ def _rows(found: Examination) -> Iterator[tuple[str, str]]:
             yield engine, "none"
             continue
         kind = "GPU" if other.gpu else "CPU only"
-        yield engine, f"{other.caffe_version} ({kind}), imported in {other.import_s:.1f} s"
+        yield engine, f"{other.engine_version} ({kind}), imported in {other.import_s:.1f} s"
         for device in other.devices:
             yield "", device
     if not found.gpus.devices:

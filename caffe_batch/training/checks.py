@@ -82,7 +82,8 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
     """
     layers = [layer for file in files for _, layer in file.selected()]
     info = known(runtime, engine)
-    if info is None and all(layer.type in BUILT_IN for layer in layers):
+    usual = all(layer.type in BUILT_IN for layer in layers)
+    if info is None and engine.installable and usual:
         return
     types = engine.layer_types(info or inspect(runtime, engine))
     names: dict[str, dict[str, None]] = {}  # sets that keep their order

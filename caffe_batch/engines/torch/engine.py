@@ -147,8 +147,8 @@ class TorchEngine(Engine):
         if facts["built_for_gpus"] and not devices:
             problem = "PyTorch sees no GPU"
         return RuntimeInfo(
-            caffe_version=version,
-            caffe_path=facts["torch_path"],
+            engine_version=version,
+            module_path=facts["torch_path"],
             python_version=facts["python_version"],
             numpy_version=facts["numpy_version"],
             gpu=facts["built_for_gpus"],
