@@ -51,8 +51,8 @@ def test_a_planned_directory(tmp_path: Path) -> None:
     lines = done.stderr.splitlines()
     assert lines[0] == "Training on the CPU: this Caffe is built without GPU code."
     assert "test after update 60: accuracy 1, loss 0." in done.stderr
-    assert lines[-1].startswith("update 60 of 60, loss 0.")
-    assert "learning rate 0.05, epoch 15.43" in lines[-1]
+    (last,) = [line for line in lines if line.startswith("update 60 of 60, loss 0.")]
+    assert "learning rate 0.05, epoch 15.43" in last
     assert job.loss_plot.read_bytes().startswith(b"\x89PNG")
 
     again = train(job.path)
