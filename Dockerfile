@@ -65,10 +65,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 WORKDIR /src
-COPY docker/requirements.txt docker/requirements-build.txt docker/
+COPY docker/requirements.txt docker/requirements-build.txt docker/strip-tests docker/
 RUN python3 -m venv --system-site-packages --without-pip /opt/caffe-batch \
-    && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
+    && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-compile --no-deps \
         --require-hashes --requirement docker/requirements.txt \
+    && docker/strip-tests /opt/caffe-batch \
     && python3 -m venv --without-pip /opt/build \
     && python3 -m pip --python /opt/build install --no-cache-dir --no-deps \
         --require-hashes --requirement docker/requirements-build.txt
@@ -79,13 +80,18 @@ COPY caffe_batch caffe_batch
 RUN python3 -m pip --python /opt/build wheel --no-cache-dir --no-deps --no-build-isolation \
         --wheel-dir /src/dist . \
     && python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps dist/*.whl
+# Compiles what every run imports: the image's user can't write it there.
+RUN /opt/caffe-batch/bin/caffe-batch plan lenet_digits --gpu-memory 2GiB --input-shape data=1x8x8 \
+    && MPLCONFIGDIR=/tmp /opt/caffe-batch/bin/python -c "import caffe_batch.reporting.loss_plot, \
+        matplotlib.backends.backend_agg, matplotlib.figure"
 
 # The same, plus what the GPU image's pycaffe imports.
 FROM program AS program-gpu
 
 COPY docker/requirements-pycaffe.txt docker/
-RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-deps \
-        --require-hashes --requirement docker/requirements-pycaffe.txt
+RUN python3 -m pip --python /opt/caffe-batch install --no-cache-dir --no-compile --no-deps \
+        --require-hashes --requirement docker/requirements-pycaffe.txt \
+    && docker/strip-tests /opt/caffe-batch
 
 # --- What both images share.
 
@@ -122,8 +128,10 @@ FROM base AS cpu
 ENV CAFFE_BATCH_HOME=/opt/caffe
 ARG CAFFE_BATCH_MIRROR=""
 COPY --from=program /opt/caffe-batch /opt/caffe-batch
+COPY docker/strip-tests /tmp/
 RUN apt-get update \
     && caffe-batch runtime install \
+    && /tmp/strip-tests /opt/caffe \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /tmp/*
 USER 1000
 
@@ -158,7 +166,9 @@ RUN sed -i 's/^Components:.*/Components: main contrib non-free/' \
 
 COPY --from=program-gpu /opt/caffe-batch /opt/caffe-batch
 COPY --from=build /caffe /usr/local
-RUN ldconfig
+# The check imports pycaffe and with it compiles what it needs.
+RUN ldconfig \
+    && caffe-batch runtime check
 
 # What the NVIDIA container toolkit mounts: every GPU, CUDA and nvidia-smi's library.
 ENV NVIDIA_VISIBLE_DEVICES=all \

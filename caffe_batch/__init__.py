@@ -22,6 +22,7 @@ from caffe_batch.errors import (
 
 if TYPE_CHECKING:
     from caffe_batch.api import (
+        AsIs,
         Comparison,
         Job,
         Memory,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         Plan,
         Strategies,
         Verification,
+        as_is,
         compare,
         memory,
         noise,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsIs",
     "CaffeBatchError",
     "Comparison",
     "DoesNotFitError",
@@ -57,6 +60,7 @@ __all__ = [
     "Strategies",
     "TrainingError",
     "Verification",
+    "as_is",
     "compare",
     "memory",
     "noise",

@@ -6,15 +6,17 @@ is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the argument
 
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.jobs import Job, Outcome, read_runs, report, train_options
-from caffe_batch.api.machines import find_runtime, find_trainer
+from caffe_batch.api.machines import check_device, find_runtime, find_trainer
 from caffe_batch.api.noise_scales import Noise, noise
 from caffe_batch.api.plans import Plan, plan
 from caffe_batch.api.predictions import Memory, memory
 from caffe_batch.api.rendered import find_template, render, templates
+from caffe_batch.api.untouched import AsIs, as_is
 from caffe_batch.api.verifications import Verification, verify
 from caffe_batch.api.ways import Strategies, strategies
 
 __all__ = [
+    "AsIs",
     "Comparison",
     "Job",
     "Memory",
@@ -23,6 +25,8 @@ __all__ = [
     "Plan",
     "Strategies",
     "Verification",
+    "as_is",
+    "check_device",
     "compare",
     "find_runtime",
     "find_template",

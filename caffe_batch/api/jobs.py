@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caffe_batch import engines, training
-from caffe_batch.api.arguments import Files, choice, files, whole
+from caffe_batch.api.arguments import Files, choice, files, positive, whole
 from caffe_batch.api.machines import RuntimeName, device_of, find_trainer
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
@@ -22,6 +22,7 @@ from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord
 from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.training.following import RunFollower, RunState, Status
+from caffe_batch.training.longer import Longer
 from caffe_batch.training.progress import Observer
 from caffe_batch.training.restart import settle_if_free
 
@@ -148,6 +149,8 @@ class Job:
         snapshot: str | Path | None = None,
         restart: bool = False,
         try_larger: bool = False,
+        epochs: str | None = None,
+        updates: str | int | None = None,
         keep_last: int | None = None,
         keep_every: int | None = None,
         max_loss: float | None = None,
@@ -179,6 +182,8 @@ class Job:
                 snapshot or has finished; until then it comes back if this one fails.
             try_larger: If the job has gone down to a smaller split, take the planned one again,
                 from the newest snapshot; ``restart`` does so by itself.
+            epochs: Go on for so many epochs longer than the solver says, such as ``"+3"``.
+            updates: The same in updates, such as ``"+1000"``; a number is that of all updates.
             keep_last: How many of the newest snapshots to keep; None for all, or 1 with
                 ``keep_every``.
             keep_every: Also keep the first snapshot of every this many updates.
@@ -202,7 +207,8 @@ class Job:
         """
         options = train_options(
             cpu=cpu, gpu=gpu, threads=threads, weights=weights, snapshot=snapshot, restart=restart,
-            try_larger=try_larger, keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
+            try_larger=try_larger, epochs=epochs, updates=updates,
+            keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
             on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
             check_data=check_data,
         )  # fmt: skip
@@ -416,6 +422,8 @@ def train_options(
     snapshot: str | Path | None = None,
     restart: bool = False,
     try_larger: bool = False,
+    epochs: str | None = None,
+    updates: str | int | None = None,
     keep_last: int | None = None,
     keep_every: int | None = None,
     max_loss: float | None = None,
@@ -443,7 +451,37 @@ def train_options(
         rollback=_rollback(on_divergence),
         stall_timeout_s=_seconds("stall_timeout", stall_timeout),
         check_data=choice("check_data", check_data, DataCheck),
+        longer=_longer(epochs, updates, restart=restart),
     )
+
+
+def _longer(epochs: str | None, updates: str | int | None, *, restart: bool) -> Longer | None:
+    """How much longer a run is to go on."""
+    if epochs is None and updates is None:
+        return None
+    name = "updates" if epochs is None else "epochs"
+    other = Option("updates") if epochs is not None and updates is not None else None
+    if other or restart:
+        raise InputError(
+            [Option(name), " and ", other or Option("restart"), " contradict each other"],
+            hint="Give one of them: a restart trains for as long as the solver says.",
+        )
+    if epochs is not None:
+        number = positive("epochs", epochs)
+        if not epochs.lstrip().startswith("+"):
+            raise InputError(
+                [Option("epochs", epochs), ": the job is planned already"],
+                hint=["It can go on for longer: ", Option("epochs", f"+{epochs}"), "."],
+            )
+        return Longer(epochs=number)
+    text = str(updates).strip()
+    if not text.removeprefix("+").isascii() or not text.removeprefix("+").isdigit():
+        raise InputError(
+            [Option("updates"), f" is {updates!r}, but must be a whole number, such as +1000"],
+            hint=["Give for instance ", Option("updates", "+1000"), "."],
+        )
+    count = int(text[:20])
+    return Longer(updates=count) if text.startswith("+") else Longer(in_all=count)
 
 
 def _rollback(on_divergence: str) -> float | None:

@@ -11,6 +11,7 @@ from caffe_batch import engines, runtimes
 from caffe_batch.device import Device
 from caffe_batch.errors import InputError, Option, RuntimeMissingError
 from caffe_batch.runtimes import Runtime
+from caffe_batch.training.checks import check_gpu
 
 #: A Python with the engine: its path or name, a container image, one that was found; None to look.
 RuntimeName = str | Path | Runtime | None
@@ -75,6 +76,23 @@ def find_trainer(runtime: RuntimeName, engine: str | None, usual: str) -> Traine
                 if other != name:
                     return Trainer(other, find_runtime(None, other), (note,))
         raise
+
+
+def check_device(
+    runtime: Runtime, engine: str = engines.DEFAULT, *, cpu: bool = False, gpu: int | None = None
+) -> None:
+    """Refuse a GPU that a runtime has no code for.
+
+    Args:
+        runtime: The Python to run on.
+        engine: Name of the engine that it should run.
+        cpu: Whether the CPU is asked for.
+        gpu: The GPU asked for, in CUDA's numbers.
+
+    Raises:
+        InputError: It has none.
+    """
+    check_gpu(device_of(cpu=cpu, gpu=gpu), runtime, engines.find(engine))
 
 
 def device_of(*, cpu: bool, gpu: int | None) -> Device | None:

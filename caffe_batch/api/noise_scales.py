@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError, Option
 from caffe_batch.experiments.noise import Measurement, NoiseOptions, measure_noise
 from caffe_batch.layers.hints import TypeHints
+from caffe_batch.net.data.check import check_data
 from caffe_batch.planning.noise import Advice, advise
 
 
@@ -152,6 +153,12 @@ def noise(
                     Option("batch_size"), ".",
                 ],
             )  # fmt: skip
+        data = check_data(
+            replace(recipe, tests=()), files.sources, allow_unknown=allow_unknown
+        )  # it doesn't test
+        data.raise_errors()
         found = measure_noise(model, find_runtime(runtime, engine), options, observer)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return Noise(**facts, effective_batch=asked or own_batch, file_notes=recipe.notes)
+    return Noise(
+        **facts, effective_batch=asked or own_batch, file_notes=(*recipe.notes, *data.sentences())
+    )

@@ -193,7 +193,8 @@ def plan(
             ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
         mode: Which memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
         reserve: The part of ``gpu_memory`` to keep for the CUDA context, in bytes or as a size;
-            None for what was measured on this GPU, else 512 MiB; nothing in CPU mode.
+            None for what was measured on this GPU, else 512 MiB. In CPU mode, for the process
+            itself and the copies that a snapshot makes; None for 96 MiB and these copies.
         gpu: The GPU to train on later, in CUDA's numbers; ``"auto"`` and shares refer to it; None
             for the solver's device_id. Give :meth:`Job.train` the same.
         engine: The engine that trains.

@@ -37,6 +37,9 @@ DEFAULT_TEST_ITER = 100
 DEFAULT_EPOCHS = 10
 DEFAULT_MAX_ITER = 10000
 
+#: The note about such a solver.
+TEMPLATE_SOLVER = "no solver was given; templates/solver.prototxt.j2 makes one"
+
 
 class RecipeFiles:
     """The recipe of a net and a solver, and where its data is.
@@ -55,6 +58,7 @@ class RecipeFiles:
         hints: What is said about types without a rule.
         run_python_layers: Whether Python layers without a rule are asked for their shapes.
         engine: Name of the engine that trains.
+        as_is: Whether nothing has to be known about the layers.
 
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
@@ -78,6 +82,7 @@ class RecipeFiles:
         hints: TypeHints = NO_HINTS,
         run_python_layers: bool = False,
         engine: str = engines.DEFAULT,
+        as_is: bool = False,
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
@@ -94,7 +99,8 @@ class RecipeFiles:
             self.sources = Sources(directories, given, batch_size)
             if run_python_layers:
                 self._ask_python_layers(engine)
-            check_complete(self.recipe, self.sources, allow_unknown=allow_unknown)
+            if not as_is:
+                check_complete(self.recipe, self.sources, allow_unknown=allow_unknown)
 
     def _ask_python_layers(self, engine: str) -> None:
         """Adds what the Python layers without a rule say of their tops."""
@@ -150,17 +156,20 @@ def with_solver(
     message = recipe.train.message
     test = replace(recipe.train, state=net_state("TEST", message))
     has_test = _has_test(recipe.train, test)
-    own_size = batch_size(recipe.train.layers(sources, allow_unknown=allow_unknown))
     records = count_records(recipe.train, sources)
     settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
     if records is not None:
-        size = effective_batch or own_size
+        size = effective_batch or batch_size(
+            recipe.train.layers(sources, allow_unknown=allow_unknown)
+        )
         updates = ceil(records / size)
         settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
     if has_test:
-        size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
         test_records = count_records(test, sources)
-        batches = DEFAULT_TEST_ITER if test_records is None else ceil(test_records / size)
+        batches = DEFAULT_TEST_ITER
+        if test_records is not None:
+            size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
+            batches = ceil(test_records / size)
         settings["test_iter"] = [batches]
     text = render_solver(comment="From caffe-batch's solver template.", **settings)
     solver = prototxt.parse_solver(text)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from caffe_batch import engines
 from caffe_batch.api.arguments import Shapes
-from caffe_batch.api.budgets import find_budget
-from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
+from caffe_batch.api.budgets import find_budget, with_snapshots
+from caffe_batch.api.recipes import TEMPLATE_SOLVER, RecipeFiles, noted, with_solver
 from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.job_files import gpus_of_job
 from caffe_batch.layers.base import Mode
@@ -126,9 +126,9 @@ class PlanRequest:
             recipe, sources, self.mode,
             allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
         )  # fmt: skip
+        budget = with_snapshots(budget, self.reserve, model)
         options = self._options(recipe, sources)
-        made = "no solver was given; templates/solver.prototxt.j2 makes one"
-        notes = recipe.notes if recipe.solver_path else (*recipe.notes, made)
+        notes = recipe.notes if recipe.solver_path else (*recipe.notes, TEMPLATE_SOLVER)
         return Prepared(files, model, budget, options, solver_text, notes)
 
     def _check(self) -> None:

@@ -29,6 +29,9 @@ from caffe_batch.errors import InputError, did_you_mean
 from caffe_batch.jobs.strategy_files import read_strategies, strategies_file, write_strategies
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build
+from caffe_batch.net.data.check import check_data
+from caffe_batch.net.data.findings import DataReport
+from caffe_batch.planning.budget import HOST_RESERVE_BYTES
 from caffe_batch.planning.strategies import strategies as planned
 from caffe_batch.planning.strategies.strategies import find_strategies
 from caffe_batch.planning.strategies.strategy import Strategy
@@ -47,15 +50,17 @@ class Strategies(planned.Strategies):
     Attributes:
         prepared: The files, the memory model and the options that they were planned with.
         request: What was asked for.
+        data: What the check of the data has found.
     """
 
     prepared: Prepared
     request: PlanRequest
+    data: DataReport
 
     @property
     def file_notes(self) -> tuple[str, ...]:
-        """How the files were found, one sentence each."""
-        return self.prepared.notes
+        """How the files were found and what their data looks like, one sentence each."""
+        return (*self.prepared.notes, *self.data.sentences())
 
     def __getitem__(self, name: str) -> Strategy:
         known = {way.name: way for way in self.ways}
@@ -240,14 +245,17 @@ def find(
         request: The recipe and the memory.
         check: Refuses a solver.
     """
-    prepared = request.prepare()
+    prepared, free = request.prepare(), free_host_bytes()
+    usable = None if free is None else max(free - HOST_RESERVE_BYTES, 0)
     with noted(prepared.notes):
         check(prepared.model.recipe.solver)
-        found = find_strategies(
-            prepared.model, prepared.budget, prepared.options, free_host_bytes()
+        found = find_strategies(prepared.model, prepared.budget, prepared.options, usable)
+        data = check_data(
+            prepared.model.recipe, prepared.model.sources, allow_unknown=request.allow_unknown
         )
+        data.raise_errors()
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return Strategies(**facts, prepared=prepared, request=request)
+    return Strategies(**facts, prepared=prepared, request=request, data=data)
 
 
 def begun(request: PlanRequest, directory: Path) -> bool:

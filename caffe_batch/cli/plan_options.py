@@ -37,8 +37,9 @@ budget_options = option_group(
     click.option(
         "--reserve",
         metavar="SIZE",
-        help="The part of the budget to keep for the CUDA context.  [default: what `doctor` "
-        "measured on this GPU, else 512MiB; 0 in CPU mode]",
+        help="The part of the budget that Caffe's requests can't use: the CUDA context, or in CPU "
+        "mode the process itself and the copies for a snapshot.  [default: what `doctor` measured "
+        "on this GPU, else 512MiB; in CPU mode 96MiB and the copies]",
     ),
     click.option(
         "--mode",

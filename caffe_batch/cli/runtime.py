@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,7 @@ from caffe_batch.cli.options import json_option
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:
-    from caffe_batch.runtimes import Installed, InstallObserver, RuntimeInfo
+    from caffe_batch.runtimes import Installed, InstallObserver, Known, RuntimeInfo
 
 
 @click.group()
@@ -58,21 +58,23 @@ def install(name: str | None, mirror: str | None, force: bool) -> None:
 @runtime.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the installed runtimes."""
+    """List the runtimes that commands choose from, and say which one they use.
+
+    These are the one that CAFFE_BATCH_RUNTIME names, the Python of caffe-batch if it has caffe (as
+    in the container image for GPUs), and the installed ones.
+    """
     from caffe_batch import runtimes
 
-    there = runtimes.installed()
+    there = runtimes.known()
     if as_json:
-        rows = [
-            {"name": name, "folder": str(each.folder), **asdict(each.record)}
-            for name, each in there.items()
-        ]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps([_row(each) for each in there], indent=2))
         return
-    for name, each in there.items():
-        click.echo(f"{name}  {_line(each)}")
+    for each in there:
+        click.echo(f"{each.name}  {_known_line(each)}")
     if not there:
-        click.echo("No runtime is installed. Run `caffe-batch runtime install`.", err=True)
+        click.echo("No runtime was found. Run `caffe-batch runtime install`.", err=True)
+    elif not any(each.used for each in there):
+        click.echo("None of them is used: see the reasons.", err=True)
 
 
 @runtime.command()
@@ -112,6 +114,28 @@ def remove(name: str) -> None:
 
     runtimes.remove(name)
     click.echo(f"Removed {name}.", err=True)
+
+
+def _row(each: Known) -> dict[str, Any]:
+    """A runtime for other programs."""
+    row = {"name": each.name, "origin": each.origin, "used": each.used, "problem": each.problem}
+    if each.installed:
+        return {**row, "folder": str(each.installed.folder), **asdict(each.installed.record)}
+    return {**row, **(asdict(each.info) if each.info else {})}
+
+
+def _known_line(each: Known) -> str:
+    """What a runtime is, where it comes from, and whether it is used."""
+    if each.installed:
+        what = _line(each.installed)
+    elif each.info:
+        kind = "GPU" if each.info.gpu else "CPU"
+        what = f"Caffe {each.info.engine_version} ({kind}), Python {each.info.python_version}"
+    else:
+        what = ""
+    problem = each.problem and f"can't be used: {each.problem}"
+    used = "used unless another one is named" if each.used else ""
+    return "; ".join(filter(None, (what, each.origin, problem, used)))
 
 
 def _gpu(info: RuntimeInfo) -> str:

@@ -21,10 +21,14 @@ from caffe_batch.cli.train_options import (
     start_options,
     view_options,
 )
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 
 if TYPE_CHECKING:
     from caffe_batch.api import Job, Outcome
+
+
+#: The options of ``plan`` that files trained as they are may have.
+AS_IS = ("solver", "allow_unknown_fields", "rules", "fork", "engine")
 
 
 @click.command()
@@ -36,6 +40,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="The job directory, if a NET is planned first.  [default: NET's name + .job]",
 )
+@click.option(
+    "--as-is",
+    is_flag=True,
+    help="Train NET as it is, without a plan: no budget is needed, and no layer need be known.",
+)
 @machine_options
 @start_options
 @fault_options
@@ -46,6 +55,7 @@ def train(
     /,
     target: str,
     out: Path | None,
+    as_is: bool,
     runtime: str | None,
     tensorboard: bool,
     follow: bool,
@@ -57,9 +67,14 @@ def train(
 
     DIR is what `caffe-batch plan ... --out DIR` has written. An interrupted run continues from its
     newest complete snapshot, and reads its data on from the next record. A run that runs out of
-    memory continues by itself, with the next smaller split of the same effective batch. Given a NET
-    and the options of `plan`, it plans first. With --engine a job that has begun continues with the
-    other engine, from the newest snapshot of either.
+    memory continues by itself, with the next smaller split of the same effective batch. A job that
+    is planned continues for longer with `--epochs +N` or `--updates +N`. With --engine a job that
+    has begun continues with the other engine, from the newest snapshot of either.
+
+    Given a NET (or a solver) and the options of `plan`, it plans first. With `--as-is` it trains
+    the files as they are: supervised, continued and reported in the same way, but without a smaller
+    split, epochs, predicted memory and the audit, which need a plan. The module of a Python layer
+    must be on PYTHONPATH or in the working directory.
 
     Ctrl-C takes a snapshot and exits with 130, as do SIGTERM and SIGUSR1; a second Ctrl-C stops at
     once. SIGHUP takes a snapshot and continues. Once the run has ended, well or badly, a signal no
@@ -69,8 +84,10 @@ def train(
 
     options = {name: given.pop(name) for name in RUN_OPTIONS}
     options["check_data"] = extent(options["check_data"])
-    api.train_options(**options)  # refuses them before anything is planned
     job = api.Job(target)
+    if job.is_planned:
+        options["epochs"] = given.pop("epochs")
+    api.train_options(**options)  # refuses them before anything is planned
     if follow:
         from caffe_batch.cli.following import follow as look_on
 
@@ -85,11 +102,16 @@ def train(
     )
     print_notes(trainer.notes)
     if job.is_planned:
-        allowed = {param.name or "" for param in ctx.command.params} - {*given, "out"} | {"engine"}
+        kept_out = {*given, "out", "as_is"} - {"engine"}
+        allowed = {param.name or "" for param in ctx.command.params} - kept_out
         hint = "Plan again with `caffe-batch plan ... --out DIR`, or leave the option out."
         _refuse_options(ctx, allowed, f"{job.path} is planned already", hint)
     else:
-        job = _plan_first(target, {**given, "engine": trainer.engine}, out, options)
+        given["engine"] = trainer.engine
+        _check_new(ctx, target, given, as_is=as_is)
+        api.check_device(trainer.runtime, trainer.engine, cpu=options["cpu"], gpu=options["gpu"])
+        first = _as_is if as_is else _plan_first
+        job = first(target, given, out, options)
     if detach:
         from caffe_batch.cli.detaching import detach as go_on_in_background
 
@@ -115,18 +137,49 @@ def _refuse_options(
             raise InputError(f"{parameter.opts[0]}: {why}", hint=hint)
 
 
-def _plan_first(
-    target: str, given: dict[str, Any], out: Path | None, options: dict[str, Any]
-) -> Job:
-    from caffe_batch import api
-
+def _check_new(ctx: click.Context, target: str, given: dict[str, Any], *, as_is: bool) -> None:
+    """Raise an error for what only a planned job can be asked for, or only a plan needs."""
     if Path(target).is_dir():
         raise InputError(
             f"{target}: there is no plan.json, so this is not a job directory",
             hint="Write one with `caffe-batch plan NET ... --out DIR`.",
         )
+    longer = "+" if ctx.params["updates"] else (given["epochs"] or "").lstrip()
+    if longer.startswith("+"):
+        raise InputError(
+            f"--updates and --epochs +N are for a job that is planned already, and {target} is not",
+            hint="For a new one --epochs EPOCHS, or max_iter in the solver, says how long it "
+            "trains.",
+        )
+    if as_is:
+        params = {param.name or "" for param in ctx.command.params}
+        why = "--as-is trains the files as they are, and this option is for a plan"
+        _refuse_options(ctx, params - ({*given} - {*AS_IS, "allow_unknown"}), why)
+
+
+def _as_is(target: str, given: dict[str, Any], out: Path | None, options: dict[str, Any]) -> Job:
+    from caffe_batch import api
+
     with warnings_on_stderr():
-        plan = api.plan(target, gpu=options["gpu"], check_data=options["check_data"], **given)
+        found = api.as_is(target, **{name: given[name] for name in AS_IS})
+    print_notes(found.file_notes)
+    found.check_trains(noise_scale=options["noise_scale"])
+    return found.write(out or f"{Path(target).stem}.job")
+
+
+def _plan_first(
+    target: str, given: dict[str, Any], out: Path | None, options: dict[str, Any]
+) -> Job:
+    from caffe_batch import api
+    from caffe_batch.api.budgets import BudgetMissingError
+
+    try:
+        with warnings_on_stderr():
+            plan = api.plan(target, gpu=options["gpu"], check_data=options["check_data"], **given)
+    except BudgetMissingError as error:
+        hint = [*(error.hint_parts or ()), " Or train the files as they are: ",
+                Option("as_is", True), "."]  # fmt: skip
+        raise InputError(error.message_parts, hint=hint) from error
     print_notes(plan.file_notes)
     plan.check_trains(noise_scale=options["noise_scale"])
     job = plan.write(out or f"{Path(target).stem}.job")

@@ -13,6 +13,7 @@ from caffe_batch.cli.options import option_group
 RUN_OPTIONS = (
     "cpu", "gpu", "threads", "weights", "snapshot", "restart", "try_larger", "noise_scale",
     "keep_last", "keep_every", "max_loss", "on_divergence", "stall_timeout", "check_data",
+    "updates",
 )  # fmt: skip
 
 
@@ -39,6 +40,12 @@ machine_options = option_group(
 #: The options for what the first update begins with.
 start_options = option_group(
     data_option,
+    click.option(
+        "--updates",
+        metavar="+N|N",
+        help="Go on with the job DIR for N updates longer than its solver says, or up to N updates "
+        "in all.",
+    ),
     click.option(
         "--restart",
         is_flag=True,

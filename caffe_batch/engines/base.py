@@ -36,20 +36,24 @@ HINTS: Mapping[EndReason, Text] = {
         "Close other programs, or plan again with a smaller ", Option("gpu_memory"), ".",
     ],
     EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
-    "run it again; it continues from the newest snapshot.",
+    "run it again.",
     EndReason.DIVERGED: [
-        "Lower base_lr in solver.prototxt, then run it again: it continues from the last good "
-        "snapshot. ", Option("on_divergence", "rollback:0.5"), " does that automatically.",
+        "Lower base_lr in solver.prototxt, then run it again. ",
+        Option("on_divergence", "rollback:0.5"), " does that automatically.",
     ],
     EndReason.STALLED: [
-        "Run it again: it continues from the newest snapshot. ", Option("stall_timeout"),
-        " sets how long it may be silent.",
+        "Run it again. ", Option("stall_timeout"), " sets how long it may be silent.",
     ],
-    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again: it continues from the "
-    "newest snapshot that is whole.",
+    EndReason.SNAPSHOT_LOST: "Free some space there, then run it again.",
     EndReason.PYTHON_ERROR: "If a Python layer's module isn't found: it must be on PYTHONPATH or "
     "in the directory where the plan was made.",
 }  # fmt: skip
+
+
+#: The reasons after which a training is simply run again.
+RUN_AGAIN = frozenset(
+    {EndReason.KILLED, EndReason.DIVERGED, EndReason.STALLED, EndReason.SNAPSHOT_LOST}
+)
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ def read_run(job: JobDirectory, root: Path, seed: int, failure: str = "") -> See
         score, loss = (
             next((test.value for test in here if test.output == name), None) for name in names
         )
-        samples = stage_at(stages, update).samples(update)
+        samples = stage_at(stages, update).samples(update) or 0
         seconds = here[0].seconds if here else 0.0
         points.append(Point(update, samples, seconds, score, loss))
     return SeedRun(

@@ -17,7 +17,7 @@ from caffe_batch import prototxt
 from caffe_batch.errors import Call, InputError
 from caffe_batch.files import replace_text
 from caffe_batch.jobs.json_files import NewerFormatError
-from caffe_batch.jobs.plan_file import PlanFile, plan_content
+from caffe_batch.jobs.plan_file import AS_IS_SUMMARY, PlanFile, plan_content
 from caffe_batch.layers.given import WholeShape
 from caffe_batch.layers.hints import TypeHints
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
@@ -123,16 +123,12 @@ def write_job(
         OSError: It can't be written.
     """
     files = JobFiles(directory.resolve())
-    _check_nameable(files)
     changes = [each.changes for each in plan.stages] or [plan.changes]
     wired = [(*own, *_wiring(recipe, files, n)) for n, own in enumerate(changes, start=1)]
-    texts = job_texts(wired, recipe, solver_text, files)
-    check_free(files, directory, texts)
     planned = plan.json()
     content = plan_content(
         planned,
         summary=plan.summary(),
-        changes=[change.json() for change in wired[0]],
         stages=[
             {
                 **stage,
@@ -142,15 +138,8 @@ def write_job(
             }
             for number, stage in enumerate(planned["stages"], start=1)
         ],
-        rules=[str(file) for file in recipe.train.rules.files],
-        fork=recipe.fork.json() if recipe.fork else None,
-        **_given(sources),
-        **_hints(recipe.train.rules.hints),
-        files=files.json(),
-        working_directory=str(working_directory(recipe, sources).resolve()),
     )
-    texts[files.plan] = PlanFile.of(files.plan, content).text
-    write_files(files, texts)
+    _write(files, wired, content, recipe, solver_text, sources, directory)
     return files
 
 
@@ -174,6 +163,80 @@ def _hints(hints: TypeHints) -> dict[str, Any]:
     }
     said = {name: list(each) for name, each in texts.items() if each}
     return {"type_hints": said} if said else {}
+
+
+def write_as_is(
+    recipe: Recipe,
+    solver_text: str | None,
+    sources: Sources,
+    directory: Path,
+    *,
+    engine: str,
+    notes: Sequence[str],
+) -> JobFiles:
+    """Writes a job directory that trains the files as they are.
+
+    Only the paths in the solver change: to the nets and the snapshots in the directory. plan.json
+    has no batch, no memory and no audit; its ``as_is`` says why.
+
+    Args:
+        recipe: The files.
+        solver_text: The solver from the template, or None to edit the user's own.
+        sources: Where the data was found.
+        directory: Created if it isn't there.
+        engine: Name of the engine that trains them.
+        notes: What to know about them, a sentence each.
+
+    Raises:
+        InputError, OSError: As :func:`write_job`.
+    """
+    files = JobFiles(directory.resolve())
+    wired = tuple(_wiring(recipe, files, 1))
+    content = plan_content(
+        {"as_is": True, "iter_size": recipe.solver.iter_size, "gpus": 1, "engine": engine},
+        summary=AS_IS_SUMMARY,
+        notes=list(notes),
+        allow_unknown=True,
+    )
+    _write(files, [wired], content, recipe, solver_text, sources, directory)
+    return files
+
+
+def _write(
+    files: JobFiles,
+    wired: Sequence[Sequence[Change]],
+    content: Mapping[str, Any],
+    recipe: Recipe,
+    solver_text: str | None,
+    sources: Sources,
+    directory: Path,
+) -> None:
+    """Writes the texts of a job and its plan.json.
+
+    Args:
+        files: Their names.
+        wired: What each stage changes in the user's files.
+        content: What plan.json says besides.
+        recipe: The user's files.
+        solver_text: The solver from the template, or None to edit the user's own.
+        sources: Where the data was found.
+        directory: Where they go, as the user spells it.
+    """
+    _check_nameable(files)
+    texts = job_texts(wired, recipe, solver_text, files)
+    check_free(files, directory, texts)
+    plan = {
+        **content,
+        "changes": [change.json() for change in wired[0]],
+        "rules": [str(file) for file in recipe.train.rules.files],
+        "fork": recipe.fork.json() if recipe.fork else None,
+        **_given(sources),
+        **_hints(recipe.train.rules.hints),
+        "files": files.json(),
+        "working_directory": str(working_directory(recipe, sources).resolve()),
+    }
+    texts[files.plan] = PlanFile.of(files.plan, plan).text
+    write_files(files, texts)
 
 
 def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
@@ -269,6 +332,8 @@ def edited_net(file: NetFile, changes: Sequence[Change], name: str = "net") -> s
         if change.file == name
     ]
     text = prototxt.write(file.message) if file.path is None else _read(file.path)
+    if not edits:
+        return text
     return prototxt.edit_net(text, edits, path=None if file.path is None else str(file.path))
 
 

@@ -9,7 +9,8 @@ those of the updates before it:
 ``{"update", "loss", "learning_rate", "samples", "epoch", "seconds", "effective_batch"}``
     ``loss`` is the mean over all micro-batches since the line before, null if it is not finite;
     ``learning_rate`` and ``effective_batch`` (samples) are those of this update; ``samples`` are
-    all so far; ``epoch`` is null if the records are not known.
+    all so far; ``epoch`` is null if the records are not known. Where files are trained as they are,
+    all three are null.
 ``{"update", "test_net", "index", "output", "value", "is_loss", "seconds"}``
     One output of a test net after ``update`` updates, the mean over its batches; an output of
     several elements has a line for each, told apart by ``index``. ``is_loss``: it has a
@@ -57,7 +58,7 @@ class UpdateMetrics:
     update: int
     loss: float | None
     learning_rate: float
-    samples: int
+    samples: int | None
     epoch: float | None
     seconds: float
     effective_batch: int | None = None  # files of older versions don't have it
@@ -218,7 +219,7 @@ def read_line(path: Path, line: bytes) -> Metrics | None:
         update=update,
         loss=content.maybe(content.number, "loss"),
         learning_rate=content.real("learning_rate"),
-        samples=content.integer("samples"),
+        samples=content.maybe(content.integer, "samples"),
         epoch=content.maybe(content.number, "epoch"),
         seconds=seconds,
         effective_batch=content.maybe(content.positive, "effective_batch"),

@@ -29,6 +29,9 @@ from caffe_batch.planning.edits.changes import Change
 #: The newest format of plan.json, and the one that is written.
 PLAN_FORMAT = 2
 
+#: The plan of files that are trained as they are, in one line.
+AS_IS_SUMMARY = "the files as they are; nothing was planned or predicted"
+
 _HINT: Text = ["Mend the field, or plan again with ", PLAN_A_JOB, ", into another DIR."]
 
 
@@ -38,12 +41,12 @@ class StageFiles:
 
     Attributes:
         solver, net: Its files.
-        effective_batch: Samples of each of its updates.
+        effective_batch: Samples of each of its updates; None if the plan doesn't know.
     """
 
     solver: Path
     net: Path
-    effective_batch: int
+    effective_batch: int | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class PlanFile:
     Attributes:
         path: The file.
         content: All that it holds, in the present format; what this version doesn't know as well.
-        effective_batch: Samples per update, in the first stage.
-        batch_size, iter_size, gpus: Its factors.
+        effective_batch: Samples per update, in the first stage; None for files trained as they are.
+        batch_size, iter_size, gpus: Its factors; batch_size is None for files as they are.
+        as_is: Whether the files are trained as they are: nothing was planned or predicted.
         mode: The mode of Caffe that the plan counts on.
         engine: Name of the engine that it is for.
         build: The build of Caffe that the plan counts on.
@@ -92,6 +96,7 @@ class PlanFile:
         notes: What to know about its figures.
         stages: The solvers to run one after another, at least one.
         budget_bytes: The memory allowed, or None if the plan doesn't say.
+        reserve_bytes: The part of it that is not for Caffe's requests, or None.
         predicted_peak_bytes: What Caffe is predicted to ask for, in the plan's mode, or None.
         rounding_bytes: What cudaMalloc adds to it.
         lower_bound: Whether the prediction leaves out unknown layers.
@@ -112,10 +117,11 @@ class PlanFile:
 
     path: Path
     content: Mapping[str, Any] = field(repr=False)
-    effective_batch: int
-    batch_size: int
+    effective_batch: int | None
+    batch_size: int | None
     iter_size: int
     gpus: int
+    as_is: bool
     mode: Mode
     engine: str
     build: Build
@@ -126,6 +132,7 @@ class PlanFile:
     notes: tuple[str, ...]
     stages: tuple[StageFiles, ...]
     budget_bytes: int | None
+    reserve_bytes: int | None
     predicted_peak_bytes: int | None
     rounding_bytes: int
     lower_bound: bool
@@ -174,9 +181,11 @@ class PlanFile:
         fields.maybe(fields.objects, "resplits")
         if check_format(fields, PLAN_FORMAT) == FIRST_FORMAT:
             fields = Fields(path, _upgraded(fields.content), hint=fields.hint)
-        batch_size, iter_size = fields.positive("batch_size"), fields.positive("iter_size")
-        effective = fields.positive("effective_batch")
+        as_is, iter_size = fields.maybe(fields.flag, "as_is", False), fields.positive("iter_size")
+        batch_size = None if as_is else fields.positive("batch_size")
+        effective = None if as_is else fields.positive("effective_batch")
         split = f"effective batch {effective} = batch_size {batch_size} x iter_size {iter_size}"
+        split = AS_IS_SUMMARY if as_is else split
         directory = path.parent
         stages = tuple(
             _stage(stage, directory) for stage in fields.maybe(fields.objects, "stages", ())
@@ -192,6 +201,7 @@ class PlanFile:
             batch_size=batch_size,
             iter_size=iter_size,
             gpus=fields.positive("gpus"),
+            as_is=as_is,
             mode=fields.maybe(lambda name: fields.choice(name, _mode, "gpu, cpu"), "mode", "gpu"),
             engine=fields.maybe(fields.text, "engine", "caffe"),
             build=fields.maybe(
@@ -204,6 +214,7 @@ class PlanFile:
             notes=fields.maybe(fields.texts, "notes", ()),
             stages=stages or (alone,),
             budget_bytes=fields.maybe(fields.integer, "budget_bytes"),
+            reserve_bytes=fields.maybe(fields.integer, "reserve_bytes"),
             predicted_peak_bytes=fields.maybe(fields.integer, "predicted_peak_bytes"),
             rounding_bytes=fields.maybe(fields.integer, "rounding_bytes", 0),
             lower_bound=fields.maybe(fields.flag, "lower_bound", False),

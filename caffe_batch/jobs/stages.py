@@ -28,7 +28,8 @@ class TrainingStage:
         number: 1 for the first.
         path: Its solver.
         solver: Its content, in current syntax.
-        effective_batch: Samples of each of its updates.
+        effective_batch: Samples of each of its updates; None where the plan doesn't know, as for
+            files that are trained as they are.
         first_update: Updates done when it begins.
         first_sample: Samples seen when it begins.
         rules: What the layer types of its net do.
@@ -37,7 +38,7 @@ class TrainingStage:
     number: int
     path: Path
     solver: caffe_pb2.SolverParameter
-    effective_batch: int
+    effective_batch: int | None
     first_update: int
     first_sample: int
     rules: Registry = field(default_factory=installed_rules, repr=False)
@@ -47,8 +48,19 @@ class TrainingStage:
         """Updates done when it ends: max_iter includes those of all earlier stages."""
         return self.solver.max_iter
 
-    def samples(self, update: int) -> int:
-        """Samples seen by the first ``update`` updates of the job; the last is of this stage."""
+    @property
+    def batch_size(self) -> int | None:
+        """Samples of each of its micro-batches; None if they aren't known."""
+        known = self.effective_batch
+        return None if known is None else known // self.solver.iter_size
+
+    def samples(self, update: int) -> int | None:
+        """Samples seen by the first ``update`` updates of the job; the last is of this stage.
+
+        None if the samples of an update aren't known.
+        """
+        if self.effective_batch is None:
+            return None
         return self.first_sample + (update - self.first_update) * self.effective_batch
 
     def tests_at(self, update: int) -> bool:
@@ -88,7 +100,7 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
                 "updates already",
                 hint="max_iter counts the updates of all stages up to its own.",
             )
-        samples = before.samples(done) if before else 0
+        samples = (before.samples(done) or 0) if before else 0
         stages.append(
             TrainingStage(number, facts.solver, solver, facts.effective_batch, done, samples, rules)
         )

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import combinations, islice
 from math import gcd
 
-from caffe_batch.errors import NetError, Option, ShapeError
+from caffe_batch.errors import Call, NetError, Option, ShapeError
 from caffe_batch.layers.base import Layer, Shape
 from caffe_batch.net.graph import Net, build, rule_of
 from caffe_batch.net.samples import follow
@@ -95,9 +95,14 @@ def _check_proportion(layers: Sequence[Layer], sites: Sequence[BatchSite]) -> No
             f"data layers {first.name!r} and {other.name!r} have batch_size {size} and "
             f"{other.settings.batch_size}, and the net takes no other batch of both in this "
             f"proportion: {error.message}",
-            hint="The batch can only be planned where all data layers count samples. A constant "
-            "belongs in a DummyData layer or, for an InfogainLoss, in infogain_loss_param.source; "
-            "a net in which one of them counts time steps and the other streams stays as it is.",
+            hint=[
+                "The batch can only be planned where all data layers count samples. A constant "
+                "belongs in a DummyData layer or, for an InfogainLoss, in "
+                "infogain_loss_param.source. Where one of them counts time steps and the other "
+                "streams, the streams lie in the rows of the data: ",
+                Call("`caffe-batch train NET --as-is`", "caffe_batch.as_is(NET)"),
+                " trains such a net as it is.",
+            ],
         ) from error
 
 

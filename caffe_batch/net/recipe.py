@@ -7,7 +7,7 @@ of the test nets.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -261,8 +261,8 @@ def read_recipe(
 
     Args:
         net: A net file, or a solver file (whose nets are then read too).
-        solver: The solver to train ``net`` with; its own train net is then not read, nor are test
-            nets in files of their own.
+        solver: The solver to train ``net`` with; its own train net is then not read. Its test nets
+            are those that it holds and those in files of their own; any others are in ``net``.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a warning.
         rules: What the layer types do; if None, the built-in rules and those of packages.
 
@@ -286,21 +286,24 @@ def read_recipe(
         settings = prototxt.read_solver(solver_path, allow_unknown_fields=allow_unknown_fields)
     train = NetFile(message, path, net_state("TRAIN", message, settings.train_state), rules)
     _check_trainable(train)
-    inline, number = len(settings.test_net_param), len(settings.test_iter)
-    if number < inline:
+    named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
+        (test, None) for test in settings.test_net_param
+    ]
+    notes: list[str] = []
+    if solver_path is not None:
+        named += _named_nets(settings.test_net, solver_path, notes, allow_unknown_fields)
+    number = len(settings.test_iter)
+    if number < len(named):
         raise InputError(
-            f"{solver_path}: {number} test_iter for {inline} test nets",
+            f"{solver_path}: {number} test_iter for {len(named)} test nets",
             hint="Give one test_iter for each test net.",
         )
-    named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
-        *((test, None) for test in settings.test_net_param),
-        *[(message, path)] * (number - inline),
-    ]
+    named += [(message, path)] * (number - len(named))
     tests = tuple(
         NetFile(test, where, net_state("TEST", test, state), rules)
         for (test, where), state in zip(named, _test_states(settings, number), strict=True)
     )
-    return _of_fork(Recipe(settings, solver_path, train, tests))
+    return _of_fork(Recipe(settings, solver_path, train, tests, tuple(notes)))
 
 
 def follow_solver(
@@ -333,22 +336,19 @@ def follow_solver(
         )
     notes: list[str] = []
 
-    def read(name: str) -> tuple[caffe_pb2.NetParameter, Path]:
-        found, note = _find_net(name, path)
-        if note and note not in notes:
-            notes.append(note)
-        return prototxt.read_net(found, allow_unknown_fields=allow_unknown_fields), found
+    def read(names: Iterable[str]) -> list[tuple[caffe_pb2.NetParameter, Path]]:
+        return _named_nets(names, path, notes, allow_unknown_fields)
 
     if solver.HasField("train_net_param"):
         train, train_path = solver.train_net_param, None
     elif solver.HasField("net_param"):
         train, train_path = solver.net_param, None
     else:
-        train, train_path = read(solver.train_net or solver.net)
+        ((train, train_path),) = read([solver.train_net or solver.net])
     named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
         (message, None) for message in solver.test_net_param
     ]
-    named += [read(name) for name in solver.test_net]
+    named += read(solver.test_net)
     missing = len(solver.test_iter) - len(named)
     generic = solver.HasField("net") or solver.HasField("net_param")
     if missing < 0 or (missing > 0 and not generic):
@@ -385,6 +385,19 @@ def _of_fork(recipe: Recipe) -> Recipe:
     train, *tests = [replace(file, rules=rules) for file in files]
     notes = (*recipe.notes, choice.sentence) if choice.sentence else recipe.notes
     return replace(recipe, train=train, tests=tuple(tests), notes=notes, fork=choice)
+
+
+def _named_nets(
+    names: Iterable[str], solver: Path, notes: list[str], allow_unknown_fields: bool
+) -> list[tuple[caffe_pb2.NetParameter, Path]]:
+    """The nets that a solver names, with their files; how they were found is added to the notes."""
+    nets = []
+    for name in names:
+        found, note = _find_net(name, solver)
+        if note and note not in notes:
+            notes.append(note)
+        nets.append((prototxt.read_net(found, allow_unknown_fields=allow_unknown_fields), found))
+    return nets
 
 
 def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:

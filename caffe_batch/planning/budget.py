@@ -13,6 +13,11 @@ from caffe_batch.sizes import format_size, parse_size
 #: otherwise: an assumption, larger than the contexts reported by users, not measured on a GPU.
 DEFAULT_RESERVE_BYTES = 512 * 2**20
 
+#: What a worker in CPU mode takes beside Caffe's own requests: Python with its modules, Caffe and
+#: its libraries, the BLAS's work buffers. Measured on the pycaffe of Debian 11 that `caffe-batch
+#: runtime install` installs (benchmarks/cpu_reserve.py: 78 to 80 MiB, without snapshots).
+HOST_RESERVE_BYTES = 96 * 2**20
+
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -22,8 +27,8 @@ class Budget:
 
     Attributes:
         budget_bytes: What the user allows.
-        reserve_bytes: The part of it that Caffe's own requests can't use (context, library
-            handles).
+        reserve_bytes: The part of it that Caffe's own requests can't use: the CUDA context and
+            library handles; in CPU mode the process itself and what a snapshot copies.
     """
 
     budget_bytes: int
@@ -33,6 +38,14 @@ class Budget:
     def usable_bytes(self) -> int:
         """What Caffe's requests may take."""
         return self.budget_bytes - self.reserve_bytes
+
+    def reserving(self, more_bytes: int) -> Budget:
+        """The budget with a larger reserve.
+
+        Raises:
+            InputError: It leaves nothing.
+        """
+        return _budget(self.budget_bytes, self.reserve_bytes + more_bytes)
 
 
 #: More than any machine has: for plans without a limit.
@@ -72,11 +85,16 @@ def parse_budget(
         kept = default_reserve_bytes
     else:
         kept = 0 if reserve.strip() == "0" else parse_size(reserve)
+    return _budget(budget, kept)
+
+
+def _budget(budget: int, kept: int) -> Budget:
     if kept >= budget:
         raise InputError(
             f"the reserve of {format_size(kept)} leaves nothing of {format_size(budget)}",
             hint=[
-                "The reserve is for the CUDA context and library handles; ",
+                "The reserve is for the CUDA context and library handles, or in CPU mode for the "
+                "process itself and the copies that a snapshot makes; ",
                 Option("reserve", 0),
                 " plans only Caffe's own requests.",
             ],

@@ -24,7 +24,7 @@ def outcome_lines(
     lines = []
     if scores:
         lines.append(f"test:  {format_scores(scores)} (after update {scores[-1].update:,})")
-    if noise_scale:
+    if noise_scale and plan.effective_batch is not None:
         noise = training_noise(gradient_metrics(job.metrics), plan.effective_batch)
         lines.append(f"noise: {noise}")
     return [*lines, f"plan:  {plan.summary}", f"files: {job.path}"]

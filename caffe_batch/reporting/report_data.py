@@ -65,8 +65,8 @@ class ReportedRun:
         """The name of the engine that trains it."""
         return engines.find(self.plan.engine).title
 
-    def samples(self, update: int) -> int:
-        """Samples seen by the first ``update`` updates."""
+    def samples(self, update: int) -> int | None:
+        """Samples seen by the first ``update`` updates; None if the plan doesn't know."""
         return stage_at(self.stages, max(update - 1, 0)).samples(update)
 
     def curves(self) -> dict[str, Any]:
@@ -94,7 +94,9 @@ class ReportedRun:
 
     @cached_property
     def memory(self) -> Prediction | str:
-        """The predicted memory of the first stage, or the reason why it can't be predicted."""
+        """The predicted memory of the first stage, or the reason why there is no prediction."""
+        if self.plan.as_is:
+            return "The files are trained as they are, and their memory is not predicted."
         try:
             recipe = read_recipe(self.job.solver, rules=self.plan.registry())
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
@@ -104,9 +106,10 @@ class ReportedRun:
             )
             return model.at()
         except CaffeBatchError as error:
-            return error.message  # its hint is about arguments of a command, not about the page
+            # Its hint is about arguments of a command, not about the page.
+            return f"It can't be predicted: {error.message}."
         except (ValueError, OSError) as error:
-            return str(error)
+            return f"It can't be predicted: {error}."
 
 
 def read_run(job: JobDirectory, name: str | None = None) -> ReportedRun:

@@ -51,9 +51,10 @@ def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
     if any(_outputs(run) for run in runs):
         figures["tests"] = _draw_outputs(runs)
     for number, run in enumerate(runs, start=1):
-        if isinstance(run.memory, Prediction):
+        size = run.plan.batch_size
+        if isinstance(run.memory, Prediction) and size is not None:
             name = "memory" if len(runs) == 1 else f"memory-{number}"
-            figures[name] = _draw_memory(run, run.memory)
+            figures[name] = _draw_memory(run, run.memory, size)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in figures.items():
@@ -90,22 +91,23 @@ def _draw_outputs(runs: Sequence[ReportedRun]) -> Figure:
 
 
 def _draw_schedule(runs: Sequence[ReportedRun]) -> Figure:
-    figure, panels = _panels(2)
+    counted = all(run.plan.effective_batch for run in runs)
+    figure, panels = _panels(2 if counted else 1)
     for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
         x = [line.update for line in run.updates]
         rates = [line.learning_rate for line in run.updates]
-        batches = [line.effective_batch or run.plan.effective_batch for line in run.updates]
+        planned = run.plan.effective_batch
+        batches = [line.effective_batch or planned or 0 for line in run.updates]
         panels[0].step(x, rates, color=colour, where="post", label=run.name)
-        panels[1].step(x, batches, color=colour, where="post", label=run.name)
-    panels[0].set_ylabel("learning rate")
-    panels[1].set_ylabel("effective batch")
-    for panel in panels:
+        if counted:
+            panels[1].step(x, batches, color=colour, where="post", label=run.name)
+    for panel, label in zip(panels, ("learning rate", "effective batch"), strict=False):
+        panel.set_ylabel(label)
         panel.set_ylim(bottom=0)
     return _finished(figure, panels)
 
 
-def _draw_memory(run: ReportedRun, memory: Prediction) -> Figure:
-    size = run.plan.batch_size
+def _draw_memory(run: ReportedRun, memory: Prediction, size: int) -> Figure:
     curve = {
         candidate.batch_size: candidate.predicted_peak_bytes
         for candidate in run.plan.candidates

@@ -20,6 +20,7 @@ from caffe_batch.memory import LayerBytes, Prediction
 from caffe_batch.reporting.audit_view import audit_rows
 from caffe_batch.reporting.memory_plot import COLOURS, LABELS
 from caffe_batch.reporting.report_data import ReportedRun
+from caffe_batch.reporting.training_view import memory_text
 from caffe_batch.sizes import format_size
 
 _PAGE = Path(__file__).with_name("page")
@@ -66,7 +67,9 @@ def render_report(runs: Sequence[ReportedRun]) -> str:
         audit=audit_rows,
         bars=memory_bars,
         changes=grouped_changes,
+        memory_text=memory_text,
         is_known=lambda memory: isinstance(memory, Prediction),
+        counted=all(stage.effective_batch for run in runs for stage in run.stages),
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=__version__,
     )

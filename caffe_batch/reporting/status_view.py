@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from caffe_batch.jobs.directory import JobDirectory
-from caffe_batch.reporting.training_view import format_scores, progress_line
+from caffe_batch.reporting.training_view import format_scores, memory_text, progress_line
 from caffe_batch.training.following import RunState, Status
 
 
@@ -20,6 +20,9 @@ def status_lines(job: JobDirectory, status: Status) -> list[str]:
         lines.append(f"test:     {format_scores(scores)} (after update {scores[-1].update:,})")
     if progress.remark:
         lines.append(f"remark:   {progress.remark}")
+    memory = memory_text(progress)
+    if memory:
+        lines.append(f"memory:   {memory}")
     attempt = status.attempt
     if status.record and attempt:
         end = f", the last one ended: {attempt.detail}" if attempt.ended else ""

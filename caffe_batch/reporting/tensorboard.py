@@ -119,9 +119,13 @@ class TensorBoardFiles:
             if line.effective_batch is not None:
                 yield "train/effective_batch", line.effective_batch
             before, self._before = self._before, line
-            if before is not None and line.seconds > before.seconds:
-                rate = (line.samples - before.samples) / (line.seconds - before.seconds)
-                yield "train/samples_per_s", rate
+            if before is None or line.seconds <= before.seconds:
+                return
+            seconds = line.seconds - before.seconds
+            if line.samples is None or before.samples is None:
+                yield "train/updates_per_s", (line.update - before.update) / seconds
+            else:
+                yield "train/samples_per_s", (line.samples - before.samples) / seconds
 
 
 def test_tag(line: NetTestMetrics) -> str:

@@ -114,7 +114,7 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
     if progress.scores:
         at = progress.scores[-1].update
         lines.append(Text(f"test after update {at:,}: {format_scores(progress.scores)}"))
-    memory = _memory(progress)
+    memory = memory_text(progress)
     if memory:
         lines.append(Text(f"memory {memory}"))
     return Group(*lines)
@@ -215,6 +215,8 @@ def _numbers(progress: Progress) -> list[str]:
     parts = []
     if progress.samples_per_s is not None:
         parts.append(f"{progress.samples_per_s:,.0f} samples/s")
+    if progress.updates_per_s is not None:
+        parts.append(f"{progress.updates_per_s:,.4g} updates/s")
     parts.append(f"learning rate {_number(progress.learning_rate)}")
     if progress.epoch is not None:
         parts.append(f"epoch {progress.epoch:,.2f}")
@@ -223,14 +225,25 @@ def _numbers(progress: Progress) -> list[str]:
     return parts
 
 
-def _memory(progress: Progress) -> str:
-    """The memory of the worker and the plan's prediction; empty if neither is known."""
-    parts = []
-    if progress.used_bytes is not None:
-        parts.append(f"{format_size(progress.used_bytes)} in use")
+def memory_text(progress: Progress) -> str:
+    """The memory of the worker and the plan's prediction; empty if neither is known.
+
+    What is in use includes the process itself, which the plan's reserve is for. A prediction for
+    another device is told apart.
+    """
+    parts, used, reserve = [], progress.used_bytes, progress.reserve_bytes
+    here, there = ("host", "device") if progress.on_cpu else ("device", "host")
+    elsewhere = progress.elsewhere_bytes
+    if used is not None:
+        kind = f" of {here} memory" if elsewhere is not None else ""
+        parts.append(f"{format_size(used)}{kind} in use")
     if progress.predicted_bytes is not None:
-        parts.append(f"{format_size(progress.predicted_bytes)} predicted")
-    return ", ".join(parts)
+        kept = f" + {format_size(reserve)} reserve" if reserve else ""
+        parts.append(f"{format_size(progress.predicted_bytes)} predicted{kept}")
+    if elsewhere is not None and progress.on_cpu is not None:
+        meant = "a GPU" if progress.on_cpu else "CPU mode"
+        parts.append(f"{format_size(elsewhere)} of {there} memory predicted for {meant}")
+    return "; ".join(parts) if elsewhere is not None else ", ".join(parts)
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ caffe_batch.errors.RuntimeMissingError: the runtime /no/such/python is not an ex
 
 from caffe_batch.engines.base import RuntimeInfo
 from caffe_batch.runtimes.base import InstallError, InstallObserver, Runtime
-from caffe_batch.runtimes.discovery import VARIABLE, find
+from caffe_batch.runtimes.discovery import VARIABLE, Known, find, known
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.installation import install
 from caffe_batch.runtimes.store import (
@@ -26,6 +26,7 @@ __all__ = [
     "InstallError",
     "InstallObserver",
     "Installed",
+    "Known",
     "Runtime",
     "RuntimeInfo",
     "data_directory",
@@ -33,5 +34,6 @@ __all__ = [
     "inspect",
     "install",
     "installed",
+    "known",
     "remove",
 ]

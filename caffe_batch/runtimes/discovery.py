@@ -7,16 +7,18 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffe_batch import engines
-from caffe_batch.engines.base import Engine
+from caffe_batch.engines.base import Engine, RuntimeInfo
 from caffe_batch.errors import Option, RuntimeMissingError, did_you_mean
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.container import container
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.interpreter import Interpreter
-from caffe_batch.runtimes.store import installed, runtimes_directory
+from caffe_batch.runtimes.store import Installed, installed, runtimes_directory
 
 #: The environment variable that says which runtime to use where no option does.
 VARIABLE = "CAFFE_BATCH_RUNTIME"
@@ -67,6 +69,63 @@ def find(spec: str | None = None, engine: Engine | None = None) -> Runtime:
         f"{runtimes_directory()}",
         hint=[*other, f" or in {VARIABLE}."],
     )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A runtime that can be used without naming its path, or that should be one.
+
+    Attributes:
+        name: As ``--runtime`` takes it.
+        origin: Where it comes from, in words.
+        info: What it says about itself; None for an installed one, whose record says it.
+        installed: What is installed; None for others.
+        problem: Why it can't be used; None if it can.
+        used: Whether it is the one that is used where none is named.
+    """
+
+    name: str
+    origin: str
+    info: RuntimeInfo | None = None
+    installed: Installed | None = None
+    problem: str | None = None
+    used: bool = False
+
+
+def known(engine: Engine | None = None) -> tuple[Known, ...]:
+    """The runtimes that :func:`find` chooses from, in its order; the first usable one is used.
+
+    If the environment names one, that one is used or none.
+
+    Args:
+        engine: What they are to run; the default engine if None.
+    """
+    wanted, variable = engine or engines.find(), os.environ.get(VARIABLE)
+    found: list[Known] = []
+    there = installed().values() if wanted.installable else ()
+    if variable and variable not in {each.name for each in there}:
+        found.append(
+            _tried(variable, f"named by {VARIABLE}", lambda: named(variable, engine), engine)
+        )
+    if importlib.util.find_spec(wanted.module):
+        this = Interpreter(sys.executable)
+        found.append(_tried(this.name, "the Python of caffe-batch", lambda: this, engine))
+    for each in there:
+        here = each.record.machine == platform.machine()
+        problem = None if here else f"it is for {each.record.machine}"
+        found.append(Known(each.name, "installed", installed=each, problem=problem))
+    used = next(
+        (each for each in found if not each.problem and (not variable or each.name == variable)),
+        None,
+    )
+    return tuple(replace(each, used=each is used) for each in found)
+
+
+def _tried(name: str, origin: str, runtime: Callable[[], Runtime], engine: Engine | None) -> Known:
+    try:
+        return Known(name, origin, info=inspect(runtime(), engine))
+    except RuntimeMissingError as error:
+        return Known(name, origin, problem=error.message)
 
 
 def named(spec: str, engine: Engine | None = None) -> Runtime:

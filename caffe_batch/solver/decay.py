@@ -68,6 +68,11 @@ def step_decay(solver: caffe_pb2.SolverParameter, records: int | None, own_batch
             hint=["Give ", Option("train_records"), "."],
         )
     _check_policy(solver)
+    if solver.max_iter < 1:
+        raise InputError(
+            "the solver has no max_iter, so where the last stage of a schedule ends isn't known",
+            hint="Set max_iter to the number of updates that the recipe trains for.",
+        )
     gamma = as_written(solver.gamma)
     at = rate_drops(solver)
     if not at:

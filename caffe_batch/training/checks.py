@@ -5,14 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from caffe_batch.device import Device
 from caffe_batch.engines.base import Engine
-from caffe_batch.errors import Call, InputError, Option
+from caffe_batch.errors import Call, InputError, Option, RuntimeMissingError
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.inspection import inspect, known
+
+
+def check_gpu(device: Device | None, runtime: Runtime, engine: Engine) -> None:
+    """Refuses a GPU on a build that has no code for any, before a worker finds that out.
+
+    Args:
+        device: What was asked for; None leaves it to the engine.
+        runtime: What it runs in.
+        engine: What trains.
+
+    Raises:
+        InputError: A GPU was asked for, and the build has no GPU code.
+    """
+    if device is None or device.is_cpu:
+        return
+    try:
+        info = inspect(runtime, engine)
+    except RuntimeMissingError:
+        return  # the worker says what is wrong with it
+    if not info.gpu:
+        raise InputError(
+            f"training on GPU {device.gpu} is not possible: this {engine.title} is built without "
+            "GPU code",
+            hint=[Option("cpu", True), " trains on the CPU."],
+        )
 
 
 def check_accumulates(iter_size: int) -> None:
@@ -30,6 +56,26 @@ def check_accumulates(iter_size: int) -> None:
             hint=[
                 Call("`caffe-batch noise NET`", "caffe_batch.noise(NET)"),
                 " measures it without accumulation.",
+            ],
+        )
+
+
+def check_counts_samples(batch_size: int | None) -> None:
+    """Refuses to measure the noise scale where the samples of a micro-batch aren't known.
+
+    Raises:
+        InputError: They aren't: the files are trained as they are.
+    """
+    if batch_size is None:
+        raise InputError(
+            [
+                Option("noise_scale"),
+                " needs the samples of a micro-batch, and files that are trained as they are "
+                "don't have them counted",
+            ],
+            hint=[
+                Call("`caffe-batch noise NET`", "caffe_batch.noise(NET)"),
+                " measures it for a net whose batch is known.",
             ],
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -68,6 +68,7 @@ class Status:
             "loss": None if progress.loss is None else finite(progress.loss),
             "learning_rate": finite(progress.learning_rate),
             "samples_per_s": _digits(progress.samples_per_s),
+            "updates_per_s": _digits(progress.updates_per_s),
             "eta_s": _digits(progress.left_s) if self.state is RunState.RUNNING else None,
             "test": [
                 {
@@ -85,6 +86,7 @@ class Status:
             ],
             "remark": progress.remark or None,
             "predicted_bytes": progress.predicted_bytes,
+            "predicted_elsewhere_bytes": progress.elsewhere_bytes,
             "used_bytes": progress.used_bytes,
             "attempts": len(self.record.attempts) if self.record else 0,
             "ending": attempt.ending.value if attempt and attempt.ending else None,
@@ -155,11 +157,10 @@ class RunFollower:
             attempt.choices if attempt else (),
             training=self._fold.measured,
         )
-        return replace(
-            progress,
-            predicted_bytes=self._plan.predicted_on(attempt.device) if attempt else None,
-            used_bytes=self._used_bytes(record, attempt) if running else None,
-        )
+        if attempt is None:
+            return progress
+        used = self._used_bytes(record, attempt) if running else None
+        return progress.with_memory(self._plan, attempt.device, used)
 
     def _used_bytes(self, record: JobRecord | None, attempt: Attempt | None) -> int | None:
         """Memory of the worker, if it runs on this machine."""

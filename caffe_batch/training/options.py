@@ -7,6 +7,7 @@ from pathlib import Path
 
 from caffe_batch.device import Device
 from caffe_batch.net.data.findings import DataCheck
+from caffe_batch.training.longer import Longer
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Options:
             None for ten minutes, or twenty times the longest silence so far if that is more.
         engine: Name of the engine; None for the one that trained last here, or is planned.
         check_data: How much of the data is checked before anything is trained on it.
+        longer: How much longer than planned the run is to go on; None for not at all.
     """
 
     device: Device | None = None
@@ -52,3 +54,4 @@ class Options:
     stall_timeout_s: float | None = None
     engine: str | None = None
     check_data: DataCheck = DataCheck.QUICK
+    longer: Longer | None = None

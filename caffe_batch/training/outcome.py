@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_batch.engines.base import Engine
+from caffe_batch.engines.base import RUN_AGAIN, Engine
 from caffe_batch.errors import CaffeBatchError, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.metrics import NetTestMetrics
@@ -48,6 +48,7 @@ def failure(
     tail: Sequence[str],
     *,
     missing: Sequence[str],
+    again: str,
 ) -> CaffeBatchError:
     """The error for an ending.
 
@@ -59,6 +60,7 @@ def failure(
         log: The engine's log.
         tail: Its last lines, oldest first.
         missing: Files that the net names and that don't exist.
+        again: What happens if it is run again, in a sentence.
     """
     if ending.reason is EndReason.REFUSED:
         hints: Mapping[str, Text] = {
@@ -67,6 +69,8 @@ def failure(
         }
         return InputError(ending.detail, hint=hints.get(ending.refused))
     hint = engine.hints.get(ending.reason)
+    if hint is not None and ending.reason in RUN_AGAIN:
+        hint = [*([hint] if isinstance(hint, str) else hint), f" {again}"]
     if missing:
         hint = f"Missing: {', '.join(missing)}."
     lines = "".join(f"\n  {line}" for line in engine.last_lines(tail))

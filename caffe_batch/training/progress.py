@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from caffe_batch.device import Device
 from caffe_batch.jobs.metrics import Metrics, NetTestMetrics, UpdateMetrics, as_measured
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.chance import ChanceWatch
@@ -28,10 +30,11 @@ class Progress:
 
     Attributes:
         update, updates: Updates done, and to do in total.
-        samples: Samples seen by the updates done.
-        epoch: Passes over the training set, or None if its records are not known.
+        samples: Samples seen by the updates done; None if those of an update are not known.
+        epoch: Passes over the training set, or None if its records or the samples are not known.
         samples_per_s: Rate over the last seconds of training, including tests; None before the
-            first update.
+            first update, and where the samples are not known.
+        updates_per_s: The same in updates, where the samples are not known.
         loss: The last record: mean over its micro-batches, nan if it isn't finite. None before
             the first.
         losses: The loss so far, thinned out to at most 128 points.
@@ -40,22 +43,27 @@ class Progress:
         scores: Outputs of the last test.
         elapsed_s: Seconds spent training so far, over all attempts, up to the last measurement;
             without the time in which Caffe started or nothing ran.
-        left_s: Seconds to the last sample at the rate of this attempt so far, or None while that
+        left_s: Seconds to the last update at the rate of this attempt so far, or None while that
             isn't known.
         notes: Everything the user should know about this run, oldest first.
         training: False while Caffe starts and builds the nets.
         predicted_bytes: The plan's predicted peak, or None if it is meant for another device.
         first_loss: The first record, which ``losses`` may have dropped; None before it.
         remark: What the losses so far give reason to say, with what to try; empty if nothing.
+        reserve_bytes: What the plan keeps for the process itself on that device.
+        elsewhere_bytes: The plan's predicted peak if it is meant for another device: device memory
+            where the run is on the CPU, host memory where it is on a GPU.
         used_bytes: Memory of the worker: on the GPU, or its resident set in CPU mode; None if
-            unknown.
+            unknown. It includes the process itself.
+        on_cpu: Whether it is host memory; None before the device is known.
     """
 
     update: int
     updates: int
-    samples: int
+    samples: int | None
     epoch: float | None
     samples_per_s: float | None
+    updates_per_s: float | None
     loss: float | None
     losses: tuple[float, ...]
     learning_rate: float
@@ -70,6 +78,23 @@ class Progress:
     used_bytes: int | None = None
     remark: str = ""
     first_loss: float | None = None
+    reserve_bytes: int | None = None
+    elsewhere_bytes: int | None = None
+    on_cpu: bool | None = None
+
+    def with_memory(
+        self, plan: PlanFile, device: Device | None, used_bytes: int | None
+    ) -> Progress:
+        """The progress with what the plan predicts for a device, and what is in use there."""
+        predicted = plan.predicted_on(device)
+        return replace(
+            self,
+            predicted_bytes=predicted,
+            reserve_bytes=None if predicted is None else plan.reserve_bytes,
+            elsewhere_bytes=plan.predicted_peak_bytes if predicted is None else None,
+            used_bytes=used_bytes,
+            on_cpu=None if device is None else device.is_cpu,
+        )
 
 
 #: Called with the progress about five times a second.
@@ -96,7 +121,7 @@ class RunFold:
         chance_loss: float | None = None,
     ) -> None:
         self._stages, self._train_records = stages, train_records
-        self._rate, self._curve = Rate(begun, self._samples(begun)), LossCurve()
+        self._rate, self._curve = Rate(begun, self._work(begun)), LossCurve()
         self._chance = ChanceWatch(chance_loss, stages[-1].last_update)
         self._loss: float | None = None
         self._first: float | None = None
@@ -113,7 +138,8 @@ class RunFold:
                 self._curve.add(self._loss)
                 self._first = self._loss if self._first is None else self._first
                 self._chance.add(line.update, self._loss)
-                self._rate.add(line.update, line.samples, line.seconds)
+                work = line.update if line.samples is None else line.samples
+                self._rate.add(line.update, work, line.seconds)
             elif isinstance(line, NetTestMetrics):
                 self._scores[line.test_net, line.index] = line
 
@@ -126,7 +152,7 @@ class RunFold:
         """
         if update > self._rate.update:
             self._seconds = max(self._seconds, seconds)
-            self._rate.look_ahead(update, self._samples(update), seconds)
+            self._rate.look_ahead(update, self._work(update), seconds)
 
     @property
     def measured(self) -> bool:
@@ -148,16 +174,16 @@ class RunFold:
         """
         update = max(self._rate.update, first_update)
         stage, last = stage_at(self._stages, update), self._stages[-1]
-        samples = stage.samples(update)
-        rate = self._rate.since(first_update, self._samples(first_update))
-        left = last.samples(last.last_update) - samples
-        records = self._train_records
+        samples, recent = stage.samples(update), self._rate.recent()
+        rate = self._rate.since(first_update, self._work(first_update))
+        left = self._work(last.last_update) - self._work(update)
         return Progress(
             update=update,
             updates=last.last_update,
             samples=samples,
-            epoch=round(samples / records, 4) if records else None,
-            samples_per_s=self._rate.recent(),
+            epoch=epoch_of(samples, self._train_records),
+            samples_per_s=None if samples is None else recent,
+            updates_per_s=recent if samples is None else None,
             loss=self._loss,
             losses=self._curve.points(),
             first_loss=self._first,
@@ -172,20 +198,27 @@ class RunFold:
             remark=self._chance.remark,
         )
 
-    def _samples(self, update: int) -> int:
-        return stage_at(self._stages, update).samples(update)
+    def _work(self, update: int) -> int:
+        """What the first updates amount to: samples, or updates where these are not known."""
+        samples = stage_at(self._stages, update).samples(update)
+        return update if samples is None else samples
+
+
+def epoch_of(samples: int | None, records: int | None) -> float | None:
+    """Passes over that many records, or None if either is not known."""
+    return round(samples / records, 4) if samples is not None and records else None
 
 
 class Rate:
-    """Samples per second: over a moving window, and since an update.
+    """Work per second, in samples or updates: over a moving window, and since an update.
 
     Args:
         update: Updates done at the beginning.
-        samples: Samples seen by them.
+        work: What they amount to.
     """
 
-    def __init__(self, update: int, samples: int) -> None:
-        self._updates, self._samples, self._seconds = [update], [samples], [0.0]
+    def __init__(self, update: int, work: int) -> None:
+        self._updates, self._work, self._seconds = [update], [work], [0.0]
         self._ahead: tuple[int, int, float] | None = None
 
     @property
@@ -193,46 +226,46 @@ class Rate:
         """Updates done when the newest point was noted."""
         return self._ahead[0] if self._ahead else self._updates[-1]
 
-    def add(self, update: int, samples: int, seconds: float) -> None:
+    def add(self, update: int, work: int, seconds: float) -> None:
         """Note a point.
 
         Args:
             update: Updates done.
-            samples: Samples seen by them.
+            work: What they amount to.
             seconds: Spent training until then.
         """
         self._ahead = None
         self._updates.append(update)
-        self._samples.append(samples)
+        self._work.append(work)
         self._seconds.append(seconds)
 
-    def look_ahead(self, update: int, samples: int, seconds: float) -> None:
+    def look_ahead(self, update: int, work: int, seconds: float) -> None:
         """Note a provisional point, which the next one replaces."""
-        self._ahead = (update, samples, seconds)
+        self._ahead = (update, work, seconds)
 
     def recent(self) -> float | None:
-        """Samples per second in the window, or None before there is a point.
+        """Work per second in the window, or None before there is a point.
 
         The window starts at the last point before it, and has at least two points.
         """
-        samples, seconds = self._now()
+        work, seconds = self._now()
         first = bisect_left(self._seconds, seconds - _RATE_WINDOW_S) - 1
         first = max(0, min(first, len(self._seconds) - (1 if self._ahead else 2)))
-        return _slope(samples - self._samples[first], seconds - self._seconds[first])
+        return _slope(work - self._work[first], seconds - self._seconds[first])
 
-    def since(self, update: int, samples: int) -> float | None:
-        """Samples per second since an update, or None before there is a point after it.
+    def since(self, update: int, work: int) -> float | None:
+        """Work per second since an update, or None before there is a point after it.
 
         Args:
             update: Updates done.
-            samples: Samples seen by them.
+            work: What they amount to.
         """
         now, seconds = self._now()
         first = max(0, bisect_right(self._updates, update) - 1)
-        return _slope(now - samples, seconds - self._seconds[first])
+        return _slope(now - work, seconds - self._seconds[first])
 
     def _now(self) -> tuple[int, float]:
-        return self._ahead[1:] if self._ahead else (self._samples[-1], self._seconds[-1])
+        return self._ahead[1:] if self._ahead else (self._work[-1], self._seconds[-1])
 
 
 class LossCurve:
@@ -258,5 +291,5 @@ class LossCurve:
         return tuple(self._points)
 
 
-def _slope(samples: int, seconds: float) -> float | None:
-    return samples / seconds if samples > 0 and seconds > 0 else None
+def _slope(work: int, seconds: float) -> float | None:
+    return work / seconds if work > 0 and seconds > 0 else None

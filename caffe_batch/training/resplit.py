@@ -48,17 +48,19 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         DoesNotFitError: There is no smaller split; it says what this one needs.
         InputError: The files don't say enough, or can't be read.
     """
-    why = ending.reason.value
+    why, size = ending.reason.value, plan.batch_size
+    effective = _effective_batches(plan)
+    if size is None:
+        raise _not_planned(job, ending)
     stages = read_job_stages(job, plan)
     models = [_model(job, plan, stage.recipe) for stage in stages]
-    effective = [stage.effective_batch for stage in plan.stages]
     tests = _test_batches(models[0])
     if ending.test_net is not None:
         told = _with_smaller_test(job, plan, stages, models, tests, ending)
         if told:
             return told
-    needs = max(model.at(plan.batch_size).allocated_bytes for model in models)
-    largest, obstacle = plan.batch_size - 1, ""
+    needs = max(model.at(size).allocated_bytes for model in models)
+    largest, obstacle = size - 1, ""
     while largest:
         plans: list[Plan] = []
         try:
@@ -74,11 +76,11 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         _rewrite(job, plan, stages, plans, why, tests)
         return (
             f"{why}: continuing with batch_size {plans[0].batch_size} x iter_size "
-            f"{plans[0].iter_size} instead of {plan.batch_size} x {plan.iter_size}"
+            f"{plans[0].iter_size} instead of {size} x {plan.iter_size}"
             + _another_training(plan, plans[-1])
         )
     raise DoesNotFitError(
-        f"{why} ({ending.detail}), and batch_size {plan.batch_size} is the smallest split of the "
+        f"{why} ({ending.detail}), and batch_size {size} is the smallest split of the "
         f"effective batch {plan.effective_batch}{obstacle}. With it Caffe asks for "
         f"{format_size(needs)} ({needs:,} bytes), as far as can be predicted",
         missing_bytes=0,
@@ -99,7 +101,7 @@ def planned_split(job: JobDirectory, plan: PlanFile) -> PlannedSplit | None:
         InputError: The files can't be read.
     """
     planned = plan.planned_split
-    if planned is None:
+    if planned is None or plan.batch_size is None:
         return None
     tests = _test_batches(_model(job, plan, read_job_stages(job, plan)[0].recipe))
     smaller_test = any(tests.get(each, size) < size for each, size in planned.tests.items())
@@ -125,8 +127,8 @@ def take_planned_split(job: JobDirectory, plan: PlanFile, planned: PlannedSplit)
     tests = _test_batches(models[0])
     split = SplitOptions(batch_size=planned.batch_size)
     plans = [
-        _plan_with(model, stage.effective_batch, split, {**tests, **planned.tests})
-        for model, stage in zip(models, plan.stages, strict=True)
+        _plan_with(model, samples, split, {**tests, **planned.tests})
+        for model, samples in zip(models, _effective_batches(plan), strict=True)
     ]
     _rewrite(job, plan, stages, plans, "the planned split again", tests)
     return (
@@ -161,8 +163,8 @@ def _with_smaller_test(
     wanted = {**tests, **dict.fromkeys(group.numbers, smaller[-1])}
     split = SplitOptions(batch_size=plan.batch_size)
     plans = [
-        _plan_with(model, stage.effective_batch, split, wanted)
-        for model, stage in zip(models, plan.stages, strict=True)
+        _plan_with(model, samples, split, wanted)
+        for model, samples in zip(models, _effective_batches(plan), strict=True)
     ]
     _rewrite(job, plan, stages, plans, ending.reason.value, tests)
     other = " " + "".join(
@@ -192,6 +194,29 @@ def _sizes(tests: Mapping[int, int]) -> str:
 
 def _has_snapshot(job: JobDirectory, plan: PlanFile) -> bool:
     return bool(engines.find(plan.engine).snapshots.list_snapshots(job.snapshots))
+
+
+def _effective_batches(plan: PlanFile) -> list[int]:
+    """Samples of an update in each stage; empty for files that are trained as they are."""
+    return [each.effective_batch for each in plan.stages if each.effective_batch is not None]
+
+
+def _not_planned(job: JobDirectory, ending: Ending) -> DoesNotFitError:
+    """The error of files that are trained as they are: what their batch may be, nobody has said."""
+    return DoesNotFitError(
+        f"{ending.reason.value} ({ending.detail}), and files that are trained as they are keep "
+        "their batch",
+        missing_bytes=0,
+        hint=[
+            "Plan them for the memory that there is: ",
+            Call(
+                f"`caffe-batch plan {job.solver} --gpu-memory SIZE --out DIR`",
+                f"caffe_batch.plan({str(job.solver)!r}, gpu_memory=SIZE)",
+            ),
+            " finds a batch_size x iter_size for it, if the batch of the net is known; or make it "
+            "smaller in the files, and iter_size larger by as much.",
+        ],
+    )
 
 
 def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:

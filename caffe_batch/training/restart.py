@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 from caffe_batch import engines
@@ -80,10 +81,25 @@ def stands(job: JobDirectory) -> bool:
     return False
 
 
+class Next(Enum):
+    """What happens if a run that has just ended is run again; the value is a sentence."""
+
+    CONTINUES = "It continues from the newest snapshot that is whole."
+    BEGINS = "It left no snapshot, so it begins at update 0."
+    RUN_BEFORE = "Without --restart, it is the run before that goes on."
+
+
+def what_is_next(job: JobDirectory) -> Next:
+    """What happens if the run that has just ended is run again; the lock is held."""
+    if stands(job):
+        return Next.CONTINUES
+    return Next.RUN_BEFORE if job.previous.is_kept else Next.BEGINS
+
+
 def log_to_show(job: JobDirectory) -> Path:
     """Where the log of the run that has just ended will be."""
-    fails = job.previous.is_kept and not stands(job)
-    return job.previous.failed / job.log.name if fails else job.log
+    undone = what_is_next(job) is Next.RUN_BEFORE
+    return job.previous.failed / job.log.name if undone else job.log
 
 
 def _record(job: JobDirectory) -> JobRecord | None:

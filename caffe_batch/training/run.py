@@ -31,7 +31,12 @@ from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import cuda_gpus
 from caffe_batch.solver.learning_rate import learning_rate
-from caffe_batch.training.checks import check_accumulates, check_one_gpu, missing_files
+from caffe_batch.training.checks import (
+    check_accumulates,
+    check_counts_samples,
+    check_one_gpu,
+    missing_files,
+)
 from caffe_batch.training.culprits import with_culprits
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.memory_meter import MemoryMeter
@@ -40,7 +45,7 @@ from caffe_batch.training.outcome import STATES, Outcome, failure
 from caffe_batch.training.places import job_places
 from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress, RunFold
-from caffe_batch.training.restart import log_to_show
+from caffe_batch.training.restart import log_to_show, what_is_next
 from caffe_batch.training.snapshot_keeper import SnapshotKeeper
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
@@ -281,9 +286,11 @@ class Run:
             failed = ending.reason is EndReason.CHECK_FAILED
             missing = missing_files(net, self._directory, rules) if failed else []
             log = log_to_show(self._job)
+            again = what_is_next(self._job).value
             raise failure(
-                self._engine, ending, update, self._updates, log, self._log_tail, missing=missing
-            )
+                self._engine, ending, update, self._updates, log, self._log_tail,
+                missing=missing, again=again,
+            )  # fmt: skip
         return Outcome(state, update, self._updates, last_scores(self._job.metrics))
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
@@ -331,8 +338,7 @@ class Run:
         device = self._attempts[-1].device
         if device is None:
             return progress
-        predicted = self._plan.predicted_on(device)
-        return replace(progress, predicted_bytes=predicted, used_bytes=meter.read(device))
+        return progress.with_memory(self._plan, device, meter.read(device))
 
     def _request(self, stage: TrainingStage) -> TrainingRequest:
         return TrainingRequest(
@@ -382,7 +388,7 @@ class Run:
             choices=tuple(self._notes),
             stage=stage.number,
             engine=self._engine.name,
-            batch_size=stage.effective_batch // stage.solver.iter_size,
+            batch_size=stage.batch_size,
             iter_size=stage.solver.iter_size,
             predicted_bytes=self._plan.predicted_peak_bytes,
             free_bytes=free_bytes,
@@ -433,6 +439,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     engines.find(options.engine or plan.engine)
     stages = read_stages(plan)
     if options.noise_scale:
+        check_counts_samples(plan.batch_size)
         check_accumulates(max(stage.solver.iter_size for stage in stages))
     return plan, stages
 

@@ -6,20 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from caffe_batch import engines
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training import restart
 from caffe_batch.training.beforehand import Beforehand, look_ahead
-from caffe_batch.training.checks import check_accumulates
+from caffe_batch.training.checks import check_accumulates, check_gpu
+from caffe_batch.training.longer import check_longer, lengthen
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.recovery import Recovery
 from caffe_batch.training.resplit import planned_split, take_planned_split
-from caffe_batch.training.run import Run, has_finished, read_job
+from caffe_batch.training.run import Run, engine_name, has_finished, read_job
 
 
 def _look_away(progress: Progress) -> None:
@@ -70,9 +72,12 @@ def train(
     restart.settle_if_free(job)
     plan, stages = read_job(job, options)  # refuses them before anything is written
     before = None if options.restart else job.read_record()
+    check_gpu(options.device, runtime, engines.find(engine_name(plan, before, options)))
     relay = relay or SignalRelay()
     found = Beforehand()
-    if not has_finished(before, stages):
+    if options.longer:
+        check_longer(job, plan, stages, before, options.longer)
+    if options.longer or not has_finished(before, stages):
         found = look_ahead(job, plan, stages, before, options, runtime)
     with job.lock() as lock, forwarded_signals(relay):
         restart.settle(job)
@@ -86,6 +91,9 @@ def train(
         try:
             begun = restart.begin(job, options) if options.restart else options
             notes = (*found.notes, *_about_the_split(job, options, goes_on=before is not None))
+            if options.longer:
+                done = before.updates_done if before else 0
+                notes = (*lengthen(job, done, options.longer), *notes)
             outcome = _to_the_end(begin, carry_out, Recovery(job, options), relay, notes)
         except CaffeBatchError as error:
             error.notes = (*error.notes, *restart.settle(job))

@@ -32,7 +32,7 @@ from caffe_batch.jobs.metrics import (
 )
 from caffe_batch.jobs.stages import TrainingStage, stage_at
 from caffe_batch.solver.learning_rate import learning_rate
-from caffe_batch.training.progress import Progress, RunFold
+from caffe_batch.training.progress import Progress, RunFold, epoch_of
 
 
 @dataclass
@@ -155,19 +155,22 @@ class Tracker:
             loss=finite(record.loss),
             learning_rate=as_measured(learning_rate(stage.solver, record.update - 1)),
             samples=samples,
-            epoch=round(samples / self._train_records, 4) if self._train_records else None,
+            epoch=epoch_of(samples, self._train_records),
             seconds=round(self._seconds_before + record.seconds, 4),
             effective_batch=stage.effective_batch,
         )
 
     def _note_gradients(self, event: GradientNorms) -> None:
         """Those of a diverged update mean nothing, and JSON has no number for them."""
-        stage = stage_at(self._stages, event.update - 1)
-        if math.isfinite(event.micro_norm_squared) and math.isfinite(event.mean_norm_squared):
+        size = stage_at(self._stages, event.update - 1).batch_size
+        measured = math.isfinite(event.micro_norm_squared) and math.isfinite(
+            event.mean_norm_squared
+        )
+        if measured and size is not None:
             self._write(
                 GradientMetrics(
                     update=event.update,
-                    batch_size=stage.effective_batch // stage.solver.iter_size,
+                    batch_size=size,
                     passes=event.passes,
                     micro_norm_squared=event.micro_norm_squared,
                     mean_norm_squared=event.mean_norm_squared,

@@ -18,6 +18,7 @@ from caffe_batch.experiments import verify as verify_module
 from caffe_batch.jobs.metrics import UpdateMetrics
 from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
+from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training import Progress
 from tests.command import call, tree
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, forked, inner_product
@@ -402,5 +403,22 @@ def test_reports_of_several_jobs(recipe: Path) -> None:
 
 def test_api_has_what_the_package_has() -> None:
     functions = {name for name in api.__all__ if isinstance(getattr(api, name), types.FunctionType)}
-    only_for_the_command_line = {"find_runtime", "find_template", "read_runs", "train_options"}
-    assert functions - set(cb.__all__) == only_for_the_command_line
+    assert functions - set(cb.__all__) == {  # only for the command line
+        "check_device", "find_runtime", "find_template", "read_runs", "train_options",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [cb.strategies, cb.noise])
+def test_what_reads_data_looks_at_it_first(
+    function: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label beyond the classes makes Caffe write beyond its memory; plan and train refuse it."""
+    data = write_lmdb(tmp_path / "data")
+    net = NET.format(data=data, batch_size=6, width=8).replace("num_output: 4", "num_output: 3")
+    (tmp_path / "net.prototxt").write_text(net)
+    monkeypatch.chdir(tmp_path)
+    options = (
+        {"gpu_memory": "1GiB"} if function is cb.strategies else {"runtime": Interpreter("none")}
+    )
+    with pytest.raises(cb.InputError, match="label is 3, but this layer takes 0 to 2"):
+        function("net.prototxt", **options)

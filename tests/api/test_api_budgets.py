@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import caffe_batch as cb
+from caffe_batch.memory.ledger import Part
+from caffe_batch.planning.budget import HOST_RESERVE_BYTES
 from caffe_batch.runtimes import machine
 from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.runtimes.reserve import remember
@@ -72,7 +74,29 @@ def test_in_cpu_mode_the_host_is_asked(recipe: Path) -> None:
     half = cb.plan("net.prototxt", gpu_memory="50%", mode="cpu").budget
     assert everything.budget_bytes == pytest.approx(free, rel=0.2)
     assert half.budget_bytes == pytest.approx(free / 2, rel=0.2)
-    assert (everything.reserve_bytes, half.reserve_bytes) == (0, 0)
+    assert everything.reserve_bytes == half.reserve_bytes > HOST_RESERVE_BYTES
+    given = cb.plan("net.prototxt", gpu_memory="auto", mode="cpu", reserve="7MiB").budget
+    assert given.reserve_bytes == 7 * 2**20
+
+
+def test_the_reserve_of_cpu_mode_has_room_for_a_snapshot(recipe: Path) -> None:
+    """The parameters' data and the history of the rule, once each; the gradients aren't copied."""
+    plan = cb.plan("net.prototxt", gpu_memory="1GiB", mode="cpu")
+    parts = plan.prepared.model.at().parts
+    copies = parts[Part.PARAMETERS] // 2 + parts[Part.SOLVER_STATE]
+    assert 0 < copies < parts[Part.PARAMETERS] + parts[Part.SOLVER_STATE]
+    assert plan.budget.reserve_bytes == HOST_RESERVE_BYTES + copies
+    with pytest.raises(cb.InputError, match="leaves nothing of 96 MiB"):
+        cb.plan("net.prototxt", gpu_memory="96MiB", mode="cpu")
+
+
+def test_measured_processes_fit_the_reserve_of_cpu_mode() -> None:
+    """What benchmarks/cpu_reserve.py has measured beside Caffe's requests."""
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu_reserve.json"
+    rows = json.loads(results.read_text())["trainings"]
+    for name, row in rows.items():
+        assert row["beside_bytes"] <= HOST_RESERVE_BYTES + row["copies_bytes"], name
+    assert min(row["beside_bytes"] for row in rows.values()) > HOST_RESERVE_BYTES * 0.7
 
 
 def test_a_host_that_does_not_report_its_memory(
@@ -101,9 +125,9 @@ def test_commands_ask_the_gpu_to_train_on(
     assert answer.get("recipe", answer)["budget_bytes"] == gib * GIB
 
 
-def test_train_plans_for_the_gpu_it_trains_on(recipe: Path) -> None:
-    """The packaged Caffe has no GPU code: the job is planned, and then can't be trained."""
+def test_a_gpu_on_a_build_without_gpu_code_is_refused_first(recipe: Path) -> None:
+    """The packaged Caffe has none: nothing is planned or written for it."""
     done = call("train", "net.prototxt", "--gpu-memory", "auto", "--gpu", 1, "--out", "job")
-    assert done.code == 2
+    assert (done.code, done.out) == (2, "")
     assert "training on GPU 1 is not possible" in done.err
-    assert json.loads((recipe / "job" / "plan.json").read_text())["budget_bytes"] == 7 * GIB
+    assert not (recipe / "job").exists()

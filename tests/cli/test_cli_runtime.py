@@ -107,6 +107,62 @@ def test_list(installed: runtimes.Installed) -> None:
     assert (row["name"], row["caffe_version"]) == ("debian-11", "1.0.0-stub")
     assert row["folder"] == str(installed.folder)
     assert row["packages"]["python3-caffe"] == "2:1.0-1"
+    assert (row["origin"], row["used"], row["problem"]) == ("installed", True, None)
+    assert done.stdout.rstrip().endswith("; installed; used unless another one is named")
+
+
+#: An answer to the probe, for a program that stands for a Python with a Caffe for GPUs.
+GPU_PYTHON = """cat <<END | tr -d '\\n'
+{"python_version": "3.11.2", "caffe_version": "1.0.0", "caffe_path": "/usr/local/caffe",
+ "nccl": false, "numpy_version": "1.24.2", "layer_types": ["Data"], "import_s": 0.5,
+ "gpu_message": null}
+END"""
+
+
+def test_list_in_the_image_for_gpus(home: Path, tmp_path: Path) -> None:
+    """There the Python of caffe-batch has caffe itself; nothing is installed."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "caffe.py").write_text(
+        "def layer_type_list(): return []\ndef set_mode_gpu(): pass\n"
+        "def set_device(device): pass\n__version__ = '1.0.0'\n"
+    )
+    done = caffe_batch("runtime", "list", PYTHONPATH=str(modules))
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{sys.executable}  Caffe 1.0.0 (GPU), Python ")
+    assert line.endswith("; the Python of caffe-batch; used unless another one is named")
+    (row,) = json.loads(caffe_batch("runtime", "list", "--json", PYTHONPATH=str(modules)).stdout)
+    assert (row["name"], row["used"], row["gpu"]) == (sys.executable, True, True)
+
+
+def test_list_with_a_runtime_named_by_the_environment(
+    installed: runtimes.Installed, program: Callable[[str, str], Path]
+) -> None:
+    path = str(program("gpu-python", GPU_PYTHON))
+    lines = caffe_batch("runtime", "list", CAFFE_BATCH_RUNTIME=path).stdout.splitlines()
+    assert lines[0] == (
+        f"{path}  Caffe 1.0.0 (GPU), Python 3.11.2; named by CAFFE_BATCH_RUNTIME; used unless "
+        "another one is named"
+    )
+    assert lines[1].endswith("; installed")
+    by_name = caffe_batch("runtime", "list", CAFFE_BATCH_RUNTIME="debian-11").stdout
+    assert by_name.rstrip().endswith("; installed; used unless another one is named")
+
+
+def test_list_where_the_environment_names_nothing_usable(installed: runtimes.Installed) -> None:
+    """Commands then fail rather than use another one, and so says the list."""
+    done = caffe_batch("runtime", "list", CAFFE_BATCH_RUNTIME="/no/such/python")
+    first, second = done.stdout.splitlines()
+    assert first.startswith("/no/such/python  named by CAFFE_BATCH_RUNTIME; can't be used: the ")
+    assert second.endswith("; installed")
+    assert done.stderr == "None of them is used: see the reasons.\n"
+    assert [
+        row["used"]
+        for row in json.loads(
+            caffe_batch("runtime", "list", "--json", CAFFE_BATCH_RUNTIME="/no/such/python").stdout
+        )
+    ] == [False, False]
 
 
 def test_list_of_nothing(home: Path) -> None:

@@ -61,6 +61,23 @@ def test_order_of_the_test_nets(folder: Path) -> None:
     assert tests[0].message.name == "inline"
 
 
+def test_test_nets_of_a_solver_beside_a_net(folder: Path) -> None:
+    """Only its train net is another one; its own test nets stay, those left over are the net's."""
+    (folder / "test.prototxt").write_text(NET.replace('"ip"', '"other"'))
+    (folder / "mine.prototxt").write_text(NET)
+    solver(
+        folder,
+        "net: 'not there' test_iter: 1 test_iter: 2 test_iter: 3 test_interval: 5 "
+        "test_net: 'test.prototxt' test_net_param { name: 'inline' " + NET + "}",
+    )
+    recipe = read_recipe("mine.prototxt", "solver.prototxt")
+    assert [str(file.path) for file in recipe.tests] == ["None", "test.prototxt", "mine.prototxt"]
+    assert [recipe.file_of_test(number) for number in range(3)] == ["solver", "test_net_1", "net"]
+    solver(folder, "test_iter: 1 test_interval: 5 test_net: 'lost.prototxt'")
+    with pytest.raises(InputError, match=r"its net 'lost\.prototxt' is not in"):
+        read_recipe("mine.prototxt", "solver.prototxt")
+
+
 def test_inline_net(folder: Path) -> None:
     solver(folder, "net_param { " + NET + " }")
     recipe = read_recipe("solver.prototxt")

@@ -209,6 +209,7 @@ def test_policies_without_drops(policy: str) -> None:
         ({"gamma": 0.0}, r"gamma is 0, and only a rate that drops"),
         ({"gamma": 2.0}, r"gamma is 2, and only a rate that drops"),
         ({"gamma": float("nan")}, r"gamma is nan, and only a rate that drops"),
+        ({"max_iter": 0}, r"the solver has no max_iter, so where the last stage"),
         ({"stepvalue": []}, r"doesn't drop before max_iter 78200"),
         ({"stepvalue": [78200]}, r"doesn't drop before max_iter 78200"),
         ({"stepvalue": [0, 10]}, r"stepvalue 0 drops the rate before the first update"),

@@ -30,6 +30,7 @@ PROGRESS = Progress(
     samples=1234 * 256,
     epoch=175.8012,
     samples_per_s=15321.7,
+    updates_per_s=None,
     loss=0.0612345,
     losses=tuple(1 / n for n in range(1, 100)),
     learning_rate=0.005,
@@ -112,6 +113,22 @@ def test_memory_in_use_beside_the_prediction() -> None:
     assert shown(replace(measured, predicted_bytes=None))[-1] == "memory 300 MiB in use"
     assert shown(replace(measured, used_bytes=None))[-1] == "memory 200 MiB predicted"
     assert "epoch 175.80, 300 MiB in use, 1:02:05 left" in progress_line(measured)
+    reserved = replace(measured, reserve_bytes=96 * 2**20)
+    assert shown(reserved)[-1] == "memory 300 MiB in use, 200 MiB predicted + 96 MiB reserve"
+
+
+def test_memory_predicted_for_another_device_is_told_apart() -> None:
+    """137 MiB of a process on the host aren't to be measured by 39 MiB that a GPU would hold."""
+    gpu_plan = replace(PROGRESS, used_bytes=137 * 2**20, elsewhere_bytes=39 * 2**20, on_cpu=True)
+    assert shown(gpu_plan)[-1] == (
+        "memory 137 MiB of host memory in use; 39 MiB of device memory predicted for a GPU"
+    )
+    cpu_plan = replace(gpu_plan, on_cpu=False)
+    assert shown(cpu_plan)[-1] == (
+        "memory 137 MiB of device memory in use; 39 MiB of host memory predicted for CPU mode"
+    )
+    nothing_known = replace(gpu_plan, on_cpu=None, used_bytes=None)
+    assert "memory" not in shown(nothing_known)[-1]
 
 
 def test_warnings_come_first_and_once() -> None:

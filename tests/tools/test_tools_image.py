@@ -136,3 +136,32 @@ def test_compose_takes_no_variable_that_a_shell_keeps_to_itself() -> None:
     assert names
     for name in names:
         assert f'echo "{name}=' in text  # the comment says how to set it
+
+
+def test_the_tests_of_packages_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [
+        "lib/python3.11/test/support.py",  # the standard library's
+        "lib/python3.11/site-packages/numpy/testing/__init__.py",
+        "lib/python3.11/site-packages/numpy/latest.py",
+        "share/tests/data",
+    ]
+    gone = [
+        "lib/python3.11/site-packages/numpy/tests/test_it.py",
+        "lib/python3.11/site-packages/numpy/linalg/tests/data/x.npy",
+        "lib/python3/dist-packages/google/protobuf/test/y.py",
+    ]
+    for name in (*kept, *gone):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    subprocess.run([ROOT / "docker" / "strip-tests", tmp_path], check=True)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(kept)
+
+
+def test_packages_are_compiled_only_as_far_as_they_are_used() -> None:
+    """pip compiles all modules otherwise: twice the space, for modules that nobody imports."""
+    installs = re.findall(r"pip --python /opt/caffe-batch install ([^\n]*)", DOCKERFILE)
+    own = [line for line in installs if line.endswith("dist/*.whl")]
+    assert len(installs) == 3
+    assert all("--no-compile" in line for line in installs if line not in own)

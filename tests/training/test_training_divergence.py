@@ -51,7 +51,7 @@ def test_the_good_snapshot_stays_and_the_bad_one_does_not_count(
         TrainingError, match="at update 31 of 60: diverged: after update 31 the loss is nan"
     ) as failure:
         train(job, runtime)
-    assert "continues from the last good snapshot" in str(failure.value.hint)
+    assert "It continues from the newest snapshot that is whole." in str(failure.value.hint)
     record = record_of(job)
     assert (record.state, record.updates_done) == (JobState.FAILED, 31)
     assert record.attempts[0].ending == "diverged"

@@ -193,6 +193,6 @@ def test_the_hint_belongs_to_what_was_refused(
     """Whatever device was asked for beside refused weights."""
     word = read_worker_line(json.dumps({"event": "refused", "why": "no", "wants": refused}))
     ending = engines.find().classify(1, word, [])
-    error = failure(engines.find(), ending, 0, 60, tmp_path / "caffe.log", [], missing=[])
+    error = failure(engines.find(), ending, 0, 60, tmp_path / "caffe.log", [], missing=[], again="")
     assert [option.name for option in error.remedies] == remedies
     assert hint in str(error.hint)

@@ -27,9 +27,12 @@ LIMIT = 3_000_000
 SCRIPT = """
 set -e
 mkdir /run/devices
-cp -a /dev/null /dev/zero /dev/random /dev/urandom /run/devices/
+for device in null zero random urandom; do  # mknod is not among a container's capabilities
+    touch /run/devices/$device
+    mount --bind /dev/$device /run/devices/$device
+done
 touch /run/devices/nvidiactl
-mount --bind /run/devices /dev
+mount --rbind /run/devices /dev
 export PATH=/opt/caffe-batch/bin:$PATH
 caffe-batch plan solver.prototxt --effective-batch 256 --gpu-memory 5MiB --reserve 0 --out job
 LD_PRELOAD=$PWD/libcount_gpu_memory.so COUNT_GPU_MEMORY_LIMIT=$0 caffe-batch train job

@@ -1,6 +1,7 @@
 """Where the data continues after a snapshot, which Caffe's snapshots don't say (BVLC#1059).
 
-How many records a data layer has read follows from the updates and tests so far. How it gets back
+How many records a data layer has read follows from the updates and tests so far, and from its own
+batch_size: the data layers of a net may have different ones. How it gets back
 to that position depends on its type:
 
 - ``Data`` (LMDB, LevelDB) and ``HDF5Data`` skip record by record before they read the first.
@@ -125,10 +126,10 @@ def data_start(
     Raises:
         InputError: A net of the job can't be read.
     """
-    recipe, seen = samples_read(stages, update)
+    recipe, records = records_read(stages, update)
     seed = stage_at(stages, update).solver.random_seed
     starts = [
-        _layer_start(LayerStart(net, index, layer, rule), seen[net], seed, sources)
+        _layer_start(LayerStart(net, index, layer, rule), records[net][index], seed, sources)
         for net, file in enumerate(_nets(recipe))
         for index, layer, rule in file.known()
         if is_readable(rule)
@@ -142,6 +143,7 @@ def data_start(
             *_shuffled_together(starts),
             *drawn_anew(recipe.train, "as Caffe's snapshots don't hold their state"),
             *state_lost(recipe.train),
+            *_unknown_state(recipe.train),
         ),
     )
 
@@ -154,39 +156,69 @@ def samples_read(stages: Sequence[TrainingStage], update: int) -> tuple[Recipe, 
         update: Updates done.
 
     Returns:
-        The train net's number first.
+        The train net's number first; those of its first data layer, 0 if it has none.
 
     Raises:
         InputError: A net of the job can't be read.
     """
-    last = stage_at(stages, update)
+    recipe, records = records_read(stages, update)
+    return recipe, [next(iter(layers.values()), 0) for layers in records]
+
+
+def records_read(
+    stages: Sequence[TrainingStage], update: int
+) -> tuple[Recipe, list[dict[int, int]]]:
+    """The recipe of the stage that goes on, and the records that each data layer has read by then.
+
+    Args:
+        stages: The stages of the job.
+        update: Updates done.
+
+    Returns:
+        By the layer's index in the net's message; the train net first.
+
+    Raises:
+        InputError: A net of the job can't be read.
+    """
+    last, tests = stage_at(stages, update), past_tests(stages, update)
     recipes = [
         read_recipe(stage.path, allow_unknown_fields=True, rules=stage.rules)
         for stage in stages[: last.number]
     ]
-    seen, tests = [last.samples(update)], past_tests(stages, update)
-    for number in range(len(recipes[-1].tests)):
-        seen.append(
-            sum(
-                done * stage.solver.test_iter[number] * _batch_size(recipe.tests[number])
-                for done, stage, recipe in zip(tests, stages, recipes, strict=False)
+    passes = [_passes(stage, update, past) for stage, past in zip(stages, tests, strict=True)]
+    records = [
+        {
+            index: sum(
+                each[net] * _batch_size(_nets(recipe)[net], index, rule)
+                for each, recipe in zip(passes, recipes, strict=False)
             )
-        )
-    return recipes[-1], seen
+            for index, _, rule in file.known()
+            if is_readable(rule)
+        }
+        for net, file in enumerate(_nets(recipes[-1]))
+    ]
+    return recipes[-1], records
 
 
 def _nets(recipe: Recipe) -> tuple[NetFile, ...]:
     return (recipe.train, *recipe.tests)
 
 
-def _batch_size(file: NetFile) -> int:
-    """Samples of a batch, which is the same in all data layers of a net; 0 if there are none."""
-    sizes = [
-        int(getattr(layer, rule.message).batch_size)
-        for _, layer, rule in file.known()
-        if is_readable(rule)
-    ]
-    return sizes[0] if sizes else 0
+def _passes(stage: TrainingStage, update: int, tests: int) -> list[int]:
+    """The passes of a stage through each net, the train net first, up to an update.
+
+    Args:
+        stage: The stage.
+        update: Updates done.
+        tests: How many tests of the stage lie before it.
+    """
+    updates = max(min(update, stage.last_update) - stage.first_update, 0)
+    return [updates * stage.solver.iter_size, *(tests * each for each in stage.solver.test_iter)]
+
+
+def _batch_size(file: NetFile, index: int, rule: Rule) -> int:
+    """Records of one pass in one layer; all stages have the same layers."""
+    return int(getattr(file.message.layer[index], rule.message).batch_size)
 
 
 def _layer_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:
@@ -233,6 +265,17 @@ def _shuffled_together(starts: Sequence[LayerStart]) -> Iterator[str]:
     if len(shuffled) > 1:
         names = ", ".join(dict.fromkeys(repr(start.layer.name) for start in shuffled))
         yield f"HDF5 layers {names} continue in another random order: they share one generator."
+
+
+def _unknown_state(file: NetFile) -> Iterator[str]:
+    """A sentence about the layers of a net without a rule."""
+    foreign = [layer for _, layer in file.selected() if layer.type not in file.rules]
+    if foreign:
+        types = ", ".join(dict.fromkeys(layer.type for layer in foreign))
+        yield (
+            f"Whatever {_some([layer.name for layer in foreign])} ({types}) keeps or reads by its "
+            "own code starts anew: Caffe's snapshots don't hold it."
+        )
 
 
 def drawn_anew(file: NetFile, why: str) -> Iterator[str]:

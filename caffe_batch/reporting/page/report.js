@@ -42,8 +42,8 @@
     { title: "Learning rate", zero: true,
       curves: curvesOf((run) => [
         { what: "learning rate", x: columns(run), y: run.learning_rate, steps: true }]) },
-    { title: "Effective batch", zero: true,
-      curves: curvesOf((run) => [
+    { title: "Effective batch", zero: true,  // runs of files as they are have none
+      curves: curvesOf((run) => run.effective_batch.every((batch) => batch === null) ? [] : [
         { what: "effective batch", x: columns(run), y: run.effective_batch, steps: true }]) },
   ];
 

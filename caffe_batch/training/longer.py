@@ -1,0 +1,137 @@
+"""A run that goes on for longer than it was planned: a larger max_iter in its last solver.
+
+The solver and plan.json are changed together, and plan.json lists the change. Caffe goes on from
+the newest snapshot as after any interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from caffe_batch import engines
+from caffe_batch.errors import InputError, Option
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.job_recipe import joined, read_job_stages
+from caffe_batch.jobs.plan_file import PlanFile
+from caffe_batch.jobs.record import JobRecord
+from caffe_batch.jobs.stages import TrainingStage, read_stages
+from caffe_batch.planning.edits.changes import applied
+from caffe_batch.planning.edits.solver_fields import MAX_UPDATES
+from caffe_batch.planning.schedule.longer import longer_changes, longer_notes
+
+
+@dataclass(frozen=True)
+class Longer:
+    """How much longer a run is to go on; exactly one is given.
+
+    Attributes:
+        updates: So many more updates.
+        epochs: So many more passes over the training data.
+        in_all: So many updates in all.
+    """
+
+    updates: int | None = None
+    epochs: Fraction | None = None
+    in_all: int | None = None
+
+    def length(self, plan: PlanFile, stage: TrainingStage) -> int:
+        """The updates of the run in all.
+
+        Args:
+            plan: The plan of the job.
+            stage: Its last stage.
+
+        Raises:
+            InputError: The length of an epoch isn't known, or the run has so many updates already.
+        """
+        before = stage.last_update
+        if self.in_all is not None:
+            length = self.in_all
+        elif self.updates is not None:
+            length = before + self.updates
+        else:
+            length = before + self._of_epochs(plan, stage)
+        if not before < length <= MAX_UPDATES:
+            limit = f"more than {before:,}, which it has already, and at most {MAX_UPDATES:,}"
+            raise InputError(
+                f"a run of {length:,} updates: a longer one has {limit}",
+                hint=[
+                    "Give for instance ", Option("updates", f"+{before}"), ", so many more; or "
+                    "leave it out to go on with an interrupted run.",
+                ],
+            )  # fmt: skip
+        return length
+
+    def _of_epochs(self, plan: PlanFile, stage: TrainingStage) -> int:
+        records, batch = plan.train_records, stage.effective_batch
+        if records is None or batch is None:
+            raise InputError(
+                [
+                    Option("epochs"), ": the length of an epoch is not known, as the plan has no "
+                    "number of training records, or of samples in an update",
+                ],
+                hint=["Give the number of updates instead: ", Option("updates", "+1000"), "."],
+            )  # fmt: skip
+        return max(1, round((self.epochs or 0) * Fraction(records, batch)))
+
+    @property
+    def words(self) -> str:
+        """The reason of the changes."""
+        if self.epochs is not None:
+            one = self.epochs == 1
+            return f"trained for {float(self.epochs):.4g} epoch{'' if one else 's'} longer"
+        return "trained for longer"
+
+
+def check_longer(
+    job: JobDirectory,
+    plan: PlanFile,
+    stages: Sequence[TrainingStage],
+    record: JobRecord | None,
+    longer: Longer,
+) -> None:
+    """Refuse what can't go on for longer, before anything is written.
+
+    Raises:
+        InputError: There is no snapshot to go on from, or no such length.
+    """
+    longer.length(plan, stages[-1])
+    read_job_stages(job, plan)
+    updated = record is not None and record.updates_done > 0
+    if updated and not engines.find(plan.engine).snapshots.list_snapshots(job.snapshots):
+        raise InputError(
+            f"{job.path}: the run has left no snapshot, so it can't go on from its end",
+            hint=[
+                Option("restart", True), " begins again; `snapshot_after_train: true` in the "
+                "solver makes Caffe leave one.",
+            ],
+        )  # fmt: skip
+
+
+def lengthen(job: JobDirectory, done: int, longer: Longer) -> tuple[str, ...]:
+    """Change the last solver of a job, and plan.json; the lock is held.
+
+    Args:
+        job: The directory.
+        done: Updates done so far.
+        longer: How much longer it is to be trained.
+
+    Returns:
+        What a person should know about it, a sentence or two each.
+    """
+    plan = job.read_plan()
+    last, stages = read_stages(plan)[-1], read_job_stages(job, plan)
+    length = longer.length(plan, last)
+    recipe = stages[-1].recipe
+    changes = longer_changes(recipe.solver, last.first_update, length, longer.words)
+    lists = [list(stage.changes) for stage in stages]
+    lists[-1] = joined(stages[-1].changes, changes)
+    texts = stages[-1].texts(changes)
+    job.rewrite({**texts, job.plan: plan.with_changes(lists).text})
+    after = applied(recipe, changes).solver
+    return (
+        f"The run goes on up to update {after.max_iter:,} instead of {recipe.solver.max_iter:,}.",
+        *longer_notes(recipe.solver, after, done),
+    )
