@@ -32,8 +32,8 @@ GEOMETRY_BYTES = 4 * (4 * 2 + 3)
 #: What layers inside others take when they are built, for the fake shapes that they get.
 #: MultiBoxLoss: two locations of 4, their ones; three classes, a sum, a scale and two weights.
 INSIDE_BYTES = {"multibox": 64}
-#: The detections that a pass keeps beyond the one that DetectionOutput is built with: 5 of each of 4
-#: images, 7 numbers each; DetectionEvaluate adds 5 for each.
+#: The detections that a pass keeps beyond the one that DetectionOutput is built with: 5 of each of
+#: 4 images, 7 numbers each; DetectionEvaluate adds 5 for each.
 DETECTED_BYTES = {"det": 4 * (4 * 5 - 1) * (7 + 5)}
 #: Boxes beyond the first one in the three batches read ahead: 7, 8 and 9 instead of 1 each.
 BOXES_BYTES = {"multibox": 4 * 8 * (6 + 7 + 8)}
