@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv runtime demo test test-slow test-pythons test-wheel test-stress check audit-search release-check image-check gpu-memory-check schema docs clean
+.PHONY: help venv runtime demo test test-slow test-pythons test-wheel test-stress check audit-search fuzz release-check image-check gpu-memory-check schema docs clean
 
 help:
 	@echo "make demo       set up everything and train the digits on real Caffe"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-stress       the tests with runs ten times shorter and longer, and on a busy machine"
 	@echo "make check      ruff, mypy --strict, import-linter, documentation checks"
 	@echo "make audit-search      20,000 random trainings: is the audit's \"the same\" true on real Caffe"
+	@echo "make fuzz       10,000 hostile job directories, 20,000 nets, 5,000 command lines: no traceback, no hang"
 	@echo "make release-check     build sdist and wheel, install them afresh and try them"
 	@echo "make image-check       build the container images and try them (root, buildah)"
 	@echo "make gpu-memory-check  the GPU image's memory beside the prediction, without a GPU"
@@ -62,6 +63,10 @@ check: venv
 # Continues where it was interrupted; some hours on one core.
 audit-search: runtime
 	$(BIN)/python tools/audit_search/search.py
+
+# Goes on where it was interrupted; an hour on one core.
+fuzz: venv
+	$(BIN)/python tools/fuzz/fuzz.py
 
 # What a release consists of, as the last commit has it; leaves it in dist/.
 release-check: venv

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it, and nothing that only has a file's name.
+
+    A named pipe would make the reader wait for ever, a device give bytes without end.
+
+    Raises:
+        OSError: It can't be opened, or isn't a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file that :func:`open_regular` opens.
+
+    Raises:
+        OSError: As there.
+    """
+    with open_regular(path) as file:
+        return file.read()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -71,6 +98,10 @@ def is_plain_name(name: str) -> bool:
     >>> is_plain_name("net.prototxt"), is_plain_name("../net.prototxt"), is_plain_name("..")
     (True, False, False)
     """
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 

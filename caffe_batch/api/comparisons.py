@@ -150,11 +150,7 @@ def _written(
 
 def _draw(found: standings.Comparison, picture: Path) -> Iterator[str]:
     """Draw the comparison; yields the reason if it can't be drawn."""
-    try:
-        from caffe_batch.reporting.compare_plot import write_compare_plot
+    from caffe_batch.reporting.compare_plot import write_compare_plot
+    from caffe_batch.reporting.figures import why_not_drawn
 
-        write_compare_plot(found, picture)
-    except ImportError:
-        yield f"{picture.name} needs matplotlib: pip install 'caffe-batch[plot]'"
-    except InputError as error:
-        yield f"no {picture.name}: {error.message}"
+    yield from why_not_drawn(picture.name, lambda: write_compare_plot(found, picture))

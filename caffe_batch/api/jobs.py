@@ -233,15 +233,14 @@ class Job:
 
     def _draw_loss(self) -> Iterator[str]:
         """Draw loss.png; yields the reason if it can't be drawn."""
-        try:
-            from caffe_batch.reporting.loss_plot import write_loss_plot
+        from caffe_batch.reporting import loss_plot
+        from caffe_batch.reporting.figures import why_not_drawn
 
-            title = f"{self.path.name}: {self.plan.summary}"
-            write_loss_plot(self.directory.metrics, self.directory.loss_plot, title=title)
-        except ImportError:
-            yield "loss.png needs matplotlib: pip install 'caffe-batch[plot]'"
-        except InputError as error:
-            yield f"no loss.png: {error.message}"
+        title = f"{self.path.name}: {self.plan.summary}"
+        metrics, picture = self.directory.metrics, self.directory.loss_plot
+        yield from why_not_drawn(
+            picture.name, lambda: loss_plot.write_loss_plot(metrics, picture, title=title)
+        )
 
     def follow(self, observer: Observer | None = None) -> Status:
         """Watch a run that another process trains, until it ends.

@@ -113,10 +113,11 @@ class _Display:
     """
 
     def __init__(self, late: LateSignals) -> None:
-        from rich.console import Console
         from rich.progress import Progress as Bar
 
-        screen = Console(stderr=True, highlight=False)
+        from caffe_batch.reporting.console import PlainConsole
+
+        screen = PlainConsole(stderr=True)
         self._late = late
         self._live = screen.is_terminal
         self._bars: Bar = Bar(console=screen, transient=True, disable=not self._live)

@@ -27,10 +27,11 @@ def data_progress(check_data: bool | None) -> Iterator[dict[str, Any]]:
     if not check_data:
         yield {"check_data": extent(check_data)}
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    from caffe_batch.reporting.console import PlainConsole
+
+    with Progress(console=PlainConsole(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def show(source: str, done: int, records: int) -> None:

@@ -19,8 +19,9 @@ def follow(job: Job, *, quiet: bool) -> None:
         TrainingError: The run has failed, or was killed.
     """
     from caffe_batch.reporting.audit_view import audit_warnings
+    from caffe_batch.reporting.console import LastingConsole
     from caffe_batch.reporting.outcome_view import outcome_lines
-    from caffe_batch.reporting.training_view import LastingConsole, TrainingView
+    from caffe_batch.reporting.training_view import TrainingView
 
     warnings = audit_warnings(job.plan.audit)
     view = TrainingView(LastingConsole(stderr=True), quiet=quiet, warnings=warnings)

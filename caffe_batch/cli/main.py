@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from caffe_batch import __version__, errors
+from caffe_batch.terminal import plain_streams
 
 #: Command -> (module:attribute, one line for the overview).
 COMMANDS = {
@@ -44,6 +45,9 @@ COMMANDS = {
     "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
     "doctor": ("caffe_batch.cli.doctor:doctor", "Show what this machine has and what is missing."),
 }
+
+#: Characters of a line of a message; the longest path has 4096.
+_LONGEST = 6000
 
 #: Exit codes of the program's own errors; the nearest base class decides.
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -104,7 +108,7 @@ def main(argv: list[str] | None = None) -> Any:
     """Entry point. The program's own errors become one message on stderr and an exit code."""
     _prepare_streams()
     try:
-        with ExitStack() as until_the_end:
+        with plain_streams(), ExitStack() as until_the_end:
             _run(argv, until_the_end)
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
@@ -131,7 +135,7 @@ def _run(argv: list[str] | None, until_the_end: ExitStack) -> None:
     except errors.CaffeBatchError as error:
         for note in error.notes:
             click.echo(f"note: {note}", err=True)
-        click.echo(f"caffe-batch: {error.in_shell()}", err=True)
+        click.echo(f"caffe-batch: {_legible(error.in_shell())}", err=True)
         if error.completion:
             words = sys.argv[1:] if argv is None else argv
             click.echo(f"All in one: {completed(words, error.completion)}", err=True)
@@ -150,6 +154,12 @@ def completed(words: Sequence[str], options: Iterable[errors.Option]) -> str:
     """The command line of a call with some options added, to be copied."""
     added = (word for option in options for word in option.shell.split(" ", 1))
     return shlex.join(["caffe-batch", *words, *added])
+
+
+def _legible(message: str) -> str:
+    """A message whose lines a person reads, whatever a file calls its layers."""
+    lines = message.split("\n")
+    return "\n".join(f"{text[:_LONGEST]} ..." if len(text) > _LONGEST else text for text in lines)
 
 
 def _terminal_is_gone(error: OSError) -> bool:

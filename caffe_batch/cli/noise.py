@@ -76,14 +76,14 @@ def noise(ctx: click.Context, /, net: str, groups: int, as_json: bool, **options
 
     Nothing is trained and nothing is written.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from caffe_batch import api
+    from caffe_batch.reporting.console import PlainConsole
     from caffe_batch.reporting.noise_view import noise_view
 
     late = late_signals(ctx)
-    screen = Console(stderr=True)
+    screen = PlainConsole(stderr=True)
     bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
     with warnings_on_stderr(), bar:
         task = bar.add_task("measuring", total=groups)

@@ -174,10 +174,10 @@ def console() -> Console:
 
     Text is printed verbatim: layers may be called ``[/conv]`` or ``:fire:``.
     """
-    from rich.console import Console
+    from caffe_batch.reporting.console import PlainConsole
 
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    return PlainConsole(width=width)
 
 
 def print_json(data: Any) -> None:

@@ -155,10 +155,11 @@ def _line(each: Installed) -> str:
 @contextmanager
 def _observer() -> Iterator[InstallObserver]:
     """Shows an install on stderr: bars on a terminal, else one line for each step."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-    console = Console(stderr=True)
+    from caffe_batch.reporting.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
         shown: set[str] = set()
 

@@ -190,7 +190,8 @@ def _plan_first(
 def _run(job: Job, late: LateSignals, *, quiet: bool, **options: Any) -> Outcome:
     """Train and show the progress."""
     from caffe_batch.reporting.audit_view import audit_warnings
-    from caffe_batch.reporting.training_view import LastingConsole, TrainingView
+    from caffe_batch.reporting.console import LastingConsole
+    from caffe_batch.reporting.training_view import TrainingView
 
     warnings = audit_warnings(job.plan.audit)
     view = TrainingView(LastingConsole(stderr=True), quiet=quiet, warnings=warnings)

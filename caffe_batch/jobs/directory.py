@@ -205,10 +205,10 @@ class JobDirectory:
         """Refuses a directory in which what ``train`` writes would land elsewhere.
 
         Raises:
-            InputError: A file or a folder that it writes to is a link.
+            InputError: A file or a folder that it writes to is a link, a pipe or a device.
         """
         single = (self.console, self.loss_plot, *self.path.glob("metrics.jsonl*"))
-        logs = self.path.glob(f"{self.log.name}*")
+        logs = tuple(self.path.glob(f"{self.log.name}*"))
         folders = (self.worker_folder, self.snapshots, self.tensorboard, *self.previous.folders)
         inside = (
             Path(folder, name)
@@ -217,6 +217,11 @@ class JobDirectory:
             for name in chain.from_iterable(names)
         )
         _refuse_links(chain(single, logs, folders, inside))
+        for path in (*single, *logs):
+            if path.exists() and not path.is_file():
+                raise InputError(
+                    f"{path} is not a file, and a training writes one there", hint="Remove it."
+                )
 
 
 def _refuse_links(paths: Iterable[Path]) -> None:

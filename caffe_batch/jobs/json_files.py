@@ -18,7 +18,7 @@ from typing import Any, TypeVar, overload
 
 from caffe_batch import __version__
 from caffe_batch.errors import Call, InputError, Text
-from caffe_batch.files import is_plain_name
+from caffe_batch.files import is_plain_name, read_regular
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -233,7 +233,7 @@ def read_object(path: Path, hint: Text | None = None) -> Fields:
         OSError: It can't be read.
     """
     try:
-        content = parse(path.read_bytes())
+        content = parse(read_regular(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})", hint=hint) from error
     return Fields(path, content, hint=hint)

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from caffe_batch import __version__
-from caffe_batch.files import json_line
+from caffe_batch.files import json_line, open_regular
 from caffe_batch.jobs.json_files import Fields, NewerFormatError, check_format, parse
 from caffe_batch.planning.noise import Observation
 from caffe_batch.solver.numbers import LARGEST_FLOAT32, as_float32
@@ -248,7 +248,7 @@ def read_metrics(path: Path) -> Iterator[Metrics]:
     Raises:
         NewerFormatError: The file is of a newer format.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in file:
             _, metrics = _understood(path, line) if line.endswith(b"\n") else (False, None)
             if metrics is not None:
@@ -262,7 +262,7 @@ def check_metrics_format(path: Path) -> None:
         NewerFormatError: It is of a newer format.
     """
     if path.is_file():
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _understood(path, file.readline())
 
 
@@ -316,7 +316,7 @@ class MetricsFollower:
             if before and os.path.samestat(before, self._path.stat()):
                 return False
             self.close()
-            self._file = self._path.open("rb")
+            self._file = open_regular(self._path)
         except FileNotFoundError:
             self.close()
         return before is not None
@@ -400,7 +400,7 @@ def rewind(path: Path, update: int, *, tests_again: bool) -> Kept:
     last, seconds, damaged = 0, 0.0, []
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)  # a kill may have left half of one
-    with path.open("rb") as lines, temporary.open("wb") as kept, _naming(temporary):
+    with open_regular(path) as lines, temporary.open("wb") as kept, _naming(temporary):
         for line in lines:
             understood, metrics = _understood(path, line)
             if not understood:

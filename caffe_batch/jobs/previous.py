@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from caffe_batch.files import replace_bytes
+from caffe_batch.files import read_regular, replace_bytes
 
 
 class PreviousRun:
@@ -80,7 +80,7 @@ class PreviousRun:
         """Keep files of the plan as they are, before a new run changes them."""
         for file in files:
             if self.is_kept and file.is_file() and not (self.folder / file.name).exists():
-                replace_bytes(self.folder / file.name, file.read_bytes())
+                replace_bytes(self.folder / file.name, read_regular(file))
 
     def put_back(self) -> None:
         """Let the run before be the job's again; what the new one has left goes to ``.failed``."""

@@ -167,9 +167,13 @@ class WindowData(Data):
     resizes_windows = True
 
     def record(self, site: Site) -> Shape:
-        s: DataSettings = site.settings
+        s: WindowDataSettings = site.settings
         if s.crop_size == 0:
             raise ShapeError("WindowData needs transform_param.crop_size, at least 1")
+        if not 0 <= s.fg_fraction <= 1:  # load_batch would write beyond the batch
+            raise ShapeError(
+                f"fg_fraction is a share of the batch from 0 to 1, not {s.fg_fraction}"
+            )
         return site.records[0][0] if site.records else 3, s.crop_size, s.crop_size
 
     def draws(self, settings: DataSettings, phase: Phase) -> bool:

@@ -13,13 +13,13 @@ def count_records(file: NetFile, sources: Sources) -> int | None:
 
     A layer that reads a constant (the matrix of an InfogainLoss) holds no samples.
     """
+    readable = {layer.name: (layer, rule) for _, layer, rule in file.known() if is_readable(rule)}
     for name in _sample_layers(file, sources):
-        for _, layer, rule in file.known():
-            if layer.name == name and is_readable(rule):
-                try:
-                    return sources.contents(layer, rule).records
-                except InputError:
-                    return None  # the shapes came from --input-shape, the data is elsewhere
+        if name in readable:
+            try:
+                return sources.contents(*readable[name]).records
+            except InputError:
+                return None  # the shapes came from --input-shape, the data is elsewhere
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from caffe_batch.errors import PrototxtError, did_you_mean
@@ -11,8 +12,8 @@ from caffe_batch.errors import PrototxtError, did_you_mean
 #: Caffe's own limit for a file (kProtoReadBytesLimit in util/io.cpp).
 MAX_BYTES = 2**31 - 1
 
-#: The largest text that is read; its tree takes some fifty times as much memory.
-MAX_TEXT_BYTES = 64 * 2**20
+#: The largest text that is read, in seconds; its tree takes some fifty times as much memory.
+MAX_TEXT_BYTES = 16 * 2**20
 
 # Control characters that no text editor writes; every binary net contains some (tags, lengths).
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
@@ -35,10 +36,15 @@ def read_bytes(path: str) -> bytes:
         PrototxtError: The file doesn't exist, is a directory, can't be read or is too large.
     """
     try:
-        data = bytearray()
-        with open(path, "rb") as file:
+        data, most = bytearray(), MAX_BYTES
+        # Without waiting: nobody may ever write to a named pipe.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            os.set_blocking(file.fileno(), True)
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             # In pieces, since read(n) takes n bytes of address space however small the file is.
-            while len(data) <= MAX_BYTES and (piece := file.read(1 << 20)):
+            while len(data) <= most and (piece := file.read(1 << 20)):
+                if not data and (not regular or piece[0] == 0 or not is_binary(piece)):
+                    most = MAX_TEXT_BYTES  # no message begins with a tag of 0
                 data += piece
     except FileNotFoundError:
         raise PrototxtError("there is no such file", path=path, hint=_neighbours(path)) from None
@@ -49,8 +55,10 @@ def read_bytes(path: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PrototxtError(f"the file can't be read: {reason}", path=path) from error
-    if len(data) > MAX_BYTES:
-        raise PrototxtError(f"the file is larger than {MAX_BYTES} bytes", path=path)
+    if len(data) > most:
+        raise PrototxtError(f"the file is larger than {most} bytes", path=path)
+    if not data and not regular:
+        raise PrototxtError("nobody writes anything to this pipe or device", path=path)
     return bytes(data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from typing import TypeVar
@@ -16,6 +17,11 @@ from caffe_batch.prototxt.syntax import BYTE_ORDER_MARK, Source, brief, parse
 from caffe_batch.prototxt.upgrade import upgrade_net, upgrade_solver
 from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
+
+#: The most layers that a net may have; the deepest that were published have a fifth.
+MAX_LAYERS = 25_000
+
+_LAYER = re.compile(r"\blayers?\s*[:{<]")
 
 AnyPath = str | os.PathLike[str]
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -118,6 +124,7 @@ def _parse(
     source: Source, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool
 ) -> AnyMessage:
     """The message in a text, of the type that has most of the text's fields."""
+    _check_layers(sum(1 for _ in _LAYER.finditer(source.text)), source.path)
     tree = parse(source)
     known = [field_rules(kind.DESCRIPTOR) for kind in kinds]
     counts = [sum(field.name in names for field in tree.fields) for names in known]
@@ -157,7 +164,18 @@ def _binary_message(data: bytes, kinds: Iterable[type[AnyMessage]]) -> AnyMessag
     return None
 
 
+def _check_layers(count: int, path: str | None) -> None:
+    """Refuses what would take minutes, before it does."""
+    if count > MAX_LAYERS:
+        raise PrototxtError(
+            f"there are {count:,} layers, and caffe-batch takes nets of {MAX_LAYERS:,}",
+            path=path,
+            hint="If a program has written them, look for a loop without an end.",
+        )
+
+
 def _current_net(net: NetParameter, path: str | None) -> NetParameter:
+    _check_layers(len(net.layer) + len(net.layers), path)
     upgraded = upgrade_net(net, path=path)
     if not upgraded.net.layer:
         raise PrototxtError(

@@ -7,10 +7,13 @@ anywhere shows. Nothing is decoded that isn't asked for.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor
+
+from caffe_batch.files import open_regular
 
 
 class DamagedMessageError(ValueError):
@@ -100,8 +103,8 @@ def open_message(path: Path) -> WireMessage:
         DamagedMessageError: The file is empty.
         OSError: It can't be read.
     """
-    size = path.stat().st_size
-    if not size:
-        raise DamagedMessageError(f"{path.name} is empty")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise DamagedMessageError(f"{path.name} is empty")
         return WireMessage(path, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), 0, size)

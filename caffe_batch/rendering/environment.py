@@ -21,7 +21,8 @@ def make_environment(folders: Sequence[Path]) -> Environment:
         {{ text | quote }}: writes a prototxt string, including the quotes.
         {{ fail("what is wrong") }}: stops with that message.
 
-    It is sandboxed: templates have no access to files or to Python.
+    It is sandboxed: templates have no access to files or to Python. How long they take is bounded
+    elsewhere (:mod:`caffe_batch.rendering.apart`).
     """
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(folders),
@@ -36,12 +37,13 @@ def make_environment(folders: Sequence[Path]) -> Environment:
     return environment
 
 
-def quote(text: str) -> str:
-    r"""A string in prototxt syntax.
+def quote(value: object) -> str:
+    r"""A value as a string in prototxt syntax.
 
-    >>> print(quote('digits "train" lmdb'))
-    "digits \"train\" lmdb"
+    >>> print(quote('digits "train" lmdb'), quote(5), quote(True))
+    "digits \"train\" lmdb" "5" "true"
     """
+    text = str(_finalize(value))
     escaped = CEscape(text, as_utf8=True)  # type: ignore[arg-type]  # str is what keeps UTF-8
     return f'"{escaped}"'
 

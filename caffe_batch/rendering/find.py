@@ -6,6 +6,7 @@ from pathlib import Path
 
 from caffe_batch import resources
 from caffe_batch.errors import Call, InputError, Option, did_you_mean
+from caffe_batch.rendering.apart import apart
 from caffe_batch.rendering.environment import make_environment
 from caffe_batch.rendering.template import SUFFIXES, Template, describe, name_of
 
@@ -18,6 +19,12 @@ def available(templates_dir: Path | None = None) -> list[Template]:
     Raises:
         InputError: The folder doesn't exist, or a template can't be read.
     """
+    if templates_dir is None:
+        return _available(None)
+    return apart(f"a template in {templates_dir}", _available, templates_dir)
+
+
+def _available(templates_dir: Path | None) -> list[Template]:
     environment = make_environment(folders(templates_dir))
     return [describe(environment, path) for _, path in sorted(_files(templates_dir).items())]
 
@@ -29,7 +36,19 @@ def find(template: str, templates_dir: Path | None = None) -> Template:
         InputError: There is none (the message names similar ones), or it can't be read.
     """
     path = find_path(template, templates_dir)
+    if is_own(path, templates_dir):
+        return described(path, templates_dir)
+    return apart(f"template {name_of(path)}", described, path, templates_dir)
+
+
+def described(path: Path, templates_dir: Path | None) -> Template:
+    """The template in a file, read in this process."""
     return describe(make_environment([path.parent, *folders(templates_dir)]), path)
+
+
+def is_own(path: Path, templates_dir: Path | None) -> bool:
+    """Whether a template, with all that it may include, comes with the package."""
+    return templates_dir is None and path.resolve().parent == resources.folder("templates")
 
 
 def find_path(template: str, templates_dir: Path | None = None) -> Path:

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 
-from jinja2 import TemplateError, UndefinedError
+from jinja2 import UndefinedError
 
 from caffe_batch import resources
-from caffe_batch.errors import Call, InputError, PrototxtError, Text
+from caffe_batch.errors import CaffeBatchError, Call, InputError, PrototxtError, Text
 from caffe_batch.prototxt import parse_net, parse_solver
+from caffe_batch.prototxt.files import MAX_TEXT_BYTES
+from caffe_batch.rendering.apart import apart
 from caffe_batch.rendering.environment import make_environment
-from caffe_batch.rendering.find import find_path, folders
-from caffe_batch.rendering.template import Template, describe
+from caffe_batch.rendering.find import find_path, folders, is_own
+from caffe_batch.rendering.template import Template, describe, name_of
 from caffe_batch.rendering.values import Value
+from caffe_batch.terminal import UNSAFE
 
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
-
-#: What an expression in a template may raise, besides Jinja2's own errors.
-_EXPRESSION_ERRORS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def render(
@@ -39,19 +39,47 @@ def render(
             with the template's name), or a result that is neither a net nor a solver.
     """
     path = find_path(template, templates_dir)
+    if is_own(path, templates_dir):
+        text = _rendered(path, settings, templates_dir)
+    else:
+        text = apart(f"template {name_of(path)}", _rendered, path, dict(settings), templates_dir)
+    _check(text, name_of(path))
+    return text
+
+
+def _rendered(path: Path, settings: Mapping[str, object], templates_dir: Path | None) -> str:
+    """The text that a template makes, in this process."""
     environment = make_environment([path.parent, *folders(templates_dir)])
     found = describe(environment, path)
     values = found.read_settings(settings)
+    pieces: list[str] = []
+    room = MAX_TEXT_BYTES
     try:
-        text = environment.get_template(path.name).render(values)
+        for piece in environment.get_template(path.name).generate(values):
+            pieces.append(piece)
+            room -= len(piece)
+            if room < 0:
+                raise InputError(
+                    f"template {found.name} makes more than {MAX_TEXT_BYTES} characters"
+                )
     except UndefinedError as error:
         raise InputError(
             f"{_place(error, found)}: {error.message}", hint=_missing(error, found, values)
         ) from error
-    except (TemplateError, *_EXPRESSION_ERRORS) as error:
+    except RecursionError as error:
+        raise InputError(f"template {found.name} is nested too deeply (recursion)") from error
+    except CaffeBatchError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # an expression may raise anything
         raise InputError(f"{_place(error, found)}: {error}") from error
-    _check(text, found)
-    return text
+    return UNSAFE.sub(_escaped, "".join(pieces))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A character that a terminal acts on, as it may stand in a string of a prototxt."""
+    return "".join(f"\\{byte:03o}" for byte in found[0].encode())
 
 
 def render_solver(**settings: object) -> str:
@@ -89,7 +117,7 @@ def _missing(error: UndefinedError, template: Template, values: Mapping[str, Val
     return None
 
 
-def _check(text: str, template: Template) -> None:
+def _check(text: str, template: str) -> None:
     """Reads the text as a net or a solver; raises the error of the attempt that got further."""
     errors: list[PrototxtError] = []
     for parse in (parse_net, parse_solver):
@@ -102,7 +130,6 @@ def _check(text: str, template: Template) -> None:
     furthest = max(errors, key=lambda error: (error.line or inf, error.column or inf))
     line = text.splitlines()[furthest.line - 1].strip() if furthest.line else ""
     raise InputError(
-        f"template {template.name} makes a text that Caffe can't read: "
-        f"{furthest.message}: {line!r}",
+        f"template {template} makes a text that Caffe can't read: {furthest.message}: {line!r}",
         hint=furthest.hint,
     ) from furthest

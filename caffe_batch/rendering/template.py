@@ -108,6 +108,8 @@ def _parts(
         tree = environment.parse(source)
     except TemplateSyntaxError as error:
         raise InputError(f"template {file}, line {error.lineno}: {error.message}") from error
+    except RecursionError as error:
+        raise InputError(f"template {file} is nested too deeply (recursion)") from error
     yield file, source, tree, provided
     targets = [node.target for node in tree.body if isinstance(node, nodes.Assign)]
     provided |= {target.name for target in targets if isinstance(target, nodes.Name)}

@@ -19,6 +19,7 @@ from caffe_batch.reporting.figures import (
     finish_panels,
     new_figure,
     or_nan,
+    plain,
     scale_losses,
     write_figure,
 )
@@ -74,7 +75,7 @@ def draw(comparison: Comparison) -> Figure:
             for number, standing in enumerate(drawn):
                 _draw_way(panel, number, standing, across, pick)
         finish_panels(row)
-        row[0].set_ylabel(f"test {name}")
+        row[0].set_ylabel(plain(f"test {name}"))
         _set_scale(row[0], drawn, pick)
     panels[-1][0].set_xlabel("samples seen")
     at_once = f", {comparison.jobs} trainings at once" if comparison.jobs > 1 else ""
@@ -118,7 +119,7 @@ def _draw_way(
     panel.plot(
         places, means,
         color=colour, linestyle=_STYLES[number % len(_STYLES)], linewidth=1.6,
-        marker="o" if len(places) == 1 else None, label=label(standing),
+        marker="o" if len(places) == 1 else None, label=plain(label(standing)),
     )  # fmt: skip
     lower = [mean - sd for mean, sd in zip(means, deviations, strict=True)]
     upper = [mean + sd for mean, sd in zip(means, deviations, strict=True)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from caffe_batch.errors import InputError
 from caffe_batch.files import write_picture
 from caffe_batch.reporting.loss_range import loss_range
+from caffe_batch.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +71,38 @@ def scale_losses(panel: Axes, *curves: Sequence[float]) -> None:
     )  # fmt: skip
 
 
+def plain(text: str) -> str:
+    r"""A text with names in it, for a title, a label or a tick: matplotlib shows it as it is.
+
+    To matplotlib, what stands between two ``$`` is a formula, and a label that begins with ``_`` is
+    not for the legend.
+
+    >>> print(plain("$x_1$"), plain("_a\nb"))
+    \$x_1\$  _a b
+    """
+    shown = visible(text.replace("\n", " ")).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def why_not_drawn(name: str, write: Callable[[], object]) -> Iterator[str]:
+    """Draw a picture of something that is done; yields the reason if it can't be drawn.
+
+    Whatever goes wrong with the picture, what it shows has ended well.
+
+    Args:
+        name: Of the picture's file.
+        write: Draws and writes it.
+    """
+    try:
+        write()
+    except ImportError:
+        yield f"{name} needs matplotlib: pip install 'caffe-batch[plot]'"
+    except InputError as error:
+        yield f"no {name}: {error.message}"
+    except Exception as error:  # a font, a full disk, the settings of the user's matplotlib
+        yield f"no {name}: {str(error) or type(error).__name__}"
+
+
 def or_nan(value: float | None) -> float:
     """A value to draw; nan, which leaves a gap, if there is none."""
     return math.nan if value is None else value
@@ -85,4 +120,6 @@ def write_figure(figure: Figure, picture: Path, dpi: int) -> None:
         OSError: It can't be written.
     """
     ending = picture.suffix[1:].lower()
-    write_picture(picture, lambda file: figure.savefig(file, format=ending, dpi=dpi))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters of a name that the font lacks become boxes
+        write_picture(picture, lambda file: figure.savefig(file, format=ending, dpi=dpi))

@@ -14,6 +14,7 @@ from caffe_batch.reporting.figures import (
     finish_panels,
     new_figure,
     or_nan,
+    plain,
     scale_losses,
     write_figure,
 )
@@ -71,7 +72,7 @@ def draw(metrics: Sequence[Metrics], *, title: str) -> Figure:
         _draw_others(panels[1], others)
     finish_panels(panels)
     panels[-1].set_xlabel("update")
-    panels[0].set_title(title, loc="left")
+    panels[0].set_title(plain(title), loc="left")
     return figure
 
 
@@ -140,7 +141,7 @@ def _draw_test(panel: Axes, label: str, lines: Sequence[NetTestMetrics], number:
         marker="o",
         markersize=3.5,
         linewidth=1.2,
-        label=label,
+        label=plain(label),
     )
 
 

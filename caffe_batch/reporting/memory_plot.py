@@ -18,6 +18,7 @@ from caffe_batch.reporting.figures import (
     VERMILION,
     finish_panels,
     new_figure,
+    plain,
     write_figure,
 )
 from caffe_batch.sizes import format_size
@@ -96,7 +97,7 @@ def draw(
         panel.yaxis.set_major_formatter(lambda value, _: format_size(round(value)))
         panel.set_ylim(bottom=0)
         panel.set_yticks(_binary_ticks(panel.get_ylim()[1]))
-    along.set_title(title, loc="left")
+    along.set_title(plain(title), loc="left")
     return figure
 
 
@@ -132,7 +133,7 @@ def _draw_layers(panel: Axes, prediction: Prediction) -> None:
         panel.text(tested - 0.3, top, "test net", color="0.4", va="top", fontsize="small")
     if len(layers) <= NAMED_LAYERS:
         panel.set_xticks(
-            places, [_short(layer.name) for layer in layers], rotation=90, fontsize="small"
+            places, [plain(_short(layer.name)) for layer in layers], rotation=90, fontsize="small"
         )
     else:
         panel.set_xlabel(f"{len(layers)} layers, from the data to the loss")

@@ -12,6 +12,7 @@ from caffe_batch.reporting.figures import (
     finish_panels,
     new_figure,
     or_nan,
+    plain,
     scale_losses,
     write_figure,
 )
@@ -98,9 +99,9 @@ def _draw_schedule(runs: Sequence[ReportedRun]) -> Figure:
         rates = [line.learning_rate for line in run.updates]
         planned = run.plan.effective_batch
         batches = [line.effective_batch or planned or 0 for line in run.updates]
-        panels[0].step(x, rates, color=colour, where="post", label=run.name)
+        panels[0].step(x, rates, color=colour, where="post", label=plain(run.name))
         if counted:
-            panels[1].step(x, batches, color=colour, where="post", label=run.name)
+            panels[1].step(x, batches, color=colour, where="post", label=plain(run.name))
     for panel, label in zip(panels, ("learning rate", "effective batch"), strict=False):
         panel.set_ylabel(label)
         panel.set_ylim(bottom=0)
@@ -157,7 +158,7 @@ def _finished(figure: Figure, panels: Sequence[Axes]) -> Figure:
 
 
 def _label(runs: Sequence[ReportedRun], run: ReportedRun, what: str) -> str:
-    return f"{run.name}: {what}" if len(runs) > 1 else what
+    return plain(f"{run.name}: {what}" if len(runs) > 1 else what)
 
 
 def _cycle(values: Sequence[str], count: int) -> list[str]:

@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from caffe_batch import __version__
@@ -46,8 +47,9 @@ class MemoryBar:
     segments: tuple[tuple[str, str, int, float], ...]
 
 
-def render_report(runs: Sequence[ReportedRun]) -> str:
-    """The page about one or more runs."""
+@cache
+def _page() -> Template:
+    """The page's template, compiled."""
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
@@ -58,7 +60,12 @@ def render_report(runs: Sequence[ReportedRun]) -> str:
     environment.filters.update(
         size=format_size, number=_number, count=_count, duration=_duration, when=_when
     )
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2")
+
+
+def render_report(runs: Sequence[ReportedRun]) -> str:
+    """The page about one or more runs."""
+    return _page().render(
         runs=runs,
         style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own
         script=Markup((_PAGE / "report.js").read_text(encoding="utf-8")),  # noqa: S704

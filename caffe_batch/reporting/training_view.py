@@ -120,14 +120,6 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
     return Group(*lines)
 
 
-class LastingConsole(Console):
-    """A console that falls silent when its reader is gone, where rich's own ends the program."""
-
-    def on_broken_pipe(self) -> None:
-        """Write nothing more."""
-        self.quiet = True
-
-
 class TrainingView:
     """Shows progress; a context manager, and an observer for ``train``.
 
@@ -136,7 +128,8 @@ class TrainingView:
     away (the terminal was closed) it falls silent, and the training continues.
 
     Args:
-        console: Where to show it; a :class:`LastingConsole` if the reader may go away.
+        console: Where to show it; a
+            :class:`~caffe_batch.reporting.console.LastingConsole` if the reader may go away.
         quiet: Whether to show only warnings and notes.
         warnings: What the user should know before the training begins.
     """

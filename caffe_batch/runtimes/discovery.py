@@ -153,7 +153,7 @@ def named(spec: str, engine: Engine | None = None) -> Runtime:
             )
     else:
         # Not resolved: the interpreter of a virtual environment is a link.
-        path = str(Path(spec).expanduser().absolute())
+        path = str(Path(os.path.expanduser(spec)).absolute())
         if not os.access(path, os.X_OK) or os.path.isdir(path):
             raise RuntimeMissingError(
                 f"the runtime {path} is not an executable file",

@@ -79,10 +79,20 @@ class Installed:
 
 
 def data_directory() -> Path:
-    """The user's data directory: CAFFE_BATCH_HOME, else the platform's usual location."""
+    """The user's data directory: CAFFE_BATCH_HOME, else the platform's usual location.
+
+    Raises:
+        InputError: CAFFE_BATCH_HOME begins with a user that this machine doesn't have.
+    """
     home = os.environ.get("CAFFE_BATCH_HOME")
     if home:
-        return Path(home).expanduser().absolute()
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError as error:
+            raise InputError(
+                f"CAFFE_BATCH_HOME is {home!r}, and {Path(home).parts[0]} is no user's home here",
+                hint="Set it to a directory, or unset it.",
+            ) from error
     return platformdirs.user_data_path("caffe-batch")
 
 

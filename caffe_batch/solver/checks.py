@@ -23,6 +23,9 @@ _REGULARIZATIONS = ("L1", "L2")
 #: Policies for which Caffe refuses a negative gamma.
 _GAMMA_POLICIES = ("step", "exp", "inv", "multistep", "sigmoid")
 
+#: Fields in which nan or an infinite number reaches the weights; base_lr is judged with the policy.
+_FINITE = ("gamma", "power", "momentum", "momentum2", "weight_decay", "delta", "rms_decay")
+
 
 def check_solver(
     solver: caffe_pb2.SolverParameter, path: Path | None, *, needs_length: bool = True
@@ -84,6 +87,10 @@ def _refused(solver: caffe_pb2.SolverParameter) -> Iterator[tuple[str, Text]]:
             f"average_loss is {solver.average_loss}, and Caffe refuses anything below 1",
             "Set it to the number of updates over which the loss in the log is averaged.",
         )
+    for name in _FINITE:
+        value = getattr(solver, name)
+        if not math.isfinite(value):
+            yield f"{name} is {value}, and no update has a meaning with that", "Correct it."
     if kind in _WITHOUT_MOMENTUM and momentum:
         yield (
             f"momentum is {momentum:.7g}, and {kind} has none in Caffe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from fractions import Fraction
 from itertools import count
@@ -21,6 +22,8 @@ def as_float32(value: float) -> float:
     >>> as_float32(0.10000000149011612)
     0.1
     """
+    if not math.isfinite(value):
+        return value
     stored = _round_trip(value)
     return next(
         short
@@ -43,5 +46,9 @@ def as_written(value: float) -> Fraction:
 
 
 def _round_trip(value: float) -> float:
-    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    """The nearest single-precision number; as in C, an infinite one beyond the largest."""
+    try:
+        rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
     return rounded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 #: Values that no field should have, or not every field.
@@ -24,6 +25,11 @@ def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [*([path] if path else []), *inner]
 
 
+def _strange(draw: random.Random) -> Any:
+    """A value of its own: the next change may change it as well."""
+    return deepcopy(draw.choice(STRANGE))
+
+
 def mutated(content: Any, draw: random.Random) -> None:
     """Change, remove or add something somewhere."""
     place = draw.choice(places(content))
@@ -34,9 +40,9 @@ def mutated(content: Any, draw: random.Random) -> None:
     if how < 0.15:
         del inner[place[-1]]
     elif how < 0.25 and isinstance(inner, dict):
-        inner[draw.choice(["x", "format", "stages", "phases", "update"])] = draw.choice(STRANGE)
+        inner[draw.choice(["x", "format", "stages", "phases", "update"])] = _strange(draw)
     else:
-        inner[place[-1]] = draw.choice(STRANGE)
+        inner[place[-1]] = _strange(draw)
 
 
 def as_text(content: Any, draw: random.Random) -> bytes:

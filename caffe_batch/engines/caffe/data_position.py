@@ -26,6 +26,7 @@ from caffe_batch.jobs.stages import TrainingStage, past_tests, stage_at
 from caffe_batch.layers.base import Rule
 from caffe_batch.layers.facts import SourceKind
 from caffe_batch.net.convert import read_settings
+from caffe_batch.net.data.listing import read_lines
 from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
 from caffe_batch.net.sources import Sources, is_readable
 from caffe_batch.schema import caffe_pb2
@@ -189,7 +190,7 @@ def records_read(
     records = [
         {
             index: sum(
-                each[net] * _batch_size(_nets(recipe)[net], index, rule)
+                _records(each, recipe, net, index, rule)
                 for each, recipe in zip(passes, recipes, strict=False)
             )
             for index, _, rule in file.known()
@@ -216,9 +217,12 @@ def _passes(stage: TrainingStage, update: int, tests: int) -> list[int]:
     return [updates * stage.solver.iter_size, *(tests * each for each in stage.solver.test_iter)]
 
 
-def _batch_size(file: NetFile, index: int, rule: Rule) -> int:
-    """Records of one pass in one layer; all stages have the same layers."""
-    return int(getattr(file.message.layer[index], rule.message).batch_size)
+def _records(passes: Sequence[int], recipe: Recipe, net: int, index: int, rule: Rule) -> int:
+    """Records that a stage's passes read in a layer; 0 if the stage has no such net or layer."""
+    nets = _nets(recipe)
+    if net >= min(len(nets), len(passes)) or index >= len(nets[net].message.layer):
+        return 0
+    return passes[net] * int(getattr(nets[net].message.layer[index], rule.message).batch_size)
 
 
 def _layer_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:
@@ -253,10 +257,9 @@ def _image_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> L
 
 def _image_lines(source: str, sources: Sources) -> list[bytes]:
     try:
-        lines = sources.find(source).read_bytes().split(b"\n")
+        return read_lines(sources.find(source))
     except (InputError, OSError):
         return []  # Caffe itself reports what is wrong with the source
-    return lines if lines[-1] else lines[:-1]
 
 
 def _shuffled_together(starts: Sequence[LayerStart]) -> Iterator[str]:

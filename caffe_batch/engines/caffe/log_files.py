@@ -16,6 +16,7 @@ from caffe_batch.engines.caffe.causes import TAIL_LINES, TellingLines
 from caffe_batch.engines.caffe.inside.worker_log import change_names, next_number, numbered
 from caffe_batch.engines.caffe.log_lines import read_log_line
 from caffe_batch.engines.events import LogEvent
+from caffe_batch.files import open_regular
 
 #: How many of the completed files are still read. A write that has begun takes less time than that.
 _READ_ON = 8
@@ -97,7 +98,7 @@ class _OpenFile:
     """A file of a log, read from its beginning."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("rb")
+        self._file: BinaryIO = open_regular(path)
         self.part = b""  # of a line that isn't complete yet
 
     def skip(self) -> None:

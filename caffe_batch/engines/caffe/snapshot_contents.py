@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 
 from caffe_batch.engines.snapshots import DamagedSnapshotError
+from caffe_batch.files import open_regular
 from caffe_batch.prototxt.wire import DamagedMessageError, WireMessage, open_message
 from caffe_batch.schema import caffe_pb2
 
@@ -159,7 +160,7 @@ def _check_hdf5(update: int, state: Path, weights: Path) -> None:
 
 def check_hdf5_length(path: Path) -> None:
     """Compare a file's size with the end given in its superblock (version 0 to 3)."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(64)
     if len(head) < 64 or not head.startswith(_HDF5_SIGNATURE):
         raise DamagedSnapshotError(f"{path.name} is not an HDF5 file, or its beginning is missing")

@@ -17,7 +17,8 @@ from pathlib import Path
 from caffe_batch.engines.caffe.snapshot_contents import check_contents as check_contents
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.errors import InputError, Option, Text
-from caffe_batch.files import write_text
+from caffe_batch.files import open_regular, write_text
+from caffe_batch.jobs.json_files import Fields, read_object
 
 _STATE = re.compile(r"(?P<stem>.+_iter_(?P<update>\d+))\.solverstate(?P<hdf5>\.h5)?")
 
@@ -111,17 +112,29 @@ def check(snapshot: Snapshot) -> None:
         DamagedSnapshotError: It isn't whole, or isn't the one that was recorded.
     """
     try:
-        recorded = json.loads(snapshot.record.read_text(encoding="utf-8"))["files"]
+        recorded = read_object(snapshot.record).nested("files")
+        known = {file: _recorded(recorded, file.name) for file in _both(snapshot)}
     except FileNotFoundError:
         confirm(snapshot)
         return
-    except (ValueError, KeyError, TypeError) as error:
+    except (InputError, OSError) as error:
         raise DamagedSnapshotError(f"{snapshot.record.name} is damaged") from error
-    for file in _both(snapshot):
-        known = recorded.get(file.name)
+    for file, checksum in known.items():
         # The size first: a truncated file of gigabytes need not be read.
-        if not known or known["bytes"] != file.stat().st_size or known != _checksum(file):
+        if (
+            checksum is None
+            or checksum["bytes"] != file.stat().st_size
+            or checksum != _checksum(file)
+        ):
             raise DamagedSnapshotError(f"{file.name} is not the file that was recorded")
+
+
+def _recorded(files: Fields, name: str) -> dict[str, int | str] | None:
+    """Size and SHA-256 of a file as they were recorded; None if it wasn't."""
+    if name not in files.content:
+        return None
+    known = files.nested(name)
+    return {"bytes": known.integer("bytes"), "sha256": known.text("sha256")}
 
 
 def newest_whole(folder: Path, last_update: int) -> tuple[Snapshot | None, tuple[str, ...]]:
@@ -253,7 +266,7 @@ def _both(snapshot: Snapshot) -> tuple[Path, Path]:
 def _checksum(path: Path, *, sync: bool = False) -> dict[str, int | str]:
     """Size and SHA-256 of a file; with ``sync`` it is on the disk afterwards."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
             size += len(chunk)

@@ -20,6 +20,7 @@ from caffe_batch.engines.caffe.snapshot_contents import (
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.errors import InputError, Option
+from caffe_batch.files import open_regular
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory.solver_state import STATE_BLOBS
 from caffe_batch.net.data.blob_file import Blob, read_blob, text
@@ -112,7 +113,7 @@ def _read_weights(path: Path) -> _Trained | None:
     if not path.is_file():
         raise InputError(f"weights {path}: no such file", hint=hint)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(PREFIX_BYTES)
         if start.startswith(HDF5_SIGNATURE):
             return _read_hdf5_weights(path)

@@ -11,6 +11,7 @@ from math import prod
 from pathlib import Path
 
 from caffe_batch.errors import InputError
+from caffe_batch.files import open_regular
 from caffe_batch.layers.base import Shape
 from caffe_batch.net.data.listing import what_else
 from caffe_batch.prototxt.wire import DamagedMessageError, WireMessage, open_message
@@ -28,7 +29,7 @@ def blob_shape(path: Path) -> Shape:
     try:
         if not path.is_file():
             raise InputError(f"{path} is not a file")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             known = what_else(file.read(16), binary=True)
         if known is not None:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from caffe_batch.layers.base import Labels, Shape
 from caffe_batch.layers.facts import Copies
@@ -28,6 +29,10 @@ class Origin:
     reshaped: bool = False
 
 
+#: An axis, and the first and the last index + 1 of the part on it.
+Part = tuple[int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A layer that reads values as labels, and where they come from."""
@@ -45,47 +50,52 @@ def label_readings(net: Net) -> Iterator[Reading]:
         if labels is not None:
             for origin in origins.get(node.bottoms[labels.bottom], ()):
                 yield Reading(node, labels, origin)
-        found = [_origins(node, net, number, origins) for number in range(len(node.tops))]
-        origins.update(zip(node.tops, found, strict=True))
+        origins.update(zip(node.tops, _origins(node, net, origins), strict=True))
 
 
 def _origins(
-    node: Node, net: Net, number: int, origins: dict[int, tuple[Origin, ...]]
-) -> tuple[Origin, ...]:
-    """Where the values of a top come from; empty if that isn't known."""
+    node: Node, net: Net, origins: dict[int, tuple[Origin, ...]]
+) -> list[tuple[Origin, ...]]:
+    """Where the values of each top come from; empty where that isn't known."""
+    count = len(node.tops)
     if not node.bottoms:
-        return (Origin(node.layer.name, number),)
+        return [(Origin(node.layer.name, number),) for number in range(count)]
     if node.rule.copies is not Copies.IN_ORDER:
-        return ()
+        return [()] * count
     found = [origins.get(bottom, ()) for bottom in node.bottoms]
     if not all(found):
-        return ()
+        return [()] * count
     if len(found) > 1:
-        return tuple(replace(each, reshaped=True) for of_one in found for each in of_one)
+        return [tuple(replace(o, reshaped=True) for of_one in found for o in of_one)] * count
     bottom, tops = node.site.bottoms[0], [net.blobs[top].shape for top in node.tops]
-    if tops[number] == bottom:
-        return found[0]
-    part = _part(bottom, tops, number)
+    return [
+        found[0] if top == bottom else _of_part(found[0], part)
+        for top, part in zip(tops, _parts(bottom, tops), strict=True)
+    ]
+
+
+def _of_part(whole: tuple[Origin, ...], part: Part | None) -> tuple[Origin, ...]:
+    """Where the values of a part come from; ``part`` is None for other axes."""
     if part is None:
-        return tuple(replace(each, reshaped=True) for each in found[0])
+        return tuple(replace(each, reshaped=True) for each in whole)
     axis, first, end = part
     if axis == 0:  # other samples, but the same kind of values
-        return found[0]
-    if any(each.reshaped for each in found[0]):
+        return whole
+    if any(each.reshaped for each in whole):
         return ()
-    return tuple(replace(each, region=_within(each.region, axis, first, end)) for each in found[0])
+    return tuple(replace(each, region=_within(each.region, axis, first, end)) for each in whole)
 
 
-def _part(bottom: Shape, tops: Sequence[Shape], number: int) -> tuple[int, int, int] | None:
-    """(axis, first, last + 1) of the part that a top is, where the tops are slices of a bottom."""
+def _parts(bottom: Shape, tops: Sequence[Shape]) -> Sequence[Part | None]:
+    """The part that each top is, where the tops are slices of a bottom; else None for each."""
     if len(tops) < 2 or any(len(top) != len(bottom) for top in tops):
-        return None
+        return [None] * len(tops)
     axes = {i for top in tops for i, (a, b) in enumerate(zip(top, bottom, strict=True)) if a != b}
     if len(axes) != 1:
-        return None
+        return [None] * len(tops)
     axis = axes.pop()
-    first = sum(top[axis] for top in tops[:number])
-    return axis, first, first + tops[number][axis]
+    ends = list(accumulate(top[axis] for top in tops))
+    return [(axis, end - top[axis], end) for top, end in zip(tops, ends, strict=True)]
 
 
 def _within(

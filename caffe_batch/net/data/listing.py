@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from caffe_batch.errors import InputError
+from caffe_batch.files import open_regular
 
 #: How much of a file is read to tell whether it is text.
 PREFIX_BYTES = 1 << 16
@@ -78,7 +79,7 @@ def _read_list(path: Path) -> bytes:
                 f"{path} is not a readable list of files: it is {_kind(path)}",
                 hint="source names a text file that lists the files, one per line.",
             )
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(PREFIX_BYTES)
             found = what_else(start)
             if found is not None:

@@ -13,6 +13,7 @@ parallel.cpp, batch_norm_layer.cpp, the data layers and the losses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -228,6 +229,14 @@ def _batch_norm(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         return
     own, before = split.own_iter, as_float32(decay)
     if k == own or before in (0, 1):
+        return
+    if not 0 < before < math.inf:
+        yield Finding(
+            Cause.BATCH_NORM_AVERAGE, name, Verdict.DIFFERENT,
+            f"The moving averages decay in each pass, {k} times per update{_instead(own)}, and a "
+            f"moving_average_fraction of {before:g} has no root that would keep their window.",
+            offer="Give one between 0 and 1: Caffe's default is 0.999.",
+        )  # fmt: skip
         return
     exact = before ** (own / k)
     after = min(as_float32(exact), LARGEST_BELOW_1)

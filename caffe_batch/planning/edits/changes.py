@@ -162,7 +162,8 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
     changes = list(changes)
     values: dict[Any, Any] = {}
     for change in changes:
-        if values.setdefault(change.place, change.after) != change.after:
+        known = values.setdefault(change.place, change.after)
+        if known != change.after and known == known:  # nan differs from itself
             raise ValueError(
                 f"two values for {change.field}: {values[change.place]}, {change.after}"
             )

@@ -1,0 +1,50 @@
+"""The console on which tables, progress and notes appear."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from caffe_batch.terminal import behind, visible
+
+
+class PlainConsole(Console):
+    """A console that prints text verbatim, except what a terminal would act on.
+
+    Layers may be called ``[/conv]`` or ``:fire:``; control characters become visible before rich
+    measures the text, so that columns stay columns.
+
+    Args:
+        stderr: Write to stderr instead of stdout.
+        settings: What else rich's console takes.
+    """
+
+    def __init__(self, *, stderr: bool = False, **settings: Any) -> None:
+        verbatim = {"highlight": False, "markup": False, "emoji": False}
+        stream = settings.pop("file", None) or (sys.stderr if stderr else sys.stdout)
+        super().__init__(file=behind(stream), **{**verbatim, **settings})
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """A text as rich's own."""
+        return super().render_str(visible(text), **settings)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments of anything; those that hold text are plain."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+
+class LastingConsole(PlainConsole):
+    """A console that falls silent when its reader is gone, where rich's own ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing more."""
+        self.quiet = True

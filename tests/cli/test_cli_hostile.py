@@ -1,0 +1,85 @@
+"""Names that a terminal or a plot would act on, on a real terminal and in a real training."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.command import PROGRAM, call
+from tests.planned_jobs import NET, write_job, write_lmdb
+
+#: Sets the title of a terminal, which rich never does.
+TITLE = r"\033]0;x\007"
+SHOWN = r"\u001b]0;x"
+
+
+def on_a_terminal(*command: object, cwd: Path) -> tuple[int, str]:
+    """Exit code, and what a terminal gets."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [str(part) for part in command], cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+    )  # fmt: skip
+    os.close(theirs)
+    output = b""
+    with suppress(OSError):  # EIO: the other side is closed
+        while piece := os.read(ours, 4096):
+            output += piece
+    os.close(ours)
+    return child.wait(), output.decode()
+
+
+def test_names_on_a_terminal(tmp_path: Path) -> None:
+    data = write_lmdb(tmp_path / "data")
+    text = NET.format(data=data, batch_size=6, width=8).replace('"ip2"', f'"{TITLE}"')
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "bad.prototxt").write_text(text.replace("num_output: 4", "num_output: 0"))
+    budget = ("--gpu-memory", "1GiB")
+    for arguments, code in (
+        (("memory", "net.prototxt"), 0),
+        (("memory", "bad.prototxt"), 2),
+        (("plan", "net.prototxt", *budget, "--effective-batch", 12, "--batch-size", 1), 0),
+        (("plan", "net.prototxt", "--gpu-memory", "9KiB", "--reserve", 0), 3),
+        (("strategies", "net.prototxt", *budget), 0),
+        (("memory", "\x1b]0;x\x07"), 2),
+    ):
+        status, shown = on_a_terminal(PROGRAM, *arguments, cwd=tmp_path)
+        assert status == code, shown
+        assert "\x1b]" not in shown
+        if "memory" in arguments:
+            assert SHOWN in shown or repr("\x1b]0;x\x07") in shown, shown
+
+
+def test_names_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_lmdb(tmp_path / "data")
+    text = NET.format(data=data, batch_size=6, width=8).replace('"ip2"', f'"{TITLE}名"')
+    (tmp_path / "net.prototxt").write_text(text)
+    content = json.loads(call("memory", "net.prototxt", "--json").out)
+    assert "\x1b]0;x\x07名" in content["params"]
+
+
+def test_a_training_ends_well_whatever_its_outputs_are_called(
+    tmp_path: Path, runtime: object
+) -> None:
+    """A plot would read the name as a formula, and a broken one."""
+    name = TITLE + r"$x_{\\frac$"
+    data = write_lmdb(tmp_path / "data")
+    text = NET.format(data=data, batch_size=6, width=8)
+    text = text.replace('top: "accuracy"', f'top: "{name}"')
+    job = write_job(tmp_path, max_iter=4, test_interval=2, net=text)
+    status, shown = on_a_terminal(PROGRAM, "train", job.path, cwd=tmp_path)
+    assert status == 0, shown
+    assert "\x1b]" not in shown
+    assert "Finished: 4 of 4 updates." in shown
+    assert job.loss_plot.is_file()
+    for command in ("status", "report"):
+        done = call(command, job.path)
+        assert done.code == 0
+        assert "\x1b" not in done.out + done.err
