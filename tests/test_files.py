@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
-from caffe_batch.files import write_json, write_picture, write_text
+from caffe_batch.files import read_regular, write_json, write_picture, write_text
 
 OVER_THE_LIMIT = """
 import resource, sys
@@ -100,3 +100,16 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 def test_json_has_text_for_what_json_has_not(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"loss": [1.5, math.inf]})
     assert (tmp_path / "a.json").read_text() == '{\n  "loss": [\n    1.5,\n    "inf"\n  ]\n}\n'
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    assert read_regular(tmp_path / "file") == read_regular(tmp_path / "link") == b"x"
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(OSError, match="not a regular file") as caught:
+            read_regular(path)
+        assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")

@@ -44,7 +44,7 @@ def read_bytes(path: str) -> bytes:
             # In pieces, since read(n) takes n bytes of address space however small the file is.
             while len(data) <= most and (piece := file.read(1 << 20)):
                 if not data and (not regular or piece[0] == 0 or not is_binary(piece)):
-                    most = MAX_TEXT_BYTES  # no message begins with a tag of 0
+                    most = min(MAX_TEXT_BYTES, MAX_BYTES)  # no message begins with a tag of 0
                 data += piece
     except FileNotFoundError:
         raise PrototxtError("there is no such file", path=path, hint=_neighbours(path)) from None
@@ -56,7 +56,8 @@ def read_bytes(path: str) -> bytes:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PrototxtError(f"the file can't be read: {reason}", path=path) from error
     if len(data) > most:
-        raise PrototxtError(f"the file is larger than {most} bytes", path=path)
+        what = "file" if most == MAX_BYTES else "text"
+        raise PrototxtError(f"the {what} is larger than {most} bytes", path=path)
     if not data and not regular:
         raise PrototxtError("nobody writes anything to this pipe or device", path=path)
     return bytes(data)

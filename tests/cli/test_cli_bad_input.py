@@ -129,7 +129,14 @@ CASES: dict[str, Bad] = {
         ("net.prototxt:5:", "the '}' of layer (line 5), found the end of the file"), net=NET[:-2]
     ),
     "no value": Bad(("net.prototxt:1:",), net=NET.replace('"data"', "", 1)),
-    "deep": Bad(("more than 100 nested messages",), net="layer {" * 200_000),
+    "deep": Bad(("more than 100 nested messages",), net="layer {" * 20_000),
+    "layers without end": Bad(
+        ("net.prototxt: there are 25,001 layers, and caffe-batch takes nets of 25,000", "a loop"),
+        net='layer { name: "a" type: "ReLU" bottom: "a" top: "a" }' * 25_001,
+    ),
+    "an endless device": Bad(
+        ("/dev/zero: the text is larger than 16777216 bytes",), plan(net="/dev/zero")
+    ),
     "a field": Bad(
         ("net.prototxt:4:25: InnerProductParameter has no field 'num_outputs'", "num_output?"),
         net=NET.replace("num_output", "num_outputs"),
@@ -207,6 +214,11 @@ CASES: dict[str, Bad] = {
         ("layer 'data': data (1, 3, 9999999999, 11) has 329999999967 elements", "Caffe's limit"),
         net=NET.replace("dim: 7", "dim: 9999999999"),
     ),
+    "a share above all": Bad(  # with which Caffe writes beyond the batch
+        ("layer 'w': fg_fraction is a share of the batch from 0 to 1, not 1.5",),
+        net=NET + 'layer { name: "w" type: "WindowData" top: "w" top: "v" transform_param { '
+        "crop_size: 5 } window_data_param { batch_size: 4 fg_fraction: 1.5 } }",
+    ),
     "shape below zero": Bad(
         ("layer 'data': data (1, 3, -7, 11) has a shape that no blob can have",),
         net=NET.replace("dim: 7", "dim: -7"),
@@ -261,6 +273,11 @@ CASES: dict[str, Bad] = {
         ("solver.prototxt: the learning rate of the first update is nan", "base_lr"),
         SOLVED,
         solver=SOLVER.replace("0.1", "nan"),
+    ),
+    "momentum that is no number": Bad(
+        ("solver.prototxt: momentum is nan, and no update has a meaning with that",),
+        SOLVED,
+        solver=SOLVER + "momentum: nan",
     ),
     "policy": Bad(
         ("Caffe has no lr_policy 'stepp'", "Did you mean step?"),
@@ -519,6 +536,27 @@ def test_python_layer_whose_module_is_missing_in_training(folder: Path, runtime:
     assert "No module named 'no_such_module'" in message
     assert str(folder / "job" / "caffe.log") in done.err
     assert json.loads((folder / "job" / "job.json").read_text())["state"] == "failed"
+
+
+def test_a_named_pipe_that_nobody_writes_to(folder: Path) -> None:
+    os.mkfifo("net.prototxt")
+    says = ("net.prototxt: nobody writes anything to this pipe or device",)
+    check_message(call("memory", "net.prototxt"), 2, says)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "caffe.log", "loss.png"])
+def test_a_pipe_where_a_training_writes(folder: Path, name: str, runtime: object) -> None:
+    (folder / "net.prototxt").write_text(data_net("Data", str(write_lmdb(folder / "data"))))
+    assert call(*plan("--batch-size", 4)).code == 0
+    os.mkfifo(folder / "job" / name)
+    says = (f"job/{name} is not a file, and a training writes one there", "Remove it.")
+    check_message(call("train", "job"), 2, says)
+
+
+def test_a_home_of_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAFFE_BATCH_HOME", "~nouser/x")
+    says = ("CAFFE_BATCH_HOME is '~nouser/x', and ~nouser is no user's home here",)
+    check_message(call("runtime", "list"), 2, says)
 
 
 # Trouble from outside: a full disk, signals, streams that are closed.

@@ -24,6 +24,7 @@ ALLOWED = {
 
 #: Names of the engines, for --engine; the runtime and doctor commands are about runtimes.
 MORE = {
+    "main": {"caffe_batch.terminal"},
     "options": {"caffe_batch.engines"},
     "runtime": {"caffe_batch.runtimes"},
     "doctor": {"caffe_batch.runtimes"},
