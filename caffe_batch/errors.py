@@ -164,6 +164,10 @@ class PrototxtError(InputError):
         super().__init__([f"{where}: ", *_parts(message)] if where else message, hint=hint)
 
 
+class UnknownFieldError(PrototxtError):
+    """A field, or a value of an enum, that Caffe 1.0 doesn't have; it can be skipped."""
+
+
 class NetError(InputError):
     """A net that Caffe would refuse to build.
 
@@ -230,6 +234,10 @@ class RuntimeMissingError(CaffeBatchError, RuntimeError):
     """No pycaffe was found, or it can't be installed. Exit code 5."""
 
 
+#: A word that has a known one in it and this many letters more is a name of its own.
+MOST_ADDED = 3
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str | None:
     """A hint naming the known words that ``word`` may be misspelled from; None if there is none.
 
@@ -241,7 +249,11 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
     >>> did_you_mean("dense_image_data_param", ["image_data_param"])
     """
     most = max(1, len(word) // 4)
-    mistakes = {each: _mistakes(word.lower(), each.lower(), most) for each in known}
+    mistakes = {
+        each: _mistakes(word.lower(), each.lower(), most)
+        for each in known
+        if each not in word or len(word) - len(each) < MOST_ADDED  # a name made of another one
+    }
     least = min(mistakes.values(), default=most + 1)
     near = [each for each, number in mistakes.items() if number == least <= most]
     near = near or [

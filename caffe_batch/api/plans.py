@@ -59,6 +59,7 @@ class Plan(planning.Plan):
         return {
             **super().json(),
             "fork": fork.json() if fork else None,
+            "skipped_fields": [each.json() for each in self.recipe.skipped],
             "data": self.data.json(),
         }
 

@@ -17,6 +17,7 @@ from caffe_batch.memory import Build, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
 from caffe_batch.net.assumed import Assumption, assumptions
+from caffe_batch.prototxt import SkippedField
 from caffe_batch.sizes import format_size, parse_size, size_text
 
 
@@ -40,6 +41,11 @@ class Memory(Prediction):
     train: Net
     tests: tuple[Net, ...]
     batch_size: int
+
+    @property
+    def skipped_fields(self) -> tuple[SkippedField, ...]:
+        """The fields that Caffe 1.0 doesn't have, and that were skipped on request."""
+        return self.model.recipe.skipped
 
     @property
     def assumptions(self) -> tuple[Assumption, ...]:
@@ -100,7 +106,8 @@ class Memory(Prediction):
 
         fork = self.model.recipe.fork
         found = memory_json(self.train, self.tests, self)
-        return {**found, "fork": fork.json() if fork else None}
+        skipped = [each.json() for each in self.skipped_fields]
+        return {**found, "fork": fork.json() if fork else None, "skipped_fields": skipped}
 
     def __repr__(self) -> str:
         bound = "at least " if self.unknown_layers else "at most " if self.uncertain_bytes else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -15,18 +16,19 @@ from tempfile import mkdtemp
 from caffe_batch import engines, prototxt
 from caffe_batch.api.arguments import Files, Shapes, files, shapes
 from caffe_batch.api.machines import find_runtime
-from caffe_batch.errors import CaffeBatchError, InputError, Option, did_you_mean
+from caffe_batch.errors import CaffeBatchError, InputError, Option, UnknownFieldError, did_you_mean
 from caffe_batch.experiments.python_layers import ask_python_layers, python_layers
 from caffe_batch.layers.forks import FORKS
-from caffe_batch.layers.given import spelled
+from caffe_batch.layers.given import Given, spelled
 from caffe_batch.layers.hints import NO_HINTS, TypeHints
 from caffe_batch.layers.loading import rules_with
 from caffe_batch.layers.own import PYTHON
+from caffe_batch.layers.registry import Registry
 from caffe_batch.net import Recipe, Sources, read_recipe
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.kinds import kind
-from caffe_batch.net.missing import check_complete
+from caffe_batch.net.missing import check_complete, missing_options
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
 from caffe_batch.rendering import available, render
@@ -89,7 +91,13 @@ class RecipeFiles:
         template = _is_template(name)
         path, notes = self._render(name) if template else (Path(net), ())
         known = rules_with(files(rules), checked_fork(fork), hints)
-        recipe = read_recipe(path, solver, allow_unknown_fields=allow_unknown_fields, rules=known)
+        try:
+            recipe = read_recipe(
+                path, solver, allow_unknown_fields=allow_unknown_fields, rules=known
+            )
+        except UnknownFieldError as error:
+            error.completion = _also_missing(path, solver, known, given, batch_size)
+            raise
         self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
         with noted(self.recipe.notes):
             _check_tops(given, recipe)
@@ -231,6 +239,22 @@ def _check_tops(given: Iterable[str], recipe: Recipe) -> None:
                 hint=did_you_mean(top, open_tops)
                 or f"It can give the size of {', '.join(open_tops)}.",
             )
+
+
+def _also_missing(
+    net: Path,
+    solver: str | Path | None,
+    rules: Registry,
+    given: Mapping[str, Given],
+    batch_size: int | None,
+) -> tuple[Option, ...]:
+    """What has to be said beside that unknown fields are skipped."""
+    with warnings.catch_warnings(), suppress(InputError, OSError):
+        warnings.simplefilter("ignore")
+        recipe = read_recipe(net, solver, allow_unknown_fields=True, rules=rules)
+        options = missing_options(recipe, Sources(recipe.directories, given, batch_size))
+        return (Option("allow_unknown_fields", True), *options) if options else ()
+    return ()
 
 
 def _check_types(hints: TypeHints, recipe: Recipe) -> None:

@@ -89,6 +89,7 @@ def memory(
 
 
 def _print_table(found: Memory, *, by_type: bool, top: int | None) -> None:
+    from caffe_batch.prototxt import skipped_text
     from caffe_batch.reporting.memory_table import memory_sentences, memory_table
 
     out = console()
@@ -96,3 +97,6 @@ def _print_table(found: Memory, *, by_type: bool, top: int | None) -> None:
     out.print()
     for sentence in memory_sentences(found, tested=bool(found.tests), assumed=found.assumptions):
         out.print(sentence)
+    skipped = skipped_text(found.skipped_fields)
+    if skipped:
+        out.print(skipped)

@@ -64,6 +64,7 @@ class Layer:
         rule: What its type does; None for the layers that Caffe itself inserts (Splits, the net
             inside a recurrent layer), whose types are Caffe's own.
         given: The shape that the user gave for each top, or None; empty if for none.
+        skipped: Its fields that Caffe 1.0 doesn't have and that may change shapes or memory.
         records: Data layers only: the shapes of one record of the source, one per top, without
             the batch axis; None if unknown.
         file_rows: HDF5Data only: rows of the largest file on its list; None if unknown.
@@ -83,6 +84,7 @@ class Layer:
     file_rows: int | None = None
     unequal_records: bool = False
     given: tuple[Given | None, ...] = ()
+    skipped: tuple[str, ...] = ()
     rule: Rule | None = field(default=None, repr=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -22,6 +22,7 @@ from caffe_batch.layers.given import Given, WholeShape, spelled
 from caffe_batch.layers.unknown import UNKNOWN_DATA, UnknownSettings, WrittenBatch
 from caffe_batch.net.batch import batch_sites, site_size
 from caffe_batch.net.graph import rule_of
+from caffe_batch.prototxt import SkippedField
 from caffe_batch.schema import caffe_pb2
 
 #: The messages that are asked first for a ``batch_size``.
@@ -33,9 +34,17 @@ _IN_TEXT = re.compile(
 )
 
 
-def written_batch(layer: caffe_pb2.LayerParameter) -> WrittenBatch | None:
-    """Where a layer says how many samples it makes; None if it doesn't."""
+def written_batch(
+    layer: caffe_pb2.LayerParameter, skipped: Iterable[SkippedField] = ()
+) -> WrittenBatch | None:
+    """Where a layer says how many samples it makes; None if it doesn't.
+
+    Args:
+        layer: The layer.
+        skipped: Its fields that Caffe 1.0 doesn't have.
+    """
     found = sorted(_batch_sizes(layer), key=lambda each: each.path[0] not in _FIRST)
+    found += [WrittenBatch(*field.batch) for field in skipped if field.batch and field.batch[1] > 0]
     if found:
         return found[0]
     text = layer.python_param.param_str

@@ -116,13 +116,13 @@ class Net:
     def unknown_layers(self) -> tuple[str, ...]:
         """Names of layers of which something isn't known.
 
-        Those whose type has no rule (only with ``allow_unknown``), and those with more ``param``
-        blocks than the rule that they are treated by has parameters.
+        Those whose type has no rule (only with ``allow_unknown``), those with more ``param`` blocks
+        than the rule that they are treated by has parameters, and those with skipped fields.
         """
         return tuple(
             node.layer.name
             for node in self.nodes
-            if node.rule.unknown or len(node.layer.params) > len(node.params)
+            if node.rule.unknown or node.layer.skipped or len(node.layer.params) > len(node.params)
         )
 
 

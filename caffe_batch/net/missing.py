@@ -102,8 +102,8 @@ def _look(file: NetFile, sources: Sources, found: Missing, *, allow_unknown: boo
     pending: dict[str, tuple[Message, int]] = {}
     makers: list[Message] = []
     given = sources.input_shapes or {}
-    known_data = False
-    for _, layer in file.selected():
+    known_data, said = False, sources.batch_size is not None
+    for index, layer in file.selected():
         rule = file.rules.get(kind(layer)) or unknown_rule(layer.type)
         for bottom in () if rule.unknown else layer.bottom:
             if bottom in pending:
@@ -119,12 +119,12 @@ def _look(file: NetFile, sources: Sources, found: Missing, *, allow_unknown: boo
             found.number += 1
         if not layer.bottom and layer.top:
             makers.append(layer)
+            said |= written_batch(layer, file.skipped_of(index)) is not None
         for number, top in enumerate(layer.top):
             if top in given or not rule.needs_shapes(len(layer.bottom)):
                 pending.pop(top, None)
             elif number >= len(layer.bottom) or layer.bottom[number] != top:
                 pending[top] = layer, number
-    said = sources.batch_size is not None or any(map(written_batch, makers))
     if makers and not known_data and not said and found.batch is None:
         found.batch = _without_batch(makers[0], sources)
 

@@ -37,6 +37,7 @@ from caffe_batch.net.graph import Net, build, rule_of
 from caffe_batch.net.kinds import kind
 from caffe_batch.net.sources import RecordSizes, Sources
 from caffe_batch.net.splits import insert_splits
+from caffe_batch.prototxt import SkippedField
 from caffe_batch.schema import caffe_pb2
 
 #: The solver fields that give the train net; exactly one of them may be set.
@@ -52,12 +53,14 @@ class NetFile:
         path: Its file, or None if it is written inside the solver.
         state: The state it is built for: phase, level, Caffe's stages.
         rules: What the layer types do.
+        skipped: The fields that Caffe 1.0 doesn't have, which were skipped.
     """
 
     message: caffe_pb2.NetParameter
     path: Path | None
     state: caffe_pb2.NetState
     rules: Registry = field(default_factory=installed_rules, repr=False)
+    skipped: tuple[SkippedField, ...] = field(default=(), repr=False)
 
     @property
     def phase(self) -> Phase:
@@ -72,21 +75,27 @@ class NetFile:
         """The layers of this state as plain data, with the record shapes of their sources."""
         out: list[Layer] = []
         known: dict[Any, Any] = {}
-        for _, message in self.selected():
+        for index, message in self.selected():
+            skipped = self.skipped_of(index)
             rule = self.rules.rule_for(kind(message), message.name, allow_unknown=allow_unknown)
             if rule.has_batch_size and getattr(message, rule.message).batch_size < 1:
                 raise self._without_batch_size(message, rule)
             layer = convert(message, rule, self._record_sizes(message, rule, sources), known)
-            layer = replace(layer, given=sources.given(message))
+            names = () if rule.assumes_batch else _mattering(skipped, message, sources)
+            layer = replace(layer, given=sources.given(message), skipped=names)
             if rule.fed_by_program and rule.declares_shapes:
                 layer = _with_given_shapes(layer)
             if rule.assumes_batch:
                 of_rule = () if layer.bottoms else rule.given_shapes()
                 given = of_rule[: len(layer.tops)] or layer.given
-                settings = UnknownSettings(given, written=written_batch(message))
+                settings = UnknownSettings(given, written=written_batch(message, skipped))
                 layer = replace(layer, settings=settings)
             out.append(layer)
         return with_assumed_batches(out, sources.batch_size)
+
+    def skipped_of(self, index: int) -> tuple[SkippedField, ...]:
+        """The skipped fields of the layer with this index in ``message.layer``."""
+        return tuple(each for each in self.skipped if each.layer == index)
 
     def _record_sizes(
         self, message: caffe_pb2.LayerParameter, rule: Rule, sources: Sources
@@ -222,6 +231,12 @@ class Recipe:
             return "net"
         return "solver" if number < len(self.solver.test_net_param) else f"test_net_{number}"
 
+    @property
+    def skipped(self) -> tuple[SkippedField, ...]:
+        """The fields of its nets that were skipped, each once."""
+        files = (self.train, *self.tests)
+        return tuple(dict.fromkeys(each for file in files for each in file.skipped))
+
     def open_tops(self) -> Iterator[str]:
         """The tops whose shapes aren't in the files: those of layers without bottoms or a rule."""
         for file in (self.train, *self.tests):
@@ -269,29 +284,30 @@ def read_recipe(
     Raises:
         InputError: A file is missing, unreadable, or contradicts itself.
     """
-    path = Path(net)
+    path, skipped = Path(net), list[SkippedField]()
+    allowed = {"allow_unknown_fields": allow_unknown_fields}
     if solver is None:
-        message = prototxt.read(path, allow_unknown_fields=allow_unknown_fields)
+        message = prototxt.read(path, skipped=skipped, **allowed)
         if isinstance(message, caffe_pb2.SolverParameter):
-            return follow_solver(
-                message, path, allow_unknown_fields=allow_unknown_fields, rules=rules
-            )
+            return follow_solver(message, path, rules=rules, skipped=skipped, **allowed)
     else:
-        message = prototxt.read_net(path, allow_unknown_fields=allow_unknown_fields)
+        message = prototxt.read_net(path, skipped=skipped, **allowed)
     rules = rules or installed_rules()
-    settings = caffe_pb2.SolverParameter()
+    settings, inside = caffe_pb2.SolverParameter(), list[SkippedField]()
     solver_path = None
     if solver is not None:
         solver_path = Path(solver)
-        settings = prototxt.read_solver(solver_path, allow_unknown_fields=allow_unknown_fields)
-    train = NetFile(message, path, net_state("TRAIN", message, settings.train_state), rules)
+        settings = prototxt.read_solver(solver_path, skipped=inside, **allowed)
+    of_nets = {**_skipped_inside(settings, inside), id(message): tuple(skipped)}
+    state = net_state("TRAIN", message, settings.train_state)
+    train = NetFile(message, path, state, rules, tuple(skipped))
     _check_trainable(train)
     named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
         (test, None) for test in settings.test_net_param
     ]
     notes: list[str] = []
     if solver_path is not None:
-        named += _named_nets(settings.test_net, solver_path, notes, allow_unknown_fields)
+        named += _named_nets(settings.test_net, solver_path, notes, of_nets, allow_unknown_fields)
     number = len(settings.test_iter)
     if number < len(named):
         raise InputError(
@@ -300,7 +316,7 @@ def read_recipe(
         )
     named += [(message, path)] * (number - len(named))
     tests = tuple(
-        NetFile(test, where, net_state("TEST", test, state), rules)
+        NetFile(test, where, net_state("TEST", test, state), rules, of_nets.get(id(test), ()))
         for (test, where), state in zip(named, _test_states(settings, number), strict=True)
     )
     return _of_fork(Recipe(settings, solver_path, train, tests, tuple(notes)))
@@ -312,6 +328,7 @@ def follow_solver(
     *,
     allow_unknown_fields: bool = False,
     rules: Registry | None = None,
+    skipped: Iterable[SkippedField] = (),
 ) -> Recipe:
     """The recipe of a solver: reads its nets.
 
@@ -320,6 +337,7 @@ def follow_solver(
         path: Its file: nets that aren't where Caffe looks are looked for beside it.
         allow_unknown_fields: As for :func:`read_recipe`.
         rules: As for :func:`read_recipe`.
+        skipped: The fields of the solver that were skipped; some are of nets inside it.
 
     Raises:
         InputError: A net is missing, unreadable, or the solver contradicts itself.
@@ -335,9 +353,10 @@ def follow_solver(
             hint=[f"{do}, or give the net itself, with ", Option("solver", str(path)), "."],
         )
     notes: list[str] = []
+    of_nets = _skipped_inside(solver, skipped)
 
     def read(names: Iterable[str]) -> list[tuple[caffe_pb2.NetParameter, Path]]:
-        return _named_nets(names, path, notes, allow_unknown_fields)
+        return _named_nets(names, path, notes, of_nets, allow_unknown_fields)
 
     if solver.HasField("train_net_param"):
         train, train_path = solver.train_net_param, None
@@ -359,7 +378,9 @@ def follow_solver(
     named += [(train, train_path)] * missing
     states = _test_states(solver, len(named))
     tests = tuple(
-        NetFile(message, where, net_state("TEST", message, state), rules)
+        NetFile(
+            message, where, net_state("TEST", message, state), rules, of_nets.get(id(message), ())
+        )
         for (message, where), state in zip(named, states, strict=True)
     )
     if tests and solver.test_interval <= 0:
@@ -367,7 +388,8 @@ def follow_solver(
             f"{path}: test nets need a test_interval above 0, not {solver.test_interval}",
             hint="Set test_interval to the number of updates between tests.",
         )
-    recipe_train = NetFile(train, train_path, net_state("TRAIN", train, solver.train_state), rules)
+    train_state = net_state("TRAIN", train, solver.train_state)
+    recipe_train = NetFile(train, train_path, train_state, rules, of_nets.get(id(train), ()))
     _check_trainable(recipe_train)
     return _of_fork(Recipe(solver, path, recipe_train, tests, tuple(notes)))
 
@@ -388,16 +410,60 @@ def _of_fork(recipe: Recipe) -> Recipe:
 
 
 def _named_nets(
-    names: Iterable[str], solver: Path, notes: list[str], allow_unknown_fields: bool
+    names: Iterable[str],
+    solver: Path,
+    notes: list[str],
+    of_nets: dict[int, tuple[SkippedField, ...]],
+    allow_unknown_fields: bool,
 ) -> list[tuple[caffe_pb2.NetParameter, Path]]:
-    """The nets that a solver names, with their files; how they were found is added to the notes."""
+    """The nets that a solver names, with their files.
+
+    How they were found is added to the notes, and their skipped fields to ``of_nets``.
+    """
     nets = []
     for name in names:
         found, note = _find_net(name, solver)
         if note and note not in notes:
             notes.append(note)
-        nets.append((prototxt.read_net(found, allow_unknown_fields=allow_unknown_fields), found))
+        own: list[SkippedField] = []
+        net = prototxt.read_net(found, allow_unknown_fields=allow_unknown_fields, skipped=own)
+        of_nets[id(net)] = tuple(own)
+        nets.append((net, found))
     return nets
+
+
+def _skipped_inside(
+    solver: caffe_pb2.SolverParameter, skipped: Iterable[SkippedField]
+) -> dict[int, tuple[SkippedField, ...]]:
+    """The skipped fields of each net that is written inside a solver, by the message's id."""
+    found: dict[int, tuple[SkippedField, ...]] = {}
+    for each in skipped:
+        match each.path:
+            case (("net_param" | "train_net_param") as name, "layer", int(index), *rest):
+                net = getattr(solver, name)
+            case ("test_net_param", int(number), "layer", int(index), *rest):
+                net = solver.test_net_param[number]
+            case _:
+                continue
+        batch = each.batch and (each.batch[0][len(each.path) - len(rest) :], each.batch[1])
+        inside = replace(each, layer=index, path=tuple(rest), batch=batch)
+        found[id(net)] = (*found.get(id(net), ()), inside)
+    return found
+
+
+def _mattering(
+    skipped: Sequence[SkippedField], layer: caffe_pb2.LayerParameter, sources: Sources
+) -> tuple[str, ...]:
+    """The skipped fields of a layer that may change its shapes or memory.
+
+    What happens to images doesn't matter where the user gives their size.
+    """
+    given = any(each is not None for each in sources.given(layer))
+    return tuple(
+        each.name
+        for each in skipped
+        if each.matters and not (given and each.path[:1] == ("transform_param",))
+    )
 
 
 def _find_net(name: str, solver: Path) -> tuple[Path, str | None]:

@@ -13,6 +13,7 @@ from caffe_batch.planning.goal import Goal
 from caffe_batch.planning.schedule.rescaling import LrScaling, rate_advice, schedule_remarks
 from caffe_batch.planning.schedule.stage_changes import growth_remarks
 from caffe_batch.planning.split.candidates import Candidate, split_remarks
+from caffe_batch.prototxt import skipped_text
 
 #: From this change of the effective batch on, the learning rate is worth a remark.
 WORTH_A_WORD = Fraction(1, 20)
@@ -29,7 +30,9 @@ def remarks_of(goal: Goal, draft: Draft, neighbours: Sequence[Candidate]) -> tup
         draft: What is planned.
         neighbours: Better splits nearby.
     """
+    skipped = skipped_text(goal.model.recipe.skipped)
     return (
+        *([skipped] if skipped else ()),
         *_of_split(goal, draft, neighbours),
         *_of_schedule(goal, draft),
         *_of_tests(draft),

@@ -13,6 +13,7 @@ from caffe_batch.prototxt.reader import (
     read_solver,
     read_text,
 )
+from caffe_batch.prototxt.skipped import SkippedField, skipped_text
 from caffe_batch.prototxt.upgrade import (
     Origin,
     UpgradedNet,
@@ -27,6 +28,7 @@ __all__ = [
     "Origin",
     "Path",
     "PrototxtWarning",
+    "SkippedField",
     "UpgradedNet",
     "UpgradedSolver",
     "decode",
@@ -39,6 +41,7 @@ __all__ = [
     "read_net",
     "read_solver",
     "read_text",
+    "skipped_text",
     "upgrade_net",
     "upgrade_solver",
     "write",

@@ -115,6 +115,11 @@ class Document(Generic[AnyMessage]):
         pending: dict[tuple[Any, ...], layout.Splice] = {}
         try:
             for path, value in changes:
+                number = None if self._knows(path) else self._of_fork(path)
+                if number is not None:
+                    splice = layout.Splice(number.start, number.end, str(value))
+                    pending[number.start, number.end] = splice
+                    continue
                 place = self._find(path)
                 if place.key in pending:  # it depends on a change not made yet
                     self._apply(pending.values())
@@ -137,6 +142,36 @@ class Document(Generic[AnyMessage]):
             self._apply([layout.remove_item(field.value, node)])
         else:
             self._apply([layout.remove_field(self.text, field)])
+
+    def _knows(self, path: Path) -> bool:
+        """Whether the message type has all fields of a path."""
+        message: Any = self._type.DESCRIPTOR
+        for name in (step for step in path if isinstance(step, str)):
+            known = field_rules(message) if message else {}
+            if name not in known:
+                return False
+            message = known[name].message
+        return True
+
+    def _of_fork(self, path: Path) -> Scalar | None:
+        """A number that is given in fields that the message type doesn't have; None if it isn't."""
+        block: Block | None = self._tree
+        found: list[Scalar | Block] = []
+        for step in path:
+            if isinstance(step, int):
+                found = found[step : step + 1]
+            else:
+                fields = block.fields if block is not None else ()
+                values = [field.value for field in fields if field.name == step]
+                found = [
+                    item
+                    for value in values
+                    for item in (value.items if isinstance(value, Listing) else (value,))
+                ]
+            inner = found[0] if found else None
+            block = inner if isinstance(inner, Block) else None
+        last = found[0] if found else None
+        return last if isinstance(last, Scalar) and last.kind == "number" else None
 
     def _apply(self, splices: Iterable[layout.Splice]) -> None:
         self._source = Source(layout.apply(self.text, splices), self.path)

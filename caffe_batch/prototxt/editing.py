@@ -69,6 +69,8 @@ def edit_net(text: str, edits: Iterable[Edit], *, path: str | None = None) -> st
 def _holds(net: NetParameter, edit: Edit) -> bool:
     """Whether the value is where the edit wants it once the new text is upgraded."""
     here: Any = net if edit.layer is None else net.layer[edit.layer]
+    if _is_of_fork(edit.path):
+        return True  # the document has refused it otherwise
     for step in edit.path:
         if isinstance(step, str):
             rule = field_rules(here.DESCRIPTOR)[step]
@@ -78,6 +80,11 @@ def _holds(net: NetParameter, edit: Edit) -> bool:
         else:
             return False
     return rule.write(here) == rule.write(edit.value)
+
+
+def _is_of_fork(path: Path) -> bool:
+    """Whether the path of a layer's field begins with one that Caffe's layers don't have."""
+    return path[0] not in field_rules(LayerParameter.DESCRIPTOR)
 
 
 def _source_path(edit: Edit, net: NetParameter, upgraded: UpgradedNet, path: str | None) -> Path:

@@ -8,18 +8,30 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from caffe_batch.errors import Option, did_you_mean
+from caffe_batch.errors import Option, UnknownFieldError, did_you_mean
 from caffe_batch.prototxt.syntax import Block, Listing, Scalar, Source, brief
 from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A field that its message type, ``owner``, doesn't have."""
+    """A field that its message type, ``owner``, doesn't have, or a value that its enum doesn't.
+
+    Attributes:
+        owner: The message type.
+        name: The field; with the value where that is what isn't known.
+        offset: Where it is in the text.
+        path: The field, from the whole message on.
+        value: What is written there.
+        is_value: Whether the field is known and the value isn't.
+    """
 
     owner: str
     name: str
     offset: int
+    path: tuple[str | int, ...]
+    value: Scalar | Block | Listing
+    is_value: bool = False
 
 
 def fill(
@@ -28,54 +40,70 @@ def fill(
     """Fills an empty message from the syntax tree of a text.
 
     Returns:
-        The unknown fields that were skipped, in the order of the text.
+        The unknown fields and values that were skipped, in the order of the text.
 
     Raises:
         PrototxtError: The message doesn't have a field (unless that is allowed), a field can't hold
             its value or is given twice, or a required field is missing. Names line and column.
     """
     skipped: list[Skipped] | None = [] if allow_unknown_fields else None
-    _fill(message, tree, source, skipped)
+    _fill(message, tree, source, skipped, ())
     return skipped or []
 
 
-def _fill(message: Message, block: Block, source: Source, skipped: list[Skipped] | None) -> None:
+def _fill(
+    message: Message,
+    block: Block,
+    source: Source,
+    skipped: list[Skipped] | None,
+    path: tuple[str | int, ...],
+) -> None:
     known = field_rules(message.DESCRIPTOR)
     seen = set()
     for entry in block.fields:
         rule = known.get(entry.name)
         if rule is None:
             if skipped is None:
-                raise source.error(
+                raise unknown_field(
+                    source,
                     f"{message.DESCRIPTOR.name} has no field {brief(entry.name)!r}",
                     entry.start,
-                    hint=[
-                        f"{_unknown_hint(entry.name, message)} ",
-                        Option("allow_unknown_fields", True),
-                        " skips it.",
-                    ],
+                    f"{_unknown_hint(entry.name, message)} ",
                 )
-            skipped.append(Skipped(message.DESCRIPTOR.name, entry.name, entry.start))
+            skipped.append(
+                Skipped(
+                    message.DESCRIPTOR.name,
+                    entry.name,
+                    entry.start,
+                    (*path, entry.name),
+                    entry.value,
+                )
+            )
             continue
         value = entry.value
         if rule.repeated:
             items = _items(rule, value, source)
             target = getattr(message, rule.name)
             if rule.message is None:
-                target.extend([_scalar(rule, item, source) for item in items])
+                read = (_value(rule, item, source, message, skipped, path) for item in items)
+                target.extend([value for value in read if value is not None])
             else:
                 for item in items:
-                    _fill(target.add(), _block(rule, item, source), source, skipped)
+                    here = (*path, rule.name, len(target))
+                    _fill(target.add(), _block(rule, item, source), source, skipped, here)
             continue
         if rule.name in seen:
             raise source.error(f"{rule.name} is given twice", entry.start, hint="Keep one of them.")
         seen.add(rule.name)
         if rule.message is None:
-            setattr(message, rule.name, _scalar(rule, value, source))
+            single = _value(rule, value, source, message, skipped, path)
+            if single is not None:
+                setattr(message, rule.name, single)
         else:
             target = getattr(message, rule.name)
             target.SetInParent()
-            _fill(target, _block(rule, value, source), source, skipped)
+            here = (*path, rule.name)
+            _fill(target, _block(rule, value, source), source, skipped, here)
     for rule in known.values():
         if rule.required and rule.name not in seen:
             raise source.error(f"{message.DESCRIPTOR.name} needs {rule.name}", block.start)
@@ -89,6 +117,42 @@ def _items(
     if rule.message is None and not value.colon:
         raise source.error(f"expected ':' after {rule.name}, found '['", value.start)
     return value.items
+
+
+def unknown_field(source: Source, message: str, offset: int, hint: str) -> UnknownFieldError:
+    """The error about something of a fork that may be skipped."""
+    line, column = source.position(offset)
+    return UnknownFieldError(
+        message,
+        path=source.path,
+        line=line,
+        column=column,
+        hint=[hint, Option("allow_unknown_fields", True), " skips it."],
+    )
+
+
+def _value(
+    rule: FieldRule,
+    value: Scalar | Block | Listing,
+    source: Source,
+    message: Message,
+    skipped: list[Skipped] | None,
+    path: tuple[str | int, ...],
+) -> Any:
+    """A single value; None for one of an enum that Caffe 1.0 doesn't have, where it is skipped."""
+    if not rule.is_enum or type(value) is not Scalar or value.kind != "word":
+        return _scalar(rule, value, source)
+    try:
+        return rule.read(value)
+    except BadValueError as error:
+        if error.hint:  # a typing mistake
+            raise source.error(error.message, value.start, hint=error.hint) from None
+        if rule.required or skipped is None:
+            about = "It may be a value of a fork of Caffe. "
+            raise unknown_field(source, error.message, value.start, about) from None
+    name, owner = f"{rule.name}: {value.text}", message.DESCRIPTOR.name
+    skipped.append(Skipped(owner, name, value.start, (*path, rule.name), value, is_value=True))
+    return None
 
 
 def _scalar(rule: FieldRule, value: Scalar | Block | Listing, source: Source) -> Any:

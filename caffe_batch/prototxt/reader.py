@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -13,8 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from caffe_batch.errors import PrototxtError
 from caffe_batch.prototxt import files
 from caffe_batch.prototxt.messages import Skipped, fill, write
-from caffe_batch.prototxt.syntax import BYTE_ORDER_MARK, Source, brief, parse
-from caffe_batch.prototxt.upgrade import upgrade_net, upgrade_solver
+from caffe_batch.prototxt.skipped import SkippedField
+from caffe_batch.prototxt.syntax import BYTE_ORDER_MARK, Block, Scalar, Source, brief, parse
+from caffe_batch.prototxt.upgrade import UpgradedNet, upgrade_net, upgrade_solver
 from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
 
@@ -41,22 +43,34 @@ class PrototxtWarning(UserWarning):
         super().__init__(f"{where}: {message}" if where else message)
 
 
-def read(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParameter | SolverParameter:
+def read(
+    path: AnyPath,
+    *,
+    allow_unknown_fields: bool = False,
+    skipped: list[SkippedField] | None = None,
+) -> NetParameter | SolverParameter:
     """The net or the solver in a file, whichever it holds. Otherwise like :func:`read_net`."""
     name = os.fspath(path)
     kinds: tuple[type[NetParameter | SolverParameter], ...] = (NetParameter, SolverParameter)
-    message = _read(name, kinds, allow_unknown_fields)
+    message, found = _read(name, kinds, allow_unknown_fields)
     if isinstance(message, SolverParameter):
+        _collect(found, skipped)
         return _current_solver(message, name)
-    return _current_net(message, name)
+    return _current_net(message, name, found, skipped)
 
 
-def read_net(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParameter:
+def read_net(
+    path: AnyPath,
+    *,
+    allow_unknown_fields: bool = False,
+    skipped: list[SkippedField] | None = None,
+) -> NetParameter:
     """The net in a file, text or binary, in current syntax.
 
     Args:
         path: A .prototxt, or a .caffemodel that Caffe wrote.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't have, with a warning.
+        skipped: Gets the fields that are skipped.
 
     Raises:
         PrototxtError: The file can't be read, isn't a net, or contains a mistake, whose place the
@@ -66,20 +80,28 @@ def read_net(path: AnyPath, *, allow_unknown_fields: bool = False) -> NetParamet
         PrototxtWarning: Fields were skipped, or settings dropped while upgrading old syntax.
     """
     name = os.fspath(path)
-    return _current_net(_read(name, (NetParameter,), allow_unknown_fields), name)
+    message, found = _read(name, (NetParameter,), allow_unknown_fields)
+    return _current_net(message, name, found, skipped)
 
 
-def read_solver(path: AnyPath, *, allow_unknown_fields: bool = False) -> SolverParameter:
+def read_solver(
+    path: AnyPath,
+    *,
+    allow_unknown_fields: bool = False,
+    skipped: list[SkippedField] | None = None,
+) -> SolverParameter:
     """The solver in a file, in current syntax. Arguments and errors as for :func:`read_net`."""
     name = os.fspath(path)
-    return _current_solver(_read(name, (SolverParameter,), allow_unknown_fields), name)
+    message, found = _read(name, (SolverParameter,), allow_unknown_fields)
+    _collect(found, skipped)
+    return _current_solver(message, name)
 
 
 def parse_net(
     text: str, *, path: str | None = None, allow_unknown_fields: bool = False
 ) -> NetParameter:
     """The net in a text, like :func:`read_net`; ``path`` is the text's name in messages."""
-    net = _parse(Source(text, path), (NetParameter,), allow_unknown_fields)
+    net, _ = _parse(Source(text, path), (NetParameter,), allow_unknown_fields)
     return _current_net(net, path)
 
 
@@ -87,7 +109,7 @@ def parse_solver(
     text: str, *, path: str | None = None, allow_unknown_fields: bool = False
 ) -> SolverParameter:
     """The solver in a text, like :func:`read_net`; ``path`` is the text's name in messages."""
-    solver = _parse(Source(text, path), (SolverParameter,), allow_unknown_fields)
+    solver, _ = _parse(Source(text, path), (SolverParameter,), allow_unknown_fields)
     return _current_solver(solver, path)
 
 
@@ -112,35 +134,69 @@ def read_text(path: AnyPath) -> str:
     return write(message)
 
 
-def _read(path: str, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool) -> AnyMessage:
+def _read(
+    path: str, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool
+) -> tuple[AnyMessage, list[SkippedField]]:
     data = files.read_bytes(path)
     message = _binary_message(data, kinds)
     if message is not None:
-        return message
+        return message, []
     return _parse(Source(files.decode(data, path), path), kinds, allow_unknown_fields)
 
 
 def _parse(
     source: Source, kinds: tuple[type[AnyMessage], ...], allow_unknown_fields: bool
-) -> AnyMessage:
-    """The message in a text, of the type that has most of the text's fields."""
+) -> tuple[AnyMessage, list[SkippedField]]:
+    """The message in a text, of the type that has most of the text's fields, and what was skipped.
+
+    Layers are numbered as in the text.
+    """
     _check_layers(sum(1 for _ in _LAYER.finditer(source.text)), source.path)
     tree = parse(source)
     known = [field_rules(kind.DESCRIPTOR) for kind in kinds]
     counts = [sum(field.name in names for field in tree.fields) for names in known]
     message = kinds[counts.index(max(counts))]()
-    _warn_skipped(fill(message, tree, source, allow_unknown_fields=allow_unknown_fields), source)
-    return message
+    skipped = fill(message, tree, source, allow_unknown_fields=allow_unknown_fields)
+    _warn_skipped(skipped, source)
+    return message, [_described(field, source) for field in skipped]
+
+
+def _described(field: Skipped, source: Source) -> SkippedField:
+    value = field.value
+    size = None if not isinstance(value, Block) else next(_batch_sizes(value, field.path), None)
+    if field.name == "batch_size" and isinstance(value, Scalar) and value.text.isdecimal():
+        size = field.path, int(value.text)
+    line, _ = source.position(field.offset)
+    return SkippedField(source.path, line, field.owner, field.name, None, field.path, size)
+
+
+def _batch_sizes(
+    block: Block, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """The numbers called batch_size in a block that no message type describes."""
+    for field in block.fields:
+        value, here = field.value, (*path, field.name)
+        if isinstance(value, Block):
+            yield from _batch_sizes(value, here)
+        elif field.name == "batch_size" and isinstance(value, Scalar) and value.text.isdecimal():
+            yield here, int(value.text)
+
+
+def _collect(found: Iterable[SkippedField], into: list[SkippedField] | None) -> None:
+    if into is not None:
+        into.extend(found)
 
 
 def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
     """Warns once for each name, with the first place where it occurs."""
     offsets: dict[tuple[str, str], list[int]] = {}
+    values = {(field.owner, field.name) for field in skipped if field.is_value}
     for field in skipped:
         offsets.setdefault((field.owner, field.name), []).append(field.offset)
     for (owner, name), places in offsets.items():
         times = f" ({len(places)} times)" if len(places) > 1 else ""
-        text = f"skipped {brief(name)}{times}: {owner} of Caffe 1.0 has no such field"
+        what = "value" if (owner, name) in values else "field"
+        text = f"skipped {brief(name)}{times}: {owner} of Caffe 1.0 has no such {what}"
         if owner == SolverParameter.DESCRIPTOR.name:
             text += "; it stays as it is written, even if it counts updates"
         line, _ = source.position(places[0])
@@ -164,25 +220,33 @@ def _binary_message(data: bytes, kinds: Iterable[type[AnyMessage]]) -> AnyMessag
     return None
 
 
-def _check_layers(count: int, path: str | None) -> None:
-    """Refuses what would take minutes, before it does."""
-    if count > MAX_LAYERS:
-        raise PrototxtError(
-            f"there are {count:,} layers, and caffe-batch takes nets of {MAX_LAYERS:,}",
-            path=path,
-            hint="If a program has written them, look for a loop without an end.",
-        )
-
-
-def _current_net(net: NetParameter, path: str | None) -> NetParameter:
-    _check_layers(len(net.layer) + len(net.layers), path)
+def _current_net(
+    net: NetParameter,
+    path: str | None,
+    found: Iterable[SkippedField] = (),
+    skipped: list[SkippedField] | None = None,
+) -> NetParameter:
+    _check_layers(sum(1 for _ in _LAYER.finditer(source.text)), source.path)
     upgraded = upgrade_net(net, path=path)
+    _collect((_in_layer(field, upgraded) for field in found), skipped)
     if not upgraded.net.layer:
         raise PrototxtError(
             "the net has no layers", path=path, hint="Give a net with layer { ... } in it."
         )
     _warn(upgraded.remarks, path)
     return upgraded.net
+
+
+def _in_layer(field: SkippedField, upgraded: UpgradedNet) -> SkippedField:
+    """A skipped field with its path relative to its layer, in current syntax."""
+    match field.path:
+        case (("layer" | "layers") as name, int(index), *rest):
+            syntaxes = ("current",) if name == "layer" else ("v1", "v0")
+            for number, origin in enumerate(upgraded.origins):
+                if origin.syntax in syntaxes and origin.index == index:
+                    batch = field.batch and (field.batch[0][2:], field.batch[1])
+                    return replace(field, layer=number, path=tuple(rest), batch=batch)
+    return field
 
 
 def _current_solver(solver: SolverParameter, path: str | None) -> SolverParameter:

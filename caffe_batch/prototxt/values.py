@@ -56,6 +56,7 @@ class FieldRule:
         read: Turns a Scalar into a value; raises BadValueError.
         write: Turns a value into text; raises BadValueError.
         default: The field's value where it isn't given; None for messages.
+        is_enum: Whether its values are the names of an enum.
     """
 
     name: str
@@ -65,6 +66,7 @@ class FieldRule:
     read: Callable[[Scalar], Any]
     write: Callable[[Any], str]
     default: Any
+    is_enum: bool = False
 
 
 @cache
@@ -89,6 +91,7 @@ def _rule(field: FieldDescriptor) -> FieldRule:
         read=read,
         write=write,
         default=None if field.message_type else field.default_value,
+        is_enum=field.enum_type is not None,
     )
 
 

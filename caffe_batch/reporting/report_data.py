@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
 from caffe_batch.memory import Prediction
 from caffe_batch.net import read_recipe
+from caffe_batch.prototxt import PrototxtWarning
 from caffe_batch.training.following import RunFollower, Status
 
 
@@ -98,7 +100,11 @@ class ReportedRun:
         if self.plan.as_is:
             return "The files are trained as they are, and their memory is not predicted."
         try:
-            recipe = read_recipe(self.job.solver, rules=self.plan.registry())
+            with warnings.catch_warnings():  # the plan has named the fields that are skipped
+                warnings.simplefilter("ignore", PrototxtWarning)
+                recipe = read_recipe(
+                    self.job.solver, allow_unknown_fields=True, rules=self.plan.registry()
+                )
             plan, directories = self.plan, (self.plan.working_directory, *recipe.directories)
             sources = plan.sources(*directories)
             model = engines.find(plan.engine).memory_model(

@@ -365,11 +365,11 @@ CASES: dict[str, Bad] = {
     ),
     "input shape of a layer with a rule": Bad(
         (
-            "layer 'ip': its top 'ip' is (1, 3) by the rule of its type, which contradicts "
-            "--input-shape ip=5",
+            "layer 'ip': its top 'ip' is (4, 5) by the rule of its type, which contradicts "
+            "--input-shape ip=7",
             "Leave it out",
         ),
-        plan("--input-shape", "ip=5"),
+        plan("--input-shape", "ip=7"),
     ),
     "command": Bad(("there is no command 'paln'", "Did you mean plan?"), ("paln",)),
     "no such command": Bad(("there is no command 'xyzzy'", "plan, memory, train"), ("xyzzy",)),

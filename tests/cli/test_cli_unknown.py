@@ -363,3 +363,111 @@ def test_a_known_data_layer_with_a_whole_shape(folder: Path) -> None:
     done = call("memory", "net.prototxt", *whole, "data:7x3x17x17")
     assert done.code == 2
     assert "a batch of 6 contradicts --input-shape data:7x3x17x17" in done.err
+
+
+# Fields of forks
+
+
+FORK = """
+layer { name: "d" type: "FastClips" top: "data" top: "label"
+  fast_clips_param { inner { x: 3 } batch_size: 6 } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool"
+  pooling_param { pool: LEARNED kernel_size: 3 stride: 2 } }
+layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip"
+  inner_product_param { num_output: 7 weight_filler { type: "xavier" odd: 3 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+OF_FORK = (
+    "--allow-unknown-fields", "--allow-unknown",
+    "--input-shape", "data=3x17x13", "--input-shape", "label=1",
+)  # fmt: skip
+
+
+def test_fields_of_a_fork_are_asked_with_the_rest(folder: Path) -> None:
+    write(folder, FORK)
+    done = call("memory", "net.prototxt")
+    assert done.code == 2
+    assert "LayerParameter has no field 'fast_clips_param'" in done.err
+    _program, *words = last_line(done.err)
+    filled = [word.replace("CxHxW", "3x17x13", 1) for word in words]
+    assert filled[2:4] == ["--allow-unknown-fields", "--allow-unknown"]
+    assert filled.pop() == "label=3x17x13"
+    assert call(*filled, "label=1").code == 0
+
+
+def test_skipped_fields_leave_a_trace(folder: Path) -> None:
+    """A value that an enum lacks as well; a filler's doesn't change the memory."""
+    write(folder, FORK)
+    found = memory(*OF_FORK)
+    assert [(each["field"], each["line"], each["matters"]) for each in found["skipped_fields"]] == [
+        ("fast_clips_param", 3, True),
+        ("pool: LEARNED", 5, True),
+        ("odd", 7, False),
+    ]
+    assert found["unknown_layers"] == ["d", "pool"]
+    assert found["lower_bound"] is True
+    out = call("memory", "net.prototxt", *OF_FORK).out
+    assert "isn't counted: fast_clips_param (line 3), pool: LEARNED (line 5)." in out
+    plan = call("plan", "net.prototxt", *OF_FORK, "--gpu-memory", "1GiB", "--json")
+    assert len(json.loads(plan.out)["skipped_fields"]) == 3
+    assert any("pool: LEARNED" in note for note in json.loads(plan.out)["notes"])
+
+
+def test_a_skipped_field_that_does_not_matter(folder: Path) -> None:
+    known = FORK.replace("pool: LEARNED", "pool: AVE").replace("FastClips", "Data")
+    known = known.replace("fast_clips_param { inner { x: 3 } ", "data_param { ")
+    resized = known.replace("data_param", "transform_param { stretch: 3 } data_param")
+    write(folder, resized)
+    found = memory("--allow-unknown-fields", "--input-shape", "data=3x17x13")
+    assert [each["field"] for each in found["skipped_fields"]] == ["stretch", "odd"]
+    assert found["lower_bound"] is False  # the size of the data is given
+
+
+def test_a_batch_in_fields_of_a_fork(folder: Path) -> None:
+    """A plan changes the number, and nothing else in the text."""
+    write(folder, FORK)
+    assert memory(*OF_FORK)["batch_size"] == 6
+    assert memory(*OF_FORK, "--batch-size", 9)["blobs"]["data"] == [9, 3, 17, 13]
+    done = call("plan", "net.prototxt", *OF_FORK, "--gpu-memory", "1GiB", "--effective-batch", 6,
+                "--iter-size", 3, "--out", "job")  # fmt: skip
+    assert done.code == 0, done.err
+    assert Path("job/net.prototxt").read_text() == FORK.replace("batch_size: 6", "batch_size: 2")
+    from caffe_batch.jobs.directory import JobDirectory
+    from caffe_batch.reporting.report_data import read_run
+
+    report = read_run(JobDirectory(Path("job"))).memory
+    assert not isinstance(report, str), report
+    assert report.peak_bytes == JobDirectory(Path("job")).read_plan().predicted_peak_bytes
+
+
+def test_a_batch_in_fields_of_a_fork_in_old_syntax_and_inside_a_solver(folder: Path) -> None:
+    old = """
+layers { name: "d" type: DATA top: "data" top: "label" data_param { batch_size: 4 extra: 1 } }
+layers { name: "ip" type: INNER_PRODUCT bottom: "data" top: "ip"
+  inner_product_param { num_output: 7 } }
+layers { name: "loss" type: SOFTMAX_LOSS bottom: "ip" bottom: "label" top: "loss" }
+"""
+    write(folder, old)
+    found = memory("--allow-unknown-fields", "--input-shape", "data=5x1x1")
+    assert [each["field"] for each in found["skipped_fields"]] == ["extra"]
+    assert found["unknown_layers"] == ["d"]
+    write(folder, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 9 train_net_param {' + FORK + "}",
+          "solver.prototxt")  # fmt: skip
+    done = call("memory", "solver.prototxt", *OF_FORK, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["batch_size"] == 6
+    assert json.loads(done.out)["unknown_layers"] == ["d", "pool"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("dense_image_data_parm { x: 1 }", "Did you mean dense_image_data_param?"),
+        ("my_image_data_param { x: 1 }", "It may be a field of a fork of Caffe."),
+        ("Data_Param { x: 1 }", "Did you mean data_param?"),
+        ("image_param { x: 1 }", "It may be a field of a fork of Caffe."),
+    ],
+)
+def test_did_you_mean_is_right_or_absent(folder: Path, text: str, hint: str) -> None:
+    write(folder, FORK.replace("fast_clips_param { inner { x: 3 } batch_size: 6 }", text))
+    assert f"\n{hint} --allow-unknown-fields skips it." in call("memory", "net.prototxt").err

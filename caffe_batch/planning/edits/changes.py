@@ -10,7 +10,7 @@ from caffe_batch.errors import NetError, Option
 from caffe_batch.layers.base import Layer
 from caffe_batch.net.batch import batch_sites, site_size, size_at
 from caffe_batch.net.graph import rule_of
-from caffe_batch.net.recipe import Recipe
+from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.schema import caffe_pb2
 
 
@@ -180,10 +180,37 @@ def applied(recipe: Recipe, changes: Iterable[Change]) -> Recipe:
     tests = tuple(replace(file, message=copies[id(file.message)]) for file in recipe.tests)
     files = {"net": train.message, "solver": solver}
     files |= {f"test_net_{number}": file.message for number, file in enumerate(tests)}
+    skipped = [each for each in changes if _is_skipped(recipe, each)]
     for change in changes:
+        if change in skipped:
+            continue
         inside = () if change.layer is None else ("layer", change.layer)
         _set(files[change.file], (*inside, *change.path), change.after)
+    train = _with_skipped(train, skipped)
+    tests = tuple(_with_skipped(file, skipped) for file in tests)
     return replace(recipe, solver=solver, train=train, tests=tests)
+
+
+def _is_skipped(recipe: Recipe, change: Change) -> bool:
+    """Whether a change is of a number in fields that Caffe 1.0 doesn't have."""
+    return any(
+        each.layer == change.layer and each.batch is not None and each.batch[0] == change.path
+        for each in recipe.skipped
+    )
+
+
+def _with_skipped(file: NetFile, changes: Sequence[Change]) -> NetFile:
+    """The net with other numbers in its skipped fields."""
+    numbers = {(change.layer, change.path): change.after for change in changes}
+    return replace(
+        file,
+        skipped=tuple(
+            replace(each, batch=(each.batch[0], numbers[each.layer, each.batch[0]]))
+            if each.batch and (each.layer, each.batch[0]) in numbers
+            else each
+            for each in file.skipped
+        ),
+    )
 
 
 def _set(message: Any, path: tuple[str | int, ...], value: Any) -> None:
