@@ -365,7 +365,7 @@ CASES: dict[str, Bad] = {
     ),
     "input shape of a layer with a rule": Bad(
         (
-            "layer 'ip': its top 'ip' is (4, 5) by the rule of its type, which contradicts "
+            "layer 'ip': its top 'ip' is (1, 5) by the rule of its type, which contradicts "
             "--input-shape ip=7",
             "Leave it out",
         ),
