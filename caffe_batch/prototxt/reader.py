@@ -220,13 +220,23 @@ def _binary_message(data: bytes, kinds: Iterable[type[AnyMessage]]) -> AnyMessag
     return None
 
 
+def _check_layers(count: int, path: str | None) -> None:
+    """Refuses what would take minutes, before it does."""
+    if count > MAX_LAYERS:
+        raise PrototxtError(
+            f"there are {count:,} layers, and caffe-batch takes nets of {MAX_LAYERS:,}",
+            path=path,
+            hint="If a program has written them, look for a loop without an end.",
+        )
+
+
 def _current_net(
     net: NetParameter,
     path: str | None,
     found: Iterable[SkippedField] = (),
     skipped: list[SkippedField] | None = None,
 ) -> NetParameter:
-    _check_layers(sum(1 for _ in _LAYER.finditer(source.text)), source.path)
+    _check_layers(len(net.layer) + len(net.layers), path)
     upgraded = upgrade_net(net, path=path)
     _collect((_in_layer(field, upgraded) for field in found), skipped)
     if not upgraded.net.layer:
