@@ -190,7 +190,7 @@ def detector(net: Builder, top: str, weights: Sequence[str]) -> None:
     net.add("bbox_pred", "InnerProduct", [bottom], "inner_product_param { num_output: 84 }")
     net.add("loss_cls", "SoftmaxWithLoss", ["cls_score", "labels"],
             "propagate_down: true propagate_down: false")  # fmt: skip
-    net.add("loss_box", "SmoothL1Loss", ["bbox_pred", "targets", *weights])
+    net.add("loss_box", "SmoothL1Loss", ["bbox_pred", "targets", *weights], "loss_weight: 1")
 
 
 def faster_rcnn() -> str:

@@ -71,10 +71,9 @@ def run(name: str) -> tuple[int, int, int]:
 
 
 def geometry(name: str) -> int:
-    """What the convolutions' geometry adds; SegNet's Caffe has none."""
+    """What the convolutions' geometry adds, in forks whose convolutions have any number of axes."""
     net, _ = built(name)
-    fork = NETS[name]["fork"]
-    if fork == "segnet":
+    if NETS[name]["fork"] not in ("ssd", "pspnet"):
         return 0
     return GEOMETRY_BYTES * sum(node.layer.type == "Convolution" for node in net.nodes)
 

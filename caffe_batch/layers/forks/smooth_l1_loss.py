@@ -47,8 +47,12 @@ class SmoothL1Loss(Loss):
 
 
 class WeightedSmoothL1Loss(SmoothL1Loss):
-    """Faster R-CNN's: predictions, targets, perhaps weights inside and outside the loss."""
+    """Faster R-CNN's: predictions, targets, perhaps weights inside and outside the loss.
 
+    Without a written loss_weight it is no loss: its LayerSetUp leaves out what gives others 1.
+    """
+
+    is_loss = False
     bottoms = (2, 4)
     forks = ("rcnn",)
     follows = "rbgirshick/caffe-fast-rcnn: smooth_L1_loss_layer.cpp, .cu"
@@ -66,8 +70,9 @@ class WeightedSmoothL1Loss(SmoothL1Loss):
 
 
 class SmoothL1LossOHEM(SmoothL1Loss):
-    """R-FCN's: its second top is the loss of each region."""
+    """R-FCN's: its second top is the loss of each region. It needs a loss_weight too."""
 
+    is_loss = False
     type = "SmoothL1LossOHEM"
     settings = LossSettings
     tops = (1, 2)

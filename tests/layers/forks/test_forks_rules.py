@@ -266,6 +266,24 @@ def test_faster_r_cnns_loss_takes_two_weights_or_none() -> None:
     assert of("SmoothL1Loss", "ssd").bottoms == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fork", "weighted"),
+    [
+        ("SmoothL1Loss", "ssd", True),
+        ("SmoothL1Loss", "rcnn", False),
+        ("SmoothL1LossOHEM", None, False),
+        ("SoftmaxWithLossOHEM", None, True),
+        ("MultiBoxLoss", None, True),
+        ("CtcLoss", None, True),
+    ],
+)
+def test_which_losses_have_a_weight_of_their_own(
+    kind: str, fork: str | None, weighted: bool
+) -> None:
+    """LossLayer::LayerSetUp gives the weight 1; the R-CNN family's SmoothL1Loss doesn't call it."""
+    assert of(kind, fork).is_loss == weighted
+
+
 SIZE = 4 * N * C * H * W
 
 #: Type, fork, settings, bottoms, mode, the bytes of its own buffers, and how they come about.
