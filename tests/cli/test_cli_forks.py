@@ -1,0 +1,95 @@
+"""``--fork``: chosen or guessed, said, in the JSON, and remembered by a job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.job_recipe import read_job_stages
+from caffe_batch.layers.forks.bn import BN, SegNetBN
+from tests.command import call
+
+NET = """
+layer { name: "data" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 12 dim: 3 dim: 4 dim: 6 } shape { dim: 12 } } }
+layer { name: "bn" type: "BN" bottom: "data" top: "bn" }
+layer { name: "same" type: "Interp" bottom: "bn" top: "same" interp_param { zoom_factor: 2 } }
+layer { name: "ip" type: "InnerProduct" bottom: "same" top: "ip"
+  inner_product_param { num_output: 5 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET)
+    return path
+
+
+def test_the_guess_is_a_note_and_in_the_json(net: Path) -> None:
+    done = call("memory", net, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["fork"] == {
+        "name": "pspnet",
+        "given": False,
+        "evidence": ["BN", "Interp", "interp_param"],
+    }
+    assert found["params"]["bn"] == [[1, 3, 1, 1]] * 4
+    assert (
+        "note: BN, Interp, interp_param: read as in the fork pspnet (--fork chooses another one)"
+        in done.err
+    )
+
+
+def test_the_user_chooses_another_fork(net: Path) -> None:
+    done = call("memory", net, "--json", "--fork", "segnet")
+    found = json.loads(done.out)
+    assert found["fork"] == {
+        "name": "segnet",
+        "given": True,
+        "evidence": ["BN", "Interp", "interp_param"],
+    }
+    assert found["params"]["bn"] == [[1, 3, 1, 1]] * 2
+    assert "(as --fork says)" in done.err
+
+
+def test_a_fork_that_doesnt_exist_is_named(net: Path) -> None:
+    refused = call("memory", net, "--fork", "segnett")
+    assert refused.code == 2
+    assert refused.err.startswith("caffe-batch: --fork is none of the forks that differ: 'segnett'")
+    assert "segnet" in refused.err.splitlines()[1]
+    unlike = call("memory", net, "--fork", "x")
+    assert "They are ssd, rcnn, deeplab, segnet, pspnet, nvcaffe." in unlike.err
+
+
+@pytest.mark.parametrize(("options", "rule"), [((), BN), (("--fork", "segnet"), SegNetBN)])
+def test_a_job_remembers_its_fork(net: Path, options: tuple[str, ...], rule: type) -> None:
+    out = net.parent / "job"
+    done = call(
+        "plan", net, "--gpu-memory", "1GiB", "--effective-batch", 12, *options, "--out", out
+    )
+    assert done.code == 0, done.err
+    job = JobDirectory(out)
+    (stage,) = read_job_stages(job, job.read_plan())
+    assert type(stage.recipe.train.rules["BN"]) is rule
+    content = json.loads((out / "plan.json").read_text())
+    assert content["fork"]["given"] == bool(options)
+    # A plan of a version that knew no forks guesses again; an unknown name counts as none.
+    for change in ({"fork": None}, {"fork": {"name": "of-tomorrow"}}):
+        (out / "plan.json").write_text(json.dumps({**content, **change}))
+        (again,) = read_job_stages(job, job.read_plan())
+        assert type(again.recipe.train.rules["BN"]) is BN
+
+
+def test_a_net_of_caffe_1_has_no_fork(net: Path) -> None:
+    net.write_text(NET.replace('type: "BN"', 'type: "ReLU"').replace("Interp", "Pooling").replace(
+        "interp_param { zoom_factor: 2 }", "pooling_param { kernel_size: 2 }"))  # fmt: skip
+    done = call("memory", net, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["fork"] is None
+    assert "fork" not in done.err
