@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from caffe_batch.engines.torch.worker import train
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.speech import Events
@@ -24,6 +26,7 @@ def train_here(solver: Path, **changes: Any) -> int:
         "record_every": 1, "frozen": None, "max_loss": None, "rules": [], "samples": None,
         "device": "cpu", "gpu": None, "precision": "float32", **changes,
     }  # fmt: skip
+    torch.set_num_threads(1)  # threads that wait at barriers are slow on a busy machine
     descriptor = os.open(os.devnull, os.O_WRONLY)
     try:
         return train.main(settings, Events(descriptor), Requests())

@@ -137,7 +137,7 @@ def write_moment(snapshot: Snapshot, moment: Moment) -> None:
 def read_moment(snapshot: Snapshot) -> Moment | None:
     """The moment of a snapshot; None if there is none, or none of these weights."""
     try:
-        with np.load(snapshot.moment, allow_pickle=False) as file:
+        with snapshot.moment.open("rb") as bytes_, np.load(bytes_, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         facts = json.loads(arrays.pop("facts").tobytes())
         known = facts["format"], facts["update"], facts["weights"]

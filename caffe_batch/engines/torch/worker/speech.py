@@ -12,6 +12,10 @@ from datetime import datetime
 from typing import Any
 
 
+#: The place of a fatal line that tells what a Python layer has raised.
+PYTHON_LAYER = "python_layer.hpp:1"
+
+
 class Events:
     """The pipe to the process that started this worker.
 
@@ -47,6 +51,11 @@ def log(message: str, place: str = "solver.py:1", severity: str = "I") -> None:
 def fatal(message: str, place: str = "worker.py:1") -> None:
     """Write why the worker ends."""
     log(message, place, "F")
+
+
+def failed_layer(message: str) -> None:
+    """Write why the worker ends, if a Python layer has raised."""
+    log(message, PYTHON_LAYER, "F")
 
 
 def number(value: float) -> str:

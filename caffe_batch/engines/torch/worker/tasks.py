@@ -29,7 +29,11 @@ def run(settings: Mapping[str, Any]) -> int:
         hint = f" {in_shell(error.hint_parts)}" if error.hint_parts else ""
         if not events.built:
             events.send("refused", why=f"{error.message}.{hint}", wants="net")
-        fatal(f"{error.message}.{hint}")
+        if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, _EXPECTED):
+            traceback.print_exception(error.__cause__)  # of the user's own code
+            failed_layer(error.message)
+        else:
+            fatal(f"{error.message}.{hint}")
     except OSError as error:
         fatal(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except BaseException:
