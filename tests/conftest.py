@@ -47,6 +47,16 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("same")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the second engine are slow, but for those that are marked (both_engines.py)."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        second = parameters is not None and parameters.params.get("runtime") == "pytorch"
+        if second and not item.get_closest_marker("both"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Children can be interrupted, also where a shell started the tests with SIGINT ignored."""

@@ -63,6 +63,9 @@ layer {{ name: "ip" type: "InnerProduct" bottom: "wide" top: "ip"
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
 """
 
+#: The engine of the jobs of :func:`write_job`, if nothing else is said (tests/both_engines.py).
+engine = "caffe"
+
 #: Solver fields, as they are written.
 SOLVER = {
     "base_lr": 0.1,
@@ -155,6 +158,7 @@ def write_job(
         files.stage_net(number).write_text(net)
     plan = {
         "format": 2,
+        "engine": engine,
         "effective_batch": batch_size * iter_size,
         "batch_size": batch_size,
         "iter_size": iter_size,

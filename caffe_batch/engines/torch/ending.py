@@ -49,7 +49,9 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
             what = fatal[0].message.removeprefix(_NOT_WRITTEN).removesuffix(".")
             return Ending(EndReason.SNAPSHOT_LOST, what, status)
         if fatal:
-            return Ending(EndReason.CHECK_FAILED, fatal[0].message.rstrip(), status)
+            said_by_layer = fatal[0].place.startswith("python_layer")
+            reason = EndReason.PYTHON_ERROR if said_by_layer else EndReason.CHECK_FAILED
+            return Ending(reason, fatal[0].message.rstrip(". "), status)
         failed = next((match for line in log if (match := _CUDA_ERROR.search(line))), None)
         if failed:
             return Ending(EndReason.CRASHED, failed[0], status)

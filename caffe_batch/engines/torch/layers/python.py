@@ -23,6 +23,7 @@ from caffe_batch.engines.torch.layers.base import Place, Tensors, TorchLayer
 from caffe_batch.engines.torch.pycaffe import Blob, BlobVec
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Memory, Mode, Rule, Shape, Site
+from caffe_batch.layers.own import PYTHON
 from caffe_batch.layers.registry import Registry
 
 
@@ -73,9 +74,22 @@ class PythonRule(Rule):
         return made.pop(0) if made else _make(site)
 
 
+class _WithPython(Registry):
+    """Rules, and one for all Python layers, whatever their class."""
+
+    def __init__(self, rules: Registry) -> None:
+        super().__init__(rules.values(), rules.files, fork=rules.fork, hints=rules.hints)
+        self._python = PythonRule()
+
+    def __getitem__(self, layer_type: str) -> Rule:
+        if layer_type == self._python.type or layer_type.startswith(PYTHON):
+            return self._python
+        return super().__getitem__(layer_type)
+
+
 def with_python(rules: Registry) -> Registry:
     """The rules, and one for the Python layers of one process."""
-    return Registry((*rules.values(), PythonRule()), rules.files)
+    return _WithPython(rules)
 
 
 @dataclass

@@ -23,6 +23,7 @@ import torch
 from caffe_batch.engines.caffe.inside.trained_weights import without_weights
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.worker.devices import (
     NoDeviceError,
     choose_device,
@@ -36,6 +37,7 @@ from caffe_batch.engines.torch.worker.speech import Events
 from caffe_batch.engines.torch.worker.starting import started
 from caffe_batch.engines.torch.worker.train import start_from
 from caffe_batch.errors import InputError
+from caffe_batch.layers.loading import installed_rules
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.prototxt import read_net
@@ -54,7 +56,8 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         path = Path(settings["net"])
         message = read_net(path, allow_unknown_fields=True)
         given = caffe_pb2.NetState(level=settings["level"], stage=settings["stages"])
-        file = NetFile(message, path, net_state("TRAIN", message, given))
+        rules = with_python(installed_rules())
+        file = NetFile(message, path, net_state("TRAIN", message, given), rules)
         draws = Draws(settings["seed"])
         torch.manual_seed(draws.seed)
         (graph,) = graphs_of([file])

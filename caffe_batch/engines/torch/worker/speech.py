@@ -11,7 +11,6 @@ import sys
 from datetime import datetime
 from typing import Any
 
-
 #: The place of a fatal line that tells what a Python layer has raised.
 PYTHON_LAYER = "python_layer.hpp:1"
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from caffe_batch.engines.torch.worker.requests import Requests
-from caffe_batch.engines.torch.worker.speech import Events, fatal
+from caffe_batch.engines.torch.worker.speech import Events, failed_layer, fatal
 from caffe_batch.errors import CaffeBatchError, in_shell
 
 #: By task: its module, whose ``main`` takes the settings, the events and the requests.
@@ -26,11 +26,13 @@ def run(settings: Mapping[str, Any]) -> int:
         main: Callable[..., int] = import_module(_TASKS[settings["task"]]).main
         status = main(settings, events, requests)
     except CaffeBatchError as error:
+        from caffe_batch.engines.torch.layers.python import PythonError  # torch is imported by now
+
         hint = f" {in_shell(error.hint_parts)}" if error.hint_parts else ""
-        if not events.built:
+        if not events.built and not isinstance(error, PythonError):
             events.send("refused", why=f"{error.message}.{hint}", wants="net")
-        if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, _EXPECTED):
-            traceback.print_exception(error.__cause__)  # of the user's own code
+        if isinstance(error, PythonError):
+            traceback.print_exception(error.__cause__)
             failed_layer(error.message)
         else:
             fatal(f"{error.message}.{hint}")

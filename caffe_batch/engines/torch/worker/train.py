@@ -27,6 +27,7 @@ from caffe_batch.engines.caffe.inside.trained_weights import without_weights
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.snapshots import load_weights, read_state, restore_history
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.devices import (
@@ -134,7 +135,7 @@ def job_recipe(settings: Mapping[str, Any]) -> Recipe:
     stem = os.path.basename(solver.snapshot_prefix) or "snapshot"
     solver.snapshot_prefix = str(Path(settings["snapshots"]) / stem)
     return follow_solver(
-        solver, path, allow_unknown_fields=True, rules=rules_with(settings["rules"])
+        solver, path, allow_unknown_fields=True, rules=with_python(rules_with(settings["rules"]))
     )
 
 

@@ -27,6 +27,7 @@ from caffe_batch.engines.caffe.inside.verify_results import (
 )
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.net import LayerBlobs
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.devices import set_precision
@@ -35,6 +36,7 @@ from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.speech import Events, fatal
 from caffe_batch.engines.torch.worker.starting import started
 from caffe_batch.errors import CaffeBatchError
+from caffe_batch.layers.loading import installed_rules
 from caffe_batch.net.recipe import follow_solver
 from caffe_batch.prototxt import read_solver
 from caffe_batch.solver.updates import passes
@@ -53,7 +55,10 @@ class Run:
         self, solver: Path, settings: Mapping[str, Any], variant: Mapping[str, Any]
     ) -> None:
         recipe = follow_solver(
-            read_solver(solver, allow_unknown_fields=True), solver, allow_unknown_fields=True
+            read_solver(solver, allow_unknown_fields=True),
+            solver,
+            allow_unknown_fields=True,
+            rules=with_python(installed_rules()),
         )
         self.solver = recipe.solver
         draws = Draws(self.solver.random_seed)
