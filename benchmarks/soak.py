@@ -1,14 +1,15 @@
 """Kills a run many times at random, and looks at what is lost.
 
-    python benchmarks/soak.py [--kills 200] [--updates 6000] [--seed 1]
+    python benchmarks/soak.py [--engine pytorch] [--kills 200] [--updates 6000] [--seed 1]
 
 A job of three growing stages, with a snapshot every five updates, is killed at random points:
 SIGKILL to the worker, to the supervisor, or to both at once, a fifth of them at the start. After
 each kill, `caffe-batch train DIR` is called again immediately. No update ends on a whole number of
 epochs, so every attempt has to find the record to continue with: at the end the weights and the
-solver's history must be those of an uninterrupted run, bit for bit. Prints the figures and writes
-results/soak.json. If the weights differ, it says where that began: the first update with another
-loss, the first snapshot with other weights, and the attempts around it.
+solver's history must be those of an uninterrupted run, bit for bit. With PyTorch the net also has
+dropout, crops and mirrors, whose random numbers must go on where they were. Prints the figures and
+writes results/soak.json, or soak-pytorch.json. If the weights differ, it says where that began: the
+first update with another loss, the first snapshot with other weights, and the attempts around it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from caffe_batch import runtimes
+from caffe_batch import engines, runtimes
 from caffe_batch.engines.caffe.snapshots import CORRUPT, list_snapshots
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.jobs.directory import JobDirectory
@@ -39,11 +40,18 @@ from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
-from tests.planned_jobs import write_job
+from tests import planned_jobs
+from tests.planned_jobs import NET, write_job
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
+RESULTS = Path(__file__).parent / "results"
 KEEP_EVERY = 100
 VICTIMS = ("worker", "supervisor", "both")
+
+#: What dropout is put in front of, and both.
+DROPOUT = (
+    'layer {\n  name: "ip2"',
+    'layer { name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }\nlayer {\n  name: "ip2"',
+)
 
 #: The fields of an attempt that are shown.
 SHOWN = (
@@ -61,13 +69,20 @@ class Kill:
     recorded: int
 
 
-def make_job(folder: Path, updates: int) -> JobDirectory:
+def make_job(folder: Path, updates: int, engine: str) -> JobDirectory:
     """Three stages: 63, 133 and 259 samples per update, from 70 records."""
     folder.mkdir()
+    planned_jobs.engine = engine
+    net, data = None, None
+    if engine != "caffe":
+        data = planned_jobs.write_lmdb(folder / "data")
+        net = NET.format(data=data, batch_size=7, width=1_000)
+        net = net.replace("scale: 0.00390625", "scale: 0.00390625 crop_size: 4 mirror: true")
+        net = net.replace(*DROPOUT)
     ends = [updates // 2, updates * 3 // 4, updates]
     return write_job(
         folder, max_iter=ends[0], batch_size=7, iter_size=9, snapshot=5, width=10_000,
-        lr_policy='"fixed"', base_lr=0.01, test_interval=500, display=1000,
+        lr_policy='"fixed"', base_lr=0.01, test_interval=500, display=1000, net=net,
         later=[
             {"max_iter": end, "iter_size": iter_size}
             for end, iter_size in zip(ends[1:], (19, 37), strict=True)
@@ -223,6 +238,7 @@ def soak(job: JobDirectory, points: list[int], draw: random.Random) -> dict[str,
 def main() -> None:
     """Runs both, compares them, prints and writes the figures."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--engine", choices=engines.NAMES, default=engines.DEFAULT)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--updates", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -231,10 +247,14 @@ def main() -> None:
     points = sorted(draw.randrange(args.updates - 100) for _ in range(args.kills))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        job = make_job(Path(folder, "killed"), args.updates)
+        job = make_job(Path(folder, "killed"), args.updates, args.engine)
         result = soak(job, points, draw)
-        straight = make_job(Path(folder, "straight"), args.updates)
-        train(straight, runtimes.find(), Options(keep_last=3, keep_every=KEEP_EVERY))
+        straight = make_job(Path(folder, "straight"), args.updates, args.engine)
+        train(
+            straight,
+            runtimes.find(None, engines.find(args.engine)),
+            Options(keep_last=3, keep_every=KEEP_EVERY),
+        )
         ends = [list_snapshots(each.snapshots)[-1] for each in (job, straight)]
         different = differences(job, straight)
         lines = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
@@ -249,9 +269,11 @@ def main() -> None:
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "seed": args.seed,
+            "engine": args.engine,
         }
     print(json.dumps(result, indent=2))
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    name = "soak.json" if args.engine == engines.DEFAULT else f"soak-{args.engine}.json"
+    (RESULTS / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if (
         result["state"] != "finished"
         or not result["bit_identical"]

@@ -19,6 +19,7 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.command import call
 from tests.holding import LONG, Hold, WhenHeld
 from tests.planned_jobs import write_job

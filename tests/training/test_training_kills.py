@@ -26,6 +26,7 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.holding import PATIENCE_S, Hold, WhenHeld, wait_for
 from tests.planned_jobs import FinishedJob, write_job
 

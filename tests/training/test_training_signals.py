@@ -26,6 +26,7 @@ from caffe_batch.training.options import Options
 from caffe_batch.training.process import WorkerProcess
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.holding import is_alive, wait_for
 from tests.planned_jobs import NET, nowhere, write_job, write_lmdb
 

@@ -19,6 +19,7 @@ from caffe_batch.training import run, stall
 from caffe_batch.training.options import Options
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.holding import Hold
 from tests.planned_jobs import NET, write_job, write_lmdb
 

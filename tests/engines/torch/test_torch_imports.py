@@ -15,7 +15,11 @@ PACKAGE = Path(caffe_batch.__file__).parent
 ENGINE = PACKAGE / "engines" / "torch"
 
 #: The modules of the engine that are used before a worker starts.
-BEFORE_THE_WORKER = ("caffe_batch.engines.torch",)
+BEFORE_THE_WORKER = (
+    "caffe_batch.engines.torch",
+    "caffe_batch.engines.torch.engine",
+    "caffe_batch.engines.torch.probe",
+)
 
 
 def imported(path: Path) -> set[str]:
