@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help venv runtime demo test test-slow test-pythons test-wheel test-stress check audit-search fuzz release-check image-check gpu-memory-check schema docs clean
 
 help:
-	@echo "make demo       set up everything and train the digits on real Caffe"
+	@echo "make demo       set up everything and train the digits on real Caffe; ENGINE=pytorch: with PyTorch"
 	@echo "make test       set up everything and run the tests"
 	@echo "make test-slow  the tests that take minutes, and fresh examples for the property tests"
 	@echo "make test-pythons      the tests on the oldest and the newest Python that are here"
@@ -32,8 +32,9 @@ venv: $(VENV)/.installed
 runtime: venv
 	$(BIN)/caffe-batch runtime install
 
-demo: runtime
-	$(BIN)/python tools/demo.py
+# ENGINE=pytorch trains without Caffe; if nothing is said, so it does where no pycaffe can be had.
+demo: venv
+	$(BIN)/python tools/demo.py $(ENGINE)
 
 test: runtime
 	$(BIN)/python -m pytest -m "not slow"

@@ -8,6 +8,11 @@ import os
 import sys
 import time
 
+if "task" in json.loads(sys.argv[1]):  # of the PyTorch engine
+    import torch_workers
+
+    sys.exit(torch_workers.held(json.loads(sys.argv[1])))
+
 sys.path[0] = os.environ["TEST_INSIDE"]  # conftest.py
 import solver_hooks  # noqa: E402
 import train  # noqa: E402

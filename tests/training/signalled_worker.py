@@ -8,6 +8,11 @@ import os
 import signal
 import sys
 
+if "task" in json.loads(sys.argv[1]):  # of the PyTorch engine
+    import torch_workers
+
+    sys.exit(torch_workers.signalled(json.loads(sys.argv[1])))
+
 sys.path[0] = os.environ["TEST_INSIDE"]  # conftest.py
 import solver_hooks  # noqa: E402
 import train  # noqa: E402
