@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_what_the_worker_has_said_itself_counts_more_than_its_log() -> None:
     [((6, 1), "pip install 'torch<2.5'"), ((13, 0), "pip install --upgrade torch")],
 )
 def test_a_gpu_without_kernels_gets_a_remedy(capability: tuple[int, int], remedy: str) -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "python_version": "3.11.7", "import_s": 1.5, "torch_version": "2.13.0",
         "torch_path": "x", "numpy_version": "2", "built_for_gpus": True, "nccl": True,
         "kernels": ["sm_75", "sm_80"], "gpus": [["A GPU", list(capability)]],
