@@ -123,10 +123,10 @@ def kill(job: JobDirectory, supervisor: subprocess.Popen[bytes], victim: str) ->
     if victim != "worker":
         supervisor.kill()
     if victim != "supervisor":
-        if runs(worker, job):
+        if runs(worker, job) and parent(worker) == supervisor.pid:
             os.killpg(worker, signal.SIGKILL)
         else:
-            supervisor.kill()  # there is no worker at the moment
+            supervisor.kill()  # it has no worker at the moment, only one that an earlier one left
     supervisor.communicate()
 
 
@@ -136,6 +136,14 @@ def runs(pid: int, job: JobDirectory) -> bool:
         return str(job.path).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def parent(pid: int) -> int:
+    """The id of a process's parent; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def learned(snapshot: Snapshot) -> tuple[list[Any], list[Any]]:

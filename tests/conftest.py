@@ -66,8 +66,8 @@ def interruptible() -> None:
 
 
 @pytest.fixture(scope="session")
-def runtime() -> runtimes.Runtime:
-    """The runtime that a training would use. A machine without one fails the test."""
+def caffes_runtime() -> runtimes.Runtime:
+    """Real Caffe's. A machine without one fails the test."""
     try:
         return runtimes.find()
     except RuntimeMissingError as error:
@@ -77,8 +77,14 @@ def runtime() -> runtimes.Runtime:
 
 
 @pytest.fixture(scope="session")
+def runtime(caffes_runtime: runtimes.Runtime) -> runtimes.Runtime:
+    """The runtime that a training would use; tests/both_engines.py replaces it in some modules."""
+    return caffes_runtime
+
+
+@pytest.fixture(scope="session")
 def pycaffe(
-    runtime: runtimes.Runtime, tmp_path_factory: pytest.TempPathFactory
+    caffes_runtime: runtimes.Runtime, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., str]]:
     """A function that runs Python code in the runtime and returns what it prints.
 
@@ -88,8 +94,8 @@ def pycaffe(
     """
     folder = tmp_path_factory.mktemp("pycaffe")
     server = subprocess.Popen(
-        runtime.command([str(Path(__file__).parent / "caffe_server.py")]),
-        env={**runtime.environment(), "OPENBLAS_NUM_THREADS": "1"},
+        caffes_runtime.command([str(Path(__file__).parent / "caffe_server.py")]),
+        env={**caffes_runtime.environment(), "OPENBLAS_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -120,14 +126,16 @@ def pycaffe(
 
 
 @pytest.fixture(scope="session")
-def finished(runtime: runtimes.Runtime, tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
+def finished(
+    caffes_runtime: runtimes.Runtime, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedJob:
     """A job that real Caffe has finished, for the tests that only read it.
 
     60 updates of 3 micro-batches of 6 samples; tests every 20, snapshots every 25.
     """
     job = write_job(tmp_path_factory.mktemp("finished"), snapshot=25)
     seen: list[Progress] = []
-    outcome = train(job, runtime, observer=seen.append)
+    outcome = train(job, caffes_runtime, observer=seen.append)
     return FinishedJob(job, outcome, tuple(seen))
 
 

@@ -13,6 +13,7 @@ from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
+    Precision,
     ShapesRequest,
     TrainingRequest,
     VerificationRequest,
@@ -110,6 +111,7 @@ class Engine(ABC):
         installable: Whether ``caffe-batch runtime install`` installs a runtime for it.
         remedy: What to do where no Python can import it.
         probe: The script that says what a runtime is (see :meth:`runtime_info`).
+        precisions: How exactly it can calculate.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
         hints: What to try after an ending, by reason.
     """
@@ -122,6 +124,7 @@ class Engine(ABC):
     remedy: ClassVar[str]
     probe: ClassVar[Path]
     snapshots: ClassVar[SnapshotFiles]
+    precisions: ClassVar[Collection[Precision]] = (Precision.FLOAT32,)
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS
 
     # Before a training

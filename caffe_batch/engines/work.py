@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,17 @@ from caffe_batch.schema import caffe_pb2
 
 #: Whichever BLAS an engine was built with, one of these limits its threads.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+class Precision(str, Enum):
+    """How exactly the products of a training are calculated."""
+
+    #: In float32, as Caffe's are.
+    FLOAT32 = "float32"
+    #: In float32, but for the factors, which a GPU's tensor cores round to 10 bits.
+    TF32 = "tf32"
+    #: In bfloat16, which has 7 bits; weights, gradients and the update stay in float32.
+    BF16 = "bf16"
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class TrainingRequest:
         frozen: With the noise scale: (name of the layer, index) of each parameter whose lr_mult is
             0; None without it.
         max_loss: A loss above it counts as diverged, as nan and inf always do; or None.
+        precision: One of the engine's precisions.
     """
 
     job: JobDirectory
@@ -78,6 +91,7 @@ class TrainingRequest:
     log_bytes: int
     frozen: Sequence[tuple[str, int]] | None
     max_loss: float | None
+    precision: Precision = Precision.FLOAT32
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from caffe_batch.device import Device
 from caffe_batch.engines.base import Engine
+from caffe_batch.engines.work import Precision
 from caffe_batch.errors import Call, InputError, Option, RuntimeMissingError
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.registry import Registry
@@ -185,3 +186,17 @@ def check_one_gpu(gpus: int) -> None:
                 "grows.",
             ],
         )  # fmt: skip
+
+
+def check_precision(engine: Engine, precision: Precision) -> None:
+    """Refuses a precision that an engine doesn't have.
+
+    Raises:
+        InputError: It has others.
+    """
+    if precision not in engine.precisions:
+        raise InputError(
+            f"{engine.title} calculates in {' or '.join(each.value for each in engine.precisions)},"
+            f" not in {precision.value}",
+            hint=[Option("engine", "pytorch"), " has it, or leave ", Option("precision"), " out."],
+        )

@@ -15,7 +15,7 @@ from caffe_batch import __version__, engines
 from caffe_batch.device import Device
 from caffe_batch.engines.events import Built, LogEvent, SnapshotTaken, Started, WorkerEvent
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
-from caffe_batch.engines.work import DataStart, TrainingRequest, Work
+from caffe_batch.engines.work import DataStart, Precision, TrainingRequest, Work
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
@@ -35,6 +35,7 @@ from caffe_batch.training.checks import (
     check_accumulates,
     check_counts_samples,
     check_one_gpu,
+    check_precision,
     missing_files,
 )
 from caffe_batch.training.culprits import with_culprits
@@ -59,6 +60,10 @@ _RECORDS = 10_000
 
 #: The log continues in a new file when the current one has this size.
 LOG_BYTES = 32 * 1024**2
+
+
+#: The relative error of one factor, by precision.
+_ROUNDED = {Precision.TF32: "5e-4", Precision.BF16: "4e-3"}
 
 
 class Run:
@@ -157,6 +162,12 @@ class Run:
         """What a change of the engine means."""
         before = self._attempts[-1].engine if self._attempts else self._plan.engine
         title = self._engine.title
+        precision = self._options.precision
+        if precision is not Precision.FLOAT32:
+            yield (
+                f"Different: with {precision.value} it isn't the training that was planned. Each "
+                f"product is rounded, with relative errors of about {_ROUNDED[precision]}."
+            )
         if before != self._engine.name and self._attempts:
             yield f"{title} goes on where {engines.find(before).title} was."
         if self._plan.engine != self._engine.name and before != self._engine.name:
@@ -353,6 +364,7 @@ class Run:
             log_bytes=LOG_BYTES,
             frozen=self._frozen(stage) if self._options.noise_scale else None,
             max_loss=self._options.max_loss,
+            precision=self._options.precision,
         )
 
     def _data_start(self) -> DataStart | None:
@@ -436,7 +448,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     plan = job.read_plan()
     job.check_formats()
     check_one_gpu(plan.gpus)
-    engines.find(options.engine or plan.engine)
+    check_precision(engines.find(engine_name(plan, job.read_record(), options)), options.precision)
     stages = read_stages(plan)
     if options.noise_scale:
         check_counts_samples(plan.batch_size)

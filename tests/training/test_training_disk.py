@@ -67,7 +67,8 @@ def test_no_space_for_a_snapshot(runtime: Runtime, tmp_path: Path) -> None:
     job.snapshots.mkdir()
     with mounted(job.snapshots, "10M"):
         with pytest.raises(
-            TrainingError, match=r"at update 30 of 60: snapshot not written: .*SerializeToOstream"
+            TrainingError,
+            match=r"at update 30 of 60: snapshot not written: .*(SerializeToOstream|No space left)",
         ) as failure:
             train(job, runtime)
         assert "Free some space" in str(failure.value.hint)
@@ -85,9 +86,9 @@ def test_no_space_for_anything(runtime: Runtime, tmp_path: Path) -> None:
     with mounted(volume, "20M"):
         moved = JobDirectory(shutil.copytree(job.path, volume / "job"))
         done = call("train", moved.path)
-        assert done.code == 1
+        assert done.code in (1, 4)  # it was the supervisor, or the worker
         assert "No space left on device" in done.err
-        assert "Free some space there, then run the command again." in done.err
+        assert "Free some space there, then run" in done.err
         assert "Traceback" not in done.err
         kept = [each.update for each in list_snapshots(moved.snapshots) if each.record.exists()]
         assert kept
@@ -105,7 +106,13 @@ def test_a_snapshot_that_was_cut_short_stops_the_run(runtime: Runtime, tmp_path:
     job = write_job(tmp_path, snapshot=20)
     state = job.snapshots / "tiny_iter_40.solverstate"
     hold = Hold(job, 30)
-    full = WhenHeld(hold, lambda: state.symlink_to("/dev/full"))  # what is written there is lost
+    written = state, job.snapshots / f".{state.name}.tmp"  # PyTorch renames it
+
+    def fill() -> None:
+        for file in written:
+            file.symlink_to("/dev/full")  # what is written there is lost
+
+    full = WhenHeld(hold, fill)
     with pytest.raises(TrainingError, match=r"snapshot not written"):
         train(job, runtime, observer=full)
     for left in job.snapshots.glob("tiny_iter_40.solverstate*"):

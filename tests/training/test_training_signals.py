@@ -149,8 +149,11 @@ def test_a_worker_alone_ends_amid_an_update(runtime: Runtime, tmp_path: Path) ->
     job = write_job(tmp_path, iter_size=LONG, test_initialization="false")
     code = (
         "import sys; from caffe_batch import runtimes; "
+        "from caffe_batch.runtimes.interpreter import Interpreter; "
         "from caffe_batch.training import JobDirectory, train; "
-        "train(JobDirectory(sys.argv[1]), runtimes.find(sys.argv[2]))"
+        "job = JobDirectory(sys.argv[1]); "
+        "caffes = job.read_plan().engine == 'caffe'; "
+        "train(job, runtimes.find(sys.argv[2]) if caffes else Interpreter(sys.argv[2]))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(job.path), runtime.name]) as supervisor:
         wait_for(lambda: job.log.exists() and "Learning Rate Policy" in job.log.read_text())

@@ -26,6 +26,7 @@ from caffe_batch.engines.work import (
     THREAD_VARIABLES,
     DataStart,
     NoiseRequest,
+    Precision,
     TrainingRequest,
     VerificationRequest,
     Work,
@@ -90,6 +91,7 @@ class TorchEngine(Engine):
     probe = Path(__file__).parent / "probe.py"
     snapshots: ClassVar[SnapshotFiles] = snapshot_files
     hints = HINTS
+    precisions = tuple(Precision)
 
     def memory_model(
         self,
@@ -154,7 +156,7 @@ class TorchEngine(Engine):
             gpu=facts["built_for_gpus"],
             gpu_problem=problem,
             nccl=facts["nccl"],
-            layer_types=tuple(sorted(set(BUILT_IN) - set(_UNFED))),
+            layer_types=tuple(sorted({*BUILT_IN, "Python"} - {*_UNFED})),
             import_s=facts["import_s"],
             devices=tuple(devices),
         )
@@ -177,6 +179,7 @@ class TorchEngine(Engine):
             "max_loss": request.max_loss,
             "rules": [str(path) for path in job.read_plan().rules],
             "samples": None,
+            "precision": request.precision.value,
             **_device(request.device),
         }
         data = request.data.settings(job.worker_nets) if request.data else {}

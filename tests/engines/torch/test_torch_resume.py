@@ -112,3 +112,14 @@ def test_a_moment_of_other_weights_is_none(folder: Path) -> None:
     for damaged in (b"", whole[:100], whole[:-100]):
         snapshot.moment.write_bytes(damaged)
         assert read_moment(snapshot) is None
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_other_precisions_train_too(folder: Path, precision: str) -> None:
+    """On the CPU TF32 is float32."""
+    exact = run(folder, "exact", 4)
+    solver = folder / "exact.prototxt"
+    solver.write_text(solver.read_text().replace('"exact"', '"other"'))
+    assert train_here(solver, precision=precision) == 0
+    other = (folder / "other_iter_4.caffemodel").read_bytes()
+    assert (other == exact.weights.read_bytes()) == (precision == "tf32")

@@ -16,6 +16,7 @@ from caffe_batch.engines.torch.data.records import stacked
 from caffe_batch.engines.torch.data.transform import Array, Cut, Transform
 from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.errors import InputError
+from caffe_batch.net.data.extras import MissingExtraError
 from caffe_batch.net.data.images import parse_line
 from caffe_batch.net.data.listing import read_lines
 from caffe_batch.schema import caffe_pb2
@@ -63,16 +64,28 @@ class ListedImages(Source):
             self._shuffle()
         self.transform.skip(samples)
 
-    def read(self) -> Batch:
+    def _picture(self, name: str) -> Array:
+        """The pixels of an image of the list.
+
+        Raises:
+            InputError: It can't be read.
+        """
         settings = self._settings
+        size = settings.new_height, settings.new_width
+        try:
+            return read_picture(self._find(name), *size, color=settings.is_color)
+        except MissingExtraError:
+            raise
+        except InputError as error:
+            raise InputError(f"Could not load {name}: {error.message}") from error
+
+    def read(self) -> Batch:
         samples: list[Array] = []
         labels = np.empty(self.batch_size, np.float32)
         cuts: list[Cut] = []
         for index in range(self.batch_size):
             name, label = self._images[self._place]
-            pixels = read_picture(
-                self._find(name), settings.new_height, settings.new_width, color=settings.is_color
-            )
+            pixels = self._picture(name)
             sample, cut = self.transform.cut(pixels)
             samples.append(sample)
             cuts.append(cut)

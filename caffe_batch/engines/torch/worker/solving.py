@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,10 +69,13 @@ class Rates:
         self._solver, self.step = solver, 0
 
     def peek(self, done: int) -> float:
-        """The rate of the update that follows ``done`` updates."""
+        """The rate of the update that follows ``done`` updates, in float32 as in Caffe."""
         if self._solver.lr_policy != "multistep":
-            return learning_rate(self._solver, done)
-        return self._solver.base_lr * self._solver.gamma ** self._step_at(done)
+            rate = learning_rate(self._solver, done)
+        else:
+            rate = self._solver.base_lr * self._solver.gamma ** self._step_at(done)
+        with np.errstate(over="ignore"):
+            return float(np.float32(rate))
 
     def next(self, done: int) -> float:
         """The same; that update is made now."""
@@ -172,6 +176,8 @@ class Training:
             InputError: The data can't be read.
             NotWrittenError: A snapshot can't be written.
         """
+        log(f"Solving {self._net.net.name}")
+        log(f"Learning Rate Policy: {self._solver.lr_policy}")
         try:
             self._steps()
             self._end()
@@ -330,10 +336,6 @@ class Training:
             DivergedError: The weights aren't finite.
             NotWrittenError: It can't be written.
         """
-        for param in self._net.params:
-            if not bool(torch.isfinite(param.value).all()):
-                self._snapshot_at = self.done
-                raise DivergedError(None)
         state = self._state_file()
         now = [blob.clone() for blob in self._statistics] if self._kept else []
         if self._kept:
@@ -348,6 +350,8 @@ class Training:
         finally:
             _write(self._statistics, now)
         self._snapshot_at = self.done
+        if not all(bool(torch.isfinite(param.value).all()) for param in self._net.params):
+            raise DivergedError(None)
         self._events.send("snapshot", update=self.done, state=str(state))
 
     def _write_snapshot(self, state: Path, moment: Moment) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.speech import Events, failed_layer, fatal
-from caffe_batch.errors import CaffeBatchError, in_shell
+from caffe_batch.errors import CaffeBatchError, InputShapeError, NetError, in_shell
 
 #: By task: its module, whose ``main`` takes the settings, the events and the requests.
 _TASKS = {name: f"caffe_batch.engines.torch.worker.{name}" for name in ("train", "noise", "verify")}
@@ -29,7 +29,8 @@ def run(settings: Mapping[str, Any]) -> int:
         from caffe_batch.engines.torch.layers.python import PythonError  # torch is imported by now
 
         hint = f" {in_shell(error.hint_parts)}" if error.hint_parts else ""
-        if not events.built and not isinstance(error, PythonError):
+        refuses = isinstance(error, NetError) and not isinstance(error, InputShapeError)
+        if refuses and not events.built:
             events.send("refused", why=f"{error.message}.{hint}", wants="net")
         if isinstance(error, PythonError):
             traceback.print_exception(error.__cause__)

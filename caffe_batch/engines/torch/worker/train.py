@@ -94,7 +94,11 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         if not (moment and surroundings.return_to(moment)) and settings["samples"]:
             surroundings.skip(settings["samples"])
     else:
-        fresh = start_from(weight_files(solver, settings["weights"]), nets)
+        try:
+            fresh = start_from(weight_files(solver, settings["weights"]), nets)
+        except InputError as error:
+            events.send("refused", why=error.message, wants="weights")
+            return FAILED_STATUS
         choices = [without_weights(fresh)] if fresh else []
     noise = None
     if settings["frozen"] is not None:
