@@ -225,7 +225,7 @@ def memory_text(progress: Progress) -> str:
     another device is told apart.
     """
     parts, used, reserve = [], progress.used_bytes, progress.reserve_bytes
-    here, there = ("host", "device") if progress.on_cpu else ("device", "host")
+    here = "host" if progress.on_cpu else "device"
     elsewhere = progress.elsewhere_bytes
     if used is not None:
         kind = f" of {here} memory" if elsewhere is not None else ""
@@ -235,7 +235,7 @@ def memory_text(progress: Progress) -> str:
         parts.append(f"{format_size(progress.predicted_bytes)} predicted{kept}")
     if elsewhere is not None and progress.on_cpu is not None:
         meant = "a GPU" if progress.on_cpu else "CPU mode"
-        parts.append(f"{format_size(elsewhere)} of {there} memory predicted for {meant}")
+        parts.append(f"predicted for {meant}: {format_size(elsewhere)}")
     return "; ".join(parts) if elsewhere is not None else ", ".join(parts)
 
 

@@ -121,11 +121,11 @@ def test_memory_predicted_for_another_device_is_told_apart() -> None:
     """137 MiB of a process on the host aren't to be measured by 39 MiB that a GPU would hold."""
     gpu_plan = replace(PROGRESS, used_bytes=137 * 2**20, elsewhere_bytes=39 * 2**20, on_cpu=True)
     assert shown(gpu_plan)[-1] == (
-        "memory 137 MiB of host memory in use; 39 MiB of device memory predicted for a GPU"
+        "memory 137 MiB of host memory in use; predicted for a GPU: 39 MiB"
     )
     cpu_plan = replace(gpu_plan, on_cpu=False)
     assert shown(cpu_plan)[-1] == (
-        "memory 137 MiB of device memory in use; 39 MiB of host memory predicted for CPU mode"
+        "memory 137 MiB of device memory in use; predicted for CPU mode: 39 MiB"
     )
     nothing_known = replace(gpu_plan, on_cpu=None, used_bytes=None)
     assert "memory" not in shown(nothing_known)[-1]
