@@ -43,6 +43,9 @@ TYPES = {
     "Adam": "base_lr: 0.01 momentum: 0.9 momentum2: 0.999",
 }
 
+#: The types that are tried with both formats by default: one history, and two.
+MIXED = ("SGD", "Adam")
+
 #: Drops before, at and after the changes, and two at once.
 SOLVER = """
 net: "net.prototxt" type: "{type}" {settings} weight_decay: 0.01 iter_size: 2 clip_gradients: 1
@@ -103,8 +106,14 @@ def check_alike(mine: list[np.ndarray[Any, Any]], theirs: list[np.ndarray[Any, A
         assert np.linalg.norm(one - other) <= 1e-6 * size, f"{number}: {text(one.shape)}"
 
 
-@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        pytest.param(kind, form, marks=[pytest.mark.slow] * (form == "HDF5" and kind not in MIXED))
+        for kind in TYPES
+        for form in ("BINARYPROTO", "HDF5")
+    ],
+)
 def test_the_engine_may_change_at_a_snapshot(
     pycaffe: Callable[..., str],
     tmp_path: Path,

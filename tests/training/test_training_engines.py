@@ -1,0 +1,67 @@
+"""A job whose engine changes on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caffe_batch import engines, runtimes
+from caffe_batch.api import find_trainer
+from caffe_batch.engines.base import Engine
+from caffe_batch.engines.caffe.snapshots import list_snapshots
+from caffe_batch.engines.work import Precision
+from caffe_batch.errors import InputError, RuntimeMissingError
+from caffe_batch.runtimes import Runtime
+from caffe_batch.training.options import Options
+from caffe_batch.training.supervisor import train
+from tests.planned_jobs import attempts_of, write_job
+
+
+def of_pytorch() -> Runtime:
+    return runtimes.find(None, engines.find("pytorch"))
+
+
+def test_it_continues_where_the_other_was(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path, max_iter=10)
+    train(job, runtime)
+    job.solver.write_text(job.solver.read_text().replace("max_iter: 10", "max_iter: 20"))
+    train(job, of_pytorch(), Options(engine="pytorch"))
+    job.solver.write_text(job.solver.read_text().replace("max_iter: 20", "max_iter: 30"))
+    train(job, runtime, Options(engine="caffe"))
+    ran = attempts_of(job)
+    assert [each.engine for each in ran] == ["caffe", "pytorch", "caffe"]
+    assert [each.first_update for each in ran] == [0, 10, 20]
+    assert "PyTorch goes on where Caffe was." in ran[1].choices
+    assert any("its figures of memory are Caffe's" in each for each in ran[1].choices)
+    assert "Caffe goes on where PyTorch was." in ran[2].choices
+    found = list_snapshots(job.snapshots)
+    assert [each.update for each in found] == [10, 20, 30]
+    assert [each.moment.exists() for each in found] == [False, True, False]
+
+
+def test_another_engine_takes_the_place_of_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytorch = of_pytorch()
+    monkeypatch.delenv(runtimes.VARIABLE, raising=False)
+
+    def find(spec: str | None, engine: Engine) -> Runtime:
+        if engine.name == "caffe":
+            raise RuntimeMissingError("no Caffe was found: this Python has no module caffe")
+        return pytorch
+
+    monkeypatch.setattr(runtimes, "find", find)
+    trainer = find_trainer(None, None, "caffe")
+    assert (trainer.engine, trainer.runtime) == ("pytorch", pytorch)
+    assert trainer.notes == (
+        "No Caffe was found: this Python has no module caffe. PyTorch trains instead.",
+    )
+    for asked in ({"engine": "caffe", "runtime": None}, {"engine": None, "runtime": "debian-11"}):
+        with pytest.raises(RuntimeMissingError, match="no Caffe was found"):
+            find_trainer(**asked, usual="caffe")
+
+
+def test_caffe_has_one_precision(runtime: Runtime, tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    with pytest.raises(InputError, match="Caffe calculates in float32, not in tf32"):
+        train(job, runtime, Options(precision=Precision.TF32))
+    assert not job.snapshots.exists()
