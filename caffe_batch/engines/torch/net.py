@@ -256,17 +256,18 @@ class TorchNet:
             if learns:
                 blob.requires_grad_(True)
             blobs.append(blob if learns else blob.detach())
-        needs = site.bottom_need if site.backward else (False,) * len(node.bottoms)
         shapes = tuple([tuple(blob.shape) for blob in blobs])
         return _Step(
             name=place.name,
             layer=layer,
             bottoms=node.bottoms,
             tops=node.tops,
-            cut=tuple([not need for need in needs]),
+            cut=tuple([not need for need in layer.needs()]),
             blobs=blobs,
             shapes=node.param_shapes if shapes != node.param_shapes else None,
-            losses=tuple([(i, w) for i, w in enumerate(node.loss) if w]),
+            losses=tuple(
+                [(i, w) for i, w in enumerate(node.loss) if w and layer.keeps_loss_weights]
+            ),
             dead=dead,
         )
 
@@ -285,6 +286,11 @@ class TorchNet:
             )
             for place, blobs in zip(self._places, self._blobs, strict=True)
         ]
+
+    @property
+    def running(self) -> list[TorchLayer]:
+        """The layers that a pass runs, in order."""
+        return [step.layer for step in self._steps]
 
     # Running
 

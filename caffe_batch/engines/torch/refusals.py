@@ -1,12 +1,17 @@
-"""What the PyTorch engine doesn't run, found before anything runs; needs no torch."""
+"""What the PyTorch engine doesn't run, or not as Caffe does; found before anything runs.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from caffe_batch.errors import NetError, Text, UnknownLayerError
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.pooling import PoolingSettings, pooled_shape, pooling_windows
+from caffe_batch.layers.sides import bottom, top
 from caffe_batch.net import Net
 from caffe_batch.net.graph import Node
 
@@ -15,6 +20,12 @@ _UNFED = {
     "Input": "a program fills its tops, and here none does",
     "MemoryData": "a program hands it arrays, and here none does",
 }
+
+#: The types whose numbers in place are defined in Caffe, and which this engine imitates.
+IN_PLACE = frozenset({
+    "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN",
+    "PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Swish", "TanH",
+})  # fmt: skip
 
 
 def check_runs(net: Net) -> None:
@@ -50,6 +61,54 @@ def refusals(net: Net) -> Iterator[NetError]:
                 layer=node.layer.name,
                 hint="Use a stride no larger than the kernel, or round_mode: FLOOR.",
             )
+
+
+class Departure(NamedTuple):
+    """A layer that is calculated otherwise than in Caffe.
+
+    Attributes:
+        layer: Its name.
+        explanation: What Caffe does, and what this engine does; a sentence.
+    """
+
+    layer: str
+    explanation: str
+
+
+def departures(net: Net) -> Iterator[Departure]:
+    """What Caffe only does because of where its memory lies, and this engine doesn't imitate."""
+    together = [{i} for i in range(len(net.blobs))]  # the blobs of one memory, so far
+    constants: set[int] = set()
+    for node in net.nodes:
+        name = node.layer.name
+        if any(node.site.in_place):
+            blob = node.bottoms[0]
+            if node.layer.type not in IN_PLACE:
+                yield Departure(
+                    name,
+                    f"in place, Caffe's {node.layer.type} overwrites its input while it still "
+                    "reads it; PyTorch calculates as if the top were another blob",
+                )
+            elif together[blob] & constants:
+                yield Departure(
+                    name,
+                    "Caffe changes a constant in place, and again in each pass; in PyTorch each "
+                    "pass begins with the constant",
+                )
+            elif len(together[blob]) > 1:
+                yield Departure(
+                    name,
+                    "it works in place on memory that blobs of other names share, so Caffe "
+                    "changes those too; PyTorch doesn't",
+                )
+        constants |= {node.tops[i] for i in node.rule.coupling(node.site).lasting}
+        sides = {bottom(i).data: blob for i, blob in enumerate(node.bottoms)}
+        sides |= {top(i).data: blob for i, blob in enumerate(node.tops)}
+        for one, other in node.rule.memory(node.site, "cpu").shares:
+            if one in sides and other in sides:
+                union = together[sides[one]] | together[sides[other]]
+                for blob in union:
+                    together[blob] = union
 
 
 def _has_empty_window(node: Node) -> bool:

@@ -204,6 +204,7 @@ def _windows() -> list[LayerCase]:
             case("num_output: 6 kernel_size: 2 pad: 1", (2, 3, 4, 5, 3)),
             case("num_output: 4 kernel_size: 2 stride: 2 pad: 1 group: 2", (2, 4, 3, 3, 2, 4)),
             case("num_output: 4", (5, 7)),
+            case("num_output: 4 kernel_size: 3 stride: 2", (3, 5, 2, 7)),
             case("num_output: 4 kernel_size: 3 force_nd_im2col: true"),
             case("num_output: 4 kernel_size: 3", MAPS, MAPS, tops=2),
         ]

@@ -17,6 +17,7 @@ import torch
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
+from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.net import TorchNet
 from caffe_batch.layers import BUILT_IN
@@ -33,6 +34,9 @@ Arrays = Mapping[str, Array]
 OUTPUTS = 1e-6
 GRADIENTS = 1e-5
 
+#: Of the fillers on both sides.
+SEED = 7
+
 CHILD = """
 import json, os, resource, sys
 import caffe
@@ -41,6 +45,7 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 folder, phases = sys.argv[1], json.loads(sys.argv[2])
 
 def run(number, phase):
+    caffe.set_random_seed(int(sys.argv[3]))
     net = caffe.Net("%s/%d.prototxt" % (folder, number), getattr(caffe, phase))
     given = np.load("%s/%d.npz" % (folder, number))
     found = {}
@@ -149,7 +154,9 @@ def on_caffe(pycaffe: Pycaffe, folder: Path, trials: Sequence[Trial]) -> list[An
             for n, arrays in enumerate(passes):
                 given |= {f"{kind}/{n}/{name}": array for name, array in arrays.items()}
         np.savez(folder / f"{number}.npz", **given)  # type: ignore[arg-type]
-    pycaffe(CHILD, str(folder), json.dumps([trial.phase for trial in trials]), cwd=folder)
+    pycaffe(
+        CHILD, str(folder), json.dumps([trial.phase for trial in trials]), str(SEED), cwd=folder
+    )
     return [_answer(folder / f"{n}.out.npz", trial) for n, trial in enumerate(trials)]
 
 
@@ -193,7 +200,7 @@ def on_torch(
         dtype: The precision.
         change: Called with the net before it runs.
     """
-    net = TorchNet(trial.net(), trial.message().layer, dtype=dtype)
+    net = TorchNet(trial.net(), trial.message().layer, dtype=dtype, draws=Draws(SEED))
     for param in net.params:
         with torch.no_grad():
             param.value.copy_(torch.from_numpy(weights[f"{param.layer}/{param.index}"]))

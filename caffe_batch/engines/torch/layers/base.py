@@ -83,9 +83,11 @@ class TorchLayer(ABC):
         place: Where it is.
         drawn: Whether a forward pass draws random numbers or changes a state, so that two passes
             differ.
+        keeps_loss_weights: Whether a loss weight of its tops counts; Caffe clears some of them.
     """
 
     drawn: bool = False
+    keeps_loss_weights: bool = True
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -100,6 +102,15 @@ class TorchLayer(ABC):
         return [
             fill(filler, shape, draws) for filler, shape in zip(self.fillers(), shapes, strict=True)
         ]
+
+    def needs(self) -> tuple[bool, ...]:
+        """The bottoms whose gradient its Backward in Caffe writes; the others are detached.
+
+        Some types write it without looking at propagate_down, and some share its memory. Whether
+        it goes on from there is for the layer before it to say.
+        """
+        site = self.place.site
+        return site.bottom_need if site.backward else (False,) * len(site.bottoms)
 
     @abstractmethod
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:

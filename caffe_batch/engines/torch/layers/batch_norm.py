@@ -36,6 +36,10 @@ class BatchNorm(TorchLayer):
     def fillers(self) -> Sequence[caffe_pb2.FillerParameter]:
         return (caffe_pb2.FillerParameter(),) * 3
 
+    def needs(self) -> tuple[bool, ...]:
+        """Caffe's Backward doesn't look at propagate_down."""
+        return (self.place.site.backward,)
+
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
         return (self.normalise(bottoms[0], blobs, None, None),)
 

@@ -8,6 +8,10 @@ from caffe_batch.engines.torch.layers.base import Tensors, TorchLayer
 
 
 class Concat(TorchLayer):
+    def needs(self) -> tuple[bool, ...]:
+        """With one bottom the memory of the gradient is shared."""
+        return (True,) if len(self.place.site.bottoms) == 1 else super().needs()
+
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
         s = self.place.message.concat_param
         axis = s.concat_dim if s.HasField("concat_dim") else s.axis
@@ -15,6 +19,10 @@ class Concat(TorchLayer):
 
 
 class Slice(TorchLayer):
+    def needs(self) -> tuple[bool, ...]:
+        """With one top the memory of the gradient is shared."""
+        return (True,) if self.place.site.tops == 1 else super().needs()
+
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
         s = self.place.message.slice_param
         axis = s.slice_dim if s.HasField("slice_dim") else s.axis

@@ -52,6 +52,7 @@ class Convolution(TorchLayer):
     def slide(self, x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
         """Slides the kernel over an input (N, C, ...)."""
         win = self.window
+        x = _long_enough(x, win)
         if self.axes in _CONVOLUTIONS:
             return _CONVOLUTIONS[self.axes](
                 x, weights, bias, win.stride, win.pad, win.dilation, self.group
@@ -91,6 +92,20 @@ class Deconvolution(Convolution):
             whole = whole + spread
         ends = [slice(pad, size - pad) for pad, size in zip(win.pad, sizes, strict=True)]
         return _with_bias(whole[(*_BOTH, *ends)], bias)
+
+
+def _long_enough(x: Tensor, win: Window) -> Tensor:
+    """The input with zeros at its ends where the kernel would stick out.
+
+    Caffe accepts a kernel that is larger than the padded input by less than a stride.
+    """
+    missing = [
+        max(0, extent - size - 2 * pad)
+        for size, extent, pad in zip(x.shape[2:], win.extents, win.pad, strict=True)
+    ]
+    if not any(missing):
+        return x
+    return functional.pad(x, [end for size in reversed(missing) for end in (0, size)])
 
 
 def _places(

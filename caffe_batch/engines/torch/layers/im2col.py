@@ -17,6 +17,10 @@ class Im2col(Plain):
         super().__init__(place)
         self.window = window(place.settings, place.site.bottoms[0])
 
+    def needs(self) -> tuple[bool, ...]:
+        """Caffe's Backward doesn't look at propagate_down."""
+        return (self.place.site.backward,)
+
     def function(self, x: Tensor) -> Tensor:
         win = self.window
         batch = x.shape[: win.axis]

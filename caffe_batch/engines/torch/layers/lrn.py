@@ -16,6 +16,11 @@ class LRN(Plain):
     In place, Caffe reads what it has already overwritten, in Forward and in Backward.
     """
 
+    def needs(self) -> tuple[bool, ...]:
+        """Across channels, Caffe's Backward doesn't look at propagate_down."""
+        s, site = self.place.message.lrn_param, self.place.site
+        return super().needs() if s.norm_region == s.WITHIN_CHANNEL else (site.backward,)
+
     def function(self, x: Tensor) -> Tensor:
         s = self.place.message.lrn_param
         if s.norm_region == s.WITHIN_CHANNEL:

@@ -12,6 +12,10 @@ from caffe_batch.layers.base import four_axes
 class MVN(Plain):
     """Divides by deviation + eps, and its Backward takes that sum for the deviation."""
 
+    def needs(self) -> tuple[bool, ...]:
+        """Caffe's Backward doesn't look at propagate_down."""
+        return (self.place.site.backward,)
+
     def function(self, x: Tensor) -> Tensor:
         s = self.place.message.mvn_param
         shape = four_axes(tuple(x.shape))

@@ -1,0 +1,111 @@
+"""How far rounding alone can lead: the control for nets that aren't smooth or well conditioned.
+
+The reference is the engine in double precision. It runs again with what each layer gives, forward
+and backward, moved by 6e-8 (relative, normal; as much as single precision rounds), with three
+seeds. What single precision may differ from the reference by is the largest of those differences,
+times four; and never less than 1e-5. The factor and the floor were fixed beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caffe_batch.engines.torch.net import TorchNet
+from tests.engines.torch.on_caffe import Answer, Arrays, Trial, on_torch, worst
+
+MOVE = 6e-8
+SEEDS = (1, 2, 3)
+FACTOR = 4
+FLOOR = 1e-5
+
+
+class _Moved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, draw: torch.Generator) -> Tensor:
+        ctx.draw = draw
+        return _move(x, draw)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _move(gradients[0], ctx.draw), None
+
+
+def _move(x: Tensor, draw: torch.Generator) -> Tensor:
+    if torch.equal(x, x.round()):  # labels, indices, counts: exact in any precision
+        return x.clone()
+    return x * (1 + MOVE * torch.randn(x.shape, generator=draw, dtype=x.dtype))
+
+
+def moved(seed: int) -> Callable[[TorchNet], None]:
+    """Changes a net so that its layers round as badly as single precision."""
+
+    def change(net: TorchNet) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        apply: Any = _Moved.apply
+        for layer in net.running:
+
+            def forward(
+                bottoms: Sequence[Tensor], blobs: Sequence[Tensor], own: Any = layer.forward
+            ) -> list[Tensor]:
+                return [apply(top, draw) for top in own(bottoms, blobs)]
+
+            layer.forward = forward  # type: ignore[method-assign]
+
+    return change
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of numbers of one net.
+
+    Attributes:
+        kind: Losses, blobs or gradients, and of which pass.
+        allowed: What rounding can do.
+        caffe, torch: The relative errors of both engines in single precision.
+        where: The arrays with the largest errors.
+    """
+
+    kind: str
+    allowed: float
+    caffe: float
+    torch: float
+    where: tuple[str, str]
+
+    @property
+    def right(self) -> bool:
+        return self.caffe <= self.allowed and self.torch <= self.allowed
+
+
+def findings(trial: Trial, theirs: Answer) -> list[Finding]:
+    """Compares both engines with the engine in double precision."""
+    reference = on_torch(trial, theirs.weights, torch.float64)
+    ours = on_torch(trial, theirs.weights)
+    controls = [on_torch(trial, theirs.weights, torch.float64, moved(seed)) for seed in SEEDS]
+    found = []
+    for kind, arrays in KINDS.items():
+        for n in range(len(reference.losses)):
+            exact = arrays(reference, n)
+            control = max(worst(exact, arrays(other, n))[0] for other in controls)
+            caffe, where = worst(exact, _only(arrays(theirs, n), exact))
+            own, there = worst(exact, arrays(ours, n))
+            allowed = max(FLOOR, FACTOR * control)
+            found.append(Finding(f"{kind} {n}", allowed, caffe, own, (where, there)))
+    return found
+
+
+def _only(arrays: Arrays, wanted: Arrays) -> Arrays:
+    return {name: arrays[name] for name in wanted if name in arrays}
+
+
+KINDS: dict[str, Callable[[Answer, int], Arrays]] = {
+    "losses": lambda answer, n: {"loss": torch.tensor(answer.losses[n]).numpy()},
+    "blobs": lambda answer, n: answer.blobs[n],
+    "gradients": lambda answer, n: answer.gradients[n],
+    "inputs": lambda answer, n: answer.inputs[n],
+    "statistics": lambda answer, n: answer.after[n],
+}
