@@ -310,6 +310,7 @@ class TorchNet:
         values: list[Tensor | None] = [fed.get(blob.name) for blob in names]
         kept: dict[str, Tensor] = {}
         loss: Tensor | None = None
+        asides: list[Tensor] = []
         for step in self._steps:
             bottoms: list[Tensor] = []
             for i, cut in zip(step.bottoms, step.cut, strict=True):
@@ -328,13 +329,16 @@ class TorchNet:
             for i, weight in step.losses:
                 term = tops[i].sum() * weight
                 loss = term if loss is None else loss + term
+            if step.layer.aside is not None:
+                asides.append(step.layer.aside)
+                step.layer.aside = None
             for i in step.dead:
                 values[i] = None
         for i, value in enumerate(values):
             if value is not None and names[i].name in keep:
                 kept.setdefault(names[i].name, value)
         by_name = {blob.name: value for blob, value in zip(names, values, strict=True)}
-        root = loss if loss is not None and loss.requires_grad else None
+        roots = [part for part in (loss, *asides) if part is not None and part.requires_grad]
         total = torch.zeros((), device=self.device, dtype=self.dtype) if loss is None else loss
         return Pass(
             loss=total.detach(),
@@ -344,7 +348,7 @@ class TorchNet:
                 if (value := by_name[output.name]) is not None
             },
             blobs=kept,
-            root=root,
+            root=sum(roots[1:], roots[0]) if roots else None,
         )
 
     def backward(self, done: Pass) -> None:

@@ -79,6 +79,7 @@ def departures(net: Net) -> Iterator[Departure]:
     """What Caffe only does because of where its memory lies, and this engine doesn't imitate."""
     together = [{i} for i in range(len(net.blobs))]  # the blobs of one memory, so far
     constants: set[int] = set()
+    states: set[int] = set()  # the last states of recurrent layers, which those read in Backward
     for node in net.nodes:
         name = node.layer.name
         if any(node.site.in_place):
@@ -95,13 +96,15 @@ def departures(net: Net) -> Iterator[Departure]:
                     "Caffe changes a constant in place, and again in each pass; in PyTorch each "
                     "pass begins with the constant",
                 )
-            elif len(together[blob]) > 1:
+            elif len(together[blob]) > 1 or together[blob] & states:
                 yield Departure(
                     name,
                     "it works in place on memory that blobs of other names share, so Caffe "
                     "changes those too; PyTorch doesn't",
                 )
         constants |= {node.tops[i] for i in node.rule.coupling(node.site).lasting}
+        if node.rule.recurrent:
+            states |= set(node.tops[1:])
         sides = {bottom(i).data: blob for i, blob in enumerate(node.bottoms)}
         sides |= {top(i).data: blob for i, blob in enumerate(node.tops)}
         for one, other in node.rule.memory(node.site, "cpu").shares:

@@ -240,6 +240,7 @@ def _windows() -> list[LayerCase]:
     for settings, shape in (
         ("kernel_size: 3 stride: 2 pad: 1", MAPS), ("kernel_h: 2 kernel_w: 3 dilation: 2", MAPS),
         ("kernel_size: 2 axis: 2", (2, 3, 5, 7, 4)), ("kernel_size: 3 pad: 1", (3, 5, 7)),
+        ("kernel_size: 3 stride: 2", (3, 5, 2, 7)),
     ):  # fmt: skip
         cases.append(LayerCase("Im2col", f"convolution_param {{ {settings} }}", (shape,)))
     return cases

@@ -84,10 +84,13 @@ class TorchLayer(ABC):
         drawn: Whether a forward pass draws random numbers or changes a state, so that two passes
             differ.
         keeps_loss_weights: Whether a loss weight of its tops counts; Caffe clears some of them.
+        aside: After a forward pass, a scalar whose gradient is added to that of the loss: for what
+            Caffe's Forward leaves in the gradient of a bottom. None for most types.
     """
 
     drawn: bool = False
     keeps_loss_weights: bool = True
+    aside: Tensor | None = None
 
     def __init__(self, place: Place) -> None:
         self.place = place

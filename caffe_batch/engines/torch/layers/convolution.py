@@ -52,7 +52,7 @@ class Convolution(TorchLayer):
     def slide(self, x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
         """Slides the kernel over an input (N, C, ...)."""
         win = self.window
-        x = _long_enough(x, win)
+        x = long_enough(x, win)
         if self.axes in _CONVOLUTIONS:
             return _CONVOLUTIONS[self.axes](
                 x, weights, bias, win.stride, win.pad, win.dilation, self.group
@@ -94,7 +94,7 @@ class Deconvolution(Convolution):
         return _with_bias(whole[(*_BOTH, *ends)], bias)
 
 
-def _long_enough(x: Tensor, win: Window) -> Tensor:
+def long_enough(x: Tensor, win: Window) -> Tensor:
     """The input with zeros at its ends where the kernel would stick out.
 
     Caffe accepts a kernel that is larger than the padded input by less than a stride.

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from caffe_batch.engines.torch.layers.base import Place, Plain
+from caffe_batch.engines.torch.layers.convolution import long_enough
 from caffe_batch.layers.spatial import window
 
 
@@ -24,7 +25,7 @@ class Im2col(Plain):
     def function(self, x: Tensor) -> Tensor:
         win = self.window
         batch = x.shape[: win.axis]
-        images = x.reshape(-1, *x.shape[win.axis :])
+        images = long_enough(x.reshape(-1, *x.shape[win.axis :]), win)
         padded = functional.pad(images, [p for pad in reversed(win.pad) for p in (pad, pad)])
         sizes = win.positions(tuple(images.shape[2:]))
         columns = []
