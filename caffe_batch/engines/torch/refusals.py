@@ -5,7 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from caffe_batch.errors import NetError, Text, UnknownLayerError
@@ -26,6 +26,15 @@ IN_PLACE = frozenset({
     "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN",
     "PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Swish", "TanH",
 })  # fmt: skip
+
+#: The types whose Backward in Caffe reads its own top, so that it must not have been overwritten.
+_READS_TOP = frozenset({
+    "ELU", "Exp", "LRN", "MVN", "Power", "Sigmoid", "Softmax", "Swish", "TanH",
+})  # fmt: skip
+#: Those that read their top if it is their bottom as well.
+_READS_TOP_IN_PLACE = _READS_TOP | {"BNLL", "Clip", "Eltwise", "Log", "ReLU"}
+#: What leaves the signs as they are, which is all that a ReLU wants to know.
+_KEEPS_SIGNS = frozenset({"Dropout", "ReLU", "TanH"})
 
 
 def check_runs(net: Net) -> None:
@@ -78,8 +87,9 @@ class Departure(NamedTuple):
 def departures(net: Net) -> Iterator[Departure]:
     """What Caffe only does because of where its memory lies, and this engine doesn't imitate."""
     together = [{i} for i in range(len(net.blobs))]  # the blobs of one memory, so far
+    writers: dict[int, list[Node]] = {}
     constants: set[int] = set()
-    states: set[int] = set()  # the last states of recurrent layers, which those read in Backward
+    states: set[int] = set()  # what recurrent layers read in Backward
     for node in net.nodes:
         name = node.layer.name
         if any(node.site.in_place):
@@ -96,15 +106,24 @@ def departures(net: Net) -> Iterator[Departure]:
                     "Caffe changes a constant in place, and again in each pass; in PyTorch each "
                     "pass begins with the constant",
                 )
+            elif node.site.phase == "TRAIN" and (reader := _overwritten(writers[blob], node)):
+                yield Departure(
+                    name,
+                    f"it overwrites the top of layer {reader!r}, which Caffe reads again for the "
+                    "gradient; PyTorch's gradient is the derivative",
+                )
             elif len(together[blob]) > 1 or together[blob] & states:
                 yield Departure(
                     name,
                     "it works in place on memory that blobs of other names share, so Caffe "
                     "changes those too; PyTorch doesn't",
                 )
+        for blob in node.tops:
+            writers.setdefault(blob, []).append(node)
         constants |= {node.tops[i] for i in node.rule.coupling(node.site).lasting}
         if node.rule.recurrent:
-            states |= set(node.tops[1:])
+            one_step = node.site.bottoms[0][0] == 1  # its only output is the top itself
+            states |= set(node.tops if one_step else node.tops[1:])
         sides = {bottom(i).data: blob for i, blob in enumerate(node.bottoms)}
         sides |= {top(i).data: blob for i, blob in enumerate(node.tops)}
         for one, other in node.rule.memory(node.site, "cpu").shares:
@@ -112,6 +131,18 @@ def departures(net: Net) -> Iterator[Departure]:
                 union = together[sides[one]] | together[sides[other]]
                 for blob in union:
                     together[blob] = union
+
+
+def _overwritten(writers: Sequence[Node], node: Node) -> str | None:
+    """The earlier layer whose Backward reads what this one overwrites in place."""
+    for writer in writers:
+        kind, in_place = writer.layer.type, any(writer.site.in_place)
+        reads = kind in (_READS_TOP_IN_PLACE if in_place else _READS_TOP)
+        if kind == "ReLU" and node.layer.type in _KEEPS_SIGNS:
+            reads = False
+        if reads and writer.site.backward:
+            return writer.layer.name
+    return None
 
 
 def _has_empty_window(node: Node) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,21 @@ def findings(trial: Trial, theirs: Answer) -> list[Finding]:
     ours = on_torch(trial, theirs.weights)
     controls = [on_torch(trial, theirs.weights, torch.float64, moved(seed)) for seed in SEEDS]
     found = []
-    for kind, arrays in KINDS.items():
+    weights: dict[str, float] = {}
+    net = trial.net()
+    for node in net.nodes:
+        for top, weight in zip(node.tops, node.loss, strict=True):
+            if weight:
+                weights[net.blobs[top].name] = weight
+
+    def losses(answer: Answer, n: int) -> Arrays:
+        """The loss, and what it would be if its terms couldn't cancel each other out."""
+        blobs = answer.blobs[n]
+        size = sum(abs(w) * float(abs(blobs[name]).sum()) for name, w in weights.items()
+                   if name in blobs)  # fmt: skip
+        return {"loss": np.array([answer.losses[n], size])}
+
+    for kind, arrays in {"losses": losses, **KINDS}.items():
         for n in range(len(reference.losses)):
             exact = arrays(reference, n)
             control = max(worst(exact, arrays(other, n))[0] for other in controls)
@@ -103,7 +118,6 @@ def _only(arrays: Arrays, wanted: Arrays) -> Arrays:
 
 
 KINDS: dict[str, Callable[[Answer, int], Arrays]] = {
-    "losses": lambda answer, n: {"loss": torch.tensor(answer.losses[n]).numpy()},
     "blobs": lambda answer, n: answer.blobs[n],
     "gradients": lambda answer, n: answer.gradients[n],
     "inputs": lambda answer, n: answer.inputs[n],

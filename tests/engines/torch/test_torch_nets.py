@@ -159,6 +159,9 @@ def test_more_drawn_nets(pycaffe: Pycaffe, tmp_path: Path) -> None:
         ('type: "Pooling" bottom: "x" top: "x" pooling_param { kernel_size: 3 pad: 1 }', "a",
          "overwrites its input"),
         ('type: "TanH" bottom: "x" top: "x"', "a", "a constant in place"),
+        ('type: "Bias" bottom: "x" top: "y" } layer { name: "b" type: "Sigmoid" bottom: "y" '
+         'top: "z" } layer { name: "c" type: "Scale" bottom: "z" top: "z" loss_weight: 1', "c",
+         "it overwrites the top of layer 'b'"),
     ],
 )  # fmt: skip
 def test_what_only_memory_explains_is_told(layers: str, layer: str, says: str) -> None:

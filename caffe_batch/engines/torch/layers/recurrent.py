@@ -41,6 +41,11 @@ class Recurrent(TorchLayer):
         self.state: list[Tensor] | None = None
         self._own: list[Array] = []
 
+    def needs(self) -> tuple[bool, ...]:
+        """The net inside writes the gradients of its inputs without looking at propagate_down."""
+        backward, states = self.place.site.backward, self.hidden * self.exposed
+        return (backward, False, *(backward,) * self.static, *(False,) * states)
+
     def fill(self, draws: Draws) -> list[Array]:
         """Each time step's layers are filled, although all but the first are replaced."""
         s = self.place.message.recurrent_param
