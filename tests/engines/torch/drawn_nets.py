@@ -18,7 +18,8 @@ from caffe_batch.layers.facts import NumberKind, Numbers
 from caffe_batch.net.filtering import net_state, select
 from caffe_batch.schema import caffe_pb2
 from tests.engines.torch.on_caffe import Array, Trial
-from tools.audit_search.draw import N, draw_case
+from tools.audit_search.draw import draw_case
+from tools.audit_search.nets import FILE_BATCH as N
 from tools.audit_search.sources import SHAPE
 
 
