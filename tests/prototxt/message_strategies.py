@@ -1,4 +1,4 @@
-"""Random messages of Caffe's schema, and random text, for property tests."""
+"""Random messages of Caffe 1.0's schema, without the fields of forks, for property tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from caffe_batch.prototxt.values import field_rules
+from caffe_batch.schema.fork_fields import FORK_FIELDS
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Anything = TypeVar("Anything")
@@ -54,7 +55,11 @@ def messages(
 
 def _fill(draw: st.DrawFn, message: Message, without: frozenset[str]) -> None:
     known = field_rules(message.DESCRIPTOR)
-    fields = [field for field in message.DESCRIPTOR.fields if field.name not in without]
+    fields = [
+        field
+        for field in message.DESCRIPTOR.fields
+        if field.name not in without and field.full_name.removeprefix("caffe.") not in FORK_FIELDS
+    ]
     chosen = draw(st.lists(st.sampled_from(fields), max_size=4, unique_by=lambda field: field.name))
     chosen += [field for field in fields if known[field.name].required and field not in chosen]
     for field in chosen:
