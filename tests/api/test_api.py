@@ -404,7 +404,8 @@ def test_reports_of_several_jobs(recipe: Path) -> None:
 def test_api_has_what_the_package_has() -> None:
     functions = {name for name in api.__all__ if isinstance(getattr(api, name), types.FunctionType)}
     assert functions - set(cb.__all__) == {  # only for the command line
-        "check_device", "find_runtime", "find_template", "read_runs", "train_options",
+        "check_device", "find_runtime", "find_template", "find_trainer", "read_runs",
+        "train_options",
     }  # fmt: skip
 
 

@@ -25,15 +25,8 @@ EXTRAS = ("h5py", "matplotlib", "numpy", "PIL", "plyvel", "pynvml", "scipy", "sk
 
 RUN = """
 import sys
-from importlib.abc import MetaPathFinder
 
-class Missing(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        return None
-
-sys.meta_path.insert(0, Missing())
+sys.modules.update(dict.fromkeys({blocked!r}))  # neither imported nor found, as if not installed
 from caffe_batch.cli.main import main
 for args in {calls!r}:
     try:
@@ -41,7 +34,8 @@ for args in {calls!r}:
     except SystemExit as stop:
         if stop.code:
             print(f"{{args}} ended with {{stop.code}}", file=sys.stderr)
-print("modules:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
+found = [name for name, module in sys.modules.items() if module]
+print("modules:", *sorted({{name.partition(".")[0] for name in found}}))
 """
 
 
