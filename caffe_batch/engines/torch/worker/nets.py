@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from caffe_batch.engines.torch.data.feeds import Feed
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.net import Pass, TorchNet
+from caffe_batch.engines.torch.refusals import check_runs
 from caffe_batch.errors import InputError
 from caffe_batch.net.graph import Net, Node
 from caffe_batch.net.recipe import NetFile
@@ -56,15 +59,12 @@ class FedNet:
         self._tops: list[tuple[str, ...]] = []
         self._device, self._half = device, precision == "bf16"
         self._filling = filling
+        if filling is None:
+            check_runs(graph)
 
         def at_data(node: Node, message: caffe_pb2.LayerParameter) -> None:
             if not opener.reads(message.type):
-                if filling is None:
-                    raise InputError(
-                        f"layer {message.name!r} of type {message.type} waits for a program to "
-                        "give it data, and nothing does here"
-                    )
-                return
+                return  # it is filled
             try:
                 source = opener.open(message, file.phase)
             except InputError as error:
@@ -87,6 +87,15 @@ class FedNet:
         Raises:
             InputError: A record can't be read; the layer is named.
         """
+        with self.calculating():
+            return self.net.forward(self.next_tops(), keep)
+
+    def next_tops(self) -> dict[str, Tensor]:
+        """What the data layers give to the next pass, by blob.
+
+        Raises:
+            InputError: As :meth:`forward`.
+        """
         fed: dict[str, Tensor] = dict(self._filling()) if self._filling else {}
         for feed, names in zip(self.feeds, self._tops, strict=True):
             try:
@@ -96,10 +105,11 @@ class FedNet:
                     f"layer {feed.name!r}: {error.message}", hint=error.hint_parts
                 ) from error
             fed |= {name: top.to(self.net.dtype) for name, top in zip(names, tops, strict=True)}
-        if not self._half:
-            return self.net.forward(fed, keep)
-        with torch.autocast(self._device.type, torch.bfloat16):
-            return self.net.forward(fed, keep)
+        return fed
+
+    def calculating(self) -> AbstractContextManager[Any]:
+        """The context of its passes: their precision."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._half)
 
     def close(self) -> None:
         """End the threads that read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from caffe_batch.engines.caffe.inside.worker_log import WorkerLog
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.net import Output, Pass
 from caffe_batch.engines.torch.snapshots import SolverState, write_state, write_weights
+from caffe_batch.engines.torch.testing import score
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.micro_gradients import NoiseSampler
 from caffe_batch.engines.torch.worker.moments import Moment, Surroundings, write_moment
@@ -265,7 +266,12 @@ class Training:
         if not solver.display or self.done % solver.display:
             return
         log(f"Iteration {self.done}, loss = {number(self._smoothed())}")
-        self._say_outputs("Train", self._net.outputs, done.outputs)
+        shown = [
+            (name, value)
+            for name, tensor in done.outputs.items()
+            for value in tensor.flatten().tolist()
+        ]
+        self._say_outputs("Train", self._net.outputs, shown)
         rate = self._made.rates.peek(self.done)
         log(f"Iteration {self.done}, lr = {number(rate)}", "sgd_solver.cpp:1")
 
@@ -273,15 +279,13 @@ class Training:
         return sum(self._shown) / len(self._shown)
 
     def _say_outputs(
-        self, which: str, outputs: Sequence[Output], values: Mapping[str, Tensor]
+        self, which: str, outputs: Sequence[Output], values: Iterable[tuple[str, float]]
     ) -> None:
-        index = 0
-        for output in outputs:
-            for value in values[output.name].flatten().tolist():
-                weight = output.loss_weight
-                loss = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
-                log(f"    {which} net output #{index}: {output.name} = {number(value)}{loss}")
-                index += 1
+        weights = {output.name: output.loss_weight for output in outputs}
+        for index, (name, value) in enumerate(values):
+            weight = weights[name]
+            loss = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+            log(f"    {which} net output #{index}: {name} = {number(value)}{loss}")
 
     # Tests
 
@@ -291,22 +295,26 @@ class Training:
 
     def _test(self, index: int, net: FedNet) -> None:
         """Caffe's Test: the mean of each output over the batches."""
-        solver, batches = self._solver, self._solver.test_iter[index]
+        solver = self._solver
         log(f"Iteration {self.done}, Testing net (#{index})")
-        sums: dict[str, Tensor] = {}
-        loss = torch.zeros((), device=net.net.device, dtype=net.net.dtype)
-        for _ in range(batches):
-            self._attend()
-            done = net.forward()
-            loss += done.loss
-            sums = {
-                name: value if name not in sums else sums[name] + value
-                for name, value in done.outputs.items()
-            }
-        if solver.test_compute_loss:
-            log(f"Test loss: {number(loss.item() / batches)}")
-        means = {name: value / batches for name, value in sums.items()}
-        self._say_outputs("Test", net.net.outputs, means)
+
+        def stop() -> bool:
+            self._attend()  # leaves the test where that was asked for
+            return False
+
+        with net.calculating():
+            found = score(
+                net.net,
+                net.next_tops,
+                solver.test_iter[index],
+                compute_loss=solver.test_compute_loss,
+                stop=stop,
+            )
+        if found is None:
+            return
+        if found.loss is not None:
+            log(f"Test loss: {number(found.loss)}")
+        self._say_outputs("Test", net.net.outputs, found.outputs)
 
     # Requests and snapshots
 
