@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from caffe_batch.terminal import one_line
+
 T = TypeVar("T")
 S = TypeVar("S")
 
@@ -75,7 +77,7 @@ def in_shell(text: Text) -> str:
     >>> in_shell(["Give ", Option("iter_size", 2), "."])
     'Give --iter-size 2.'
     """
-    return "".join(part if isinstance(part, str) else part.shell for part in _parts(text))
+    return "".join(part if isinstance(part, str) else one_line(part.shell) for part in _parts(text))
 
 
 def separated(items: Sequence[T], between: S) -> list[T | S]:

@@ -29,6 +29,15 @@ def visible(text: str) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def one_line(text: str) -> str:
+    r"""A name, or a sentence about names, that stays on its line: line feeds and tabs written out.
+
+    >>> print(one_line("conv1\nnote: all is well"))
+    conv1\nnote: all is well
+    """
+    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
 class PlainStream:
     """A text stream on which nothing but plain text arrives.
 

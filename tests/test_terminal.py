@@ -8,7 +8,7 @@ import unicodedata
 import click
 import pytest
 
-from caffe_batch.terminal import UNSAFE, PlainStream, behind, plain_streams, visible
+from caffe_batch.terminal import UNSAFE, PlainStream, behind, one_line, plain_streams, visible
 
 HOSTILE = "\x1b[31mred \x1b]0;title\x07 \x9b2J \r \x7f \u202egnp \u2066 \u2028 \u200f"
 ORDINARY = "größe 名 🔥 e\u0301 क\u094d\u200dष \u0645\u06cc\u200c\u062e ->\ttab\n"
@@ -19,6 +19,12 @@ def test_what_a_terminal_acts_on_is_written_out() -> None:
     assert shown.isprintable()
     assert shown.startswith(r"\u001b[31mred \u001b]0;title\u0007 \u009b2J \u000d")
     assert visible(ORDINARY) == ORDINARY
+
+
+def test_a_name_stays_on_its_line() -> None:
+    shown = one_line("a\nnote: fine\tb" + HOSTILE)
+    assert shown.isprintable()
+    assert shown.startswith(r"a\nnote: fine\tb\u001b[31m")
 
 
 def test_every_control_and_every_change_of_direction() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from caffe_batch import __version__, errors
-from caffe_batch.terminal import plain_streams
+from caffe_batch.terminal import one_line, plain_streams
 
 #: Command -> (module:attribute, one line for the overview).
 COMMANDS = {
@@ -134,7 +134,7 @@ def _run(argv: list[str] | None, until_the_end: ExitStack) -> None:
         raise KeyboardInterrupt from None
     except errors.CaffeBatchError as error:
         for note in error.notes:
-            click.echo(f"note: {note}", err=True)
+            click.echo(one_line(f"note: {note}"), err=True)
         click.echo(f"caffe-batch: {_legible(error.in_shell())}", err=True)
         if error.completion:
             words = sys.argv[1:] if argv is None else argv
@@ -153,7 +153,15 @@ def _run(argv: list[str] | None, until_the_end: ExitStack) -> None:
 def completed(words: Sequence[str], options: Iterable[errors.Option]) -> str:
     """The command line of a call with some options added, to be copied."""
     added = (word for option in options for word in option.shell.split(" ", 1))
-    return shlex.join(["caffe-batch", *words, *added])
+    return " ".join(map(_quoted, ["caffe-batch", *words, *added]))
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell, on one line: bash and others know ``$'...'`` with its escapes."""
+    if one_line(word) == word:
+        return shlex.quote(word)
+    escaped = word.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{one_line(escaped)}'"
 
 
 def _legible(message: str) -> str:

@@ -12,6 +12,7 @@ import click
 
 from caffe_batch import engines
 from caffe_batch.files import json_text
+from caffe_batch.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,13 +161,13 @@ def warnings_on_stderr() -> Iterator[None]:
             yield
         finally:
             for warning in caught:
-                click.echo(f"warning: {warning.message}", err=True)
+                click.echo(one_line(f"warning: {warning.message}"), err=True)
 
 
 def print_notes(notes: Iterable[str]) -> None:
     """Print notes on stderr, one line each."""
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(one_line(f"note: {note}"), err=True)
 
 
 def console() -> Console:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from caffe_batch.experiments.standings import Comparison, SeedRun, Spread, Standing
+from caffe_batch.reporting.console import PlainTable
 
 
 def compare_view(comparison: Comparison) -> RenderableType:
@@ -14,7 +14,7 @@ def compare_view(comparison: Comparison) -> RenderableType:
     number = len(comparison.seeds)
     spread = ", mean ± standard deviation over the seeds" if number > 1 else ""
     title = f"The last test of {number} training{'s' if number > 1 else ''} each{spread}"
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     table.add_column("strategy", no_wrap=True)
     for header in ("batch", "rate", "momentum", "noise"):
         table.add_column(header, justify="right", no_wrap=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
-from caffe_batch.terminal import behind, visible
+from caffe_batch.terminal import behind, one_line, visible
 
 
 class PlainConsole(Console):
@@ -40,6 +41,20 @@ class PlainConsole(Console):
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else visible(segment.text)
             yield Segment(text, segment.style, segment.control)
+
+
+class PlainTable(Table):
+    """A table in which a row of text is one row, whatever a file calls its layers."""
+
+    def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
+        """Add a row; line feeds and tabs in a cell are written out."""
+        super().add_row(*map(_on_one_line, cells), **settings)
+
+
+def _on_one_line(cell: RenderableType | None) -> RenderableType | None:
+    if isinstance(cell, Text):
+        return Text(one_line(cell.plain), style=cell.style, no_wrap=cell.no_wrap)
+    return one_line(cell) if isinstance(cell, str) else cell
 
 
 class LastingConsole(PlainConsole):

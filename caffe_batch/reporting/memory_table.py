@@ -13,6 +13,7 @@ from caffe_batch.memory.ledger import LayerBytes, Part
 from caffe_batch.net.assumed import Assumption, assumptions
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.graph import Net
+from caffe_batch.reporting.console import PlainTable
 from caffe_batch.sizes import format_size
 
 #: The columns of the table, in order.
@@ -88,7 +89,7 @@ def memory_table(
         rows.sort(key=lambda row: sum(layer.bytes for layer in row[2]), reverse=True)
     shown, others = rows[:top], rows[len(rows) if top is None else top :]
     columns = _columns(prediction, (width - _FIXED_WIDTH) // _PART_WIDTH)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = PlainTable(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="ellipsis", min_width=10)
     table.add_column("type", overflow="ellipsis", min_width=6)
     for title in columns:
@@ -109,7 +110,7 @@ def memory_table(
             *(format_size(cell) if cell else "" for cell in cells),
             format_size(size),
             f"{share:.1%}",
-            **style,  # type: ignore[arg-type]  # rich types its keywords one by one
+            **style,
         )
 
     for row in shown:

@@ -13,6 +13,7 @@ from caffe_batch.errors import InputError
 from caffe_batch.experiments.noise import Measurement
 from caffe_batch.jobs.metrics import GradientMetrics
 from caffe_batch.planning.noise import Advice, advise, estimate_noise_scale
+from caffe_batch.reporting.console import PlainTable
 
 #: The effective batches to compare, as multiples of the present one.
 FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(4))
@@ -55,7 +56,7 @@ def training_noise(lines: Sequence[GradientMetrics], effective_batch: int) -> st
 
 
 def _batches(advice: Advice) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     for header in ("", "effective batch", "updates", "samples"):
         table.add_column(header, justify="right", no_wrap=True)
     for factor in FACTORS:

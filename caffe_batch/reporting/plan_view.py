@@ -13,8 +13,10 @@ from caffe_batch.planning.audit.findings import Finding, Verdict
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
 from caffe_batch.planning.split.candidates import Candidate
+from caffe_batch.reporting.console import PlainTable
 from caffe_batch.reporting.stages_view import stages_view
 from caffe_batch.sizes import format_size
+from caffe_batch.terminal import one_line
 
 #: How many candidates are shown on each side of the chosen one.
 NEIGHBOURS = 3
@@ -28,10 +30,10 @@ def plan_view(plan: Plan) -> RenderableType:
     if plan.tests and len(plan.candidates) > 1:
         parts.append(Text("The other rows assume the smallest test batches.", style="dim"))
     for note in plan.notes:
-        parts += ["", Text(note)]
+        parts += ["", Text(one_line(note))]
     if plan.stages:
         parts += ["", Text("Stages"), stages_view([each.stage for each in plan.stages])]
-    parts += ["", Text(plan.verdict(), style="bold")]
+    parts += ["", Text(one_line(plan.verdict()), style="bold")]
     if plan.findings:
         parts.append(_audit(plan.findings))
     if plan.changes:
@@ -45,7 +47,7 @@ def plan_view(plan: Plan) -> RenderableType:
 def _candidates(plan: Plan) -> Table:
     place = plan.candidates.index(plan.chosen)
     first = max(0, place - NEIGHBOURS)
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     for header in ("", "batch_size", "iter_size", "predicted peak"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column(f"of {format_size(plan.budget.usable_bytes)} usable", no_wrap=True)
@@ -74,7 +76,7 @@ def _bar(candidate: Candidate, usable_bytes: int) -> Text:
 
 def _audit(findings: Sequence[Finding]) -> Table:
     """The findings; equal ones of several layers share a row, and bad verdicts stand out."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     for header in ("verdict", "cause", "layer", "why"):
         table.add_column(header, overflow="fold")
     rows: dict[tuple[Any, ...], list[Finding]] = {}
@@ -104,7 +106,7 @@ _STYLES = {
 
 def _changes(plan: Plan) -> Table:
     """Every change; equal ones in several layers share a row."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     for header in ("file", "field", "from", "to", "why"):
         table.add_column(header, overflow="fold")
     rows: dict[tuple[Any, ...], list[Change]] = {}

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from caffe_batch.planning.schedule.growth import Stage
+from caffe_batch.reporting.console import PlainTable
 
 
 def stages_view(stages: Sequence[Stage]) -> Table:
     """A row for each stage: its epochs, updates, batch and learning rate, and the reason for it."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     for header in ("epochs", "updates", "effective batch", "iter_size", "learning rate"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from caffe_batch.planning.strategies.strategies import Strategies
 from caffe_batch.planning.strategies.strategy import Strategy
+from caffe_batch.reporting.console import PlainTable
 from caffe_batch.sizes import format_size
 
 
@@ -33,7 +34,7 @@ def _recipe(found: Strategies) -> str:
 
 
 def _table(found: Strategies) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     table.add_column("strategy", no_wrap=True)
     for header in ("batch", "rate", "momentum", "updates/epoch", "memory", "noise"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -62,7 +63,7 @@ def _remarks(way: Strategy) -> list[str]:
 
 
 def _missing(ways: list[Strategy]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = PlainTable(box=None, show_header=False, pad_edge=False)
     for way in ways:
         table.add_row(way.name, f"{way.title}: {way.why_not}.")
     return table

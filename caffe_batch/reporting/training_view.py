@@ -11,12 +11,13 @@ from types import TracebackType
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from caffe_batch.jobs.metrics import NetTestMetrics
+from caffe_batch.reporting.console import PlainTable
 from caffe_batch.reporting.loss_range import loss_range
 from caffe_batch.sizes import format_size
+from caffe_batch.terminal import one_line
 from caffe_batch.training.progress import Progress
 
 #: Seconds between two plain lines.
@@ -57,7 +58,7 @@ def format_scores(scores: Sequence[NetTestMetrics]) -> str:
     """
     several = len({score.test_net for score in scores}) > 1
     return ", ".join(
-        f"{score.output}{f'[{score.test_net}]' if several else ''} {_value(score)}"
+        f"{one_line(score.output)}{f'[{score.test_net}]' if several else ''} {_value(score)}"
         for score in scores
     )
 
@@ -101,7 +102,7 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
     began = f"began at {_number(above.first)}" if above.above else ""
     numbers = max(len(update), len(loss)) + len(share) + max(len(left), len(began))
     room = min(max(width - numbers - 3 * _GAP, _LEAST_WIDTH), _MOST_WIDTH)
-    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid = PlainTable.grid(padding=(0, _GAP, 0, 0))
     grid.add_row(
         Text(update, style="bold"),
         ProgressBar(total=progress.updates, completed=progress.update, width=room),
@@ -165,10 +166,10 @@ class TrainingView:
             return
         try:
             for warning in self._warnings:
-                self._print(f"warning: {warning}")
+                self._print(one_line(f"warning: {warning}"))
             self._warnings = ()
             for note in progress.notes[self._notes_shown :]:
-                self._print(note)
+                self._print(one_line(note))
             self._notes_shown = len(progress.notes)
             if progress.remark and not self._remarked:
                 self._print(progress.remark)

@@ -17,6 +17,8 @@ from caffe_batch.experiments.verification import (
     Verification,
     judge,
 )
+from caffe_batch.reporting.console import PlainTable
+from caffe_batch.terminal import one_line
 
 _STATISTICS = ("mean", "variance")
 
@@ -40,12 +42,12 @@ def verify_view(found: Verification) -> RenderableType:
                 f"weights and loss may differ by {MARGIN} times that."
             )
         )
-    parts += [Text(line) for line in _draws(found)]
+    parts += [Text(one_line(line)) for line in _draws(found)]
     if found.plain_refused:
         parts.append(Text(f"Without the changes Caffe refuses the net: {found.plain_refused}"))
     made = [f"samples of layer {use.layer!r}: made up, as {use.why}"
             for use in found.data if use.made]  # fmt: skip
-    parts += [Text(f"note: {line}") for line in (*found.notes, *made)]
+    parts += [Text(one_line(f"note: {line}")) for line in (*found.notes, *made)]
     if found.own is not None:
         parts += ["", Text("The files' own split", style="dim"), verify_view(found.own)]
     return Group(*parts)
@@ -53,7 +55,7 @@ def verify_view(found: Verification) -> RenderableType:
 
 def _table(found: Verification) -> Table:
     plain = found.weights.plain is not None
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = PlainTable(box=None, header_style="dim", pad_edge=False)
     table.add_column("relative error of", overflow="fold")
     table.add_column("shape", no_wrap=True)
     for header in ("gradient", f"weights after {found.updates} updates"):

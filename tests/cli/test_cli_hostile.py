@@ -56,6 +56,39 @@ def test_names_on_a_terminal(tmp_path: Path) -> None:
             assert SHOWN in shown or repr("\x1b]0;x\x07") in shown, shown
 
 
+def test_a_name_forges_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name of the net holds a line feed and a line of its own: it never begins a line."""
+    monkeypatch.chdir(tmp_path)
+    data = write_lmdb(tmp_path / "data")
+    text = NET.format(data=data, batch_size=6, width=8)
+    for name in ("data", "ip1", "ip2", "loss"):
+        text = text.replace(f'"{name}"', rf'"{name}\nFORGED\t{name}"')
+    text += r"""
+        layer { name: "n\nFORGED" type: "BatchNorm" bottom: "ip1\nFORGED\tip1" top: "n\nFORGED" }
+        layer { name: "d\nFORGED" type: "Dropout" bottom: "n\nFORGED" top: "n\nFORGED" }
+        layer { name: "s\nFORGED" type: "Silence" bottom: "n\nFORGED" }"""
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "bad.prototxt").write_text(text.replace("num_output: 4", "num_output: 0"))
+    (tmp_path / "new.prototxt").write_text(text.replace('"Dropout"', r'"New\nFORGED"'))
+    budget = ("--gpu-memory", "1GiB")
+    for arguments, code in (
+        (("memory", "net.prototxt"), 0),
+        (("memory", "net.prototxt", "--by", "type"), 0),
+        (("memory", "bad.prototxt"), 2),
+        (("memory", "new.prototxt"), 2),
+        (("plan", "net.prototxt", *budget, "--effective-batch", 12, "--batch-size", 1), 0),
+        (("plan", "new.prototxt", *budget), 2),
+        (("plan", "net.prototxt", "--gpu-memory", "9KiB", "--reserve", 0), 3),
+        (("strategies", "net.prototxt", *budget), 0),
+    ):
+        done = call(*arguments)
+        shown = done.out + done.err
+        assert done.code == code, shown
+        assert "\t" not in shown
+        assert not [line for line in shown.splitlines() if line.startswith("FORGED")], shown
+        assert r"\nFORGED" in shown or "strategies" in arguments or "--by" in arguments
+
+
 def test_names_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = write_lmdb(tmp_path / "data")

@@ -6,7 +6,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from caffe_batch.reporting.console import PlainConsole
+from caffe_batch.reporting.console import PlainConsole, PlainTable
 
 TITLE = "\x1b]0;title\x07"
 SHOWN = "\\u001b]0;title\\u0007"
@@ -23,6 +23,15 @@ def test_columns_stay_columns() -> None:
     rows = [line for line in file.getvalue().splitlines() if line.strip()]
     assert rows[0].startswith(f" {SHOWN} ")
     assert len({row.index("|") for row in rows}) == 1
+
+
+def test_a_row_is_a_row() -> None:
+    file = io.StringIO()
+    table = PlainTable("layer", "sum", box=None, pad_edge=False)
+    table.add_row("conv1\ntotal\t9 GiB", Text("1\n2", style="red"))
+    PlainConsole(file=file, width=60).print(table, soft_wrap=True)
+    rows = [line.split() for line in file.getvalue().splitlines()]
+    assert rows == [["layer", "sum"], [r"conv1\ntotal\t9", "GiB", r"1\n2"]]
 
 
 def test_text_in_any_form_is_plain_and_verbatim() -> None:

@@ -11,6 +11,7 @@ from caffe_batch.net.batch import written_out
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.sizes import format_size
+from caffe_batch.terminal import one_line
 
 
 def does_not_fit(
@@ -58,4 +59,5 @@ def does_not_fit(
 def _cost(layer: LayerBytes, total: int) -> str:
     where = "" if layer.net == "train" else f", {layer.net} net"
     share = layer.bytes / total if total else 0.0
-    return f"{layer.name} ({layer.type}{where}): {format_size(layer.bytes)}, {share:.0%}"
+    what = one_line(f"{layer.name} ({layer.type}{where})")
+    return f"{what}: {format_size(layer.bytes)}, {share:.0%}"
