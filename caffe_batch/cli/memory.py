@@ -89,14 +89,13 @@ def memory(
 
 
 def _print_table(found: Memory, *, by_type: bool, top: int | None) -> None:
-    from caffe_batch.prototxt import skipped_text
     from caffe_batch.reporting.memory_table import memory_sentences, memory_table
 
     out = console()
     out.print(memory_table(found, by_type=by_type, top=top, width=out.width))
     out.print()
-    for sentence in memory_sentences(found, tested=bool(found.tests), assumed=found.assumptions):
+    sentences = memory_sentences(
+        found, tested=bool(found.tests), assumed=found.assumptions, skipped=found.skipped_fields
+    )
+    for sentence in sentences:
         out.print(sentence)
-    skipped = skipped_text(found.skipped_fields)
-    if skipped:
-        out.print(skipped)

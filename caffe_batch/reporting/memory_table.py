@@ -13,6 +13,7 @@ from caffe_batch.memory.ledger import LayerBytes, Part
 from caffe_batch.net.assumed import Assumption, assumptions
 from caffe_batch.net.batch import batch_size
 from caffe_batch.net.graph import Net
+from caffe_batch.prototxt import SkippedField, skipped_text
 from caffe_batch.reporting.console import PlainTable
 from caffe_batch.sizes import format_size
 
@@ -154,7 +155,11 @@ def _columns(prediction: Prediction, room: int) -> dict[str, list[Part]]:
 
 
 def memory_sentences(
-    prediction: Prediction, *, tested: bool, assumed: Sequence[Assumption] = ()
+    prediction: Prediction,
+    *,
+    tested: bool,
+    assumed: Sequence[Assumption] = (),
+    skipped: Sequence[SkippedField] = (),
 ) -> Iterator[str]:
     """Sentences about a prediction: the total, and how exact it is.
 
@@ -162,6 +167,7 @@ def memory_sentences(
         prediction: The memory.
         tested: Whether it includes test nets.
         assumed: What is assumed of layers without a rule.
+        skipped: Fields that were skipped because Caffe 1.0 doesn't know them.
     """
     place = "device" if prediction.mode == "gpu" else "host"
     bound = "at least " if prediction.unknown_layers else ""
@@ -191,3 +197,5 @@ def memory_sentences(
     if prediction.unknown_layers:
         names = ", ".join(prediction.unknown_layers)
         yield f"This is a lower bound: not all memory of {names} is known."
+    if lacking := skipped_text(skipped):
+        yield lacking

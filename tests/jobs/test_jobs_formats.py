@@ -66,7 +66,10 @@ def test_a_newer_format_is_refused_and_nothing_is_changed(
 def test_a_solver_of_a_newer_job_is_not_planned(tmp_path: Path) -> None:
     job = copied("finished", tmp_path)
     (job / "plan.json").write_text(NEWER["plan.json"])
-    done = call("plan", job / "solver.prototxt", "--gpu-memory", "1GiB", "--effective-batch", 12)
+    done = call(
+        "plan", job / "solver.prototxt", "--gpu-memory", "1GiB", "--effective-batch", 12,
+        "--input-shape", "data=1x8x8", "--train-records", 100, "--test-records", 100,
+    )  # fmt: skip
     assert done.code == 2
     assert "plan.json has format 3 of caffe-batch 9.8.7" in done.err
 

@@ -337,7 +337,11 @@ def test_a_plan_whose_stages_lack_a_key(two: JobDirectory) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("random_seed: 1", "snapshot_after_train: false", "next stage has no snapshot to go on"),
+        (
+            "random_seed: 1",
+            "snapshot_after_train: false",
+            "next stage has no snapshot to continue from",
+        ),
         ("max_iter: 10", "max_iter: 30", r"stage2.*max_iter is 30, and the stages before do 30"),
     ],
 )
