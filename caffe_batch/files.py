@@ -29,6 +29,17 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def not_a_file(path: Path) -> str | None:
+    """Why ``path`` can't be a file to read, in words for after its name; None for a regular file.
+
+    >>> not_a_file(Path("/"))
+    'not a regular file'
+    """
+    if path.is_file():
+        return None
+    return "not a regular file" if path.exists() else "no such file"
+
+
 def read_regular(path: Path) -> bytes:
     """The content of a file that :func:`open_regular` opens.
 

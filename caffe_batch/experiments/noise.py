@@ -15,7 +15,7 @@ from caffe_batch.engines.events import GradientNorms, LogEvent, Started, WorkerE
 from caffe_batch.engines.work import NoiseRequest
 from caffe_batch.errors import InputError, Option, Text, TrainingError
 from caffe_batch.experiments.worker import WorkerEnd, run_worker
-from caffe_batch.files import write_text
+from caffe_batch.files import not_a_file, write_text
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import edited_net, working_directory
 from caffe_batch.memory import MemoryModel
@@ -112,8 +112,8 @@ def measure_noise(
     check_layer_types([model.recipe.train], engine, runtime)
     _check_reads_data(model)
     for path in options.weights:
-        if not path.is_file():
-            raise InputError(f"weights {path}: no such file", hint="Give a .caffemodel of the net.")
+        if wrong := not_a_file(path):
+            raise InputError(f"weights {path}: {wrong}", hint="Give a .caffemodel of the net.")
     size = options.batch_size or model.batch_size
     changes = batch_changes(model.recipe, model.train_layers, size)
     measured = _Collector(size, observer)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot, SnapshotFiles
 from caffe_batch.errors import InputError, Option
+from caffe_batch.files import not_a_file
 from caffe_batch.jobs.record import JobRecord
 
 
@@ -34,10 +35,8 @@ class StartingPoint:
             InputError: A file is missing, or the snapshot is damaged or beyond the last update.
         """
         for path in self.weights:
-            if not Path(path).is_file():
-                raise InputError(
-                    f"weights {path}: no such file", hint="Give a .caffemodel of the net."
-                )
+            if wrong := not_a_file(Path(path)):
+                raise InputError(f"weights {path}: {wrong}", hint="Give a .caffemodel of the net.")
         found = files.named_snapshot(Path(self.state)) if self.state else None
         if found and found.update >= updates:
             raise InputError(

@@ -72,6 +72,7 @@ def test_what_people_see(tmp_path: Path) -> None:
     [
         (["no.prototxt"], 2, "no.prototxt: there is no such file"),
         (["net.prototxt", "--weights", "a,b"], 2, "weights a: no such file"),
+        (["net.prototxt", "--weights", "."], 2, "weights .: not a regular file"),
         (["net.prototxt", "--batch-size", "0"], 2, "'--batch-size': 0 is not in the range"),
         (["net.prototxt", "--groups", "4"], 2, "'--groups': 4 is not in the range"),
         (["net.prototxt", "--passes", "1"], 2, "'--passes': 1 is not in the range"),

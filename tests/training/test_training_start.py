@@ -151,6 +151,7 @@ def test_what_cannot_begin(runtime: Runtime, finished: FinishedJob, tmp_path: Pa
     job = write_job(tmp_path, max_iter=60)
     for options, message in (
         (Options(weights=(tmp_path / "no.caffemodel",)), "no.caffemodel: no such file"),
+        (Options(weights=(job.snapshots.parent,)), "not a regular file"),
         (Options(weights=(first.weights,), snapshot=first.state), "exclude each other"),
         (Options(snapshot=last.state), "taken after 60 updates"),
         (Options(snapshot=first.weights), "as Caffe names its solverstates"),

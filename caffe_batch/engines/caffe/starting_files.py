@@ -20,7 +20,7 @@ from caffe_batch.engines.caffe.snapshot_contents import (
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.errors import InputError, Option
-from caffe_batch.files import open_regular
+from caffe_batch.files import not_a_file, open_regular
 from caffe_batch.layers.base import Shape
 from caffe_batch.memory.solver_state import STATE_BLOBS
 from caffe_batch.net.data.blob_file import Blob, read_blob, text
@@ -110,8 +110,8 @@ def _read_weights(path: Path) -> _Trained | None:
         InputError: It is missing, damaged, or something else.
     """
     hint = "Give a .caffemodel that Caffe has written."
-    if not path.is_file():
-        raise InputError(f"weights {path}: no such file", hint=hint)
+    if wrong := not_a_file(path):
+        raise InputError(f"weights {path}: {wrong}", hint=hint)
     try:
         with open_regular(path) as file:
             start = file.read(PREFIX_BYTES)

@@ -361,8 +361,8 @@ def _of_literal(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
 def _one_size(split: BothSizes, error: ShapeError) -> Finding:
     return Finding(
         Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
-        f"Caffe builds the net only with {split.per_gpu} samples per pass, so there is no whole "
-        f"batch to compare with: {error.message}.",
+        f"Caffe builds the net only with a batch of {split.per_gpu}, so there is no whole batch to "
+        f"compare with: {error.message}.",
     )  # fmt: skip
 
 
