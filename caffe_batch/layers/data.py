@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from caffe_batch.errors import InputShapeError, Option, ShapeError
+from caffe_batch.errors import InputShapeError, ShapeError
 from caffe_batch.layers.base import (
     Buffer,
     Coupling,
@@ -191,14 +191,8 @@ def known_record(site: Site) -> Shape:
         InputShapeError: It isn't known, or has other axes.
     """
     if not site.records:
-        raise InputShapeError(
-            "the size of its records is not known",
-            hint=["Give it: ", Option("input_shape", "TOP=CxHxW"), "."],
-        )
+        raise InputShapeError("the size of its records is not known")
     record = site.records[0]
     if len(record) != 3:
-        raise InputShapeError(
-            f"a record has the shape CxHxW, not {'x'.join(map(str, record))}",
-            hint=["Give it: ", Option("input_shape", "TOP=CxHxW"), "."],
-        )
+        raise InputShapeError(f"a record has the shape CxHxW, not {'x'.join(map(str, record))}")
     return record

@@ -191,6 +191,7 @@ def _checked(rules: Any, where: str) -> Iterator[Rule]:
             )
         if not isinstance(rule.type, str) or not rule.type:
             raise InputError(f"{_origin(rule, where)}: the rule has no type", hint=_HINT)
+        _check_names(rule, where)
         _check_settings(rule, where)
         _check_own(rule, where)
         _check_together(rule, where)
@@ -206,6 +207,28 @@ _FIELDS = {
         if field.message_type is not None and field.name.endswith("_param")
     },
 }
+
+
+#: What a rule may define.
+_NAMES = tuple(name for name in dir(OwnRule) if not name.startswith("_"))
+
+
+def _check_names(rule: Rule, where: str) -> None:
+    """Refuses attributes that look like misspelled ones of rules, which would count for nothing.
+
+    Raises:
+        InputError: Which one, and what it may have been meant to be.
+    """
+    package = __name__.partition(".")[0]
+    own = [each for each in type(rule).__mro__ if each.__module__.partition(".")[0] != package]
+    for name in dict.fromkeys(name for each in own for name in vars(each)):
+        near = None if name.startswith("_") or name in _NAMES else did_you_mean(name, _NAMES)
+        if near:
+            owner = f"{_origin(rule, where)}: {type(rule).__qualname__}"
+            raise InputError(
+                f"{owner} has {name!r}, which no rule has",
+                hint=f"{near} What is the class's own begins with an underscore.",
+            )
 
 
 def _check_settings(rule: Rule, where: str) -> None:

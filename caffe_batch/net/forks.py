@@ -30,24 +30,25 @@ class ForkChoice:
             were found.
         given: Whether the user said so.
         evidence: The types and fields of forks in the net, in order.
+        foreign: Those of them that the fork lacks.
     """
 
     name: str | None
     given: bool
     evidence: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
         """What the choice rests on; empty if the net has nothing of a fork."""
-        shown = ", ".join(self.evidence[:_NAMED])
-        more = len(self.evidence) - _NAMED
-        what = f"{shown} and {more} more" if more > 0 else shown
+        what = _listed(self.evidence)
         if not self.evidence:
             return ""
         if self.name is None:
             return f"{what}: not in Caffe 1.0; training needs a Caffe that has them"
         how = "as --fork says" if self.given else "--fork chooses another one"
-        return f"{what}: read as in the fork {self.name} ({how}); training needs that Caffe"
+        also = f" with {_listed(self.foreign)} added to it" if self.foreign else ""
+        return f"{what}: read as in the fork {self.name} ({how}); training needs that Caffe{also}"
 
     def json(self) -> dict[str, object]:
         """As in the JSON of commands."""
@@ -71,11 +72,17 @@ def choose_fork(nets: Sequence[caffe_pb2.NetParameter], given: str | None) -> Fo
         found.update(_fields(layer))
     if given is None and not found:
         return None
-    if given is not None:
-        return ForkChoice(given, given=True, evidence=tuple(found))
     votes = Counter(fork for forks in found.values() for fork in forks)
-    name = max(FORKS, key=lambda fork: votes[fork]) if votes else None
-    return ForkChoice(name, given=False, evidence=tuple(found))
+    guess = max(FORKS, key=lambda fork: votes[fork]) if votes else None
+    name = given or guess
+    foreign = tuple(piece for piece, forks in found.items() if name not in forks)
+    return ForkChoice(name, given=given is not None, evidence=tuple(found), foreign=foreign)
+
+
+def _listed(pieces: Sequence[str]) -> str:
+    """Some of the pieces of evidence, and how many more there are."""
+    shown, more = ", ".join(pieces[:_NAMED]), len(pieces) - _NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _fields(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:

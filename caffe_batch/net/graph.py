@@ -170,7 +170,8 @@ class _Builder:
         self.blob_need: list[bool] = []
         self.params: list[Parameter] = []
         self._blob_index: dict[str, int] = {}
-        self._shapeless: dict[int, str] = {}  # blob of a layer without a rule: layer
+        # Blobs whose shape isn't known: the layer without a rule that makes each, and its top.
+        self._shapeless: dict[int, tuple[str, str]] = {}
         self._param_index: dict[str, int] = {}
         # What identical layers in identical places give (deep nets repeat themselves).
         self._applied: dict[tuple[Rule, Any], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {}
@@ -190,7 +191,8 @@ class _Builder:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
         _check_number(layer, "bottom", len(bottoms), rule.bottoms)
         _check_number(layer, "top", len(names), rule.tops)
-        if not rule.unknown:
+        passed_on = layer.type == "Split"  # whoever reads its tops needs the shape
+        if not rule.unknown and not passed_on:
             self._check_known(bottoms)
         needs_shapes = rule.needs_shapes(len(bottoms))
         shapes_in = tuple([self.blobs[i].shape for i in bottoms])
@@ -208,9 +210,11 @@ class _Builder:
             given = layer.given or (None,) * len(tops)
             new = [top for top, size in zip(tops, given, strict=False) if size is None]
             known = {top for top, same in zip(tops, in_place, strict=True) if same}
-            self._shapeless |= dict.fromkeys(set(new) - known, layer.name)
+            self._shapeless |= {top: (layer.name, self.blobs[top].name) for top in set(new) - known}
         else:
             _check_given(layer, rule, shapes)
+        if passed_on and bottoms[0] in self._shapeless:
+            self._shapeless |= dict.fromkeys(tops, self._shapeless[bottoms[0]])
         loss = _loss_weights(layer, rule, len(names))
         if len(layer.params) > len(param_shapes) and not rule.open_params:
             raise NetError(
@@ -243,10 +247,10 @@ class _Builder:
         """Raises an InputShapeError for a bottom that a layer without a rule produces."""
         for i in bottoms:
             if i in self._shapeless:
-                name = self.blobs[i].name
+                maker, name = self._shapeless[i]
                 raise InputShapeError(
                     f"the shape of its top {name!r} is not known, but other layers read it",
-                    layer=self._shapeless[i],
+                    layer=maker,
                     hint=[
                         "Give it without the batch axis, or whole: ",
                         Option("input_shape", f"{name}=CxHxW"),
@@ -331,7 +335,10 @@ def _apply_rule(
     except NetError as error:
         if error.layer is not None:
             raise
-        raise type(error)(error.message_parts, layer=layer.name, hint=error.hint_parts) from None
+        hint = error.hint_parts
+        if hint is None and isinstance(error, InputShapeError):
+            hint = ["Give it: ", Option("input_shape", f"{layer.tops[0]}=CxHxW"), "."]
+        raise type(error)(error.message_parts, layer=layer.name, hint=hint) from None
 
 
 def _check_given(layer: Layer, rule: Rule, shapes: Sequence[Shape]) -> None:

@@ -145,10 +145,11 @@ def _value(
     try:
         return rule.read(value)
     except BadValueError as error:
-        if error.hint:  # a typing mistake
+        is_type = (message.DESCRIPTOR.name, rule.name) == ("V1LayerParameter", "type")
+        if error.hint and not is_type:  # a typing mistake
             raise source.error(error.message, value.start, hint=error.hint) from None
         if rule.required or skipped is None:
-            about = "It may be a value of a fork of Caffe. "
+            about = f"{error.hint or 'It may be a value of a fork of Caffe.'} "
             raise unknown_field(source, error.message, value.start, about) from None
     name, owner = f"{rule.name}: {value.text}", message.DESCRIPTOR.name
     skipped.append(Skipped(owner, name, value.start, (*path, rule.name), value, is_value=True))

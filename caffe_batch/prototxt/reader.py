@@ -167,7 +167,8 @@ def _described(field: Skipped, source: Source) -> SkippedField:
     if field.name == "batch_size" and isinstance(value, Scalar) and value.text.isdecimal():
         size = field.path, int(value.text)
     line, _ = source.position(field.offset)
-    return SkippedField(source.path, line, field.owner, field.name, None, field.path, size)
+    word = value.text if field.is_value and isinstance(value, Scalar) else None
+    return SkippedField(source.path, line, field.owner, field.name, None, field.path, size, word)
 
 
 def _batch_sizes(
@@ -238,7 +239,11 @@ def _current_net(
 ) -> NetParameter:
     _check_layers(len(net.layer) + len(net.layers), path)
     upgraded = upgrade_net(net, path=path)
-    _collect((_in_layer(field, upgraded) for field in found), skipped)
+    placed = [_in_layer(field, upgraded) for field in found]
+    for field in placed:
+        if field.layer is not None and field.path == ("type",):  # an enum in old syntax
+            upgraded.net.layer[field.layer].type = field.word or ""
+    _collect(placed, skipped)
     if not upgraded.net.layer:
         raise PrototxtError(
             "the net has no layers", path=path, hint="Give a net with layer { ... } in it."

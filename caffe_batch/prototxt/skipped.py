@@ -24,6 +24,7 @@ class SkippedField:
         layer: Index of its layer in the net in current syntax; None outside a layer.
         path: The field; relative to the layer if it is in one.
         batch: If it holds a ``batch_size``: the path of that, and the number.
+        word: The value, if the message has the field but not this value of its enum.
     """
 
     file: str | None
@@ -33,6 +34,7 @@ class SkippedField:
     layer: int | None
     path: tuple[str | int, ...]
     batch: tuple[tuple[str | int, ...], int] | None = None
+    word: str | None = None
 
     @property
     def matters(self) -> bool:

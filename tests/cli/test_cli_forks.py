@@ -93,3 +93,17 @@ def test_a_net_of_caffe_1_has_no_fork(net: Path) -> None:
     assert done.code == 0, done.err
     assert json.loads(done.out)["fork"] is None
     assert "fork" not in done.err
+
+
+def test_the_size_of_a_forks_images_is_asked_by_the_name_of_the_top(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("""
+layer { name: "images" type: "DenseImageData" top: "picture" top: "classes"
+  dense_image_data_param { source: "list.txt" batch_size: 2 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "picture" bottom: "picture" top: "loss" }
+layer { name: "quiet" type: "Silence" bottom: "classes" }
+""")
+    done = call("memory", path)
+    assert done.code == 2
+    assert "layer 'images': the size of its records is not known" in done.err
+    assert "Give it: --input-shape picture=CxHxW." in done.err

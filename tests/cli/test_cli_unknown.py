@@ -471,3 +471,66 @@ layers { name: "loss" type: SOFTMAX_LOSS bottom: "ip" bottom: "label" top: "loss
 def test_did_you_mean_is_right_or_absent(folder: Path, text: str, hint: str) -> None:
     write(folder, FORK.replace("fast_clips_param { inner { x: 3 } batch_size: 6 }", text))
     assert f"\n{hint} --allow-unknown-fields skips it." in call("memory", "net.prototxt").err
+
+
+def test_a_blob_that_only_layers_without_a_rule_read(folder: Path) -> None:
+    """Two of them read `info` and `rois`: the Split between needs no shape either."""
+    python = 'python_param { module: "rois" layer: "%s" }'
+    write(folder, f"""
+layer {{ name: "input" type: "Python" top: "data" top: "info" {python % "Input"} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param {{ num_output: 2 kernel_size: 3 }} }}
+layer {{ name: "propose" type: "Python" bottom: "conv" bottom: "info" top: "rois"
+  {python % "Propose"} }}
+layer {{ name: "choose" type: "Python" bottom: "rois" bottom: "info" top: "few"
+  {python % "Choose"} }}
+layer {{ name: "score" type: "InnerProduct" bottom: "few" top: "score"
+  inner_product_param {{ num_output: 1 }} }}
+layer {{ name: "print" type: "Python" bottom: "rois" top: "printed" {python % "Print"} }}
+""")  # fmt: skip
+    words = last_line(call("memory", "net.prototxt").err)
+    filled = [word.replace("=CxHxW", ":4x5").replace("data:4x5", "data:1x3x9x9") for word in words]
+    filled = [word for word in filled[1:] if word not in ("--batch-size", "N")]
+    assert [word for word in filled if ":" in word] == ["data:1x3x9x9", "few:4x5"]
+    done = call(*filled, "--json")
+    assert done.code == 0, done.err
+    blobs = json.loads(done.out)["blobs"]
+    assert (blobs["conv"], blobs["score"]) == ([1, 2, 7, 7], [4, 1])
+
+
+def test_a_split_passes_on_that_a_shape_is_not_known(folder: Path) -> None:
+    write(
+        folder,
+        """
+layer { name: "in" type: "Mine" top: "data" top: "info" }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 2 kernel_size: 3 } }
+layer { name: "split" type: "Split" bottom: "info" top: "one" top: "two" }
+layer { name: "read" type: "TanH" bottom: "two" top: "read" }
+""",
+    )
+    done = call("memory", "net.prototxt", "--allow-unknown", "--input-shape", "data:1x3x9x9")
+    assert done.code == 2
+    assert "'info'" in done.err
+    assert "--input-shape info=CxHxW" in done.err
+
+
+def test_types_of_a_fork_in_old_syntax_keep_their_names(folder: Path) -> None:
+    """CONVOLUTION3D is no misspelled CONVOLUTION, and both can be spoken about in hints."""
+    write(
+        folder,
+        """
+input: "data" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 8
+layers { name: "conv" type: CONVOLUTION3D bottom: "data" top: "conv" }
+layers { name: "act" type: SWISHY bottom: "conv" top: "act" }
+""",
+    )
+    done = call("memory", "net.prototxt")
+    assert done.code == 2
+    assert "Did you mean CONVOLUTION? --allow-unknown-fields skips it." in done.err
+    assert last_line(done.err)[3:5] == ["--allow-unknown-fields", "--allow-unknown"]
+    found = memory(
+        "--allow-unknown-fields", "--same-shape", "CONVOLUTION3D", "--treat-as", "SWISHY=TanH"
+    )
+    assert [layer["type"] for layer in found["layers"]][-2:] == ["CONVOLUTION3D", "SWISHY"]
+    assert found["blobs"]["act"] == [2, 3, 8, 8]

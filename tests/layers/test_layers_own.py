@@ -286,6 +286,8 @@ def own(body: str, name: str = "Mine") -> str:
         ("    buffers = (-1,)", r"Mine\.buffers is \(-1,\), but takes a tuple of whole numbers"),
         ("    buffers = 1", r"Mine\.buffers is 1, but takes a tuple of whole numbers"),
         ("    treat_as = 3", r"Mine\.treat_as is 3, but takes the name of another type"),
+        ("    bufers = (1,)", r"Mine has 'bufers', which no rule has\nDid you mean buffers\?"),
+        ("    def shapes_(self): ...", r"Mine has 'shapes_', which no rule has"),
         ("    treat_as = 'Relu'", r"'Mine' can't be treated as 'Relu'(.|\n)*Did you mean ReLU"),
     ],
 )  # fmt: skip

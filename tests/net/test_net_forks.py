@@ -56,9 +56,25 @@ def test_a_net_of_caffe_1_is_of_no_fork() -> None:
 
 def test_the_user_has_the_last_word() -> None:
     choice = choose_fork([net('type: "Permute"')], "rcnn")
-    assert choice == ForkChoice("rcnn", given=True, evidence=("Permute",))
+    assert choice == ForkChoice("rcnn", given=True, evidence=("Permute",), foreign=("Permute",))
     assert choice.json() == {"name": "rcnn", "given": True, "evidence": ["Permute"]}
     assert choose_fork([net('type: "ReLU"')], "ssd") == ForkChoice("ssd", given=True, evidence=())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "given", "added"),
+    [
+        (("AnnotatedData", "PriorBox"), None, ""),
+        (("AnnotatedData", "DepthwiseConvolution", "Axpy"), None, "DepthwiseConvolution, Axpy"),
+        (("BN", "Interp"), "segnet", "Interp"),
+    ],
+)
+def test_what_the_fork_lacks_is_said(kinds: list[str], given: str | None, added: str) -> None:
+    """MobileNet-SSD's layers aren't all in the SSD fork: that Caffe alone can't train it."""
+    choice = choose_fork([net(*(f'type: "{kind}"' for kind in kinds))], given)
+    assert choice is not None
+    end = f"training needs that Caffe with {added} added to it" if added else "needs that Caffe"
+    assert choice.sentence.endswith(end)
 
 
 def test_a_long_list_of_evidence_is_cut_short() -> None:
