@@ -17,9 +17,10 @@ def count_records(file: NetFile, sources: Sources) -> int | None:
     for name in _sample_layers(file, sources):
         if name in readable:
             try:
-                return sources.contents(*readable[name]).records
+                found = sources.contents(*readable[name])
             except InputError:
                 return None  # the shapes came from --input-shape, the data is elsewhere
+            return None if found.estimated else found.records
     return None
 
 

@@ -34,12 +34,14 @@ class Contents:
         records: How many records there are.
         file_rows: HDF5 only: how many of them are in the largest file.
         unequal: Whether the records differ in size, so that Caffe takes them only one by one.
+        estimated: Whether there are so many files that ``records`` is an estimate.
     """
 
     shapes: tuple[Shape, ...]
     records: int
     file_rows: int | None = None
     unequal: bool = False
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,11 @@ class Sources:
         if key not in self._seen:
             found = survey_source(layer, rule, self.find, _QUICK)
             self._seen[key] = Contents(
-                found.shapes, found.records, found.file_rows, unequal=len(found.sizes) > 1
+                found.shapes,
+                found.records,
+                found.file_rows,
+                unequal=len(found.sizes) > 1,
+                estimated=found.estimated,
             )
         return self._seen[key]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +20,12 @@ from caffe_batch import prototxt
 from caffe_batch.errors import InputError, InputShapeError, ShapeError
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.net import Sources
+from caffe_batch.net.data import hdf5, images, listing
+from caffe_batch.net.data.findings import no_progress
+from caffe_batch.net.data.survey import Task
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
+from caffe_batch.net.sources import survey_source
 from caffe_batch.schema import caffe_pb2
 
 Pycaffe = Callable[..., str]
@@ -254,6 +259,77 @@ def test_no_more_than_the_beginning_of_a_source_is_read(tmp_path: Path) -> None:
         file.truncate(2**36)  # 64 GiB that take no room
     with pytest.raises(InputShapeError, match="it is an HDF5 file"):
         our_shapes(HDF5_LAYER.format("train.h5"), Sources((tmp_path,)))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\n \nlast"])
+@pytest.mark.parametrize("block", [7, 64, 1 << 20])
+def test_lines_of_a_list_in_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: bytes
+) -> None:
+    """Whatever the blocks are, the lines are those of the whole text, in any order."""
+    monkeypatch.setattr(listing, "BLOCK_BYTES", block)
+    monkeypatch.setattr(listing, "PREFIX_BYTES", 5)
+    monkeypatch.setattr(listing, "LONGEST_LINE", 64)
+    text = b"\n".join(b"%d.png %d" % (number, number**3) for number in range(200)) + end
+    path = tmp_path / "list"
+    path.write_bytes(text)
+    lines = listing.ListedLines(path)
+    expected = text.removesuffix(b"\n").split(b"\n")
+    assert list(lines) == expected == listing.read_lines(path)
+    assert [lines[index] for index in reversed(range(len(lines)))] == expected[::-1]
+    assert list(listing.read_words(path)) == text.split()
+
+
+def test_a_list_without_an_end_in_its_lines(tmp_path: Path) -> None:
+    """Text at its beginning, then 64 GiB that take no room: it isn't read to its end."""
+    with (tmp_path / "list").open("wb") as file:
+        file.write(b"1.png 1\n" * 20_000)
+        file.truncate(2**36)
+    for layer in (IMAGE_LAYER, HDF5_LAYER):
+        with pytest.raises(InputShapeError, match="lines of more than 8,192 characters"):
+            our_shapes(layer.format("list"), Sources((tmp_path,)))
+
+
+def test_a_long_list_is_not_held(tmp_path: Path) -> None:
+    """32 MiB of lines: they are counted, and only a few blocks are ever in memory."""
+    Image.new("RGB", (17, 11)).save(tmp_path / "a.png")
+    line = b"a.png" + b" " * 4000 + b"3\n"
+    with (tmp_path / "list").open("wb") as file:
+        for _ in range(8):
+            file.write(line * 1024)
+    tracemalloc.start()
+    try:
+        lines = listing.ListedLines(tmp_path / "list")
+        assert (len(lines), lines[8191], sum(1 for _ in lines)) == (8192, line[:-1], 8192)
+        assert tracemalloc.get_traced_memory()[1] < 8 * listing.BLOCK_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_quick_look_at_a_long_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all is read, and that is said; the lines are counted, the rows are estimated."""
+    monkeypatch.setattr(images, "LINES", 10)
+    monkeypatch.setattr(images, "HEADERS", 4)
+    monkeypatch.setattr(hdf5, "FILES", 4)
+    Image.new("RGB", (17, 11)).save(tmp_path / "a.png")
+    (tmp_path / "images").write_text("a.png 1\n" * 50 + "a.png x\n" + "a.png 1\n" * 49)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data"] = np.zeros((2, 3), np.float32)
+    (tmp_path / "rows").write_text("x.h5\n" * 7)
+    sources = Sources((tmp_path,))
+    for layer, source, records, note in (
+        (IMAGE_LAYER, "images", 100, "Of the 100 lines of 'images' 13 are read"),
+        (HDF5_LAYER, "rows", 14, "Of the 7 files of 'rows' 4 are opened, so the number of rows is"),
+    ):
+        message = prototxt.parse_net(layer.format(source)).layer[0]
+        rule = BUILT_IN[message.type]
+        for complete in (False, True):
+            found = survey_source(message, rule, sources.find, Task((), complete, no_progress))
+            assert found.records == records
+            assert found.note.startswith(note) is not complete
+            remarks = [each.message for each in found.tally.findings("x")]
+            assert bool(remarks) is (complete and source == "images")
+        assert sources.contents(message, rule).estimated is (source == "rows")
 
 
 @pytest.mark.parametrize("layer", [IMAGE_LAYER, HDF5_LAYER], ids=["ImageData", "HDF5Data"])

@@ -233,9 +233,10 @@ def _layer_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> L
     if kind is SourceKind.HDF5_LIST and start.layer.hdf5_data_param.shuffle:
         return replace(start, go_on=seen)  # each epoch has its own order
     try:
-        return replace(start, go_on=seen % sources.contents(start.layer, start.rule).records)
+        found = sources.contents(start.layer, start.rule)
     except InputError:
         return replace(start, go_on=seen)  # Caffe itself reports what is wrong with the source
+    return replace(start, go_on=seen if found.estimated else seen % found.records)
 
 
 def _image_start(start: LayerStart, seen: int, seed: int, sources: Sources) -> LayerStart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -183,19 +184,21 @@ class Tally:
     """The problems of one source; similar ones are counted instead of repeated."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Level, str], list[tuple[str, Place, str | None]]] = {}
+        self._found: dict[tuple[Level, str], tuple[str, Place, str | None]] = {}
+        self._counts: Counter[tuple[Level, str]] = Counter()
 
     def add(
         self, level: Level, kind: str, message: str, place: Place, hint: str | None = None
     ) -> None:
         """Note a problem; those of one ``kind`` are counted together."""
-        self._found.setdefault((level, kind), []).append((message, place, hint))
+        self._found.setdefault((level, kind), (message, place, hint))
+        self._counts[level, kind] += 1
 
     def findings(self, layer: str) -> tuple[DataFinding, ...]:
         """One finding for each kind: the first one, and how many more there are."""
         out = []
-        for (level, _), found in self._found.items():
-            message, place, hint = found[0]
-            more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
-            out.append(DataFinding(level, layer, message + more, place, hint))
+        for kind, (message, place, hint) in self._found.items():
+            others = self._counts[kind] - 1
+            more = f" (and {others:,} more like it)" if others else ""
+            out.append(DataFinding(kind[0], layer, message + more, place, hint))
         return tuple(out)

@@ -8,6 +8,7 @@ the first file, whatever is in the others.
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from caffe_batch.layers.base import Shape, count
 from caffe_batch.net.data.blob_file import text
 from caffe_batch.net.data.extras import extra
 from caffe_batch.net.data.findings import Level, Place
-from caffe_batch.net.data.listing import read_lines
-from caffe_batch.net.data.survey import SAMPLE, Find, Survey, Task, Wanted
+from caffe_batch.net.data.listing import ListedLines
+from caffe_batch.net.data.survey import SAMPLE, Find, Survey, Task, Wanted, evenly
 from caffe_batch.schema import caffe_pb2
 
 #: What h5py raises at a damaged file.
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
+#: How many files of a list a quick look opens.
+FILES = 10_000
 
 #: Datasets of up to this many values are read completely even in a quick look.
 _FEW_VALUES = 1 << 20
@@ -35,16 +39,19 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
     """
     settings = layer.hdf5_data_param
     listing = find(settings.source)
-    places = [
-        Place(os.fsdecode(word), record=f"line {number} of {settings.source}")
-        for number, line in enumerate(read_lines(listing), 1)
-        for word in line.split()
-    ]
-    if not places:
+    lines = ListedLines(listing)
+    chosen = range(len(lines)) if task.complete else evenly(len(lines), FILES)
+    places = (
+        Place(os.fsdecode(word), record=f"line {index + 1} of {settings.source}")
+        for index in chosen
+        for word in lines[index].split()
+    )
+    start = next(places, None)
+    if start is None:
         raise InputError(f"HDF5 file list {listing} is empty")
-    h5py = extra("h5py", "hdf5", f"HDF5 file {places[0].file}")
+    h5py = extra("h5py", "hdf5", f"HDF5 file {start.file}")
     found, rows = Survey(), list[int]()
-    for number, place in enumerate(places):
+    for number, place in enumerate(chain([start], places)):
         name = place.file
         try:
             path = find(name)
@@ -63,6 +70,13 @@ def survey_hdf5(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Surv
             raise wrong
         found.tally.add(Level.ERROR, "file", wrong.message, place, wrong.hint)
     found.records, found.file_rows = sum(rows), max(rows)
+    if len(chosen) < len(lines):
+        found.estimated = True
+        found.records = found.records * len(lines) // len(chosen)
+        found.note = (
+            f"Of the {len(lines):,} files of {settings.source!r} {len(chosen):,} are opened, so "
+            "the number of rows is an estimate."
+        )
     return found
 
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from caffe_batch.errors import InputError
 from caffe_batch.net.data.extras import MissingExtraError
 from caffe_batch.net.data.findings import Level, Place
-from caffe_batch.net.data.listing import read_lines
+from caffe_batch.net.data.listing import ListedLines
 from caffe_batch.net.data.pictures import image_reader, image_size
 from caffe_batch.net.data.survey import Find, Survey, Task, evenly
 from caffe_batch.schema import caffe_pb2
 
 #: How many image headers a quick look reads.
 HEADERS = 512
+#: How many lines of a list a quick look reads at its beginning.
+LINES = 200_000
 _STEP = 256
 
 _ATOI = re.compile(rb"[ \t\n\v\f\r]*([+-]?\d+)")
@@ -68,18 +70,25 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     settings = layer.image_data_param
     listing = find(settings.source)
     found, channels = Survey(), 3 if settings.is_color else 1
-    written = read_lines(listing)
+    written = ListedLines(listing)
     if not written:
         raise InputError(f"image list {listing} is empty")
-    found.records = len(written)
-    lines = [parse_line(number, line) for number, line in enumerate(written, 1)]
+    number = found.records = len(written)
+    chosen: Sequence[int] = range(number) if task.complete else evenly(number, HEADERS)
+    checked: Sequence[int] = range(number)
+    if number > LINES and not task.complete:
+        checked = [*range(LINES), *(index for index in chosen if index >= LINES)]
+        found.note = (
+            f"Of the {number:,} lines of {settings.source!r} {len(checked):,} are read: the first "
+            "ones, and others spread over the rest."
+        )
+    lines = (parse_line(index + 1, written[index]) for index in checked)
     _check_lines(lines, found, task, settings.source)
-    chosen = evenly(len(lines), len(lines) if task.complete else HEADERS)
     resized = bool(settings.new_height and settings.new_width)
     if not resized:
         image_reader(f"the images of {listing}")
     for count, index in enumerate(chosen, 1):
-        line = lines[index]
+        line = parse_line(index + 1, written[index])
         place = Place(settings.source, line.number)
         if not line.name.strip():
             continue  # reported as an empty line
@@ -110,7 +119,7 @@ def survey_images(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     return found
 
 
-def _check_lines(lines: Sequence[Line], found: Survey, task: Task, source: str) -> None:
+def _check_lines(lines: Iterable[Line], found: Survey, task: Task, source: str) -> None:
     """What the list itself shows: labels, and lines that aren't PATH LABEL."""
     for line in lines:
         place = Place(source, line.number)

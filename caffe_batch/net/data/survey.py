@@ -63,6 +63,7 @@ class Survey:
         extremes: Those of the values that were asked for.
         tally: What is wrong with it.
         note: What could not be checked, in a sentence; may be empty.
+        estimated: Whether ``records`` is only what those that were read make likely.
     """
 
     records: int = 0
@@ -73,6 +74,7 @@ class Survey:
     extremes: dict[Wanted, Extremes] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     note: str = ""
+    estimated: bool = False
 
     def see(self, wanted: Wanted, value: float, place: Place) -> None:
         """Take in a value that was asked for."""

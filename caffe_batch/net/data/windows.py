@@ -8,8 +8,9 @@ image that can't be loaded isn't fatal: Caffe leaves the rest of the batch as it
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from caffe_batch.errors import InputError
 from caffe_batch.net.data.extras import MissingExtraError
@@ -19,6 +20,9 @@ from caffe_batch.net.data.listing import read_words
 from caffe_batch.net.data.pictures import image_size
 from caffe_batch.net.data.survey import Find, Survey, Task, evenly
 from caffe_batch.schema import caffe_pb2
+
+#: How many windows a quick look reads.
+WINDOWS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,8 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
     settings = layer.window_data_param
     path, found, place = find(settings.source), Survey(), Place(settings.source)
     try:
-        images = windowed_images(read_words(path))
-    except (ValueError, IndexError):
+        images = _first_images(read_words(path), found, task, settings.source)
+    except ValueError:
         images = []
     if not images:
         raise InputError(
@@ -72,25 +76,40 @@ def survey_windows(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> S
     return found
 
 
-def windowed_images(words: Sequence[bytes]) -> list[WindowedImage]:
-    """The images of a window file.
+def windowed_images(words: Iterable[bytes]) -> Iterator[WindowedImage]:
+    """The images of a window file, one by one.
 
     Raises:
-        ValueError, IndexError: They don't make a window file.
+        ValueError: They don't make a window file.
     """
-    images, at = [], 0
-    while at < len(words):
-        if words[at] != b"#":
-            raise ValueError(words[at])
-        name, number = os.fsdecode(words[at + 2]), int(words[at + 6])
-        at += 7
+    rest = iter(words)
+    for mark in rest:
+        head = list(islice(rest, 6))
+        if mark != b"#" or len(head) < 6:
+            raise ValueError(mark)
         windows = []
-        for _ in range(number):
-            label, overlap, left, top, right, bottom = words[at : at + 6]
+        for _ in range(int(head[5])):
+            label, overlap, left, top, right, bottom = islice(rest, 6)
             corners = int(left), int(top), int(right), int(bottom)
             windows.append((int(label), float(overlap), *corners))
-            at += 6
-        images.append(WindowedImage(name, tuple(windows)))
+        yield WindowedImage(os.fsdecode(head[1]), tuple(windows))
+
+
+def _first_images(
+    words: Iterable[bytes], found: Survey, task: Task, source: str
+) -> list[WindowedImage]:
+    """The images of a window file; in a quick look those with the first windows only.
+
+    Raises:
+        ValueError: They don't make a window file.
+    """
+    images, windows = [], 0
+    for image in windowed_images(words):
+        if windows >= WINDOWS and not task.complete:
+            found.note = f"Of the windows of {source!r} only the first {windows:,} are read."
+            break
+        images.append(image)
+        windows += len(image.windows)
     return images
 
 

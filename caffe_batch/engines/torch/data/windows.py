@@ -46,8 +46,8 @@ class Windows(Source):
         self._values = np.broadcast_to(values, 3) if len(values) else None
         path = find(settings.source)
         try:
-            images = windowed_images(read_words(path))
-        except (ValueError, IndexError) as error:
+            images = list(windowed_images(read_words(path)))
+        except ValueError as error:
             raise InputError(f"{path} is not a window file") from error
         self._windows: tuple[list[_Window], list[_Window]] = ([], [])  # background, foreground
         for image in images:
