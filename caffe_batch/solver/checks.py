@@ -96,6 +96,12 @@ def _refused(solver: caffe_pb2.SolverParameter) -> Iterator[tuple[str, Text]]:
             f"momentum is {momentum:.7g}, and {kind} has none in Caffe",
             "Remove momentum, or use another type.",
         )
+    if kind == "Adam" and (momentum == 1 or solver.momentum2 >= 1):
+        name = "momentum" if momentum == 1 else "momentum2"
+        yield (
+            f"{name} is {getattr(solver, name):.7g}, and with that Adam's updates are 0 or NaN",
+            "Set it below 1; the authors of Adam suggest momentum 0.9 and momentum2 0.999.",
+        )
     if kind == "RMSProp" and not 0 <= solver.rms_decay < 1:
         yield (
             f"rms_decay is {solver.rms_decay:.7g}, and Caffe requires at least 0 and less than 1",

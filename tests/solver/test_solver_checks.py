@@ -78,8 +78,8 @@ def test_what_caffe_takes(name: str, pycaffe: Callable[..., str], tmp_path: Path
     pycaffe(RUN, NET, TAKEN[name], cwd=tmp_path)
 
 
-#: Caffe divides the gradient by iter_size and runs no pass at all.
-NO_PASSES = """
+#: Whether the weight stays as it is or becomes NaN.
+LEARNS_NOTHING = """
 import json, sys, caffe
 open("net.prototxt", "w").write(sys.argv[1])
 open("solver.prototxt", "w").write(sys.argv[2])
@@ -95,10 +95,33 @@ print(json.dumps(before == after or after != after))
 def test_an_update_without_passes_learns_nothing(
     iter_size: int, pycaffe: Callable[..., str], tmp_path: Path
 ) -> None:
+    # Caffe divides the gradient by iter_size and runs no pass at all.
     text = FIXED + f"iter_size: {iter_size}"
     with pytest.raises(InputError, match=f"iter_size {iter_size}"):
         check_solver(parse(text), None)
-    assert json.loads(pycaffe(NO_PASSES, NET, text, cwd=tmp_path))
+    assert json.loads(pycaffe(LEARNS_NOTHING, NET, text, cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("decays", "learns"),
+    [
+        ("momentum: 1", False),
+        ("momentum: 0.9 momentum2: 1", False),
+        ("momentum: 0.9 momentum2: 1.5", False),
+        ("momentum: 0.9 momentum2: 0.9999", True),
+        ("", True),
+    ],
+)
+def test_decays_with_which_adam_learns_nothing(
+    decays: str, learns: bool, pycaffe: Callable[..., str], tmp_path: Path
+) -> None:
+    text = FIXED + f'type: "Adam" {decays}'
+    if learns:
+        check_solver(parse(text), None)
+    else:
+        with pytest.raises(InputError, match=r"momentum2? is 1"):
+            check_solver(parse(text), None)
+    assert json.loads(pycaffe(LEARNS_NOTHING, NET, text, cwd=tmp_path)) is not learns
 
 
 def test_a_solver_that_a_program_steps_has_no_length() -> None:
