@@ -201,9 +201,11 @@ def test_only_the_worker_group_gets_the_signal(
 
     interrupt = SignalAtUpdate(3, signal.SIGINT, signal.SIGINT)
     with subprocess.Popen(["sleep", "infinity"]) as bystander:
-        train(job, Interpreter(sys.executable), observer=note_group, script=FAKE)
-        assert bystander.poll() is None
-        bystander.kill()
+        try:
+            train(job, Interpreter(sys.executable), observer=note_group, script=FAKE)
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
     assert groups == 3 * [groups[2]]
     assert groups[0] != os.getpgrp()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,14 +109,14 @@ layer { name: "loss" type: "Python" bottom: "b" bottom: "y" top: "loss" loss_wei
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module with the layers, in the working directory."""
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module with the layers, in the working directory; no ``caffe`` stays."""
     name = f"layers_of_{tmp_path.name}".replace("-", "_")
     (tmp_path / f"{name}.py").write_text(LAYERS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "caffe", raising=False)
-    return name
+    yield name
+    sys.modules.pop("caffe", None)
 
 
 def test_python_layers_give_what_caffe_gives(pycaffe: Pycaffe, tmp_path: Path, module: str) -> None:
