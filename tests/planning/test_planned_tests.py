@@ -99,6 +99,13 @@ def test_a_divisor_not_far_below_is_better_than_counting_records_twice(tmp_path:
     assert "(41 of them twice)" in plan.changes[-1].reason
 
 
+@pytest.mark.parametrize("records", [1, 12, 30, 49])
+def test_a_batch_isnt_larger_than_the_test_set(tmp_path: Path, records: int) -> None:
+    plan = planned(model(tmp_path), 2**30, test_records=(records,))
+    assert [(test.batch_size, test.test_iter) for test in plan.tests] == [(records, 1)]
+    assert plan.changes[-1].reason == f"one test covers the {records} records once"
+
+
 @pytest.mark.parametrize(
     ("loss", "accuracy", "fair"),
     [

@@ -71,11 +71,13 @@ class NetTest:
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes to choose from, smallest first: from 1 to the files' own.
 
-        These are the divisors of the samples, and the files' own size halved repeatedly.
+        These are the divisors of the samples, and the files' own size halved repeatedly; none is
+        larger than the samples, as a batch would count some of them more often than others.
         """
-        exact = [size for size in divisors(self.samples) if size <= self.own_size]
+        exact = divisors(self.samples)
         halves = [self.own_size >> i for i in range(self.own_size.bit_length())]
-        return tuple(sorted({*exact, *halves}))
+        most = min(self.own_size, self.samples)
+        return tuple(sorted(size for size in {*exact, *halves} if size <= most))
 
 
 @dataclass(frozen=True, slots=True)
