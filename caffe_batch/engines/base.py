@@ -110,6 +110,7 @@ class Engine(ABC):
         python: The oldest Python that its workers run on, for messages.
         installable: Whether ``caffe-batch runtime install`` installs a runtime for it.
         remedy: What to do where no Python can import it.
+        types_hint: What to do about layer types that it lacks in a runtime.
         probe: The script that says what a runtime is (see :meth:`runtime_info`).
         precisions: How exactly it can calculate.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
@@ -122,6 +123,7 @@ class Engine(ABC):
     python: ClassVar[str]
     installable: ClassVar[bool]
     remedy: ClassVar[str]
+    types_hint: ClassVar[Text]
     probe: ClassVar[Path]
     snapshots: ClassVar[SnapshotFiles]
     precisions: ClassVar[Collection[Precision]] = (Precision.FLOAT32,)

@@ -145,7 +145,7 @@ class Sources:
             path = directory / source
             if os.path.exists(path):
                 return path
-        tried = " or ".join(str(directory.resolve()) for directory in self.directories)
+        tried = " or ".join(dict.fromkeys(str(each.resolve()) for each in self.directories))
         raise InputError(f"source {source!r} is not in {tried}")
 
     def given(self, layer: caffe_pb2.LayerParameter) -> tuple[Given | None, ...]:

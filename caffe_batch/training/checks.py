@@ -145,12 +145,8 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
         raise InputError(
             f"{engine.title} in the runtime {runtime.name} doesn't have "
             f"{'this layer type' if len(names) == 1 else 'these layer types'}: {listed}",
-            hint=[
-                "Give a Python whose ", engine.title, " has ",
-                "it" if len(names) == 1 else "them", " with ",
-                Option("runtime", "/path/to/python"), ", or take the layers out of the net.",
-            ],
-        )  # fmt: skip
+            hint=engine.types_hint,
+        )
 
 
 def check_is_fed(recipe: Recipe) -> None:

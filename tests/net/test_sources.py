@@ -154,6 +154,9 @@ def test_a_missing_source_names_the_option(tmp_path: Path) -> None:
         our_shapes(data_net("nowhere"), Sources((tmp_path,)))
     assert caught.value.layer == "data"
     assert "source 'nowhere' is not in" in str(caught.value)
+    with pytest.raises(InputError) as twice:
+        Sources((tmp_path, tmp_path / ".")).find("nowhere")
+    assert twice.value.message == f"source 'nowhere' is not in {tmp_path.resolve()}"
 
 
 @pytest.mark.parametrize(

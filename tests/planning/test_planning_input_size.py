@@ -257,6 +257,9 @@ def test_mean_files(tmp_path: Path) -> None:
     [
         ('layer { name: "data" type: "HDF5Data" top: "data" top: "label" '
          'hdf5_data_param { source: "none" batch_size: 12 } }', None, "neither crops nor resizes"),
+        ('layer { name: "data" type: "ImageSegData" top: "data" top: "label" '
+         'transform_param { crop_size: 31 } image_data_param { source: "none" batch_size: 12 } }',
+         None, "Caffe's own, and layer 'data' is of the type ImageSegData"),
         ('layer { name: "data" type: "Input" top: "data" top: "label" '
          'input_param { shape { dim: 12 dim: 7 } shape { dim: 12 } } }', None, "no layer of the"),
         (RECORDS, (7, 1, 1), "images of 1 x 1 can't be smaller"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from caffe_batch import engines, runtimes
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, in_shell
 from caffe_batch.net import read_recipe
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.checks import check_is_fed, check_layer_types
@@ -93,8 +93,14 @@ def test_layer_types_that_the_runtime_lacks(tmp_path: Path, runtime: Runtime) ->
         f"Caffe in the runtime {runtime.name} doesn't have these layer types: "
         "ReLU6 (layers 'cut', 'again'); Mish (layer 'swish')"
     )
+    assert "--runtime" in in_shell(caught.value.hint_parts or "")
     with pytest.raises(InputError, match=r"doesn't have this layer type: ReLU6 \(layers"):
         check_layer_types([recipe.train], engine, runtime)
+
+
+def test_no_pytorch_has_the_layers_of_forks() -> None:
+    """Another Python for it doesn't help: only a Caffe does."""
+    assert "--engine caffe and --runtime" in in_shell(engines.find("pytorch").types_hint)
 
 
 def test_a_build_without_a_usual_type(tmp_path: Path, program: Callable[[str, str], Path]) -> None:

@@ -26,6 +26,7 @@ from caffe_batch.engines.work import (
     VerificationRequest,
     Work,
 )
+from caffe_batch.errors import Option
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
@@ -48,6 +49,11 @@ class CaffeEngine(Engine):
     python = "3.6"
     installable = True
     remedy = "Run `caffe-batch runtime install` (once; 160 MB to download)"
+    types_hint = (
+        "Give a Python whose Caffe has what the net needs with ",
+        Option("runtime", "/path/to/python"),
+        ", or take the layers out of the net.",
+    )
     probe = INSIDE / "probe.py"
     snapshots: ClassVar[SnapshotFiles] = snapshot_files
     hints = HINTS

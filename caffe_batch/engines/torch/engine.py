@@ -31,7 +31,7 @@ from caffe_batch.engines.work import (
     VerificationRequest,
     Work,
 )
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers import BUILT_IN
@@ -88,6 +88,13 @@ class TorchEngine(Engine):
     python = "3.10"
     installable = False
     remedy = "Run `pip install 'caffe-batch[torch]'`"
+    types_hint = (
+        "A Caffe that has what the net needs can train it: ",
+        Option("engine", "caffe"),
+        " and ",
+        Option("runtime", "/path/to/python"),
+        ". Or take the layers out of the net.",
+    )
     probe = Path(__file__).parent / "probe.py"
     snapshots: ClassVar[SnapshotFiles] = snapshot_files
     hints = HINTS

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from caffe_batch.errors import DoesNotFitError, InputError, NetError
 from caffe_batch.layers.base import Rule
+from caffe_batch.layers.facts import SourceKind
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.convert import read_settings
 from caffe_batch.net.recipe import Recipe
@@ -235,10 +236,15 @@ def _images(layer: caffe_pb2.LayerParameter, rule: Rule, sources: Sources) -> _I
     """
     if rule.crops:
         return _read_images(layer, rule, sources)
-    if rule.source is not None:
+    if rule.source is not None and rule.source.kind is SourceKind.HDF5_LIST:
         raise InputError(
             f"layer {layer.name!r} reads arrays from HDF5 files, which Caffe neither crops nor "
             "resizes"
+        )
+    if rule.source is not None:
+        raise InputError(
+            f"the size of images is only changed in layers of Caffe's own, and layer "
+            f"{layer.name!r} is of the type {layer.type}"
         )
     if rule.image_size is not None:
         size = _given_size(layer, rule)
