@@ -119,6 +119,36 @@ def test_kills_change_nothing(
     assert "Random numbers" not in str(attempts)
 
 
+def test_layers_of_unequal_batches(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a layer that reads 4 records a pass, one that reads 2 goes on at its own record."""
+    fields = {"batch_size": 4, "iter_size": 3, "max_iter": 12, "snapshot": 2}
+    kinds = ["lmdb", "images", "hdf5"]
+    jobs = [job_over(tmp_path / name, kinds, **fields) for name in ("straight", "killed")]
+    for job in jobs:
+        path = job.path / "net.prototxt"
+        text = path.read_text()
+        for kind in ("images", "hdf5"):
+            before, name, after = text.partition(f'name: "{kind}" ')  # the TRAIN layer is first
+            text = before + name + after.replace("batch_size: 4", "batch_size: 2", 1)
+        path.write_text(text)
+        net = read_net(path)
+        assert [
+            max(layer.data_param.batch_size, layer.image_data_param.batch_size,
+                layer.hdf5_data_param.batch_size)
+            for layer in net.layer if layer.top[0] in kinds and layer.include[0].phase == 0
+        ] == [4, 2, 2]  # fmt: skip
+    straight, job = jobs
+    train(straight, runtime)
+    for passes in (13, 11):
+        killed(job, runtime, passes, monkeypatch)
+    train(job, runtime)
+    assert [attempt.first_update for attempt in attempts_of(job)] == [0, 4, 6]
+    assert measured(job) == measured(straight)
+    assert learned(job) == learned(straight)
+
+
 def test_images_shuffled_in_the_midst_of_an_epoch(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
