@@ -28,6 +28,7 @@ from caffe_batch.planning import (
 )
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.solver.checks import check_solver
+from caffe_batch.training.checks import check_own_types
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class PlanRequest:
             return self._prepare(files)
 
     def _prepare(self, files: RecipeFiles) -> Prepared:
+        check_own_types((files.recipe.train, *files.recipe.tests), engines.find(self.engine))
         gpu = files.recipe.solver.device_id if self.gpu is None else self.gpu
         budget = find_budget(self.gpu_memory, self.reserve, self.mode, gpu)
         sources = files.sources

@@ -12,7 +12,7 @@ from caffe_batch.api.recipes import TEMPLATE_SOLVER, RecipeFiles, noted, with_so
 from caffe_batch.jobs.job_files import write_as_is
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.solver.checks import check_solver
-from caffe_batch.training.checks import check_counts_samples, check_is_fed
+from caffe_batch.training.checks import check_counts_samples, check_is_fed, check_own_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,7 @@ def as_is(
         recipe, text = with_solver(found.recipe, found.sources, allow_unknown=True)
         check_solver(recipe.solver, recipe.solver_path)
         check_is_fed(recipe)
+        check_own_types((recipe.train, *recipe.tests), engines.find(engine))
     made = () if text is None else (TEMPLATE_SOLVER,)
     return AsIs(
         recipe=recipe,

@@ -113,6 +113,7 @@ class Engine(ABC):
         types_hint: What to do about layer types that it lacks in a runtime.
         probe: The script that says what a runtime is (see :meth:`runtime_info`).
         precisions: How exactly it can calculate.
+        own_types: The layer types that it has in every runtime; None if a runtime decides.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
         hints: What to try after an ending, by reason.
     """
@@ -128,6 +129,7 @@ class Engine(ABC):
     snapshots: ClassVar[SnapshotFiles]
     precisions: ClassVar[Collection[Precision]] = (Precision.FLOAT32,)
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS
+    own_types: ClassVar[frozenset[str] | None] = None
 
     # Before a training
 

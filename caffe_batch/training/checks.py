@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from caffe_batch.device import Device
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.work import Precision
-from caffe_batch.errors import Call, InputError, Option, RuntimeMissingError
+from caffe_batch.errors import Call, InputError, Option, RuntimeMissingError, Text
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.recipe import NetFile, Recipe
@@ -113,6 +113,20 @@ def named_files(net: Path, rules: Registry) -> Iterator[tuple[str, str]]:
             yield layer.name, layer.transform_param.mean_file
 
 
+def check_own_types(files: Iterable[NetFile], engine: Engine) -> None:
+    """Refuses nets with layers that an engine has in no runtime.
+
+    Args:
+        files: The nets of a recipe.
+        engine: What should run them.
+
+    Raises:
+        InputError: There are such layers; names them all.
+    """
+    if engine.own_types is not None:
+        _refuse_others(files, engine.own_types, engine.title, engine.types_hint)
+
+
 def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime) -> None:
     """Refuses nets with layers that the engine can't run in this runtime.
 
@@ -127,26 +141,30 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
     Raises:
         InputError: There are such layers; names them all.
     """
-    layers = [layer for file in files for _, layer in file.selected()]
+    files = list(files)
     info = known(runtime, engine)
-    usual = all(layer.type in BUILT_IN for layer in layers)
+    usual = all(layer.type in BUILT_IN for file in files for _, layer in file.selected())
     if info is None and engine.installable and usual:
         return
     types = engine.layer_types(info or inspect(runtime, engine))
+    who = f"{engine.title} in the runtime {runtime.name}"
+    _refuse_others(files, types, who, engine.types_hint)
+
+
+def _refuse_others(files: Iterable[NetFile], types: Container[str], who: str, hint: Text) -> None:
+    """Refuses layers of all but these types."""
     names: dict[str, dict[str, None]] = {}  # sets that keep their order
-    for layer in layers:
-        if layer.type not in types:
-            names.setdefault(layer.type, {})[layer.name] = None
+    for file in files:
+        for _, layer in file.selected():
+            if layer.type not in types:
+                names.setdefault(layer.type, {})[layer.name] = None
     if names:
         listed = "; ".join(
             f"{kind} ({'layer' if len(each) == 1 else 'layers'} {', '.join(map(repr, each))})"
             for kind, each in names.items()
         )
-        raise InputError(
-            f"{engine.title} in the runtime {runtime.name} doesn't have "
-            f"{'this layer type' if len(names) == 1 else 'these layer types'}: {listed}",
-            hint=engine.types_hint,
-        )
+        what = "this layer type" if len(names) == 1 else "these layer types"
+        raise InputError(f"{who} doesn't have {what}: {listed}", hint=hint)
 
 
 def check_is_fed(recipe: Recipe) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import caffe_batch as cb
 from caffe_batch import engines, runtimes
 from caffe_batch.errors import InputError, in_shell
 from caffe_batch.net import read_recipe
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.checks import check_is_fed, check_layer_types
+from tests.command import call
 
 INPUT = """
 layer { name: "fed" type: "Input" top: "data" top: "label" include { phase: %s }
@@ -101,6 +103,29 @@ def test_layer_types_that_the_runtime_lacks(tmp_path: Path, runtime: Runtime) ->
 def test_no_pytorch_has_the_layers_of_forks() -> None:
     """Another Python for it doesn't help: only a Caffe does."""
     assert "--engine caffe and --runtime" in in_shell(engines.find("pytorch").types_hint)
+
+
+def test_layer_types_that_an_engine_has_nowhere(tmp_path: Path) -> None:
+    """Planning for PyTorch refuses them before anything is written, and needs no torch for it."""
+    turned = 'layer { name: "turn" type: "Permute" bottom: "data" top: "turned" }'
+    solver = write(tmp_path, MADE, MADE)
+    text = MADE % "TRAIN" + MADE % "TEST" + turned + REST
+    (tmp_path / "net.prototxt").write_text(text)
+    message = r"PyTorch doesn't have this layer type: Permute \(layer 'turn'\)"
+    for refused in (
+        lambda: cb.plan(solver, gpu_memory="1GiB", engine="pytorch"),
+        lambda: cb.strategies(solver, gpu_memory="1GiB", engine="pytorch"),
+        lambda: cb.as_is(solver, engine="pytorch"),
+    ):
+        with pytest.raises(InputError, match=message):
+            refused()
+    out = tmp_path / "job"
+    done = call("plan", solver, "--gpu-memory", "1GiB", "--engine", "pytorch", "--out", out)
+    assert (done.code, out.exists()) == (2, False)
+    assert "--engine caffe and --runtime" in done.err
+    assert cb.plan(solver, gpu_memory="1GiB").engine == "caffe"
+    write(tmp_path, MADE, MADE)
+    assert cb.plan(solver, gpu_memory="1GiB", engine="pytorch").engine == "pytorch"
 
 
 def test_a_build_without_a_usual_type(tmp_path: Path, program: Callable[[str, str], Path]) -> None:

@@ -45,6 +45,10 @@ _WORKERS = ("/train.py", "/noise.py", "/verify.py")
 _CONSEQUENCE = "returned NULL without setting an error"
 
 
+#: How many lines of parting words are told.
+_PARTING_LINES = 4
+
+
 class Kind(Enum):
     """What kind of words a cause is told in."""
 
@@ -136,6 +140,22 @@ def python_error(log: Sequence[str]) -> Cause | None:
     found = [*_tracebacks(log), *_bare_errors(log)]
     causes = [cause for cause in found if not cause.message.endswith(_CONSEQUENCE)]
     return max(causes or found, key=lambda cause: cause.end, default=None)
+
+
+def parting_words(log: Sequence[str]) -> str:
+    """What a log ends with that isn't one of the engine's lines; empty if it ends with one.
+
+    ``sys.exit("text")`` leaves nothing but its text, and exit status 1.
+
+    >>> parting_words(["I0412 09:00:00.1  7 net.cpp:1] Creating", "no labels here", ""])
+    'no labels here'
+    """
+    words: list[str] = []
+    for line in reversed(log):
+        if read_glog_line(line) or is_stack_trace(line) or len(words) == _PARTING_LINES:
+            break
+        words += [line.strip()] if line.strip() else []
+    return " ".join(reversed(words))
 
 
 def crash_place(log: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from caffe_batch.engines.caffe.causes import (
     find_cause,
     is_stack_trace,
     net_under_test,
+    parting_words,
     python_error,
 )
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
@@ -84,7 +85,9 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
         place = crash_place(log)
         inside = f" in {place}" if place else ""
         return Ending(EndReason.CRASHED, f"ended by {_signal_name(number)}{inside}", status)
-    return Ending(EndReason.UNKNOWN, f"ended early with exit status {status}", status)
+    said = parting_words(log) if status == 1 else ""
+    last = f"; the log ends with: {said}" if said else ""
+    return Ending(EndReason.UNKNOWN, f"ended early with exit status {status}{last}", status)
 
 
 def last_lines(log: Sequence[str], count: int = 8) -> list[str]:

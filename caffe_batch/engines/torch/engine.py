@@ -99,6 +99,7 @@ class TorchEngine(Engine):
     snapshots: ClassVar[SnapshotFiles] = snapshot_files
     hints = HINTS
     precisions = tuple(Precision)
+    own_types = frozenset({*BUILT_IN, "Python"})
 
     def memory_model(
         self,
@@ -163,7 +164,7 @@ class TorchEngine(Engine):
             gpu=facts["built_for_gpus"],
             gpu_problem=problem,
             nccl=facts["nccl"],
-            layer_types=tuple(sorted({*BUILT_IN, "Python"} - {*_UNFED})),
+            layer_types=tuple(sorted(self.own_types - {*_UNFED})),
             import_s=facts["import_s"],
             devices=tuple(devices),
         )

@@ -137,6 +137,16 @@ def test_python_errors(lines: list[str], expected: str) -> None:
     assert told(*lines, status=1) == f"Python error: {expected}"
 
 
+def test_last_words() -> None:
+    """They are told where nothing else is, and only of what Python ended by itself."""
+    assert told(*NOISE, "no labels", "", "here", status=1) == (
+        "unknown: ended early with exit status 1; the log ends with: no labels here"
+    )
+    assert told("no labels", NOISE[0], status=1) == "unknown: ended early with exit status 1"
+    assert told("no labels", status=3) == "unknown: ended early with exit status 3"
+    assert told(*TRACEBACK, "bye", status=1).startswith("Python error: mod.Odd: odd one")
+
+
 def test_the_lines_shown_end_with_the_cause() -> None:
     telling = TellingLines()
     for line in [*NOISE, FATAL, *STACK, *NOISE]:
@@ -285,6 +295,10 @@ DEATHS: dict[str, tuple[Callable[[Path], str], list[str]]] = {
     "an exception of a Python layer": (
         lambda f: python_layer(f, "raise Odd('odd one')"),
         ["Python error: own.Odd: odd one (", "own.py:11); that is the code of layer 'mine'"],
+    ),
+    "the last words of a Python layer": (
+        lambda f: python_layer(f, "import sys; sys.exit('no labels\\nin here')"),
+        ["ended early with exit status 1; the log ends with: no labels in here"],
     ),
     "prints without a line feed before a failed check": (
         lambda f: missing_image(f, at=29) + python_layer(
