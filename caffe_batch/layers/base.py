@@ -334,6 +334,8 @@ class Rule(ABC):
         fills_tops: The field of its message with the fillers of its tops.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
         unknown: Whether it stands for a type without a rule.
+        opaque: Whether nobody knows what it does with the samples of a batch, whatever
+            :meth:`coupling` says.
         assumes_batch: Whether its settings are :class:`caffe_batch.layers.unknown.UnknownSettings`:
             the shapes that the user gave, and the batch that it is taken to make.
         open_params: Whether ``param`` blocks beyond its parameters are accepted: how many such a
@@ -376,6 +378,7 @@ class Rule(ABC):
     fills_tops: str = ""
     may_share_top: bool = False
     unknown: bool = False
+    opaque: bool = False
     assumes_batch: bool = False
     open_params: bool = False
     counted: str = "labels that aren't ignored"

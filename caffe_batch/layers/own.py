@@ -142,6 +142,8 @@ class Asked(OwnRule):
         layer_type: ``Python:module.Class``.
     """
 
+    opaque = True  # only its shapes were asked
+
     def __init__(self, layer_type: str) -> None:
         self.python = layer_type.removeprefix(PYTHON)
         super().__init__()

@@ -53,6 +53,7 @@ class Unknown(Rule):
     bottoms = (0, None)
     tops = (0, None)
     unknown = True
+    opaque = True
     assumes_batch = True
     open_params = True
 

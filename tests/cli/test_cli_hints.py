@@ -171,6 +171,9 @@ def test_python_layers_are_asked(folder: Path, runtime: object) -> None:
     assert done.code == 0, done.err
     plan = JobDirectory(Path("job")).read_plan()
     assert (plan.batch_size, plan.iter_size) == (2, 6)
+    # Their shapes were asked, not what they do with a batch.
+    unknown = [row["layer"] for row in plan.content["audit"] if row["cause"] == "unknown_layer"]
+    assert unknown == ["d"]
     assert plan.content["type_hints"] == {"asked": ["Python:my_layers.Data",
                                                     "Python:my_layers.Boxes"]}  # fmt: skip
     report = read_run(JobDirectory(Path("job"))).memory

@@ -133,7 +133,7 @@ def _instead(own: int) -> str:
 
 def _of_data(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     layer = flow.small.layer
-    if layer.bottoms or not flow.trains or flow.small.rule.unknown:
+    if layer.bottoms or not flow.trains or flow.small.rule.opaque:
         return
     if flow.coupling.quota is not None:
         yield _windows(split, flow)
@@ -168,7 +168,7 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         yield from _batch_norm(split, flow)
     if not (flow.trains or changes_training(split, flow)):
         return
-    if flow.small.rule.unknown:
+    if flow.small.rule.opaque:
         yield Finding(
             Cause.UNKNOWN_LAYER, layer.name, Verdict.UNKNOWN,
             f"What a {layer.type} layer does with a batch depends on its code.",
