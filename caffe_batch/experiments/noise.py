@@ -14,7 +14,7 @@ from caffe_batch.engines.base import Engine
 from caffe_batch.engines.events import GradientNorms, LogEvent, Started, WorkerEvent
 from caffe_batch.engines.work import NoiseRequest
 from caffe_batch.errors import InputError, Option, Text, TrainingError
-from caffe_batch.experiments.worker import WorkerEnd, run_worker
+from caffe_batch.experiments.worker import WorkerEnd, explained, run_worker
 from caffe_batch.files import not_a_file, write_text
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import edited_net, working_directory
@@ -117,6 +117,7 @@ def measure_noise(
     size = options.batch_size or model.batch_size
     changes = batch_changes(model.recipe, model.train_layers, size)
     measured = _Collector(size, observer)
+    directory = working_directory(model.recipe, model.sources).resolve()
     with TemporaryDirectory(prefix="caffe-batch-") as name:
         folder = Path(name).resolve()
         net = folder / "net.prototxt"
@@ -126,7 +127,7 @@ def measure_noise(
             engine,
             engine.noise(_request(model, options, net)),
             folder,
-            working_directory(model.recipe, model.sources).resolve(),
+            directory,
             nets=[net],
             rules=model.recipe.train.rules,
             weights=options.weights,
@@ -134,7 +135,8 @@ def measure_noise(
         )
     started = measured.started
     if started is None or end.ending.reason is not EndReason.FINISHED:
-        raise _failure(end, engine, options, built=started is not None)
+        told = explained(end, model, directory)
+        raise _failure(told, engine, options, built=started is not None)
     notes = started.choices if options.weights else (AT_FILLERS,)
     notes += _repetition(model, options.groups * options.passes * size)
     return Measurement(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,7 +50,7 @@ from caffe_batch.experiments.verification import (
     relative_errors,
     vanishing,
 )
-from caffe_batch.experiments.worker import WorkerEnd, run_worker
+from caffe_batch.experiments.worker import WorkerEnd, explained, run_worker
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.job_files import working_directory
 from caffe_batch.layers.base import Shape
@@ -245,7 +245,11 @@ def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verificati
         )
         rules = model.recipe.train.rules
         found = _run_worker(runtime, engine, request, own, directory, rules)
-        refused = _refusal(engine, folders, split, found["statuses"]) or split.plain_refused
+        where_it_lies = partial(explained, model=model, directory=directory)
+        refused = (
+            _refusal(engine, folders, split, found["statuses"], where_it_lies)
+            or split.plain_refused
+        )
     return Verification(
         batch_size=split.compensated.batch_size,
         iter_size=split.compensated.iter_size,
@@ -392,7 +396,11 @@ def _run_worker(
 
 
 def _refusal(
-    engine: Engine, folders: Mapping[str, Path], split: _Split, statuses: Sequence[int]
+    engine: Engine,
+    folders: Mapping[str, Path],
+    split: _Split,
+    statuses: Sequence[int],
+    explain: Callable[[WorkerEnd], WorkerEnd],
 ) -> str:
     """Why Caffe didn't run the variant without changes; empty if it did.
 
@@ -409,7 +417,7 @@ def _refusal(
         variant = split.runs[name].variant
         where = f"batch_size {variant.batch_size}, iter_size {variant.iter_size}"
         end = WorkerEnd(ending, tuple(engine.last_lines(lines)))
-        raise _failure(f"{engine.title} stopped at {where}", end)
+        raise _failure(f"{engine.title} stopped at {where}", explain(end))
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from caffe_batch.engines.events import LogEvent, WorkerEvent
 from caffe_batch.engines.work import Work
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.layers.registry import Registry
+from caffe_batch.memory import MemoryModel
+from caffe_batch.net.sources import Sources
 from caffe_batch.runtimes.base import Runtime
+from caffe_batch.training.culprits import with_culprits
 from caffe_batch.training.places import worker_places
 from caffe_batch.training.process import WorkerProcess
 
@@ -32,6 +35,18 @@ class WorkerEnd:
 
     ending: Ending
     log: tuple[str, ...]
+
+
+def explained(end: WorkerEnd, model: MemoryModel, directory: Path) -> WorkerEnd:
+    """An end whose detail also says where in the train net and its data the fault lies.
+
+    Args:
+        end: How a worker ended.
+        model: The recipe that it ran the train net of.
+        directory: Its working directory.
+    """
+    recipe = replace(model.recipe, tests=())
+    return replace(end, ending=with_culprits(end.ending, recipe, Sources((directory,))))
 
 
 def run_worker(
