@@ -23,7 +23,7 @@ PREFIX_BYTES = 1 << 16
 LONGEST_LINE = 1 << 13
 
 #: How much of a list is in memory at a time.
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 16
 _LONG_LINES = f"text with lines of more than {LONGEST_LINE:,} characters"
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
