@@ -22,6 +22,7 @@ from caffe_batch.net.data.images import survey_images
 from caffe_batch.net.data.survey import Find, Survey, Task
 from caffe_batch.net.data.windows import survey_windows
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.terminal import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Sources:
             options = [Option("input_shape", f"{top}=CxHxW") for top in missing]
             raise InputShapeError(
                 f"the size of {layer.top[0] if layer.top else 'its top'!r} is not known: "
-                f"{error.message}",
+                f"{one_line(error.message)}",
                 layer=layer.name,
                 hint=[
                     *([error.hint, " "] if error.hint else []), "Or give the size: ",

@@ -89,6 +89,25 @@ def test_a_name_forges_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert r"\nFORGED" in shown or "strategies" in arguments or "--by" in arguments
 
 
+def test_a_file_name_forges_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that of a list nor that of a mean file, in an error or a remark."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(r"""
+        layer { name: "data" type: "ImageData" top: "data" top: "label"
+          transform_param { mean_file: "m\nFORGED" }
+          image_data_param { source: "l\nFORGED" batch_size: 2 new_height: 4 new_width: 4 } }
+        layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+          inner_product_param { num_output: 4 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" }""")
+    listing = Path("l\nFORGED")
+    for text in ("a.png 1\nb.png x\n", "", "a" * 10_000):
+        listing.write_text(text)
+        done = call("plan", "net.prototxt", "--gpu-memory", "1GiB")
+        assert done.code == 2
+        assert r"l\nFORGED" in done.err
+        assert "\nFORGED" not in done.out + done.err
+
+
 def test_names_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = write_lmdb(tmp_path / "data")

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from caffe_batch.errors import InputError
+from caffe_batch.terminal import one_line
 
 #: Called with what is being read, how much of it has been read, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -164,7 +165,7 @@ class DataReport:
         errors = self.errors
         if errors:
             raise InputError(
-                "\n".join(each.sentence() for each in errors),
+                "\n".join(one_line(each.sentence()) for each in errors),
                 hint="\n".join(dict.fromkeys(each.hint for each in errors if each.hint)) or None,
             )
 
