@@ -317,7 +317,7 @@ def test_a_browser_draws_every_curve(finished: FinishedJob, tmp_path: Path, widt
     page = tmp_path / "report.html"
     page.write_text(render_report(runs).replace("<body>", f"<body><script>{probe}</script>"))
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000",
          f"--window-size={width},1000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
          page.as_uri()],
         capture_output=True, text=True, timeout=PATIENCE_S, check=True,
