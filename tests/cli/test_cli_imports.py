@@ -20,11 +20,11 @@ ALLOWED = {
     "caffe_batch.files",
     "caffe_batch.reporting",
     "caffe_batch.sizes",
+    "caffe_batch.terminal",
 }
 
 #: Names of the engines, for --engine; the runtime and doctor commands are about runtimes.
 MORE = {
-    "main": {"caffe_batch.terminal"},
     "options": {"caffe_batch.engines"},
     "runtime": {"caffe_batch.runtimes"},
     "doctor": {"caffe_batch.runtimes"},
