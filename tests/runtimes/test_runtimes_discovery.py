@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def set_device(device): pass
 
 
 @pytest.fixture
-def caffe_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def caffe_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Gives this Python, and its children, a module caffe."""
     path = tmp_path / "modules" / "caffe.py"
     path.parent.mkdir()
@@ -37,7 +37,8 @@ def caffe_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(path.parent)
     monkeypatch.setenv("PYTHONPATH", str(path.parent))
     inspection.forget()
-    return path
+    yield path
+    inspection.forget()
 
 
 @pytest.fixture

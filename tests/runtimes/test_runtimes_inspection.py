@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ F{date} 01:27:27.053592  8580 common.cpp:152] {why}
 
 
 @pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Interpreter]:
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Interpreter]]:
     """A function that makes this Python a runtime whose caffe does that on its GPU."""
 
     def make(gpu: str) -> Interpreter:
@@ -48,7 +48,8 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Int
         inspection.forget()
         return Interpreter(sys.executable)
 
-    return make
+    yield make
+    inspection.forget()  # this Python is a runtime of other tests as well
 
 
 def test_real_runtime(runtime: runtimes.Runtime) -> None:

@@ -229,7 +229,7 @@ def test_weights_beside_a_run_that_did_nothing(runtime: Runtime, finished: JobDi
     """They are all that is there."""
     (first, last) = list_snapshots(finished.snapshots)
     for path in (*first.files, last.state, last.record, finished.record, finished.metrics):
-        path.unlink()
+        path.unlink(missing_ok=True)
     options = Options(restart=True, weights=(last.weights,))
     with pytest.raises(InputError, match="GPU 3"):
         train(finished, runtime, replace(options, device=Device(3)))
