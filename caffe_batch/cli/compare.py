@@ -10,10 +10,14 @@ from click.core import ParameterSource
 
 from caffe_batch.cli.late_signals import LateSignals, late_signals
 from caffe_batch.cli.options import (
+    Command,
     console,
+    engine_section,
     json_option,
+    output_section,
     print_json,
     print_notes,
+    section,
     warnings_on_stderr,
 )
 from caffe_batch.cli.strategies import strategies_options
@@ -33,16 +37,16 @@ NAMES = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("target", type=click.Path(), metavar="DIR|NET")
 @strategies_options
-@click.option(
+@section("Trainings")(
     "--strategy",
     type=click.Choice(NAMES),
     multiple=True,
     help="Train this strategy; may be repeated.  [default: all that are possible]",
 )
-@click.option(
+@section("Trainings")(
     "--seeds",
     type=click.IntRange(min=1),
     default=5,
@@ -50,7 +54,7 @@ NAMES = (
     metavar="S",
     help="Train each strategy S times, with random_seed 1 to S.",
 )
-@click.option(
+@section("Trainings")(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
@@ -58,16 +62,16 @@ NAMES = (
     metavar="J",
     help="Run J trainings at once; on a GPU each needs memory of its own.",
 )
-@click.option(
+@output_section(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Where to put the trainings of a NET and their results.",
 )
-@click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to train on.")
-@click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
-@click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU.")
-@click.option(
+@engine_section("--runtime", metavar="RUNTIME", help="The Python with caffe to train on.")
+@engine_section("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
+@engine_section("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU.")
+@engine_section(
     "--threads",
     type=click.IntRange(min=1),
     default=1,

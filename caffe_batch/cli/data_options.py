@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
+from caffe_batch.cli.options import section
 
-data_option = click.option(
+data_option = section("Data")(
     "--check-data/--no-check-data",
     default=None,
     help="Check every record of the data for what would make Caffe fail, or check none.  "

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_batch.cli.options import (
+    Command,
     build_options,
     console,
     json_option,
     net_argument,
     net_options,
+    output_section,
     print_json,
     print_notes,
+    section,
     warnings_on_stderr,
 )
 
@@ -22,13 +25,22 @@ if TYPE_CHECKING:
     from caffe_batch.api import Memory
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("caffe-batch memory net.prototxt --batch-size 32", "The memory at another batch size"),
+        (
+            "caffe-batch memory net.prototxt --by type --plot memory.png --budget 8GiB",
+            "What takes it, as a table and as a picture",
+        ),
+    ],
+)
 @net_argument
 @net_options
-@click.option(
+@section("Batch")(
     "--batch-size", type=click.IntRange(min=1), help="TRAIN batch size.  [default: the file's]"
 )
-@click.option(
+@section("Memory")(
     "--mode",
     type=click.Choice(["gpu", "cpu"]),
     default="gpu",
@@ -36,28 +48,28 @@ if TYPE_CHECKING:
     help="Device memory of a GPU, or host memory in CPU mode.",
 )
 @build_options
-@click.option(
+@section("Memory")(
     "--gpus",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="GPUs that train together; the prediction is for each of them.",
 )
-@click.option(
+@output_section(
     "--by",
     type=click.Choice(["layer", "type"]),
     default="layer",
     show_default=True,
     help="One row for each layer, or for each layer type, largest first.",
 )
-@click.option("--top", type=click.IntRange(min=1), help="Show only the N largest rows.")
-@click.option(
+@output_section("--top", type=click.IntRange(min=1), help="Show only the N largest rows.")
+@output_section(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png|svg",
     help="Plot the memory along the net and against the batch size.",
 )
-@click.option(
+@output_section(
     "--budget", metavar="SIZE", help="A budget to draw as a line in the plot, such as 8GiB."
 )
 @json_option

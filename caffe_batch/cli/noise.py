@@ -8,45 +8,48 @@ import click
 
 from caffe_batch.cli.late_signals import late_signals
 from caffe_batch.cli.options import (
+    Command,
     console,
     engine_option,
+    engine_section,
     json_option,
     net_argument,
     net_options,
     print_json,
     print_notes,
+    section,
     warnings_on_stderr,
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @net_argument
 @net_options
-@click.option(
+@section("Net")(
     "--weights",
     metavar="FILE[,FILE...]",
     help="Trained weights (.caffemodel).  [default: the values that the fillers give]",
 )
-@click.option(
+@section("Measurement")(
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="B",
     help="Samples of a micro-batch.  [default: the file's own]",
 )
-@click.option(
+@section("Measurement")(
     "--effective-batch",
     type=click.IntRange(min=1),
     metavar="N",
     help="Samples per update for the advice to refer to.  [default: the files' own]",
 )
-@click.option(
+@section("Measurement")(
     "--groups",
     type=click.IntRange(min=5),
     default=10,
     show_default=True,
     help="Groups of micro-batches; more groups narrow the interval.",
 )
-@click.option(
+@section("Measurement")(
     "--passes",
     type=click.IntRange(min=2),
     default=10,
@@ -54,10 +57,10 @@ from caffe_batch.cli.options import (
     help="Micro-batches per group; more of them help where the noise is large.",
 )
 @engine_option
-@click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
-@click.option("--cpu", is_flag=True, help="Run on the CPU even if there is a GPU.")
-@click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Run on this GPU.")
-@click.option(
+@engine_section("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
+@engine_section("--cpu", is_flag=True, help="Run on the CPU even if there is a GPU.")
+@engine_section("--gpu", type=click.IntRange(min=0), metavar="ID", help="Run on this GPU.")
+@engine_section(
     "--threads",
     type=click.IntRange(min=1),
     default=1,

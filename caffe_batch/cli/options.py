@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,13 +21,59 @@ if TYPE_CHECKING:
 #: The width in columns of output that goes to a file or a pipe.
 PIPE_WIDTH = 140
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+class Option(click.Option):
+    """An option with the section of its command's help in which it is listed."""
+
+    def __init__(self, *args: Any, section: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.section = section
+
+
+def section(title: str) -> Callable[..., Callable[[Decorated], Decorated]]:
+    """What ``click.option`` is, for the options of one section."""
+    return partial(click.option, cls=Option, section=title)
+
+
+class Command(click.Command):
+    """A command whose help lists its options by section, and shows examples.
+
+    Args:
+        examples: Command lines to show, each with what it does: ``(line, purpose)``.
+    """
+
+    def __init__(
+        self, *args: Any, examples: Sequence[tuple[str, str]] = (), **settings: Any
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then the sections in the order in which they first occur."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line, purpose in self.examples:
+                    formatter.write_text(f"{purpose}:")
+                    formatter.write(f"{'':{formatter.current_indent}}  {line}\n")
+        sections: dict[str, list[tuple[str, str]]] = {}
+        rest: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, Option):
+                sections.setdefault(parameter.section, []).append(record)
+            elif record is not None and isinstance(parameter, click.Option):
+                rest.append(record)
+        for title, records in {**sections, "Other options": rest}.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def option_group(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
     """Several options as one decorator; in ``--help`` the last one comes first."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Decorated) -> Decorated:
         for option in options:
             command = option(command)
         return command
@@ -34,20 +81,25 @@ def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], 
     return decorate
 
 
+net_section = section("Net")
+engine_section = section("Engine")
+_compensation_section = section("Compensations")
+
 net_argument = click.argument("net", type=click.Path(readable=False))  # for shell completion
-solver_option = click.option(
+solver_option = net_section(
     "--solver",
     type=click.Path(readable=False),
     metavar="SOLVER",
     help="Solver prototxt to train NET with; the net that it names isn't read.",
 )
-json_option = click.option(
+output_section = section("Output")
+json_option = output_section(
     "--json", "as_json", is_flag=True, help="Print JSON on stdout, for other programs."
 )
 
 #: The causes that a plan compensates for (planning.audit.findings.COMPENSATED, by name).
 COMPENSATED = ("clip_gradients", "loss_normalization", "loss_sum", "batch_norm_average")
-no_compensate_option = click.option(
+no_compensate_option = _compensation_section(
     "--no-compensate",
     type=click.Choice(COMPENSATED),
     multiple=True,
@@ -57,49 +109,49 @@ no_compensate_option = click.option(
 
 #: The options of every command that reads a net.
 net_options = option_group(
-    click.option(
+    net_section(
         "--fork",
         metavar="FORK",
         help="The fork of Caffe that the net is written for, where forks differ: ssd, rcnn, "
         "deeplab, segnet, pspnet or nvcaffe.  [default: by its layer types]",
     ),
-    click.option(
+    net_section(
         "--rules",
         type=click.Path(readable=False),
         multiple=True,
         metavar="FILE.py",
         help="Rules for layer types that Caffe 1.0 doesn't have; may be repeated.",
     ),
-    click.option(
+    net_section(
         "--run-python-layers",
         is_flag=True,
         help="Ask Python layers for the shapes of their tops: build them once in the runtime. Runs "
         "their code.",
     ),
-    click.option(
+    net_section(
         "--same-shape",
         multiple=True,
         metavar="TYPE",
         help="A layer type whose tops have the shape of its largest bottom (TYPE=1: of bottom 1); "
         "may be repeated.",
     ),
-    click.option(
+    net_section(
         "--treat-as",
         multiple=True,
         metavar="TYPE=KNOWN",
         help="A layer type that is treated as another one, such as BN=BatchNorm; may be repeated.",
     ),
-    click.option(
+    net_section(
         "--allow-unknown-fields",
         is_flag=True,
         help="Skip fields that Caffe 1.0 doesn't know, with a warning for each.",
     ),
-    click.option(
+    net_section(
         "--allow-unknown",
         is_flag=True,
         help="Accept layer types without a rule; totals are then lower bounds.",
     ),
-    click.option(
+    net_section(
         "--input-shape",
         multiple=True,
         metavar="TOP=CxHxW",
@@ -124,7 +176,7 @@ class EngineName(click.Choice[str]):
         return super().convert(value, param, ctx)
 
 
-engine_option = click.option(
+engine_option = engine_section(
     "--engine",
     type=EngineName(),
     default=engines.DEFAULT,
@@ -134,13 +186,13 @@ engine_option = click.option(
 
 #: The options that say what trains: the engine and the build of Caffe, both as names.
 build_options = option_group(
-    click.option(
+    engine_section(
         "--half",
         is_flag=True,
         help="NVCaffe in half precision: FLOAT16 as default_forward_type and "
         "default_backward_type.",
     ),
-    click.option(
+    engine_section(
         "--build",
         type=click.Choice(["caffe", "cudnn", "nvcaffe"]),
         default="caffe",

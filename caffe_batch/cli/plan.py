@@ -9,9 +9,11 @@ import click
 
 from caffe_batch.cli.data_options import data_option, data_progress
 from caffe_batch.cli.options import (
+    Command,
     console,
     json_option,
     net_argument,
+    output_section,
     print_json,
     print_notes,
     warnings_on_stderr,
@@ -19,11 +21,27 @@ from caffe_batch.cli.options import (
 from caffe_batch.cli.plan_options import gpu_option, plan_options
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        (
+            "caffe-batch plan solver.prototxt --effective-batch 256 --gpu-memory 8GiB",
+            "The split of a batch of 256 that fits in 8 GiB",
+        ),
+        (
+            "caffe-batch plan solver.prototxt --gpu-memory auto --out job",
+            "A job with the files' own batch, for what is free on this GPU",
+        ),
+        (
+            "caffe-batch plan lenet_digits --mode cpu --gpu-memory 512MiB --epochs 40 --out job",
+            "A template, on the CPU, for 40 epochs",
+        ),
+    ],
+)
 @net_argument
 @plan_options
 @gpu_option
-@click.option(
+@output_section(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",

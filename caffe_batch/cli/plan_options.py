@@ -9,46 +9,54 @@ from caffe_batch.cli.options import (
     net_options,
     no_compensate_option,
     option_group,
+    section,
 )
 
 POSITIVE = click.IntRange(min=1)
 
-effective_batch_option = click.option(
+_split_section = section("Batch and split")
+_schedule_section = section("Schedule")
+_memory_section = section("Memory budget")
+_records_section = section("Data")
+
+effective_batch_option = _split_section(
     "--effective-batch",
     type=int,
     metavar="N",
     help="Samples per update that the recipe needs.  [default: the files' own]",
 )
-recipe_batch_option = click.option(
+recipe_batch_option = _schedule_section(
     "--recipe-batch",
     type=POSITIVE,
     metavar="N",
     help="Samples per update for which the files' schedule was written.  [default: the files' own "
     "batch]",
 )
-test_every_option = click.option("--test-every", metavar="EPOCHS", help="Epochs between tests.")
-epochs_option = click.option(
+test_every_option = _schedule_section(
+    "--test-every", metavar="EPOCHS", help="Epochs between tests."
+)
+epochs_option = _schedule_section(
     "--epochs", metavar="EPOCHS", help="Train for this many epochs.  [default: the recipe's]"
 )
 
 
 #: The options that say how much memory there is, and whose.
 budget_options = option_group(
-    click.option(
+    _memory_section(
         "--reserve",
         metavar="SIZE",
         help="The part of the budget that Caffe's requests can't use: the CUDA context, or in CPU "
         "mode the process itself and the copies for a snapshot.  [default: what `doctor` measured "
         "on this GPU, else 512MiB; in CPU mode 96MiB and the copies]",
     ),
-    click.option(
+    _memory_section(
         "--mode",
         type=click.Choice(["gpu", "cpu"]),
         default="gpu",
         show_default=True,
         help="Which memory the budget is for: the GPU's, or the host's in CPU mode.",
     ),
-    click.option(
+    _memory_section(
         "--gpu-memory",
         metavar="SIZE|auto|P%",
         help="The memory that a run may use: 8GiB, 11000MiB, auto (all that is free), 80%.",
@@ -56,7 +64,7 @@ budget_options = option_group(
 )
 
 
-gpu_option = click.option(
+gpu_option = _memory_section(
     "--gpu",
     type=click.IntRange(min=0),
     metavar="ID",
@@ -66,13 +74,13 @@ gpu_option = click.option(
 
 #: The options for the number of records.
 records_options = option_group(
-    click.option(
+    _records_section(
         "--test-records",
         type=POSITIVE,
         multiple=True,
         help="Records of the test data, where they can't be counted; once for each test net.",
     ),
-    click.option(
+    _records_section(
         "--train-records",
         type=POSITIVE,
         help="Records of the training data, where they can't be counted.",
@@ -82,22 +90,22 @@ records_options = option_group(
 
 #: The options for the split itself.
 split_options = option_group(
-    click.option(
+    _split_section(
         "--prefer-multiple-of",
         type=POSITIVE,
         default=1,
         metavar="M",
         help="Prefer a batch_size that is a multiple of M if one fits.",
     ),
-    click.option("--iter-size", type=POSITIVE, metavar="K", help="Use exactly this iter_size."),
-    click.option("--batch-size", type=POSITIVE, metavar="B", help="Use exactly this batch_size."),
-    click.option(
+    _split_section("--iter-size", type=POSITIVE, metavar="K", help="Use exactly this iter_size."),
+    _split_section("--batch-size", type=POSITIVE, metavar="B", help="Use exactly this batch_size."),
+    _split_section(
         "--tolerance",
         default="0%",
         metavar="P%",
         help="How far the effective batch may differ from N, for fewer passes per update.",
     ),
-    click.option(
+    _split_section(
         "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
     ),
     effective_batch_option,
@@ -107,14 +115,14 @@ split_options = option_group(
 #: The options for the schedule and the compensations.
 schedule_options = option_group(
     no_compensate_option,
-    click.option(
+    _schedule_section(
         "--max-batch",
         type=POSITIVE,
         metavar="N",
         help="The largest effective batch that growth may reach.  [default: a tenth of the "
         "training records]",
     ),
-    click.option(
+    _schedule_section(
         "--schedule",
         type=click.Choice(["decay", "grow", "hybrid"]),
         default="decay",
@@ -122,17 +130,19 @@ schedule_options = option_group(
         help="Where the recipe drops the learning rate: decay it, grow the batch instead, or grow "
         "the batch once and then decay.",
     ),
-    click.option("--keep-tests", is_flag=True, help="Don't change test batches and test_iter."),
-    click.option("--keep-schedule", is_flag=True, help="Don't change any interval."),
+    _schedule_section(
+        "--keep-tests", is_flag=True, help="Don't change test batches and test_iter."
+    ),
+    _schedule_section("--keep-schedule", is_flag=True, help="Don't change any interval."),
     recipe_batch_option,
-    click.option(
+    _schedule_section(
         "--lr-scaling",
         type=click.Choice(["none", "linear", "sqrt"]),
         default="none",
         show_default=True,
         help="How base_lr scales with the effective batch.",
     ),
-    click.option("--snapshot-every", metavar="EPOCHS", help="Epochs between snapshots."),
+    _schedule_section("--snapshot-every", metavar="EPOCHS", help="Epochs between snapshots."),
     test_every_option,
     epochs_option,
 )
@@ -142,8 +152,8 @@ schedule_options = option_group(
 plan_options = option_group(
     build_options,
     records_options,
+    net_options,
     schedule_options,
     split_options,
     budget_options,
-    net_options,
 )

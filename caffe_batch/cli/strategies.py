@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from caffe_batch.cli.options import (
+    Command,
     build_options,
     console,
     json_option,
     net_argument,
     net_options,
     option_group,
+    output_section,
     print_json,
     print_notes,
     warnings_on_stderr,
@@ -41,11 +43,11 @@ strategies_options = option_group(
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @net_argument
 @strategies_options
 @gpu_option
-@click.option(
+@output_section(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",

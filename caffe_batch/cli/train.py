@@ -12,7 +12,13 @@ from click.core import ParameterSource
 
 from caffe_batch.cli.data_options import extent
 from caffe_batch.cli.late_signals import LateSignals, late_signals
-from caffe_batch.cli.options import print_notes, warnings_on_stderr
+from caffe_batch.cli.options import (
+    Command,
+    output_section,
+    print_notes,
+    section,
+    warnings_on_stderr,
+)
 from caffe_batch.cli.plan_options import plan_options
 from caffe_batch.cli.train_options import (
     RUN_OPTIONS,
@@ -31,24 +37,35 @@ if TYPE_CHECKING:
 AS_IS = ("solver", "allow_unknown_fields", "rules", "fork", "engine")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("caffe-batch train job", "Train a planned job, or go on with it"),
+        (
+            "caffe-batch train solver.prototxt --effective-batch 256 --gpu-memory 8GiB",
+            "Plan, then train",
+        ),
+        ("caffe-batch train job --detach", "Train in the background"),
+        ("caffe-batch train job --follow", "Watch a run that goes on"),
+    ],
+)
 @click.argument("target", type=click.Path(), metavar="DIR|NET")
+@start_options
+@machine_options
+@fault_options
+@view_options
 @plan_options
-@click.option(
+@output_section(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="The job directory, if a NET is planned first.  [default: NET's name + .job]",
 )
-@click.option(
+@section("Start of the run")(
     "--as-is",
     is_flag=True,
     help="Train NET as it is, without a plan: no budget is needed, and no layer need be known.",
 )
-@machine_options
-@start_options
-@fault_options
-@view_options
 @click.pass_context
 def train(
     ctx: click.Context,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_batch.cli.data_options import data_option
-from caffe_batch.cli.options import option_group
+from caffe_batch.cli.options import engine_section, option_group, section
 
 #: The options of ``train`` that are passed to api.train_options, by name.
 RUN_OPTIONS = (
@@ -17,26 +17,30 @@ RUN_OPTIONS = (
     "updates",
 )  # fmt: skip
 
+_start_section = section("Start of the run")
+_view_section = section("Display")
+_faults_section = section("Snapshots and faults")
+
 
 #: The options for what to train on.
 machine_options = option_group(
-    click.option(
+    engine_section(
         "--threads",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
         help="CPU threads for the matrix products; more than one helps only large nets.",
     ),
-    click.option("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU."),
-    click.option(
+    engine_section("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU."),
+    engine_section(
         "--precision",
         type=click.Choice(["float32", "tf32", "bf16"]),
         default="float32",
         show_default=True,
         help="PyTorch only: tf32 and bf16 are faster on GPUs, and another training.",
     ),
-    click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU."),
-    click.option(
+    engine_section("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU."),
+    engine_section(
         "--runtime",
         metavar="RUNTIME",
         help="The Python with caffe to train on, or a container image: docker[:IMAGE],"
@@ -48,30 +52,30 @@ machine_options = option_group(
 #: The options for what the first update begins with.
 start_options = option_group(
     data_option,
-    click.option(
+    _start_section(
         "--updates",
         metavar="+N|N",
         help="Go on with the job DIR for N updates longer than its solver says, or up to N updates "
         "in all.",
     ),
-    click.option(
+    _start_section(
         "--restart",
         is_flag=True,
         help="Start from update 0; the earlier run is deleted once this one has a good snapshot.",
     ),
-    click.option(
+    _start_section(
         "--try-larger",
         is_flag=True,
         help="If the job has gone down to a smaller split, take the planned one again, from the "
         "newest snapshot; --restart does so by itself.",
     ),
-    click.option(
+    _start_section(
         "--snapshot",
         type=click.Path(path_type=Path),
         metavar="FILE.solverstate",
         help="Continue from this snapshot of another run; its weights must lie beside it.",
     ),
-    click.option(
+    _start_section(
         "--weights",
         metavar="FILE[,FILE...]",
         help="Fine-tune: begin with these weights (.caffemodel), matched by layer name; if several "
@@ -82,19 +86,19 @@ start_options = option_group(
 
 #: The options for how the run is shown and recorded.
 view_options = option_group(
-    click.option("-q", "--quiet", is_flag=True, help="Show only notes and the result."),
-    click.option(
+    _view_section("-q", "--quiet", is_flag=True, help="Show only notes and the result."),
+    _view_section(
         "--detach", is_flag=True, help="Train in the background, independent of the terminal."
     ),
-    click.option(
+    _view_section(
         "--follow", is_flag=True, help="Watch the run that is going on in DIR; Ctrl-C leaves it."
     ),
-    click.option(
+    _view_section(
         "--tensorboard",
         is_flag=True,
         help="Also write the curves for TensorBoard, to DIR/tensorboard.",
     ),
-    click.option(
+    _view_section(
         "--noise-scale",
         is_flag=True,
         help="Also measure the gradient noise scale, from the micro-batches of some updates.",
@@ -107,14 +111,14 @@ POSITIVE = click.IntRange(min=1)
 
 #: The options for snapshots, a loss that diverges and a worker that hangs.
 fault_options = option_group(
-    click.option(
+    _faults_section(
         "--stall-timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
         help="Stop if there is no progress for this long.  [default: 600, or 20 times the "
         "longest pause so far]",
     ),
-    click.option(
+    _faults_section(
         "--on-divergence",
         metavar="stop|rollback:FACTOR",
         default="stop",
@@ -122,19 +126,19 @@ fault_options = option_group(
         help="If the loss diverges: stop, or continue from the last good snapshot with base_lr "
         "times FACTOR, at most three times.",
     ),
-    click.option(
+    _faults_section(
         "--max-loss",
         type=float,
         metavar="LOSS",
         help="Treat a loss above this as diverged; nan and inf always are.",
     ),
-    click.option(
+    _faults_section(
         "--keep-every",
         type=POSITIVE,
         metavar="UPDATES",
         help="Also keep the first snapshot of every UPDATES updates.",
     ),
-    click.option(
+    _faults_section(
         "--keep-last",
         type=POSITIVE,
         metavar="N",

@@ -8,29 +8,41 @@ import click
 
 from caffe_batch.cli.late_signals import late_signals
 from caffe_batch.cli.options import (
+    Command,
     console,
     engine_option,
+    engine_section,
     json_option,
     net_argument,
     net_options,
     no_compensate_option,
     print_json,
     print_notes,
+    section,
     warnings_on_stderr,
 )
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("caffe-batch verify job", "A planned job"),
+        (
+            "caffe-batch verify solver.prototxt --batch-size 8 --iter-size 4",
+            "Any split of any net",
+        ),
+    ],
+)
 @net_argument
 @net_options
-@click.option(
+@section("Batch and split")(
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="B",
     help="Samples of a micro-batch.  [default: 4, or another small size that the net and memory "
     "allow]",
 )
-@click.option(
+@section("Batch and split")(
     "--iter-size",
     type=click.IntRange(min=2),
     metavar="K",
@@ -39,7 +51,7 @@ from caffe_batch.cli.options import (
 )
 @no_compensate_option
 @engine_option
-@click.option("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
+@engine_section("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, net: str, as_json: bool, **options: Any) -> None:
