@@ -26,6 +26,9 @@ from tests.planned_jobs import FinishedJob, write_job
 #: Where the workers of the tests find the worker: they run under the runtime's own Python.
 os.environ["TEST_INSIDE"] = str(INSIDE)
 
+#: No test depends on what the user who runs the tests has chosen for all commands.
+os.environ["CAFFE_BATCH_CONFIG"] = ""
+
 #: Property tests: `make test` tries the same examples every time; `make test-slow` draws fresh ones
 #: (--hypothesis-profile=fresh), and what it finds becomes a fixed example. Neither fails because a
 #: machine is busy.

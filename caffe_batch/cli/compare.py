@@ -94,10 +94,11 @@ def compare(ctx: click.Context, /, target: str, as_json: bool, **options: Any) -
     from caffe_batch import api
     from caffe_batch.reporting.compare_view import compare_view
 
+    sources = {ParameterSource.COMMANDLINE}
+    if not Path(target).is_dir():  # one that is there has its options already
+        sources.add(ParameterSource.ENVIRONMENT)
     given = {
-        name: value
-        for name, value in options.items()
-        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        name: value for name, value in options.items() if ctx.get_parameter_source(name) in sources
     }
     with warnings_on_stderr(), _Display(late_signals(ctx)) as display:
         found = api.compare(target, **given, observer=display)

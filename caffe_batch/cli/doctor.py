@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -25,19 +26,40 @@ def doctor(as_json: bool) -> None:
     that Caffe can use, it measures the memory that the CUDA context takes and stores it as the
     default of --reserve. It changes nothing else.
     """
+    from caffe_batch.cli.configuration import paths
     from caffe_batch.runtimes.doctor import examine, missing_items
 
+    settings = paths()
     found = examine()
     missing = missing_items(found)
     if as_json:
         rows = [asdict(item) for item in missing]
-        click.echo(json.dumps({**asdict(found), "missing": rows}, indent=2))
+        click.echo(
+            json.dumps(
+                {
+                    **asdict(found),
+                    "configuration": [str(path) for path in settings],
+                    "missing": rows,
+                },
+                indent=2,
+            )
+        )
         return
     for title, text in _rows(found):
         click.echo(f"{title + ':' if title else '':<14}{text}")
+    for line in settings_lines(settings):
+        click.echo(line)
     click.echo("\nMissing:" if missing else "\nNothing is missing.")
     for item in missing:
         click.echo(f"- {item.what}\n    needed for: {item.needed_for}\n    {item.remedy}")
+
+
+def settings_lines(files: Sequence[Path]) -> list[str]:
+    """Where caffe-batch.toml is looked for."""
+    return [
+        f"{'' if number else 'Settings:':<14}{path}{'' if path.exists() else ' (not there)'}"
+        for number, path in enumerate(files)
+    ]
 
 
 def _rows(found: Examination) -> Iterator[tuple[str, str]]:

@@ -96,7 +96,13 @@ def cli() -> None:
 
     Give it a net, the effective batch that the recipe needs and the memory you have; it finds
     batch_size x iter_size, writes the prototxts and trains them on Caffe.
+
+    Choices for every command can be kept in caffe-batch.toml; `caffe-batch doctor` says where it
+    is looked for.
     """
+    from caffe_batch.cli.configuration import configured
+
+    os.environ.update(configured())
 
 
 def exit_code(error: BaseException) -> int:

@@ -181,6 +181,8 @@ engine_option = engine_section(
     type=EngineName(),
     default=engines.DEFAULT,
     show_default=True,
+    envvar="CAFFE_BATCH_ENGINE",
+    show_envvar=True,
     help="The engine that trains.",
 )
 

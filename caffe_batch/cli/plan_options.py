@@ -45,6 +45,8 @@ budget_options = option_group(
     _memory_section(
         "--reserve",
         metavar="SIZE",
+        envvar="CAFFE_BATCH_RESERVE",
+        show_envvar=True,
         help="The part of the budget that Caffe's requests can't use: the CUDA context, or in CPU "
         "mode the process itself and the copies for a snapshot.  [default: what `doctor` measured "
         "on this GPU, else 512MiB; in CPU mode 96MiB and the copies]",

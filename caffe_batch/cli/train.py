@@ -111,7 +111,7 @@ def train(
         _refuse_options(ctx, {"target", "follow", "quiet"}, "--follow only watches a run")
         look_on(job, quiet=quiet)
         return
-    named = ctx.get_parameter_source("engine") is not ParameterSource.DEFAULT
+    named = ctx.get_parameter_source("engine") is ParameterSource.COMMANDLINE
     trainer = api.find_trainer(
         runtime,
         given["engine"] if named else None,
@@ -149,7 +149,7 @@ def _refuse_options(
 ) -> None:
     """Raise an error for an option that would have no effect."""
     for parameter in ctx.command.params:
-        given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        given = ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in allowed:
             raise InputError(f"{parameter.opts[0]}: {why}", hint=hint)
 
