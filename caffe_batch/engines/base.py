@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -25,6 +25,7 @@ from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Net, Recipe, Sources
+from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
 
 #: What to try next, by the reason of an ending; for all engines.
@@ -160,7 +161,6 @@ class Engine(ABC):
             InputError: Such a training isn't possible.
         """
 
-    @abstractmethod
     def audit(
         self,
         model: MemoryModel,
@@ -183,6 +183,20 @@ class Engine(ABC):
             summed_iter: Passes over which losses that are sums are summed; iter_size if None.
             refused: Causes that should not be compensated.
         """
+        split = audit(
+            model,
+            batch_size=batch_size,
+            iter_size=iter_size,
+            gpus=gpus,
+            own_gpus=own_gpus,
+            summed_iter=summed_iter,
+            refused=refused,
+        )
+        return (*self.own_findings(model.recipe), *split)
+
+    def own_findings(self, recipe: Recipe) -> Iterable[Finding]:
+        """What the engine itself makes different from Caffe, however the batch is split."""
+        return ()
 
     @abstractmethod
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
@@ -192,9 +206,9 @@ class Engine(ABC):
             None if its Python is too old to run the engine; ``facts`` has its version.
         """
 
-    @abstractmethod
     def layer_types(self, info: RuntimeInfo) -> frozenset[str]:
         """The layer types that it can run in a runtime."""
+        return frozenset(info.layer_types)
 
     @abstractmethod
     def check_weights(self, path: Path, nets: Sequence[Net]) -> None:

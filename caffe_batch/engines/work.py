@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +13,8 @@ from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.schema import caffe_pb2
 
-#: Whichever BLAS an engine was built with, one of these limits its threads.
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+# Whichever BLAS an engine was built with, one of these limits its threads.
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 class Precision(str, Enum):
@@ -93,6 +93,22 @@ class TrainingRequest:
     max_loss: float | None
     precision: Precision = Precision.FLOAT32
 
+    def settings(self) -> dict[str, object]:
+        """The settings that every engine's worker has; ``data`` and ``precision`` aren't in it."""
+        return {
+            "solver": str(self.solver),
+            "job": str(self.job.path),
+            "snapshots": str(self.job.snapshots),
+            "resume": str(self.resume.state) if self.resume else None,
+            "weights": list(self.weights),
+            "log": str(self.job.log),
+            "log_bytes": self.log_bytes,
+            "record_every": self.record_every,
+            "frozen": self.frozen,
+            "max_loss": self.max_loss,
+            **device_settings(self.device),
+        }
+
 
 @dataclass(frozen=True)
 class NoiseRequest:
@@ -118,6 +134,19 @@ class NoiseRequest:
     frozen: Sequence[tuple[str, int]]
     groups: int
     passes: int
+
+    def settings(self) -> dict[str, object]:
+        """The settings that every engine's worker has; ``device`` isn't in it."""
+        return {
+            "net": str(self.net),
+            "level": self.state.level,
+            "stages": list(self.state.stage),
+            "weights": [str(path.resolve()) for path in self.weights],
+            "frozen": self.frozen,
+            "seed": self.solver.random_seed,
+            "groups": self.groups,
+            "passes": self.passes,
+        }
 
 
 @dataclass(frozen=True)
@@ -171,3 +200,30 @@ class VerificationRequest:
     average_loss: int
     floor: float
     result: Path
+
+    def settings(self) -> dict[str, object]:
+        """The settings of the worker, which runs on the CPU."""
+        return {
+            "variants": [
+                {**asdict(variant), "folder": str(variant.folder)} for variant in self.variants
+            ],
+            "updates": self.updates,
+            "average_loss": self.average_loss,
+            "floor": self.floor,
+            "result": str(self.result),
+            **device_settings(Device.CPU),
+        }
+
+
+def device_settings(
+    device: Device | None, fallback: int | None = None
+) -> dict[str, str | int | None]:
+    """The settings that name a device; ``fallback`` is the GPU if the worker should choose."""
+    if device is None:
+        return {"device": "auto", "gpu": fallback}
+    return {"device": "cpu" if device.is_cpu else "gpu", "gpu": device.gpu}
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """The environment in which a BLAS takes this many threads."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))

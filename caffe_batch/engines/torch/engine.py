@@ -6,40 +6,36 @@ imported in the worker alone (``worker/``).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from caffe_batch.device import Device
-from caffe_batch.engines.base import Engine, LogReader, RuntimeInfo
-from caffe_batch.engines.caffe import snapshots as snapshot_files
+from caffe_batch.engines.base import RuntimeInfo
 from caffe_batch.engines.caffe.data_position import drawn_anew, samples_read, state_lost
-from caffe_batch.engines.caffe.ending import last_lines
-from caffe_batch.engines.caffe.log_files import LogFollower
-from caffe_batch.engines.caffe.starting_files import check_state, check_weights
+from caffe_batch.engines.caffe.formats import CaffeFilesEngine
 from caffe_batch.engines.events import WorkerEvent
-from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.kernels import has_kernels, no_kernels
 from caffe_batch.engines.work import (
-    THREAD_VARIABLES,
     DataStart,
     NoiseRequest,
     Precision,
     TrainingRequest,
     VerificationRequest,
     Work,
+    device_settings,
+    thread_limits,
 )
 from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory, MemoryModel
-from caffe_batch.net import Net, Recipe, Sources
+from caffe_batch.memory import Build, CaffeMemory
+from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.recipe import NetFile
-from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
 from caffe_batch.schema import caffe_pb2
 
@@ -79,7 +75,7 @@ class DataPosition:
         return {"samples": self.samples}
 
 
-class TorchEngine(Engine):
+class TorchEngine(CaffeFilesEngine):
     """PyTorch, run by a Python that can import torch."""
 
     name = "pytorch"
@@ -96,7 +92,6 @@ class TorchEngine(Engine):
         ". Or take the layers out of the net.",
     )
     probe = Path(__file__).parent / "probe.py"
-    snapshots: ClassVar[SnapshotFiles] = snapshot_files
     hints = HINTS
     precisions = tuple(Precision)
     own_types = frozenset({*BUILT_IN, "Python"})
@@ -116,33 +111,8 @@ class TorchEngine(Engine):
             raise InputError(f"{build.value} is a build of Caffe, and the engine is PyTorch")
         return TorchMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
 
-    def audit(
-        self,
-        model: MemoryModel,
-        *,
-        batch_size: int,
-        iter_size: int,
-        gpus: int = 1,
-        own_gpus: int = 1,
-        summed_iter: int | None = None,
-        refused: Collection[Cause] = (),
-    ) -> tuple[Finding, ...]:
-        split = audit(
-            model,
-            batch_size=batch_size,
-            iter_size=iter_size,
-            gpus=gpus,
-            own_gpus=own_gpus,
-            summed_iter=summed_iter,
-            refused=refused,
-        )
-        return (*_of_engine(model.recipe.train), *split)
-
-    def check_weights(self, path: Path, nets: Sequence[Net]) -> None:
-        check_weights(path, nets)
-
-    def check_state(self, snapshot: Snapshot, net: Net, solver_type: str) -> None:
-        check_state(snapshot, net, solver_type)
+    def own_findings(self, recipe: Recipe) -> Iterable[Finding]:
+        return _of_engine(recipe.train)
 
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
         if "torch_version" not in facts:
@@ -169,26 +139,13 @@ class TorchEngine(Engine):
             devices=tuple(devices),
         )
 
-    def layer_types(self, info: RuntimeInfo) -> frozenset[str]:
-        return frozenset(info.layer_types)
-
     def training(self, request: TrainingRequest) -> Work:
-        job, resume = request.job, request.resume
+        job = request.job
         settings = {
-            "solver": str(request.solver),
-            "job": str(job.path),
-            "snapshots": str(job.snapshots),
-            "resume": str(resume.state) if resume else None,
-            "weights": list(request.weights),
-            "log": str(job.log),
-            "log_bytes": request.log_bytes,
-            "record_every": request.record_every,
-            "frozen": request.frozen,
-            "max_loss": request.max_loss,
+            **request.settings(),
             "rules": [str(path) for path in job.read_plan().rules],
             "samples": None,
             "precision": request.precision.value,
-            **_device(request.device),
         }
         data = request.data.settings(job.worker_nets) if request.data else {}
         return _work("train", {**settings, **data}, request.threads)
@@ -196,31 +153,14 @@ class TorchEngine(Engine):
     def noise(self, request: NoiseRequest) -> Work:
         solver = request.solver
         settings = {
-            "net": str(request.net),
-            "level": request.state.level,
-            "stages": list(request.state.stage),
-            "weights": [str(path.resolve()) for path in request.weights],
-            "frozen": request.frozen,
-            "seed": solver.random_seed,
+            **request.settings(),
             "solver_cpu": solver.HasField("solver_mode") and solver.solver_mode == solver.CPU,
-            "groups": request.groups,
-            "passes": request.passes,
-            **_device(request.device, solver.device_id),
+            **device_settings(request.device, solver.device_id),
         }
         return _work("noise", settings, request.threads)
 
     def verification(self, request: VerificationRequest) -> Work:
-        settings = {
-            "variants": [
-                {**asdict(variant), "folder": str(variant.folder)} for variant in request.variants
-            ],
-            "updates": request.updates,
-            "average_loss": request.average_loss,
-            "floor": request.floor,
-            "result": str(request.result),
-            **_device(Device.CPU),
-        }
-        return _work("verify", settings, threads=1)
+        return _work("verify", request.settings(), threads=1)
 
     def data_start(
         self, stages: Sequence[TrainingStage], snapshot: Snapshot, sources: Sources
@@ -232,14 +172,8 @@ class TorchEngine(Engine):
             notes += drawn_anew(recipe.train, why)
         return DataPosition(tuple(samples), tuple(notes))
 
-    def open_log(self, log: Path) -> LogReader:
-        return LogFollower(log)
-
     def classify(self, status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
         return classify(status, last_word, log)
-
-    def last_lines(self, log: Sequence[str]) -> list[str]:
-        return last_lines(log)
 
 
 #: The one instance.
@@ -248,19 +182,12 @@ ENGINE = TorchEngine()
 
 def _work(task: str, settings: Mapping[str, Any], threads: int) -> Work:
     environment = {
-        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        **thread_limits(threads),
         # At its barriers OpenMP would otherwise spin, and be slower than Caffe beside a busy
         # neighbour.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     return Work(_WORKER, {"task": task, "precision": "float32", **settings}, environment)
-
-
-def _device(device: Device | None, fallback: int | None = None) -> dict[str, str | int | None]:
-    """The settings that name a device; ``fallback`` is the GPU if the worker should choose."""
-    if device is None:
-        return {"device": "auto", "gpu": fallback}
-    return {"device": "cpu" if device.is_cpu else "gpu", "gpu": device.gpu}
 
 
 def _of_engine(file: NetFile) -> Iterator[Finding]:
