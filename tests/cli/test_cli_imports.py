@@ -23,9 +23,11 @@ ALLOWED = {
     "caffe_batch.terminal",
 }
 
-#: Names of the engines, for --engine; the runtime and doctor commands are about runtimes.
+#: Names of the engines, for --engine and caffe-batch.toml; the runtime and doctor commands are
+#: about runtimes.
 MORE = {
     "options": {"caffe_batch.engines"},
+    "configuration": {"caffe_batch.engines"},
     "runtime": {"caffe_batch.runtimes"},
     "doctor": {"caffe_batch.runtimes"},
 }
