@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 from caffe_batch import engines, training
 from caffe_batch.api.arguments import Files, choice, files, positive, whole
 from caffe_batch.api.machines import RuntimeName, device_of, find_trainer
-from caffe_batch.engines.work import Precision
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import JobFiles
@@ -22,6 +21,7 @@ from caffe_batch.jobs.metrics import Metrics, read_metrics
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord
 from caffe_batch.net.data.findings import DataCheck
+from caffe_batch.planning.precision import Precision
 from caffe_batch.training.following import RunFollower, RunState, Status
 from caffe_batch.training.longer import Longer
 from caffe_batch.training.progress import Observer
@@ -157,7 +157,7 @@ class Job:
         max_loss: float | None = None,
         on_divergence: str = "stop",
         stall_timeout: float | None = None,
-        precision: Literal["float32", "tf32", "bf16"] = "float32",
+        precision: Literal["float32", "tf32", "bf16"] | None = None,
         noise_scale: bool = False,
         check_data: Literal["none", "quick", "all"] = "quick",
         tensorboard: bool = False,
@@ -194,8 +194,8 @@ class Job:
                 snapshot with base_lr times the factor, at most three times.
             stall_timeout: Seconds without progress after which the run is stopped; None for 600,
                 or 20 times the longest pause so far.
-            precision: PyTorch only: ``"tf32"`` or ``"bf16"`` are faster on GPUs, and another
-                training.
+            precision: PyTorch only: ``"float32"``, ``"tf32"`` or ``"bf16"``, as :func:`plan`
+                takes it; None for the plan's.
             noise_scale: Also measure the gradient noise scale.
             check_data: How much of the data is checked first, as :func:`plan` takes it.
             tensorboard: Also write the curves for TensorBoard, to ``tensorboard/`` in the job.
@@ -433,7 +433,7 @@ def train_options(
     max_loss: float | None = None,
     on_divergence: str = "stop",
     stall_timeout: float | None = None,
-    precision: Literal["float32", "tf32", "bf16"] = "float32",
+    precision: Literal["float32", "tf32", "bf16"] | None = None,
     noise_scale: bool = False,
     check_data: Literal["none", "quick", "all"] = "quick",
 ) -> training.Options:
@@ -455,7 +455,7 @@ def train_options(
         max_loss=max_loss,
         rollback=_rollback(on_divergence),
         stall_timeout_s=_seconds("stall_timeout", stall_timeout),
-        precision=choice("precision", precision, Precision),
+        precision=None if precision is None else choice("precision", precision, Precision),
         check_data=choice("check_data", check_data, DataCheck),
         longer=_longer(epochs, updates, restart=restart),
     )

@@ -31,6 +31,7 @@ from caffe_batch.net.data.check import check_data as look_at_data
 from caffe_batch.net.data.findings import DataCheck, DataReport, Progress, no_progress
 from caffe_batch.planning import Cause, LrScaling, make_plan
 from caffe_batch.planning.edits.changes import applied
+from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
@@ -155,6 +156,7 @@ def plan(
     keep_schedule: bool = False,
     keep_tests: bool = False,
     no_compensate: str | Iterable[str] = (),
+    precision: Literal["float32", "tf32", "bf16"] = "float32",
     train_records: int | None = None,
     test_records: int | Iterable[int] = (),
     check_data: Literal["none", "quick", "all"] = "quick",
@@ -222,6 +224,8 @@ def plan(
         keep_tests: Don't change test batches and test_iter.
         no_compensate: Effects of accumulation not to compensate for: ``"clip_gradients"``,
             ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
+        precision: PyTorch only: ``"tf32"`` or ``"bf16"`` are faster on GPUs, and another training
+            than Caffe's.
         train_records: Records of the training data, where they can't be counted.
         test_records: Records of the test data, where they can't be counted; one for each test net.
         check_data: How much of the data is checked for what would make Caffe fail, or what it would
@@ -273,6 +277,7 @@ def plan(
         no_compensate=tuple(
             choice("no_compensate", each, Cause) for each in several(no_compensate)
         ),
+        precision=choice("precision", precision, Precision),
     )
     found = request.prepare()
     extent = choice("check_data", check_data, DataCheck)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from caffe_batch import engines
@@ -26,9 +27,10 @@ from caffe_batch.planning import (
     ScheduleOptions,
     SplitOptions,
 )
+from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.solver.checks import check_solver
-from caffe_batch.training.checks import check_own_types
+from caffe_batch.training.checks import check_own_types, check_precision
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class PlanRequest:
     keep_schedule: bool = False
     keep_tests: bool = False
     no_compensate: tuple[Cause, ...] = ()
+    precision: Precision = Precision.FLOAT32
 
     def prepare(self) -> Prepared:
         """Reads the files.
@@ -116,7 +119,9 @@ class PlanRequest:
             return self._prepare(files)
 
     def _prepare(self, files: RecipeFiles) -> Prepared:
-        check_own_types((files.recipe.train, *files.recipe.tests), engines.find(self.engine))
+        engine = engines.find(self.engine)
+        check_precision(engine, self.precision)
+        check_own_types((files.recipe.train, *files.recipe.tests), engine)
         gpu = files.recipe.solver.device_id if self.gpu is None else self.gpu
         budget = find_budget(self.gpu_memory, self.reserve, self.mode, gpu)
         sources = files.sources
@@ -124,7 +129,7 @@ class PlanRequest:
             files.recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
         )
         check_solver(recipe.solver, recipe.solver_path, needs_length=False)
-        model = engines.find(self.engine).memory_model(
+        model = engine.memory_model(
             recipe, sources, self.mode,
             allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
         )  # fmt: skip
@@ -194,7 +199,8 @@ class PlanRequest:
             layers = recipe.train.layers(sources, allow_unknown=self.allow_unknown)
             batch_size = fixed_batch(layers)
         return PlanOptions(
-            audit=engines.find(self.engine).audit,
+            audit=partial(engines.find(self.engine).audit, precision=self.precision),
+            precision=self.precision,
             effective_batch=self.effective_batch,
             split=SplitOptions(self.tolerance, batch_size, self.iter_size, self.prefer_multiple_of),
             schedule=ScheduleOptions(

@@ -186,6 +186,9 @@ engine_option = engine_section(
     help="The engine that trains.",
 )
 
+#: How exactly an engine can calculate (planning.precision.Precision, by value).
+PRECISIONS = ("float32", "tf32", "bf16")
+
 #: The options that say what trains: the engine and the build of Caffe, both as names.
 build_options = option_group(
     engine_section(

@@ -18,7 +18,7 @@ from caffe_batch.cli.options import (
     print_notes,
     warnings_on_stderr,
 )
-from caffe_batch.cli.plan_options import gpu_option, plan_options
+from caffe_batch.cli.plan_options import gpu_option, plan_options, precision_option
 
 
 @click.command(
@@ -41,6 +41,7 @@ from caffe_batch.cli.plan_options import gpu_option, plan_options
 @net_argument
 @plan_options
 @gpu_option
+@precision_option
 @output_section(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from caffe_batch.cli.options import (
+    PRECISIONS,
     build_options,
+    engine_section,
     net_options,
     no_compensate_option,
     option_group,
@@ -71,6 +73,15 @@ gpu_option = _memory_section(
     type=click.IntRange(min=0),
     metavar="ID",
     help="The GPU to train on later; auto and P% refer to it.  [default: the solver's device_id]",
+)
+
+precision_option = engine_section(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="PyTorch only: how exactly it calculates; tf32 and bf16 are faster on GPUs, and another "
+    "training than Caffe's.",
 )
 
 

@@ -192,7 +192,13 @@ def _plan_first(
 
     try:
         with warnings_on_stderr():
-            plan = api.plan(target, gpu=options["gpu"], check_data=options["check_data"], **given)
+            plan = api.plan(
+                target,
+                gpu=options["gpu"],
+                check_data=options["check_data"],
+                precision=options["precision"] or "float32",
+                **given,
+            )
     except BudgetMissingError as error:
         hint = [*(error.hint_parts or ()), " Or train the files as they are: ",
                 Option("as_is", True), "."]  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_batch.cli.data_options import data_option
-from caffe_batch.cli.options import engine_section, option_group, section
+from caffe_batch.cli.options import PRECISIONS, engine_section, option_group, section
 
 #: The options of ``train`` that are passed to api.train_options, by name.
 RUN_OPTIONS = (
@@ -34,10 +34,9 @@ machine_options = option_group(
     engine_section("--gpu", type=click.IntRange(min=0), metavar="ID", help="Train on this GPU."),
     engine_section(
         "--precision",
-        type=click.Choice(["float32", "tf32", "bf16"]),
-        default="float32",
-        show_default=True,
-        help="PyTorch only: tf32 and bf16 are faster on GPUs, and another training.",
+        type=click.Choice(PRECISIONS),
+        help="PyTorch only: how exactly it calculates; tf32 and bf16 are faster on GPUs, and "
+        "another training than Caffe's.  [default: as planned]",
     ),
     engine_section("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU."),
     engine_section(

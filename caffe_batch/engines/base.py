@@ -13,7 +13,6 @@ from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
-    Precision,
     ShapesRequest,
     TrainingRequest,
     VerificationRequest,
@@ -27,6 +26,7 @@ from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
+from caffe_batch.planning.precision import Precision
 
 #: What to try next, by the reason of an ending; for all engines.
 HINTS: Mapping[EndReason, Text] = {
@@ -171,8 +171,11 @@ class Engine(ABC):
         own_gpus: int = 1,
         summed_iter: int | None = None,
         refused: Collection[Cause] = (),
+        precision: Precision = Precision.FLOAT32,
     ) -> tuple[Finding, ...]:
         """What makes a training with accumulation differ from that with the whole batch.
+
+        What makes it differ from Caffe's, however it is split, comes first.
 
         Args:
             model: The recipe.
@@ -182,6 +185,7 @@ class Engine(ABC):
             own_gpus: GPUs that share each update of the recipe as it is.
             summed_iter: Passes over which losses that are sums are summed; iter_size if None.
             refused: Causes that should not be compensated.
+            precision: One of the engine's.
         """
         split = audit(
             model,
@@ -192,9 +196,11 @@ class Engine(ABC):
             summed_iter=summed_iter,
             refused=refused,
         )
-        return (*self.own_findings(model.recipe), *split)
+        return (*self.own_findings(model, batch_size, precision), *split)
 
-    def own_findings(self, recipe: Recipe) -> Iterable[Finding]:
+    def own_findings(
+        self, model: MemoryModel, batch_size: int, precision: Precision
+    ) -> Iterable[Finding]:
         """What the engine itself makes different from Caffe, however the batch is split."""
         return ()
 

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
 from caffe_batch.device import Device
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.planning.precision import Precision
 from caffe_batch.schema import caffe_pb2
 
 # Whichever BLAS an engine was built with, one of these limits its threads.
 _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-class Precision(str, Enum):
-    """How exactly the products of a training are calculated."""
-
-    #: In float32, as Caffe's are.
-    FLOAT32 = "float32"
-    #: In float32, but for the factors, which a GPU's tensor cores round to 10 bits.
-    TF32 = "tf32"
-    #: In bfloat16, which has 7 bits; weights, gradients and the update stay in float32.
-    BF16 = "bf16"
 
 
 @dataclass(frozen=True)

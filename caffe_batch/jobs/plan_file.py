@@ -25,6 +25,7 @@ from caffe_batch.layers.registry import Registry
 from caffe_batch.memory.build import Build
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.edits.changes import Change
+from caffe_batch.planning.precision import PRECISIONS, Precision
 
 #: The newest format of plan.json, and the one that is written.
 PLAN_FORMAT = 2
@@ -113,6 +114,7 @@ class PlanFile:
         changes: What the plan changes in the files of the first stage, a mapping each (see
             ``Change.json``).
         chance_loss: The loss of a classifier that guesses; None if it isn't known.
+        precision: How exactly the engine calculates.
     """
 
     path: Path
@@ -149,6 +151,7 @@ class PlanFile:
     audit: tuple[Mapping[str, Any], ...]
     changes: tuple[Mapping[str, Any], ...]
     chance_loss: float | None = None
+    precision: Precision = Precision.FLOAT32
 
     @classmethod
     def of(cls, path: Path, content: Mapping[str, Any]) -> PlanFile:
@@ -240,6 +243,11 @@ class PlanFile:
             audit=tuple(map(_finding, fields.maybe(fields.objects, "audit", ()))),
             changes=tuple(map(_listed_change, fields.maybe(fields.objects, "changes", ()))),
             chance_loss=fields.maybe(fields.number, "chance_loss"),
+            precision=fields.maybe(
+                lambda name: fields.choice(name, Precision, PRECISIONS),
+                "precision",
+                Precision.FLOAT32,
+            ),
         )
 
     def registry(self) -> Registry:

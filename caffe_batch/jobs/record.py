@@ -17,6 +17,7 @@ from caffe_batch.errors import Call, Option, Text
 from caffe_batch.files import write_json
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.json_files import Fields, check_format, read_object
+from caffe_batch.planning.precision import PRECISIONS, Precision
 
 #: The newest format of job.json, and the one that is written.
 RECORD_FORMAT = 2
@@ -64,6 +65,7 @@ class Attempt:
         seen_bytes: The most memory that the worker was seen to use (see ``MemoryMeter``).
         free_bytes: What was free on the GPU before it started; None on the CPU.
         engine: Name of the engine that trained.
+        precision: How exactly it calculated.
         records: Records of each source that was looked at before it began, by its name in the
             net; None where nobody has looked.
         more: What else job.json says of it, written by other programs or versions.
@@ -92,6 +94,7 @@ class Attempt:
     seen_bytes: int | None = None
     free_bytes: int | None = None
     engine: str = "caffe"
+    precision: Precision = Precision.FLOAT32
     records: Mapping[str, int] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -164,6 +167,7 @@ def _known(value: JobRecord | Attempt) -> dict[str, Any]:
     if isinstance(value, Attempt):
         known["device"] = None if value.device is None else str(value.device)
         known["ending"] = None if value.ending is None else value.ending.value
+        known["precision"] = value.precision.value
     return known
 
 
@@ -210,6 +214,11 @@ def _attempt(content: Fields) -> Attempt:
         seen_bytes=content.maybe(content.integer, "seen_bytes"),
         free_bytes=content.maybe(content.integer, "free_bytes"),
         engine=content.maybe(content.text, "engine", "caffe"),
+        precision=content.maybe(
+            lambda name: content.choice(name, Precision, PRECISIONS),
+            "precision",
+            Precision.FLOAT32,
+        ),
         records=content.maybe(content.counts, "records"),
         more=more,
     )

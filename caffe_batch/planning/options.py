@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from caffe_batch.planning.audit.audit import audit as audit_of_caffe
 from caffe_batch.planning.audit.findings import Audit, Cause
+from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.planning.schedule.rescaling import ScheduleOptions
 from caffe_batch.planning.split.candidates import SplitOptions
@@ -37,6 +38,7 @@ class PlanOptions:
         summed_iter: Passes that losses which are sums are meant to be summed over; those of an
             update (if the batch grows, of its first stage) if None.
         audit: Says what accumulation changes for the engine that trains.
+        precision: How exactly it calculates.
     """
 
     effective_batch: int | None = None
@@ -53,3 +55,4 @@ class PlanOptions:
     own_gpus: int | None = None
     summed_iter: int | None = None
     audit: Audit = audit_of_caffe
+    precision: Precision = Precision.FLOAT32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from caffe_batch.net.assumed import Assumption
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
+from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import PlannedStage
 from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.sizes import format_size
@@ -76,6 +77,7 @@ class Plan:
         chance_loss: The loss of a classifier that guesses; None if the net isn't one.
         assumptions: What is assumed of layers without a rule, in the files as they are.
         refused: Causes that were not to be compensated.
+        precision: How exactly the engine calculates.
     """
 
     requested_effective_batch: int
@@ -103,6 +105,7 @@ class Plan:
     assumptions: tuple[Assumption, ...] = ()
     refused: frozenset[Cause] = frozenset()
     chance_loss: float | None = None
+    precision: Precision = Precision.FLOAT32
 
     @property
     def batch_size(self) -> int:
@@ -210,6 +213,7 @@ class Plan:
             "mode": self.mode,
             "engine": self.engine,
             "build": self.build.value,
+            "precision": self.precision.value,
             "budget_bytes": self.budget.budget_bytes,
             "reserve_bytes": self.budget.reserve_bytes,
             "predicted_peak_bytes": self.predicted_peak_bytes,
@@ -264,6 +268,11 @@ _SENTENCES = {
     Verdict.UNKNOWN: "The same training, as far as can be known",
     Verdict.DIFFERENT: "Not quite the training of the whole batch in one pass",
 }
+#: The same of an engine other than Caffe.
+_OF_ENGINE = {
+    Verdict.APPROXIMATE: "Compared with Caffe, on average the same, though not number for number",
+    Verdict.DIFFERENT: "Compared with Caffe, another training",
+}
 _SAME = (Verdict.EXACT, Verdict.COMPENSATED)
 
 
@@ -273,10 +282,21 @@ def note_of_stages(iter_size: int) -> str:
 
 
 def verdict_of(findings: Sequence[Finding]) -> str:
-    """Whether a split with these findings is the recipe's training, in a sentence."""
-    of_training = [each for each in findings if each.scope is Scope.TRAINING]
-    if not of_training:
-        return "One pass per update: nothing is accumulated."
-    worst = max((each.verdict for each in of_training), key=_ORDER.index)
-    causes = sorted({each.cause.value for each in of_training if each.verdict is worst})
-    return f"{_SENTENCES[worst]}{'' if worst in _SAME else ': ' + ', '.join(causes)}."
+    """Whether a split with these findings is the recipe's training, in a sentence.
+
+    Where the engine makes it another than Caffe's, a second sentence says so.
+    """
+    of_split = _worst(findings, Scope.TRAINING, _SENTENCES)
+    of_engine = _worst(findings, Scope.ENGINE, _OF_ENGINE)
+    parts = (of_split or "One pass per update: nothing is accumulated.", of_engine)
+    return " ".join(filter(None, parts))
+
+
+def _worst(findings: Sequence[Finding], scope: Scope, sentences: Mapping[Verdict, str]) -> str:
+    """The sentence of the worst verdict in a scope, with its causes; empty without findings."""
+    inside = [each for each in findings if each.scope is scope]
+    if not inside:
+        return ""
+    worst = max((each.verdict for each in inside), key=_ORDER.index)
+    causes = sorted({each.cause.value for each in inside if each.verdict is worst})
+    return f"{sentences[worst]}{'' if worst in _SAME else ': ' + ', '.join(causes)}."

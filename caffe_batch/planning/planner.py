@@ -267,6 +267,7 @@ def _plan_of(
         allow_unknown=model.allow_unknown,
         assumptions=assumptions(model.train_layers),
         refused=options.refused,
+        precision=options.precision,
         chance_loss=chance_loss(model.train_net(chosen.batch_size)),
     )
 

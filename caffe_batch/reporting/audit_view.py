@@ -11,6 +11,9 @@ from caffe_batch.planning.audit.findings import Scope, Verdict
 #: Verdicts to warn about before the training begins.
 _WARNED = (Verdict.DIFFERENT, Verdict.UNKNOWN, Verdict.APPROXIMATE)
 
+#: What makes the difference, by the scope of a finding.
+_WHO = {Scope.TRAINING.value: "accumulation", Scope.ENGINE.value: "the engine"}
+
 
 @dataclass(frozen=True)
 class AuditRow:
@@ -23,7 +26,7 @@ class AuditRow:
         explanation: Why, in a sentence.
         change: What the plan changes for it in the first of the layers, or what could be done; None
             if nothing.
-        scope: ``training``, ``test`` or ``log``.
+        scope: ``training``, ``test``, ``log`` or ``engine``.
     """
 
     verdict: str
@@ -64,6 +67,8 @@ def audit_rows(audit: Sequence[Mapping[str, Any]]) -> list[AuditRow]:
 def audit_warnings(audit: Sequence[Mapping[str, Any]]) -> list[str]:
     """The findings that make the training different: a sentence each, worst first.
 
+    What accumulation does comes before what the engine does.
+
     >>> audit_warnings([{"cause": "batch_norm_statistics", "layer": layer, "verdict": "different",
     ...                  "explanation": "So it is.", "scope": "training"}
     ...                 for layer in ("bn1", "bn2")])
@@ -71,12 +76,13 @@ def audit_warnings(audit: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     rows = [
         row
+        for scope in _WHO
         for verdict in _WARNED
         for row in audit_rows(audit)
-        if row.verdict == verdict.value and row.scope == Scope.TRAINING.value
+        if row.verdict == verdict.value and row.scope == scope
     ]
     return [
-        f"accumulation makes {row.cause}{f' ({row.where})' if row.where else ''} {row.verdict}: "
-        f"{row.explanation}"
+        f"{_WHO[row.scope]} makes {row.cause}{f' ({row.where})' if row.where else ''} "
+        f"{row.verdict}: {row.explanation}"
         for row in rows
     ]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from caffe_batch.device import Device
 from caffe_batch.engines.base import Engine
-from caffe_batch.engines.work import Precision
 from caffe_batch.errors import Call, InputError, Option, RuntimeMissingError, Text
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.recipe import NetFile, Recipe
+from caffe_batch.planning.precision import Precision
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.inspection import inspect, known

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch.device import Device
-from caffe_batch.engines.work import Precision
 from caffe_batch.net.data.findings import DataCheck
+from caffe_batch.planning.precision import Precision
 from caffe_batch.training.longer import Longer
 
 
@@ -36,7 +36,7 @@ class Options:
             snapshot; None to stop then.
         stall_timeout_s: Seconds without any sign of progress after which the worker is stopped;
             None for ten minutes, or twenty times the longest silence so far if that is more.
-        precision: How exactly the engine calculates; other than in float32 it is another training.
+        precision: How exactly the engine calculates; None for as it is planned.
         engine: Name of the engine; None for the one that trained last here, or is planned.
         check_data: How much of the data is checked before anything is trained on it.
         longer: How much longer than planned the run is to go on; None for not at all.
@@ -55,6 +55,6 @@ class Options:
     rollback: float | None = None
     stall_timeout_s: float | None = None
     engine: str | None = None
-    precision: Precision = Precision.FLOAT32
+    precision: Precision | None = None
     check_data: DataCheck = DataCheck.QUICK
     longer: Longer | None = None

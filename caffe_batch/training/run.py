@@ -13,9 +13,10 @@ from typing import Any
 
 from caffe_batch import __version__, engines
 from caffe_batch.device import Device
+from caffe_batch.engines.base import Engine
 from caffe_batch.engines.events import Built, LogEvent, SnapshotTaken, Started, WorkerEvent
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
-from caffe_batch.engines.work import DataStart, Precision, TrainingRequest, Work
+from caffe_batch.engines.work import DataStart, TrainingRequest, Work
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
@@ -27,6 +28,7 @@ from caffe_batch.jobs.stages import TrainingStage, read_stages, stage_at
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
+from caffe_batch.planning.precision import Precision
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import cuda_gpus
@@ -62,10 +64,6 @@ _RECORDS = 10_000
 LOG_BYTES = 32 * 1024**2
 
 
-#: The relative error of one factor, by precision.
-_ROUNDED = {Precision.TF32: "5e-4", Precision.BF16: "4e-3"}
-
-
 class Run:
     """One try to bring a job to its end, with the files and the snapshots as they are.
 
@@ -93,6 +91,7 @@ class Run:
         self._job, self._plan, self._stages, self._before = job, plan, stages, job.read_record()
         self._runtime, self._options, self._relay = runtime, options, relay
         self._engine = engines.find(engine_name(plan, self._before, options))
+        self._precision = precision_of(plan, self._engine, options)
         self._attempts = self._before.attempts if self._before else ()
         self._log_tail: Sequence[str] = ()
         self._updates = stages[-1].last_update
@@ -145,7 +144,7 @@ class Run:
             self._notes.append(_resume_note(self._resume))
         elif self._before:
             self._notes.append("The previous run left no snapshot: starting from update 0 again.")
-        self._notes += self._about_the_engine()
+        self._notes += [*self._about_the_engine(), *self._about_the_precision()]
         if self._start.weights and not self._resume:
             self._notes.append(f"Starting with the weights of {', '.join(self._start.weights)}.")
         if not self._directory.is_dir():
@@ -162,12 +161,6 @@ class Run:
         """What a change of the engine means."""
         before = self._attempts[-1].engine if self._attempts else self._plan.engine
         title = self._engine.title
-        precision = self._options.precision
-        if precision is not Precision.FLOAT32:
-            yield (
-                f"Different: with {precision.value} it isn't the training that was planned. Each "
-                f"product is rounded, with relative errors of about {_ROUNDED[precision]}."
-            )
         if before != self._engine.name and self._attempts:
             yield f"{title} goes on where {engines.find(before).title} was."
         if self._plan.engine != self._engine.name and before != self._engine.name:
@@ -176,6 +169,21 @@ class Run:
                 f"The plan is for {planned}, and its figures of memory are {planned}'s; where "
                 f"{title} can't hold the batch, it goes on with the next smaller split."
             )
+
+    def _about_the_precision(self) -> Iterator[str]:
+        """What a precision means that isn't the plan's, or that of the run so far."""
+        planned, now = self._plan.precision, self._precision
+        if now is not planned and now is Precision.FLOAT32:
+            yield f"The plan is for {planned.value}; {self._engine.title} calculates in float32."
+        elif now is not planned:
+            yield (
+                f"Different: the plan is for {planned.value}, and this run calculates in "
+                f"{now.value}. Each factor of a product is rounded, with a relative error of up to "
+                f"{now.rounding:.0e}."
+            )
+        before = self._attempts[-1].precision if self._attempts else now
+        if before is not now:
+            yield f"Until now the run was calculated in {before.value}; it goes on in {now.value}."
 
     def carry_out(self, observer: Observer, script: Path | None, lock: int) -> Ending:
         """Run the stages to the end, one worker for each; job.json records how far it is.
@@ -364,7 +372,7 @@ class Run:
             log_bytes=LOG_BYTES,
             frozen=self._frozen(stage) if self._options.noise_scale else None,
             max_loss=self._options.max_loss,
-            precision=self._options.precision,
+            precision=self._precision,
         )
 
     def _data_start(self) -> DataStart | None:
@@ -400,6 +408,7 @@ class Run:
             choices=tuple(self._notes),
             stage=stage.number,
             engine=self._engine.name,
+            precision=self._precision,
             batch_size=stage.batch_size,
             iter_size=stage.solver.iter_size,
             predicted_bytes=self._plan.predicted_peak_bytes,
@@ -448,7 +457,8 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     plan = job.read_plan()
     job.check_formats()
     check_one_gpu(plan.gpus)
-    check_precision(engines.find(engine_name(plan, job.read_record(), options)), options.precision)
+    engine = engines.find(engine_name(plan, job.read_record(), options))
+    check_precision(engine, precision_of(plan, engine, options))
     stages = read_stages(plan)
     if options.noise_scale:
         check_counts_samples(plan.batch_size)
@@ -460,6 +470,12 @@ def engine_name(plan: PlanFile, before: JobRecord | None, options: Options) -> s
     """Name of the engine that trains: the one asked for, or that of the run that goes on."""
     last = before.attempts[-1].engine if before and before.attempts else plan.engine
     return options.engine or last
+
+
+def precision_of(plan: PlanFile, engine: Engine, options: Options) -> Precision:
+    """The precision asked for, or else the plan's if the engine has it."""
+    planned = plan.precision if plan.precision in engine.precisions else Precision.FLOAT32
+    return options.precision or planned
 
 
 def _resume_note(snapshot: Snapshot) -> str:

@@ -10,8 +10,8 @@ from caffe_batch import engines, runtimes
 from caffe_batch.api import find_trainer
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.engines.work import Precision
 from caffe_batch.errors import InputError, RuntimeMissingError
+from caffe_batch.planning.precision import Precision
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train

@@ -6,7 +6,7 @@ imported in the worker alone (``worker/``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from caffe_batch.engines.caffe.data_position import drawn_anew, samples_read, st
 from caffe_batch.engines.caffe.formats import CaffeFilesEngine
 from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot
+from caffe_batch.engines.torch.causes import of_engine
 from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.kernels import has_kernels, no_kernels
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
-    Precision,
     TrainingRequest,
     VerificationRequest,
     Work,
@@ -33,19 +33,15 @@ from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory
+from caffe_batch.memory import Build, CaffeMemory, MemoryModel
 from caffe_batch.net import Recipe, Sources
-from caffe_batch.net.recipe import NetFile
-from caffe_batch.planning.audit.findings import Cause, Finding, Verdict
-from caffe_batch.schema import caffe_pb2
+from caffe_batch.planning.audit.findings import Finding
+from caffe_batch.planning.precision import Precision
 
 _WORKER = Path(__file__).parent / "worker" / "main.py"
 
 #: Layers that nobody feeds in a training.
 _UNFED = ("Input", "MemoryData")
-
-#: Fillers whose numbers boost draws by a method of its own.
-_OTHER_FILLERS = ("gaussian", "msra")
 
 
 class TorchMemory(CaffeMemory):
@@ -111,8 +107,10 @@ class TorchEngine(CaffeFilesEngine):
             raise InputError(f"{build.value} is a build of Caffe, and the engine is PyTorch")
         return TorchMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
 
-    def own_findings(self, recipe: Recipe) -> Iterable[Finding]:
-        return _of_engine(recipe.train)
+    def own_findings(
+        self, model: MemoryModel, batch_size: int, precision: Precision
+    ) -> Iterable[Finding]:
+        return of_engine(model, batch_size, precision)
 
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
         if "torch_version" not in facts:
@@ -188,37 +186,3 @@ def _work(task: str, settings: Mapping[str, Any], threads: int) -> Work:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     return Work(_WORKER, {"task": task, "precision": "float32", **settings}, environment)
-
-
-def _of_engine(file: NetFile) -> Iterator[Finding]:
-    """What PyTorch itself makes different from Caffe, however the batch is split."""
-    filled = [
-        layer.name
-        for _, layer in file.selected()
-        if any(filler.type in _OTHER_FILLERS for filler in _fillers(layer))
-    ]
-    if filled:
-        yield Finding(
-            Cause.ENGINE_DRAWS, filled[0], Verdict.APPROXIMATE,
-            f"The fillers {' and '.join(_OTHER_FILLERS)} draw other numbers than Caffe's, from the "
-            f"same distribution{_and_others(filled)}.",
-        )  # fmt: skip
-    dropping = [layer.name for _, layer in file.selected() if layer.type == "Dropout"]
-    if dropping and file.phase == "TRAIN":
-        yield Finding(
-            Cause.ENGINE_DRAWS, dropping[0], Verdict.APPROXIMATE,
-            f"Dropout drops other units than Caffe's, as often{_and_others(dropping)}.",
-        )  # fmt: skip
-
-
-def _and_others(names: Sequence[str]) -> str:
-    more = len(set(names)) - 1
-    return f" (and in {more} more layers)" if more > 1 else " (and in one more)" if more else ""
-
-
-def _fillers(layer: caffe_pb2.LayerParameter) -> Iterator[caffe_pb2.FillerParameter]:
-    for field, message in layer.ListFields():
-        if field.message_type is not None and field.name.endswith("_param"):
-            for inner, value in message.ListFields() if hasattr(message, "ListFields") else ():
-                if inner.message_type is caffe_pb2.FillerParameter.DESCRIPTOR:
-                    yield from value if hasattr(value, "add") else [value]

@@ -55,6 +55,7 @@ class Cause(str, Enum):
     LAYER_WISE_REDUCE = "layer_wise_reduce"
     TEST_BATCHES = "test_batches"
     ENGINE_DRAWS = "engine_draws"
+    MEMORY_LAYOUT = "memory_layout"
     PRECISION = "precision"
 
 
@@ -64,6 +65,8 @@ class Scope(str, Enum):
     TRAINING = "training"
     TEST = "test"
     LOG = "log"
+    #: The training, however the batch is split: how it compares with Caffe's.
+    ENGINE = "engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Finding:
         changes: What the plan sets to compensate; empty if there is nothing to do or
             compensation was refused.
         offer: What the user could do about it, in a sentence; empty if there is nothing.
-        scope: Whether it affects the training itself, the test scores, or only the log.
+        scope: Whether it affects the training itself, the test scores, or only the log; or whether
+            it is about the engine, compared with Caffe.
     """
 
     cause: Cause

@@ -65,8 +65,15 @@ def device_name(device: torch.device) -> str:
     return "CPU" if device.type == "cpu" else f"GPU {device.index}"
 
 
-def set_precision(precision: str) -> None:
-    """Let products be calculated in float32, or with TF32 where the GPU can."""
+def set_precision(precision: str, device: torch.device) -> str:
+    """Let products be calculated in float32, or with TF32 where the GPU can.
+
+    Returns:
+        What to know if that has no effect, in a sentence; empty if it has.
+    """
     faster = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = faster
     torch.backends.cudnn.allow_tf32 = faster
+    if faster and device.type == "cpu":
+        return "tf32 has no effect on the CPU: it calculates in float32, as Caffe does."
+    return ""

@@ -52,7 +52,7 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     wants = "device"
     try:
         device, _ = choose_device(settings, solver)
-        set_precision(settings["precision"])
+        set_precision(settings["precision"], device)
         path = Path(settings["net"])
         message = read_net(path, allow_unknown_fields=True)
         given = caffe_pb2.NetState(level=settings["level"], stage=settings["stages"])

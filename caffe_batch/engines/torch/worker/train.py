@@ -61,8 +61,8 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     except NoDeviceError as error:
         events.send("refused", why=error.message, wants="device")
         return FAILED_STATUS
-    set_precision(settings["precision"])
-    started(events, device_name(device), [choice] if choice else [])
+    choices = [choice, set_precision(settings["precision"], device)]
+    started(events, device_name(device), [each for each in choices if each])
     resume = snapshot_of(Path(settings["resume"])) if settings["resume"] else None
     moment = read_moment(resume) if resume else None
     draws = Draws(moment.facts["seed"] if moment else solver.random_seed)
@@ -84,7 +84,7 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         )
     surroundings = Surroundings(draws, opener, nets, device)
     update, rates = Update(solver, nets[0].net.params), Rates(solver)
-    choices: list[str] = []
+    choices = []
     done = 0
     if resume:
         state = read_state(resume.state)

@@ -198,7 +198,7 @@ def train(settings: Mapping[str, Any], variant: Mapping[str, Any]) -> None:
 
 def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int:
     """Run all variants; returns the worker's exit status."""
-    set_precision(settings["precision"])
+    set_precision(settings["precision"], torch.device("cpu"))
     started(events, "CPU", ())
     events.built = True
     variants = settings["variants"]

@@ -1,0 +1,104 @@
+"""What makes a training in PyTorch differ from the same training in Caffe, whatever the split.
+
+The audit compares a split with the whole batch; these findings compare an engine with Caffe, so
+they have a scope of their own. ``verify --against`` measures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caffe_batch.engines.torch.refusals import departures
+from caffe_batch.errors import NetError
+from caffe_batch.layers.base import Phase
+from caffe_batch.memory import MemoryModel
+from caffe_batch.net.convert import read_settings
+from caffe_batch.net.recipe import NetFile
+from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
+from caffe_batch.planning.precision import Precision
+from caffe_batch.schema import caffe_pb2
+
+#: Fillers whose numbers boost draws by a method of its own.
+OTHER_FILLERS = ("gaussian", "msra")
+
+
+def of_engine(model: MemoryModel, batch_size: int, precision: Precision) -> Iterator[Finding]:
+    """What PyTorch makes different from Caffe, the whole net first and then by layer.
+
+    Args:
+        model: The recipe.
+        batch_size: Samples of a micro-batch.
+        precision: How exactly PyTorch calculates.
+    """
+    if precision is Precision.TF32 and model.mode == "cpu":
+        yield _finding(
+            Cause.PRECISION,
+            None,
+            Verdict.EXACT,
+            "tf32 has no effect on the CPU, which calculates in float32 as Caffe does.",
+        )
+    elif precision is not Precision.FLOAT32:
+        yield _finding(
+            Cause.PRECISION,
+            None,
+            Verdict.DIFFERENT,
+            f"With {precision.value} each factor of a product is rounded, with a relative error of "
+            f"up to {precision.rounding:.0e}; Caffe calculates in float32."
+            + (" On a CPU it has no effect." if precision is Precision.TF32 else ""),
+        )
+    yield from _of_draws(model.recipe.train)
+    yield from _of_memory(model, batch_size)
+
+
+def _of_draws(file: NetFile) -> Iterator[Finding]:
+    for _, layer, rule in file.known():
+        if any(filler.type in OTHER_FILLERS for filler in _fillers(layer)):
+            yield _finding(
+                Cause.ENGINE_DRAWS,
+                layer.name,
+                Verdict.APPROXIMATE,
+                f"The fillers {' and '.join(OTHER_FILLERS)} draw other numbers than Caffe's, from "
+                "the same distribution.",
+            )
+        if rule.undrawn is not None and rule.draws(read_settings(layer, rule, {}), "TRAIN"):
+            yield _finding(
+                Cause.ENGINE_DRAWS,
+                layer.name,
+                Verdict.APPROXIMATE,
+                "It draws other numbers than Caffe's in each pass, from the same distribution.",
+            )
+
+
+def _of_memory(model: MemoryModel, batch_size: int) -> Iterator[Finding]:
+    """What Caffe only does because of where its memory lies."""
+    told = set()
+    try:
+        tests = model.test_nets(batch_size)
+    except NetError:  # where it matters, the plan refuses them
+        tests = ()
+    for net in (model.train_net(batch_size), *tests):
+        for departure in departures(net):
+            if departure not in told:
+                told.add(departure)
+                yield _finding(
+                    Cause.MEMORY_LAYOUT,
+                    departure.layer,
+                    Verdict.DIFFERENT,
+                    departure.explanation[:1].upper() + departure.explanation[1:] + ".",
+                    net.phase,
+                )
+
+
+def _finding(
+    cause: Cause, layer: str | None, verdict: Verdict, why: str, phase: Phase = "TRAIN"
+) -> Finding:
+    where = "" if phase == "TRAIN" else "In the test net: "
+    return Finding(cause, layer, verdict, f"{where}{why}", scope=Scope.ENGINE)
+
+
+def _fillers(layer: caffe_pb2.LayerParameter) -> Iterator[caffe_pb2.FillerParameter]:
+    for field, message in layer.ListFields():
+        if field.message_type is not None and field.name.endswith("_param"):
+            for inner, value in message.ListFields() if hasattr(message, "ListFields") else ():
+                if inner.message_type is caffe_pb2.FillerParameter.DESCRIPTOR:
+                    yield from value if hasattr(value, "add") else [value]
