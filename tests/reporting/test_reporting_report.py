@@ -272,12 +272,14 @@ def test_audit_warnings_are_the_worst_first_and_grouped() -> None:
         finding(Verdict.APPROXIMATE, "drop1"),
         finding(Verdict.DIFFERENT, None, Scope.LOG),
         finding(Verdict.APPROXIMATE, "drop2"),
+        finding(Verdict.DIFFERENT, "pool", Scope.ENGINE),
         finding(Verdict.DIFFERENT, None),
         finding(Verdict.COMPENSATED, "c"),
     ]
     assert audit_warnings(audit) == [
         "accumulation makes cause different: Why.",
         "accumulation makes cause (drop1 and 1 more) approximate: Why.",
+        "the engine makes cause (pool) different: Why.",
     ]
     assert sum(len(row.layers) or 1 for row in audit_rows(audit)) == len(audit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,30 @@ def test_caffe_has_one_precision(runtime: Runtime, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Caffe calculates in float32, not in tf32"):
         train(job, runtime, Options(precision=Precision.TF32))
     assert not job.snapshots.exists()
+
+
+def test_the_planned_precision_is_taken_and_a_change_is_told(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, max_iter=2)
+    content = json.loads(job.plan.read_text())
+    job.plan.write_text(json.dumps({**content, "engine": "pytorch", "precision": "bf16"}))
+    train(job, of_pytorch())
+    for last, options, on in (
+        (4, Options(precision=Precision.TF32), of_pytorch()),
+        (6, Options(engine="caffe"), runtime),
+    ):
+        job.solver.write_text(job.solver.read_text().replace(f": {last - 2}\n", f": {last}\n", 1))
+        train(job, on, options)
+    planned, asked, of_caffe = attempts_of(job)
+    assert [each.precision for each in (planned, asked, of_caffe)] == [
+        Precision.BF16,
+        Precision.TF32,
+        Precision.FLOAT32,
+    ]
+    assert not any("bf16" in each for each in planned.choices)
+    told = "\n".join(asked.choices)
+    assert "Different: the plan is for bf16, and this run calculates in tf32." in told
+    assert "Until now the run was calculated in bf16; it goes on in tf32." in told
+    assert "tf32 has no effect on the CPU: it calculates in float32, as Caffe does." in told
+    assert "The plan is for bf16; Caffe calculates in float32." in of_caffe.choices
