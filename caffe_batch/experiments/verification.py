@@ -15,6 +15,9 @@ times the control's error.
 Random draws are held equal in all of these runs (held_draws.py), so that only the effect of
 accumulation remains. The effect of the draws is measured and shown separately.
 
+Long sums round by more: a loss may differ by what adding up its terms one by one can do, and a
+gradient by what its BLAS's sums can (rounding.py).
+
 Where the training itself ends in inf or nan, only its first update is judged.
 """
 
@@ -25,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caffe_batch.experiments.rounding import in_parts, one_by_one
 from caffe_batch.experiments.variants import DataUse
 from caffe_batch.layers.base import Shape, count
 from caffe_batch.planning.audit.findings import SAME, Cause, Finding, Scope, Verdict
@@ -70,6 +74,7 @@ class ParameterErrors:
         weights: The errors of its values after the updates.
         vanishing: Whether its gradient is so small that it may be nothing but rounding (below
             ``TOLERANCE`` of the net's RMS). What an adaptive rule makes of it is then chance.
+        terms: How many numbers the whole batch adds up for an element of its gradient.
     """
 
     layer: str
@@ -78,6 +83,12 @@ class ParameterErrors:
     gradient: Errors | None
     weights: Errors
     vanishing: bool = False
+    terms: int = 0
+
+    @property
+    def tolerance(self) -> float:
+        """The largest error of the first gradient that counts as agreement."""
+        return max(TOLERANCE, in_parts(self.terms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,8 @@ class Losses:
         size: The sum of the absolute values of its terms with the whole batch. Where terms cancel
             out, the loss is small but has the rounding of the terms, so it counts as at least the
             share ``FLOOR`` of this sum.
+        terms: How many numbers one layer adds up for it, in the whole batch and in a micro-batch
+            together.
     """
 
     whole: float
@@ -98,13 +111,24 @@ class Losses:
     plain: float | None = None
     controls: tuple[float, ...] = ()
     size: float = 0.0
+    terms: int = 0
+
+    @property
+    def rounding(self) -> float:
+        """The relative error that the rounding of both sums can make at most."""
+        return _ratio(one_by_one(self.terms) * max(abs(self.whole), self.size), self._counts_as)
+
+    @property
+    def _counts_as(self) -> float:
+        """What errors are relative to."""
+        return max(abs(self.whole), FLOOR * self.size)
 
     @property
     def errors(self) -> Errors:
         """The relative errors of the losses."""
 
         def error(loss: float) -> float:
-            return _ratio(abs(loss - self.whole), max(abs(self.whole), FLOOR * self.size))
+            return _ratio(abs(loss - self.whole), self._counts_as)
 
         return Errors(
             error(self.compensated),
@@ -221,10 +245,21 @@ class Verification:
     @property
     def agrees(self) -> bool:
         """Whether all errors are within the tolerances; nan never is."""
-        first = [self.first_losses.errors] if self.loss_is_comparable else []
-        return all(each.compensated <= TOLERANCE for each in (self.gradient, *first)) and (
-            self.diverges or all(each.compensated <= self.tolerance for each in self._after)
-        )
+        first = [(row.gradient, row.tolerance) for row in self.parameters if row.gradient]
+        after = [(row.weights, self.tolerance) for row in self.statistics]
+        for row in self.parameters:
+            if not row.vanishing:
+                after.append((row.weights, max(self.tolerance, row.tolerance)))
+        if self.loss_is_comparable:
+            first.append((self.first_losses.errors, self.loss_tolerance(self.first_losses)))
+            after.append((self.losses.errors, self.loss_tolerance(self.losses)))
+        pairs = first if self.diverges else [*first, *after]
+        return all(errors.compensated <= limit for errors, limit in pairs)
+
+    def loss_tolerance(self, losses: Losses) -> float:
+        """The largest error of the first loss, or of the smoothed one, that counts as agreement."""
+        least = TOLERANCE if losses is self.first_losses else self.tolerance
+        return max(least, losses.rounding)
 
     def json(self) -> dict[str, Any]:
         """The JSON of ``caffe-batch verify``; inf and nan are null."""
@@ -235,7 +270,12 @@ class Verification:
             "effective_batch": self.batch_size * self.iter_size,
             "updates": self.updates,
             "solver_type": self.solver_type,
-            "tolerance": {"gradient": TOLERANCE, "weights": _finite(self.tolerance)},
+            "tolerance": {
+                "gradient": TOLERANCE,
+                "weights": _finite(self.tolerance),
+                "first_loss": _finite(self.loss_tolerance(self.first_losses)),
+                "loss": _finite(self.loss_tolerance(self.losses)),
+            },
             "diverges": self.diverges,
             "promised": verdict.promised,
             "held": verdict.held,
@@ -406,6 +446,7 @@ def _row_json(row: ParameterErrors) -> dict[str, Any]:
         "gradient": None if row.gradient is None else _json(row.gradient),
         "weights": _json(row.weights),
         "vanishing": row.vanishing,
+        "tolerance": row.tolerance,
     }
 
 

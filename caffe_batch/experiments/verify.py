@@ -27,6 +27,7 @@ from caffe_batch.engines.base import Engine
 from caffe_batch.engines.work import VariantRun, VerificationRequest
 from caffe_batch.errors import DoesNotFitError, NetError, Option, ShapeError, Text, TrainingError
 from caffe_batch.experiments.held_draws import Ruled, can_draw, how_held
+from caffe_batch.experiments.rounding import gradient_terms, loss_terms
 from caffe_batch.experiments.variants import (
     UPDATES,
     DataUse,
@@ -442,6 +443,7 @@ def _losses(values: Sequence[Any], size: float, split: _Split) -> Losses:
         by_name.get("plain"),
         tuple(by_name[name] for name in _CONTROLS if name in by_name),
         size,
+        loss_terms(split.whole.net) + loss_terms(split.compensated.net),
     )
 
 
@@ -464,11 +466,13 @@ def _parameters(found: Mapping[str, Any], split: _Split) -> Iterator[ParameterEr
     frozen = {(p.layer, p.index) for p in split.whole.net.params if p.lr_mult == 0}
     gradients, weights = found["gradient"], found["weights"]
     small = vanishing(_shapes(gradients), [row["norms"][0] for row in gradients])
+    terms = gradient_terms(split.whole.net)
     columns = (weights, _errors(gradients, split), _errors(weights, split), small)
     for row, gradient, weight, vanishes in zip(*columns, strict=True):
         layer, index = row["name"]
         learned = gradient if (layer, index) not in frozen else None
-        yield ParameterErrors(layer, index, tuple(row["shape"]), learned, weight, vanishes)
+        shape, added = tuple(row["shape"]), terms.get((layer, index), 0)
+        yield ParameterErrors(layer, index, shape, learned, weight, vanishes, added)
 
 
 def _statistics(found: Mapping[str, Any], split: _Split) -> Iterator[ParameterErrors]:

@@ -71,11 +71,11 @@ def _table(found: Verification) -> Table:
 
 def _add(table: Table, found: Verification, row: ParameterErrors, name: str) -> None:
     plain = found.weights.plain is not None
-    weights_limit = float("inf") if row.vanishing else found.tolerance
+    weights_limit = float("inf") if row.vanishing else max(found.tolerance, row.tolerance)
     table.add_row(
         name,
         "x".join(map(str, row.shape)) or "1",
-        *_cells(row.gradient, TOLERANCE, plain=plain),
+        *_cells(row.gradient, row.tolerance, plain=plain),
         *_cells(row.weights, weights_limit, plain=plain),
     )
 
@@ -117,4 +117,9 @@ def _loss(found: Verification) -> str:
     )
     if losses.plain is not None:
         text += f", {losses.plain:.7g} without the changes (error {errors.plain:.1e})"
+    if losses.rounding > TOLERANCE:
+        text += (
+            f"; adding up {losses.terms:,} terms in single precision can make an error of "
+            f"{losses.rounding:.1e}"
+        )
     return text

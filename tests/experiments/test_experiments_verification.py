@@ -117,12 +117,39 @@ def test_the_first_update_is_held_to_the_tolerance_whatever_the_control_says() -
     assert not judge(replace(grown, first_losses=Losses(1.0, 1.00002))).held
 
 
+def test_a_long_sum_may_round_by_as_much_as_it_has_terms() -> None:
+    """2^-24 of it for each term; 1e-5 stays the least, and what isn't rounding stays a fault."""
+    off = replace(FOUND, first_losses=Losses(2.0, 2.0 * (1 + 1e-4)))
+    assert not judge(off).held
+    for terms, held in ((1600, False), (1700, True)):  # 1e-4 / 2^-24 = 1678
+        assert judge(replace(off, first_losses=replace(off.first_losses, terms=terms))).held == held
+    smoothed = replace(FOUND, losses=Losses(1.0, 1.0001, terms=1700))
+    assert judge(smoothed).held
+    assert not judge(replace(smoothed, losses=replace(smoothed.losses, compensated=3.0))).held
+    assert smoothed.json()["tolerance"]["loss"] == pytest.approx(1700 * 2**-24)
+    assert not judge(replace(smoothed, losses=replace(smoothed.losses, compensated=math.nan))).held
+
+
+def test_terms_that_cancel_out_round_as_their_sum_without_signs() -> None:
+    losses = Losses(0.1, 0.1, size=50.0, terms=16)
+    assert losses.rounding == pytest.approx(16 * 2**-24 * 50 / (FLOOR * 50))
+    assert Losses(0.0, 0.0, terms=16).rounding == 0
+
+
+def test_a_gradient_of_many_places_rounds_by_the_root_of_their_number() -> None:
+    row = replace(FOUND.parameters[0], gradient=Errors(2e-5), weights=Errors(2e-5))
+    for terms, held in ((100_000, False), (120_000, True)):  # (2e-5 / 2^-24)^2 = 112,590
+        assert judge(replace(FOUND, parameters=(replace(row, terms=terms),))).held == held
+    assert replace(row, terms=100).tolerance == TOLERANCE
+
+
 def test_a_training_that_diverges_is_judged_by_its_first_update() -> None:
     gone = with_weights(math.nan, control=math.nan)
     assert gone.diverges
     assert judge(gone).held
     assert "no weights to compare" in judge(gone).sentence
-    assert gone.json()["tolerance"] == {"gradient": TOLERANCE, "weights": None}
+    assert gone.json()["tolerance"]["gradient"] == TOLERANCE
+    assert gone.json()["tolerance"]["weights"] is None
     assert not judge(replace(gone, first_losses=Losses(1.0, 1.1))).held
 
 

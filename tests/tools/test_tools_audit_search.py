@@ -95,6 +95,30 @@ def scaled() -> Case:
     )  # fmt: skip
 
 
+def test_what_the_rounding_of_a_long_sum_does_is_rounding(bench: Bench) -> None:
+    """1,296 equal terms, whose additions all round the same way: 1.8e-5, with equal gradients."""
+    shape = "shape { dim: 5 dim: 3 dim: 4 dim: 18 }"
+    like = scaled().layers[1]
+    loss = replace(like, name="c", type="SigmoidCrossEntropyLoss", bottoms=("ones", "x"))
+    case = replace(
+        scaled(),
+        layers=(
+            replace(scaled().layers[0], tops=("x",), settings=f"input_param {{ {shape} }}"),
+            replace(like, name="p", type="Power", tops=("ones",), settings="power_param "
+                    "{ power: 0 }"),
+            replace(loss, tops=("c",), loss_weights=(0.21,), settings="loss_param "
+                    "{ normalization: NONE }"),
+            replace(like, name="g", type="EuclideanLoss", bottoms=("h", "h2"), tops=("e",),
+                    settings=""),
+        ),
+        batch_size=2, iter_size=3,
+    )  # fmt: skip
+    twin = replace(like, name="h2", tops=("h2",))
+    case = replace(case, layers=(*case.layers[:2], like, twin, *case.layers[2:]))
+    judged = bench.judge(case)
+    assert (judged.outcome, judged.error > 1e-5) == (Outcome.ROUNDING, True), judged.said
+
+
 def test_a_false_verdict_is_found_and_made_smaller(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
