@@ -155,6 +155,7 @@ def plan(
     max_batch: int | None = None,
     keep_schedule: bool = False,
     keep_tests: bool = False,
+    shrink_tests: bool = False,
     no_compensate: str | Iterable[str] = (),
     precision: Literal["float32", "tf32", "bf16"] = "float32",
     train_records: int | None = None,
@@ -222,6 +223,7 @@ def plan(
             records if None.
         keep_schedule: Don't change any interval.
         keep_tests: Don't change test batches and test_iter.
+        shrink_tests: The fewest passes, even if a test batch shrinks that a score depends on.
         no_compensate: Effects of accumulation not to compensate for: ``"clip_gradients"``,
             ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
         precision: PyTorch only: ``"tf32"`` or ``"bf16"`` are faster on GPUs, and another training
@@ -274,6 +276,7 @@ def plan(
         max_batch=whole("max_batch", max_batch),
         keep_schedule=keep_schedule,
         keep_tests=keep_tests,
+        shrink_tests=shrink_tests,
         no_compensate=tuple(
             choice("no_compensate", each, Cause) for each in several(no_compensate)
         ),

@@ -92,6 +92,7 @@ class PlanRequest:
     max_batch: int | None = None
     keep_schedule: bool = False
     keep_tests: bool = False
+    shrink_tests: bool = False
     no_compensate: tuple[Cause, ...] = ()
     precision: Precision = Precision.FLOAT32
 
@@ -159,6 +160,8 @@ class PlanRequest:
             )  # fmt: skip
         if self.schedule is not Schedule.DECAY:
             self._check_growth()
+        if self.keep_tests and self.shrink_tests:
+            raise _contradiction(Option("keep_tests"), Option("shrink_tests"))
         if self.keep_tests and self.test_records:
             raise InputError(
                 [Option("keep_tests"), " and ", Option("test_records"), " contradict each other"],
@@ -217,6 +220,7 @@ class PlanRequest:
             growth=self.schedule,
             max_batch=self.max_batch,
             keep_tests=self.keep_tests,
+            shrink_tests=self.shrink_tests,
             own_gpus=None if recipe.solver_path is None else gpus_of_job(recipe.solver_path),
         )
 

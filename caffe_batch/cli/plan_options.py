@@ -146,6 +146,11 @@ schedule_options = option_group(
     _schedule_section(
         "--keep-tests", is_flag=True, help="Don't change test batches and test_iter."
     ),
+    _schedule_section(
+        "--shrink-tests",
+        is_flag=True,
+        help="The fewest passes, even if a test batch shrinks that a score depends on.",
+    ),
     _schedule_section("--keep-schedule", is_flag=True, help="Don't change any interval."),
     recipe_batch_option,
     _schedule_section(

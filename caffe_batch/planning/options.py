@@ -30,6 +30,7 @@ class PlanOptions:
             None.
         keep_tests: Leave the test nets' batches and test_iter as they are, unless they read
             through the train net's own data layer.
+        shrink_tests: Let test batches shrink for fewer passes even where a score depends on them.
         tests_follow: Whether test batches shrink at least in the ratio in which the train net's
             does, and divide the samples of a test; if not, they may be as large as the files' own.
         test_sizes: Batches that test nets should have, by their numbers, with as many samples in a
@@ -50,6 +51,7 @@ class PlanOptions:
     growth: Schedule = Schedule.DECAY
     max_batch: int | None = None
     keep_tests: bool = False
+    shrink_tests: bool = False
     tests_follow: bool = False
     test_sizes: Mapping[int, int] = field(default_factory=dict)
     own_gpus: int | None = None

@@ -7,6 +7,7 @@ becomes the plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -36,6 +37,8 @@ from caffe_batch.planning.split.net_tests import (
     smallest,
 )
 from caffe_batch.planning.split.no_fit import does_not_fit
+from caffe_batch.sizes import format_size
+from caffe_batch.solver.testing import runs_tests
 
 
 def make_plan(
@@ -45,8 +48,10 @@ def make_plan(
 ) -> Plan:
     """The split with the fewest passes that fits, and everything that has to change for it.
 
-    Test batches shrink to make room for it, down to 1; those that a score depends on, only if
-    nothing fits otherwise. Apart from that, more memory never means more passes.
+    Test batches shrink to make room for it, down to 1, and more memory never means more passes.
+    Those that a score depends on shrink only if nothing fits otherwise, or if the options let
+    them: from the budget on at which they can stay, they do, even if that costs passes; a remark
+    then says how many, and what gives the others.
 
     Args:
         model: The memory model of the recipe.
@@ -60,17 +65,19 @@ def make_plan(
     """
     check_has_loss(model)
     goal = find_goal(model, options or PlanOptions())
-    for keeps_bound in (True, False):
-        table = _candidate_table(goal, budget, keeps_bound=keeps_bound)
-        tried: list[Candidate] = []
-        for split in ranked(
-            table.candidates, goal.effective_batch, goal.options.split.prefer_multiple_of
-        ):
-            draft = _draft_of(goal, budget, table, split)
-            tried.append(draft.settled(budget.usable_bytes))
-            if tried[-1].fits:
-                return _plan_of(goal, budget, table, tried, draft)
-    raise _does_not_fit(goal, budget, table)
+    table = _candidate_table(goal, budget, keeps_bound=not goal.options.shrink_tests)
+    found = _best(goal, budget, table)
+    if not table.kept:
+        if found is None:
+            raise _does_not_fit(goal, budget, table)
+        return _plan_of(goal, budget, found)
+    free = _candidate_table(goal, budget, keeps_bound=False)
+    other = _best(goal, budget, free)
+    if found is not None:
+        return _plan_of(goal, budget, found, _price_of_tests(table, found, other))
+    if other is None:
+        raise _does_not_fit(goal, budget, free)
+    return _plan_of(goal, budget, other, _shrunk_tests(goal, table, other))
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class _Table:
         groups: Those with batches of their own, and the sizes that these may have.
         test_sizes: The smallest of these sizes, one per test net of the model.
         lean: The model with these sizes: whatever fits at all fits with them.
+        kept: The test nets that keep their batch because a score depends on it.
     """
 
     candidates: tuple[Candidate, ...]
@@ -90,6 +98,7 @@ class _Table:
     groups: tuple[TestGroup, ...]
     test_sizes: tuple[int | None, ...]
     lean: MemoryModel
+    kept: tuple[NetTest, ...] = ()
 
     def smallest(self) -> tuple[Candidate, ...]:
         """The smallest batch_size that Caffe accepts, and the smaller ones, which it refuses."""
@@ -99,6 +108,75 @@ class _Table:
             if each.predicted_peak_bytes is not None
         ]
         return self.candidates[built[-1] :]
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The first split of a table that fits with everything that changes for it.
+
+    Attributes:
+        table: Where it comes from.
+        tried: The splits up to it, each with the memory that it finally takes.
+        draft: What changes for it.
+    """
+
+    table: _Table
+    tried: tuple[Candidate, ...]
+    draft: Draft
+
+    @property
+    def split(self) -> Candidate:
+        """The split."""
+        return self.tried[-1]
+
+
+def _best(goal: Goal, budget: Budget, table: _Table) -> _Best | None:
+    """The best split of a table; None if none fits."""
+    tried: list[Candidate] = []
+    preferred = goal.options.split.prefer_multiple_of
+    for split in ranked(table.candidates, goal.effective_batch, preferred):
+        draft = _draft_of(goal, budget, table, split)
+        tried.append(draft.settled(budget.usable_bytes))
+        if tried[-1].fits:
+            return _Best(table, tuple(tried), draft)
+    return None
+
+
+def _price_of_tests(table: _Table, found: _Best, other: _Best | None) -> tuple[str, ...]:
+    """What it costs that test nets keep their batch; nothing if it costs no pass."""
+    if other is None or other.split.iter_size >= found.split.iter_size:
+        return ()
+    sizes = {test.number: test.batch_size for test in other.draft.tests}
+    smaller = [test for test in table.kept if sizes[test.number] < test.own_size]
+    return tuple(
+        f"Test net {test.number} keeps its batch of {test.own_size}, as its score depends on it: "
+        f"{test.bound}. That costs passes: {_pair(found.split)} instead of {_pair(other.split)}, "
+        f"which --shrink-tests gives, with test batches of {sizes[test.number]}."
+        for test in smaller
+    )
+
+
+def _shrunk_tests(goal: Goal, table: _Table, other: _Best) -> tuple[str, ...]:
+    """Why test nets get another batch although a score depends on it, and from when on not."""
+    smallest_split = table.smallest()[0]
+    choice = _choice(table.tests, smallest_split, table.test_sizes)
+    try:
+        needed = make_draft(goal, choice).prediction.allocated_bytes
+    except ShapeError:  # a test batch that no blob holds: its change says so
+        return ()
+    sizes = {test.number: test.batch_size for test in other.draft.tests}
+    return tuple(
+        f"Test net {test.number} gets batches of {sizes[test.number]} instead of {test.own_size}, "
+        f"although its score depends on that ({test.bound}): beside {test.own_size} even "
+        f"batch_size {smallest_split.batch_size} needs {format_size(needed)}. With as much it "
+        "keeps them, and --shrink-tests goes on taking the fewest passes."
+        for test in table.kept
+        if sizes[test.number] < test.own_size
+    )
+
+
+def _pair(split: Candidate) -> str:
+    return f"{split.batch_size} x {split.iter_size}"
 
 
 def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table:
@@ -120,13 +198,18 @@ def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table
     if options.keep_tests:
         records = (None,) * number
     # A test that shares a data layer with the train net gets the train net's batch.
+    schedule = options.schedule
+    scored = runs_tests(model.recipe.solver) or (schedule.epochs or schedule.test_every) is not None
     tests = tuple(
-        test for test in planned_tests(model, records) if test.shared or not options.keep_tests
+        test
+        for test in planned_tests(model, records, scored=scored)
+        if test.shared or not options.keep_tests
     )
+    keeps_bound = keeps_bound and not options.tests_follow
     groups = group_tests(
         tests,
         exact=options.tests_follow,
-        keeps_bound=keeps_bound and not options.tests_follow,
+        keeps_bound=keeps_bound,
         given=options.test_sizes,
     )
     test_sizes = smallest(groups, number)
@@ -136,7 +219,13 @@ def _candidate_table(goal: Goal, budget: Budget, *, keeps_bound: bool) -> _Table
     )
     if all(candidate.predicted_peak_bytes is None for candidate in candidates):
         lean.at(candidates[-1].batch_size)  # raises Caffe's refusal
-    return _Table(tuple(candidates), tests, groups, test_sizes, lean)
+    kept = tuple(
+        test
+        for group in groups
+        for test in group.tests
+        if keeps_bound and test.bound and not group.numbers & options.test_sizes.keys()
+    )
+    return _Table(tuple(candidates), tests, groups, test_sizes, lean, kept)
 
 
 def _draft_of(goal: Goal, budget: Budget, table: _Table, split: Candidate) -> Draft:
@@ -212,15 +301,14 @@ def _does_not_fit(goal: Goal, budget: Budget, table: _Table) -> DoesNotFitError:
     )
 
 
-def _plan_of(
-    goal: Goal, budget: Budget, table: _Table, tried: list[Candidate], draft: Draft
-) -> Plan:
-    """The plan of the draft that fits, the last one tried.
+def _plan_of(goal: Goal, budget: Budget, found: _Best, remarks: Sequence[str] = ()) -> Plan:
+    """The plan of the best split.
 
     Raises:
         InputError: An update takes more samples than there are records.
     """
-    model, options, chosen = goal.model, goal.options, tried[-1]
+    table, draft = found.table, found.draft
+    model, options, chosen = goal.model, goal.options, found.split
     records = options.train_records
     if records is not None and chosen.effective_batch > records:
         raise InputError(
@@ -234,7 +322,7 @@ def _plan_of(
                 " if there are more.",
             ],
         )
-    settled = {(each.batch_size, each.iter_size): each for each in tried}
+    settled = {(each.batch_size, each.iter_size): each for each in found.tried}
     neighbours: list[Candidate] = []
     if not options.split.tolerance and not options.split.pinned:
         neighbours = good_neighbours(
@@ -259,7 +347,7 @@ def _plan_of(
         findings=draft.findings,
         tests=draft.tests,
         changes=draft.changes,
-        remarks=(*model.remarks, *remarks_of(goal, draft, neighbours)),
+        remarks=(*model.remarks, *remarks, *remarks_of(goal, draft, neighbours)),
         stages=draft.stages,
         train_records=records,
         lower_bound=bool(draft.prediction.unknown_layers),

@@ -20,6 +20,14 @@ def has_test_at_end(solver: caffe_pb2.SolverParameter) -> bool:
     return has_test_at(solver.test_interval, solver.max_iter)
 
 
+def runs_tests(solver: caffe_pb2.SolverParameter) -> bool:
+    """Whether Caffe tests at all in the solver's updates, however many a driver makes of them."""
+    interval = solver.test_interval
+    if interval <= 0:
+        return False
+    return solver.test_initialization or solver.max_iter < 1 or interval <= solver.max_iter
+
+
 def number_of_tests(solver: caffe_pb2.SolverParameter, first: int, end: int) -> int:
     """How many tests a solver runs from ``first`` updates done up to, but not including, ``end``.
 

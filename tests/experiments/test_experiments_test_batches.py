@@ -38,7 +38,7 @@ ONE = """
 layer { name: "one" type: "Power" bottom: "y" top: "one" power_param { scale: 0 shift: 1 } }
 """
 
-#: What stands between the hidden layer and the loss, and which layer makes the score depend on it.
+#: What stands between the hidden layer and the loss, and which layer makes the score another one.
 LAYERS = {
     "plain": ("", ""),
     "dropout": ('layer { name: "d" type: "Dropout" bottom: "h" top: "h" }', ""),
@@ -140,9 +140,11 @@ def test_a_score_depends_on_the_batch_where_the_plan_says_so(
     plan = make_plan(model, Budget(tight, 0), PlanOptions(effective_batch=2))
     (finding,) = [each for each in plan.findings if each.cause is Cause.TEST_BATCHES]
     assert (finding.layer or "") == bound
-    assert finding.verdict is (Verdict.DIFFERENT if bound else Verdict.EXACT)
+    drawn = name == "random numbers"
+    other = Verdict.APPROXIMATE if drawn else Verdict.DIFFERENT
+    assert finding.verdict is (other if bound else Verdict.EXACT)
     # Where both train splits fit beside the whole test batch or not at all, a bound one stays.
     roomy = model.at(1).allocated_bytes
     plan = make_plan(model, Budget(roomy, 0), PlanOptions(effective_batch=2))
-    if bound:
+    if bound and not drawn:
         assert [test.batch_size for test in plan.tests] == [WHOLE]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, Plan, PlanOptions, Verdict, make_plan
 from caffe_batch.planning.audit.findings import Cause, Finding
 from caffe_batch.planning.edits.changes import Change, applied
+from caffe_batch.planning.schedule.rescaling import ScheduleOptions
 from caffe_batch.planning.split.net_tests import NetTest, group_tests, largest_that_fit, smallest
+from caffe_batch.sizes import format_size
 
 NET = """
 layer {{ name: "data" type: "Input" top: "data" top: "label" include {{ phase: TRAIN }}
@@ -232,6 +235,114 @@ def test_more_memory_never_means_more_passes(tmp_path: Path, loss: str) -> None:
         passes.append(plan.iter_size)
     assert passes == sorted(passes, reverse=True)
     assert len(set(passes)) > 5
+
+
+#: Makes a score depend on the test batch.
+NORMS = """
+layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "ip"
+  batch_norm_param { use_global_stats: false } include { phase: TEST } }
+"""
+
+
+def bound_model(folder: Path, solver: str = SOLVER, norms: str = NORMS) -> CaffeMemory:
+    """The net with a layer in TEST between ip and the loss."""
+    recipe = model(folder, solver=solver)
+    before, loss, after = (folder / "net.prototxt").read_text().partition('layer { name: "loss"')
+    (folder / "net.prototxt").write_text(before + norms + loss + after)
+    return CaffeMemory(read_recipe(folder / "solver.prototxt"), recipe.sources)
+
+
+def budgets_of(recipe: CaffeMemory) -> list[int]:
+    """From the smallest plan to one in which everything stays."""
+    least = recipe.with_test_batches((1,)).at(1).allocated_bytes
+    most = recipe.at(60).allocated_bytes
+    return sorted({*range(least, most, (most - least) // 40), least, most})
+
+
+def test_passes_rise_once_at_most_where_a_test_batch_stays(tmp_path: Path) -> None:
+    """Where nothing fits beside the test batch it shrinks; with more memory it stays for good."""
+    recipe = bound_model(tmp_path)
+    splits, prices = [], []
+    for usable in budgets_of(recipe):
+        plan = planned(recipe, usable)
+        least = planned(recipe, usable, shrink_tests=True)
+        assert plan.predicted_peak_bytes <= usable
+        (test,), (other,) = plan.tests, least.tests
+        kept = test.batch_size == 50
+        (note,) = [r for r in plan.remarks if "'bn' normalises" in r] or [""]
+        verdicts = [finding.verdict for finding in of_tests(plan)]
+        if not kept:
+            assert (plan.batch_size, plan.iter_size) == (least.batch_size, least.iter_size)
+            assert f"gets batches of {test.batch_size} instead of 50" in note
+            assert verdicts == [Verdict.DIFFERENT]
+        elif plan.iter_size > least.iter_size:
+            assert (
+                f"{plan.batch_size} x {plan.iter_size} instead of {least.batch_size} x "
+                f"{least.iter_size}, which --shrink-tests gives, with test batches of "
+                f"{other.batch_size}." in note
+            )
+            prices.append(note)
+        else:
+            assert not note
+        assert not kept or verdicts == []
+        splits.append((kept, plan.iter_size))
+    assert prices
+    sides = [[passes for kept, passes in splits if kept is side] for side in (False, True)]
+    assert splits == [(side, passes) for side in (False, True) for passes in sides[side]]
+    assert all(len(set(side)) > 1 and side == sorted(side, reverse=True) for side in sides)
+
+
+def test_the_note_says_from_which_budget_on_a_test_batch_stays(tmp_path: Path) -> None:
+    recipe = bound_model(tmp_path)
+    needed = recipe.at(1).allocated_bytes
+    (note,) = [r for r in planned(recipe, needed - 1).remarks if "'bn' normalises" in r]
+    assert f"beside 50 even batch_size 1 needs {format_size(needed)}." in note
+    assert [test.batch_size for test in planned(recipe, needed).tests] == [50]
+
+
+DRAWS = """
+layer { name: "noise" type: "DummyData" top: "noise" include { phase: TEST }
+  dummy_data_param { shape { dim: 6 } data_filler { type: "gaussian" } } }
+layer { name: "add" type: "Bias" bottom: "ip" bottom: "noise" top: "ip" include { phase: TEST } }
+"""
+NEVER = SOLVER.replace("10", "999999999") + " test_initialization: false"
+ASIDE = """
+layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "aside"
+  batch_norm_param { use_global_stats: false } include { phase: TEST } }
+layer { name: "silence" type: "Silence" bottom: "aside" include { phase: TEST } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("norms", "solver", "options"),
+    [
+        (NORMS, SOLVER, {"shrink_tests": True}),
+        (NORMS, SOLVER.replace("test_iter: 4", "test_iter: 0"), {}),
+        (NORMS, NEVER, {}),
+        (DRAWS, SOLVER, {}),
+        (ASIDE, SOLVER, {}),
+    ],
+    ids=["asked for", "no batch", "never", "draws alone", "no output reads it"],
+)  # fmt: skip
+def test_passes_never_rise_where_no_score_is_at_stake(
+    tmp_path: Path, norms: str, solver: str, options: dict[str, bool]
+) -> None:
+    recipe = bound_model(tmp_path, solver, norms)
+    plans = [planned(recipe, usable, **options) for usable in budgets_of(recipe)]
+    passes = [plan.iter_size for plan in plans]
+    assert passes == sorted(passes, reverse=True)
+    assert len(set(passes)) > 5
+    verdicts = {finding.verdict for plan in plans for finding in of_tests(plan)}
+    assert (Verdict.DIFFERENT in verdicts) == bool(options)
+
+
+def test_a_test_that_only_another_length_brings_counts(tmp_path: Path) -> None:
+    """The recipe never tests, but --test-every does."""
+    recipe = bound_model(tmp_path, NEVER)
+    usable = recipe.at(1).allocated_bytes
+    asked = {"schedule": ScheduleOptions(test_every=Fraction(1)), "train_records": 600}
+    assert [test.batch_size for test in planned(recipe, usable, **asked).tests] == [50]
+    assert planned(recipe, usable).tests[0].batch_size < 50
 
 
 def test_a_test_of_one_sample_makes_room(tmp_path: Path) -> None:

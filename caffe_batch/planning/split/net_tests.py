@@ -3,7 +3,8 @@
 A test's batches cost memory but change no weight: the score is the mean over test_iter batches
 (solver.cpp, Test), so any batch size gives the same score as long as the batches are equal and a
 sample's value doesn't depend on the others in its batch. Test batches shrink, down to 1, if that
-allows a larger micro-batch; if a score depends on its batch, only if nothing fits otherwise.
+allows a larger micro-batch; if a score depends on its batch, only if nothing fits otherwise or the
+user wants it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class NetTest:
         shared: Whether it reads through the train net's data layer, and so with its batch size.
         leader: The first test net that reads through the same data layers; its own number if no
             other does.
-        bound: Whether its scores depend on how many samples a batch has.
+        bound: The layer that makes its scores depend on how many samples a batch has, and why, in
+            words; empty if there is none, or no score.
     """
 
     number: int
@@ -47,7 +49,7 @@ class NetTest:
     records: int | None
     shared: bool
     leader: int
-    bound: bool = False
+    bound: str = ""
 
     @property
     def samples(self) -> int:
@@ -109,12 +111,15 @@ class TestGroup:
         return all(test.samples % size == 0 for test in self.tests)
 
 
-def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[NetTest]:
+def planned_tests(
+    model: MemoryModel, records: Sequence[int | None], *, scored: bool = True
+) -> list[NetTest]:
     """The test nets whose batch size can be planned.
 
     Args:
         model: The recipe's model.
         records: Records of each test set, None if unknown.
+        scored: Whether Caffe tests at all: if not, no batch matters to a score.
     """
     found, kept = [], set()
     leaders = _leaders(model)
@@ -131,7 +136,10 @@ def planned_tests(model: MemoryModel, records: Sequence[int | None]) -> list[Net
         shared = leader == _TRAIN
         place = number if shared else leader
         test = NetTest(number, size, own_iter, records[number], shared, place)
-        found.append(replace(test, bound=bool(_bound(*_flows(model, test, size)))))
+        if scored and test.has_batches:
+            reasons = [why for _, why in _bound(*_flows(model, test, size))]
+            test = replace(test, bound=next(iter(reasons), ""))
+        found.append(test)
     return [test for test in found if test.shared or test.leader not in kept]
 
 
@@ -324,7 +332,15 @@ def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | N
             Cause.TEST_BATCHES, layer, Verdict.DIFFERENT,
             f"{name}: {why}, so a score over batches of {size} is not the one over batches of "
             f"{test.own_size}.",
-            offer="--keep-tests leaves the test batches as they are.",
+            scope=Scope.TEST,
+        )  # fmt: skip
+    drawn = _drawn(small, flows)
+    if drawn:
+        return Finding(
+            Cause.TEST_BATCHES, drawn, Verdict.APPROXIMATE,
+            f"{name}: {drawn!r} draws other numbers for each batch, and test_iter says how often: "
+            f"the same score on average, over {test.iter_for(size)} batches instead of "
+            f"{test.own_iter}.",
             scope=Scope.TEST,
         )  # fmt: skip
     uneven = _uneven(small, flows)
@@ -362,10 +378,16 @@ def _flows(model: MemoryModel, test: NetTest, size: int) -> tuple[Net, tuple[Sam
 
 
 def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
-    """Layers whose values for a sample depend on the rest of its batch, and why, in words."""
+    """Layers whose values for a sample depend on the rest of its batch, and why, in words.
+
+    Only those that an output of the net depends on.
+    """
     found = []
     memory = BlobMemory(net)
+    scored = _scored(net, memory)
     for flow in flows:
+        if not scored.intersection(memory.data[top] for top in flow.small.tops):
+            continue
         name, coupling = flow.small.layer.name, flow.coupling
         if coupling.statistics:
             found.append((name, f"{name!r} normalises with the statistics of each batch"))
@@ -373,8 +395,6 @@ def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
             found.append((name, f"the state of {name!r} carries over from batch to batch"))
         elif flow.problem:
             found.append((name, f"{name!r} mixes the samples of a batch: {flow.problem}"))
-        elif coupling.draws and not flow.small.rule.record_order:
-            found.append((name, f"{name!r} draws other numbers for each batch"))
         for top in coupling.lasting:
             changed = [
                 writer.layer.name
@@ -385,6 +405,27 @@ def _bound(net: Net, flows: Sequence[SampleFlow]) -> list[tuple[str, str]]:
                 why = f"{changed[0]!r} changes the constants of {name!r} again in each batch"
                 found.append((name, why))
     return found
+
+
+def _drawn(net: Net, flows: Sequence[SampleFlow]) -> str:
+    """The first layer that draws numbers for an output; empty if there is none."""
+    memory = BlobMemory(net)
+    scored = _scored(net, memory)
+    for flow in flows:
+        draws = flow.coupling.draws and not flow.small.rule.record_order
+        if draws and scored.intersection(memory.data[top] for top in flow.small.tops):
+            return flow.small.layer.name
+    return ""
+
+
+def _scored(net: Net, memory: BlobMemory) -> set[int]:
+    """The memory (a number of ``memory.data``) that the outputs of a net depend on."""
+    read = {bottom for node in net.nodes for bottom in node.bottoms}
+    wanted = {memory.data[top] for node in net.nodes for top in node.tops if top not in read}
+    for node in reversed(net.nodes):
+        if wanted.intersection(memory.data[top] for top in node.tops):
+            wanted.update(memory.data[bottom] for bottom in node.bottoms)
+    return wanted
 
 
 def _uneven(net: Net, flows: Sequence[SampleFlow]) -> list[str]:
