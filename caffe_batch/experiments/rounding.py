@@ -4,8 +4,9 @@ Caffe's numbers have 24 bits, so each addition is off by half a unit in the last
 ``UNIT`` of its result. Its loss layers add up their terms one by one: n of them are off by n times
 ``UNIT`` at most (Higham, Accuracy and Stability of Numerical Algorithms, 2002, 4.2). That is near
 where terms are alike, as those of a segmentation's pixels are: every addition then rounds the same
-way. Gradients are sums of a BLAS, whose partial sums round one way or the other: the bound that
-holds with a high probability is the square root of n (Higham and Mary 2019).
+way. Gradients are sums of a BLAS, whose partial sums round one way or the other: with a probability
+of 1 - 2n exp(-c^2 / 2), c times the square root of n is enough for them (Higham and Mary, SIAM J.
+Sci. Comput. 41, 2019, theorem 2.4).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from caffe_batch.net.graph import Net
 
 #: Half a unit in the last place of a float, relatively.
 UNIT = 2.0**-24
+
+#: How probable it may be that a sum in parts is off by more than its bound.
+CHANCE = 1e-3
 
 
 def loss_terms(net: Net) -> int:
@@ -52,5 +56,5 @@ def one_by_one(terms: int) -> float:
 
 
 def in_parts(terms: int) -> float:
-    """What the relative error of a sum in parts hardly ever exceeds."""
-    return math.sqrt(terms) * UNIT
+    """What the relative error of a sum in parts exceeds with a probability of ``CHANCE``."""
+    return math.sqrt(2 * math.log(2 * max(terms, 1) / CHANCE) * terms) * UNIT

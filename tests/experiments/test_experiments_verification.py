@@ -138,7 +138,9 @@ def test_terms_that_cancel_out_round_as_their_sum_without_signs() -> None:
 
 def test_a_gradient_of_many_places_rounds_by_the_root_of_their_number() -> None:
     row = replace(FOUND.parameters[0], gradient=Errors(2e-5), weights=Errors(2e-5))
-    for terms, held in ((100_000, False), (120_000, True)):  # (2e-5 / 2^-24)^2 = 112,590
+    # Of 3,500 terms: sqrt(2 ln(7,000,000) 3,500) = 332.16, times 2^-24.
+    assert replace(row, terms=3500).tolerance == pytest.approx(332.16 * 2**-24, rel=1e-4)
+    for terms, held in ((3500, False), (3600, True)):
         assert judge(replace(FOUND, parameters=(replace(row, terms=terms),))).held == held
     assert replace(row, terms=100).tolerance == TOLERANCE
 

@@ -106,6 +106,26 @@ def test_the_gradient_is_the_clipped_mean(bench: Bench) -> None:
     assert (bias.weights.compensated, bias.weights.plain) == (0, 0)
 
 
+def test_the_loss_of_many_pixels_rounds(bench: Bench) -> None:
+    """A sum over the pixels: Caffe adds up 120,000 like numbers one by one, in single precision."""
+    net = """
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 5 dim: 2 dim: 100 dim: 100 }
+                shape { dim: 5 dim: 1 dim: 100 dim: 100 } } }
+layer { name: "score" type: "Convolution" bottom: "data" top: "ip"
+  convolution_param { num_output: 3 kernel_size: 1 } }
+"""
+    whole = LOSS.replace("top:", "loss_param { normalization: NONE } top:")
+    found = bench.measure(net + whole, SOLVER.replace("0.05", "1e-8"))
+    error = found.first_losses.errors.compensated
+    assert TOLERANCE < error <= found.first_losses.rounding
+    assert (judge(found).promised, judge(found).held) == (True, True), judge(found)
+    # The factor that the plan compensates for is no rounding.
+    plain = found.first_losses.errors.plain
+    assert plain is not None
+    assert plain > found.first_losses.rounding
+
+
 def test_a_shared_parameter_counts_once(bench: Bench) -> None:
     share = 'param { name: "w" } param { name: "b" }'
     net = INPUT + inner_product().replace('top: "ip"', f'top: "ip" {share}')

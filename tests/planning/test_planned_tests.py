@@ -256,7 +256,7 @@ def budgets_of(recipe: CaffeMemory) -> list[int]:
     """From the smallest plan to one in which everything stays."""
     least = recipe.with_test_batches((1,)).at(1).allocated_bytes
     most = recipe.at(60).allocated_bytes
-    return sorted({*range(least, most, (most - least) // 40), least, most})
+    return sorted({*range(least, most, (most - least) // 24), least, most})
 
 
 def test_passes_rise_once_at_most_where_a_test_batch_stays(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ layer { name: "noise" type: "DummyData" top: "noise" include { phase: TEST }
   dummy_data_param { shape { dim: 6 } data_filler { type: "gaussian" } } }
 layer { name: "add" type: "Bias" bottom: "ip" bottom: "noise" top: "ip" include { phase: TEST } }
 """
-NEVER = SOLVER.replace("10", "999999999") + " test_initialization: false"
+NEVER = SOLVER.replace("val: 10", "val: 999999999") + " test_initialization: false"
 ASIDE = """
 layer { name: "bn" type: "BatchNorm" bottom: "ip" top: "aside"
   batch_norm_param { use_global_stats: false } include { phase: TEST } }
@@ -331,7 +331,7 @@ def test_passes_never_rise_where_no_score_is_at_stake(
     plans = [planned(recipe, usable, **options) for usable in budgets_of(recipe)]
     passes = [plan.iter_size for plan in plans]
     assert passes == sorted(passes, reverse=True)
-    assert len(set(passes)) > 5
+    assert len(set(passes)) > 3
     verdicts = {finding.verdict for plan in plans for finding in of_tests(plan)}
     assert (Verdict.DIFFERENT in verdicts) == bool(options)
 

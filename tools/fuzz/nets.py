@@ -63,7 +63,8 @@ _RESCALED = (
     ["--lr-scaling", "linear"], ["--lr-scaling", "sqrt"], ["--epochs", "3"],
     ["--train-records", "1000", "--epochs", "2.5"], ["--schedule", "grow"],
     ["--schedule", "grow", "--max-batch", "96"], ["--keep-tests"], ["--gpus", "2"],
-    ["--shrink-tests"], ["--no-compensate", "loss_sum"], ["--test-every", "1"], ["--snapshot-every", "7"],
+    ["--shrink-tests"], ["--no-compensate", "loss_sum"], ["--test-every", "1"],
+    ["--snapshot-every", "7"],
 )  # fmt: skip
 
 #: Files that a source may name.

@@ -41,6 +41,7 @@ class NetTest:
             other does.
         bound: The layer that makes its scores depend on how many samples a batch has, and why, in
             words; empty if there is none, or no score.
+        scored: Whether Caffe runs any batch of it.
     """
 
     number: int
@@ -50,6 +51,7 @@ class NetTest:
     shared: bool
     leader: int
     bound: str = ""
+    scored: bool = True
 
     @property
     def samples(self) -> int:
@@ -136,10 +138,9 @@ def planned_tests(
         shared = leader == _TRAIN
         place = number if shared else leader
         test = NetTest(number, size, own_iter, records[number], shared, place)
-        if scored and test.has_batches:
-            reasons = [why for _, why in _bound(*_flows(model, test, size))]
-            test = replace(test, bound=next(iter(reasons), ""))
-        found.append(test)
+        test = replace(test, scored=scored and test.has_batches)
+        reasons = _bound(*_flows(model, test, size)) if test.scored else []
+        found.append(replace(test, bound=reasons[0][1] if reasons else ""))
     return [test for test in found if test.shared or test.leader not in kept]
 
 
@@ -314,14 +315,14 @@ def _why(test: NetTest, size: int) -> str:
 
 
 def finding_of_test(model: MemoryModel, test: NetTest, size: int) -> Finding | None:
-    """Whether other test batches give the same score; None if the batches stay the same.
+    """Whether other test batches give the same score; None if they stay the same, or score nothing.
 
     Args:
         model: The recipe's model, with the files' own batch sizes.
         test: The test net.
         size: Its batch size in the plan.
     """
-    if size == test.own_size or not test.has_batches:
+    if size == test.own_size or not test.scored:
         return None
     small, flows = _flows(model, test, size)
     name = f"test net {test.number}"
