@@ -22,6 +22,7 @@ from caffe_batch.terminal import one_line, plain_streams
 
 #: Command -> (module:attribute, one line for the overview).
 COMMANDS = {
+    "data": ("caffe_batch.cli.data:data", "Make a data set of pictures, or look at one."),
     "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
     "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net needs in Caffe."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),

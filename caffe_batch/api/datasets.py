@@ -1,0 +1,109 @@
+"""``data``: pictures become a data set, and what is in one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from caffe_batch import datasets
+from caffe_batch.datasets.conversion import Converted, Progress
+from caffe_batch.datasets.settings import Settings, parse_resize, parse_share
+from caffe_batch.datasets.sources import Naming, find_pictures
+from caffe_batch.errors import InputError
+from caffe_batch.files import read_regular
+from caffe_batch.reporting.data_view import draw_classes
+from caffe_batch.reporting.figures import why_not_drawn
+
+
+def data(
+    source: str | Path,
+    out: str | Path,
+    *,
+    test: str | Path | None = None,
+    root: str | Path | None = None,
+    labels: str | Path | None = None,
+    renumber: bool = False,
+    allow_one_class: bool = False,
+    resize: str | int | tuple[int, int] | None = None,
+    fit: Literal["squash", "crop", "pad"] = "squash",
+    keep_sizes: bool = False,
+    gray: bool = False,
+    encoded: bool = False,
+    encode_type: Literal["jpg", "png"] | None = None,
+    test_share: str | float = "20%",
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_duplicates: bool = False,
+    processes: int | None = None,
+    progress: Progress = lambda name, done, files: None,
+) -> Converted:
+    """Make a training and a test LMDB of pictures, with labels, mean and a description.
+
+    Args:
+        source: A folder with a folder for each class, a list (``path label`` a line), a CSV file
+            (with columns path and label), or a folder with two sets: train and test (or val) as
+            folders or lists.
+        out: The folder that is made; ``dataset.json`` in it says what it is.
+        test: The source of the test set; by default a share of each class.
+        root: Where the paths of lists begin; by default the folder of the list.
+        labels: A file with the names of all classes, one a line.
+        renumber: Close the gaps between the numbers of a list's labels.
+        allow_one_class: Accept a source of one class.
+        resize: Height and width of the records: ``256``, ``"240x320"``.
+        fit: How they keep their proportions: not at all, cut off, or with black added.
+        keep_sizes: Accept pictures of different sizes as they are.
+        gray: One channel instead of three.
+        encoded: Store image files instead of pixels.
+        encode_type: Their format; by default that of the file.
+        test_share: The share of each class that becomes the test set; 0 makes none.
+        seed: Another one makes another split and order.
+        shuffle: Mix the training records.
+        drop_duplicates: Leave out test pictures that the training set has as well.
+        processes: How many work on it; by default one for each processor.
+        progress: Called with the name of a set, the files of it that are done, and all of them.
+
+    Raises:
+        InputError: The pictures make no data set, ``out`` exists, or Pillow or numpy is missing.
+        OSError: The disk is full; the same call goes on from there.
+    """
+    settings = Settings(
+        parse_resize(resize),
+        fit,
+        keep_sizes,
+        gray,
+        encoded,
+        encode_type,
+        shuffle,
+        seed,
+        parse_share(test_share),
+        drop_duplicates,
+    )
+    found = find_pictures(
+        Path(source),
+        None if test is None else Path(test),
+        root=None if root is None else Path(root),
+        naming=Naming(_names(labels), renumber, allow_one_class),
+    )
+    made = datasets.convert(found, Path(out), settings, processes=processes, progress=progress)
+    picture = Path(out) / "classes.png"
+    wrong = list(why_not_drawn(picture.name, lambda: draw_classes(made.dataset, picture)))
+    return replace(made, notes=(*made.notes, *wrong), picture=None if wrong else picture)
+
+
+def _names(labels: str | Path | None) -> tuple[str, ...]:
+    """The names of all classes from a file.
+
+    Raises:
+        InputError: It can't be read, or names a class twice.
+    """
+    if labels is None:
+        return ()
+    try:
+        text = read_regular(Path(labels)).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InputError(f"{labels} can't be read: {error.strerror}") from error
+    names = tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"{labels} has an empty line, or names a class twice")
+    return names

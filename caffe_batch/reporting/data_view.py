@@ -1,0 +1,111 @@
+"""A data set on the terminal and as a picture: how many pictures each class has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.table import Table
+
+from caffe_batch.datasets import DESCRIPTION, Converted, Dataset
+from caffe_batch.reporting.console import PlainTable
+from caffe_batch.reporting.figures import (
+    BLUE,
+    ORANGE,
+    finish_panels,
+    new_figure,
+    plain,
+    write_figure,
+)
+
+#: How many classes the table lists; of more it lists the largest and the smallest ones.
+_ROWS = 40
+#: Up to this many classes are named in the picture.
+_NAMED = 60
+#: The longest name of a class in the picture.
+_LETTERS = 28
+
+
+def class_table(dataset: Dataset) -> Table:
+    """How many records each class has."""
+    table = PlainTable(box=None, pad_edge=False, header_style="bold")
+    table.add_column("label", justify="right")
+    table.add_column("class")
+    sets = [("train", dataset.train), *([("test", dataset.test)] if dataset.test else [])]
+    for name, _ in sets:
+        table.add_column(name, justify="right")
+    order = list(range(dataset.classes))
+    if dataset.classes > _ROWS:
+        order.sort(key=lambda label: -dataset.train.by_class[label])
+    half = _ROWS // 2
+    for place, label in enumerate(order):
+        if dataset.classes > _ROWS and half <= place < dataset.classes - half:
+            if place == half:
+                table.add_row("", f"... {dataset.classes - _ROWS:,} more ...", *("" for _ in sets))
+            continue
+        counts = (f"{part.by_class[label]:,}" for _, part in sets)
+        table.add_row(str(label), dataset.labels[label], *counts)
+    table.add_row("", "all", *(f"{part.records:,}" for _, part in sets), style="bold")
+    return table
+
+
+def data_sentences(made: Converted) -> Iterator[str]:
+    """What was made, in sentences."""
+    dataset = made.dataset
+    what = "image files" if dataset.encoded else "pixels"
+    if dataset.shape is None:
+        yield f"The records are {what} of different sizes."
+    else:
+        channels, height, width = dataset.shape
+        colour = "gray" if channels == 1 else "blue, green and red"
+        yield f"Each record is {channels} x {height} x {width} {what} ({colour})."
+    means = ", ".join(f"{value:.2f}" for value in dataset.mean_values)
+    yield f"Mean of the training set: {means}" + (
+        f" ({dataset.mean_file})." if dataset.mean_file else "; no mean image, since sizes differ."
+    )
+    if made.resumed:
+        yield f"An earlier call had dealt with {made.resumed:,} of the pictures."
+    named = f", {made.picture.name} shows the classes" if made.picture else ""
+    yield f"Files: {dataset.folder}; {DESCRIPTION} describes them{named}."
+
+
+def draw_classes(dataset: Dataset, path: Path) -> None:
+    """Draw how many records each class has.
+
+    Raises:
+        ImportError: matplotlib is not installed (the extra ``plot``).
+        OSError: The picture can't be written.
+    """
+    named = dataset.classes <= _NAMED
+    figure = new_figure(8, max(2.5, 0.9 + 0.22 * dataset.classes) if named else 4.2)
+    panel = figure.subplots()
+    sets = [("train", dataset.train, BLUE)]
+    sets += [("test", dataset.test, ORANGE)] if dataset.test else []
+    if named:
+        places = range(dataset.classes)
+        left = [0] * dataset.classes
+        for name, part, colour in sets:
+            label = f"{name} ({part.records:,})"
+            panel.barh(places, part.by_class, left=left, color=colour, label=label)
+            left = [before + own for before, own in zip(left, part.by_class, strict=True)]
+        panel.set_yticks(places, [_short(label) for label in dataset.labels])
+        panel.invert_yaxis()
+        panel.set_xlabel("pictures")
+    else:
+        order = sorted(range(dataset.classes), key=lambda label: -dataset.train.by_class[label])
+        for name, part, colour in sets:
+            counts = [part.by_class[label] for label in order]
+            panel.step(
+                range(dataset.classes), counts, color=colour, label=f"{name} ({part.records:,})"
+            )
+        panel.set_xlabel(f"{dataset.classes:,} classes, by their training pictures")
+        panel.set_ylabel("pictures")
+        panel.set_ylim(bottom=0)
+    finish_panels([panel], grid="x" if named else "y")
+    panel.legend(frameon=False, loc="lower right" if named else "upper right")
+    write_figure(figure, path, dpi=120)
+
+
+def _short(name: str) -> str:
+    text = plain(name)
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 3]}..."
