@@ -4,7 +4,8 @@ Every file has a ``format`` number; files of version 0.1.0 have none, which is f
 this version doesn't know are kept and written back, so a program may add its own. A file of a newer
 format is refused as it stands.
 
-JSON has no number for nan, inf, or 1e999: they are written as text, and read as the text they are.
+JSON has no number for nan, inf, or 1e999: nan and inf are written as text. Where a file has such a
+number all the same, it is read as the text that stands there, and a message shows it as it stands.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ _NOT_FINITE = ("nan", "inf", "-inf", "NaN", "Infinity", "-Infinity")
 
 #: Characters of a value that a message quotes.
 _QUOTED = 60
+
+
+class NoNumber(str):
+    """The text of a number that JSON doesn't have, or that is too large for a float."""
+
+    __slots__ = ()
 
 
 class NewerFormatError(InputError):
@@ -204,7 +211,7 @@ class Fields:
         return [(f"{name}[{number}]", each) for number, each in enumerate(value)]
 
     def _text(self, name: str, value: object) -> str:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or isinstance(value, NoNumber):
             raise self._wrong(name, "text", value)
         try:
             value.encode("utf-8", "surrogateescape")
@@ -213,7 +220,7 @@ class Fields:
         return value
 
     def _wrong(self, name: str, expected: str, found: object) -> InputError:
-        shown = json.dumps(found)
+        shown = found if isinstance(found, NoNumber) else json.dumps(found)
         shown = shown if len(shown) <= _QUOTED else f"{shown[:_QUOTED]}..."
         place = f"{self._place}.{name}" if self._place and self._place != name else name
         return InputError(
@@ -246,7 +253,7 @@ def parse(text: bytes) -> object:
         ValueError: It is no JSON, or not UTF-8.
     """
     try:
-        return json.loads(text.decode("utf-8"), parse_float=_float, parse_constant=str)
+        return json.loads(text.decode("utf-8"), parse_float=_float, parse_constant=NoNumber)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -276,4 +283,4 @@ def check_format(fields: Fields, newest: int) -> int:
 
 def _float(text: str) -> float | str:
     value = float(text)
-    return value if math.isfinite(value) else text
+    return value if math.isfinite(value) else NoNumber(text)

@@ -32,9 +32,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -243,16 +243,73 @@ def _understood(path: Path, line: bytes) -> tuple[bool, Metrics | None]:
 def read_metrics(path: Path) -> Iterator[Metrics]:
     """The lines of metrics.jsonl, first to last.
 
-    Those that can't be understood are passed over, and a last one that isn't whole yet.
+    Those that can't be understood are passed over, and a last one that isn't whole yet. An output
+    of many elements, each on a line of its own as older versions wrote it, is summarised.
 
     Raises:
         NewerFormatError: The file is of a newer format.
     """
     with open_regular(path) as file:
-        for line in file:
-            _, metrics = _understood(path, line) if line.endswith(b"\n") else (False, None)
-            if metrics is not None:
-                yield metrics
+        whole = (_understood(path, line)[1] for line in file if line.endswith(b"\n"))
+        yield from summarised(metrics for metrics in whole if metrics is not None)
+
+
+def summarised(lines: Iterable[Metrics]) -> Iterator[Metrics]:
+    """The lines, with one in place of more than ``MOST_ELEMENTS`` of one output of one test.
+
+    Older versions wrote a line for each element of an output.
+    """
+    first: list[NetTestMetrics] = []  # of the output, as many as it may have
+    more = _More()
+    for metrics in lines:
+        if first and not _same_output(first[0], metrics):
+            yield from _folded(first, more)
+            first, more = [], _More()
+        if not isinstance(metrics, NetTestMetrics) or metrics.is_summary:
+            yield metrics
+        elif len(first) < MOST_ELEMENTS:
+            first.append(metrics)
+        else:
+            more.add(metrics)
+    yield from _folded(first, more)
+
+
+class _More:
+    """What is left of the elements of an output beyond the first ones."""
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, 0.0
+        self.least, self.most = math.inf, -math.inf
+
+    def add(self, element: NetTestMetrics) -> None:
+        value = math.nan if element.value is None else element.value
+        self.count, self.total = self.count + 1, self.total + value
+        if math.isfinite(value):
+            self.least, self.most = min(self.least, value), max(self.most, value)
+
+
+def _same_output(one: NetTestMetrics, other: Metrics) -> bool:
+    """Whether both are elements of one output of one test."""
+    return isinstance(other, NetTestMetrics) and (one.update, one.test_net, one.output) == (
+        other.update,
+        other.test_net,
+        other.output,
+    )
+
+
+def _folded(first: Sequence[NetTestMetrics], more: _More) -> Iterator[NetTestMetrics]:
+    if not more.count:
+        yield from first
+        return
+    for element in first:
+        more.add(element)
+    yield replace(
+        first[0],
+        value=finite(more.total / more.count),
+        count=more.count,
+        least=finite(more.least),
+        most=finite(more.most),
+    )
 
 
 def check_metrics_format(path: Path) -> None:
@@ -295,13 +352,14 @@ class MetricsFollower:
         if self._file is None:
             return replaced, []
         *lines, self._part = (self._part + self._file.read()).split(b"\n")
-        found = []
+        return replaced, list(summarised(self._understood(lines)))
+
+    def _understood(self, lines: Iterable[bytes]) -> Iterator[Metrics]:
         for line in lines:
             understood, metrics = _understood(self._path, line)
             self.broken += not understood
             if metrics is not None:
-                found.append(metrics)
-        return replaced, found
+                yield metrics
 
     def close(self) -> None:
         """Close the file; what is read next begins with its first line."""

@@ -45,7 +45,7 @@ class ForkChoice:
         if not self.evidence:
             return ""
         if self.name is None:
-            return f"{what}: not in Caffe 1.0; training needs a Caffe that has them"
+            return f"{what}: not in Caffe 1.0; only a fork of it with these can train the net"
         how = "as --fork says" if self.given else "--fork chooses another one"
         also = f" with {_listed(self.foreign)} added to it" if self.foreign else ""
         return f"{what}: read as in the fork {self.name} ({how}); training needs that Caffe{also}"

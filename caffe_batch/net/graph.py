@@ -203,7 +203,12 @@ class _Builder:
                   layer.file_rows, layer.loss_weights, layer.unequal_records)  # fmt: skip
         applied = self._applied.get((rule, common))
         if applied is None:
-            applied = self._applied[rule, common] = _apply_rule(layer, rule, Site(*common))
+            try:
+                applied = self._applied[rule, common] = _apply_rule(layer, rule, Site(*common))
+            except ShapeError:
+                if 0 in map(count, shapes_in):
+                    self._refuse_empty(layer)
+                raise
         shapes, param_shapes = applied
         tops = self._tops(layer, names, shapes, in_place)
         if needs_shapes:
@@ -242,6 +247,21 @@ class _Builder:
                 self.blob_need[top] = True
         site = Site(*common, backward, bottom_need, param_need)
         self.nodes.append(Node(layer, rule, site, bottoms, tops, params, param_shapes, loss))
+
+    def _refuse_empty(self, reader: Layer) -> None:
+        """Refuses the first blob without elements: what reads it is only where Caffe aborts."""
+        for node in self.nodes:
+            for top in (self.blobs[top] for top in node.tops):
+                if count(top.shape) == 0:
+                    no_batch = not node.bottoms and top.shape[0] == 0
+                    raise ShapeError(
+                        f"its top {top.name!r} of shape {top.shape} has no elements, and "
+                        f"{reader.name!r} reads it",
+                        layer=node.layer.name,
+                        hint="Write the batch size as the first number of its shape."
+                        if no_batch
+                        else None,
+                    )
 
     def _check_known(self, bottoms: tuple[int, ...]) -> None:
         """Raises an InputShapeError for a bottom that a layer without a rule produces."""

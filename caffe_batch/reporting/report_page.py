@@ -23,6 +23,7 @@ from caffe_batch.reporting.memory_plot import COLOURS, LABELS
 from caffe_batch.reporting.report_data import ReportedRun
 from caffe_batch.reporting.training_view import memory_text
 from caffe_batch.sizes import format_size
+from caffe_batch.terminal import visible
 
 _PAGE = Path(__file__).with_name("page")
 
@@ -53,6 +54,7 @@ def _page() -> Template:
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,6 +63,11 @@ def _page() -> Template:
         size=format_size, number=_number, count=_count, duration=_duration, when=_when
     )
     return environment.get_template("report.html.j2")
+
+
+def _shown(value: object) -> object:
+    """What the page shows of a value: of text, nothing that acts on a terminal or an editor."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render_report(runs: Sequence[ReportedRun]) -> str:

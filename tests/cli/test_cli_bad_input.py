@@ -172,6 +172,19 @@ CASES: dict[str, Bad] = {
     "batch of 0": Bad(
         ("layer 'data': input_param has a batch of 0",), net=NET.replace("dim: 4", "dim: 0")
     ),
+    "test batch of 0": Bad(
+        (
+            "in the TEST net, layer 'te': its top 'data' of shape (0, 3, 7, 11) has no elements",
+            "'ip' reads it",
+            "Write the batch size as the first number of its shape.",
+        ),
+        SOLVED,
+        net=DATA.replace("top:", "include { phase: TRAIN } top:", 1)
+        + DATA.replace('"data"', '"te" include { phase: TEST }', 1).replace("dim: 4", "dim: 0")
+        + LAYERS
+        + LOSS,
+        solver=SOLVER + "test_iter: 2 test_interval: 5",
+    ),
     "no bottom": Bad(
         ("layer 'ip': bottom 'dat' isn't produced by any earlier layer", "Did you mean data?"),
         net=NET.replace('bottom: "data"', 'bottom: "dat"'),

@@ -139,6 +139,27 @@ def test_last_scores_are_those_of_each_output(path: Path) -> None:
     assert last_scores(path.with_name("none")) == ()
 
 
+def test_large_outputs_of_older_versions_are_summarised(tmp_path: Path) -> None:
+    """A line for each element; those of up to 32 stay as they are, and so does the file."""
+    large = [replace(after(2, index), output="fc", value=float(index)) for index in range(1000)]
+    large[7] = replace(large[7], value=None)
+    few = [replace(after(2, 1000 + index), output="ip2") for index in range(32)]
+    path = tmp_path / "metrics.jsonl"
+    with MetricsFile(path) as metrics:
+        last = replace(large[0], update=4)
+        lines: list[Metrics] = [update(1), *large, *few, update(2), last, update(3)]
+        for line in lines:
+            metrics.append(line)
+    summary = replace(large[0], value=None, count=1000, least=0.0, most=999.0)
+    expected = [update(1), summary, *few, update(2), last, update(3)]
+    assert list(read_metrics(path)) == expected
+    with closing(MetricsFollower(path)) as follower:
+        assert follower.read() == (False, expected)
+    assert last_scores(path)[0] == last
+    rewind(path, 2, tests_again=False)
+    assert len(path.read_text().splitlines()) == 1 + 1 + 1000 + 32 + 1
+
+
 def test_a_file_of_the_first_format_stays_one(path: Path) -> None:
     """A file says its format in its first line or not at all."""
     lines = path.read_text().splitlines(keepends=True)[1:]

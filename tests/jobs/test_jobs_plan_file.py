@@ -131,7 +131,7 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
     path.write_text(content.replace('"x": 0', '"x": [NaN, 1e999, -Infinity]'))
     assert json.loads(PlanFile.read(path).text)["x"] == ["NaN", "1e999", "-Infinity"]
     path.write_text(re.sub('"gpus": 1', '"gpus": 1e999', content))
-    with pytest.raises(InputError, match='gpus should be an integer, found "1e999"'):
+    with pytest.raises(InputError, match="gpus should be an integer, found 1e999\n"):
         PlanFile.read(path)
     change = Change("solver", ("clip_gradients",), math.inf, 5.0, "why")
     text = PlanFile.of(path, golden("finished")).with_changes([[change]]).text

@@ -18,6 +18,7 @@ from PIL import Image
 from caffe_batch import prototxt
 from caffe_batch.errors import CaffeBatchError
 from caffe_batch.net import Recipe, Sources
+from caffe_batch.net.data import windows
 from caffe_batch.net.data.check import check_data
 from caffe_batch.net.data.findings import DataCheck, DataReport, Level
 from caffe_batch.net.filtering import net_state
@@ -509,6 +510,30 @@ def looked_at(
     file = NetFile(message, None, net_state("TEST" if phase == "TEST" else "TRAIN", message))
     recipe = Recipe(caffe_pb2.SolverParameter(), None, file, ())
     return check_data(recipe, Sources((folder,)), extent=extent)
+
+
+def test_a_quick_look_reads_the_first_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole images of them, and it says so; what the rest may have isn't said to be missing."""
+    monkeypatch.setattr(windows, "WINDOWS", 4)
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        Image.new("RGB", (20, 16)).save(tmp_path / name)
+    boxes = {name: [FOREGROUND] * 3 for name in ("a.png", "b.png", "c.png")}
+    boxes["d.png"] = [BACKGROUND, "x"]
+    lines = [
+        f"# {number}\n{name}\n3\n16\n20\n{len(each)}\n" + "\n".join(each)
+        for number, (name, each) in enumerate(boxes.items())
+    ]
+    (tmp_path / "w.txt").write_text("\n".join(lines) + "\n")
+    report = looked_at(tmp_path, WINDOW_LAYER + CLASSIFIER)
+    assert report.findings == ()
+    assert [n for n in report.notes if "'w.txt' only the first 6 are read" in n] != []
+    whole = looked_at(tmp_path, WINDOW_LAYER + CLASSIFIER, extent=DataCheck.ALL)
+    assert "is not a window file" in whole.findings[0].sentence()  # its last one is no window
+    (tmp_path / "w.txt").write_text("\n".join(lines).removesuffix("x") + FOREGROUND + "\n")
+    whole = looked_at(tmp_path, WINDOW_LAYER + CLASSIFIER, extent=DataCheck.ALL)
+    assert (whole.findings, whole.notes) == ((), ())
 
 
 @pytest.mark.parametrize("extent", [DataCheck.QUICK, DataCheck.ALL])

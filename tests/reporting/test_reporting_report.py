@@ -22,6 +22,7 @@ from caffe_batch.reporting.audit_view import audit_rows, audit_warnings
 from caffe_batch.reporting.report_data import read_run, read_runs
 from caffe_batch.reporting.report_figures import write_figures
 from caffe_batch.reporting.report_page import memory_bars, render_report
+from caffe_batch.terminal import UNSAFE
 from tests.holding import PATIENCE_S
 from tests.planned_jobs import RECORDS, FinishedJob, write_job
 
@@ -206,6 +207,20 @@ def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     (run,) = curves_of(page)
     assert run["name"] == ODD
     assert run["tests"][0]["name"] == ODD
+
+
+def test_the_source_of_the_page_has_no_control_characters(tmp_path: Path) -> None:
+    """`cat report.html` is as harmless as every other output."""
+    name = "a\x1b[31m\x9b\u202eb"
+    job = write_job(tmp_path)
+    plan = json.loads(job.plan.read_text())
+    change = {"file": "net", "field": f"layer {name}", "from": 1, "to": name, "reason": name}
+    job.plan.write_text(json.dumps({**plan, "changes": [change]}))
+    with MetricsFile(job.metrics) as metrics:
+        metrics.append(NetTestMetrics(1, 0, 0, name, 0.5, False, 1.0))
+    page = render_report([read_run(job, name)])
+    assert UNSAFE.findall(page) == []
+    assert r"a\u001b[31m\u009b\u202eb" in parsed(page).text
 
 
 def test_several_runs_have_names_of_their_own(tmp_path: Path) -> None:
