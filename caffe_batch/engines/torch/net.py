@@ -10,7 +10,7 @@ and parameters get a gradient, and all others are detached.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -232,6 +232,8 @@ class TorchNet:
                     hint="Give the layer of the test net another name, or the same settings.",
                 )
             self._blobs[i] = theirs
+            for index, value in zip(self._places[i].node.params, theirs, strict=True):
+                self.params[index] = replace(self.params[index], value=value)
 
     def _make_steps(self) -> list[_Step]:
         last = {i: n for n, node in enumerate(self.net.nodes) for i in (*node.bottoms, *node.tops)}

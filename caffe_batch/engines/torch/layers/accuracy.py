@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from caffe_batch.engines.torch.layers.base import Tensors, TorchLayer
 from caffe_batch.engines.torch.layers.labels import by_class
 
@@ -21,7 +19,7 @@ class Accuracy(TorchLayer):
         share = right.sum().to(dtype) / number.clamp(min=1)
         if self.place.site.tops == 1:
             return (share,)
-        classes = scores.shape[1]
-        hits = torch.bincount(labels[counts].flatten(), right[counts].to(dtype), classes)
-        given = torch.bincount(labels[counts].flatten(), minlength=classes).to(dtype)
-        return share, (hits / given.clamp(min=1)).to(dtype)
+        nothing = scores.new_zeros(scores.shape[1])
+        hits = nothing.index_add(0, labels.flatten(), right.flatten().to(dtype))
+        given = nothing.index_add(0, labels.flatten(), counts.flatten().to(dtype))
+        return share, hits / given.clamp(min=1)
