@@ -220,8 +220,8 @@ class Trace:
 def between(known: Mapping[int, Trace], net: int, size: int) -> Trace | None:
     """The trace at a batch size between three counted ones.
 
-    A tensor's size is a constant plus a multiple of the batch size. So what is known at two sizes is
-    known at all sizes between them, if a third one shows that it is so.
+    A tensor's size is a constant plus a multiple of the batch size. So what is known at two sizes
+    is known at all sizes between them, if a third one shows that it is so.
 
     Args:
         known: Three traces by the batch size of the net; its other nets are alike in all of them.

@@ -40,17 +40,18 @@ _UPDATES = frozenset(
 )
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types there
     """Notes what is allocated and freed while it is entered.
 
     Args:
         places: The layers that tensors may belong to; the last one is for what belongs to none.
-        fake: Whether the tensors have no numbers: then those that are asked for are zeros, and
-            what is asked is true.
+        fake: Whether the tensors have no numbers: those that are asked for are zeros.
+
+    What is asked is true, so that the answers decide nothing.
     """
 
     def __init__(self, places: Iterable[PlaceOf], *, fake: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._places = (*places, PlaceOf(0, "", ""))
         self._fake = fake
         self._kind = FakeTensor if fake else torch.Tensor
@@ -59,10 +60,8 @@ class Counter(TorchDispatchMode):
         self._known: dict[int, tuple[weakref.ref[Any], Freed]] = {}
         self.stretch(Stage.BUILD, 0)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if self._fake and func is _ITEM:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _ITEM and (self._fake or args[0].dtype is torch.bool):
             kind = args[0].dtype
             return True if kind is torch.bool else 0.0 if kind.is_floating_point else 0
         found = self._found(func, args) if self._fake else None

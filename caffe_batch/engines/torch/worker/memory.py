@@ -12,7 +12,7 @@ result           folder for the traces, as 0.json, 1.json, ...
 
 The run is that of a training: its nets, its update, its loop, its tests. Only its tensors have no
 numbers, and its data layers no data.
-"""  # noqa: D205, D400, D415  # a list
+"""  # noqa: D400, D415  # a list
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def counted(
     gc.disable()  # nothing here waits for it, and it may not fall into the count at random
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext(), counter:
-            _train(short, nets, find, counter, BlankDraws(0 if fake else 0.01), data)
+            _train(short, nets, find, counter, BlankDraws(), data)
             trace = counter.trace()
     finally:
         if collects:
@@ -218,7 +218,11 @@ def _watch(net: FedNet, places: Mapping[str, int], counter: Counter) -> None:
             if param.value.grad is not None:
                 counter.tag(param.value.grad, Part.GRADIENTS, places[param.layer])
 
-    setattr(net.net, "backward", noted)
+    net.net.backward = noted  # type: ignore[method-assign]  # watched
+
+
+#: Calls a function when Backward has the gradient of a tensor (untyped in torch).
+hook: Callable[[Tensor, Callable[[Tensor], None]], object] = Tensor.register_hook
 
 
 def _watch_layer(layer: TorchLayer, place: int, counter: Counter) -> None:
@@ -230,10 +234,10 @@ def _watch_layer(layer: TorchLayer, place: int, counter: Counter) -> None:
         for top in tops:
             counter.tag_own(top, Part.ACTIVATIONS, place)
             if top.requires_grad:  # called when Backward comes to this layer
-                top.register_hook(lambda _: counter.at(place, Part.GRADIENTS))
+                hook(top, lambda _: counter.at(place, Part.GRADIENTS))
         return tops
 
-    setattr(layer, "forward", noted)
+    layer.forward = noted  # type: ignore[method-assign]  # watched
 
 
 def _within(owner: object, name: str, counter: Counter, place: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from google.protobuf import text_format
 from caffe_batch.engines.torch.memory.trace import Trace
 from caffe_batch.engines.torch.worker.memory import FileAndNet, counted
 from caffe_batch.layers import BUILT_IN
+from caffe_batch.layers.base import Phase, Shape
 from caffe_batch.net.batch import with_batch_size
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
@@ -28,8 +30,8 @@ def net_of(
     text: str,
     size: int | None = None,
     *,
-    phase: str = "TRAIN",
-    shapes: dict[str, tuple[int, ...]] | None = None,
+    phase: Phase = "TRAIN",
+    shapes: Mapping[str, Shape] | None = None,
     stages: tuple[str, ...] = (),
 ) -> FileAndNet:
     """A net as text, built at a batch size."""

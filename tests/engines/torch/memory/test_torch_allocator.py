@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +132,9 @@ def test_what_always_holds(steps: list[tuple[str, int]]) -> None:
     requested = most = 0
     for what, number in steps:
         if what == "allocate":
-            there.append((allocator.allocate(number), number))
+            block = allocator.allocate(number)
+            assert block is not None
+            there.append((block, number))
             requested += number
         elif there:
             block, size = there.pop(number % len(there))
@@ -143,7 +147,7 @@ def test_what_always_holds(steps: list[tuple[str, int]]) -> None:
         assert sum(size for _, size in taken) == allocator.allocated_bytes
         assert sum(size for _, size in free) == allocator.reserved_bytes - allocator.allocated_bytes
         ends = sorted([*free, *taken])
-        assert all(a + size <= b for (a, size), (b, _) in zip(ends, ends[1:], strict=False))
+        assert all(a + size <= b for (a, size), (b, _) in pairwise(ends))
         # A block is as large as what was asked for, rounded up, and at most 1 MiB larger.
         for block, size in there:
             assert 0 <= block.bytes - size < MIB + UNIT_BYTES

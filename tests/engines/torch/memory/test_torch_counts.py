@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def _all_counted(texts: Iterable[Callable[[], str]]) -> int:
                 continue
             if _depends_on_numbers(net):
                 assert fake.peak_bytes() >= real.peak_bytes(), text()
-            elif "STOCHASTIC" in text():  # on the CPU its Backward takes other steps, not larger ones
+            elif (
+                "STOCHASTIC" in text()
+            ):  # on the CPU its Backward takes other steps, not larger ones
                 assert fake.peak_bytes() == real.peak_bytes(), text()
             else:
                 assert fake == real, text()
@@ -122,16 +125,21 @@ def _all_counted(texts: Iterable[Callable[[], str]]) -> int:
     return counted
 
 
+def _drawn_net(seed: int) -> str:
+    return drawn_trial(seed).text
+
+
 def _drawn(seeds: range) -> list[Callable[[], str]]:
-    return [lambda seed=seed: drawn_trial(seed).text for seed in seeds]
+    return [partial(_drawn_net, seed) for seed in seeds]
 
 
 def _measured(nets: Iterable[str]) -> list[Callable[[], str]]:
-    return [lambda net=net: net for net in nets]
+    return [partial(str, net) for net in nets]
 
 
 def test_measured_nets_are_counted_to_the_byte() -> None:
-    assert _all_counted(_measured(MEASURED[::9])) > 40
+    small = [net for net in MEASURED[::25] if len(net) < 2000]
+    assert _all_counted(_measured(small)) > 20
 
 
 @pytest.mark.slow
@@ -140,9 +148,9 @@ def test_all_measured_nets_are_counted_to_the_byte() -> None:
 
 
 def test_drawn_nets_are_counted_to_the_byte() -> None:
-    assert _all_counted(_drawn(range(12))) > 12
+    assert _all_counted(_drawn(range(5))) > 5
 
 
 @pytest.mark.slow
 def test_more_drawn_nets_are_counted_to_the_byte() -> None:
-    assert _all_counted(_drawn(range(12, 60))) > 60
+    assert _all_counted(_drawn(range(5, 60))) > 60
