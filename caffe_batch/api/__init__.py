@@ -5,7 +5,7 @@ is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the argument
 """
 
 from caffe_batch.api.comparisons import Comparison, compare
-from caffe_batch.api.datasets import data
+from caffe_batch.api.datasets import data, data_info
 from caffe_batch.api.jobs import Job, Outcome, read_runs, report, train_options
 from caffe_batch.api.machines import check_device, find_runtime, find_trainer
 from caffe_batch.api.noise_scales import Noise, noise
@@ -30,6 +30,7 @@ __all__ = [
     "check_device",
     "compare",
     "data",
+    "data_info",
     "find_runtime",
     "find_template",
     "find_trainer",

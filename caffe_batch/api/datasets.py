@@ -1,4 +1,4 @@
-"""``data``: pictures become a data set, and what is in one."""
+"""``data``: pictures become a data set; a look at one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from caffe_batch import datasets
+from caffe_batch.datasets import Look
 from caffe_batch.datasets.conversion import Converted, Progress
 from caffe_batch.datasets.settings import Settings, parse_resize, parse_share
 from caffe_batch.datasets.sources import Naming, find_pictures
 from caffe_batch.errors import InputError
-from caffe_batch.files import read_regular
+from caffe_batch.files import read_regular, write_text
+from caffe_batch.reporting.data_page import render_data
 from caffe_batch.reporting.data_view import draw_classes
 from caffe_batch.reporting.figures import why_not_drawn
 
@@ -89,6 +91,34 @@ def data(
     picture = Path(out) / "classes.png"
     wrong = list(why_not_drawn(picture.name, lambda: draw_classes(made.dataset, picture)))
     return replace(made, notes=(*made.notes, *wrong), picture=None if wrong else picture)
+
+
+def data_info(
+    path: str | Path,
+    *,
+    read_all: bool = False,
+    root: str | Path | None = None,
+    page: str | Path | None = None,
+    progress: Progress = lambda name, done, files: None,
+) -> Look:
+    """What is in a data set, a folder of pictures, a database, an HDF5 file or a list.
+
+    Args:
+        path: Where it is.
+        read_all: Read every record instead of a sample.
+        root: Where the paths of a list begin.
+        page: An HTML file to write, with pictures of each class.
+        progress: Called with the name of a source, how many records are read, and how many will be.
+
+    Raises:
+        InputError: It is none of them, or can't be read.
+    """
+    found = datasets.look_at(
+        Path(path), complete=read_all, root=None if root is None else Path(root), progress=progress
+    )
+    if page is not None:
+        write_text(Path(page), render_data(found))
+    return found
 
 
 def _names(labels: str | Path | None) -> tuple[str, ...]:

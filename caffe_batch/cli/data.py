@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_batch.cli.options import console, json_option, print_json, print_notes
+from caffe_batch.cli.options import (
+    Command,
+    console,
+    json_option,
+    output_section,
+    print_json,
+    print_notes,
+    section,
+)
 
 if TYPE_CHECKING:
     from caffe_batch.datasets.conversion import Progress
@@ -31,29 +39,54 @@ def data() -> None:
     """
 
 
-@data.command()
+_sets, _records, _classes = section("Sets"), section("Records"), section("Classes")
+
+
+@data.command(
+    cls=Command,
+    examples=[
+        (
+            "caffe-batch data pictures/ --out DIR --resize 256",
+            "A folder with a folder for each class",
+        ),
+        (
+            "caffe-batch data train.txt --test val.txt --out DIR --encoded",
+            "Two lists, as image files",
+        ),
+    ],
+)
 @click.argument("source", type=click.Path(readable=False))
-@click.option("--out", type=click.Path(), required=True, metavar="DIR", help="The folder to make.")
-@click.option(
+@_sets(
     "--test",
     type=click.Path(),
     metavar="SOURCE",
     help="Where the test set is, like SOURCE.  [default: a share of each class]",
 )
-@click.option(
+@_sets(
     "--test-share",
     default="20%",
     show_default=True,
     metavar="P%",
     help="The share of each class that becomes the test set; 0 makes none.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split and the order.")
-@click.option(
+@_sets("--seed", type=int, default=0, show_default=True, help="Of the split and the order.")
+@_sets(
+    "--shuffle/--no-shuffle",
+    default=True,
+    show_default=True,
+    help="Mix the training records, or keep the order of the source.",
+)
+@_sets(
+    "--drop-duplicates",
+    is_flag=True,
+    help="Leave out test pictures that the training set has as well.",
+)
+@_records(
     "--resize",
     metavar="SIZE",
     help="Size of the records: 256, or 240x320 (height x width).  [default: the pictures' own]",
 )
-@click.option(
+@_records(
     "--fit",
     type=click.Choice(["squash", "crop", "pad"]),
     default="squash",
@@ -61,24 +94,30 @@ def data() -> None:
     help="When resizing, ignore the proportions (as convert_imageset does), cut off what is too "
     "long, or add black.",
 )
-@click.option(
+@_records(
     "--keep-sizes",
     is_flag=True,
     help="Keep pictures of different sizes; Caffe then needs a crop_size, or batch_size 1.",
 )
-@click.option("--gray", is_flag=True, help="Store one channel.  [default: three, in BGR order]")
-@click.option("--encoded", is_flag=True, help="Store image files.  [default: pixels]")
-@click.option(
+@_records("--gray", is_flag=True, help="Store one channel.  [default: three, in BGR order]")
+@_records("--encoded", is_flag=True, help="Store image files.  [default: pixels]")
+@_records(
     "--encode-type",
     type=click.Choice(["jpg", "png"]),
     help="Format of the image files.  [default: as they are; png for other formats]",
 )
-@click.option(
-    "--shuffle/--no-shuffle",
-    default=True,
-    show_default=True,
-    help="Mix the training records, or keep the order of the source.",
+@_classes(
+    "--labels",
+    type=click.Path(),
+    metavar="FILE",
+    help="Names of all classes, one a line.  [default: the folders' names, or the labels]",
 )
+@_classes("--renumber", is_flag=True, help="Close the gaps between the labels of a list.")
+@_classes("--allow-one-class", is_flag=True, help="Accept a source of one class.")
+@output_section(
+    "--out", type=click.Path(), required=True, metavar="DIR", help="The folder to make."
+)
+@json_option
 @click.option(
     "--root",
     type=click.Path(),
@@ -86,25 +125,11 @@ def data() -> None:
     help="Where the paths of lists begin.  [default: the list's folder]",
 )
 @click.option(
-    "--labels",
-    type=click.Path(),
-    metavar="FILE",
-    help="Names of all classes, one a line.  [default: the folders' names, or the labels]",
-)
-@click.option("--renumber", is_flag=True, help="Close the gaps between the labels of a list.")
-@click.option("--allow-one-class", is_flag=True, help="Accept a source of one class.")
-@click.option(
-    "--drop-duplicates",
-    is_flag=True,
-    help="Leave out test pictures that the training set has as well.",
-)
-@click.option(
     "--processes",
     type=click.IntRange(min=1),
     metavar="N",
     help="Processes that read pictures.  [default: one for each processor]",
 )
-@json_option
 def create(source: str, out: str, as_json: bool, **options: Any) -> None:
     """Make a training and a test LMDB of the pictures of SOURCE.
 
@@ -129,6 +154,52 @@ def create(source: str, out: str, as_json: bool, **options: Any) -> None:
     screen.print(class_table(made.dataset))
     for sentence in data_sentences(made):
         screen.print(sentence)
+
+
+@data.command()
+@click.argument("path", type=click.Path(readable=False))
+@output_section(
+    "--page",
+    type=click.Path(),
+    metavar="FILE.html",
+    help="Write a page with pictures of each class.",
+)
+@json_option
+@click.option("--all", "read_all", is_flag=True, help="Read every record.  [default: a sample]")
+@click.option(
+    "--root",
+    type=click.Path(),
+    metavar="DIR",
+    help="Where the paths of a list begin.  [default: the list's folder]",
+)
+def info(path: str, as_json: bool, **options: Any) -> None:
+    """Show what is in PATH: sizes, shapes, classes.
+
+    PATH is a data set of `caffe-batch data`, a folder of pictures, an LMDB or LevelDB, an HDF5
+    file, or a list of pictures or of HDF5 files.
+    """
+    from caffe_batch import api
+
+    with _bar() as progress:
+        found = api.data_info(path, progress=progress, **options)
+    print_notes(found.notes)
+    if options["page"] is not None:
+        click.echo(f"wrote {options['page']}", err=True)
+    if as_json:
+        print_json(found.json())
+        return
+    from caffe_batch.reporting.data_view import facts, look_table
+
+    screen = console()
+    for part in found.parts:
+        screen.print(part.name)
+        for title, text in facts(part):
+            screen.print(f"  {title:<12}{text}")
+        for problem in part.problems:
+            screen.print(f"  {problem}")
+    if any(part.by_class for part in found.parts):
+        screen.print()
+        screen.print(look_table(found))
 
 
 @contextmanager

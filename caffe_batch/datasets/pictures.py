@@ -210,6 +210,15 @@ def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(small, np.uint8).reshape(height, width, -1)
 
 
+def shrunk(pixels: Pixels, side: int) -> Pixels:
+    """The pixels of a picture that is no longer than ``side`` on any side."""
+    longest = max(pixels.shape[:2])
+    if longest <= side:
+        return pixels
+    height, width = (max(1, size * side // longest) for size in pixels.shape[:2])
+    return _resized(pixels, height, width)
+
+
 def encoded(pixels: Pixels, kind: str) -> bytes:
     """An image file of some pixels: ``jpg`` or ``png``."""
     cv2 = opencv()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from caffe_batch.datasets import DESCRIPTION, Converted, Dataset
+from caffe_batch.datasets import DESCRIPTION, Converted, Dataset, Look, Viewed
 from caffe_batch.reporting.console import PlainTable
 from caffe_batch.reporting.figures import (
     BLUE,
@@ -17,9 +18,12 @@ from caffe_batch.reporting.figures import (
     plain,
     write_figure,
 )
+from caffe_batch.sizes import format_size
 
 #: How many classes the table lists; of more it lists the largest and the smallest ones.
 _ROWS = 40
+#: How many shapes of records are listed.
+_SHAPES = 6
 #: Up to this many classes are named in the picture.
 _NAMED = 60
 #: The longest name of a class in the picture.
@@ -69,6 +73,74 @@ def data_sentences(made: Converted) -> Iterator[str]:
     yield f"Files: {dataset.folder}; {DESCRIPTION} describes them{named}."
 
 
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in a look: its records in each part, and their sum as a share of the largest one."""
+
+    label: int
+    name: str
+    counts: tuple[int, ...]
+    percent: float
+
+
+def class_rows(look: Look) -> list[ClassRow]:
+    """The classes of all parts, by label."""
+    labels = sorted({label for part in look.parts for label in part.by_class})
+    sums = {label: sum(part.by_class[label] for part in look.parts) for label in labels}
+    most = max(sums.values(), default=1)
+    return [
+        ClassRow(
+            label,
+            look.class_name(label),
+            tuple(part.by_class[label] for part in look.parts),
+            100 * sums[label] / most,
+        )
+        for label in labels
+    ]
+
+
+def facts(part: Viewed) -> Iterator[tuple[str, str]]:
+    """What is known of a source, as title and text."""
+    yield "kind", part.kind
+    whole = "" if part.complete else f", of which {part.read:,} were read"
+    yield "records", f"{part.records:,}{whole}"
+    if part.bytes is not None:
+        yield "size", format_size(part.bytes)
+    if part.by_class:
+        yield (
+            "classes",
+            f"{len(part.by_class):,}, labels {min(part.by_class)} to {max(part.by_class)}",
+        )
+    for number, (shape, records) in enumerate(part.shapes.most_common(_SHAPES)):
+        yield "shape" if not number else "", f"{' x '.join(map(str, shape))} ({records:,})"
+    if len(part.shapes) > _SHAPES:
+        yield "", f"and {len(part.shapes) - _SHAPES:,} other shapes"
+    if part.kind in ("LMDB", "LevelDB"):
+        yield "stored as", "image files" if part.encoded else "values"
+    for name, (sizes, kind) in part.datasets.items():
+        yield f"dataset {name}", f"{' x '.join(map(str, sizes)) or 'one value'}, {kind}"
+    if part.faulty:
+        yield "faulty", f"{part.faulty:,}"
+
+
+def look_table(look: Look) -> Table:
+    """The classes of a look; of many only the first and the last ones."""
+    table = PlainTable(box=None, pad_edge=False, header_style="bold")
+    table.add_column("label", justify="right")
+    table.add_column("class")
+    for part in look.parts:
+        table.add_column(part.name, justify="right")
+    rows = class_rows(look)
+    half = _ROWS // 2
+    cut = rows if len(rows) <= _ROWS else [*rows[:half], None, *rows[-half:]]
+    for row in cut:
+        if row is None:
+            table.add_row("", f"... {len(rows) - _ROWS:,} more ...")
+        else:
+            table.add_row(str(row.label), row.name, *(f"{count:,}" for count in row.counts))
+    return table
+
+
 def draw_classes(dataset: Dataset, path: Path) -> None:
     """Draw how many records each class has.
 
@@ -102,7 +174,7 @@ def draw_classes(dataset: Dataset, path: Path) -> None:
         panel.set_ylabel("pictures")
         panel.set_ylim(bottom=0)
     finish_panels([panel], grid="x" if named else "y")
-    panel.legend(frameon=False, loc="lower right" if named else "upper right")
+    figure.legend(frameon=False, loc="outside upper right", ncols=len(sets))
     write_figure(figure, path, dpi=120)
 
 
