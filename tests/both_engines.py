@@ -16,6 +16,18 @@ from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.runtimes import Runtime
 from tests import planned_jobs
 
+#: Trains a job in a process of its own, with its engine: the arguments are the job's directory and
+#: the runtime's name.
+TRAIN = """
+import sys
+from caffe_batch import runtimes
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.runtimes.interpreter import Interpreter
+from caffe_batch.training.supervisor import train
+job, name = JobDirectory(sys.argv[1]), sys.argv[2]
+train(job, runtimes.find(name) if job.read_plan().engine == "caffe" else Interpreter(name))
+"""
+
 
 @pytest.fixture(params=engines.NAMES)
 def runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Runtime:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from caffe_batch.memory import CaffeMemory
+from caffe_batch import engines
+from caffe_batch.memory import MemoryModel
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, PlanOptions
+from tests import planned_jobs
 from tests.planned_jobs import NET, RECORDS, write_lmdb
 
 #: Samples per update of the recipe, and of one pass within the budget.
@@ -33,13 +35,14 @@ def write_recipe(folder: Path, data: Path | None = None, solver: str = SOLVER) -
     return folder / "solver.prototxt"
 
 
-def read_model(solver: Path) -> CaffeMemory:
-    """Its memory model."""
+def read_model(solver: Path) -> MemoryModel:
+    """Its memory model, that of Caffe or, where a test runs on both engines, the engine's."""
     recipe = read_recipe(solver)
-    return CaffeMemory(recipe, Sources(recipe.directories))
+    engine = engines.find(planned_jobs.engine)
+    return engine.memory_model(recipe, Sources(recipe.directories), "gpu")
 
 
-def tight(model: CaffeMemory, size: int = SMALL) -> Budget:
+def tight(model: MemoryModel, size: int = SMALL) -> Budget:
     """The budget that holds passes of ``size`` samples and no more, with test batches of 1."""
     tests = (1,) * len(model.recipe.tests)
     return Budget(model.with_test_batches(tests).at(size).allocated_bytes, 0)

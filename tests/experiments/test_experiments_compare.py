@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from caffe_batch import engines
 from caffe_batch.device import Device
 from caffe_batch.errors import DoesNotFitError, InputError
 from caffe_batch.experiments import compare as compare_module
@@ -29,6 +30,8 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training import JobDirectory, JobState, Options, Progress
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.supervisor import train
+from tests import planned_jobs
+from tests.both_engines import runtime as runtime
 from tests.holding import PATIENCE_S, Hold, is_alive, wait_for
 from tests.small_memory import BATCH, SOLVER, options, read_model, tight, write_recipe
 
@@ -63,11 +66,11 @@ def settings(*names: str, seeds: tuple[int, ...] = (1, 2), jobs: int = 2) -> Com
 
 @pytest.fixture(scope="module")
 def compared(
-    tmp_path_factory: pytest.TempPathFactory, runtime: Runtime
+    tmp_path_factory: pytest.TempPathFactory, caffes_runtime: Runtime
 ) -> tuple[Path, Comparison, Notes]:
     """Two ways with two seeds, two trainings at once."""
     directory, notes = write(tmp_path_factory.mktemp("compared")), Notes()
-    found = compare(directory, runtime, settings("small-linear", "accumulate"), notes)
+    found = compare(directory, caffes_runtime, settings("small-linear", "accumulate"), notes)
     return directory, found, notes
 
 
@@ -94,25 +97,25 @@ def test_two_ways_with_two_seeds(compared: tuple[Path, Comparison, Notes]) -> No
 
 
 def test_accumulation_and_the_whole_batch_are_one_training(
-    tmp_path: Path, runtime: Runtime, compared: tuple[Path, Comparison, Notes]
+    caffes_runtime: Runtime, compared: tuple[Path, Comparison, Notes]
 ) -> None:
     """Both see the same samples from the same first weights: so do their scores, nearly."""
-    found = compare(compared[0], runtime, settings("accumulate", "cpu"), Notes())
+    found = compare(compared[0], caffes_runtime, settings("accumulate", "cpu"), Notes())
     accumulated, whole = found.standings
     for one, other in zip(accumulated.runs, whole.runs, strict=True):
         assert one.points[-1].loss == pytest.approx(other.points[-1].loss, rel=1e-3)
 
 
 def test_what_is_finished_isnt_run_again(
-    runtime: Runtime, compared: tuple[Path, Comparison, Notes]
+    caffes_runtime: Runtime, compared: tuple[Path, Comparison, Notes]
 ) -> None:
     directory, before, _ = compared
     notes = Notes()
-    again = compare(directory, runtime, settings("small-linear", "accumulate"), notes)
+    again = compare(directory, caffes_runtime, settings("small-linear", "accumulate"), notes)
     assert notes.updates == []
     assert len(notes.ends) == 4
     assert again == before
-    more = compare(directory, runtime, settings("accumulate", seeds=(1, 2, 3)), notes)
+    more = compare(directory, caffes_runtime, settings("accumulate", seeds=(1, 2, 3)), notes)
     record = JobDirectory(directory / "runs/accumulate/seed-1").read_record()
     assert record is not None
     assert len(record.attempts) == 1
@@ -128,7 +131,8 @@ def test_a_training_that_fails_is_reported_beside_the_others(
     found = compare(directory, runtime, settings("small", "small-linear", seeds=(1,)), Notes())
     small, linear = found.standings
     assert (small.failed, linear.failed) == (1, 0)
-    assert "Caffe stopped at update 0 of 120: failed check" in small.runs[0].failure
+    stopped = f"{engines.find(planned_jobs.engine).title} stopped at update 0 of 120: failed check"
+    assert stopped in small.runs[0].failure
     assert found.score_name == "accuracy"
 
 
@@ -231,6 +235,7 @@ def test_a_directory_without_strategies(tmp_path: Path, runtime: Runtime) -> Non
         compare(tmp_path, runtime, settings(), Notes())
 
 
+@pytest.mark.usefixtures("runtime")
 def test_ctrl_c_stops_every_training_and_the_next_call_continues(tmp_path: Path) -> None:
     longer = SOLVER.replace("max_iter: 20", "max_iter: 40")
     directory = write(tmp_path, longer)

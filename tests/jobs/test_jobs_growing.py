@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from caffe_batch import prototxt
+from caffe_batch import engines, prototxt
 from caffe_batch.jobs.job_files import JobFiles, write_job
-from caffe_batch.memory import CaffeMemory
 from caffe_batch.net import Sources, read_recipe
 from caffe_batch.planning import Budget, PlanOptions, make_plan
 from caffe_batch.planning.edits.changes import Change
@@ -21,6 +20,8 @@ from caffe_batch.planning.schedule.stage_changes import stage_changes
 from caffe_batch.runtimes import Runtime
 from caffe_batch.solver.decay import step_decay
 from caffe_batch.training import JobDirectory, JobState, UpdateMetrics, read_metrics, train
+from tests import planned_jobs
+from tests.both_engines import runtime as runtime
 from tests.planned_jobs import NET, RECORDS, write_lmdb
 
 #: Batches of 6 take 12 updates for the 70 records; the rate drops after 2 and 4 of 6 epochs.
@@ -48,7 +49,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFiles:
     monkeypatch.chdir(tmp_path)
     recipe = read_recipe("solver.prototxt")
     sources = Sources(recipe.directories)
-    model = CaffeMemory(recipe, sources, "cpu")
+    model = engines.find(planned_jobs.engine).memory_model(recipe, sources, "cpu")
     options = PlanOptions(train_records=RECORDS, keep_tests=True)
     plan = make_plan(model, Budget(model.at(3).allocated_bytes, 0), options)
     assert (plan.batch_size, plan.iter_size) == (3, 2)
@@ -120,7 +121,7 @@ def test_stages_in_plan_json(files: JobFiles) -> None:
     assert (named["iter_size"], named["max_iter"], named["name"]) == (8, 42, "tiny8")
 
 
-def test_real_caffe_trains_them_as_one_job(files: JobFiles, runtime: Runtime) -> None:
+def test_they_are_trained_as_one_job(runtime: Runtime, files: JobFiles) -> None:
     job = JobDirectory(files.directory)
     outcome = train(job, runtime)
     assert (outcome.state, outcome.update, outcome.updates) == (JobState.FINISHED, 42, 42)

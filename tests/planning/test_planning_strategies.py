@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffe_batch.errors import DoesNotFitError
-from caffe_batch.memory import CaffeMemory
+from caffe_batch.memory import MemoryModel
 from caffe_batch.planning import Budget, ScheduleOptions
 from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.strategies.strategies import (
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path, data: Path) -> CaffeMemory:
+def model(tmp_path: Path, data: Path) -> MemoryModel:
     return read_model(write_recipe(tmp_path, data))
 
 
@@ -97,7 +97,7 @@ def test_the_noise_of_each_way(tmp_path: Path, data: Path, momentum: float) -> N
 # Plans
 
 
-def test_every_way_has_a_plan_that_fits(model: CaffeMemory) -> None:
+def test_every_way_has_a_plan_that_fits(model: MemoryModel) -> None:
     budget = tight(model)
     found = find_strategies(model, budget, options(), HOST)
     assert [way.name for way in found.ways] == list(WAYS)
@@ -124,7 +124,7 @@ def test_every_way_has_a_plan_that_fits(model: CaffeMemory) -> None:
         assert solver.momentum == pytest.approx(way.momentum)
 
 
-def test_rates_and_momenta(model: CaffeMemory) -> None:
+def test_rates_and_momenta(model: MemoryModel) -> None:
     found = ways(find_strategies(model, tight(model), options(), HOST))
     settings = {name: (way.learning_rate, way.momentum) for name, way in found.items() if way.plan}
     raised = pytest.approx(1 - 0.1 / K)
@@ -140,7 +140,7 @@ def test_rates_and_momenta(model: CaffeMemory) -> None:
     }
 
 
-def test_what_a_way_changes_beside_the_batch_is_listed(model: CaffeMemory) -> None:
+def test_what_a_way_changes_beside_the_batch_is_listed(model: MemoryModel) -> None:
     found = ways(find_strategies(model, tight(model), options(), HOST))
 
     def changed(name: str) -> dict[str, tuple[object, object]]:
@@ -195,7 +195,7 @@ def test_nesterov_is_as_sgd(tmp_path: Path, data: Path) -> None:
     assert found["small-momentum"].noise == pytest.approx(1, rel=1e-5)
 
 
-def test_a_high_momentum_is_warned_of(tmp_path: Path, data: Path, model: CaffeMemory) -> None:
+def test_a_high_momentum_is_warned_of(tmp_path: Path, data: Path, model: MemoryModel) -> None:
     found = ways(find_strategies(model, tight(model), options(), HOST))
     (warning,) = found["small-momentum"].warnings  # 0.98333
     assert "averages 60 updates" in warning
@@ -206,13 +206,13 @@ def test_a_high_momentum_is_warned_of(tmp_path: Path, data: Path, model: CaffeMe
     assert found["small-momentum"].warnings == ()
 
 
-def test_where_the_batch_fits_nothing_has_to_be_small(model: CaffeMemory) -> None:
+def test_where_the_batch_fits_nothing_has_to_be_small(model: MemoryModel) -> None:
     found = ways(find_strategies(model, Budget(2**30, 0), options(), HOST))
     assert {name for name, way in found.items() if way.plan} == {"accumulate", "cpu"}
     assert found["small"].why_not == "the whole batch fits in one pass"
 
 
-def test_cpu_memory_has_a_limit_too(model: CaffeMemory) -> None:
+def test_cpu_memory_has_a_limit_too(model: MemoryModel) -> None:
     needed = ways(find_strategies(model, tight(model), options(), HOST))["cpu"].plan
     assert needed is not None
     bytes_ = needed.predicted_peak_bytes + needed.rounding_bytes
@@ -235,7 +235,7 @@ def test_growth(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [Fraction(3), Fraction(1, 3), Fraction(7, 2)])
-def test_every_way_sees_as_many_samples(model: CaffeMemory, epochs: Fraction) -> None:
+def test_every_way_sees_as_many_samples(model: MemoryModel, epochs: Fraction) -> None:
     """Also where the epochs don't come out as whole updates of the recipe."""
     asked = options(schedule=ScheduleOptions(epochs=epochs))
     found = find_strategies(model, tight(model), asked, HOST)
@@ -243,6 +243,6 @@ def test_every_way_sees_as_many_samples(model: CaffeMemory, epochs: Fraction) ->
     assert seen == {max(1, round(epochs * RECORDS / BATCH)) * BATCH}
 
 
-def test_nothing_fits(model: CaffeMemory) -> None:
+def test_nothing_fits(model: MemoryModel) -> None:
     with pytest.raises(DoesNotFitError, match="batch_size 1 needs"):
         find_strategies(model, Budget(1000, 0), options(), HOST)

@@ -16,6 +16,7 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training.chance import ChanceWatch
 from caffe_batch.training.following import RunFollower
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.planned_jobs import NET
 from tests.training.test_training_recovery import planned
 

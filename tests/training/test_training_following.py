@@ -27,6 +27,9 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.training import Progress, train
 from caffe_batch.training.following import RunFollower, RunState, Status
 from caffe_batch.training.memory_meter import MemoryMeter
+from caffe_batch.training.options import Options
+from tests import planned_jobs
+from tests.both_engines import runtime as runtime
 from tests.command import call
 from tests.planned_jobs import FinishedJob, write_job, write_lmdb
 
@@ -75,7 +78,7 @@ def test_a_continued_job_as_its_observer_saw_it(
     write_lmdb(job.path / "data")
     before = status_of(job).progress
     seen: list[Progress] = []
-    train(job, runtime, observer=seen.append)
+    train(job, runtime, Options(engine=planned_jobs.engine), seen.append)
     now = status_of(job).progress
     assert measured(now) == measured(seen[-1])
     assert seen[0].losses  # those of the attempts before are there from the start

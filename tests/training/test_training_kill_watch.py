@@ -21,6 +21,7 @@ from caffe_batch.runtimes.machine import resident_bytes
 from caffe_batch.training import kill_watch
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.holding import LONG, Hold, WhenHeld
 from tests.planned_jobs import WIDE, attempts_of, write_job, write_lmdb
 

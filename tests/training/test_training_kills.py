@@ -26,6 +26,7 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
+from tests.both_engines import TRAIN
 from tests.both_engines import runtime as runtime
 from tests.holding import PATIENCE_S, Hold, WhenHeld, wait_for
 from tests.planned_jobs import FinishedJob, write_job
@@ -110,16 +111,11 @@ def test_killed_between_two_stages(runtime: Runtime, tmp_path: Path) -> None:
         jobs.append(write_job(tmp_path / name, **settings))  # type: ignore[arg-type]
     straight, job = jobs
     train(straight, runtime)
-    code = (
-        "import os, sys; from caffe_batch.runtimes.interpreter import Interpreter; "
-        "from caffe_batch import runtimes; from caffe_batch.training import run; "
-        "from caffe_batch.training import JobDirectory, train; "
-        "run.Run._obstacle = lambda *_: os.kill(os.getpid(), 9); "
-        "job = JobDirectory(sys.argv[1]); "
-        "caffes = job.read_plan().engine == 'caffe'; "
-        "train(job, runtimes.find(sys.argv[2]) if caffes else Interpreter(sys.argv[2]))"
+    die = (
+        "import os; from caffe_batch.training import run\n"
+        "run.Run._obstacle = lambda *_: os.kill(os.getpid(), 9)"
     )
-    command = [sys.executable, "-c", code, str(job.path), runtime.name]
+    command = [sys.executable, "-c", die + TRAIN, str(job.path), runtime.name]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     (attempt,) = record_of(job).attempts
     assert (attempt.stage, attempt.ending, attempt.last_update) == (1, "finished", 20)

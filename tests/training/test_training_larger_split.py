@@ -22,6 +22,7 @@ from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import planned_split, split_smaller, take_planned_split
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.holding import WhenHeld, WorkerHold
 from tests.planned_jobs import NET, attempts_of, write_job, write_lmdb
 from tests.training.test_training_recovery import OUT_OF_MEMORY, SUMMED, TESTED_WIDE, planned, value

@@ -21,6 +21,7 @@ from caffe_batch.training.longer import Longer
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.planned_jobs import RECORDS, attempts_of, write_job
 
 _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")

@@ -28,7 +28,8 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
-from tests.planned_jobs import FinishedJob, write_job
+from tests.both_engines import runtime as runtime
+from tests.planned_jobs import write_job
 
 # Gradients of single micro-batches, each from diffs that were set to zero; then Caffe's update.
 BY_HAND = """
@@ -60,10 +61,11 @@ print(json.dumps(norms))
 MEASURE = Options(noise_scale=True)
 
 
-@pytest.fixture(scope="module")
-def measured(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> JobDirectory:
-    """The job of the fixture ``finished``, with every update measured."""
-    job = write_job(tmp_path_factory.mktemp("measured"), snapshot=25)
+@pytest.fixture
+def measured(runtime: Runtime, tmp_path: Path) -> JobDirectory:
+    """A job that has finished, with every update measured."""
+    (tmp_path / "measured").mkdir()
+    job = write_job(tmp_path / "measured", snapshot=25)
     train(job, runtime, MEASURE, script=Path(__file__).with_name("eager_worker.py"))
     return job
 
@@ -85,8 +87,12 @@ def test_the_gradients_of_the_micro_batches(
     assert ours.gradient_norm_squared == pytest.approx(theirs.gradient_norm_squared, rel=1e-3)
 
 
-def test_measuring_changes_nothing(measured: JobDirectory, finished: FinishedJob) -> None:
-    plain = finished.job
+def test_measuring_changes_nothing(
+    measured: JobDirectory, runtime: Runtime, tmp_path: Path
+) -> None:
+    (tmp_path / "plain").mkdir()
+    plain = write_job(tmp_path / "plain", snapshot=25)
+    train(plain, runtime)
     assert not gradient_metrics(plain.metrics)
     for update in (25, 50, 60):
         assert weights(measured, update) == weights(plain, update)

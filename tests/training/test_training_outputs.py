@@ -20,6 +20,7 @@ from caffe_batch.training.following import RunFollower
 from caffe_batch.training.progress import RunFold
 from caffe_batch.training.supervisor import train
 from caffe_batch.training.tracker import Tracker
+from tests.both_engines import runtime as runtime
 from tests.command import call
 from tests.planned_jobs import NET, write_job, write_lmdb
 

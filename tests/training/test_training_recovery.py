@@ -15,6 +15,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from caffe_batch import engines
 from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.errors import DoesNotFitError, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
@@ -29,6 +30,8 @@ from caffe_batch.training import recovery
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.resplit import split_smaller
 from caffe_batch.training.supervisor import train
+from tests import planned_jobs
+from tests.both_engines import runtime as runtime
 from tests.command import call
 from tests.holding import WhenHeld, WorkerHold
 from tests.planned_jobs import NET, WIDE, attempts_of, write_job, write_lmdb
@@ -75,9 +78,9 @@ class Limited(Runtime):
 
 
 def address_space(runtime: Runtime) -> int:
-    """What Python with caffe has of it before any net is built, in bytes."""
+    """What Python with the engine has of it before any net is built, in bytes."""
     code = (
-        "import caffe, re; "
+        f"import {engines.find(planned_jobs.engine).module}, re; "
         r"print(re.findall(r'VmPeak:\s+(\d+)', open('/proc/self/status').read())[0])"
     )
     done = subprocess.run(
@@ -98,8 +101,9 @@ def planned(folder: Path, net: str, solver: str, *options: object) -> JobDirecto
         f"random_seed: 1 {solver}\n"
     )
     done = call(
-        "plan", folder / "solver.prototxt", "--mode", "cpu", "--out", folder / "job", *options
-    )
+        "plan", folder / "solver.prototxt", "--mode", "cpu", "--out", folder / "job",
+        "--engine", planned_jobs.engine, *options,
+    )  # fmt: skip
     assert done.code == 0, done.err
     return JobDirectory(folder / "job")
 

@@ -26,6 +26,7 @@ from caffe_batch.training.options import Options
 from caffe_batch.training.process import WorkerProcess
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.both_engines import TRAIN
 from tests.both_engines import runtime as runtime
 from tests.holding import is_alive, wait_for
 from tests.planned_jobs import NET, nowhere, write_job, write_lmdb
@@ -147,15 +148,7 @@ def test_a_warning_and_an_end_leave_time_for_the_snapshot(tmp_path: Path) -> Non
 def test_a_worker_alone_ends_amid_an_update(runtime: Runtime, tmp_path: Path) -> None:
     """Its supervisor was killed; the update would take hours."""
     job = write_job(tmp_path, iter_size=LONG, test_initialization="false")
-    code = (
-        "import sys; from caffe_batch import runtimes; "
-        "from caffe_batch.runtimes.interpreter import Interpreter; "
-        "from caffe_batch.training import JobDirectory, train; "
-        "job = JobDirectory(sys.argv[1]); "
-        "caffes = job.read_plan().engine == 'caffe'; "
-        "train(job, runtimes.find(sys.argv[2]) if caffes else Interpreter(sys.argv[2]))"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(job.path), runtime.name]) as supervisor:
+    with subprocess.Popen([sys.executable, "-c", TRAIN, str(job.path), runtime.name]) as supervisor:
         wait_for(lambda: job.log.exists() and "Learning Rate Policy" in job.log.read_text())
         supervisor.kill()
     record = job.read_record()

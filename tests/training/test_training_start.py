@@ -22,6 +22,7 @@ from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import failure
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.both_engines import runtime as runtime
 from tests.planned_jobs import NET, FinishedJob, write_job, write_lmdb
 
 Weights = dict[str, list[list[float]]]

@@ -22,6 +22,8 @@ from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training.options import Options
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.both_engines import TRAIN
+from tests.both_engines import runtime as runtime
 from tests.holding import LONG, Hold, WhenHeld, is_alive, signal_self, wait_for
 from tests.planned_jobs import RECORDS, FinishedJob, write_job
 
@@ -89,9 +91,11 @@ def test_what_an_observer_sees(finished: FinishedJob) -> None:
     assert last.scores == finished.outcome.scores
 
 
-def test_a_finished_job_is_not_trained_again(finished: FinishedJob, runtime: Runtime) -> None:
+def test_a_finished_job_is_not_trained_again(
+    finished: FinishedJob, caffes_runtime: Runtime
+) -> None:
     log = finished.job.log.read_bytes()
-    outcome = train(finished.job, runtime)
+    outcome = train(finished.job, caffes_runtime)
     assert (outcome.ran, outcome.state, outcome.update) == (False, JobState.FINISHED, 60)
     assert outcome.scores == finished.outcome.scores
     assert finished.job.log.read_bytes() == log
@@ -238,13 +242,7 @@ def test_an_observer_that_fails_leaves_no_worker_behind(runtime: Runtime, tmp_pa
 def test_a_killed_supervisor_takes_its_worker_along(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, max_iter=LONG)
     hold = Hold(job, 20)
-    code = (
-        "import sys; from caffe_batch import runtimes; "
-        "from caffe_batch.jobs.directory import JobDirectory; "
-        "from caffe_batch.training.supervisor import train; "
-        "train(JobDirectory(sys.argv[1]), runtimes.find(sys.argv[2]))"
-    )
-    command = [sys.executable, "-c", code, str(job.path), runtime.name]
+    command = [sys.executable, "-c", TRAIN, str(job.path), runtime.name]
     with subprocess.Popen(command) as supervisor:
         hold.wait()
         record = record_of(job)
