@@ -37,6 +37,8 @@ HINTS: Mapping[EndReason, Text] = {
     EndReason.HOST_MEMORY: [
         "Close other programs, or plan again with a smaller ", Option("gpu_memory"), ".",
     ],
+    EndReason.NOT_STARTED: "`caffe-batch doctor` says whether it can be loaded. If memory is "
+    "short, close other programs, or raise what limits it (`ulimit -v`, a control group).",
     EndReason.KILLED: "Usually the kernel's out-of-memory killer: see `dmesg`. Free memory, then "
     "run it again.",
     EndReason.DIVERGED: [
@@ -54,7 +56,13 @@ HINTS: Mapping[EndReason, Text] = {
 
 #: The reasons after which a training is simply run again.
 RUN_AGAIN = frozenset(
-    {EndReason.KILLED, EndReason.DIVERGED, EndReason.STALLED, EndReason.SNAPSHOT_LOST}
+    {
+        EndReason.NOT_STARTED,
+        EndReason.KILLED,
+        EndReason.DIVERGED,
+        EndReason.STALLED,
+        EndReason.SNAPSHOT_LOST,
+    }
 )
 
 
@@ -205,12 +213,16 @@ class Engine(ABC):
         return ()
 
     @abstractmethod
-    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
+    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | str:
         """What a runtime is, from the JSON object that :attr:`probe` printed.
 
         Returns:
-            None if its Python is too old to run the engine; ``facts`` has its version.
+            Or what it is that is too old to run the engine, and what is needed, as a clause.
         """
+
+    def too_old(self, python_version: str) -> str:
+        """What :meth:`runtime_info` says of a Python that is too old."""
+        return f"is Python {python_version}, and {self.python} or newer is needed"
 
     def layer_types(self, info: RuntimeInfo) -> frozenset[str]:
         """The layer types that it can run in a runtime."""

@@ -14,6 +14,7 @@ class EndReason(str, Enum):
     GPU_MEMORY = "out of GPU memory"
     HOST_MEMORY = "out of host memory"
     NOT_MAPPED = "no address space for a database"
+    NOT_STARTED = "not started"
     KILLED = "killed"
     DIVERGED = "diverged"
     STALLED = "no progress"

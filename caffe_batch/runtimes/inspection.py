@@ -72,9 +72,8 @@ def _asked(runtime: Runtime, engine: Engine) -> RuntimeInfo:
         why = f"does not answer as a Python would; it printed:\n{output}"
         raise _unusable(runtime, engine, why)
     info = engine.runtime_info(facts)
-    if info is None:
-        needed = f"{engine.python} or newer is needed"
-        raise _unusable(runtime, engine, f"is Python {facts['python_version']}, and {needed}")
+    if isinstance(info, str):
+        raise _unusable(runtime, engine, info)
     return info
 
 

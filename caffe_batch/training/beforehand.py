@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caffe_batch import engines
 from caffe_batch.engines.base import Engine
 from caffe_batch.errors import CaffeBatchError, InputError
 from caffe_batch.jobs.directory import JobDirectory
@@ -47,6 +46,7 @@ def look_ahead(
     stages: Sequence[TrainingStage],
     before: JobRecord | None,
     options: Options,
+    engine: Engine,
     runtime: Runtime,
 ) -> Beforehand:
     """Check everything that a run needs, as far as it can be checked without Caffe.
@@ -57,6 +57,7 @@ def look_ahead(
         stages: Its solvers.
         before: The record of the run that is continued; None for a new one.
         options: How to train.
+        engine: What trains.
         runtime: The Python to train on.
 
     Raises:
@@ -67,7 +68,6 @@ def look_ahead(
         recipe = job_recipe(job, stages[0].path, stages[0].rules)
     except InputError:
         return Beforehand()  # Caffe itself reports what is wrong with its net
-    engine = engines.find(options.engine or plan.engine)
     check_is_fed(recipe)
     check_layer_types((recipe.train, *recipe.tests), engine, runtime)
     directory = plan.working_directory if plan.working_directory.is_dir() else job.path

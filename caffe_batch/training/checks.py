@@ -130,8 +130,9 @@ def check_own_types(files: Iterable[NetFile], engine: Engine) -> None:
 def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime) -> None:
     """Refuses nets with layers that the engine can't run in this runtime.
 
-    Asking a runtime takes seconds. One that hasn't been asked yet was installed by caffe-batch and
-    has every type of Caffe 1.0, so it is asked about other types only.
+    Asking a runtime takes seconds. An engine that has the same types everywhere needs no asking. A
+    runtime that hasn't been asked yet was installed by caffe-batch and has every type of Caffe 1.0,
+    so it is asked about other types only.
 
     Args:
         files: The nets that a worker will build.
@@ -142,6 +143,9 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
         InputError: There are such layers; names them all.
     """
     files = list(files)
+    if engine.own_types is not None:
+        check_own_types(files, engine)
+        return
     info = known(runtime, engine)
     usual = all(layer.type in BUILT_IN for file in files for _, layer in file.selected())
     if info is None and engine.installable and usual:

@@ -333,7 +333,8 @@ class Run:
             self._amend(seen_bytes=meter.peak_bytes)
             if watch.look(spoke=spoke):
                 worker.kill() if watch.is_hung else worker.stop(signal.SIGTERM)
-        return watch.judge(kills.judge(worker.ending()))
+        ending = watch.judge(kills.judge(worker.ending()))
+        return ending if worker.has_spoken else _before_the_start(ending)
 
     def _note(self, event: WorkerEvent | LogEvent) -> None:
         """Update the record and the snapshots with what an event says about them.
@@ -476,6 +477,18 @@ def precision_of(plan: PlanFile, engine: Engine, options: Options) -> Precision:
     """The precision asked for, or else the plan's if the engine has it."""
     planned = plan.precision if plan.precision in engine.precisions else Precision.FLOAT32
     return options.precision or planned
+
+
+def _before_the_start(ending: Ending) -> Ending:
+    """An ending before the engine was loaded: nothing that a smaller split or the net would change.
+
+    Args:
+        ending: The ending of a worker that has sent no event.
+    """
+    memory = ending.reason in (EndReason.GPU_MEMORY, EndReason.HOST_MEMORY)
+    if memory or ending.reason is EndReason.PYTHON_ERROR:
+        return replace(ending, reason=EndReason.NOT_STARTED)
+    return ending
 
 
 def _resume_note(snapshot: Snapshot) -> str:

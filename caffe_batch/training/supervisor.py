@@ -72,13 +72,14 @@ def train(
     restart.settle_if_free(job)
     plan, stages = read_job(job, options)  # refuses them before anything is written
     before = None if options.restart else job.read_record()
-    check_gpu(options.device, runtime, engines.find(engine_name(plan, before, options)))
+    engine = engines.find(engine_name(plan, before, options))
+    check_gpu(options.device, runtime, engine)
     relay = relay or SignalRelay()
     found = Beforehand()
     if options.longer:
         check_longer(job, plan, stages, before, options.longer)
     if options.longer or not has_finished(before, stages):
-        found = look_ahead(job, plan, stages, before, options, runtime)
+        found = look_ahead(job, plan, stages, before, options, engine, runtime)
     with job.lock() as lock, forwarded_signals(relay):
         restart.settle(job)
 

@@ -267,5 +267,8 @@ def _bare_errors(log: Sequence[str]) -> Iterator[Cause]:
 
 def _is_own(file: str) -> bool:
     """Whether a file may be a Python layer's, and isn't a library's or a worker's."""
-    inside = ("/site-packages/", "/dist-packages/", "/lib/python", "/engines/caffe/inside/", "<")
+    inside = (
+        "/site-packages/", "/dist-packages/", "/lib/python", "/engines/caffe/inside/",
+        "/engines/torch/", ".pyx", "<",
+    )  # fmt: skip
     return not any(part in file for part in inside)

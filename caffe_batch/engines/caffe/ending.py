@@ -32,7 +32,8 @@ HINTS: Mapping[EndReason, Text] = {
 # device_alternate.hpp) and the host allocator (syncedmem.hpp).
 _GPU_MEMORY = re.compile(r"\bcudaSuccess \(2 vs\. 0\)|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED")
 _HOST_MEMORY = re.compile(
-    r"host allocation of size \d+ failed|std::bad_alloc|\bMemoryError\b|Cannot allocate memory"
+    r"host allocation of size \d+ failed|std::bad_alloc|Cannot allocate memory"
+    r"|(?<![A-Za-z])(?:_Array)?MemoryError\b"  # Python's and numpy's
     r"|Insufficient memory"  # OpenCV
 )
 

@@ -65,9 +65,9 @@ class CaffeEngine(CaffeFilesEngine):
     ) -> CaffeMemory:
         return CaffeMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
 
-    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
+    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | str:
         if "caffe_version" not in facts:
-            return None
+            return self.too_old(facts["python_version"])
         message = facts["gpu_message"]
         gpu = message is None or _CPU_ONLY not in message
         return RuntimeInfo(

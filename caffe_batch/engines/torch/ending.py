@@ -7,58 +7,101 @@ memory is lacking, or a GPU fails, is known here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from caffe_batch.engines import base
+from caffe_batch.engines.caffe.causes import net_under_test
+from caffe_batch.engines.caffe.ending import HINTS as CAFFES
 from caffe_batch.engines.caffe.ending import classify as classify_caffes
 from caffe_batch.engines.caffe.log_lines import read_glog_line
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
+from caffe_batch.engines.torch.gpu_errors import (
+    OUT_OF_MEMORY,
+    failed_assertion,
+    failure,
+    unusable,
+)
 from caffe_batch.errors import Text
 from caffe_batch.jobs.ending import Ending, EndReason
 
 #: What to try next, by reason.
 HINTS: Mapping[EndReason, Text] = {
     **base.HINTS,
+    EndReason.NOT_MAPPED: CAFFES[EndReason.NOT_MAPPED],
     EndReason.CRASHED: "On a GPU, CUDA_LAUNCH_BLOCKING=1 in the environment makes PyTorch name the "
     "operation that failed. Run it again: it continues from the newest snapshot.",
 }
 
-# torch.OutOfMemoryError (torch.cuda.OutOfMemoryError before 2.5), and the libraries' handles.
-_GPU_MEMORY = re.compile(
-    r"\bOutOfMemoryError: CUDA|CUDA out of memory|CUDA error: out of memory"
-    r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED"
+# c10/core/impl/alloc_cpu.cpp, and what oneDNN's failed allocations become.
+_HOST_MEMORY = re.compile(
+    r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|could not create a memory object"
 )
-# c10/core/impl/alloc_cpu.cpp
-_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory")
-_CUDA_ERROR = re.compile(r"(?:CUDA error|cuDNN error|CUBLAS_STATUS_\w+|CUDNN_STATUS_\w+).*")
+# The library lmdb, when there is no address space for its map.
+_NOT_MAPPED = re.compile(r"is not a readable LMDB \((.*: Cannot allocate memory)\)")
 _NOT_WRITTEN = "snapshot not written: "
 
 
 def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
     """The reason of an ending (see :meth:`~caffe_batch.engines.base.Engine.classify`)."""
     if not isinstance(last_word, (Diverged, Finished, Refused, Stopped)):
-        for reason, pattern in (
-            (EndReason.GPU_MEMORY, _GPU_MEMORY),
-            (EndReason.HOST_MEMORY, _HOST_MEMORY),
-        ):
-            said = next((line for line in log if pattern.search(line)), None)
-            if said is not None:
-                return Ending(reason, _sentence(said), status)
-        fatal = [line for line in map(read_glog_line, log) if line and line.severity == "F"]
-        if fatal and fatal[0].message.startswith(_NOT_WRITTEN):
-            what = fatal[0].message.removeprefix(_NOT_WRITTEN).removesuffix(".")
-            return Ending(EndReason.SNAPSHOT_LOST, what, status)
-        if fatal:
-            said_by_layer = fatal[0].place.startswith("python_layer")
-            reason = EndReason.PYTHON_ERROR if said_by_layer else EndReason.CHECK_FAILED
-            return Ending(reason, fatal[0].message.rstrip(". "), status)
-        failed = next((match for line in log if (match := _CUDA_ERROR.search(line))), None)
-        if failed:
-            return Ending(EndReason.CRASHED, failed[0], status)
+        for find in (_out_of_memory, _fatal, _gpu_failure):
+            found = find(log)
+            if found:
+                reason, detail, line = found
+                if reason is EndReason.REFUSED:
+                    return Ending(reason, detail, status, "device")
+                return Ending(reason, detail, status, test_net=net_under_test(log[:line]))
     return classify_caffes(status, last_word, log)
 
 
+#: A reason, a sentence about it, and the index of the line that says it.
+_Found = tuple[EndReason, str, int]
+
+
+def _out_of_memory(log: Sequence[str]) -> _Found | None:
+    kinds: tuple[tuple[EndReason, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+        (EndReason.GPU_MEMORY, OUT_OF_MEMORY, lambda match: _sentence(match.string)),
+        (EndReason.HOST_MEMORY, _HOST_MEMORY, lambda match: _sentence(match.string)),
+        (EndReason.NOT_MAPPED, _NOT_MAPPED, lambda match: match[1]),
+    )
+    for reason, pattern, detail in kinds:
+        for index, line in enumerate(log):
+            match = pattern.search(line)
+            if match:
+                return reason, detail(match), index
+    return None
+
+
+def _fatal(log: Sequence[str]) -> _Found | None:
+    """What the worker's own code, or a Python layer, has said before it gave up."""
+    for index, text in enumerate(log):
+        line = read_glog_line(text)
+        if line is None or line.severity != "F":
+            continue
+        if line.message.startswith(_NOT_WRITTEN):
+            what = line.message.removeprefix(_NOT_WRITTEN).removesuffix(".")
+            return EndReason.SNAPSHOT_LOST, what, index
+        said_by_layer = line.place.startswith("python_layer")
+        reason = EndReason.PYTHON_ERROR if said_by_layer else EndReason.CHECK_FAILED
+        return reason, line.message.rstrip(". "), index
+    return None
+
+
+def _gpu_failure(log: Sequence[str]) -> _Found | None:
+    """The first check that failed on the GPU, else why it can't be used, else what failed."""
+    judges = (
+        (EndReason.CHECK_FAILED, failed_assertion),
+        (EndReason.REFUSED, unusable),
+        (EndReason.CRASHED, failure),
+    )
+    told = chain.from_iterable(
+        ((reason, judge(line), index) for index, line in enumerate(log)) for reason, judge in judges
+    )
+    return next((found for found in told if found[1]), None)
+
+
 def _sentence(line: str) -> str:
-    """The first sentence of what an exception says, with what was asked for."""
-    message = line.split("Error: ", 1)[-1]
+    """The first sentences of what an exception says, with what was asked for."""
+    message = re.sub(r"^\[enforce fail at .*?\] .*? == 0\. ", "", line.split("Error: ", 1)[-1])
     return ". ".join(message.split(". ")[:2]).rstrip(". ")

@@ -18,7 +18,8 @@ from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.causes import of_engine
 from caffe_batch.engines.torch.ending import HINTS, classify
-from caffe_batch.engines.torch.kernels import has_kernels, no_kernels
+from caffe_batch.engines.torch.gpu_errors import unusable
+from caffe_batch.engines.torch.kernels import OLDEST, has_kernels, is_older, no_kernels
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
@@ -112,10 +113,12 @@ class TorchEngine(CaffeFilesEngine):
     ) -> Iterable[Finding]:
         return of_engine(model, batch_size, precision)
 
-    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | None:
+    def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | str:
         if "torch_version" not in facts:
-            return None
+            return self.too_old(facts["python_version"])
         version = facts["torch_version"]
+        if is_older(version, OLDEST):
+            return f"has torch {version}, and {OLDEST} or newer is needed"
         devices, problem = [], None
         for number, (name, capability) in enumerate(facts["gpus"]):
             major, minor = capability
@@ -123,7 +126,7 @@ class TorchEngine(CaffeFilesEngine):
             if problem is None and not has_kernels((major, minor), facts["kernels"]):
                 problem = no_kernels(version, f"GPU {number}", (major, minor), facts["kernels"])
         if facts["built_for_gpus"] and not devices:
-            problem = "PyTorch sees no GPU"
+            problem = unusable(facts["gpu_warnings"]) or "PyTorch sees no GPU"
         return RuntimeInfo(
             engine_version=version,
             module_path=facts["torch_path"],

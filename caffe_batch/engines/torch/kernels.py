@@ -1,11 +1,25 @@
-"""Whether a build of torch has code for a GPU."""
+"""Whether a torch is new enough, and whether its build has code for a GPU."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+#: The oldest torch that runs the worker, as pyproject.toml has it.
+OLDEST = "2.4"
+
 _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[a-z]?")
+
+
+def is_older(version: str, than: str) -> bool:
+    """Whether a version of torch comes before another; one that is no number doesn't.
+
+    >>> is_older("2.3.1+cu121", "2.4"), is_older("2.13.0a0+git1", "2.4"), is_older("dev", "2.4")
+    (True, False, False)
+    """
+    numbers = [re.findall(r"\d+", each.partition("+")[0])[:2] for each in (version, than)]
+    mine, other = ([int(number) for number in each] for each in numbers)
+    return bool(mine) and mine < other
 
 
 def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import warnings
 
 # This script's folder must not hide modules of the same name.
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -28,6 +29,9 @@ def main():
         import numpy
 
         built = torch.version.cuda or torch.version.hip
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            count = torch.cuda.device_count() if built and torch.cuda.is_available() else 0
         facts.update(
             torch_version=torch.__version__,
             torch_path=torch.__file__,
@@ -38,8 +42,9 @@ def main():
             kernels=torch.cuda.get_arch_list() if built else [],
             gpus=[
                 [torch.cuda.get_device_name(gpu), list(torch.cuda.get_device_capability(gpu))]
-                for gpu in range(torch.cuda.device_count() if built else 0)
+                for gpu in range(count)
             ],
+            gpu_warnings="; ".join(str(each.message) for each in said),
         )
     sys.stdout.write("\n" + json.dumps(facts) + "\n")
     sys.stdout.flush()

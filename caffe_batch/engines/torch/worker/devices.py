@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from caffe_batch.engines.torch.gpu_errors import unusable
 from caffe_batch.engines.torch.kernels import has_kernels, no_kernels
 from caffe_batch.errors import CaffeBatchError
 from caffe_batch.schema import caffe_pb2
@@ -49,14 +51,30 @@ def obstacle(gpu: int) -> str:
             f"this PyTorch ({torch.__version__}) is built without GPU code; "
             "`pip install torch` installs one with it"
         )
-    if not torch.cuda.is_available():
-        return "PyTorch sees no GPU; nvidia-smi shows whether the driver does"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
+        said = "; ".join(str(each.message) for each in told)
+        return unusable(said) or "PyTorch sees no GPU; nvidia-smi shows whether the driver does"
     if gpu >= torch.cuda.device_count():
         return f"PyTorch sees {torch.cuda.device_count()} GPU(s), and counts them from 0"
     capability, kernels = torch.cuda.get_device_capability(gpu), torch.cuda.get_arch_list()
     if torch.version.hip is None and not has_kernels(capability, kernels):
         name = torch.cuda.get_device_name(gpu)
         return no_kernels(str(torch.__version__), f"GPU {gpu}, {name}", capability, kernels)
+    return _first_use(gpu)
+
+
+def _first_use(gpu: int) -> str:
+    """Why computing on a GPU fails in a way that no other batch would change; empty if it works."""
+    try:
+        torch.zeros(1, device=torch.device("cuda", gpu)).add_(1).item()
+    except RuntimeError as error:
+        reason = unusable(str(error))
+        if not reason:
+            raise
+        return reason
     return ""
 
 
