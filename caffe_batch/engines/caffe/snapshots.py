@@ -98,7 +98,8 @@ def confirm(snapshot: Snapshot) -> None:
     """
     try:
         check_contents(snapshot.update, snapshot.state, snapshot.weights)
-        sums = {file.name: _checksum(file, sync=True) for file in _both(snapshot)}
+        there = [snapshot.moment] if snapshot.moment.is_file() else []
+        sums = {file.name: _checksum(file, sync=True) for file in (*_both(snapshot), *there)}
     except OSError as error:
         raise DamagedSnapshotError(f"{error.filename}: {error.strerror}") from error
     write_text(snapshot.record, json.dumps({"update": snapshot.update, "files": sums}) + "\n")

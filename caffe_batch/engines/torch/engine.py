@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.engines.base import RuntimeInfo
-from caffe_batch.engines.caffe.data_position import drawn_anew, samples_read, state_lost
+from caffe_batch.engines.caffe.data_position import samples_read, state_lost
 from caffe_batch.engines.caffe.formats import CaffeFilesEngine
 from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot
@@ -167,11 +167,7 @@ class TorchEngine(CaffeFilesEngine):
         self, stages: Sequence[TrainingStage], snapshot: Snapshot, sources: Sources
     ) -> DataStart:
         recipe, samples = samples_read(stages, snapshot.update)
-        notes = [*state_lost(recipe.train)]
-        if not snapshot.moment.is_file():
-            why = "as the snapshot was taken by another engine, or without their state"
-            notes += drawn_anew(recipe.train, why)
-        return DataPosition(tuple(samples), tuple(notes))
+        return DataPosition(tuple(samples), tuple(state_lost(recipe.train)))
 
     def classify(self, status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
         return classify(status, last_word, log)

@@ -303,8 +303,9 @@ def _hdf5(path: Path) -> Iterator[Any]:
         os.replace(temporary, path)
     except _HDF5_ERRORS as error:
         temporary.unlink(missing_ok=True)
-        number = getattr(error, "errno", None)
-        raise OSError(number or 0, f"can't be written ({error})", str(path)) from error
+        number = getattr(error, "errno", None) or 0
+        told = os.strerror(number) if number else f"can't be written ({str(error).splitlines()[0]})"
+        raise OSError(number, told, str(path)) from error
 
 
 def _fill_hdf5(group: Any, layers: Sequence[LayerBlobs], params: Sequence[Param]) -> None:

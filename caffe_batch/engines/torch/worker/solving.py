@@ -365,12 +365,13 @@ class Training:
     def _write_snapshot(self, state: Path, moment: Moment) -> None:
         """The weights first, as in Caffe, and the solverstate last: it makes a snapshot of them."""
         weights = state.with_name(state.name.replace(".solverstate", ".caffemodel"))
-        log(f"Snapshotting to {weights}")
+        form = "HDF5" if weights.suffix == ".h5" else "binary proto"
+        log(f"Snapshotting to {form} file {weights}")
         files = Snapshot(self.done, state, weights)
         write_weights(weights, self._net)
         write_moment(files, moment)
         history = [blob.to("cpu", torch.float32).numpy() for blob in self._made.update.history]
-        log(f"Snapshotting solver state to {state}", "sgd_solver.cpp:1")
+        log(f"Snapshotting solver state to {form} file {state}", "sgd_solver.cpp:1")
         write_state(state, SolverState(self.done, self._made.rates.step, history), weights)
 
     def _state_file(self) -> Path:

@@ -23,8 +23,10 @@ from typing import Any
 
 import torch
 
+from caffe_batch.engines.caffe.data_position import drawn_anew
 from caffe_batch.engines.caffe.inside.trained_weights import without_weights
 from caffe_batch.engines.caffe.snapshots import snapshot_of
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.layers.python import with_python
@@ -91,15 +93,17 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         load_weights(resume.weights, [net.net for net in nets])
         restore_history(resume.state, state, update.history)
         done, rates.step = state.update, state.current_step
-        if not (moment and surroundings.return_to(moment)) and settings["samples"]:
-            surroundings.skip(settings["samples"])
+        if not (moment and surroundings.return_to(moment)):
+            choices += drawn_anew(recipe.train, _without_moment(resume))
+            if settings["samples"]:
+                surroundings.skip(settings["samples"])
     else:
         try:
             fresh = start_from(weight_files(solver, settings["weights"]), nets)
         except InputError as error:
             events.send("refused", why=error.message, wants="weights")
             return FAILED_STATUS
-        choices = [without_weights(fresh)] if fresh else []
+        choices += [without_weights(fresh)] if fresh else []
     noise = None
     if settings["frozen"] is not None:
         measured = MicroGradients(nets[0].net, [(name, i) for name, i in settings["frozen"]])
@@ -117,6 +121,13 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         net.close()
     opener.close()
     return 0 if finished else INTERRUPTED_STATUS
+
+
+def _without_moment(snapshot: Snapshot) -> str:
+    """Why a snapshot doesn't say where its random numbers were."""
+    if not snapshot.moment.exists():
+        return "as the snapshot was taken by another engine, or without their state"
+    return f"as {snapshot.moment.name} is damaged, or belongs to other weights or another net"
 
 
 def job_recipe(settings: Mapping[str, Any]) -> Recipe:
