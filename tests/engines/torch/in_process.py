@@ -23,15 +23,16 @@ def settings_of(solver: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def train_here(solver: Path, **changes: Any) -> int:
+def train_here(solver: Path, *, events: Path = Path(os.devnull), **changes: Any) -> int:
     """Train a solver beside its net; returns the worker's exit status.
 
     Args:
         solver: The solver; snapshots go where its snapshot_prefix says.
+        events: Where the events are written.
         changes: Of the worker's settings.
     """
     torch.set_num_threads(1)  # threads that wait at barriers are slow on a busy machine
-    descriptor = os.open(os.devnull, os.O_WRONLY)
+    descriptor = os.open(events, os.O_WRONLY | os.O_CREAT)
     try:
         settings = {**settings_of(solver), **changes}
         return train.main(settings, Events(descriptor), Requests())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.worker.moments import read_moment
+from caffe_batch.engines.torch.worker.solving import NotWrittenError
 from tests.engines.torch.in_process import train_here
 from tests.planned_jobs import CLASSES, HEIGHT, RECORDS, WIDTH, write_lmdb
 
@@ -54,10 +56,22 @@ def run(
     """Train to update ``last``; returns the last snapshot."""
     solver = folder / f"{name}.prototxt"
     solver.write_text(SOLVER % (every, name, last, seed))
-    assert train_here(solver, resume=str(resume) if resume else None, samples=[18 * every, 60]) == 0
+    status = train_here(
+        solver, resume=str(resume) if resume else None, samples=[18 * every, 60],
+        events=folder / f"{name}.events",
+    )  # fmt: skip
+    assert status == 0
     found = snapshot_of(folder / f"{name}_iter_{last}.solverstate")
     assert found is not None
     return found
+
+
+def told(folder: Path, name: str) -> list[str]:
+    """What a run has said when its nets were built."""
+    lines = (folder / f"{name}.events").read_text().splitlines()
+    (built,) = [event for event in map(json.loads, lines) if event["event"] == "built"]
+    choices: list[str] = built["choices"]
+    return choices
 
 
 @pytest.fixture
@@ -82,6 +96,7 @@ def test_with_dropout_and_augmentation(folder: Path, seed: int) -> None:
     assert middle is not None
     again = run(folder, "again", 8, middle.state, seed=seed)
     assert again.weights.read_bytes() == whole.weights.read_bytes()
+    assert told(folder, "again") == []
     # The name of the weights is in the solverstate.
     name = b"again_iter_8", b"whole_iter_8"
     assert again.state.read_bytes().replace(*name) == whole.state.read_bytes()
@@ -95,6 +110,10 @@ def test_without_its_moment_it_goes_on_at_the_record(folder: Path) -> None:
     middle.moment.unlink()
     again = run(folder, "again", 8, middle.state)
     assert again.weights.read_bytes() != whole.weights.read_bytes()
+    assert told(folder, "again") == [
+        "Random numbers are drawn anew, as the snapshot was taken by another engine, or without "
+        "their state: 'data', 'noise', 'drop'."
+    ]
     moments = read_moment(whole), read_moment(again)
     samples = [each.facts["samples"] for each in moments if each]
     assert len(samples) == 2
@@ -112,6 +131,42 @@ def test_a_moment_of_other_weights_is_none(folder: Path) -> None:
     for damaged in (b"", whole[:100], whole[:-100]):
         snapshot.moment.write_bytes(damaged)
         assert read_moment(snapshot) is None
+
+
+def test_a_moment_that_was_cut_short_is_told(folder: Path) -> None:
+    run(folder, "whole", 8)
+    middle = snapshot_of(folder / "whole_iter_4.solverstate")
+    assert middle is not None
+    middle.moment.write_bytes(middle.moment.read_bytes()[:-100])
+    run(folder, "again", 8, middle.state)
+    (choice,) = told(folder, "again")
+    assert choice.startswith(
+        "Random numbers are drawn anew, as whole_iter_4.solverstate.moment is damaged, or belongs "
+        "to other weights or another net: "
+    )
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("kind", ["caffemodel", "solverstate", "moment"])
+def test_a_disk_that_is_full_leaves_no_snapshot(folder: Path, kind: str, form: str) -> None:
+    """Whichever of its files it is that doesn't fit; the one before it stands."""
+    run(folder, "full", 4)
+    end = ".h5" if form == "HDF5" else ""
+    state = folder / f"full_iter_8.solverstate{end}"
+    name = f"{state.name}.moment" if kind == "moment" else f"full_iter_8.{kind}{end}"
+    (folder / f".{name}.tmp").symlink_to("/dev/full")
+    solver = folder / "full.prototxt"
+    solver.write_text(SOLVER % (4, "full", 8, 3) + f"snapshot_format: {form}")
+    middle = snapshot_of(folder / "full_iter_4.solverstate")
+    assert middle is not None
+    with pytest.raises(NotWrittenError) as failure:
+        train_here(solver, resume=str(middle.state), samples=[18 * 4, 60])
+    assert failure.value.message == (
+        f"snapshot not written: {folder / name}: No space left on device"
+    )
+    assert not state.exists()
+    assert not (folder / f".{name}.tmp").is_symlink()
+    assert read_moment(middle) is not None
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
