@@ -5,18 +5,40 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from caffe_batch import engines, runtimes
 from caffe_batch.api import find_trainer
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.errors import InputError, RuntimeMissingError
+from caffe_batch.engines.torch.snapshots import read_weights
+from caffe_batch.errors import InputError, RuntimeMissingError, TrainingError
+from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.planning.precision import Precision
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
-from tests.planned_jobs import attempts_of, write_job
+from tests.planned_jobs import NET, attempts_of, write_job, write_lmdb
+
+SIGNALLED = Path(__file__).with_name("signalled_worker.py")
+
+OWN_LAYER = """
+import caffe
+
+class Nothing(caffe.Layer):
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
 
 
 def of_pytorch() -> Runtime:
@@ -39,6 +61,73 @@ def test_it_continues_where_the_other_was(runtime: Runtime, tmp_path: Path) -> N
     found = list_snapshots(job.snapshots)
     assert [each.update for each in found] == [10, 20, 30]
     assert [each.moment.exists() for each in found] == [False, True, False]
+
+
+def test_killed_on_either_engine_it_goes_on_with_the_other(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the newest whole snapshot, at its record: to the weights of a run on Caffe alone."""
+    jobs = []
+    for name in ("straight", "killed"):
+        (tmp_path / name).mkdir()
+        jobs.append(write_job(tmp_path / name, max_iter=30, snapshot=5))
+    straight, job = jobs
+    train(straight, runtime)
+    for engine, passes in (("pytorch", 3 * 13), ("caffe", 3 * 9)):
+        monkeypatch.setenv("SIGNALLED", f"{passes},SIGKILL")
+        found = runtime if engine == "caffe" else of_pytorch()
+        with pytest.raises(TrainingError, match="killed by SIGKILL"):
+            train(job, found, Options(engine=engine), script=SIGNALLED)
+    newest = list_snapshots(job.snapshots)[-1]
+    assert newest.update == 15
+    newest.record.unlink()  # killed before it was found to be whole
+    newest.state.write_bytes(newest.state.read_bytes()[:-9])
+    assert train(job, of_pytorch(), Options(engine="pytorch")).update == 30
+    ran = attempts_of(job)
+    assert [(each.engine, each.first_update) for each in ran] == [
+        ("pytorch", 0), ("caffe", 10), ("pytorch", 10),
+    ]  # fmt: skip
+    assert any("The snapshot of update 15 is not whole" in each for each in ran[-1].choices)
+    updates = [line for line in read_metrics(job.metrics) if isinstance(line, UpdateMetrics)]
+    assert [line.update for line in updates] == list(range(1, 31))
+    ends = [
+        [values for layer in read_weights(last.weights).values() for _, values in layer.values()]
+        for last in (list_snapshots(each.snapshots)[-1] for each in jobs)
+    ]
+    for mine, theirs in zip(*ends, strict=True):
+        assert np.linalg.norm(mine - theirs) <= 1e-5 * np.linalg.norm(theirs)
+
+
+def test_caffe_says_what_it_cannot_keep_of_a_run_with_dropout(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    drop = 'layer {{ name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }}\n'
+    net = NET.replace('layer {{\n  name: "ip2"', drop + 'layer {{\n  name: "ip2"').format(
+        data=write_lmdb(tmp_path / "data"), batch_size=6, width=8
+    )
+    job = write_job(tmp_path, net=net, max_iter=10)
+    train(job, of_pytorch(), Options(engine="pytorch"))
+    job.solver.write_text(job.solver.read_text().replace("max_iter: 10", "max_iter: 20"))
+    train(job, runtime, Options(engine="caffe"))
+    (drawn,) = [each for each in attempts_of(job)[-1].choices if each.startswith("Random numbers")]
+    assert drawn == (
+        "Random numbers are drawn anew, as Caffe's snapshots don't hold their state: 'drop'."
+    )
+
+
+def test_a_run_goes_on_with_the_engine_that_ran_last(runtime: Runtime, tmp_path: Path) -> None:
+    """Also where its plan is for another one, whose Python this is not."""
+    (tmp_path / "own_layer.py").write_text(OWN_LAYER)
+    net = NET.format(data=write_lmdb(tmp_path / "data"), batch_size=6, width=8) + (
+        'layer { name: "own" type: "Python" bottom: "label" '
+        'python_param { module: "own_layer" layer: "Nothing" } }'
+    )
+    job = write_job(tmp_path, net=net, max_iter=10)
+    pytorch = of_pytorch()
+    train(job, pytorch, Options(engine="pytorch"))
+    job.solver.write_text(job.solver.read_text().replace("max_iter: 10", "max_iter: 20"))
+    assert train(job, pytorch).update == 20
+    assert [each.engine for each in attempts_of(job)] == ["pytorch", "pytorch"]
 
 
 def test_another_engine_takes_the_place_of_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:

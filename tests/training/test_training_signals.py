@@ -157,6 +157,52 @@ def test_a_worker_alone_ends_amid_an_update(runtime: Runtime, tmp_path: Path) ->
     assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [0]
 
 
+SLOW_SETUP = """
+import os, time
+import caffe
+
+class Slow(caffe.Layer):
+    def setup(self, bottom, top):
+        if os.path.exists(self.param_str):
+            open(self.param_str + ".reached", "w").close()
+            while os.path.exists(self.param_str):
+                time.sleep(0.005)
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        pass
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+@pytest.mark.both
+def test_a_stop_while_the_nets_are_built(runtime: Runtime, tmp_path: Path) -> None:
+    """It is heard as soon as there is something to save, and the run goes on from there."""
+    (tmp_path / "slow_setup.py").write_text(SLOW_SETUP)
+    file = tmp_path / "held"
+    file.touch()
+    net = NET.format(data=write_lmdb(tmp_path / "data"), batch_size=6, width=8) + (
+        f'layer {{ name: "slow" type: "Python" bottom: "label" include {{ phase: TRAIN }} '
+        f'python_param {{ module: "slow_setup" layer: "Slow" param_str: "{file}" }} }}'
+    )
+    job = write_job(tmp_path, net=net, max_iter=5)
+    reached = tmp_path / "held.reached"
+
+    def stop(progress: Progress) -> None:
+        if reached.exists() and file.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            file.unlink()
+
+    outcome = train(job, runtime, observer=stop)
+    assert (outcome.state, outcome.update) == (JobState.INTERRUPTED, 0)
+    assert [snapshot.update for snapshot in list_snapshots(job.snapshots)] == [0]
+    assert train(job, runtime).update == 5
+
+
 @dataclass(frozen=True)
 class Waiting(Runtime):
     """A runtime whose worker doesn't start, and so hears no signal, before a file is there."""
