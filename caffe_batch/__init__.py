@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from caffe_batch.api import (
         AsIs,
         Comparison,
+        EngineVerification,
         Job,
         Memory,
         Noise,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         strategies,
         templates,
         verify,
+        verify_engines,
     )
 
 __version__ = "0.1.0"
@@ -52,6 +54,7 @@ __all__ = [
     "CaffeBatchError",
     "Comparison",
     "DoesNotFitError",
+    "EngineVerification",
     "InputError",
     "Job",
     "Memory",
@@ -74,6 +77,7 @@ __all__ = [
     "strategies",
     "templates",
     "verify",
+    "verify_engines",
 ]
 
 

@@ -13,12 +13,18 @@ from caffe_batch.api.plans import Plan, plan
 from caffe_batch.api.predictions import Memory, memory
 from caffe_batch.api.rendered import find_template, render, templates
 from caffe_batch.api.untouched import AsIs, as_is
-from caffe_batch.api.verifications import Verification, verify
+from caffe_batch.api.verifications import (
+    EngineVerification,
+    Verification,
+    verify,
+    verify_engines,
+)
 from caffe_batch.api.ways import Strategies, strategies
 
 __all__ = [
     "AsIs",
     "Comparison",
+    "EngineVerification",
     "Job",
     "Memory",
     "Noise",
@@ -44,4 +50,5 @@ __all__ = [
     "templates",
     "train_options",
     "verify",
+    "verify_engines",
 ]

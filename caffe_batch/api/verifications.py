@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from caffe_batch import engines
 from caffe_batch.api.arguments import Files, Shapes, choice, several, whole
 from caffe_batch.api.machines import RuntimeName, find_runtime
 from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
-from caffe_batch.errors import CaffeBatchError
-from caffe_batch.experiments import verification
+from caffe_batch.engines.base import Engine
+from caffe_batch.errors import CaffeBatchError, InputError, Option
+from caffe_batch.experiments import engine_verification, verification
 from caffe_batch.experiments.verification import Judgement, judge
 from caffe_batch.experiments.verify import verify as measure
+from caffe_batch.experiments.verify_engines import Side
+from caffe_batch.experiments.verify_engines import verify_engines as measure_engines
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_recipe import read_job_stages
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.layers.hints import TypeHints
+from caffe_batch.memory import MemoryModel
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.data.check import check_data
 from caffe_batch.planning.audit.findings import Cause, Finding
+from caffe_batch.planning.precision import Precision
+from caffe_batch.training.checks import check_precision
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -158,6 +166,168 @@ def verify(
         found = measure(model, python, audited, batch_size=size, iter_size=passes)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return Verification(**facts, file_notes=(*notes, *data.sentences()))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class EngineVerification(engine_verification.EngineVerification):
+    """One training on two engines, measured on the CPU.
+
+    It has everything that
+    :class:`caffe_batch.experiments.engine_verification.EngineVerification` has: ``gradient``,
+    ``weights``, ``first_loss`` and ``loss`` (relative errors of both engines against double
+    precision, and what rounding alone explains), ``agrees``, ``judgement``, ``parameters``,
+    ``findings``, ``notes``, ``json()``, and:
+
+    Attributes:
+        file_notes: How the files were found and what the data check says, one sentence each.
+    """
+
+    file_notes: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raise a CaffeBatchError if the engines train differently."""
+        if not self.agrees:
+            raise CaffeBatchError(
+                self.judgement.sentence,
+                hint="If the audit names no cause, please report it with the net. The engine whose "
+                "error is too large is the one to look at."
+                if not self.findings
+                else None,
+            )
+
+    def __repr__(self) -> str:
+        agrees = "agree" if self.agrees else "differ"
+        return f"<EngineVerification {' and '.join(self.engines)} {agrees}>"
+
+
+def verify_engines(
+    net: str | Path,
+    *,
+    against: str,
+    engine: str | None = None,
+    solver: str | Path | None = None,
+    input_shape: Shapes = (),
+    allow_unknown: bool = False,
+    allow_unknown_fields: bool = False,
+    rules: Files = (),
+    fork: str | None = None,
+    treat_as: str | Iterable[str] = (),
+    same_shape: str | Iterable[str] = (),
+    run_python_layers: bool = False,
+    batch_size: int | None = None,
+    iter_size: int | None = None,
+    precision: Literal["float32", "tf32", "bf16"] | None = None,
+    runtime: RuntimeName = None,
+    against_runtime: RuntimeName = None,
+) -> EngineVerification:
+    """Measure whether an engine trains a net as another one does.
+
+    Both train for three updates on the CPU, from the same weights (those that ``against`` fills)
+    with the same samples: the net's own data if it is available, otherwise made-up samples. Random
+    draws are held equal, or turned off. Both are compared with the same training in double
+    precision; what rounding alone does there is allowed.
+
+    >>> import caffe_batch as cb
+    >>> cb.verify_engines("prototxt/mlp/solver.prototxt", against="caffe")  # doctest: +SKIP
+    <EngineVerification pytorch and caffe agree>
+
+    Args:
+        net: As :func:`verify` takes it.
+        against: The engine to compare with.
+        engine: The engine to verify; None for that of the job, or else the other one.
+        solver: The solver to train ``net`` with; the net that it names isn't read.
+        input_shape: As :func:`plan` takes it.
+        allow_unknown: As :func:`verify` takes it, and so the next six.
+        allow_unknown_fields: Likewise.
+        rules: Likewise.
+        fork: Likewise.
+        treat_as: Likewise.
+        same_shape: Likewise.
+        run_python_layers: Likewise.
+        batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
+            the memory allow.
+        iter_size: Micro-batches per update; those of the solver if None, but at most 3.
+        precision: How exactly PyTorch calculates; None for the job's, or else ``"float32"``.
+        runtime: The Python with ``engine``, as :meth:`Job.train` takes it.
+        against_runtime: The Python with ``against``.
+
+    Raises:
+        InputError: The files can't be trained, or both engines are the same.
+        DoesNotFitError: Not even the smallest batch fits the memory of this machine.
+        TrainingError: An engine failed.
+        RuntimeMissingError: There is no such Python.
+    """
+    size, passes = whole("batch_size", batch_size), whole("iter_size", iter_size)
+    job = JobDirectory(Path(net)) if solver is None and Path(net).is_dir() else None
+    plan = job.read_plan() if job else None
+    name = engine or _other_engine(against, plan.engine if plan else None)
+    if name == engines.find(against).name:
+        raise InputError(
+            [Option("against", against), f" compares with {against}, and that is the engine"],
+            hint=["Name another engine: ", Option("against", _other_engine(name, None)), "."],
+        )
+    if job is None:
+        files = RecipeFiles(
+            net,
+            solver,
+            input_shape,
+            allow_unknown=allow_unknown,
+            allow_unknown_fields=allow_unknown_fields,
+            rules=rules,
+            batch_size=size,
+            fork=fork,
+            hints=TypeHints.of(several(treat_as), several(same_shape)),
+            run_python_layers=run_python_layers,
+            engine=name,
+        )
+        recipe, sources = files.recipe, files.sources
+    else:
+        recipe, sources, unknown = _job_files(job.path)
+        allow_unknown = allow_unknown or unknown
+    notes = recipe.notes
+    with noted(notes):
+        recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown)
+        trainer, other = engines.find(name), engines.find(against)
+        exactness = choice("precision", precision or _precision(plan, trainer), Precision)
+        check_precision(trainer, exactness)
+        model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
+        data = check_data(recipe, sources, allow_unknown=allow_unknown)
+        data.raise_errors()
+        one = Side(trainer, find_runtime(runtime, name))
+        found = measure_engines(
+            model,
+            one,
+            Side(other, find_runtime(against_runtime, against)),
+            _of_engines(model, trainer, other, exactness),
+            batch_size=size,
+            iter_size=passes,
+            precision=exactness,
+        )
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    return EngineVerification(**facts, file_notes=(*notes, *data.sentences()))
+
+
+def _other_engine(name: str, planned: str | None) -> str:
+    """The engine that a job is planned for, or else the first that isn't the one named."""
+    return planned or next(each for each in engines.NAMES if each != name)
+
+
+def _precision(plan: PlanFile | None, engine: Engine) -> str:
+    """That of a job, if the engine has it."""
+    has = plan is not None and plan.precision in engine.precisions
+    return (plan.precision if plan and has else Precision.FLOAT32).value
+
+
+def _of_engines(
+    model: MemoryModel, one: Engine, other: Engine, precision: Precision
+) -> list[Finding]:
+    """What the audit says about two engines, but for draws: those are held equal."""
+    size = model.batch_size
+    found = [
+        *one.own_findings(model, size, precision),
+        *other.own_findings(model, size, Precision.FLOAT32),
+    ]
+    return [each for each in found if each.cause is not Cause.ENGINE_DRAWS]
 
 
 def _job_files(path: Path) -> tuple[Recipe, Sources, bool]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from caffe_batch.cli.late_signals import late_signals
 from caffe_batch.cli.options import (
+    PRECISIONS,
     Command,
+    EngineName,
     console,
     engine_option,
     engine_section,
@@ -21,6 +25,12 @@ from caffe_batch.cli.options import (
     section,
     warnings_on_stderr,
 )
+from caffe_batch.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from caffe_batch.api import EngineVerification, Verification
 
 
 @click.command(
@@ -31,6 +41,7 @@ from caffe_batch.cli.options import (
             "caffe-batch verify solver.prototxt --batch-size 8 --iter-size 4",
             "Any split of any net",
         ),
+        ("caffe-batch verify job --against caffe", "A job for PyTorch, on both engines"),
     ],
 )
 @net_argument
@@ -44,17 +55,41 @@ from caffe_batch.cli.options import (
 )
 @section("Batch and split")(
     "--iter-size",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=1),
     metavar="K",
     help="Micro-batches per update.  [default: 3; if neither number is given, files that "
-    "accumulate are also measured at their own split]",
+    "accumulate are also measured at their own split; with --against the files' own, at most 3]",
 )
 @no_compensate_option
 @engine_option
+@engine_section(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="With --against: how exactly PyTorch calculates.  [default: as the job is planned, or "
+    "float32]",
+)
+@engine_section(
+    "--against-runtime", metavar="RUNTIME", help="The Python that the other engine runs on."
+)
+@engine_section(
+    "--against",
+    type=EngineName(),
+    help="Compare the engine with another one instead: the same net, weights and samples on both.  "
+    "[--engine is then the job's, or the other one]",
+)
 @engine_section("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, /, net: str, as_json: bool, **options: Any) -> None:
+def verify(
+    ctx: click.Context,
+    /,
+    net: str,
+    as_json: bool,
+    against: str | None,
+    against_runtime: str | None,
+    precision: Any,
+    **options: Any,
+) -> None:
     """Measure on real Caffe whether accumulation is the same training.
 
     Trains NET for three updates at batch_size B x iter_size K and at batch_size B*K, on the CPU,
@@ -63,19 +98,57 @@ def verify(ctx: click.Context, /, net: str, as_json: bool, **options: Any) -> No
     off; their own effect is shown separately. NET's own data is used where it is available,
     otherwise samples are made up. NET may also be a job directory. Exits with 1 if trainings differ
     that the audit calls the same.
+
+    With --against ENGINE it compares engines: both train from the same weights with the same
+    samples, and are compared with the same training in double precision. It exits with 1 if an
+    error of either is more than rounding explains, which a control measures.
     """
     from caffe_batch import api
-    from caffe_batch.reporting.verify_view import verify_view
 
+    found: api.Verification | api.EngineVerification
     late = late_signals(ctx)
     with warnings_on_stderr():
         try:
-            found = api.verify(net, **options)
+            if against is None:
+                _refuse(ctx, ("precision", "against_runtime"), "it needs --against")
+                found = api.verify(net, **options)
+            else:
+                _refuse(ctx, ("no_compensate",), "both engines train the same files as they are")
+                given = {key: options[key] for key in options if key != "no_compensate"}
+                if ctx.get_parameter_source("engine") is not ParameterSource.COMMANDLINE:
+                    given["engine"] = None
+                found = api.verify_engines(
+                    net,
+                    against=against,
+                    against_runtime=against_runtime,
+                    precision=precision,
+                    **given,
+                )
         finally:
             late()
     print_notes(found.file_notes)
     if as_json:
         print_json(found.json())
     else:
-        console().print(verify_view(found))
+        console().print(_view(found))
     found.check()
+
+
+def _refuse(ctx: click.Context, names: Sequence[str], why: str) -> None:
+    """Raise an error for an option that would have no effect."""
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if given and parameter.name in names:
+            raise InputError(f"{parameter.opts[0]}: {why}", hint="Leave the option out.")
+
+
+def _view(found: Verification | EngineVerification) -> RenderableType:
+    from caffe_batch import api
+
+    if isinstance(found, api.EngineVerification):
+        from caffe_batch.reporting.engines_view import engines_view
+
+        return engines_view(found)
+    from caffe_batch.reporting.verify_view import verify_view
+
+    return verify_view(found)

@@ -122,6 +122,8 @@ class Engine(ABC):
         types_hint: What to do about layer types that it lacks in a runtime.
         probe: The script that says what a runtime is (see :meth:`runtime_info`).
         precisions: How exactly it can calculate.
+        judges: Whether its verification can calculate in double precision, and say what rounding
+            alone does there: then it can be compared with other engines.
         own_types: The layer types that it has in every runtime; None if a runtime decides.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
         hints: What to try after an ending, by reason.
@@ -138,6 +140,7 @@ class Engine(ABC):
     snapshots: ClassVar[SnapshotFiles]
     precisions: ClassVar[Collection[Precision]] = (Precision.FLOAT32,)
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS
+    judges: ClassVar[bool] = False
     own_types: ClassVar[frozenset[str] | None] = None
 
     # Before a training

@@ -163,13 +163,20 @@ class VariantRun:
         disturbance: By how much its gradients are disturbed; 0 for not at all.
         base: The number of the variant that it is compared with.
         feeds: The blobs to fill in each pass, one JSON object for each.
+        double: Whether it is calculated in double precision; not every engine can.
+        rounding: A seed: what each layer gives is moved by as much as single precision rounds; 0
+            for not at all. The same engines can.
+        ran: Whether another worker has run it already: it is only compared.
     """
 
     folder: Path
     iter_size: int
-    disturbance: float
+    disturbance: float = 0.0
     base: int = 0
     feeds: Sequence[Mapping[str, Any]] = ()
+    double: bool = False
+    rounding: int = 0
+    ran: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,7 @@ class VerificationRequest:
         average_loss: Updates that the smoothed loss is the mean of.
         floor: The share of the net's RMS by which an array's gradient is at least disturbed.
         result: Where to write what was found, as JSON.
+        precision: How exactly the ways are calculated that aren't in double precision.
     """
 
     variants: Sequence[VariantRun]
@@ -189,6 +197,7 @@ class VerificationRequest:
     average_loss: int
     floor: float
     result: Path
+    precision: Precision = Precision.FLOAT32
 
     def settings(self) -> dict[str, object]:
         """The settings of the worker, which runs on the CPU."""
@@ -200,6 +209,7 @@ class VerificationRequest:
             "average_loss": self.average_loss,
             "floor": self.floor,
             "result": str(self.result),
+            "precision": self.precision.value,
             **device_settings(Device.CPU),
         }
 

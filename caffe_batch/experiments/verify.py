@@ -192,7 +192,7 @@ def verify(
     """
     check_solver(model.recipe.solver, model.recipe.solver_path, needs_length=False)
     check_has_loss(model)
-    check_layer_types([model.recipe.train], engines.find(model.engine), runtime)
+    check_layer_types([model.recipe.train], engines.find(model.engine), runtime, fed=True)
     split = _choose(model, audit, batch_size, iter_size or ITER_SIZE)
     split = replace(split, controls=controls)
     found = _measured(model, runtime, split)
@@ -245,7 +245,7 @@ def _measured(model: MemoryModel, runtime: Runtime, split: _Split) -> Verificati
             result=own / "result.json",
         )
         rules = model.recipe.train.rules
-        found = _run_worker(runtime, engine, request, own, directory, rules)
+        found = run_verification(runtime, engine, request, own, directory, rules)
         where_it_lies = partial(explained, model=model, directory=directory)
         refused = (
             _refusal(engine, folders, split, found["statuses"], where_it_lies)
@@ -345,18 +345,7 @@ def _split(
         )
     needed = whole.model.at().peak_bytes
     if free_bytes is not None and needed > free_bytes:
-        raise DoesNotFitError(
-            f"a batch of {size * iter_size} needs {format_size(needed)}, and this machine has "
-            f"{format_size(free_bytes)} free",
-            missing_bytes=needed - free_bytes,
-            hint=[
-                "Try a smaller ",
-                Option("batch_size"),
-                " or ",
-                Option("iter_size", 2),
-                ", or close other programs.",
-            ],
-        )
+        raise too_large(size * iter_size, needed, free_bytes)
     plain, refused = None, ""
     if changes:
         try:
@@ -367,6 +356,22 @@ def _split(
     return _Split(findings, whole, compensated, plain, refused, notes)
 
 
+def too_large(batch: int, needed: int, free_bytes: int) -> DoesNotFitError:
+    """The error for a batch that this machine has no memory for."""
+    return DoesNotFitError(
+        f"a batch of {batch} needs {format_size(needed)}, and this machine has "
+        f"{format_size(free_bytes)} free",
+        missing_bytes=needed - free_bytes,
+        hint=[
+            "Try a smaller ",
+            Option("batch_size"),
+            " or ",
+            Option("iter_size", 2),
+            ", or close other programs.",
+        ],
+    )
+
+
 def _changes(model: MemoryModel, findings: Sequence[Finding], size: int) -> list[Change]:
     """What the audit changes beyond what every variant of that batch size needs."""
     own = batch_changes(model.recipe, model.train_layers, size)
@@ -374,7 +379,7 @@ def _changes(model: MemoryModel, findings: Sequence[Finding], size: int) -> list
     return [change for change in every if change not in own]
 
 
-def _run_worker(
+def run_verification(
     runtime: Runtime,
     engine: Engine,
     request: VerificationRequest,
@@ -391,7 +396,7 @@ def _run_worker(
     work = engine.verification(request)
     end = run_worker(runtime, engine, work, folder, directory, nets=nets, rules=rules)
     if end.ending.reason is not EndReason.FINISHED:
-        raise _failure(f"{engine.title} did not start", end)
+        raise worker_failure(f"{engine.title} did not start", end)
     content: dict[str, Any] = json.loads(request.result.read_text(encoding="utf-8"))
     return content
 
@@ -411,18 +416,19 @@ def _refusal(
     for (name, folder), status in zip(folders.items(), statuses, strict=True):
         if not status:
             continue
-        lines = _lines(folder / "caffe.log")
+        lines = log_lines(folder / "caffe.log")
         ending = engine.classify(status, None, lines)
         if name == "plain":
             return ending.detail
         variant = split.runs[name].variant
         where = f"batch_size {variant.batch_size}, iter_size {variant.iter_size}"
         end = WorkerEnd(ending, tuple(engine.last_lines(lines)))
-        raise _failure(f"{engine.title} stopped at {where}", explain(end))
+        raise worker_failure(f"{engine.title} stopped at {where}", explain(end))
     return ""
 
 
-def _failure(what: str, end: WorkerEnd) -> TrainingError:
+def worker_failure(what: str, end: WorkerEnd) -> TrainingError:
+    """The error for a worker, or a run in it, that failed."""
     shown = "".join(f"\n  {line}" for line in end.log)
     ending = end.ending
     return TrainingError(
@@ -431,7 +437,8 @@ def _failure(what: str, end: WorkerEnd) -> TrainingError:
     )
 
 
-def _lines(log: Path) -> list[str]:
+def log_lines(log: Path) -> list[str]:
+    """The lines of a run's log; none if it has none."""
     return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
 
 

@@ -10,7 +10,7 @@ matters), and repeated fields tuples.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -165,3 +165,12 @@ def _param(spec: caffe_pb2.ParamSpec, known: dict[Any, Any]) -> Param:
         )
     param: Param = known[key]
     return param
+
+
+def fillers(layer: caffe_pb2.LayerParameter) -> Iterator[caffe_pb2.FillerParameter]:
+    """Every filler of a layer, of its parameters or its tops, as far as it is written."""
+    for field, message in layer.ListFields():
+        if field.message_type is not None and field.name.endswith("_param"):
+            for inner, value in message.ListFields() if hasattr(message, "ListFields") else ():
+                if inner.message_type is caffe_pb2.FillerParameter.DESCRIPTOR:
+                    yield from value if hasattr(value, "add") else [value]

@@ -127,7 +127,9 @@ def check_own_types(files: Iterable[NetFile], engine: Engine) -> None:
         _refuse_others(files, engine.own_types, engine.title, engine.types_hint)
 
 
-def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime) -> None:
+def check_layer_types(
+    files: Iterable[NetFile], engine: Engine, runtime: Runtime, *, fed: bool = False
+) -> None:
     """Refuses nets with layers that the engine can't run in this runtime.
 
     Asking a runtime takes seconds. An engine that has the same types everywhere needs no asking. A
@@ -138,6 +140,7 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
         files: The nets that a worker will build.
         engine: What runs them.
         runtime: Where.
+        fed: Whether the worker feeds the layers that wait for a program.
 
     Raises:
         InputError: There are such layers; names them all.
@@ -151,6 +154,8 @@ def check_layer_types(files: Iterable[NetFile], engine: Engine, runtime: Runtime
     if info is None and engine.installable and usual:
         return
     types = engine.layer_types(info or inspect(runtime, engine))
+    if fed:
+        types |= {rule.type for file in files for _, _, rule in file.known() if rule.fed_by_program}
     who = f"{engine.title} in the runtime {runtime.name}"
     _refuse_others(files, types, who, engine.types_hint)
 

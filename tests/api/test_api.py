@@ -333,7 +333,7 @@ def test_nothing_to_stop_and_nothing_to_follow(recipe: Path) -> None:
 
 
 def test_verify(pycaffe: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "_run_worker", forked(pycaffe))
+    monkeypatch.setattr(verify_module, "run_verification", forked(pycaffe))
     Path("net.prototxt").write_text(INPUT + inner_product() + LOSS)
     Path("clip.prototxt").write_text(f'{SOLVER} net: "net.prototxt" clip_gradients: 0.01')
     found = cb.verify("clip.prototxt")

@@ -17,7 +17,7 @@ from tests.experiments.measuring import INPUT, LOSS, SOLVER, forked, inner_produ
 
 @pytest.fixture(autouse=True)
 def quick(pycaffe: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(verify, "_run_worker", forked(pycaffe))
+    monkeypatch.setattr(verify, "run_verification", forked(pycaffe))
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(INPUT + inner_product() + LOSS)
     Path("clip.prototxt").write_text(f'{SOLVER} net: "net.prototxt" clip_gradients: 0.01')

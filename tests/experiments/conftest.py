@@ -21,5 +21,5 @@ def slow_bench(tmp_path: Path, runtime: Runtime) -> Bench:
 @pytest.fixture
 def bench(slow_bench: Bench, pycaffe: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Bench:
     """The same but for how the worker starts."""
-    monkeypatch.setattr(verify, "_run_worker", forked(pycaffe))
+    monkeypatch.setattr(verify, "run_verification", forked(pycaffe))
     return slow_bench

@@ -61,7 +61,7 @@ assert script.main({**json.loads(sys.argv[2]), "events": os.open(os.devnull, os.
 def forked(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:
     """Runs the worker in a child of a process that has imported caffe: in place of two seconds.
 
-    It takes what ``verify._run_worker`` takes.
+    It takes what ``verify.run_verification`` takes.
     """
 
     def run(

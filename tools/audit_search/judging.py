@@ -159,7 +159,7 @@ class Bench:
         directory: Path,
         rules: Registry,
     ) -> dict[str, Any]:
-        """In place of ``verify._run_worker``: one fork for all variants."""
+        """In place of ``verify.run_verification``: one fork for all variants."""
         settings = engine.verification(request).settings
         variants = list(settings["variants"])
         if self.jolt:
@@ -220,12 +220,12 @@ def open_bench(runtime: Runtime, folder: Path) -> Iterator[Bench]:
         cwd=folder,
     )
     bench = Bench(runtime, folder, server)
-    before = experiment._run_worker
-    experiment._run_worker = bench.run_worker
+    before = experiment.run_verification
+    experiment.run_verification = bench.run_worker
     try:
         with server:
             yield bench
             if server.stdin is not None:
                 server.stdin.close()
     finally:
-        experiment._run_worker = before
+        experiment.run_verification = before

@@ -12,11 +12,10 @@ from caffe_batch.engines.torch.refusals import departures
 from caffe_batch.errors import NetError
 from caffe_batch.layers.base import Phase
 from caffe_batch.memory import MemoryModel
-from caffe_batch.net.convert import read_settings
+from caffe_batch.net.convert import fillers, read_settings
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.precision import Precision
-from caffe_batch.schema import caffe_pb2
 
 #: Fillers whose numbers boost draws by a method of its own.
 OTHER_FILLERS = ("gaussian", "msra")
@@ -52,7 +51,7 @@ def of_engine(model: MemoryModel, batch_size: int, precision: Precision) -> Iter
 
 def _of_draws(file: NetFile) -> Iterator[Finding]:
     for _, layer, rule in file.known():
-        if any(filler.type in OTHER_FILLERS for filler in _fillers(layer)):
+        if any(filler.type in OTHER_FILLERS for filler in fillers(layer)):
             yield _finding(
                 Cause.ENGINE_DRAWS,
                 layer.name,
@@ -94,11 +93,3 @@ def _finding(
 ) -> Finding:
     where = "" if phase == "TRAIN" else "In the test net: "
     return Finding(cause, layer, verdict, f"{where}{why}", scope=Scope.ENGINE)
-
-
-def _fillers(layer: caffe_pb2.LayerParameter) -> Iterator[caffe_pb2.FillerParameter]:
-    for field, message in layer.ListFields():
-        if field.message_type is not None and field.name.endswith("_param"):
-            for inner, value in message.ListFields() if hasattr(message, "ListFields") else ():
-                if inner.message_type is caffe_pb2.FillerParameter.DESCRIPTOR:
-                    yield from value if hasattr(value, "add") else [value]

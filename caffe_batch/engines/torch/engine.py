@@ -91,6 +91,7 @@ class TorchEngine(CaffeFilesEngine):
     probe = Path(__file__).parent / "probe.py"
     hints = HINTS
     precisions = tuple(Precision)
+    judges = True
     own_types = frozenset({*BUILT_IN, "Python"})
 
     def memory_model(

@@ -8,56 +8,25 @@ times four; and never less than 1e-5. The factor and the floor were fixed before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caffe_batch.engines.torch.net import TorchNet
+from caffe_batch.engines.torch.rounding import round_as_single
 from tests.engines.torch.on_caffe import Answer, Arrays, Trial, on_torch, worst
 
-MOVE = 6e-8
 SEEDS = (1, 2, 3)
 FACTOR = 4
 FLOOR = 1e-5
 
 
-class _Moved(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, draw: torch.Generator) -> Tensor:
-        ctx.draw = draw
-        return _move(x, draw)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _move(gradients[0], ctx.draw), None
-
-
-def _move(x: Tensor, draw: torch.Generator) -> Tensor:
-    if torch.equal(x, x.round()):  # labels, indices, counts: exact in any precision
-        return x.clone()
-    return x * (1 + MOVE * torch.randn(x.shape, generator=draw, dtype=x.dtype))
-
-
 def moved(seed: int) -> Callable[[TorchNet], None]:
     """Changes a net so that its layers round as badly as single precision."""
-
-    def change(net: TorchNet) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        apply: Any = _Moved.apply
-        for layer in net.running:
-
-            def forward(
-                bottoms: Sequence[Tensor], blobs: Sequence[Tensor], own: Any = layer.forward
-            ) -> list[Tensor]:
-                return [apply(top, draw) for top in own(bottoms, blobs)]
-
-            layer.forward = forward  # type: ignore[method-assign]
-
-    return change
+    return partial(round_as_single, seed=seed)
 
 
 @dataclass(frozen=True)

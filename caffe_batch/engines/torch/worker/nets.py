@@ -37,6 +37,7 @@ class FedNet:
         precision: As in the worker's settings.
         trained: The train net, for a test net.
         filling: Fills the tops that no file feeds; None if there must be none.
+        dtype: The type of its numbers.
 
     Attributes:
         net: The net.
@@ -54,6 +55,7 @@ class FedNet:
         precision: str,
         trained: TorchNet | None = None,
         filling: Filling | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.feeds: list[Feed] = []
         self._tops: list[tuple[str, ...]] = []
@@ -75,7 +77,13 @@ class FedNet:
             self._tops.append(tuple(graph.blobs[top].name for top in node.tops))
 
         self.net = TorchNet.of_file(
-            file, graph, device=device, draws=draws, trained=trained, at_data=at_data
+            file,
+            graph,
+            device=device,
+            dtype=dtype,
+            draws=draws,
+            trained=trained,
+            at_data=at_data,
         )
 
     def forward(self, keep: Collection[str] = ()) -> Pass:

@@ -1,7 +1,10 @@
 """Runs the variants of one training and compares the results, as the script of that name in
 engines/caffe/inside does; its docstring describes the settings and what is written.
 
-The device is the CPU, and each part writes its log to FOLDER/caffe.log.
+The device is the CPU, and each part writes its log to FOLDER/caffe.log. Beside what that script
+reads, a variant has "double", whether it is calculated in double precision, "rounding", a seed by
+which its layers round as single precision does (see rounding.py), or 0, and "ran", whether another
+engine has run it. If FOLDER of the first one has initial.npz, its weights are those.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.net import LayerBlobs
+from caffe_batch.engines.torch.rounding import round_as_single
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.devices import set_precision
 from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
@@ -72,10 +76,13 @@ class Run:
             self._opener,
             device=torch.device("cpu"),
             draws=draws,
-            precision=settings["precision"],
+            precision="float32" if variant["double"] else settings["precision"],
             filling=self._fill,
+            dtype=torch.float64 if variant["double"] else torch.float32,
         )
         self.net = self.fed.net
+        if variant["rounding"]:
+            round_as_single(self.net, variant["rounding"])
         self._weights = {
             graph.blobs[top].name: weight
             for node in graph.nodes
@@ -125,7 +132,7 @@ class Run:
             values = draw(feed, number, update)
             if feed["axis"] is not None:
                 values = np.split(values, size, feed["axis"])[part]
-            found[feed["top"]] = torch.from_numpy(np.asarray(values, np.float32))
+            found[feed["top"]] = torch.from_numpy(np.asarray(values, np.float32)).to(self.net.dtype)
         return found
 
     def _disturb(self) -> None:
@@ -212,6 +219,8 @@ def _run(settings: Mapping[str, Any], variant: Mapping[str, Any]) -> int:
     """Run a variant; returns what would be the exit status of its process."""
     with _logged(Path(variant["folder"]) / "caffe.log"):
         try:
+            if variant["ran"]:
+                return 0
             if not variant["disturbance"]:
                 show_gradient(settings, variant)
             train(settings, variant)
