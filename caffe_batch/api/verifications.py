@@ -12,7 +12,7 @@ from caffe_batch.api.arguments import Files, Shapes, choice, several, whole
 from caffe_batch.api.machines import RuntimeName, find_runtime
 from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.engines.base import Engine
-from caffe_batch.errors import CaffeBatchError, InputError, Option
+from caffe_batch.errors import CaffeBatchError, InputError, Option, Text
 from caffe_batch.experiments import engine_verification, verification
 from caffe_batch.experiments.verification import Judgement, judge
 from caffe_batch.experiments.verify import verify as measure
@@ -168,6 +168,14 @@ def verify(
     return Verification(**facts, file_notes=(*notes, *data.sentences()))
 
 
+#: What to do about engines that differ for no reason that the audit knows.
+_ENGINES_HINT: Text = [
+    "BatchNorm over a few samples multiplies rounding by more than the control may show: see "
+    "whether a larger ", Option("batch_size"), " differs too. If so, please report it with the "
+    "net; the engine with the large error is the one to look at.",
+]  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class EngineVerification(engine_verification.EngineVerification):
     """One training on two engines, measured on the CPU.
@@ -189,10 +197,7 @@ class EngineVerification(engine_verification.EngineVerification):
         if not self.agrees:
             raise CaffeBatchError(
                 self.judgement.sentence,
-                hint="If the audit names no cause, please report it with the net. The engine whose "
-                "error is too large is the one to look at."
-                if not self.findings
-                else None,
+                hint=None if self.findings else _ENGINES_HINT,
             )
 
     def __repr__(self) -> str:
@@ -222,10 +227,10 @@ def verify_engines(
 ) -> EngineVerification:
     """Measure whether an engine trains a net as another one does.
 
-    Both train for three updates on the CPU, from the same weights (those that ``against`` fills)
-    with the same samples: the net's own data if it is available, otherwise made-up samples. Random
-    draws are held equal, or turned off. Both are compared with the same training in double
-    precision; what rounding alone does there is allowed.
+    Both train for three updates on the CPU, from the same weights with the same samples: the net's
+    own data if it is available, otherwise made-up samples. Random draws are held equal, or turned
+    off. Both are compared with the same training in double precision; what rounding alone does
+    there is allowed.
 
     >>> import caffe_batch as cb
     >>> cb.verify_engines("prototxt/mlp/solver.prototxt", against="caffe")  # doctest: +SKIP

@@ -53,6 +53,13 @@ class EngineErrors:
         """Whether rounding explains the errors of both; nan never is."""
         return all(error <= self.allowed for error in self.engines)
 
+    def scaled(self, factor: float) -> EngineErrors:
+        """The errors relative to something larger by 1 / factor."""
+        first, second = self.engines
+        return EngineErrors(
+            (first * factor, second * factor), self.apart * factor, self.control * factor
+        )
+
     @classmethod
     def worst(cls, errors: Sequence[EngineErrors]) -> EngineErrors:
         """The largest of each; 0 without any."""
@@ -74,7 +81,8 @@ class ArrayErrors:
             variance.
         shape: Its shape.
         gradient: The errors of the gradient of the first update, clipped, before momentum, decay
-            and rate; None where there is no gradient.
+            and rate; None where there is no gradient. Those of a vanishing one are relative to the
+            RMS of the net's gradients.
         weights: The errors of its values after the updates.
         vanishing: Whether its gradient is zero in theory. What an adaptive rule makes of its
             rounding is chance, so its weights aren't judged.
@@ -158,9 +166,11 @@ class EngineVerification:
 
     @property
     def diverges(self) -> bool:
-        """Whether the training itself ends in inf or nan."""
+        """Whether the training itself ends in inf or nan; or beyond single precision, on both."""
         after = (self.weights, self.averages, self.loss.errors)
-        return not all(math.isfinite(each.control) for each in after)
+        return not all(math.isfinite(each.control) for each in after) or any(
+            not any(map(math.isfinite, each.engines)) for each in after
+        )
 
     @property
     def judged(self) -> dict[str, EngineErrors]:

@@ -1,10 +1,10 @@
 """The proof on two engines: the same recipe, weights and samples on both, for a few updates.
 
-The engine that it is verified against fills the weights, and both start from them. One of the two
-can calculate in double precision: it also trains the reference and the controls
-(engine_verification.py). Random draws are held equal or turned off, as in ``verify``
-(held_draws.py): Dropout drops nothing, random numbers are given. Where a data layer would draw
-after a random filler, and so at another place of the engines' generators, its samples are made up.
+One of the two engines can calculate in double precision: it also trains the reference and the
+controls (engine_verification.py). The other one fills the weights, and all start from those. Random
+draws are held equal or turned off, as in ``verify`` (held_draws.py): Dropout drops nothing, random
+numbers are given. Where a data layer would draw after a random filler, and so at another place of
+the engines' generators, its samples are made up.
 """
 
 from __future__ import annotations
@@ -277,9 +277,13 @@ def _parameters(found: Mapping[str, Any], variant: Variant, *, swapped: bool) ->
     small = vanishing(
         [tuple(row["shape"]) for row in gradients], [row["norms"][_REFERENCE] for row in gradients]
     )
+    errors = [
+        error.scaled(FLOOR) if vanishes else error
+        for error, vanishes in zip(_errors(gradients, swapped=swapped), small, strict=True)
+    ]
     rows = zip(
         weights,
-        _errors(gradients, swapped=swapped),
+        errors,
         _errors(weights, swapped=swapped),
         small,
         strict=True,

@@ -72,9 +72,9 @@ def _table(found: EngineVerification) -> Table:
     table = PlainTable(box=None, header_style="dim", pad_edge=False)
     table.add_column("relative error of", overflow="fold")
     table.add_column("shape", no_wrap=True)
-    for what in ("gradient", f"weights after {found.updates} updates"):
+    for what in ("gradient", "weights"):
         for title in found.titles:
-            table.add_column(f"{what}, {title}", justify="right")
+            table.add_column(f"{what}, {title}", justify="right", no_wrap=True)
         table.add_column("apart", justify="right", no_wrap=True)
     for row in found.parameters:
         name = f"{row.layer}[{row.index}]{' *' if row.vanishing else ''}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,38 @@ sys.path.insert(0, folder)
 script = __import__(name[: -len(".py")])
 assert script.main({**json.loads(sys.argv[2]), "events": os.open(os.devnull, os.O_WRONLY)}) == 0
 """
+
+
+def on_both(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:
+    """The same for either engine; PyTorch's worker runs in the process of the tests."""
+    on_caffe = forked(pycaffe)
+
+    def run(
+        runtime: Runtime, engine: Engine, request: VerificationRequest, *rest: Any
+    ) -> dict[str, Any]:
+        if engine.name == "caffe":
+            return on_caffe(runtime, engine, request, *rest)
+        import torch
+
+        from caffe_batch.engines.torch.worker import verify as worker
+        from caffe_batch.engines.torch.worker.requests import Requests
+        from caffe_batch.engines.torch.worker.speech import Events
+
+        torch.set_num_threads(1)  # threads that wait at barriers are slow on a busy machine
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        settings = dict(engine.verification(request).settings)
+        here = Path.cwd()
+        os.chdir(rest[1])
+        try:
+            assert worker.main(settings, Events(descriptor), Requests()) == 0
+        finally:
+            os.chdir(here)
+            os.close(descriptor)
+            sys.modules.pop("caffe", None)  # the module that Python layers get
+        found: dict[str, Any] = json.loads(request.result.read_text())
+        return found
+
+    return run
 
 
 def forked(pycaffe: Callable[..., str]) -> Callable[..., dict[str, Any]]:

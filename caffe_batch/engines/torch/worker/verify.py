@@ -30,6 +30,7 @@ from caffe_batch.engines.caffe.inside.verify_results import (
 )
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.layers.base import Tensors, TorchLayer
 from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.net import LayerBlobs
 from caffe_batch.engines.torch.rounding import round_as_single
@@ -81,6 +82,9 @@ class Run:
             dtype=torch.float64 if variant["double"] else torch.float32,
         )
         self.net = self.fed.net
+        self._filled: dict[str, torch.Tensor] = {}
+        for layer in self.net.running:
+            self._give_numbers(layer)
         if variant["rounding"]:
             round_as_single(self.net, variant["rounding"])
         self._weights = {
@@ -124,6 +128,23 @@ class Run:
         if self._variant["disturbance"]:
             self._disturb()
 
+    def _give_numbers(self, layer: TorchLayer) -> None:
+        """Let a layer that draws its tops give what they are filled with instead."""
+        fed = [each["top"] for each in self._variant["feeds"] if each["layer"] == layer.place.name]
+        if not fed:
+            return
+        own, graph = layer.forward, self.net.net
+        names = [graph.blobs[top].name for top in layer.place.node.tops]
+
+        def forward(bottoms: Tensors, blobs: Tensors) -> Tensors:
+            tops = own(bottoms, blobs)
+            return [
+                self._filled[name] if name in fed else top
+                for name, top in zip(names, tops, strict=True)
+            ]
+
+        layer.forward = forward  # type: ignore[method-assign]
+
     def _fill(self) -> dict[str, torch.Tensor]:
         size: int = self._variant["iter_size"]
         update, part = divmod(self._passes - 1, size)
@@ -133,6 +154,7 @@ class Run:
             if feed["axis"] is not None:
                 values = np.split(values, size, feed["axis"])[part]
             found[feed["top"]] = torch.from_numpy(np.asarray(values, np.float32)).to(self.net.dtype)
+        self._filled = found
         return found
 
     def _disturb(self) -> None:
