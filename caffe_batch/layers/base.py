@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from caffe_batch.errors import ShapeError, did_you_mean
 from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers, Source
-from caffe_batch.layers.given import Given, WholeShape
+from caffe_batch.layers.given import Given
 from caffe_batch.layers.sides import Side, bottom, own
 
 Shape = tuple[int, ...]
@@ -340,6 +340,8 @@ class Rule(ABC):
             the shapes that the user gave, and the batch that it is taken to make.
         open_params: Whether ``param`` blocks beyond its parameters are accepted: how many such a
             layer really has isn't known.
+        usual: What it is taken to make where neither its bottoms nor its settings decide the
+            shapes of its tops, and where that is from; None where they do.
         counted: What a divisor of ``Coupling.by_labels`` counts, for the audit.
         forks: For types that Caffe 1.0 lacks, or that a fork changes: the forks that have it so, by
             the names of ``--fork``; empty for those of other forks.
@@ -381,6 +383,7 @@ class Rule(ABC):
     opaque: bool = False
     assumes_batch: bool = False
     open_params: bool = False
+    usual: tuple[str, str] | None = None
     counted: str = "labels that aren't ignored"
     forks: tuple[str, ...] = ()
     follows: str = ""
@@ -411,8 +414,16 @@ class Rule(ABC):
         """Whether a layer with so many bottoms has the shapes that the user gives."""
         return False
 
-    def given_shapes(self) -> tuple[WholeShape, ...]:
-        """The shapes that a layer without bottoms has if it ``assumes_batch``; empty for none."""
+    def given_shapes(self, settings: Any, tops: int) -> tuple[Given, ...]:
+        """The shapes of a layer without bottoms that ``assumes_batch``, unless the user says more.
+
+        Args:
+            settings: What is known about the layer; its ``given`` is what the user said.
+            tops: How many tops it has.
+
+        Returns:
+            Those of the first tops, in order; empty for none.
+        """
         return ()
 
     def batch_path(self, settings: Any) -> tuple[str | int, ...] | None:

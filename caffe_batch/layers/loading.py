@@ -34,7 +34,7 @@ from caffe_batch.layers.base import (
 )
 from caffe_batch.layers.facts import Numbers
 from caffe_batch.layers.forks import CHANGED, changed_by, types_of
-from caffe_batch.layers.given import WholeShape
+from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.hints import NO_HINTS, TypeHints
 from caffe_batch.layers.own import OwnRule, treated_as
 from caffe_batch.layers.registry import Registry
@@ -372,8 +372,8 @@ class CheckedRule(Rule):
     def needs_shapes(self, bottoms: int) -> bool:
         return bool(self._ask("needs_shapes", _is(bool), bottoms))
 
-    def given_shapes(self) -> tuple[WholeShape, ...]:
-        shapes: tuple[WholeShape, ...] = self._ask("given_shapes", _is(tuple))
+    def given_shapes(self, settings: Any, tops: int) -> tuple[Given, ...]:
+        shapes: tuple[Given, ...] = self._ask("given_shapes", _is(tuple), settings, tops)
         return shapes
 
     def batch_path(self, settings: Any) -> tuple[str | int, ...] | None:

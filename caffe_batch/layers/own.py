@@ -21,7 +21,7 @@ from caffe_batch.layers.base import (
     count,
     needed_diffs,
 )
-from caffe_batch.layers.given import WholeShape
+from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.sides import bottom, own, param, top
 from caffe_batch.layers.unknown import UnknownData, given_top
 
@@ -75,14 +75,14 @@ class OwnRule(Rule):
     def needs_shapes(self, bottoms: int) -> bool:
         return not bottoms and self.shapes is None
 
-    def given_shapes(self) -> tuple[WholeShape, ...]:
-        return tuple(map(WholeShape.parse, self.shapes or ()))
+    def given_shapes(self, settings: Any, tops: int) -> tuple[Given, ...]:
+        return self._written()[:tops]
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         if not site.bottoms:
             return tuple(given_top(site, number) for number in range(site.tops))
         if self.shapes is not None:
-            return tuple(shape.at(_samples(site)) for shape in self.given_shapes())
+            return tuple(shape.at(_samples(site)) for shape in self._written())
         if self.loss:
             return ((),) * site.tops
         return tuple(same_shape(site, number, self.same_as) for number in range(site.tops))
@@ -107,6 +107,9 @@ class OwnRule(Rule):
                 *(param(i).diff for i in learned if site.param_need[i]),
             ),
         )
+
+    def _written(self) -> tuple[WholeShape, ...]:
+        return tuple(map(WholeShape.parse, self.shapes or ()))
 
     def coupling(self, site: Site) -> Coupling:
         if self.loss:

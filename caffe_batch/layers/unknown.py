@@ -37,6 +37,7 @@ class UnknownSettings:
     Attributes:
         given: The shape that the user gave for each top, or None.
         batch_size: Samples of the net's batch; None if not known.
+        text: The param_str of a Python layer.
         written: Where the layer itself says how many samples it makes, if it does.
         assumed: Where the batch size is from, for people; empty for layers that don't make the
             data.
@@ -46,6 +47,7 @@ class UnknownSettings:
     batch_size: int | None = None
     written: WrittenBatch | None = None
     assumed: str = ""
+    text: str = ""
 
 
 class Unknown(Rule):

@@ -22,6 +22,7 @@ from caffe_batch.layers.given import Given, WholeShape, spelled
 from caffe_batch.layers.unknown import UNKNOWN_DATA, UnknownSettings, WrittenBatch
 from caffe_batch.net.batch import batch_sites, site_size
 from caffe_batch.net.graph import rule_of
+from caffe_batch.net.sources import Sources
 from caffe_batch.prototxt import SkippedField
 from caffe_batch.schema import caffe_pb2
 
@@ -53,6 +54,44 @@ def written_batch(
         return None
     around = text[: match.start("size")], text[match.end("size") :]
     return WrittenBatch(("python_param", "param_str"), int(match["size"]), around)
+
+
+def known_of(
+    layer: caffe_pb2.LayerParameter,
+    rule: Rule,
+    sources: Sources,
+    skipped: Iterable[SkippedField] = (),
+) -> UnknownSettings:
+    """What is known about a layer that ``assumes_batch``.
+
+    Args:
+        layer: The layer.
+        rule: Its rule.
+        sources: What the user said of its tops; that comes first.
+        skipped: Its fields that Caffe 1.0 doesn't have.
+    """
+    known = UnknownSettings(
+        sources.given(layer),
+        written=written_batch(layer, skipped),
+        text=layer.python_param.param_str,
+    )
+    usual = () if layer.bottom else rule.given_shapes(known, len(layer.top))
+    if not usual:
+        return known
+    tops = range(len(layer.top))
+    said = known.given or (None,) * len(tops)
+    given = [_combined(said[i], usual[i] if i < len(usual) else None) for i in tops]
+    return replace(known, given=tuple(given))
+
+
+def _combined(said: Given | None, usual: Given | None) -> Given | None:
+    """What the user said of a top, with the first axis that it has otherwise."""
+    if said is None:
+        return usual
+    fixed = isinstance(usual, WholeShape) and usual.sizes and not usual.batch_axes
+    if isinstance(said, tuple) and isinstance(usual, WholeShape) and fixed:
+        return WholeShape((usual.sizes[0], *said))
+    return said
 
 
 def _batch_sizes(message: Message, path: tuple[str | int, ...] = ()) -> Iterator[WrittenBatch]:
@@ -128,15 +167,15 @@ class Assumption:
 
     Attributes:
         layer, type: The layer and its type.
-        what: ``"batch_size"`` or ``"loss_weight"``.
-        value: What it is taken for.
+        what: ``"batch_size"``, ``"loss_weight"`` or ``"shapes"``.
+        value: What it is taken for; of shapes a description.
         origin: Where that is from, for people.
     """
 
     layer: str
     type: str
     what: str
-    value: int | float
+    value: int | float | str
     origin: str
 
     @property
@@ -145,6 +184,9 @@ class Assumption:
         layer = f"Layer {self.layer!r} ({self.type})"
         if self.what == "batch_size":
             return f"{layer} is taken to make batches of {self.value}: {self.origin}."
+        if self.what == "shapes":
+            other = Option("input_shape").shell
+            return f"{layer} is taken to make {self.value}, {self.origin}; {other} says otherwise."
         return f"{layer} is taken for a loss of weight {self.value:g}: {self.origin}."
 
     def json(self) -> dict[str, Any]:
@@ -159,13 +201,15 @@ class Assumption:
 
 
 def assumptions(layers: Sequence[Layer]) -> tuple[Assumption, ...]:
-    """What is assumed of layers without a rule."""
+    """What is assumed of layers whose files don't say everything."""
     found = []
     for layer in layers:
         rule = rule_of(layer)
         if rule.assumes_batch and rule.has_batch_size:
             size, origin = layer.settings.batch_size, layer.settings.assumed
             found.append(Assumption(layer.name, layer.type, "batch_size", size, origin))
+        if rule.usual is not None and layer.given[:1] in ((), (None,)):
+            found.append(Assumption(layer.name, layer.type, "shapes", *rule.usual))
         if rule.unknown and rule.is_loss and not layer.loss_weights:
             found.append(Assumption(layer.name, layer.type, "loss_weight", 1.0, "by its name"))
     return tuple(found)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from caffe_batch.layers.forks import ALIKE, DIFFERENT, FORKS
+from caffe_batch.net.kinds import kind
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.schema.fork_fields import FORK_FIELDS
 
@@ -65,9 +66,11 @@ def choose_fork(nets: Sequence[caffe_pb2.NetParameter], given: str | None) -> Fo
         given: What the user says.
     """
     layers = [layer for net in nets for layer in net.layer]
-    found = {
-        layer.type: _FORKS_OF_TYPE[layer.type] for layer in layers if layer.type in _FORKS_OF_TYPE
-    }
+    found = {}
+    for layer in layers:
+        forks = _FORKS_OF_TYPE.get(kind(layer))
+        if forks is not None and (forks or layer.type != "Python"):  # those run in any Caffe
+            found[_of_layer(layer)] = forks
     for layer in layers:
         found.update(_fields(layer))
     if given is None and not found:
@@ -75,8 +78,14 @@ def choose_fork(nets: Sequence[caffe_pb2.NetParameter], given: str | None) -> Fo
     votes = Counter(fork for forks in found.values() for fork in forks)
     guess = max(FORKS, key=lambda fork: votes[fork]) if votes else None
     name = given or guess
-    foreign = tuple(piece for piece, forks in found.items() if name not in forks)
+    python = {_of_layer(layer) for layer in layers if layer.type == "Python"}
+    foreign = tuple(p for p, forks in found.items() if name not in forks and p not in python)
     return ForkChoice(name, given=given is not None, evidence=tuple(found), foreign=foreign)
+
+
+def _of_layer(layer: caffe_pb2.LayerParameter) -> str:
+    """How a sentence names what a layer is."""
+    return f"{layer.python_param.layer} (Python)" if layer.type == "Python" else layer.type
 
 
 def _listed(pieces: Sequence[str]) -> str:

@@ -20,8 +20,8 @@ from caffe_batch.errors import (
 )
 from caffe_batch.layers.base import Rule
 from caffe_batch.layers.given import WholeShape
-from caffe_batch.layers.unknown import unknown_rule
-from caffe_batch.net.assumed import written_batch
+from caffe_batch.layers.unknown import UnknownSettings, unknown_rule
+from caffe_batch.net.assumed import known_of
 from caffe_batch.net.kinds import kind
 from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources
@@ -119,14 +119,15 @@ def _look(file: NetFile, sources: Sources, found: Missing, *, allow_unknown: boo
             found.number += 1
         if not layer.bottom and layer.top:
             makers.append(layer)
-            said |= written_batch(layer, file.skipped_of(index)) is not None
+            known = known_of(layer, rule, sources, file.skipped_of(index))
+            said |= known.written is not None or _tells_batch(known)
         for number, top in enumerate(layer.top):
             if top in given or not rule.needs_shapes(len(layer.bottom)):
                 pending.pop(top, None)
             elif number >= len(layer.bottom) or layer.bottom[number] != top:
                 pending[top] = layer, number
     if makers and not known_data and not said and found.batch is None:
-        found.batch = _without_batch(makers[0], sources)
+        found.batch = makers[0]
 
 
 def _look_at_source(layer: Message, rule: Rule, sources: Sources, found: Missing) -> None:
@@ -143,14 +144,11 @@ def _look_at_source(layer: Message, rule: Rule, sources: Sources, found: Missing
         return  # whoever builds the net says why
 
 
-def _without_batch(maker: Message, sources: Sources) -> Message | None:
-    """The layer, unless the first axis of a top is given and tells how many samples it makes."""
-    shapes = [(sources.input_shapes or {}).get(top) for top in maker.top]
-    wholes = [shape for shape in shapes if isinstance(shape, WholeShape)]
+def _tells_batch(known: UnknownSettings) -> bool:
+    """Whether the first axis of a top that is known whole tells how many samples a layer makes."""
+    wholes = [shape for shape in known.given if isinstance(shape, WholeShape)]
     tells = any(shape.sizes and not shape.batch_axes for shape in wholes)
-    if tells and all(shape is None or isinstance(shape, WholeShape) for shape in shapes):
-        return None
-    return maker
+    return tells and all(shape is None or isinstance(shape, WholeShape) for shape in known.given)
 
 
 def _size(layer: Message, number: int) -> str:

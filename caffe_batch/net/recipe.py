@@ -26,8 +26,7 @@ from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.hints import TypeHints
 from caffe_batch.layers.loading import installed_rules, with_fork, with_hints
 from caffe_batch.layers.registry import Registry
-from caffe_batch.layers.unknown import UnknownSettings
-from caffe_batch.net.assumed import with_assumed_batches, written_batch
+from caffe_batch.net.assumed import known_of, with_assumed_batches
 from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.convert import convert
 from caffe_batch.net.data.unread import unread_messages
@@ -86,9 +85,7 @@ class NetFile:
             if rule.fed_by_program and rule.declares_shapes:
                 layer = _with_given_shapes(layer)
             if rule.assumes_batch:
-                of_rule = () if layer.bottoms else rule.given_shapes()
-                given = of_rule[: len(layer.tops)] or layer.given
-                settings = UnknownSettings(given, written=written_batch(message, skipped))
+                settings = known_of(message, rule, sources, skipped)
                 layer = replace(layer, settings=settings)
             out.append(layer)
         return with_assumed_batches(out, sources.batch_size)

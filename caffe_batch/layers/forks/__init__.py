@@ -44,6 +44,7 @@ from caffe_batch.layers.forks.prefetching import (
     OlderWindowData,
 )
 from caffe_batch.layers.forks.prior_box import PriorBox
+from caffe_batch.layers.forks.python_layers import PYTHON_LAYERS
 from caffe_batch.layers.forks.roi_pooling import PSROIPooling, ROIPooling
 from caffe_batch.layers.forks.seg_accuracy import SegAccuracy
 from caffe_batch.layers.forks.seg_data import DenseImageData, ImageSegData
@@ -93,6 +94,7 @@ ALIKE: tuple[Rule, ...] = (
     SoftmaxWithLossOHEM(),
     Upsample(),
     WarpCTCLoss(),
+    *PYTHON_LAYERS,
 )
 
 #: By type: the rules of the forks that differ; the first one counts where the fork isn't known.

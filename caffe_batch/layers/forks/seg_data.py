@@ -10,7 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Coupling, Memory, Mode, Phase, Rule, Shape, Site, setting
+from caffe_batch.layers.base import (
+    Coupling,
+    Memory,
+    Mode,
+    Phase,
+    Rule,
+    Shape,
+    Site,
+    not_empty,
+    setting,
+)
 from caffe_batch.layers.data import known_record
 from caffe_batch.layers.facts import Source, SourceKind
 from caffe_batch.layers.forks.prefetching import BATCHES, copying_memory
@@ -34,6 +44,7 @@ class DenseImageDataSettings(ImageSettings):
     mirror: bool = False
     crop_height: int = 0
     crop_width: int = 0
+    label_divide_factor: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,11 @@ class DenseImageData(LabelledPixels):
     follows = "alexgkendall/caffe-segnet: dense_image_data_layer.cpp, base_data_layer.cpp, .cu"
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
-        return self.images(site)
+        s: DenseImageDataSettings = site.settings
+        data, label = self.images(site)
+        if s.label_divide_factor > 1 and not (s.crop_size or s.crop_height):  # ENet's encoder
+            label = (*label[:2], *[size // s.label_divide_factor for size in label[2:]])
+        return data, not_empty(label)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return copying_memory(self.shape(site), mode, BATCHES["segnet"])

@@ -15,6 +15,7 @@ from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Memory, Mode, Phase, Rule, Shape, Site
 from caffe_batch.layers.forks import ALIKE, CHANGED, DIFFERENT, FORKS, changed_by, types_of
 from caffe_batch.layers.forks.annotated_data import Resizing
+from caffe_batch.layers.forks.python_layers import PYTHON_LAYERS
 from caffe_batch.layers.loading import installed_rules, with_fork
 from caffe_batch.layers.sides import bottom, own, top
 
@@ -180,6 +181,18 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Shape, ...], tuple[Shape, ...]]] =
         ((N, 3, 360, 480), (N, 1, 360, 480)),
     ),
     (
+        "DenseImageData",
+        {"batch_size": N, "new_height": 96, "new_width": 136, "label_divide_factor": 8},
+        (),
+        ((N, 3, 96, 136), (N, 1, 12, 17)),
+    ),
+    (
+        "DenseImageData",
+        {"batch_size": N, "crop_height": 96, "crop_width": 136, "label_divide_factor": 8},
+        (),
+        ((N, 3, 96, 136), (N, 1, 96, 136)),
+    ),
+    (
         "ImageSegData",
         {"batch_size": N, "crop_size": 473},
         (),
@@ -212,7 +225,7 @@ def test_the_shapes(
 
 
 def test_every_type_has_its_shape_above() -> None:
-    covered = {kind for kind, *_ in SHAPES}
+    covered = {kind for kind, *_ in SHAPES} | {rule.type for rule in PYTHON_LAYERS}
     assert covered | {"SmoothL1Loss"} == {rule.type for rule in ALIKE} | set(DIFFERENT)
 
 
