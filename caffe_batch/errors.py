@@ -167,7 +167,13 @@ class PrototxtError(InputError):
 
 
 class UnknownFieldError(PrototxtError):
-    """A field, or a value of an enum, that Caffe 1.0 doesn't have; it can be skipped."""
+    """A field, or a value of an enum, that Caffe 1.0 doesn't have; it can be skipped.
+
+    Attributes:
+        misspelled: Whether it looks like another one, or like one of another message.
+    """
+
+    misspelled = False
 
 
 class NetError(InputError):

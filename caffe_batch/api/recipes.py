@@ -96,7 +96,9 @@ class RecipeFiles:
                 path, solver, allow_unknown_fields=allow_unknown_fields, rules=known
             )
         except UnknownFieldError as error:
-            error.completion = _also_missing(path, solver, known, given, batch_size)
+            others = _also_missing(path, solver, known, given, batch_size)
+            if others or not error.misspelled:
+                error.completion = (Option("allow_unknown_fields", True), *others)
             raise
         self.recipe: Recipe = replace(recipe, notes=(*notes, *recipe.notes))
         with noted(self.recipe.notes):
@@ -252,8 +254,7 @@ def _also_missing(
     with warnings.catch_warnings(), suppress(InputError, OSError):
         warnings.simplefilter("ignore")
         recipe = read_recipe(net, solver, allow_unknown_fields=True, rules=rules)
-        options = missing_options(recipe, Sources(recipe.directories, given, batch_size))
-        return (Option("allow_unknown_fields", True), *options) if options else ()
+        return missing_options(recipe, Sources(recipe.directories, given, batch_size))
     return ()
 
 

@@ -269,6 +269,8 @@ class Coupling:
         scribbles: Bottoms in whose gradient its Forward leaves numbers of its own, which its
             Backward replaces.
         lasting: Tops that are filled once and keep their values in all passes.
+        paced: The field that says how fast something in it changes with each Forward, and its
+            value; None if nothing does.
         quota: Samples of one kind that each batch must have (WindowData's foreground).
     """
 
@@ -291,6 +293,7 @@ class Coupling:
     scribbles: tuple[int, ...] = ()
     lasting: tuple[int, ...] = ()
     quota: int | None = None
+    paced: tuple[str, float] | None = None
 
 
 class Rule(ABC):

@@ -18,10 +18,11 @@ from caffe_batch.errors import (
     Text,
     UnknownLayerError,
 )
-from caffe_batch.layers.base import Rule
+from caffe_batch.layers.base import Rule, Site
 from caffe_batch.layers.given import WholeShape
 from caffe_batch.layers.unknown import UnknownSettings, unknown_rule
 from caffe_batch.net.assumed import known_of
+from caffe_batch.net.convert import convert
 from caffe_batch.net.kinds import kind
 from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources
@@ -83,9 +84,9 @@ def check_complete(recipe: Recipe, sources: Sources, *, allow_unknown: bool) -> 
         raise _of_facts(found, of_unknown)
     for file in (recipe.train, *recipe.tests) if found.tops else ():
         try:
-            file.layers(sources, allow_unknown=allow_unknown)
+            file.build(file.layers(sources, allow_unknown=allow_unknown))
         except InputShapeError as error:
-            error.completion = found.options if len(found.tops) > 1 else ()
+            error.completion = found.options
             raise
 
 
@@ -112,7 +113,7 @@ def _look(file: NetFile, sources: Sources, found: Missing, *, allow_unknown: boo
             known_data |= rule.makes_data and not rule.fills_tops
             for top in layer.top:
                 pending.pop(top, None)
-            _look_at_source(layer, rule, sources, found)
+            _look_at_source(file, layer, rule, sources, found)
             continue
         if rule.unknown and not allow_unknown:
             found.types.setdefault(layer.type, layer)
@@ -130,11 +131,17 @@ def _look(file: NetFile, sources: Sources, found: Missing, *, allow_unknown: boo
         found.batch = makers[0]
 
 
-def _look_at_source(layer: Message, rule: Rule, sources: Sources, found: Missing) -> None:
-    """Adds the tops of a data layer whose source isn't here."""
+def _look_at_source(
+    file: NetFile, layer: Message, rule: Rule, sources: Sources, found: Missing
+) -> None:
+    """Adds the tops of a data layer whose source isn't here, or isn't read."""
     try:
-        sources.records(layer, rule)
+        plain = convert(layer, rule, sources.records(layer, rule))
+        if rule.source is not None and plain.records is None:
+            rule.shape(Site(file.phase, plain.settings, (), len(layer.top)))
     except InputShapeError as error:
+        if rule.source is not None and not error.remedies:  # its size is that of the records
+            found.tops.setdefault(layer.top[0], (layer, 0))
         given = sources.input_shapes or {}
         for option in error.remedies:
             top = str(option.value).partition("=")[0]

@@ -68,7 +68,8 @@ def _fill(
                     source,
                     f"{message.DESCRIPTOR.name} has no field {brief(entry.name)!r}",
                     entry.start,
-                    f"{_unknown_hint(entry.name, message)} ",
+                    _unknown_hint(entry.name, message),
+                    "It may be a field of a fork of Caffe.",
                 )
             skipped.append(
                 Skipped(
@@ -119,16 +120,28 @@ def _items(
     return value.items
 
 
-def unknown_field(source: Source, message: str, offset: int, hint: str) -> UnknownFieldError:
-    """The error about something of a fork that may be skipped."""
+def unknown_field(
+    source: Source, message: str, offset: int, hint: str | None, of_fork: str
+) -> UnknownFieldError:
+    """The error about something that may be skipped.
+
+    Args:
+        source: The text.
+        message: What isn't known.
+        offset: Where it is.
+        hint: What it may be meant to be; None if nothing is like it.
+        of_fork: What it may be then.
+    """
     line, column = source.position(offset)
-    return UnknownFieldError(
+    error = UnknownFieldError(
         message,
         path=source.path,
         line=line,
         column=column,
-        hint=[hint, Option("allow_unknown_fields", True), " skips it."],
+        hint=[f"{hint or of_fork} ", Option("allow_unknown_fields", True), " skips it."],
     )
+    error.misspelled = hint is not None
+    return error
 
 
 def _value(
@@ -149,8 +162,8 @@ def _value(
         if error.hint and not is_type:  # a typing mistake
             raise source.error(error.message, value.start, hint=error.hint) from None
         if rule.required or skipped is None:
-            about = f"{error.hint or 'It may be a value of a fork of Caffe.'} "
-            raise unknown_field(source, error.message, value.start, about) from None
+            of_fork = "It may be a value of a fork of Caffe."
+            raise unknown_field(source, error.message, value.start, error.hint, of_fork) from None
     name, owner = f"{rule.name}: {value.text}", message.DESCRIPTOR.name
     skipped.append(Skipped(owner, name, value.start, (*path, rule.name), value, is_value=True))
     return None
@@ -176,7 +189,7 @@ def _block(rule: FieldRule, value: Scalar | Block | Listing, source: Source) -> 
     return value
 
 
-def _unknown_hint(name: str, message: Message) -> str:
+def _unknown_hint(name: str, message: Message) -> str | None:
     """Where a field that the message doesn't have may belong, or how it may be spelled."""
     owner = message.DESCRIPTOR
 
@@ -195,7 +208,7 @@ def _unknown_hint(name: str, message: Message) -> str:
     inside = [rule.name for rule in groups if name in field_rules(rule.message)]
     if inside:
         return f"It belongs inside {' or '.join(inside)}."
-    return did_you_mean(name, list(field_rules(owner))) or "It may be a field of a fork of Caffe."
+    return did_you_mean(name, list(field_rules(owner)))
 
 
 def write(message: Message) -> str:

@@ -50,6 +50,13 @@ TYPES = {
     "TANH": "TanH",
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
+    # Forks:
+    "CONVOLUTION3D": "CONVOLUTION3D",
+    "DECONVOLUTION3D": "DECONVOLUTION3D",
+    "POOLING3D": "POOLING3D",
+    "VIDEO_DATA": "VIDEO_DATA",
+    "IMAGE_SEG_DATA": "ImageSegData",
+    "SEG_ACCURACY": "SegAccuracy",
 }
 
 #: ParamSpec field -> the repeated V1 field that holds it, one entry per parameter.
@@ -65,6 +72,7 @@ TRANSFORMED = {
     "DATA": "data_param",
     "IMAGE_DATA": "image_data_param",
     "WINDOW_DATA": "window_data_param",
+    "VIDEO_DATA": "image_data_param",
 }
 TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 

@@ -12,28 +12,28 @@ that have it agree and Caffe 1.0 leaves them free; others count from 20001, sinc
 be right for all of them. fork_fields.py lists these fields with the forks that have them.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _Phase:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _PhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     TRAIN: _Phase.ValueType  # 0
     TEST: _Phase.ValueType  # 1
 
@@ -42,140 +42,154 @@ class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
 
 TRAIN: Phase.ValueType  # 0
 TEST: Phase.ValueType  # 1
-global___Phase = Phase
+Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
-@typing.final
-class BlobShape(google.protobuf.message.Message):
+@_typing.final
+class BlobShape(_message.Message):
     """The size of each axis of a blob, outermost first."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DIM_FIELD_NUMBER: builtins.int
-    @property
-    def dim(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    DIM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dim(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        dim: collections.abc.Iterable[builtins.int] | None = ...,
+        dim: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dim", b"dim"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BlobShape = BlobShape
+Global___BlobShape: _TypeAlias = BlobShape  # noqa: Y015
 
-@typing.final
-class BlobProto(google.protobuf.message.Message):
+@_typing.final
+class BlobProto(_message.Message):
     """One stored tensor: weights, a mean image, a solver history."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SHAPE_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
-    DIFF_FIELD_NUMBER: builtins.int
-    DOUBLE_DATA_FIELD_NUMBER: builtins.int
-    DOUBLE_DIFF_FIELD_NUMBER: builtins.int
-    NUM_FIELD_NUMBER: builtins.int
-    CHANNELS_FIELD_NUMBER: builtins.int
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    num: builtins.int
-    channels: builtins.int
-    height: builtins.int
-    width: builtins.int
-    @property
-    def shape(self) -> global___BlobShape: ...
-    @property
-    def data(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def diff(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def double_data(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def double_diff(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    SHAPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    DIFF_FIELD_NUMBER: _builtins.int
+    DOUBLE_DATA_FIELD_NUMBER: _builtins.int
+    DOUBLE_DIFF_FIELD_NUMBER: _builtins.int
+    NUM_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    num: _builtins.int
+    channels: _builtins.int
+    height: _builtins.int
+    width: _builtins.int
+    @_builtins.property
+    def shape(self) -> Global___BlobShape: ...
+    @_builtins.property
+    def data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def diff(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def double_data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def double_diff(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
-        shape: global___BlobShape | None = ...,
-        data: collections.abc.Iterable[builtins.float] | None = ...,
-        diff: collections.abc.Iterable[builtins.float] | None = ...,
-        double_data: collections.abc.Iterable[builtins.float] | None = ...,
-        double_diff: collections.abc.Iterable[builtins.float] | None = ...,
-        num: builtins.int | None = ...,
-        channels: builtins.int | None = ...,
-        height: builtins.int | None = ...,
-        width: builtins.int | None = ...,
+        shape: Global___BlobShape | None = ...,
+        data: _abc.Iterable[_builtins.float] | None = ...,
+        diff: _abc.Iterable[_builtins.float] | None = ...,
+        double_data: _abc.Iterable[_builtins.float] | None = ...,
+        double_diff: _abc.Iterable[_builtins.float] | None = ...,
+        num: _builtins.int | None = ...,
+        channels: _builtins.int | None = ...,
+        height: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channels", b"channels", "height", b"height", "num", b"num", "shape", b"shape", "width", b"width"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channels", b"channels", "data", b"data", "diff", b"diff", "double_data", b"double_data", "double_diff", b"double_diff", "height", b"height", "num", b"num", "shape", b"shape", "width", b"width"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "height", b"height", "num", b"num", "shape", b"shape", "width", b"width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data", b"data", "diff", b"diff", "double_data", b"double_data", "double_diff", b"double_diff", "height", b"height", "num", b"num", "shape", b"shape", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BlobProto = BlobProto
+Global___BlobProto: _TypeAlias = BlobProto  # noqa: Y015
 
-@typing.final
-class BlobProtoVector(google.protobuf.message.Message):
+@_typing.final
+class BlobProtoVector(_message.Message):
     """A list of stored tensors."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BLOBS_FIELD_NUMBER: builtins.int
-    @property
-    def blobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobProto]: ...
+    BLOBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobProto]: ...
     def __init__(
         self,
         *,
-        blobs: collections.abc.Iterable[global___BlobProto] | None = ...,
+        blobs: _abc.Iterable[Global___BlobProto] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blobs", b"blobs"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BlobProtoVector = BlobProtoVector
+Global___BlobProtoVector: _TypeAlias = BlobProtoVector  # noqa: Y015
 
-@typing.final
-class Datum(google.protobuf.message.Message):
+@_typing.final
+class Datum(_message.Message):
     """One record of an LMDB or LevelDB source: an image or feature map and its label."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CHANNELS_FIELD_NUMBER: builtins.int
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
-    LABEL_FIELD_NUMBER: builtins.int
-    FLOAT_DATA_FIELD_NUMBER: builtins.int
-    ENCODED_FIELD_NUMBER: builtins.int
-    channels: builtins.int
-    height: builtins.int
-    width: builtins.int
-    data: builtins.bytes
-    label: builtins.int
-    encoded: builtins.bool
-    @property
-    def float_data(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    FLOAT_DATA_FIELD_NUMBER: _builtins.int
+    ENCODED_FIELD_NUMBER: _builtins.int
+    channels: _builtins.int
+    height: _builtins.int
+    width: _builtins.int
+    data: _builtins.bytes
+    label: _builtins.int
+    encoded: _builtins.bool
+    @_builtins.property
+    def float_data(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
-        channels: builtins.int | None = ...,
-        height: builtins.int | None = ...,
-        width: builtins.int | None = ...,
-        data: builtins.bytes | None = ...,
-        label: builtins.int | None = ...,
-        float_data: collections.abc.Iterable[builtins.float] | None = ...,
-        encoded: builtins.bool | None = ...,
+        channels: _builtins.int | None = ...,
+        height: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
+        data: _builtins.bytes | None = ...,
+        label: _builtins.int | None = ...,
+        float_data: _abc.Iterable[_builtins.float] | None = ...,
+        encoded: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channels", b"channels", "data", b"data", "encoded", b"encoded", "height", b"height", "label", b"label", "width", b"width"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channels", b"channels", "data", b"data", "encoded", b"encoded", "float_data", b"float_data", "height", b"height", "label", b"label", "width", b"width"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data", b"data", "encoded", b"encoded", "height", b"height", "label", b"label", "width", b"width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data", b"data", "encoded", b"encoded", "float_data", b"float_data", "height", b"height", "label", b"label", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___Datum = Datum
+Global___Datum: _TypeAlias = Datum  # noqa: Y015
 
-@typing.final
-class FillerParameter(google.protobuf.message.Message):
+@_typing.final
+class FillerParameter(_message.Message):
     """How a parameter or a DummyData top gets its first values."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _VarianceNorm:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _VarianceNormEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[FillerParameter._VarianceNorm.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _VarianceNormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FillerParameter._VarianceNorm.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         FAN_IN: FillerParameter._VarianceNorm.ValueType  # 0
         FAN_OUT: FillerParameter._VarianceNorm.ValueType  # 1
         AVERAGE: FillerParameter._VarianceNorm.ValueType  # 2
@@ -185,99 +199,105 @@ class FillerParameter(google.protobuf.message.Message):
     FAN_OUT: FillerParameter.VarianceNorm.ValueType  # 1
     AVERAGE: FillerParameter.VarianceNorm.ValueType  # 2
 
-    TYPE_FIELD_NUMBER: builtins.int
-    VALUE_FIELD_NUMBER: builtins.int
-    MIN_FIELD_NUMBER: builtins.int
-    MAX_FIELD_NUMBER: builtins.int
-    MEAN_FIELD_NUMBER: builtins.int
-    STD_FIELD_NUMBER: builtins.int
-    SPARSE_FIELD_NUMBER: builtins.int
-    VARIANCE_NORM_FIELD_NUMBER: builtins.int
-    type: builtins.str
-    value: builtins.float
-    min: builtins.float
-    max: builtins.float
-    mean: builtins.float
-    std: builtins.float
-    sparse: builtins.int
-    variance_norm: global___FillerParameter.VarianceNorm.ValueType
+    TYPE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STD_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    VARIANCE_NORM_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    value: _builtins.float
+    min: _builtins.float
+    max: _builtins.float
+    mean: _builtins.float
+    std: _builtins.float
+    sparse: _builtins.int
+    variance_norm: Global___FillerParameter.VarianceNorm.ValueType
     def __init__(
         self,
         *,
-        type: builtins.str | None = ...,
-        value: builtins.float | None = ...,
-        min: builtins.float | None = ...,
-        max: builtins.float | None = ...,
-        mean: builtins.float | None = ...,
-        std: builtins.float | None = ...,
-        sparse: builtins.int | None = ...,
-        variance_norm: global___FillerParameter.VarianceNorm.ValueType | None = ...,
+        type: _builtins.str | None = ...,
+        value: _builtins.float | None = ...,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+        mean: _builtins.float | None = ...,
+        std: _builtins.float | None = ...,
+        sparse: _builtins.int | None = ...,
+        variance_norm: Global___FillerParameter.VarianceNorm.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max", b"max", "mean", b"mean", "min", b"min", "sparse", b"sparse", "std", b"std", "type", b"type", "value", b"value", "variance_norm", b"variance_norm"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max", b"max", "mean", b"mean", "min", b"min", "sparse", b"sparse", "std", b"std", "type", b"type", "value", b"value", "variance_norm", b"variance_norm"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "mean", b"mean", "min", b"min", "sparse", b"sparse", "std", b"std", "type", b"type", "value", b"value", "variance_norm", b"variance_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "mean", b"mean", "min", b"min", "sparse", b"sparse", "std", b"std", "type", b"type", "value", b"value", "variance_norm", b"variance_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___FillerParameter = FillerParameter
+Global___FillerParameter: _TypeAlias = FillerParameter  # noqa: Y015
 
-@typing.final
-class NetParameter(google.protobuf.message.Message):
+@_typing.final
+class NetParameter(_message.Message):
     """A net: its layers and, in old files, its inputs."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    INPUT_FIELD_NUMBER: builtins.int
-    INPUT_SHAPE_FIELD_NUMBER: builtins.int
-    INPUT_DIM_FIELD_NUMBER: builtins.int
-    FORCE_BACKWARD_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    DEBUG_INFO_FIELD_NUMBER: builtins.int
-    LAYER_FIELD_NUMBER: builtins.int
-    LAYERS_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    force_backward: builtins.bool
-    debug_info: builtins.bool
-    @property
-    def input(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def input_shape(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobShape]: ...
-    @property
-    def input_dim(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def state(self) -> global___NetState: ...
-    @property
-    def layer(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LayerParameter]: ...
-    @property
-    def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___V1LayerParameter]: ...
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    INPUT_SHAPE_FIELD_NUMBER: _builtins.int
+    INPUT_DIM_FIELD_NUMBER: _builtins.int
+    FORCE_BACKWARD_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DEBUG_INFO_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    force_backward: _builtins.bool
+    debug_info: _builtins.bool
+    @_builtins.property
+    def input(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def input_shape(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobShape]: ...
+    @_builtins.property
+    def input_dim(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def state(self) -> Global___NetState: ...
+    @_builtins.property
+    def layer(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerParameter]: ...
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___V1LayerParameter]: ...
     def __init__(
         self,
         *,
-        name: builtins.str | None = ...,
-        input: collections.abc.Iterable[builtins.str] | None = ...,
-        input_shape: collections.abc.Iterable[global___BlobShape] | None = ...,
-        input_dim: collections.abc.Iterable[builtins.int] | None = ...,
-        force_backward: builtins.bool | None = ...,
-        state: global___NetState | None = ...,
-        debug_info: builtins.bool | None = ...,
-        layer: collections.abc.Iterable[global___LayerParameter] | None = ...,
-        layers: collections.abc.Iterable[global___V1LayerParameter] | None = ...,
+        name: _builtins.str | None = ...,
+        input: _abc.Iterable[_builtins.str] | None = ...,
+        input_shape: _abc.Iterable[Global___BlobShape] | None = ...,
+        input_dim: _abc.Iterable[_builtins.int] | None = ...,
+        force_backward: _builtins.bool | None = ...,
+        state: Global___NetState | None = ...,
+        debug_info: _builtins.bool | None = ...,
+        layer: _abc.Iterable[Global___LayerParameter] | None = ...,
+        layers: _abc.Iterable[Global___V1LayerParameter] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["debug_info", b"debug_info", "force_backward", b"force_backward", "name", b"name", "state", b"state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["debug_info", b"debug_info", "force_backward", b"force_backward", "input", b"input", "input_dim", b"input_dim", "input_shape", b"input_shape", "layer", b"layer", "layers", b"layers", "name", b"name", "state", b"state"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["debug_info", b"debug_info", "force_backward", b"force_backward", "name", b"name", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debug_info", b"debug_info", "force_backward", b"force_backward", "input", b"input", "input_dim", b"input_dim", "input_shape", b"input_shape", "layer", b"layer", "layers", b"layers", "name", b"name", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NetParameter = NetParameter
+Global___NetParameter: _TypeAlias = NetParameter  # noqa: Y015
 
-@typing.final
-class SolverParameter(google.protobuf.message.Message):
+@_typing.final
+class SolverParameter(_message.Message):
     """How a net is trained. Every interval counts updates (Caffe calls them iterations)."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _SnapshotFormat:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _SnapshotFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SolverParameter._SnapshotFormat.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _SnapshotFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SolverParameter._SnapshotFormat.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         HDF5: SolverParameter._SnapshotFormat.ValueType  # 0
         BINARYPROTO: SolverParameter._SnapshotFormat.ValueType  # 1
 
@@ -286,11 +306,11 @@ class SolverParameter(google.protobuf.message.Message):
     BINARYPROTO: SolverParameter.SnapshotFormat.ValueType  # 1
 
     class _SolverMode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _SolverModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SolverParameter._SolverMode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _SolverModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SolverParameter._SolverMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CPU: SolverParameter._SolverMode.ValueType  # 0
         GPU: SolverParameter._SolverMode.ValueType  # 1
 
@@ -299,11 +319,11 @@ class SolverParameter(google.protobuf.message.Message):
     GPU: SolverParameter.SolverMode.ValueType  # 1
 
     class _SolverType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _SolverTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SolverParameter._SolverType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _SolverTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SolverParameter._SolverType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         SGD: SolverParameter._SolverType.ValueType  # 0
         NESTEROV: SolverParameter._SolverType.ValueType  # 1
         ADAGRAD: SolverParameter._SolverType.ValueType  # 2
@@ -319,261 +339,273 @@ class SolverParameter(google.protobuf.message.Message):
     ADADELTA: SolverParameter.SolverType.ValueType  # 4
     ADAM: SolverParameter.SolverType.ValueType  # 5
 
-    NET_FIELD_NUMBER: builtins.int
-    NET_PARAM_FIELD_NUMBER: builtins.int
-    TRAIN_NET_FIELD_NUMBER: builtins.int
-    TEST_NET_FIELD_NUMBER: builtins.int
-    TRAIN_NET_PARAM_FIELD_NUMBER: builtins.int
-    TEST_NET_PARAM_FIELD_NUMBER: builtins.int
-    TRAIN_STATE_FIELD_NUMBER: builtins.int
-    TEST_STATE_FIELD_NUMBER: builtins.int
-    TEST_ITER_FIELD_NUMBER: builtins.int
-    TEST_INTERVAL_FIELD_NUMBER: builtins.int
-    TEST_COMPUTE_LOSS_FIELD_NUMBER: builtins.int
-    TEST_INITIALIZATION_FIELD_NUMBER: builtins.int
-    BASE_LR_FIELD_NUMBER: builtins.int
-    DISPLAY_FIELD_NUMBER: builtins.int
-    AVERAGE_LOSS_FIELD_NUMBER: builtins.int
-    MAX_ITER_FIELD_NUMBER: builtins.int
-    ITER_SIZE_FIELD_NUMBER: builtins.int
-    LR_POLICY_FIELD_NUMBER: builtins.int
-    GAMMA_FIELD_NUMBER: builtins.int
-    POWER_FIELD_NUMBER: builtins.int
-    MOMENTUM_FIELD_NUMBER: builtins.int
-    WEIGHT_DECAY_FIELD_NUMBER: builtins.int
-    REGULARIZATION_TYPE_FIELD_NUMBER: builtins.int
-    STEPSIZE_FIELD_NUMBER: builtins.int
-    STEPVALUE_FIELD_NUMBER: builtins.int
-    CLIP_GRADIENTS_FIELD_NUMBER: builtins.int
-    SNAPSHOT_FIELD_NUMBER: builtins.int
-    SNAPSHOT_PREFIX_FIELD_NUMBER: builtins.int
-    SNAPSHOT_DIFF_FIELD_NUMBER: builtins.int
-    SNAPSHOT_FORMAT_FIELD_NUMBER: builtins.int
-    SOLVER_MODE_FIELD_NUMBER: builtins.int
-    DEVICE_ID_FIELD_NUMBER: builtins.int
-    RANDOM_SEED_FIELD_NUMBER: builtins.int
-    TYPE_FIELD_NUMBER: builtins.int
-    DELTA_FIELD_NUMBER: builtins.int
-    MOMENTUM2_FIELD_NUMBER: builtins.int
-    RMS_DECAY_FIELD_NUMBER: builtins.int
-    DEBUG_INFO_FIELD_NUMBER: builtins.int
-    SNAPSHOT_AFTER_TRAIN_FIELD_NUMBER: builtins.int
-    SOLVER_TYPE_FIELD_NUMBER: builtins.int
-    LAYER_WISE_REDUCE_FIELD_NUMBER: builtins.int
-    WEIGHTS_FIELD_NUMBER: builtins.int
-    EVAL_TYPE_FIELD_NUMBER: builtins.int
-    AP_VERSION_FIELD_NUMBER: builtins.int
-    PLATEAU_WINSIZE_FIELD_NUMBER: builtins.int
-    SHOW_PER_CLASS_RESULT_FIELD_NUMBER: builtins.int
-    net: builtins.str
-    train_net: builtins.str
-    test_interval: builtins.int
-    test_compute_loss: builtins.bool
-    test_initialization: builtins.bool
-    base_lr: builtins.float
-    display: builtins.int
-    average_loss: builtins.int
-    max_iter: builtins.int
-    iter_size: builtins.int
-    lr_policy: builtins.str
-    gamma: builtins.float
-    power: builtins.float
-    momentum: builtins.float
-    weight_decay: builtins.float
-    regularization_type: builtins.str
-    stepsize: builtins.int
-    clip_gradients: builtins.float
-    snapshot: builtins.int
-    snapshot_prefix: builtins.str
-    snapshot_diff: builtins.bool
-    snapshot_format: global___SolverParameter.SnapshotFormat.ValueType
-    solver_mode: global___SolverParameter.SolverMode.ValueType
-    device_id: builtins.int
-    random_seed: builtins.int
-    type: builtins.str
-    delta: builtins.float
-    momentum2: builtins.float
-    rms_decay: builtins.float
-    debug_info: builtins.bool
-    snapshot_after_train: builtins.bool
-    solver_type: global___SolverParameter.SolverType.ValueType
-    layer_wise_reduce: builtins.bool
-    eval_type: builtins.str
+    NET_FIELD_NUMBER: _builtins.int
+    NET_PARAM_FIELD_NUMBER: _builtins.int
+    TRAIN_NET_FIELD_NUMBER: _builtins.int
+    TEST_NET_FIELD_NUMBER: _builtins.int
+    TRAIN_NET_PARAM_FIELD_NUMBER: _builtins.int
+    TEST_NET_PARAM_FIELD_NUMBER: _builtins.int
+    TRAIN_STATE_FIELD_NUMBER: _builtins.int
+    TEST_STATE_FIELD_NUMBER: _builtins.int
+    TEST_ITER_FIELD_NUMBER: _builtins.int
+    TEST_INTERVAL_FIELD_NUMBER: _builtins.int
+    TEST_COMPUTE_LOSS_FIELD_NUMBER: _builtins.int
+    TEST_INITIALIZATION_FIELD_NUMBER: _builtins.int
+    BASE_LR_FIELD_NUMBER: _builtins.int
+    DISPLAY_FIELD_NUMBER: _builtins.int
+    AVERAGE_LOSS_FIELD_NUMBER: _builtins.int
+    MAX_ITER_FIELD_NUMBER: _builtins.int
+    ITER_SIZE_FIELD_NUMBER: _builtins.int
+    LR_POLICY_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    REGULARIZATION_TYPE_FIELD_NUMBER: _builtins.int
+    STEPSIZE_FIELD_NUMBER: _builtins.int
+    STEPVALUE_FIELD_NUMBER: _builtins.int
+    CLIP_GRADIENTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_PREFIX_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_DIFF_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FORMAT_FIELD_NUMBER: _builtins.int
+    SOLVER_MODE_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    RANDOM_SEED_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    MOMENTUM2_FIELD_NUMBER: _builtins.int
+    RMS_DECAY_FIELD_NUMBER: _builtins.int
+    DEBUG_INFO_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_AFTER_TRAIN_FIELD_NUMBER: _builtins.int
+    SOLVER_TYPE_FIELD_NUMBER: _builtins.int
+    LAYER_WISE_REDUCE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    EVAL_TYPE_FIELD_NUMBER: _builtins.int
+    AP_VERSION_FIELD_NUMBER: _builtins.int
+    PLATEAU_WINSIZE_FIELD_NUMBER: _builtins.int
+    SHOW_PER_CLASS_RESULT_FIELD_NUMBER: _builtins.int
+    net: _builtins.str
+    train_net: _builtins.str
+    test_interval: _builtins.int
+    test_compute_loss: _builtins.bool
+    test_initialization: _builtins.bool
+    base_lr: _builtins.float
+    display: _builtins.int
+    average_loss: _builtins.int
+    max_iter: _builtins.int
+    iter_size: _builtins.int
+    lr_policy: _builtins.str
+    gamma: _builtins.float
+    power: _builtins.float
+    momentum: _builtins.float
+    weight_decay: _builtins.float
+    regularization_type: _builtins.str
+    stepsize: _builtins.int
+    clip_gradients: _builtins.float
+    snapshot: _builtins.int
+    snapshot_prefix: _builtins.str
+    snapshot_diff: _builtins.bool
+    snapshot_format: Global___SolverParameter.SnapshotFormat.ValueType
+    solver_mode: Global___SolverParameter.SolverMode.ValueType
+    device_id: _builtins.int
+    random_seed: _builtins.int
+    type: _builtins.str
+    delta: _builtins.float
+    momentum2: _builtins.float
+    rms_decay: _builtins.float
+    debug_info: _builtins.bool
+    snapshot_after_train: _builtins.bool
+    solver_type: Global___SolverParameter.SolverType.ValueType
+    layer_wise_reduce: _builtins.bool
+    eval_type: _builtins.str
     """Forks:"""
-    ap_version: builtins.str
-    show_per_class_result: builtins.bool
-    @property
-    def net_param(self) -> global___NetParameter: ...
-    @property
-    def test_net(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def train_net_param(self) -> global___NetParameter: ...
-    @property
-    def test_net_param(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NetParameter]: ...
-    @property
-    def train_state(self) -> global___NetState: ...
-    @property
-    def test_state(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NetState]: ...
-    @property
-    def test_iter(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def stepvalue(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def weights(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def plateau_winsize(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    ap_version: _builtins.str
+    show_per_class_result: _builtins.bool
+    @_builtins.property
+    def net_param(self) -> Global___NetParameter: ...
+    @_builtins.property
+    def test_net(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def train_net_param(self) -> Global___NetParameter: ...
+    @_builtins.property
+    def test_net_param(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetParameter]: ...
+    @_builtins.property
+    def train_state(self) -> Global___NetState: ...
+    @_builtins.property
+    def test_state(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetState]: ...
+    @_builtins.property
+    def test_iter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def stepvalue(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def plateau_winsize(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        net: builtins.str | None = ...,
-        net_param: global___NetParameter | None = ...,
-        train_net: builtins.str | None = ...,
-        test_net: collections.abc.Iterable[builtins.str] | None = ...,
-        train_net_param: global___NetParameter | None = ...,
-        test_net_param: collections.abc.Iterable[global___NetParameter] | None = ...,
-        train_state: global___NetState | None = ...,
-        test_state: collections.abc.Iterable[global___NetState] | None = ...,
-        test_iter: collections.abc.Iterable[builtins.int] | None = ...,
-        test_interval: builtins.int | None = ...,
-        test_compute_loss: builtins.bool | None = ...,
-        test_initialization: builtins.bool | None = ...,
-        base_lr: builtins.float | None = ...,
-        display: builtins.int | None = ...,
-        average_loss: builtins.int | None = ...,
-        max_iter: builtins.int | None = ...,
-        iter_size: builtins.int | None = ...,
-        lr_policy: builtins.str | None = ...,
-        gamma: builtins.float | None = ...,
-        power: builtins.float | None = ...,
-        momentum: builtins.float | None = ...,
-        weight_decay: builtins.float | None = ...,
-        regularization_type: builtins.str | None = ...,
-        stepsize: builtins.int | None = ...,
-        stepvalue: collections.abc.Iterable[builtins.int] | None = ...,
-        clip_gradients: builtins.float | None = ...,
-        snapshot: builtins.int | None = ...,
-        snapshot_prefix: builtins.str | None = ...,
-        snapshot_diff: builtins.bool | None = ...,
-        snapshot_format: global___SolverParameter.SnapshotFormat.ValueType | None = ...,
-        solver_mode: global___SolverParameter.SolverMode.ValueType | None = ...,
-        device_id: builtins.int | None = ...,
-        random_seed: builtins.int | None = ...,
-        type: builtins.str | None = ...,
-        delta: builtins.float | None = ...,
-        momentum2: builtins.float | None = ...,
-        rms_decay: builtins.float | None = ...,
-        debug_info: builtins.bool | None = ...,
-        snapshot_after_train: builtins.bool | None = ...,
-        solver_type: global___SolverParameter.SolverType.ValueType | None = ...,
-        layer_wise_reduce: builtins.bool | None = ...,
-        weights: collections.abc.Iterable[builtins.str] | None = ...,
-        eval_type: builtins.str | None = ...,
-        ap_version: builtins.str | None = ...,
-        plateau_winsize: collections.abc.Iterable[builtins.int] | None = ...,
-        show_per_class_result: builtins.bool | None = ...,
+        net: _builtins.str | None = ...,
+        net_param: Global___NetParameter | None = ...,
+        train_net: _builtins.str | None = ...,
+        test_net: _abc.Iterable[_builtins.str] | None = ...,
+        train_net_param: Global___NetParameter | None = ...,
+        test_net_param: _abc.Iterable[Global___NetParameter] | None = ...,
+        train_state: Global___NetState | None = ...,
+        test_state: _abc.Iterable[Global___NetState] | None = ...,
+        test_iter: _abc.Iterable[_builtins.int] | None = ...,
+        test_interval: _builtins.int | None = ...,
+        test_compute_loss: _builtins.bool | None = ...,
+        test_initialization: _builtins.bool | None = ...,
+        base_lr: _builtins.float | None = ...,
+        display: _builtins.int | None = ...,
+        average_loss: _builtins.int | None = ...,
+        max_iter: _builtins.int | None = ...,
+        iter_size: _builtins.int | None = ...,
+        lr_policy: _builtins.str | None = ...,
+        gamma: _builtins.float | None = ...,
+        power: _builtins.float | None = ...,
+        momentum: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        regularization_type: _builtins.str | None = ...,
+        stepsize: _builtins.int | None = ...,
+        stepvalue: _abc.Iterable[_builtins.int] | None = ...,
+        clip_gradients: _builtins.float | None = ...,
+        snapshot: _builtins.int | None = ...,
+        snapshot_prefix: _builtins.str | None = ...,
+        snapshot_diff: _builtins.bool | None = ...,
+        snapshot_format: Global___SolverParameter.SnapshotFormat.ValueType | None = ...,
+        solver_mode: Global___SolverParameter.SolverMode.ValueType | None = ...,
+        device_id: _builtins.int | None = ...,
+        random_seed: _builtins.int | None = ...,
+        type: _builtins.str | None = ...,
+        delta: _builtins.float | None = ...,
+        momentum2: _builtins.float | None = ...,
+        rms_decay: _builtins.float | None = ...,
+        debug_info: _builtins.bool | None = ...,
+        snapshot_after_train: _builtins.bool | None = ...,
+        solver_type: Global___SolverParameter.SolverType.ValueType | None = ...,
+        layer_wise_reduce: _builtins.bool | None = ...,
+        weights: _abc.Iterable[_builtins.str] | None = ...,
+        eval_type: _builtins.str | None = ...,
+        ap_version: _builtins.str | None = ...,
+        plateau_winsize: _abc.Iterable[_builtins.int] | None = ...,
+        show_per_class_result: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ap_version", b"ap_version", "average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "eval_type", b"eval_type", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "show_per_class_result", b"show_per_class_result", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ap_version", b"ap_version", "average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "eval_type", b"eval_type", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "plateau_winsize", b"plateau_winsize", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "show_per_class_result", b"show_per_class_result", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "stepvalue", b"stepvalue", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "test_iter", b"test_iter", "test_net", b"test_net", "test_net_param", b"test_net_param", "test_state", b"test_state", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay", "weights", b"weights"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ap_version", b"ap_version", "average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "eval_type", b"eval_type", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "show_per_class_result", b"show_per_class_result", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ap_version", b"ap_version", "average_loss", b"average_loss", "base_lr", b"base_lr", "clip_gradients", b"clip_gradients", "debug_info", b"debug_info", "delta", b"delta", "device_id", b"device_id", "display", b"display", "eval_type", b"eval_type", "gamma", b"gamma", "iter_size", b"iter_size", "layer_wise_reduce", b"layer_wise_reduce", "lr_policy", b"lr_policy", "max_iter", b"max_iter", "momentum", b"momentum", "momentum2", b"momentum2", "net", b"net", "net_param", b"net_param", "plateau_winsize", b"plateau_winsize", "power", b"power", "random_seed", b"random_seed", "regularization_type", b"regularization_type", "rms_decay", b"rms_decay", "show_per_class_result", b"show_per_class_result", "snapshot", b"snapshot", "snapshot_after_train", b"snapshot_after_train", "snapshot_diff", b"snapshot_diff", "snapshot_format", b"snapshot_format", "snapshot_prefix", b"snapshot_prefix", "solver_mode", b"solver_mode", "solver_type", b"solver_type", "stepsize", b"stepsize", "stepvalue", b"stepvalue", "test_compute_loss", b"test_compute_loss", "test_initialization", b"test_initialization", "test_interval", b"test_interval", "test_iter", b"test_iter", "test_net", b"test_net", "test_net_param", b"test_net_param", "test_state", b"test_state", "train_net", b"train_net", "train_net_param", b"train_net_param", "train_state", b"train_state", "type", b"type", "weight_decay", b"weight_decay", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SolverParameter = SolverParameter
+Global___SolverParameter: _TypeAlias = SolverParameter  # noqa: Y015
 
-@typing.final
-class SolverState(google.protobuf.message.Message):
+@_typing.final
+class SolverState(_message.Message):
     """What a .solverstate file holds."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ITER_FIELD_NUMBER: builtins.int
-    LEARNED_NET_FIELD_NUMBER: builtins.int
-    HISTORY_FIELD_NUMBER: builtins.int
-    CURRENT_STEP_FIELD_NUMBER: builtins.int
-    iter: builtins.int
-    learned_net: builtins.str
-    current_step: builtins.int
-    @property
-    def history(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobProto]: ...
+    ITER_FIELD_NUMBER: _builtins.int
+    LEARNED_NET_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    CURRENT_STEP_FIELD_NUMBER: _builtins.int
+    iter: _builtins.int
+    learned_net: _builtins.str
+    current_step: _builtins.int
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobProto]: ...
     def __init__(
         self,
         *,
-        iter: builtins.int | None = ...,
-        learned_net: builtins.str | None = ...,
-        history: collections.abc.Iterable[global___BlobProto] | None = ...,
-        current_step: builtins.int | None = ...,
+        iter: _builtins.int | None = ...,
+        learned_net: _builtins.str | None = ...,
+        history: _abc.Iterable[Global___BlobProto] | None = ...,
+        current_step: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["current_step", b"current_step", "iter", b"iter", "learned_net", b"learned_net"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["current_step", b"current_step", "history", b"history", "iter", b"iter", "learned_net", b"learned_net"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current_step", b"current_step", "iter", b"iter", "learned_net", b"learned_net"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_step", b"current_step", "history", b"history", "iter", b"iter", "learned_net", b"learned_net"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SolverState = SolverState
+Global___SolverState: _TypeAlias = SolverState  # noqa: Y015
 
-@typing.final
-class NetState(google.protobuf.message.Message):
+@_typing.final
+class NetState(_message.Message):
     """What a net is built for; the rules of each layer are matched against it."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PHASE_FIELD_NUMBER: builtins.int
-    LEVEL_FIELD_NUMBER: builtins.int
-    STAGE_FIELD_NUMBER: builtins.int
-    phase: global___Phase.ValueType
-    level: builtins.int
-    @property
-    def stage(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    PHASE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    phase: Global___Phase.ValueType
+    level: _builtins.int
+    @_builtins.property
+    def stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
-        phase: global___Phase.ValueType | None = ...,
-        level: builtins.int | None = ...,
-        stage: collections.abc.Iterable[builtins.str] | None = ...,
+        phase: Global___Phase.ValueType | None = ...,
+        level: _builtins.int | None = ...,
+        stage: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["level", b"level", "phase", b"phase"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["level", b"level", "phase", b"phase", "stage", b"stage"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "phase", b"phase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "phase", b"phase", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NetState = NetState
+Global___NetState: _TypeAlias = NetState  # noqa: Y015
 
-@typing.final
-class NetStateRule(google.protobuf.message.Message):
+@_typing.final
+class NetStateRule(_message.Message):
     """A condition on the net state (include / exclude)."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PHASE_FIELD_NUMBER: builtins.int
-    MIN_LEVEL_FIELD_NUMBER: builtins.int
-    MAX_LEVEL_FIELD_NUMBER: builtins.int
-    STAGE_FIELD_NUMBER: builtins.int
-    NOT_STAGE_FIELD_NUMBER: builtins.int
-    phase: global___Phase.ValueType
-    min_level: builtins.int
-    max_level: builtins.int
-    @property
-    def stage(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def not_stage(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    PHASE_FIELD_NUMBER: _builtins.int
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_LEVEL_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    NOT_STAGE_FIELD_NUMBER: _builtins.int
+    phase: Global___Phase.ValueType
+    min_level: _builtins.int
+    max_level: _builtins.int
+    @_builtins.property
+    def stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
-        phase: global___Phase.ValueType | None = ...,
-        min_level: builtins.int | None = ...,
-        max_level: builtins.int | None = ...,
-        stage: collections.abc.Iterable[builtins.str] | None = ...,
-        not_stage: collections.abc.Iterable[builtins.str] | None = ...,
+        phase: Global___Phase.ValueType | None = ...,
+        min_level: _builtins.int | None = ...,
+        max_level: _builtins.int | None = ...,
+        stage: _abc.Iterable[_builtins.str] | None = ...,
+        not_stage: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max_level", b"max_level", "min_level", b"min_level", "phase", b"phase"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_level", b"max_level", "min_level", b"min_level", "not_stage", b"not_stage", "phase", b"phase", "stage", b"stage"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_level", b"max_level", "min_level", b"min_level", "phase", b"phase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_level", b"max_level", "min_level", b"min_level", "not_stage", b"not_stage", "phase", b"phase", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NetStateRule = NetStateRule
+Global___NetStateRule: _TypeAlias = NetStateRule  # noqa: Y015
 
-@typing.final
-class ParamSpec(google.protobuf.message.Message):
+@_typing.final
+class ParamSpec(_message.Message):
     """Settings of one parameter blob of a layer; equal names share one blob."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _DimCheckMode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _DimCheckModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ParamSpec._DimCheckMode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _DimCheckModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ParamSpec._DimCheckMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STRICT: ParamSpec._DimCheckMode.ValueType  # 0
         PERMISSIVE: ParamSpec._DimCheckMode.ValueType  # 1
 
@@ -581,577 +613,606 @@ class ParamSpec(google.protobuf.message.Message):
     STRICT: ParamSpec.DimCheckMode.ValueType  # 0
     PERMISSIVE: ParamSpec.DimCheckMode.ValueType  # 1
 
-    NAME_FIELD_NUMBER: builtins.int
-    SHARE_MODE_FIELD_NUMBER: builtins.int
-    LR_MULT_FIELD_NUMBER: builtins.int
-    DECAY_MULT_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    share_mode: global___ParamSpec.DimCheckMode.ValueType
-    lr_mult: builtins.float
-    decay_mult: builtins.float
+    NAME_FIELD_NUMBER: _builtins.int
+    SHARE_MODE_FIELD_NUMBER: _builtins.int
+    LR_MULT_FIELD_NUMBER: _builtins.int
+    DECAY_MULT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    share_mode: Global___ParamSpec.DimCheckMode.ValueType
+    lr_mult: _builtins.float
+    decay_mult: _builtins.float
     def __init__(
         self,
         *,
-        name: builtins.str | None = ...,
-        share_mode: global___ParamSpec.DimCheckMode.ValueType | None = ...,
-        lr_mult: builtins.float | None = ...,
-        decay_mult: builtins.float | None = ...,
+        name: _builtins.str | None = ...,
+        share_mode: Global___ParamSpec.DimCheckMode.ValueType | None = ...,
+        lr_mult: _builtins.float | None = ...,
+        decay_mult: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decay_mult", b"decay_mult", "lr_mult", b"lr_mult", "name", b"name", "share_mode", b"share_mode"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decay_mult", b"decay_mult", "lr_mult", b"lr_mult", "name", b"name", "share_mode", b"share_mode"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decay_mult", b"decay_mult", "lr_mult", b"lr_mult", "name", b"name", "share_mode", b"share_mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decay_mult", b"decay_mult", "lr_mult", b"lr_mult", "name", b"name", "share_mode", b"share_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ParamSpec = ParamSpec
+Global___ParamSpec: _TypeAlias = ParamSpec  # noqa: Y015
 
-@typing.final
-class LayerParameter(google.protobuf.message.Message):
+@_typing.final
+class LayerParameter(_message.Message):
     """One layer: type, blobs in (bottom) and out (top), and the settings of its type."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    TYPE_FIELD_NUMBER: builtins.int
-    BOTTOM_FIELD_NUMBER: builtins.int
-    TOP_FIELD_NUMBER: builtins.int
-    PHASE_FIELD_NUMBER: builtins.int
-    LOSS_WEIGHT_FIELD_NUMBER: builtins.int
-    PARAM_FIELD_NUMBER: builtins.int
-    BLOBS_FIELD_NUMBER: builtins.int
-    PROPAGATE_DOWN_FIELD_NUMBER: builtins.int
-    INCLUDE_FIELD_NUMBER: builtins.int
-    EXCLUDE_FIELD_NUMBER: builtins.int
-    TRANSFORM_PARAM_FIELD_NUMBER: builtins.int
-    LOSS_PARAM_FIELD_NUMBER: builtins.int
-    ACCURACY_PARAM_FIELD_NUMBER: builtins.int
-    ARGMAX_PARAM_FIELD_NUMBER: builtins.int
-    BATCH_NORM_PARAM_FIELD_NUMBER: builtins.int
-    BIAS_PARAM_FIELD_NUMBER: builtins.int
-    CLIP_PARAM_FIELD_NUMBER: builtins.int
-    CONCAT_PARAM_FIELD_NUMBER: builtins.int
-    CONTRASTIVE_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    CONVOLUTION_PARAM_FIELD_NUMBER: builtins.int
-    CROP_PARAM_FIELD_NUMBER: builtins.int
-    DATA_PARAM_FIELD_NUMBER: builtins.int
-    DROPOUT_PARAM_FIELD_NUMBER: builtins.int
-    DUMMY_DATA_PARAM_FIELD_NUMBER: builtins.int
-    ELTWISE_PARAM_FIELD_NUMBER: builtins.int
-    ELU_PARAM_FIELD_NUMBER: builtins.int
-    EMBED_PARAM_FIELD_NUMBER: builtins.int
-    EXP_PARAM_FIELD_NUMBER: builtins.int
-    FLATTEN_PARAM_FIELD_NUMBER: builtins.int
-    HDF5_DATA_PARAM_FIELD_NUMBER: builtins.int
-    HDF5_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
-    HINGE_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    IMAGE_DATA_PARAM_FIELD_NUMBER: builtins.int
-    INFOGAIN_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    INNER_PRODUCT_PARAM_FIELD_NUMBER: builtins.int
-    INPUT_PARAM_FIELD_NUMBER: builtins.int
-    LOG_PARAM_FIELD_NUMBER: builtins.int
-    LRN_PARAM_FIELD_NUMBER: builtins.int
-    MEMORY_DATA_PARAM_FIELD_NUMBER: builtins.int
-    MVN_PARAM_FIELD_NUMBER: builtins.int
-    PARAMETER_PARAM_FIELD_NUMBER: builtins.int
-    POOLING_PARAM_FIELD_NUMBER: builtins.int
-    POWER_PARAM_FIELD_NUMBER: builtins.int
-    PRELU_PARAM_FIELD_NUMBER: builtins.int
-    PYTHON_PARAM_FIELD_NUMBER: builtins.int
-    RECURRENT_PARAM_FIELD_NUMBER: builtins.int
-    REDUCTION_PARAM_FIELD_NUMBER: builtins.int
-    RELU_PARAM_FIELD_NUMBER: builtins.int
-    RESHAPE_PARAM_FIELD_NUMBER: builtins.int
-    SCALE_PARAM_FIELD_NUMBER: builtins.int
-    SIGMOID_PARAM_FIELD_NUMBER: builtins.int
-    SOFTMAX_PARAM_FIELD_NUMBER: builtins.int
-    SPP_PARAM_FIELD_NUMBER: builtins.int
-    SLICE_PARAM_FIELD_NUMBER: builtins.int
-    SWISH_PARAM_FIELD_NUMBER: builtins.int
-    TANH_PARAM_FIELD_NUMBER: builtins.int
-    THRESHOLD_PARAM_FIELD_NUMBER: builtins.int
-    TILE_PARAM_FIELD_NUMBER: builtins.int
-    WINDOW_DATA_PARAM_FIELD_NUMBER: builtins.int
-    ANNOTATED_DATA_PARAM_FIELD_NUMBER: builtins.int
-    BN_PARAM_FIELD_NUMBER: builtins.int
-    BOX_ANNOTATOR_OHEM_PARAM_FIELD_NUMBER: builtins.int
-    CONTINUATION_INDICATOR_PARAM_FIELD_NUMBER: builtins.int
-    CPMDATA_PARAM_FIELD_NUMBER: builtins.int
-    CTC_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    DENSE_IMAGE_DATA_PARAM_FIELD_NUMBER: builtins.int
-    DETECTION_EVALUATE_PARAM_FIELD_NUMBER: builtins.int
-    DETECTION_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
-    FLIP_PARAM_FIELD_NUMBER: builtins.int
-    INSANITY_PARAM_FIELD_NUMBER: builtins.int
-    INTERP_PARAM_FIELD_NUMBER: builtins.int
-    L2_NORMALIZATION_PARAM_FIELD_NUMBER: builtins.int
-    LABELSEQUENCE_ACCURACY_PARAM_FIELD_NUMBER: builtins.int
-    MULTIBOX_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    NORM_PARAM_FIELD_NUMBER: builtins.int
-    NORMALIZE_PARAM_FIELD_NUMBER: builtins.int
-    PERMUTE_PARAM_FIELD_NUMBER: builtins.int
-    PRIOR_BOX_PARAM_FIELD_NUMBER: builtins.int
-    PSROI_POOLING_PARAM_FIELD_NUMBER: builtins.int
-    ROI_POOLING_PARAM_FIELD_NUMBER: builtins.int
-    RRELU_PARAM_FIELD_NUMBER: builtins.int
-    SEG_ACCURACY_PARAM_FIELD_NUMBER: builtins.int
-    SELU_PARAM_FIELD_NUMBER: builtins.int
-    SHUFFLE_CHANNEL_PARAM_FIELD_NUMBER: builtins.int
-    SMOOTH_L1_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    UPSAMPLE_PARAM_FIELD_NUMBER: builtins.int
-    VIDEO_DATA_PARAM_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    type: builtins.str
-    phase: global___Phase.ValueType
-    @property
-    def bottom(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def top(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def loss_weight(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def param(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ParamSpec]: ...
-    @property
-    def blobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobProto]: ...
-    @property
-    def propagate_down(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]: ...
-    @property
-    def include(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NetStateRule]: ...
-    @property
-    def exclude(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NetStateRule]: ...
-    @property
-    def transform_param(self) -> global___TransformationParameter: ...
-    @property
-    def loss_param(self) -> global___LossParameter: ...
-    @property
-    def accuracy_param(self) -> global___AccuracyParameter: ...
-    @property
-    def argmax_param(self) -> global___ArgMaxParameter: ...
-    @property
-    def batch_norm_param(self) -> global___BatchNormParameter: ...
-    @property
-    def bias_param(self) -> global___BiasParameter: ...
-    @property
-    def clip_param(self) -> global___ClipParameter: ...
-    @property
-    def concat_param(self) -> global___ConcatParameter: ...
-    @property
-    def contrastive_loss_param(self) -> global___ContrastiveLossParameter: ...
-    @property
-    def convolution_param(self) -> global___ConvolutionParameter: ...
-    @property
-    def crop_param(self) -> global___CropParameter: ...
-    @property
-    def data_param(self) -> global___DataParameter: ...
-    @property
-    def dropout_param(self) -> global___DropoutParameter: ...
-    @property
-    def dummy_data_param(self) -> global___DummyDataParameter: ...
-    @property
-    def eltwise_param(self) -> global___EltwiseParameter: ...
-    @property
-    def elu_param(self) -> global___ELUParameter: ...
-    @property
-    def embed_param(self) -> global___EmbedParameter: ...
-    @property
-    def exp_param(self) -> global___ExpParameter: ...
-    @property
-    def flatten_param(self) -> global___FlattenParameter: ...
-    @property
-    def hdf5_data_param(self) -> global___HDF5DataParameter: ...
-    @property
-    def hdf5_output_param(self) -> global___HDF5OutputParameter: ...
-    @property
-    def hinge_loss_param(self) -> global___HingeLossParameter: ...
-    @property
-    def image_data_param(self) -> global___ImageDataParameter: ...
-    @property
-    def infogain_loss_param(self) -> global___InfogainLossParameter: ...
-    @property
-    def inner_product_param(self) -> global___InnerProductParameter: ...
-    @property
-    def input_param(self) -> global___InputParameter: ...
-    @property
-    def log_param(self) -> global___LogParameter: ...
-    @property
-    def lrn_param(self) -> global___LRNParameter: ...
-    @property
-    def memory_data_param(self) -> global___MemoryDataParameter: ...
-    @property
-    def mvn_param(self) -> global___MVNParameter: ...
-    @property
-    def parameter_param(self) -> global___ParameterParameter: ...
-    @property
-    def pooling_param(self) -> global___PoolingParameter: ...
-    @property
-    def power_param(self) -> global___PowerParameter: ...
-    @property
-    def prelu_param(self) -> global___PReLUParameter: ...
-    @property
-    def python_param(self) -> global___PythonParameter: ...
-    @property
-    def recurrent_param(self) -> global___RecurrentParameter: ...
-    @property
-    def reduction_param(self) -> global___ReductionParameter: ...
-    @property
-    def relu_param(self) -> global___ReLUParameter: ...
-    @property
-    def reshape_param(self) -> global___ReshapeParameter: ...
-    @property
-    def scale_param(self) -> global___ScaleParameter: ...
-    @property
-    def sigmoid_param(self) -> global___SigmoidParameter: ...
-    @property
-    def softmax_param(self) -> global___SoftmaxParameter: ...
-    @property
-    def spp_param(self) -> global___SPPParameter: ...
-    @property
-    def slice_param(self) -> global___SliceParameter: ...
-    @property
-    def swish_param(self) -> global___SwishParameter: ...
-    @property
-    def tanh_param(self) -> global___TanHParameter: ...
-    @property
-    def threshold_param(self) -> global___ThresholdParameter: ...
-    @property
-    def tile_param(self) -> global___TileParameter: ...
-    @property
-    def window_data_param(self) -> global___WindowDataParameter: ...
-    @property
-    def annotated_data_param(self) -> global___AnnotatedDataParameter:
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    BOTTOM_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    LOSS_WEIGHT_FIELD_NUMBER: _builtins.int
+    PARAM_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    PROPAGATE_DOWN_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    TRANSFORM_PARAM_FIELD_NUMBER: _builtins.int
+    LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    ACCURACY_PARAM_FIELD_NUMBER: _builtins.int
+    ARGMAX_PARAM_FIELD_NUMBER: _builtins.int
+    BATCH_NORM_PARAM_FIELD_NUMBER: _builtins.int
+    BIAS_PARAM_FIELD_NUMBER: _builtins.int
+    CLIP_PARAM_FIELD_NUMBER: _builtins.int
+    CONCAT_PARAM_FIELD_NUMBER: _builtins.int
+    CONTRASTIVE_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    CONVOLUTION_PARAM_FIELD_NUMBER: _builtins.int
+    CROP_PARAM_FIELD_NUMBER: _builtins.int
+    DATA_PARAM_FIELD_NUMBER: _builtins.int
+    DROPOUT_PARAM_FIELD_NUMBER: _builtins.int
+    DUMMY_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    ELTWISE_PARAM_FIELD_NUMBER: _builtins.int
+    ELU_PARAM_FIELD_NUMBER: _builtins.int
+    EMBED_PARAM_FIELD_NUMBER: _builtins.int
+    EXP_PARAM_FIELD_NUMBER: _builtins.int
+    FLATTEN_PARAM_FIELD_NUMBER: _builtins.int
+    HDF5_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    HDF5_OUTPUT_PARAM_FIELD_NUMBER: _builtins.int
+    HINGE_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    IMAGE_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    INFOGAIN_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    INNER_PRODUCT_PARAM_FIELD_NUMBER: _builtins.int
+    INPUT_PARAM_FIELD_NUMBER: _builtins.int
+    LOG_PARAM_FIELD_NUMBER: _builtins.int
+    LRN_PARAM_FIELD_NUMBER: _builtins.int
+    MEMORY_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    MVN_PARAM_FIELD_NUMBER: _builtins.int
+    PARAMETER_PARAM_FIELD_NUMBER: _builtins.int
+    POOLING_PARAM_FIELD_NUMBER: _builtins.int
+    POWER_PARAM_FIELD_NUMBER: _builtins.int
+    PRELU_PARAM_FIELD_NUMBER: _builtins.int
+    PYTHON_PARAM_FIELD_NUMBER: _builtins.int
+    RECURRENT_PARAM_FIELD_NUMBER: _builtins.int
+    REDUCTION_PARAM_FIELD_NUMBER: _builtins.int
+    RELU_PARAM_FIELD_NUMBER: _builtins.int
+    RESHAPE_PARAM_FIELD_NUMBER: _builtins.int
+    SCALE_PARAM_FIELD_NUMBER: _builtins.int
+    SIGMOID_PARAM_FIELD_NUMBER: _builtins.int
+    SOFTMAX_PARAM_FIELD_NUMBER: _builtins.int
+    SPP_PARAM_FIELD_NUMBER: _builtins.int
+    SLICE_PARAM_FIELD_NUMBER: _builtins.int
+    SWISH_PARAM_FIELD_NUMBER: _builtins.int
+    TANH_PARAM_FIELD_NUMBER: _builtins.int
+    THRESHOLD_PARAM_FIELD_NUMBER: _builtins.int
+    TILE_PARAM_FIELD_NUMBER: _builtins.int
+    WINDOW_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    ANNOTATED_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    BN_PARAM_FIELD_NUMBER: _builtins.int
+    BOX_ANNOTATOR_OHEM_PARAM_FIELD_NUMBER: _builtins.int
+    CONTINUATION_INDICATOR_PARAM_FIELD_NUMBER: _builtins.int
+    CPMDATA_PARAM_FIELD_NUMBER: _builtins.int
+    CTC_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    DENSE_IMAGE_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    DETECTION_EVALUATE_PARAM_FIELD_NUMBER: _builtins.int
+    DETECTION_OUTPUT_PARAM_FIELD_NUMBER: _builtins.int
+    FLIP_PARAM_FIELD_NUMBER: _builtins.int
+    INSANITY_PARAM_FIELD_NUMBER: _builtins.int
+    INTERP_PARAM_FIELD_NUMBER: _builtins.int
+    L2_NORMALIZATION_PARAM_FIELD_NUMBER: _builtins.int
+    LABELSEQUENCE_ACCURACY_PARAM_FIELD_NUMBER: _builtins.int
+    MULTIBOX_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    NORM_PARAM_FIELD_NUMBER: _builtins.int
+    NORMALIZE_PARAM_FIELD_NUMBER: _builtins.int
+    PERMUTE_PARAM_FIELD_NUMBER: _builtins.int
+    PRIOR_BOX_PARAM_FIELD_NUMBER: _builtins.int
+    PSROI_POOLING_PARAM_FIELD_NUMBER: _builtins.int
+    ROI_POOLING_PARAM_FIELD_NUMBER: _builtins.int
+    RRELU_PARAM_FIELD_NUMBER: _builtins.int
+    SEG_ACCURACY_PARAM_FIELD_NUMBER: _builtins.int
+    SELU_PARAM_FIELD_NUMBER: _builtins.int
+    SHUFFLE_CHANNEL_PARAM_FIELD_NUMBER: _builtins.int
+    SMOOTH_L1_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    UPSAMPLE_PARAM_FIELD_NUMBER: _builtins.int
+    VIDEO_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    CONVOLUTION3D_PARAM_FIELD_NUMBER: _builtins.int
+    POOLING3D_PARAM_FIELD_NUMBER: _builtins.int
+    MARGIN_INNER_PRODUCT_PARAM_FIELD_NUMBER: _builtins.int
+    CENTER_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    SPATIAL_DROPOUT_PARAM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    type: _builtins.str
+    phase: Global___Phase.ValueType
+    @_builtins.property
+    def bottom(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def top(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def loss_weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def param(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParamSpec]: ...
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobProto]: ...
+    @_builtins.property
+    def propagate_down(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    @_builtins.property
+    def include(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetStateRule]: ...
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetStateRule]: ...
+    @_builtins.property
+    def transform_param(self) -> Global___TransformationParameter: ...
+    @_builtins.property
+    def loss_param(self) -> Global___LossParameter: ...
+    @_builtins.property
+    def accuracy_param(self) -> Global___AccuracyParameter: ...
+    @_builtins.property
+    def argmax_param(self) -> Global___ArgMaxParameter: ...
+    @_builtins.property
+    def batch_norm_param(self) -> Global___BatchNormParameter: ...
+    @_builtins.property
+    def bias_param(self) -> Global___BiasParameter: ...
+    @_builtins.property
+    def clip_param(self) -> Global___ClipParameter: ...
+    @_builtins.property
+    def concat_param(self) -> Global___ConcatParameter: ...
+    @_builtins.property
+    def contrastive_loss_param(self) -> Global___ContrastiveLossParameter: ...
+    @_builtins.property
+    def convolution_param(self) -> Global___ConvolutionParameter: ...
+    @_builtins.property
+    def crop_param(self) -> Global___CropParameter: ...
+    @_builtins.property
+    def data_param(self) -> Global___DataParameter: ...
+    @_builtins.property
+    def dropout_param(self) -> Global___DropoutParameter: ...
+    @_builtins.property
+    def dummy_data_param(self) -> Global___DummyDataParameter: ...
+    @_builtins.property
+    def eltwise_param(self) -> Global___EltwiseParameter: ...
+    @_builtins.property
+    def elu_param(self) -> Global___ELUParameter: ...
+    @_builtins.property
+    def embed_param(self) -> Global___EmbedParameter: ...
+    @_builtins.property
+    def exp_param(self) -> Global___ExpParameter: ...
+    @_builtins.property
+    def flatten_param(self) -> Global___FlattenParameter: ...
+    @_builtins.property
+    def hdf5_data_param(self) -> Global___HDF5DataParameter: ...
+    @_builtins.property
+    def hdf5_output_param(self) -> Global___HDF5OutputParameter: ...
+    @_builtins.property
+    def hinge_loss_param(self) -> Global___HingeLossParameter: ...
+    @_builtins.property
+    def image_data_param(self) -> Global___ImageDataParameter: ...
+    @_builtins.property
+    def infogain_loss_param(self) -> Global___InfogainLossParameter: ...
+    @_builtins.property
+    def inner_product_param(self) -> Global___InnerProductParameter: ...
+    @_builtins.property
+    def input_param(self) -> Global___InputParameter: ...
+    @_builtins.property
+    def log_param(self) -> Global___LogParameter: ...
+    @_builtins.property
+    def lrn_param(self) -> Global___LRNParameter: ...
+    @_builtins.property
+    def memory_data_param(self) -> Global___MemoryDataParameter: ...
+    @_builtins.property
+    def mvn_param(self) -> Global___MVNParameter: ...
+    @_builtins.property
+    def parameter_param(self) -> Global___ParameterParameter: ...
+    @_builtins.property
+    def pooling_param(self) -> Global___PoolingParameter: ...
+    @_builtins.property
+    def power_param(self) -> Global___PowerParameter: ...
+    @_builtins.property
+    def prelu_param(self) -> Global___PReLUParameter: ...
+    @_builtins.property
+    def python_param(self) -> Global___PythonParameter: ...
+    @_builtins.property
+    def recurrent_param(self) -> Global___RecurrentParameter: ...
+    @_builtins.property
+    def reduction_param(self) -> Global___ReductionParameter: ...
+    @_builtins.property
+    def relu_param(self) -> Global___ReLUParameter: ...
+    @_builtins.property
+    def reshape_param(self) -> Global___ReshapeParameter: ...
+    @_builtins.property
+    def scale_param(self) -> Global___ScaleParameter: ...
+    @_builtins.property
+    def sigmoid_param(self) -> Global___SigmoidParameter: ...
+    @_builtins.property
+    def softmax_param(self) -> Global___SoftmaxParameter: ...
+    @_builtins.property
+    def spp_param(self) -> Global___SPPParameter: ...
+    @_builtins.property
+    def slice_param(self) -> Global___SliceParameter: ...
+    @_builtins.property
+    def swish_param(self) -> Global___SwishParameter: ...
+    @_builtins.property
+    def tanh_param(self) -> Global___TanHParameter: ...
+    @_builtins.property
+    def threshold_param(self) -> Global___ThresholdParameter: ...
+    @_builtins.property
+    def tile_param(self) -> Global___TileParameter: ...
+    @_builtins.property
+    def window_data_param(self) -> Global___WindowDataParameter: ...
+    @_builtins.property
+    def annotated_data_param(self) -> Global___AnnotatedDataParameter:
         """Forks:"""
 
-    @property
-    def bn_param(self) -> global___BNParameter: ...
-    @property
-    def box_annotator_ohem_param(self) -> global___BoxAnnotatorOHEMParameter: ...
-    @property
-    def continuation_indicator_param(self) -> global___ContinuationIndicatorParameter: ...
-    @property
-    def cpmdata_param(self) -> global___CPMDataParameter: ...
-    @property
-    def ctc_loss_param(self) -> global___CtcLossParameter: ...
-    @property
-    def dense_image_data_param(self) -> global___DenseImageDataParameter: ...
-    @property
-    def detection_evaluate_param(self) -> global___DetectionEvaluateParameter: ...
-    @property
-    def detection_output_param(self) -> global___DetectionOutputParameter: ...
-    @property
-    def flip_param(self) -> global___FlipParameter: ...
-    @property
-    def insanity_param(self) -> global___InsanityParameter: ...
-    @property
-    def interp_param(self) -> global___InterpParameter: ...
-    @property
-    def l2_normalization_param(self) -> global___L2NormalizationParameter: ...
-    @property
-    def labelsequence_accuracy_param(self) -> global___LabelsequenceAccuracyParameter: ...
-    @property
-    def multibox_loss_param(self) -> global___MultiBoxLossParameter: ...
-    @property
-    def norm_param(self) -> global___NormalizeParameter: ...
-    @property
-    def normalize_param(self) -> global___NormalizeParameter: ...
-    @property
-    def permute_param(self) -> global___PermuteParameter: ...
-    @property
-    def prior_box_param(self) -> global___PriorBoxParameter: ...
-    @property
-    def psroi_pooling_param(self) -> global___PSROIPoolingParameter: ...
-    @property
-    def roi_pooling_param(self) -> global___ROIPoolingParameter: ...
-    @property
-    def rrelu_param(self) -> global___RReLUParameter: ...
-    @property
-    def seg_accuracy_param(self) -> global___SegAccuracyParameter: ...
-    @property
-    def selu_param(self) -> global___SeLuParameter: ...
-    @property
-    def shuffle_channel_param(self) -> global___ShuffleChannelParameter: ...
-    @property
-    def smooth_l1_loss_param(self) -> global___SmoothL1LossParameter: ...
-    @property
-    def upsample_param(self) -> global___UpsampleParameter: ...
-    @property
-    def video_data_param(self) -> global___VideoDataParameter: ...
+    @_builtins.property
+    def bn_param(self) -> Global___BNParameter: ...
+    @_builtins.property
+    def box_annotator_ohem_param(self) -> Global___BoxAnnotatorOHEMParameter: ...
+    @_builtins.property
+    def continuation_indicator_param(self) -> Global___ContinuationIndicatorParameter: ...
+    @_builtins.property
+    def cpmdata_param(self) -> Global___CPMDataParameter: ...
+    @_builtins.property
+    def ctc_loss_param(self) -> Global___CtcLossParameter: ...
+    @_builtins.property
+    def dense_image_data_param(self) -> Global___DenseImageDataParameter: ...
+    @_builtins.property
+    def detection_evaluate_param(self) -> Global___DetectionEvaluateParameter: ...
+    @_builtins.property
+    def detection_output_param(self) -> Global___DetectionOutputParameter: ...
+    @_builtins.property
+    def flip_param(self) -> Global___FlipParameter: ...
+    @_builtins.property
+    def insanity_param(self) -> Global___InsanityParameter: ...
+    @_builtins.property
+    def interp_param(self) -> Global___InterpParameter: ...
+    @_builtins.property
+    def l2_normalization_param(self) -> Global___L2NormalizationParameter: ...
+    @_builtins.property
+    def labelsequence_accuracy_param(self) -> Global___LabelsequenceAccuracyParameter: ...
+    @_builtins.property
+    def multibox_loss_param(self) -> Global___MultiBoxLossParameter: ...
+    @_builtins.property
+    def norm_param(self) -> Global___NormalizeParameter: ...
+    @_builtins.property
+    def normalize_param(self) -> Global___NormalizeParameter: ...
+    @_builtins.property
+    def permute_param(self) -> Global___PermuteParameter: ...
+    @_builtins.property
+    def prior_box_param(self) -> Global___PriorBoxParameter: ...
+    @_builtins.property
+    def psroi_pooling_param(self) -> Global___PSROIPoolingParameter: ...
+    @_builtins.property
+    def roi_pooling_param(self) -> Global___ROIPoolingParameter: ...
+    @_builtins.property
+    def rrelu_param(self) -> Global___RReLUParameter: ...
+    @_builtins.property
+    def seg_accuracy_param(self) -> Global___SegAccuracyParameter: ...
+    @_builtins.property
+    def selu_param(self) -> Global___SeLuParameter: ...
+    @_builtins.property
+    def shuffle_channel_param(self) -> Global___ShuffleChannelParameter: ...
+    @_builtins.property
+    def smooth_l1_loss_param(self) -> Global___SmoothL1LossParameter: ...
+    @_builtins.property
+    def upsample_param(self) -> Global___UpsampleParameter: ...
+    @_builtins.property
+    def video_data_param(self) -> Global___VideoDataParameter: ...
+    @_builtins.property
+    def convolution3d_param(self) -> Global___Convolution3DParameter: ...
+    @_builtins.property
+    def pooling3d_param(self) -> Global___Pooling3DParameter: ...
+    @_builtins.property
+    def margin_inner_product_param(self) -> Global___MarginInnerProductParameter: ...
+    @_builtins.property
+    def center_loss_param(self) -> Global___CenterLossParameter: ...
+    @_builtins.property
+    def spatial_dropout_param(self) -> Global___SpatialDropoutParameter: ...
     def __init__(
         self,
         *,
-        name: builtins.str | None = ...,
-        type: builtins.str | None = ...,
-        bottom: collections.abc.Iterable[builtins.str] | None = ...,
-        top: collections.abc.Iterable[builtins.str] | None = ...,
-        phase: global___Phase.ValueType | None = ...,
-        loss_weight: collections.abc.Iterable[builtins.float] | None = ...,
-        param: collections.abc.Iterable[global___ParamSpec] | None = ...,
-        blobs: collections.abc.Iterable[global___BlobProto] | None = ...,
-        propagate_down: collections.abc.Iterable[builtins.bool] | None = ...,
-        include: collections.abc.Iterable[global___NetStateRule] | None = ...,
-        exclude: collections.abc.Iterable[global___NetStateRule] | None = ...,
-        transform_param: global___TransformationParameter | None = ...,
-        loss_param: global___LossParameter | None = ...,
-        accuracy_param: global___AccuracyParameter | None = ...,
-        argmax_param: global___ArgMaxParameter | None = ...,
-        batch_norm_param: global___BatchNormParameter | None = ...,
-        bias_param: global___BiasParameter | None = ...,
-        clip_param: global___ClipParameter | None = ...,
-        concat_param: global___ConcatParameter | None = ...,
-        contrastive_loss_param: global___ContrastiveLossParameter | None = ...,
-        convolution_param: global___ConvolutionParameter | None = ...,
-        crop_param: global___CropParameter | None = ...,
-        data_param: global___DataParameter | None = ...,
-        dropout_param: global___DropoutParameter | None = ...,
-        dummy_data_param: global___DummyDataParameter | None = ...,
-        eltwise_param: global___EltwiseParameter | None = ...,
-        elu_param: global___ELUParameter | None = ...,
-        embed_param: global___EmbedParameter | None = ...,
-        exp_param: global___ExpParameter | None = ...,
-        flatten_param: global___FlattenParameter | None = ...,
-        hdf5_data_param: global___HDF5DataParameter | None = ...,
-        hdf5_output_param: global___HDF5OutputParameter | None = ...,
-        hinge_loss_param: global___HingeLossParameter | None = ...,
-        image_data_param: global___ImageDataParameter | None = ...,
-        infogain_loss_param: global___InfogainLossParameter | None = ...,
-        inner_product_param: global___InnerProductParameter | None = ...,
-        input_param: global___InputParameter | None = ...,
-        log_param: global___LogParameter | None = ...,
-        lrn_param: global___LRNParameter | None = ...,
-        memory_data_param: global___MemoryDataParameter | None = ...,
-        mvn_param: global___MVNParameter | None = ...,
-        parameter_param: global___ParameterParameter | None = ...,
-        pooling_param: global___PoolingParameter | None = ...,
-        power_param: global___PowerParameter | None = ...,
-        prelu_param: global___PReLUParameter | None = ...,
-        python_param: global___PythonParameter | None = ...,
-        recurrent_param: global___RecurrentParameter | None = ...,
-        reduction_param: global___ReductionParameter | None = ...,
-        relu_param: global___ReLUParameter | None = ...,
-        reshape_param: global___ReshapeParameter | None = ...,
-        scale_param: global___ScaleParameter | None = ...,
-        sigmoid_param: global___SigmoidParameter | None = ...,
-        softmax_param: global___SoftmaxParameter | None = ...,
-        spp_param: global___SPPParameter | None = ...,
-        slice_param: global___SliceParameter | None = ...,
-        swish_param: global___SwishParameter | None = ...,
-        tanh_param: global___TanHParameter | None = ...,
-        threshold_param: global___ThresholdParameter | None = ...,
-        tile_param: global___TileParameter | None = ...,
-        window_data_param: global___WindowDataParameter | None = ...,
-        annotated_data_param: global___AnnotatedDataParameter | None = ...,
-        bn_param: global___BNParameter | None = ...,
-        box_annotator_ohem_param: global___BoxAnnotatorOHEMParameter | None = ...,
-        continuation_indicator_param: global___ContinuationIndicatorParameter | None = ...,
-        cpmdata_param: global___CPMDataParameter | None = ...,
-        ctc_loss_param: global___CtcLossParameter | None = ...,
-        dense_image_data_param: global___DenseImageDataParameter | None = ...,
-        detection_evaluate_param: global___DetectionEvaluateParameter | None = ...,
-        detection_output_param: global___DetectionOutputParameter | None = ...,
-        flip_param: global___FlipParameter | None = ...,
-        insanity_param: global___InsanityParameter | None = ...,
-        interp_param: global___InterpParameter | None = ...,
-        l2_normalization_param: global___L2NormalizationParameter | None = ...,
-        labelsequence_accuracy_param: global___LabelsequenceAccuracyParameter | None = ...,
-        multibox_loss_param: global___MultiBoxLossParameter | None = ...,
-        norm_param: global___NormalizeParameter | None = ...,
-        normalize_param: global___NormalizeParameter | None = ...,
-        permute_param: global___PermuteParameter | None = ...,
-        prior_box_param: global___PriorBoxParameter | None = ...,
-        psroi_pooling_param: global___PSROIPoolingParameter | None = ...,
-        roi_pooling_param: global___ROIPoolingParameter | None = ...,
-        rrelu_param: global___RReLUParameter | None = ...,
-        seg_accuracy_param: global___SegAccuracyParameter | None = ...,
-        selu_param: global___SeLuParameter | None = ...,
-        shuffle_channel_param: global___ShuffleChannelParameter | None = ...,
-        smooth_l1_loss_param: global___SmoothL1LossParameter | None = ...,
-        upsample_param: global___UpsampleParameter | None = ...,
-        video_data_param: global___VideoDataParameter | None = ...,
+        name: _builtins.str | None = ...,
+        type: _builtins.str | None = ...,
+        bottom: _abc.Iterable[_builtins.str] | None = ...,
+        top: _abc.Iterable[_builtins.str] | None = ...,
+        phase: Global___Phase.ValueType | None = ...,
+        loss_weight: _abc.Iterable[_builtins.float] | None = ...,
+        param: _abc.Iterable[Global___ParamSpec] | None = ...,
+        blobs: _abc.Iterable[Global___BlobProto] | None = ...,
+        propagate_down: _abc.Iterable[_builtins.bool] | None = ...,
+        include: _abc.Iterable[Global___NetStateRule] | None = ...,
+        exclude: _abc.Iterable[Global___NetStateRule] | None = ...,
+        transform_param: Global___TransformationParameter | None = ...,
+        loss_param: Global___LossParameter | None = ...,
+        accuracy_param: Global___AccuracyParameter | None = ...,
+        argmax_param: Global___ArgMaxParameter | None = ...,
+        batch_norm_param: Global___BatchNormParameter | None = ...,
+        bias_param: Global___BiasParameter | None = ...,
+        clip_param: Global___ClipParameter | None = ...,
+        concat_param: Global___ConcatParameter | None = ...,
+        contrastive_loss_param: Global___ContrastiveLossParameter | None = ...,
+        convolution_param: Global___ConvolutionParameter | None = ...,
+        crop_param: Global___CropParameter | None = ...,
+        data_param: Global___DataParameter | None = ...,
+        dropout_param: Global___DropoutParameter | None = ...,
+        dummy_data_param: Global___DummyDataParameter | None = ...,
+        eltwise_param: Global___EltwiseParameter | None = ...,
+        elu_param: Global___ELUParameter | None = ...,
+        embed_param: Global___EmbedParameter | None = ...,
+        exp_param: Global___ExpParameter | None = ...,
+        flatten_param: Global___FlattenParameter | None = ...,
+        hdf5_data_param: Global___HDF5DataParameter | None = ...,
+        hdf5_output_param: Global___HDF5OutputParameter | None = ...,
+        hinge_loss_param: Global___HingeLossParameter | None = ...,
+        image_data_param: Global___ImageDataParameter | None = ...,
+        infogain_loss_param: Global___InfogainLossParameter | None = ...,
+        inner_product_param: Global___InnerProductParameter | None = ...,
+        input_param: Global___InputParameter | None = ...,
+        log_param: Global___LogParameter | None = ...,
+        lrn_param: Global___LRNParameter | None = ...,
+        memory_data_param: Global___MemoryDataParameter | None = ...,
+        mvn_param: Global___MVNParameter | None = ...,
+        parameter_param: Global___ParameterParameter | None = ...,
+        pooling_param: Global___PoolingParameter | None = ...,
+        power_param: Global___PowerParameter | None = ...,
+        prelu_param: Global___PReLUParameter | None = ...,
+        python_param: Global___PythonParameter | None = ...,
+        recurrent_param: Global___RecurrentParameter | None = ...,
+        reduction_param: Global___ReductionParameter | None = ...,
+        relu_param: Global___ReLUParameter | None = ...,
+        reshape_param: Global___ReshapeParameter | None = ...,
+        scale_param: Global___ScaleParameter | None = ...,
+        sigmoid_param: Global___SigmoidParameter | None = ...,
+        softmax_param: Global___SoftmaxParameter | None = ...,
+        spp_param: Global___SPPParameter | None = ...,
+        slice_param: Global___SliceParameter | None = ...,
+        swish_param: Global___SwishParameter | None = ...,
+        tanh_param: Global___TanHParameter | None = ...,
+        threshold_param: Global___ThresholdParameter | None = ...,
+        tile_param: Global___TileParameter | None = ...,
+        window_data_param: Global___WindowDataParameter | None = ...,
+        annotated_data_param: Global___AnnotatedDataParameter | None = ...,
+        bn_param: Global___BNParameter | None = ...,
+        box_annotator_ohem_param: Global___BoxAnnotatorOHEMParameter | None = ...,
+        continuation_indicator_param: Global___ContinuationIndicatorParameter | None = ...,
+        cpmdata_param: Global___CPMDataParameter | None = ...,
+        ctc_loss_param: Global___CtcLossParameter | None = ...,
+        dense_image_data_param: Global___DenseImageDataParameter | None = ...,
+        detection_evaluate_param: Global___DetectionEvaluateParameter | None = ...,
+        detection_output_param: Global___DetectionOutputParameter | None = ...,
+        flip_param: Global___FlipParameter | None = ...,
+        insanity_param: Global___InsanityParameter | None = ...,
+        interp_param: Global___InterpParameter | None = ...,
+        l2_normalization_param: Global___L2NormalizationParameter | None = ...,
+        labelsequence_accuracy_param: Global___LabelsequenceAccuracyParameter | None = ...,
+        multibox_loss_param: Global___MultiBoxLossParameter | None = ...,
+        norm_param: Global___NormalizeParameter | None = ...,
+        normalize_param: Global___NormalizeParameter | None = ...,
+        permute_param: Global___PermuteParameter | None = ...,
+        prior_box_param: Global___PriorBoxParameter | None = ...,
+        psroi_pooling_param: Global___PSROIPoolingParameter | None = ...,
+        roi_pooling_param: Global___ROIPoolingParameter | None = ...,
+        rrelu_param: Global___RReLUParameter | None = ...,
+        seg_accuracy_param: Global___SegAccuracyParameter | None = ...,
+        selu_param: Global___SeLuParameter | None = ...,
+        shuffle_channel_param: Global___ShuffleChannelParameter | None = ...,
+        smooth_l1_loss_param: Global___SmoothL1LossParameter | None = ...,
+        upsample_param: Global___UpsampleParameter | None = ...,
+        video_data_param: Global___VideoDataParameter | None = ...,
+        convolution3d_param: Global___Convolution3DParameter | None = ...,
+        pooling3d_param: Global___Pooling3DParameter | None = ...,
+        margin_inner_product_param: Global___MarginInnerProductParameter | None = ...,
+        center_loss_param: Global___CenterLossParameter | None = ...,
+        spatial_dropout_param: Global___SpatialDropoutParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "bn_param", b"bn_param", "box_annotator_ohem_param", b"box_annotator_ohem_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "blobs", b"blobs", "bn_param", b"bn_param", "bottom", b"bottom", "box_annotator_ohem_param", b"box_annotator_ohem_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exclude", b"exclude", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "param", b"param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "propagate_down", b"propagate_down", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "bn_param", b"bn_param", "box_annotator_ohem_param", b"box_annotator_ohem_param", "center_loss_param", b"center_loss_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution3d_param", b"convolution3d_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "margin_inner_product_param", b"margin_inner_product_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling3d_param", b"pooling3d_param", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spatial_dropout_param", b"spatial_dropout_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "blobs", b"blobs", "bn_param", b"bn_param", "bottom", b"bottom", "box_annotator_ohem_param", b"box_annotator_ohem_param", "center_loss_param", b"center_loss_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution3d_param", b"convolution3d_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exclude", b"exclude", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "margin_inner_product_param", b"margin_inner_product_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "param", b"param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling3d_param", b"pooling3d_param", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "propagate_down", b"propagate_down", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spatial_dropout_param", b"spatial_dropout_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___LayerParameter = LayerParameter
+Global___LayerParameter: _TypeAlias = LayerParameter  # noqa: Y015
 
-@typing.final
-class TransformationParameter(google.protobuf.message.Message):
+@_typing.final
+class TransformationParameter(_message.Message):
     """What the data layers do to each image."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SCALE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    CROP_SIZE_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    MEAN_VALUE_FIELD_NUMBER: builtins.int
-    FORCE_COLOR_FIELD_NUMBER: builtins.int
-    FORCE_GRAY_FIELD_NUMBER: builtins.int
-    RESIZE_PARAM_FIELD_NUMBER: builtins.int
-    NOISE_PARAM_FIELD_NUMBER: builtins.int
-    EMIT_CONSTRAINT_FIELD_NUMBER: builtins.int
-    CROP_H_FIELD_NUMBER: builtins.int
-    CROP_W_FIELD_NUMBER: builtins.int
-    DISTORT_PARAM_FIELD_NUMBER: builtins.int
-    EXPAND_PARAM_FIELD_NUMBER: builtins.int
-    SCALE_FACTORS_FIELD_NUMBER: builtins.int
-    CROP_WIDTH_FIELD_NUMBER: builtins.int
-    CROP_HEIGHT_FIELD_NUMBER: builtins.int
-    STRIDE_FIELD_NUMBER: builtins.int
-    CROP_SIZE_X_FIELD_NUMBER: builtins.int
-    CROP_SIZE_Y_FIELD_NUMBER: builtins.int
-    NUM_PARTS_FIELD_NUMBER: builtins.int
-    PUT_GAUSSIAN_FIELD_NUMBER: builtins.int
-    MAX_ROTATE_DEGREE_FIELD_NUMBER: builtins.int
-    VISUALIZE_FIELD_NUMBER: builtins.int
-    SCALE_PROB_FIELD_NUMBER: builtins.int
-    SCALE_MIN_FIELD_NUMBER: builtins.int
-    SCALE_MAX_FIELD_NUMBER: builtins.int
-    BBOX_NORM_FACTOR_FIELD_NUMBER: builtins.int
-    IMG_HEADER_FIELD_NUMBER: builtins.int
-    TARGET_DIST_FIELD_NUMBER: builtins.int
-    CENTER_PERTERB_MAX_FIELD_NUMBER: builtins.int
-    SIGMA_FIELD_NUMBER: builtins.int
-    SIGMA_CENTER_FIELD_NUMBER: builtins.int
-    CLAHE_TILE_SIZE_FIELD_NUMBER: builtins.int
-    CLAHE_CLIP_LIMIT_FIELD_NUMBER: builtins.int
-    DO_CLAHE_FIELD_NUMBER: builtins.int
-    NUM_TOTAL_AUGS_FIELD_NUMBER: builtins.int
-    AUG_WAY_FIELD_NUMBER: builtins.int
-    FLIP_PROB_FIELD_NUMBER: builtins.int
-    GRAY_FIELD_NUMBER: builtins.int
-    NP_IN_LMDB_FIELD_NUMBER: builtins.int
-    TRANSFORM_BODY_JOINT_FIELD_NUMBER: builtins.int
-    VISUALIZE_LABEL_FIELD_NUMBER: builtins.int
-    FIX_CROP_FIELD_NUMBER: builtins.int
-    MORE_FIX_CROP_FIELD_NUMBER: builtins.int
-    MULTI_SCALE_FIELD_NUMBER: builtins.int
-    SCALE_RATIOS_FIELD_NUMBER: builtins.int
-    MAX_DISTORT_FIELD_NUMBER: builtins.int
-    IS_FLOW_FIELD_NUMBER: builtins.int
-    scale: builtins.float
-    mirror: builtins.bool
-    crop_size: builtins.int
-    mean_file: builtins.str
-    force_color: builtins.bool
-    force_gray: builtins.bool
-    crop_h: builtins.int
-    crop_w: builtins.int
-    crop_width: builtins.int
-    crop_height: builtins.int
-    stride: builtins.int
-    crop_size_x: builtins.int
-    crop_size_y: builtins.int
-    num_parts: builtins.int
-    put_gaussian: builtins.bool
-    max_rotate_degree: builtins.float
-    visualize: builtins.bool
-    scale_prob: builtins.float
-    scale_min: builtins.float
-    scale_max: builtins.float
-    bbox_norm_factor: builtins.float
-    img_header: builtins.str
-    target_dist: builtins.float
-    center_perterb_max: builtins.float
-    sigma: builtins.float
-    sigma_center: builtins.float
-    clahe_tile_size: builtins.float
-    clahe_clip_limit: builtins.float
-    do_clahe: builtins.bool
-    num_total_augs: builtins.int
-    aug_way: builtins.str
-    flip_prob: builtins.float
-    gray: builtins.int
-    np_in_lmdb: builtins.int
-    transform_body_joint: builtins.bool
-    visualize_label: builtins.bool
-    fix_crop: builtins.bool
-    more_fix_crop: builtins.bool
-    multi_scale: builtins.bool
-    max_distort: builtins.int
-    is_flow: builtins.bool
-    @property
-    def mean_value(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def resize_param(self) -> global___ResizeParameter:
+    SCALE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    MEAN_VALUE_FIELD_NUMBER: _builtins.int
+    FORCE_COLOR_FIELD_NUMBER: _builtins.int
+    FORCE_GRAY_FIELD_NUMBER: _builtins.int
+    RESIZE_PARAM_FIELD_NUMBER: _builtins.int
+    NOISE_PARAM_FIELD_NUMBER: _builtins.int
+    EMIT_CONSTRAINT_FIELD_NUMBER: _builtins.int
+    CROP_H_FIELD_NUMBER: _builtins.int
+    CROP_W_FIELD_NUMBER: _builtins.int
+    DISTORT_PARAM_FIELD_NUMBER: _builtins.int
+    EXPAND_PARAM_FIELD_NUMBER: _builtins.int
+    SCALE_FACTORS_FIELD_NUMBER: _builtins.int
+    CROP_WIDTH_FIELD_NUMBER: _builtins.int
+    CROP_HEIGHT_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_X_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_Y_FIELD_NUMBER: _builtins.int
+    NUM_PARTS_FIELD_NUMBER: _builtins.int
+    PUT_GAUSSIAN_FIELD_NUMBER: _builtins.int
+    MAX_ROTATE_DEGREE_FIELD_NUMBER: _builtins.int
+    VISUALIZE_FIELD_NUMBER: _builtins.int
+    SCALE_PROB_FIELD_NUMBER: _builtins.int
+    SCALE_MIN_FIELD_NUMBER: _builtins.int
+    SCALE_MAX_FIELD_NUMBER: _builtins.int
+    BBOX_NORM_FACTOR_FIELD_NUMBER: _builtins.int
+    IMG_HEADER_FIELD_NUMBER: _builtins.int
+    TARGET_DIST_FIELD_NUMBER: _builtins.int
+    CENTER_PERTERB_MAX_FIELD_NUMBER: _builtins.int
+    SIGMA_FIELD_NUMBER: _builtins.int
+    SIGMA_CENTER_FIELD_NUMBER: _builtins.int
+    CLAHE_TILE_SIZE_FIELD_NUMBER: _builtins.int
+    CLAHE_CLIP_LIMIT_FIELD_NUMBER: _builtins.int
+    DO_CLAHE_FIELD_NUMBER: _builtins.int
+    NUM_TOTAL_AUGS_FIELD_NUMBER: _builtins.int
+    AUG_WAY_FIELD_NUMBER: _builtins.int
+    FLIP_PROB_FIELD_NUMBER: _builtins.int
+    GRAY_FIELD_NUMBER: _builtins.int
+    NP_IN_LMDB_FIELD_NUMBER: _builtins.int
+    TRANSFORM_BODY_JOINT_FIELD_NUMBER: _builtins.int
+    VISUALIZE_LABEL_FIELD_NUMBER: _builtins.int
+    FIX_CROP_FIELD_NUMBER: _builtins.int
+    MORE_FIX_CROP_FIELD_NUMBER: _builtins.int
+    MULTI_SCALE_FIELD_NUMBER: _builtins.int
+    SCALE_RATIOS_FIELD_NUMBER: _builtins.int
+    MAX_DISTORT_FIELD_NUMBER: _builtins.int
+    IS_FLOW_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    mirror: _builtins.bool
+    crop_size: _builtins.int
+    mean_file: _builtins.str
+    force_color: _builtins.bool
+    force_gray: _builtins.bool
+    crop_h: _builtins.int
+    crop_w: _builtins.int
+    crop_width: _builtins.int
+    crop_height: _builtins.int
+    stride: _builtins.int
+    crop_size_x: _builtins.int
+    crop_size_y: _builtins.int
+    num_parts: _builtins.int
+    put_gaussian: _builtins.bool
+    max_rotate_degree: _builtins.float
+    visualize: _builtins.bool
+    scale_prob: _builtins.float
+    scale_min: _builtins.float
+    scale_max: _builtins.float
+    bbox_norm_factor: _builtins.float
+    img_header: _builtins.str
+    target_dist: _builtins.float
+    center_perterb_max: _builtins.float
+    sigma: _builtins.float
+    sigma_center: _builtins.float
+    clahe_tile_size: _builtins.float
+    clahe_clip_limit: _builtins.float
+    do_clahe: _builtins.bool
+    num_total_augs: _builtins.int
+    aug_way: _builtins.str
+    flip_prob: _builtins.float
+    gray: _builtins.int
+    np_in_lmdb: _builtins.int
+    transform_body_joint: _builtins.bool
+    visualize_label: _builtins.bool
+    fix_crop: _builtins.bool
+    more_fix_crop: _builtins.bool
+    multi_scale: _builtins.bool
+    max_distort: _builtins.int
+    is_flow: _builtins.bool
+    @_builtins.property
+    def mean_value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def resize_param(self) -> Global___ResizeParameter:
         """Forks:"""
 
-    @property
-    def noise_param(self) -> global___NoiseParameter: ...
-    @property
-    def emit_constraint(self) -> global___EmitConstraint: ...
-    @property
-    def distort_param(self) -> global___DistortionParameter: ...
-    @property
-    def expand_param(self) -> global___ExpansionParameter: ...
-    @property
-    def scale_factors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def scale_ratios(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @_builtins.property
+    def noise_param(self) -> Global___NoiseParameter: ...
+    @_builtins.property
+    def emit_constraint(self) -> Global___EmitConstraint: ...
+    @_builtins.property
+    def distort_param(self) -> Global___DistortionParameter: ...
+    @_builtins.property
+    def expand_param(self) -> Global___ExpansionParameter: ...
+    @_builtins.property
+    def scale_factors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def scale_ratios(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
-        scale: builtins.float | None = ...,
-        mirror: builtins.bool | None = ...,
-        crop_size: builtins.int | None = ...,
-        mean_file: builtins.str | None = ...,
-        mean_value: collections.abc.Iterable[builtins.float] | None = ...,
-        force_color: builtins.bool | None = ...,
-        force_gray: builtins.bool | None = ...,
-        resize_param: global___ResizeParameter | None = ...,
-        noise_param: global___NoiseParameter | None = ...,
-        emit_constraint: global___EmitConstraint | None = ...,
-        crop_h: builtins.int | None = ...,
-        crop_w: builtins.int | None = ...,
-        distort_param: global___DistortionParameter | None = ...,
-        expand_param: global___ExpansionParameter | None = ...,
-        scale_factors: collections.abc.Iterable[builtins.float] | None = ...,
-        crop_width: builtins.int | None = ...,
-        crop_height: builtins.int | None = ...,
-        stride: builtins.int | None = ...,
-        crop_size_x: builtins.int | None = ...,
-        crop_size_y: builtins.int | None = ...,
-        num_parts: builtins.int | None = ...,
-        put_gaussian: builtins.bool | None = ...,
-        max_rotate_degree: builtins.float | None = ...,
-        visualize: builtins.bool | None = ...,
-        scale_prob: builtins.float | None = ...,
-        scale_min: builtins.float | None = ...,
-        scale_max: builtins.float | None = ...,
-        bbox_norm_factor: builtins.float | None = ...,
-        img_header: builtins.str | None = ...,
-        target_dist: builtins.float | None = ...,
-        center_perterb_max: builtins.float | None = ...,
-        sigma: builtins.float | None = ...,
-        sigma_center: builtins.float | None = ...,
-        clahe_tile_size: builtins.float | None = ...,
-        clahe_clip_limit: builtins.float | None = ...,
-        do_clahe: builtins.bool | None = ...,
-        num_total_augs: builtins.int | None = ...,
-        aug_way: builtins.str | None = ...,
-        flip_prob: builtins.float | None = ...,
-        gray: builtins.int | None = ...,
-        np_in_lmdb: builtins.int | None = ...,
-        transform_body_joint: builtins.bool | None = ...,
-        visualize_label: builtins.bool | None = ...,
-        fix_crop: builtins.bool | None = ...,
-        more_fix_crop: builtins.bool | None = ...,
-        multi_scale: builtins.bool | None = ...,
-        scale_ratios: collections.abc.Iterable[builtins.float] | None = ...,
-        max_distort: builtins.int | None = ...,
-        is_flow: builtins.bool | None = ...,
+        scale: _builtins.float | None = ...,
+        mirror: _builtins.bool | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mean_file: _builtins.str | None = ...,
+        mean_value: _abc.Iterable[_builtins.float] | None = ...,
+        force_color: _builtins.bool | None = ...,
+        force_gray: _builtins.bool | None = ...,
+        resize_param: Global___ResizeParameter | None = ...,
+        noise_param: Global___NoiseParameter | None = ...,
+        emit_constraint: Global___EmitConstraint | None = ...,
+        crop_h: _builtins.int | None = ...,
+        crop_w: _builtins.int | None = ...,
+        distort_param: Global___DistortionParameter | None = ...,
+        expand_param: Global___ExpansionParameter | None = ...,
+        scale_factors: _abc.Iterable[_builtins.float] | None = ...,
+        crop_width: _builtins.int | None = ...,
+        crop_height: _builtins.int | None = ...,
+        stride: _builtins.int | None = ...,
+        crop_size_x: _builtins.int | None = ...,
+        crop_size_y: _builtins.int | None = ...,
+        num_parts: _builtins.int | None = ...,
+        put_gaussian: _builtins.bool | None = ...,
+        max_rotate_degree: _builtins.float | None = ...,
+        visualize: _builtins.bool | None = ...,
+        scale_prob: _builtins.float | None = ...,
+        scale_min: _builtins.float | None = ...,
+        scale_max: _builtins.float | None = ...,
+        bbox_norm_factor: _builtins.float | None = ...,
+        img_header: _builtins.str | None = ...,
+        target_dist: _builtins.float | None = ...,
+        center_perterb_max: _builtins.float | None = ...,
+        sigma: _builtins.float | None = ...,
+        sigma_center: _builtins.float | None = ...,
+        clahe_tile_size: _builtins.float | None = ...,
+        clahe_clip_limit: _builtins.float | None = ...,
+        do_clahe: _builtins.bool | None = ...,
+        num_total_augs: _builtins.int | None = ...,
+        aug_way: _builtins.str | None = ...,
+        flip_prob: _builtins.float | None = ...,
+        gray: _builtins.int | None = ...,
+        np_in_lmdb: _builtins.int | None = ...,
+        transform_body_joint: _builtins.bool | None = ...,
+        visualize_label: _builtins.bool | None = ...,
+        fix_crop: _builtins.bool | None = ...,
+        more_fix_crop: _builtins.bool | None = ...,
+        multi_scale: _builtins.bool | None = ...,
+        scale_ratios: _abc.Iterable[_builtins.float] | None = ...,
+        max_distort: _builtins.int | None = ...,
+        is_flow: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_factors", b"scale_factors", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "scale_ratios", b"scale_ratios", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_factors", b"scale_factors", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "scale_ratios", b"scale_ratios", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___TransformationParameter = TransformationParameter
+Global___TransformationParameter: _TypeAlias = TransformationParameter  # noqa: Y015
 
-@typing.final
-class LossParameter(google.protobuf.message.Message):
+@_typing.final
+class LossParameter(_message.Message):
     """What a loss is divided by, and which label counts for nothing."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _NormalizationMode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _NormalizationModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[LossParameter._NormalizationMode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _NormalizationModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LossParameter._NormalizationMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         FULL: LossParameter._NormalizationMode.ValueType  # 0
         VALID: LossParameter._NormalizationMode.ValueType  # 1
         BATCH_SIZE: LossParameter._NormalizationMode.ValueType  # 2
@@ -1167,223 +1228,247 @@ class LossParameter(google.protobuf.message.Message):
     PRE_FIXED: LossParameter.NormalizationMode.ValueType  # 20001
     """Forks:"""
 
-    IGNORE_LABEL_FIELD_NUMBER: builtins.int
-    NORMALIZATION_FIELD_NUMBER: builtins.int
-    NORMALIZE_FIELD_NUMBER: builtins.int
-    CLASS_WEIGHTING_FIELD_NUMBER: builtins.int
-    WEIGHT_BY_LABEL_FREQS_FIELD_NUMBER: builtins.int
-    PRE_FIXED_NORMALIZER_FIELD_NUMBER: builtins.int
-    ignore_label: builtins.int
-    normalization: global___LossParameter.NormalizationMode.ValueType
-    normalize: builtins.bool
-    weight_by_label_freqs: builtins.bool
-    pre_fixed_normalizer: builtins.float
-    @property
-    def class_weighting(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+    IGNORE_LABEL_FIELD_NUMBER: _builtins.int
+    NORMALIZATION_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTING_FIELD_NUMBER: _builtins.int
+    WEIGHT_BY_LABEL_FREQS_FIELD_NUMBER: _builtins.int
+    PRE_FIXED_NORMALIZER_FIELD_NUMBER: _builtins.int
+    ignore_label: _builtins.int
+    normalization: Global___LossParameter.NormalizationMode.ValueType
+    normalize: _builtins.bool
+    weight_by_label_freqs: _builtins.bool
+    pre_fixed_normalizer: _builtins.float
+    @_builtins.property
+    def class_weighting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Forks:"""
 
     def __init__(
         self,
         *,
-        ignore_label: builtins.int | None = ...,
-        normalization: global___LossParameter.NormalizationMode.ValueType | None = ...,
-        normalize: builtins.bool | None = ...,
-        class_weighting: collections.abc.Iterable[builtins.float] | None = ...,
-        weight_by_label_freqs: builtins.bool | None = ...,
-        pre_fixed_normalizer: builtins.float | None = ...,
+        ignore_label: _builtins.int | None = ...,
+        normalization: Global___LossParameter.NormalizationMode.ValueType | None = ...,
+        normalize: _builtins.bool | None = ...,
+        class_weighting: _abc.Iterable[_builtins.float] | None = ...,
+        weight_by_label_freqs: _builtins.bool | None = ...,
+        pre_fixed_normalizer: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize", "pre_fixed_normalizer", b"pre_fixed_normalizer", "weight_by_label_freqs", b"weight_by_label_freqs"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["class_weighting", b"class_weighting", "ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize", "pre_fixed_normalizer", b"pre_fixed_normalizer", "weight_by_label_freqs", b"weight_by_label_freqs"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize", "pre_fixed_normalizer", b"pre_fixed_normalizer", "weight_by_label_freqs", b"weight_by_label_freqs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weighting", b"class_weighting", "ignore_label", b"ignore_label", "normalization", b"normalization", "normalize", b"normalize", "pre_fixed_normalizer", b"pre_fixed_normalizer", "weight_by_label_freqs", b"weight_by_label_freqs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___LossParameter = LossParameter
+Global___LossParameter: _TypeAlias = LossParameter  # noqa: Y015
 
-@typing.final
-class AccuracyParameter(google.protobuf.message.Message):
+@_typing.final
+class AccuracyParameter(_message.Message):
     """Settings of the Accuracy layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TOP_K_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    IGNORE_LABEL_FIELD_NUMBER: builtins.int
-    top_k: builtins.int
-    axis: builtins.int
-    ignore_label: builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: _builtins.int
+    top_k: _builtins.int
+    axis: _builtins.int
+    ignore_label: _builtins.int
     def __init__(
         self,
         *,
-        top_k: builtins.int | None = ...,
-        axis: builtins.int | None = ...,
-        ignore_label: builtins.int | None = ...,
+        top_k: _builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
+        ignore_label: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "ignore_label", b"ignore_label", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "ignore_label", b"ignore_label", "top_k", b"top_k"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "ignore_label", b"ignore_label", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "ignore_label", b"ignore_label", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___AccuracyParameter = AccuracyParameter
+Global___AccuracyParameter: _TypeAlias = AccuracyParameter  # noqa: Y015
 
-@typing.final
-class ArgMaxParameter(google.protobuf.message.Message):
+@_typing.final
+class ArgMaxParameter(_message.Message):
     """Settings of the ArgMax layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUT_MAX_VAL_FIELD_NUMBER: builtins.int
-    TOP_K_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    out_max_val: builtins.bool
-    top_k: builtins.int
-    axis: builtins.int
+    OUT_MAX_VAL_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    out_max_val: _builtins.bool
+    top_k: _builtins.int
+    axis: _builtins.int
     def __init__(
         self,
         *,
-        out_max_val: builtins.bool | None = ...,
-        top_k: builtins.int | None = ...,
-        axis: builtins.int | None = ...,
+        out_max_val: _builtins.bool | None = ...,
+        top_k: _builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "out_max_val", b"out_max_val", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "out_max_val", b"out_max_val", "top_k", b"top_k"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "out_max_val", b"out_max_val", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "out_max_val", b"out_max_val", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ArgMaxParameter = ArgMaxParameter
+Global___ArgMaxParameter: _TypeAlias = ArgMaxParameter  # noqa: Y015
 
-@typing.final
-class ClipParameter(google.protobuf.message.Message):
+@_typing.final
+class ClipParameter(_message.Message):
     """Settings of the Clip layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MIN_FIELD_NUMBER: builtins.int
-    MAX_FIELD_NUMBER: builtins.int
-    min: builtins.float
-    max: builtins.float
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    max: _builtins.float
     def __init__(
         self,
         *,
-        min: builtins.float | None = ...,
-        max: builtins.float | None = ...,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max", b"max", "min", b"min"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max", b"max", "min", b"min"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "min", b"min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ClipParameter = ClipParameter
+Global___ClipParameter: _TypeAlias = ClipParameter  # noqa: Y015
 
-@typing.final
-class ConcatParameter(google.protobuf.message.Message):
+@_typing.final
+class ConcatParameter(_message.Message):
     """Settings of the Concat layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    CONCAT_DIM_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    concat_dim: builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    CONCAT_DIM_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    concat_dim: _builtins.int
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        concat_dim: builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
+        concat_dim: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "concat_dim", b"concat_dim"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "concat_dim", b"concat_dim"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "concat_dim", b"concat_dim"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "concat_dim", b"concat_dim"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ConcatParameter = ConcatParameter
+Global___ConcatParameter: _TypeAlias = ConcatParameter  # noqa: Y015
 
-@typing.final
-class BatchNormParameter(google.protobuf.message.Message):
+@_typing.final
+class BatchNormParameter(_message.Message):
     """Settings of the BatchNorm layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    USE_GLOBAL_STATS_FIELD_NUMBER: builtins.int
-    MOVING_AVERAGE_FRACTION_FIELD_NUMBER: builtins.int
-    EPS_FIELD_NUMBER: builtins.int
-    UPDATE_GLOBAL_STATS_FIELD_NUMBER: builtins.int
-    SCALE_BIAS_FIELD_NUMBER: builtins.int
-    SCALE_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    use_global_stats: builtins.bool
-    moving_average_fraction: builtins.float
-    eps: builtins.float
-    update_global_stats: builtins.bool
+    USE_GLOBAL_STATS_FIELD_NUMBER: _builtins.int
+    MOVING_AVERAGE_FRACTION_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    UPDATE_GLOBAL_STATS_FIELD_NUMBER: _builtins.int
+    SCALE_BIAS_FIELD_NUMBER: _builtins.int
+    SCALE_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    use_global_stats: _builtins.bool
+    moving_average_fraction: _builtins.float
+    eps: _builtins.float
+    update_global_stats: _builtins.bool
     """Forks:"""
-    scale_bias: builtins.bool
-    @property
-    def scale_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
+    scale_bias: _builtins.bool
+    @_builtins.property
+    def scale_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        use_global_stats: builtins.bool | None = ...,
-        moving_average_fraction: builtins.float | None = ...,
-        eps: builtins.float | None = ...,
-        update_global_stats: builtins.bool | None = ...,
-        scale_bias: builtins.bool | None = ...,
-        scale_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
+        use_global_stats: _builtins.bool | None = ...,
+        moving_average_fraction: _builtins.float | None = ...,
+        eps: _builtins.float | None = ...,
+        update_global_stats: _builtins.bool | None = ...,
+        scale_bias: _builtins.bool | None = ...,
+        scale_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "scale_bias", b"scale_bias", "scale_filler", b"scale_filler", "update_global_stats", b"update_global_stats", "use_global_stats", b"use_global_stats"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "scale_bias", b"scale_bias", "scale_filler", b"scale_filler", "update_global_stats", b"update_global_stats", "use_global_stats", b"use_global_stats"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "scale_bias", b"scale_bias", "scale_filler", b"scale_filler", "update_global_stats", b"update_global_stats", "use_global_stats", b"use_global_stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "eps", b"eps", "moving_average_fraction", b"moving_average_fraction", "scale_bias", b"scale_bias", "scale_filler", b"scale_filler", "update_global_stats", b"update_global_stats", "use_global_stats", b"use_global_stats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BatchNormParameter = BatchNormParameter
+Global___BatchNormParameter: _TypeAlias = BatchNormParameter  # noqa: Y015
 
-@typing.final
-class BiasParameter(google.protobuf.message.Message):
+@_typing.final
+class BiasParameter(_message.Message):
     """Settings of the Bias layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    NUM_AXES_FIELD_NUMBER: builtins.int
-    FILLER_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    num_axes: builtins.int
-    @property
-    def filler(self) -> global___FillerParameter: ...
+    AXIS_FIELD_NUMBER: _builtins.int
+    NUM_AXES_FIELD_NUMBER: _builtins.int
+    FILLER_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    num_axes: _builtins.int
+    @_builtins.property
+    def filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        num_axes: builtins.int | None = ...,
-        filler: global___FillerParameter | None = ...,
+        axis: _builtins.int | None = ...,
+        num_axes: _builtins.int | None = ...,
+        filler: Global___FillerParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "filler", b"filler", "num_axes", b"num_axes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "filler", b"filler", "num_axes", b"num_axes"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "filler", b"filler", "num_axes", b"num_axes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "filler", b"filler", "num_axes", b"num_axes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BiasParameter = BiasParameter
+Global___BiasParameter: _TypeAlias = BiasParameter  # noqa: Y015
 
-@typing.final
-class ContrastiveLossParameter(google.protobuf.message.Message):
+@_typing.final
+class ContrastiveLossParameter(_message.Message):
     """Settings of the ContrastiveLoss layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MARGIN_FIELD_NUMBER: builtins.int
-    LEGACY_VERSION_FIELD_NUMBER: builtins.int
-    margin: builtins.float
-    legacy_version: builtins.bool
+    MARGIN_FIELD_NUMBER: _builtins.int
+    LEGACY_VERSION_FIELD_NUMBER: _builtins.int
+    margin: _builtins.float
+    legacy_version: _builtins.bool
     def __init__(
         self,
         *,
-        margin: builtins.float | None = ...,
-        legacy_version: builtins.bool | None = ...,
+        margin: _builtins.float | None = ...,
+        legacy_version: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["legacy_version", b"legacy_version", "margin", b"margin"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["legacy_version", b"legacy_version", "margin", b"margin"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["legacy_version", b"legacy_version", "margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["legacy_version", b"legacy_version", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ContrastiveLossParameter = ContrastiveLossParameter
+Global___ContrastiveLossParameter: _TypeAlias = ContrastiveLossParameter  # noqa: Y015
 
-@typing.final
-class ConvolutionParameter(google.protobuf.message.Message):
+@_typing.final
+class ConvolutionParameter(_message.Message):
     """Settings of the Convolution layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ConvolutionParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ConvolutionParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: ConvolutionParameter._Engine.ValueType  # 0
         CAFFE: ConvolutionParameter._Engine.ValueType  # 1
         CUDNN: ConvolutionParameter._Engine.ValueType  # 2
@@ -1393,116 +1478,134 @@ class ConvolutionParameter(google.protobuf.message.Message):
     CAFFE: ConvolutionParameter.Engine.ValueType  # 1
     CUDNN: ConvolutionParameter.Engine.ValueType  # 2
 
-    NUM_OUTPUT_FIELD_NUMBER: builtins.int
-    BIAS_TERM_FIELD_NUMBER: builtins.int
-    PAD_FIELD_NUMBER: builtins.int
-    KERNEL_SIZE_FIELD_NUMBER: builtins.int
-    STRIDE_FIELD_NUMBER: builtins.int
-    DILATION_FIELD_NUMBER: builtins.int
-    PAD_H_FIELD_NUMBER: builtins.int
-    PAD_W_FIELD_NUMBER: builtins.int
-    KERNEL_H_FIELD_NUMBER: builtins.int
-    KERNEL_W_FIELD_NUMBER: builtins.int
-    STRIDE_H_FIELD_NUMBER: builtins.int
-    STRIDE_W_FIELD_NUMBER: builtins.int
-    GROUP_FIELD_NUMBER: builtins.int
-    WEIGHT_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    ENGINE_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    FORCE_ND_IM2COL_FIELD_NUMBER: builtins.int
-    DILATION_H_FIELD_NUMBER: builtins.int
-    DILATION_W_FIELD_NUMBER: builtins.int
-    num_output: builtins.int
-    bias_term: builtins.bool
-    pad_h: builtins.int
-    pad_w: builtins.int
-    kernel_h: builtins.int
-    kernel_w: builtins.int
-    stride_h: builtins.int
-    stride_w: builtins.int
-    group: builtins.int
-    engine: global___ConvolutionParameter.Engine.ValueType
-    axis: builtins.int
-    force_nd_im2col: builtins.bool
-    dilation_h: builtins.int
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    BIAS_TERM_FIELD_NUMBER: _builtins.int
+    PAD_FIELD_NUMBER: _builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    DILATION_FIELD_NUMBER: _builtins.int
+    PAD_H_FIELD_NUMBER: _builtins.int
+    PAD_W_FIELD_NUMBER: _builtins.int
+    KERNEL_H_FIELD_NUMBER: _builtins.int
+    KERNEL_W_FIELD_NUMBER: _builtins.int
+    STRIDE_H_FIELD_NUMBER: _builtins.int
+    STRIDE_W_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    FORCE_ND_IM2COL_FIELD_NUMBER: _builtins.int
+    DILATION_H_FIELD_NUMBER: _builtins.int
+    DILATION_W_FIELD_NUMBER: _builtins.int
+    KERNEL_DEPTH_FIELD_NUMBER: _builtins.int
+    TEMPORAL_STRIDE_FIELD_NUMBER: _builtins.int
+    TEMPORAL_PAD_FIELD_NUMBER: _builtins.int
+    FILTER_GROUP_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    bias_term: _builtins.bool
+    pad_h: _builtins.int
+    pad_w: _builtins.int
+    kernel_h: _builtins.int
+    kernel_w: _builtins.int
+    stride_h: _builtins.int
+    stride_w: _builtins.int
+    group: _builtins.int
+    engine: Global___ConvolutionParameter.Engine.ValueType
+    axis: _builtins.int
+    force_nd_im2col: _builtins.bool
+    dilation_h: _builtins.int
     """Forks:"""
-    dilation_w: builtins.int
-    @property
-    def pad(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def stride(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def dilation(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def weight_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
+    dilation_w: _builtins.int
+    kernel_depth: _builtins.int
+    temporal_stride: _builtins.int
+    temporal_pad: _builtins.int
+    filter_group: _builtins.int
+    @_builtins.property
+    def pad(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def kernel_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def stride(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def dilation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        num_output: builtins.int | None = ...,
-        bias_term: builtins.bool | None = ...,
-        pad: collections.abc.Iterable[builtins.int] | None = ...,
-        kernel_size: collections.abc.Iterable[builtins.int] | None = ...,
-        stride: collections.abc.Iterable[builtins.int] | None = ...,
-        dilation: collections.abc.Iterable[builtins.int] | None = ...,
-        pad_h: builtins.int | None = ...,
-        pad_w: builtins.int | None = ...,
-        kernel_h: builtins.int | None = ...,
-        kernel_w: builtins.int | None = ...,
-        stride_h: builtins.int | None = ...,
-        stride_w: builtins.int | None = ...,
-        group: builtins.int | None = ...,
-        weight_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
-        engine: global___ConvolutionParameter.Engine.ValueType | None = ...,
-        axis: builtins.int | None = ...,
-        force_nd_im2col: builtins.bool | None = ...,
-        dilation_h: builtins.int | None = ...,
-        dilation_w: builtins.int | None = ...,
+        num_output: _builtins.int | None = ...,
+        bias_term: _builtins.bool | None = ...,
+        pad: _abc.Iterable[_builtins.int] | None = ...,
+        kernel_size: _abc.Iterable[_builtins.int] | None = ...,
+        stride: _abc.Iterable[_builtins.int] | None = ...,
+        dilation: _abc.Iterable[_builtins.int] | None = ...,
+        pad_h: _builtins.int | None = ...,
+        pad_w: _builtins.int | None = ...,
+        kernel_h: _builtins.int | None = ...,
+        kernel_w: _builtins.int | None = ...,
+        stride_h: _builtins.int | None = ...,
+        stride_w: _builtins.int | None = ...,
+        group: _builtins.int | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
+        engine: Global___ConvolutionParameter.Engine.ValueType | None = ...,
+        axis: _builtins.int | None = ...,
+        force_nd_im2col: _builtins.bool | None = ...,
+        dilation_h: _builtins.int | None = ...,
+        dilation_w: _builtins.int | None = ...,
+        kernel_depth: _builtins.int | None = ...,
+        temporal_stride: _builtins.int | None = ...,
+        temporal_pad: _builtins.int | None = ...,
+        filter_group: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_h", b"kernel_h", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride_h", b"stride_h", "stride_w", b"stride_w", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation", b"dilation", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "weight_filler", b"weight_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "filter_group", b"filter_group", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation", b"dilation", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "filter_group", b"filter_group", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ConvolutionParameter = ConvolutionParameter
+Global___ConvolutionParameter: _TypeAlias = ConvolutionParameter  # noqa: Y015
 
-@typing.final
-class CropParameter(google.protobuf.message.Message):
+@_typing.final
+class CropParameter(_message.Message):
     """Settings of the Crop layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    OFFSET_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    @property
-    def offset(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    AXIS_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    @_builtins.property
+    def offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        offset: collections.abc.Iterable[builtins.int] | None = ...,
+        axis: _builtins.int | None = ...,
+        offset: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "offset", b"offset"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___CropParameter = CropParameter
+Global___CropParameter: _TypeAlias = CropParameter  # noqa: Y015
 
-@typing.final
-class DataParameter(google.protobuf.message.Message):
+@_typing.final
+class DataParameter(_message.Message):
     """Settings of the Data layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _DB:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _DBEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[DataParameter._DB.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _DBEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DataParameter._DB.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         LEVELDB: DataParameter._DB.ValueType  # 0
         LMDB: DataParameter._DB.ValueType  # 1
 
@@ -1510,117 +1613,127 @@ class DataParameter(google.protobuf.message.Message):
     LEVELDB: DataParameter.DB.ValueType  # 0
     LMDB: DataParameter.DB.ValueType  # 1
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    RAND_SKIP_FIELD_NUMBER: builtins.int
-    BACKEND_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    CROP_SIZE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    FORCE_ENCODED_COLOR_FIELD_NUMBER: builtins.int
-    PREFETCH_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    batch_size: builtins.int
-    rand_skip: builtins.int
-    backend: global___DataParameter.DB.ValueType
-    scale: builtins.float
-    mean_file: builtins.str
-    crop_size: builtins.int
-    mirror: builtins.bool
-    force_encoded_color: builtins.bool
-    prefetch: builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    RAND_SKIP_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    FORCE_ENCODED_COLOR_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    batch_size: _builtins.int
+    rand_skip: _builtins.int
+    backend: Global___DataParameter.DB.ValueType
+    scale: _builtins.float
+    mean_file: _builtins.str
+    crop_size: _builtins.int
+    mirror: _builtins.bool
+    force_encoded_color: _builtins.bool
+    prefetch: _builtins.int
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        rand_skip: builtins.int | None = ...,
-        backend: global___DataParameter.DB.ValueType | None = ...,
-        scale: builtins.float | None = ...,
-        mean_file: builtins.str | None = ...,
-        crop_size: builtins.int | None = ...,
-        mirror: builtins.bool | None = ...,
-        force_encoded_color: builtins.bool | None = ...,
-        prefetch: builtins.int | None = ...,
+        source: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        rand_skip: _builtins.int | None = ...,
+        backend: Global___DataParameter.DB.ValueType | None = ...,
+        scale: _builtins.float | None = ...,
+        mean_file: _builtins.str | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mirror: _builtins.bool | None = ...,
+        force_encoded_color: _builtins.bool | None = ...,
+        prefetch: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DataParameter = DataParameter
+Global___DataParameter: _TypeAlias = DataParameter  # noqa: Y015
 
-@typing.final
-class DropoutParameter(google.protobuf.message.Message):
+@_typing.final
+class DropoutParameter(_message.Message):
     """Settings of the Dropout layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DROPOUT_RATIO_FIELD_NUMBER: builtins.int
-    SAMPLE_WEIGHTS_TEST_FIELD_NUMBER: builtins.int
-    dropout_ratio: builtins.float
-    sample_weights_test: builtins.bool
+    DROPOUT_RATIO_FIELD_NUMBER: _builtins.int
+    SAMPLE_WEIGHTS_TEST_FIELD_NUMBER: _builtins.int
+    dropout_ratio: _builtins.float
+    sample_weights_test: _builtins.bool
     """Forks:"""
     def __init__(
         self,
         *,
-        dropout_ratio: builtins.float | None = ...,
-        sample_weights_test: builtins.bool | None = ...,
+        dropout_ratio: _builtins.float | None = ...,
+        sample_weights_test: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DropoutParameter = DropoutParameter
+Global___DropoutParameter: _TypeAlias = DropoutParameter  # noqa: Y015
 
-@typing.final
-class DummyDataParameter(google.protobuf.message.Message):
+@_typing.final
+class DummyDataParameter(_message.Message):
     """Settings of the DummyData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DATA_FILLER_FIELD_NUMBER: builtins.int
-    SHAPE_FIELD_NUMBER: builtins.int
-    NUM_FIELD_NUMBER: builtins.int
-    CHANNELS_FIELD_NUMBER: builtins.int
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    @property
-    def data_filler(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FillerParameter]: ...
-    @property
-    def shape(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobShape]: ...
-    @property
-    def num(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def channels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def height(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def width(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    DATA_FILLER_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    NUM_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data_filler(self) -> _containers.RepeatedCompositeFieldContainer[Global___FillerParameter]: ...
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobShape]: ...
+    @_builtins.property
+    def num(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def height(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def width(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        data_filler: collections.abc.Iterable[global___FillerParameter] | None = ...,
-        shape: collections.abc.Iterable[global___BlobShape] | None = ...,
-        num: collections.abc.Iterable[builtins.int] | None = ...,
-        channels: collections.abc.Iterable[builtins.int] | None = ...,
-        height: collections.abc.Iterable[builtins.int] | None = ...,
-        width: collections.abc.Iterable[builtins.int] | None = ...,
+        data_filler: _abc.Iterable[Global___FillerParameter] | None = ...,
+        shape: _abc.Iterable[Global___BlobShape] | None = ...,
+        num: _abc.Iterable[_builtins.int] | None = ...,
+        channels: _abc.Iterable[_builtins.int] | None = ...,
+        height: _abc.Iterable[_builtins.int] | None = ...,
+        width: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["channels", b"channels", "data_filler", b"data_filler", "height", b"height", "num", b"num", "shape", b"shape", "width", b"width"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "data_filler", b"data_filler", "height", b"height", "num", b"num", "shape", b"shape", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DummyDataParameter = DummyDataParameter
+Global___DummyDataParameter: _TypeAlias = DummyDataParameter  # noqa: Y015
 
-@typing.final
-class EltwiseParameter(google.protobuf.message.Message):
+@_typing.final
+class EltwiseParameter(_message.Message):
     """Settings of the Eltwise layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _EltwiseOp:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EltwiseOpEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EltwiseParameter._EltwiseOp.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EltwiseOpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[EltwiseParameter._EltwiseOp.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         PROD: EltwiseParameter._EltwiseOp.ValueType  # 0
         SUM: EltwiseParameter._EltwiseOp.ValueType  # 1
         MAX: EltwiseParameter._EltwiseOp.ValueType  # 2
@@ -1630,174 +1743,195 @@ class EltwiseParameter(google.protobuf.message.Message):
     SUM: EltwiseParameter.EltwiseOp.ValueType  # 1
     MAX: EltwiseParameter.EltwiseOp.ValueType  # 2
 
-    OPERATION_FIELD_NUMBER: builtins.int
-    COEFF_FIELD_NUMBER: builtins.int
-    STABLE_PROD_GRAD_FIELD_NUMBER: builtins.int
-    operation: global___EltwiseParameter.EltwiseOp.ValueType
-    stable_prod_grad: builtins.bool
-    @property
-    def coeff(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    OPERATION_FIELD_NUMBER: _builtins.int
+    COEFF_FIELD_NUMBER: _builtins.int
+    STABLE_PROD_GRAD_FIELD_NUMBER: _builtins.int
+    operation: Global___EltwiseParameter.EltwiseOp.ValueType
+    stable_prod_grad: _builtins.bool
+    @_builtins.property
+    def coeff(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
-        operation: global___EltwiseParameter.EltwiseOp.ValueType | None = ...,
-        coeff: collections.abc.Iterable[builtins.float] | None = ...,
-        stable_prod_grad: builtins.bool | None = ...,
+        operation: Global___EltwiseParameter.EltwiseOp.ValueType | None = ...,
+        coeff: _abc.Iterable[_builtins.float] | None = ...,
+        stable_prod_grad: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["operation", b"operation", "stable_prod_grad", b"stable_prod_grad"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["coeff", b"coeff", "operation", b"operation", "stable_prod_grad", b"stable_prod_grad"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "stable_prod_grad", b"stable_prod_grad"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coeff", b"coeff", "operation", b"operation", "stable_prod_grad", b"stable_prod_grad"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___EltwiseParameter = EltwiseParameter
+Global___EltwiseParameter: _TypeAlias = EltwiseParameter  # noqa: Y015
 
-@typing.final
-class ELUParameter(google.protobuf.message.Message):
+@_typing.final
+class ELUParameter(_message.Message):
     """Settings of the ELU layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ALPHA_FIELD_NUMBER: builtins.int
-    alpha: builtins.float
+    ALPHA_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
     def __init__(
         self,
         *,
-        alpha: builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["alpha", b"alpha"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alpha", b"alpha"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ELUParameter = ELUParameter
+Global___ELUParameter: _TypeAlias = ELUParameter  # noqa: Y015
 
-@typing.final
-class EmbedParameter(google.protobuf.message.Message):
+@_typing.final
+class EmbedParameter(_message.Message):
     """Settings of the Embed layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NUM_OUTPUT_FIELD_NUMBER: builtins.int
-    INPUT_DIM_FIELD_NUMBER: builtins.int
-    BIAS_TERM_FIELD_NUMBER: builtins.int
-    WEIGHT_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    num_output: builtins.int
-    input_dim: builtins.int
-    bias_term: builtins.bool
-    @property
-    def weight_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    INPUT_DIM_FIELD_NUMBER: _builtins.int
+    BIAS_TERM_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    input_dim: _builtins.int
+    bias_term: _builtins.bool
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        num_output: builtins.int | None = ...,
-        input_dim: builtins.int | None = ...,
-        bias_term: builtins.bool | None = ...,
-        weight_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
+        num_output: _builtins.int | None = ...,
+        input_dim: _builtins.int | None = ...,
+        bias_term: _builtins.bool | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "bias_term", b"bias_term", "input_dim", b"input_dim", "num_output", b"num_output", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "bias_term", b"bias_term", "input_dim", b"input_dim", "num_output", b"num_output", "weight_filler", b"weight_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "bias_term", b"bias_term", "input_dim", b"input_dim", "num_output", b"num_output", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "bias_term", b"bias_term", "input_dim", b"input_dim", "num_output", b"num_output", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___EmbedParameter = EmbedParameter
+Global___EmbedParameter: _TypeAlias = EmbedParameter  # noqa: Y015
 
-@typing.final
-class ExpParameter(google.protobuf.message.Message):
+@_typing.final
+class ExpParameter(_message.Message):
     """Settings of the Exp layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BASE_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    SHIFT_FIELD_NUMBER: builtins.int
-    base: builtins.float
-    scale: builtins.float
-    shift: builtins.float
+    BASE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    base: _builtins.float
+    scale: _builtins.float
+    shift: _builtins.float
     def __init__(
         self,
         *,
-        base: builtins.float | None = ...,
-        scale: builtins.float | None = ...,
-        shift: builtins.float | None = ...,
+        base: _builtins.float | None = ...,
+        scale: _builtins.float | None = ...,
+        shift: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ExpParameter = ExpParameter
+Global___ExpParameter: _TypeAlias = ExpParameter  # noqa: Y015
 
-@typing.final
-class FlattenParameter(google.protobuf.message.Message):
+@_typing.final
+class FlattenParameter(_message.Message):
     """Settings of the Flatten layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    END_AXIS_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    end_axis: builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    END_AXIS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    end_axis: _builtins.int
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        end_axis: builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
+        end_axis: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "end_axis", b"end_axis"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "end_axis", b"end_axis"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "end_axis", b"end_axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "end_axis", b"end_axis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___FlattenParameter = FlattenParameter
+Global___FlattenParameter: _TypeAlias = FlattenParameter  # noqa: Y015
 
-@typing.final
-class HDF5DataParameter(google.protobuf.message.Message):
+@_typing.final
+class HDF5DataParameter(_message.Message):
     """Settings of the HDF5Data layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    SHUFFLE_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    batch_size: builtins.int
-    shuffle: builtins.bool
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    SHUFFLE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    batch_size: _builtins.int
+    shuffle: _builtins.bool
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        shuffle: builtins.bool | None = ...,
+        source: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        shuffle: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "shuffle", b"shuffle", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "shuffle", b"shuffle", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "shuffle", b"shuffle", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "shuffle", b"shuffle", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___HDF5DataParameter = HDF5DataParameter
+Global___HDF5DataParameter: _TypeAlias = HDF5DataParameter  # noqa: Y015
 
-@typing.final
-class HDF5OutputParameter(google.protobuf.message.Message):
+@_typing.final
+class HDF5OutputParameter(_message.Message):
     """Settings of the HDF5Output layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FILE_NAME_FIELD_NUMBER: builtins.int
-    file_name: builtins.str
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    file_name: _builtins.str
     def __init__(
         self,
         *,
-        file_name: builtins.str | None = ...,
+        file_name: _builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["file_name", b"file_name"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["file_name", b"file_name"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___HDF5OutputParameter = HDF5OutputParameter
+Global___HDF5OutputParameter: _TypeAlias = HDF5OutputParameter  # noqa: Y015
 
-@typing.final
-class HingeLossParameter(google.protobuf.message.Message):
+@_typing.final
+class HingeLossParameter(_message.Message):
     """Settings of the HingeLoss layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Norm:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _NormEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[HingeLossParameter._Norm.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _NormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HingeLossParameter._Norm.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         L1: HingeLossParameter._Norm.ValueType  # 1
         L2: HingeLossParameter._Norm.ValueType  # 2
 
@@ -1805,30 +1939,33 @@ class HingeLossParameter(google.protobuf.message.Message):
     L1: HingeLossParameter.Norm.ValueType  # 1
     L2: HingeLossParameter.Norm.ValueType  # 2
 
-    NORM_FIELD_NUMBER: builtins.int
-    norm: global___HingeLossParameter.Norm.ValueType
+    NORM_FIELD_NUMBER: _builtins.int
+    norm: Global___HingeLossParameter.Norm.ValueType
     def __init__(
         self,
         *,
-        norm: global___HingeLossParameter.Norm.ValueType | None = ...,
+        norm: Global___HingeLossParameter.Norm.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["norm", b"norm"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["norm", b"norm"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["norm", b"norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["norm", b"norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___HingeLossParameter = HingeLossParameter
+Global___HingeLossParameter: _TypeAlias = HingeLossParameter  # noqa: Y015
 
-@typing.final
-class ImageDataParameter(google.protobuf.message.Message):
+@_typing.final
+class ImageDataParameter(_message.Message):
     """Settings of the ImageData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _LabelType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _LabelTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ImageDataParameter._LabelType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _LabelTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ImageDataParameter._LabelType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         NONE: ImageDataParameter._LabelType.ValueType  # 0
         IMAGE: ImageDataParameter._LabelType.ValueType  # 1
         PIXEL: ImageDataParameter._LabelType.ValueType  # 2
@@ -1840,170 +1977,219 @@ class ImageDataParameter(google.protobuf.message.Message):
     IMAGE: ImageDataParameter.LabelType.ValueType  # 1
     PIXEL: ImageDataParameter.LabelType.ValueType  # 2
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    RAND_SKIP_FIELD_NUMBER: builtins.int
-    SHUFFLE_FIELD_NUMBER: builtins.int
-    NEW_HEIGHT_FIELD_NUMBER: builtins.int
-    NEW_WIDTH_FIELD_NUMBER: builtins.int
-    IS_COLOR_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    CROP_SIZE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    ROOT_FOLDER_FIELD_NUMBER: builtins.int
-    IGNORE_LABEL_FIELD_NUMBER: builtins.int
-    LABEL_TYPE_FIELD_NUMBER: builtins.int
-    LABEL_DIVIDE_FACTOR_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    batch_size: builtins.int
-    rand_skip: builtins.int
-    shuffle: builtins.bool
-    new_height: builtins.int
-    new_width: builtins.int
-    is_color: builtins.bool
-    scale: builtins.float
-    mean_file: builtins.str
-    crop_size: builtins.int
-    mirror: builtins.bool
-    root_folder: builtins.str
-    ignore_label: builtins.int
-    label_type: global___ImageDataParameter.LabelType.ValueType
-    label_divide_factor: builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    RAND_SKIP_FIELD_NUMBER: _builtins.int
+    SHUFFLE_FIELD_NUMBER: _builtins.int
+    NEW_HEIGHT_FIELD_NUMBER: _builtins.int
+    NEW_WIDTH_FIELD_NUMBER: _builtins.int
+    IS_COLOR_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    ROOT_FOLDER_FIELD_NUMBER: _builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: _builtins.int
+    LABEL_TYPE_FIELD_NUMBER: _builtins.int
+    LABEL_DIVIDE_FACTOR_FIELD_NUMBER: _builtins.int
+    NEW_LENGTH_FIELD_NUMBER: _builtins.int
+    SHOW_DATA_FIELD_NUMBER: _builtins.int
+    USE_IMAGE_FIELD_NUMBER: _builtins.int
+    SAMPLING_RATE_FIELD_NUMBER: _builtins.int
+    USE_LABEL_FIELD_NUMBER: _builtins.int
+    USE_TEMPORAL_JITTER_FIELD_NUMBER: _builtins.int
+    MEAN_VALUE_FIELD_NUMBER: _builtins.int
+    NUM_TRUTH_CHANNELS_FIELD_NUMBER: _builtins.int
+    USE_BYTE_INPUT_FIELD_NUMBER: _builtins.int
+    IS_FLOW_FIELD_NUMBER: _builtins.int
+    TRUTH_SCALE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    batch_size: _builtins.int
+    rand_skip: _builtins.int
+    shuffle: _builtins.bool
+    new_height: _builtins.int
+    new_width: _builtins.int
+    is_color: _builtins.bool
+    scale: _builtins.float
+    mean_file: _builtins.str
+    crop_size: _builtins.int
+    mirror: _builtins.bool
+    root_folder: _builtins.str
+    ignore_label: _builtins.int
+    label_type: Global___ImageDataParameter.LabelType.ValueType
+    label_divide_factor: _builtins.int
+    new_length: _builtins.int
+    show_data: _builtins.int
+    use_image: _builtins.bool
+    sampling_rate: _builtins.int
+    use_label: _builtins.bool
+    use_temporal_jitter: _builtins.bool
+    mean_value: _builtins.float
+    num_truth_channels: _builtins.int
+    use_byte_input: _builtins.bool
+    is_flow: _builtins.bool
+    truth_scale: _builtins.float
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        rand_skip: builtins.int | None = ...,
-        shuffle: builtins.bool | None = ...,
-        new_height: builtins.int | None = ...,
-        new_width: builtins.int | None = ...,
-        is_color: builtins.bool | None = ...,
-        scale: builtins.float | None = ...,
-        mean_file: builtins.str | None = ...,
-        crop_size: builtins.int | None = ...,
-        mirror: builtins.bool | None = ...,
-        root_folder: builtins.str | None = ...,
-        ignore_label: builtins.int | None = ...,
-        label_type: global___ImageDataParameter.LabelType.ValueType | None = ...,
-        label_divide_factor: builtins.int | None = ...,
+        source: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        rand_skip: _builtins.int | None = ...,
+        shuffle: _builtins.bool | None = ...,
+        new_height: _builtins.int | None = ...,
+        new_width: _builtins.int | None = ...,
+        is_color: _builtins.bool | None = ...,
+        scale: _builtins.float | None = ...,
+        mean_file: _builtins.str | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mirror: _builtins.bool | None = ...,
+        root_folder: _builtins.str | None = ...,
+        ignore_label: _builtins.int | None = ...,
+        label_type: Global___ImageDataParameter.LabelType.ValueType | None = ...,
+        label_divide_factor: _builtins.int | None = ...,
+        new_length: _builtins.int | None = ...,
+        show_data: _builtins.int | None = ...,
+        use_image: _builtins.bool | None = ...,
+        sampling_rate: _builtins.int | None = ...,
+        use_label: _builtins.bool | None = ...,
+        use_temporal_jitter: _builtins.bool | None = ...,
+        mean_value: _builtins.float | None = ...,
+        num_truth_channels: _builtins.int | None = ...,
+        use_byte_input: _builtins.bool | None = ...,
+        is_flow: _builtins.bool | None = ...,
+        truth_scale: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "ignore_label", b"ignore_label", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "label_type", b"label_type", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "scale", b"scale", "shuffle", b"shuffle", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "ignore_label", b"ignore_label", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "label_type", b"label_type", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "scale", b"scale", "shuffle", b"shuffle", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "ignore_label", b"ignore_label", "is_color", b"is_color", "is_flow", b"is_flow", "label_divide_factor", b"label_divide_factor", "label_type", b"label_type", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_truth_channels", b"num_truth_channels", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "sampling_rate", b"sampling_rate", "scale", b"scale", "show_data", b"show_data", "shuffle", b"shuffle", "source", b"source", "truth_scale", b"truth_scale", "use_byte_input", b"use_byte_input", "use_image", b"use_image", "use_label", b"use_label", "use_temporal_jitter", b"use_temporal_jitter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "ignore_label", b"ignore_label", "is_color", b"is_color", "is_flow", b"is_flow", "label_divide_factor", b"label_divide_factor", "label_type", b"label_type", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_truth_channels", b"num_truth_channels", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "sampling_rate", b"sampling_rate", "scale", b"scale", "show_data", b"show_data", "shuffle", b"shuffle", "source", b"source", "truth_scale", b"truth_scale", "use_byte_input", b"use_byte_input", "use_image", b"use_image", "use_label", b"use_label", "use_temporal_jitter", b"use_temporal_jitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ImageDataParameter = ImageDataParameter
+Global___ImageDataParameter: _TypeAlias = ImageDataParameter  # noqa: Y015
 
-@typing.final
-class InfogainLossParameter(google.protobuf.message.Message):
+@_typing.final
+class InfogainLossParameter(_message.Message):
     """Settings of the InfogainLoss layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    axis: builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    axis: _builtins.int
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        axis: builtins.int | None = ...,
+        source: _builtins.str | None = ...,
+        axis: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___InfogainLossParameter = InfogainLossParameter
+Global___InfogainLossParameter: _TypeAlias = InfogainLossParameter  # noqa: Y015
 
-@typing.final
-class InnerProductParameter(google.protobuf.message.Message):
+@_typing.final
+class InnerProductParameter(_message.Message):
     """Settings of the InnerProduct layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NUM_OUTPUT_FIELD_NUMBER: builtins.int
-    BIAS_TERM_FIELD_NUMBER: builtins.int
-    WEIGHT_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    TRANSPOSE_FIELD_NUMBER: builtins.int
-    num_output: builtins.int
-    bias_term: builtins.bool
-    axis: builtins.int
-    transpose: builtins.bool
-    @property
-    def weight_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    BIAS_TERM_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    TRANSPOSE_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    bias_term: _builtins.bool
+    axis: _builtins.int
+    transpose: _builtins.bool
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        num_output: builtins.int | None = ...,
-        bias_term: builtins.bool | None = ...,
-        weight_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
-        axis: builtins.int | None = ...,
-        transpose: builtins.bool | None = ...,
+        num_output: _builtins.int | None = ...,
+        bias_term: _builtins.bool | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
+        axis: _builtins.int | None = ...,
+        transpose: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "num_output", b"num_output", "transpose", b"transpose", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "num_output", b"num_output", "transpose", b"transpose", "weight_filler", b"weight_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "num_output", b"num_output", "transpose", b"transpose", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "num_output", b"num_output", "transpose", b"transpose", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___InnerProductParameter = InnerProductParameter
+Global___InnerProductParameter: _TypeAlias = InnerProductParameter  # noqa: Y015
 
-@typing.final
-class InputParameter(google.protobuf.message.Message):
+@_typing.final
+class InputParameter(_message.Message):
     """Settings of the Input layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SHAPE_FIELD_NUMBER: builtins.int
-    @property
-    def shape(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobShape]: ...
+    SHAPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobShape]: ...
     def __init__(
         self,
         *,
-        shape: collections.abc.Iterable[global___BlobShape] | None = ...,
+        shape: _abc.Iterable[Global___BlobShape] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["shape", b"shape"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___InputParameter = InputParameter
+Global___InputParameter: _TypeAlias = InputParameter  # noqa: Y015
 
-@typing.final
-class LogParameter(google.protobuf.message.Message):
+@_typing.final
+class LogParameter(_message.Message):
     """Settings of the Log layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BASE_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    SHIFT_FIELD_NUMBER: builtins.int
-    base: builtins.float
-    scale: builtins.float
-    shift: builtins.float
+    BASE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    base: _builtins.float
+    scale: _builtins.float
+    shift: _builtins.float
     def __init__(
         self,
         *,
-        base: builtins.float | None = ...,
-        scale: builtins.float | None = ...,
-        shift: builtins.float | None = ...,
+        base: _builtins.float | None = ...,
+        scale: _builtins.float | None = ...,
+        shift: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___LogParameter = LogParameter
+Global___LogParameter: _TypeAlias = LogParameter  # noqa: Y015
 
-@typing.final
-class LRNParameter(google.protobuf.message.Message):
+@_typing.final
+class LRNParameter(_message.Message):
     """Settings of the LRN layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _NormRegion:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _NormRegionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[LRNParameter._NormRegion.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _NormRegionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LRNParameter._NormRegion.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         ACROSS_CHANNELS: LRNParameter._NormRegion.ValueType  # 0
         WITHIN_CHANNEL: LRNParameter._NormRegion.ValueType  # 1
 
@@ -2012,11 +2198,11 @@ class LRNParameter(google.protobuf.message.Message):
     WITHIN_CHANNEL: LRNParameter.NormRegion.ValueType  # 1
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[LRNParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LRNParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: LRNParameter._Engine.ValueType  # 0
         CAFFE: LRNParameter._Engine.ValueType  # 1
         CUDNN: LRNParameter._Engine.ValueType  # 2
@@ -2026,115 +2212,127 @@ class LRNParameter(google.protobuf.message.Message):
     CAFFE: LRNParameter.Engine.ValueType  # 1
     CUDNN: LRNParameter.Engine.ValueType  # 2
 
-    LOCAL_SIZE_FIELD_NUMBER: builtins.int
-    ALPHA_FIELD_NUMBER: builtins.int
-    BETA_FIELD_NUMBER: builtins.int
-    NORM_REGION_FIELD_NUMBER: builtins.int
-    K_FIELD_NUMBER: builtins.int
-    ENGINE_FIELD_NUMBER: builtins.int
-    local_size: builtins.int
-    alpha: builtins.float
-    beta: builtins.float
-    norm_region: global___LRNParameter.NormRegion.ValueType
-    k: builtins.float
-    engine: global___LRNParameter.Engine.ValueType
+    LOCAL_SIZE_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    NORM_REGION_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    local_size: _builtins.int
+    alpha: _builtins.float
+    beta: _builtins.float
+    norm_region: Global___LRNParameter.NormRegion.ValueType
+    k: _builtins.float
+    engine: Global___LRNParameter.Engine.ValueType
     def __init__(
         self,
         *,
-        local_size: builtins.int | None = ...,
-        alpha: builtins.float | None = ...,
-        beta: builtins.float | None = ...,
-        norm_region: global___LRNParameter.NormRegion.ValueType | None = ...,
-        k: builtins.float | None = ...,
-        engine: global___LRNParameter.Engine.ValueType | None = ...,
+        local_size: _builtins.int | None = ...,
+        alpha: _builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
+        norm_region: Global___LRNParameter.NormRegion.ValueType | None = ...,
+        k: _builtins.float | None = ...,
+        engine: Global___LRNParameter.Engine.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["alpha", b"alpha", "beta", b"beta", "engine", b"engine", "k", b"k", "local_size", b"local_size", "norm_region", b"norm_region"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "beta", b"beta", "engine", b"engine", "k", b"k", "local_size", b"local_size", "norm_region", b"norm_region"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "beta", b"beta", "engine", b"engine", "k", b"k", "local_size", b"local_size", "norm_region", b"norm_region"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "beta", b"beta", "engine", b"engine", "k", b"k", "local_size", b"local_size", "norm_region", b"norm_region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___LRNParameter = LRNParameter
+Global___LRNParameter: _TypeAlias = LRNParameter  # noqa: Y015
 
-@typing.final
-class MemoryDataParameter(google.protobuf.message.Message):
+@_typing.final
+class MemoryDataParameter(_message.Message):
     """Settings of the MemoryData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    CHANNELS_FIELD_NUMBER: builtins.int
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    batch_size: builtins.int
-    channels: builtins.int
-    height: builtins.int
-    width: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    batch_size: _builtins.int
+    channels: _builtins.int
+    height: _builtins.int
+    width: _builtins.int
     def __init__(
         self,
         *,
-        batch_size: builtins.int | None = ...,
-        channels: builtins.int | None = ...,
-        height: builtins.int | None = ...,
-        width: builtins.int | None = ...,
+        batch_size: _builtins.int | None = ...,
+        channels: _builtins.int | None = ...,
+        height: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "channels", b"channels", "height", b"height", "width", b"width"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "channels", b"channels", "height", b"height", "width", b"width"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "channels", b"channels", "height", b"height", "width", b"width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "channels", b"channels", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___MemoryDataParameter = MemoryDataParameter
+Global___MemoryDataParameter: _TypeAlias = MemoryDataParameter  # noqa: Y015
 
-@typing.final
-class MVNParameter(google.protobuf.message.Message):
+@_typing.final
+class MVNParameter(_message.Message):
     """Settings of the MVN layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NORMALIZE_VARIANCE_FIELD_NUMBER: builtins.int
-    ACROSS_CHANNELS_FIELD_NUMBER: builtins.int
-    EPS_FIELD_NUMBER: builtins.int
-    normalize_variance: builtins.bool
-    across_channels: builtins.bool
-    eps: builtins.float
+    NORMALIZE_VARIANCE_FIELD_NUMBER: _builtins.int
+    ACROSS_CHANNELS_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    normalize_variance: _builtins.bool
+    across_channels: _builtins.bool
+    eps: _builtins.float
     def __init__(
         self,
         *,
-        normalize_variance: builtins.bool | None = ...,
-        across_channels: builtins.bool | None = ...,
-        eps: builtins.float | None = ...,
+        normalize_variance: _builtins.bool | None = ...,
+        across_channels: _builtins.bool | None = ...,
+        eps: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["across_channels", b"across_channels", "eps", b"eps", "normalize_variance", b"normalize_variance"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["across_channels", b"across_channels", "eps", b"eps", "normalize_variance", b"normalize_variance"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["across_channels", b"across_channels", "eps", b"eps", "normalize_variance", b"normalize_variance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["across_channels", b"across_channels", "eps", b"eps", "normalize_variance", b"normalize_variance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___MVNParameter = MVNParameter
+Global___MVNParameter: _TypeAlias = MVNParameter  # noqa: Y015
 
-@typing.final
-class ParameterParameter(google.protobuf.message.Message):
+@_typing.final
+class ParameterParameter(_message.Message):
     """Settings of the Parameter layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SHAPE_FIELD_NUMBER: builtins.int
-    @property
-    def shape(self) -> global___BlobShape: ...
+    SHAPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shape(self) -> Global___BlobShape: ...
     def __init__(
         self,
         *,
-        shape: global___BlobShape | None = ...,
+        shape: Global___BlobShape | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["shape", b"shape"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["shape", b"shape"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ParameterParameter = ParameterParameter
+Global___ParameterParameter: _TypeAlias = ParameterParameter  # noqa: Y015
 
-@typing.final
-class PoolingParameter(google.protobuf.message.Message):
+@_typing.final
+class PoolingParameter(_message.Message):
     """Settings of the Pooling layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _PoolMethod:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _PoolMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PoolingParameter._PoolMethod.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _PoolMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PoolingParameter._PoolMethod.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         MAX: PoolingParameter._PoolMethod.ValueType  # 0
         AVE: PoolingParameter._PoolMethod.ValueType  # 1
         STOCHASTIC: PoolingParameter._PoolMethod.ValueType  # 2
@@ -2145,11 +2343,11 @@ class PoolingParameter(google.protobuf.message.Message):
     STOCHASTIC: PoolingParameter.PoolMethod.ValueType  # 2
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PoolingParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PoolingParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: PoolingParameter._Engine.ValueType  # 0
         CAFFE: PoolingParameter._Engine.ValueType  # 1
         CUDNN: PoolingParameter._Engine.ValueType  # 2
@@ -2160,11 +2358,11 @@ class PoolingParameter(google.protobuf.message.Message):
     CUDNN: PoolingParameter.Engine.ValueType  # 2
 
     class _RoundMode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _RoundModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PoolingParameter._RoundMode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _RoundModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PoolingParameter._RoundMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CEIL: PoolingParameter._RoundMode.ValueType  # 0
         FLOOR: PoolingParameter._RoundMode.ValueType  # 1
 
@@ -2172,153 +2370,171 @@ class PoolingParameter(google.protobuf.message.Message):
     CEIL: PoolingParameter.RoundMode.ValueType  # 0
     FLOOR: PoolingParameter.RoundMode.ValueType  # 1
 
-    POOL_FIELD_NUMBER: builtins.int
-    PAD_FIELD_NUMBER: builtins.int
-    PAD_H_FIELD_NUMBER: builtins.int
-    PAD_W_FIELD_NUMBER: builtins.int
-    KERNEL_SIZE_FIELD_NUMBER: builtins.int
-    KERNEL_H_FIELD_NUMBER: builtins.int
-    KERNEL_W_FIELD_NUMBER: builtins.int
-    STRIDE_FIELD_NUMBER: builtins.int
-    STRIDE_H_FIELD_NUMBER: builtins.int
-    STRIDE_W_FIELD_NUMBER: builtins.int
-    ENGINE_FIELD_NUMBER: builtins.int
-    GLOBAL_POOLING_FIELD_NUMBER: builtins.int
-    ROUND_MODE_FIELD_NUMBER: builtins.int
-    CEIL_MODE_FIELD_NUMBER: builtins.int
-    pool: global___PoolingParameter.PoolMethod.ValueType
-    pad: builtins.int
-    pad_h: builtins.int
-    pad_w: builtins.int
-    kernel_size: builtins.int
-    kernel_h: builtins.int
-    kernel_w: builtins.int
-    stride: builtins.int
-    stride_h: builtins.int
-    stride_w: builtins.int
-    engine: global___PoolingParameter.Engine.ValueType
-    global_pooling: builtins.bool
-    round_mode: global___PoolingParameter.RoundMode.ValueType
-    ceil_mode: builtins.bool
+    POOL_FIELD_NUMBER: _builtins.int
+    PAD_FIELD_NUMBER: _builtins.int
+    PAD_H_FIELD_NUMBER: _builtins.int
+    PAD_W_FIELD_NUMBER: _builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: _builtins.int
+    KERNEL_H_FIELD_NUMBER: _builtins.int
+    KERNEL_W_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    STRIDE_H_FIELD_NUMBER: _builtins.int
+    STRIDE_W_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    GLOBAL_POOLING_FIELD_NUMBER: _builtins.int
+    ROUND_MODE_FIELD_NUMBER: _builtins.int
+    CEIL_MODE_FIELD_NUMBER: _builtins.int
+    KERNEL_DEPTH_FIELD_NUMBER: _builtins.int
+    TEMPORAL_STRIDE_FIELD_NUMBER: _builtins.int
+    pool: Global___PoolingParameter.PoolMethod.ValueType
+    pad: _builtins.int
+    pad_h: _builtins.int
+    pad_w: _builtins.int
+    kernel_size: _builtins.int
+    kernel_h: _builtins.int
+    kernel_w: _builtins.int
+    stride: _builtins.int
+    stride_h: _builtins.int
+    stride_w: _builtins.int
+    engine: Global___PoolingParameter.Engine.ValueType
+    global_pooling: _builtins.bool
+    round_mode: Global___PoolingParameter.RoundMode.ValueType
+    ceil_mode: _builtins.bool
     """Forks:"""
+    kernel_depth: _builtins.int
+    temporal_stride: _builtins.int
     def __init__(
         self,
         *,
-        pool: global___PoolingParameter.PoolMethod.ValueType | None = ...,
-        pad: builtins.int | None = ...,
-        pad_h: builtins.int | None = ...,
-        pad_w: builtins.int | None = ...,
-        kernel_size: builtins.int | None = ...,
-        kernel_h: builtins.int | None = ...,
-        kernel_w: builtins.int | None = ...,
-        stride: builtins.int | None = ...,
-        stride_h: builtins.int | None = ...,
-        stride_w: builtins.int | None = ...,
-        engine: global___PoolingParameter.Engine.ValueType | None = ...,
-        global_pooling: builtins.bool | None = ...,
-        round_mode: global___PoolingParameter.RoundMode.ValueType | None = ...,
-        ceil_mode: builtins.bool | None = ...,
+        pool: Global___PoolingParameter.PoolMethod.ValueType | None = ...,
+        pad: _builtins.int | None = ...,
+        pad_h: _builtins.int | None = ...,
+        pad_w: _builtins.int | None = ...,
+        kernel_size: _builtins.int | None = ...,
+        kernel_h: _builtins.int | None = ...,
+        kernel_w: _builtins.int | None = ...,
+        stride: _builtins.int | None = ...,
+        stride_h: _builtins.int | None = ...,
+        stride_w: _builtins.int | None = ...,
+        engine: Global___PoolingParameter.Engine.ValueType | None = ...,
+        global_pooling: _builtins.bool | None = ...,
+        round_mode: Global___PoolingParameter.RoundMode.ValueType | None = ...,
+        ceil_mode: _builtins.bool | None = ...,
+        kernel_depth: _builtins.int | None = ...,
+        temporal_stride: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "engine", b"engine", "global_pooling", b"global_pooling", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ceil_mode", b"ceil_mode", "engine", b"engine", "global_pooling", b"global_pooling", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ceil_mode", b"ceil_mode", "engine", b"engine", "global_pooling", b"global_pooling", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_stride", b"temporal_stride"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceil_mode", b"ceil_mode", "engine", b"engine", "global_pooling", b"global_pooling", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "pool", b"pool", "round_mode", b"round_mode", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_stride", b"temporal_stride"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PoolingParameter = PoolingParameter
+Global___PoolingParameter: _TypeAlias = PoolingParameter  # noqa: Y015
 
-@typing.final
-class PowerParameter(google.protobuf.message.Message):
+@_typing.final
+class PowerParameter(_message.Message):
     """Settings of the Power layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    POWER_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    SHIFT_FIELD_NUMBER: builtins.int
-    power: builtins.float
-    scale: builtins.float
-    shift: builtins.float
+    POWER_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    power: _builtins.float
+    scale: _builtins.float
+    shift: _builtins.float
     def __init__(
         self,
         *,
-        power: builtins.float | None = ...,
-        scale: builtins.float | None = ...,
-        shift: builtins.float | None = ...,
+        power: _builtins.float | None = ...,
+        scale: _builtins.float | None = ...,
+        shift: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["power", b"power", "scale", b"scale", "shift", b"shift"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["power", b"power", "scale", b"scale", "shift", b"shift"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["power", b"power", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["power", b"power", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PowerParameter = PowerParameter
+Global___PowerParameter: _TypeAlias = PowerParameter  # noqa: Y015
 
-@typing.final
-class PythonParameter(google.protobuf.message.Message):
+@_typing.final
+class PythonParameter(_message.Message):
     """Settings of the Python layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODULE_FIELD_NUMBER: builtins.int
-    LAYER_FIELD_NUMBER: builtins.int
-    PARAM_STR_FIELD_NUMBER: builtins.int
-    SHARE_IN_PARALLEL_FIELD_NUMBER: builtins.int
-    module: builtins.str
-    layer: builtins.str
-    param_str: builtins.str
-    share_in_parallel: builtins.bool
+    MODULE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    PARAM_STR_FIELD_NUMBER: _builtins.int
+    SHARE_IN_PARALLEL_FIELD_NUMBER: _builtins.int
+    module: _builtins.str
+    layer: _builtins.str
+    param_str: _builtins.str
+    share_in_parallel: _builtins.bool
     def __init__(
         self,
         *,
-        module: builtins.str | None = ...,
-        layer: builtins.str | None = ...,
-        param_str: builtins.str | None = ...,
-        share_in_parallel: builtins.bool | None = ...,
+        module: _builtins.str | None = ...,
+        layer: _builtins.str | None = ...,
+        param_str: _builtins.str | None = ...,
+        share_in_parallel: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["layer", b"layer", "module", b"module", "param_str", b"param_str", "share_in_parallel", b"share_in_parallel"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["layer", b"layer", "module", b"module", "param_str", b"param_str", "share_in_parallel", b"share_in_parallel"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "module", b"module", "param_str", b"param_str", "share_in_parallel", b"share_in_parallel"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "module", b"module", "param_str", b"param_str", "share_in_parallel", b"share_in_parallel"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PythonParameter = PythonParameter
+Global___PythonParameter: _TypeAlias = PythonParameter  # noqa: Y015
 
-@typing.final
-class RecurrentParameter(google.protobuf.message.Message):
+@_typing.final
+class RecurrentParameter(_message.Message):
     """Settings of the Recurrent layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NUM_OUTPUT_FIELD_NUMBER: builtins.int
-    WEIGHT_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    DEBUG_INFO_FIELD_NUMBER: builtins.int
-    EXPOSE_HIDDEN_FIELD_NUMBER: builtins.int
-    num_output: builtins.int
-    debug_info: builtins.bool
-    expose_hidden: builtins.bool
-    @property
-    def weight_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    DEBUG_INFO_FIELD_NUMBER: _builtins.int
+    EXPOSE_HIDDEN_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    debug_info: _builtins.bool
+    expose_hidden: _builtins.bool
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        num_output: builtins.int | None = ...,
-        weight_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
-        debug_info: builtins.bool | None = ...,
-        expose_hidden: builtins.bool | None = ...,
+        num_output: _builtins.int | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
+        debug_info: _builtins.bool | None = ...,
+        expose_hidden: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "debug_info", b"debug_info", "expose_hidden", b"expose_hidden", "num_output", b"num_output", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "debug_info", b"debug_info", "expose_hidden", b"expose_hidden", "num_output", b"num_output", "weight_filler", b"weight_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "debug_info", b"debug_info", "expose_hidden", b"expose_hidden", "num_output", b"num_output", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "debug_info", b"debug_info", "expose_hidden", b"expose_hidden", "num_output", b"num_output", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___RecurrentParameter = RecurrentParameter
+Global___RecurrentParameter: _TypeAlias = RecurrentParameter  # noqa: Y015
 
-@typing.final
-class ReductionParameter(google.protobuf.message.Message):
+@_typing.final
+class ReductionParameter(_message.Message):
     """Settings of the Reduction layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _ReductionOp:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ReductionOpEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ReductionParameter._ReductionOp.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _ReductionOpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ReductionParameter._ReductionOp.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         SUM: ReductionParameter._ReductionOp.ValueType  # 1
         ASUM: ReductionParameter._ReductionOp.ValueType  # 2
         SUMSQ: ReductionParameter._ReductionOp.ValueType  # 3
@@ -2330,36 +2546,39 @@ class ReductionParameter(google.protobuf.message.Message):
     SUMSQ: ReductionParameter.ReductionOp.ValueType  # 3
     MEAN: ReductionParameter.ReductionOp.ValueType  # 4
 
-    OPERATION_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    COEFF_FIELD_NUMBER: builtins.int
-    operation: global___ReductionParameter.ReductionOp.ValueType
-    axis: builtins.int
-    coeff: builtins.float
+    OPERATION_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    COEFF_FIELD_NUMBER: _builtins.int
+    operation: Global___ReductionParameter.ReductionOp.ValueType
+    axis: _builtins.int
+    coeff: _builtins.float
     def __init__(
         self,
         *,
-        operation: global___ReductionParameter.ReductionOp.ValueType | None = ...,
-        axis: builtins.int | None = ...,
-        coeff: builtins.float | None = ...,
+        operation: Global___ReductionParameter.ReductionOp.ValueType | None = ...,
+        axis: _builtins.int | None = ...,
+        coeff: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "coeff", b"coeff", "operation", b"operation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "coeff", b"coeff", "operation", b"operation"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "coeff", b"coeff", "operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "coeff", b"coeff", "operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ReductionParameter = ReductionParameter
+Global___ReductionParameter: _TypeAlias = ReductionParameter  # noqa: Y015
 
-@typing.final
-class ReLUParameter(google.protobuf.message.Message):
+@_typing.final
+class ReLUParameter(_message.Message):
     """Settings of the ReLU layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ReLUParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ReLUParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: ReLUParameter._Engine.ValueType  # 0
         CAFFE: ReLUParameter._Engine.ValueType  # 1
         CUDNN: ReLUParameter._Engine.ValueType  # 2
@@ -2369,90 +2588,99 @@ class ReLUParameter(google.protobuf.message.Message):
     CAFFE: ReLUParameter.Engine.ValueType  # 1
     CUDNN: ReLUParameter.Engine.ValueType  # 2
 
-    NEGATIVE_SLOPE_FIELD_NUMBER: builtins.int
-    ENGINE_FIELD_NUMBER: builtins.int
-    negative_slope: builtins.float
-    engine: global___ReLUParameter.Engine.ValueType
+    NEGATIVE_SLOPE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    negative_slope: _builtins.float
+    engine: Global___ReLUParameter.Engine.ValueType
     def __init__(
         self,
         *,
-        negative_slope: builtins.float | None = ...,
-        engine: global___ReLUParameter.Engine.ValueType | None = ...,
+        negative_slope: _builtins.float | None = ...,
+        engine: Global___ReLUParameter.Engine.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["engine", b"engine", "negative_slope", b"negative_slope"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine", "negative_slope", b"negative_slope"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "negative_slope", b"negative_slope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "negative_slope", b"negative_slope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ReLUParameter = ReLUParameter
+Global___ReLUParameter: _TypeAlias = ReLUParameter  # noqa: Y015
 
-@typing.final
-class ReshapeParameter(google.protobuf.message.Message):
+@_typing.final
+class ReshapeParameter(_message.Message):
     """Settings of the Reshape layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SHAPE_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    NUM_AXES_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    num_axes: builtins.int
-    @property
-    def shape(self) -> global___BlobShape: ...
+    SHAPE_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    NUM_AXES_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    num_axes: _builtins.int
+    @_builtins.property
+    def shape(self) -> Global___BlobShape: ...
     def __init__(
         self,
         *,
-        shape: global___BlobShape | None = ...,
-        axis: builtins.int | None = ...,
-        num_axes: builtins.int | None = ...,
+        shape: Global___BlobShape | None = ...,
+        axis: _builtins.int | None = ...,
+        num_axes: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "num_axes", b"num_axes", "shape", b"shape"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "num_axes", b"num_axes", "shape", b"shape"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "num_axes", b"num_axes", "shape", b"shape"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "num_axes", b"num_axes", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ReshapeParameter = ReshapeParameter
+Global___ReshapeParameter: _TypeAlias = ReshapeParameter  # noqa: Y015
 
-@typing.final
-class ScaleParameter(google.protobuf.message.Message):
+@_typing.final
+class ScaleParameter(_message.Message):
     """Settings of the Scale layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    NUM_AXES_FIELD_NUMBER: builtins.int
-    FILLER_FIELD_NUMBER: builtins.int
-    BIAS_TERM_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    num_axes: builtins.int
-    bias_term: builtins.bool
-    @property
-    def filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
+    AXIS_FIELD_NUMBER: _builtins.int
+    NUM_AXES_FIELD_NUMBER: _builtins.int
+    FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_TERM_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    num_axes: _builtins.int
+    bias_term: _builtins.bool
+    @_builtins.property
+    def filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        num_axes: builtins.int | None = ...,
-        filler: global___FillerParameter | None = ...,
-        bias_term: builtins.bool | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
+        axis: _builtins.int | None = ...,
+        num_axes: _builtins.int | None = ...,
+        filler: Global___FillerParameter | None = ...,
+        bias_term: _builtins.bool | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "filler", b"filler", "num_axes", b"num_axes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "filler", b"filler", "num_axes", b"num_axes"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "filler", b"filler", "num_axes", b"num_axes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "filler", b"filler", "num_axes", b"num_axes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ScaleParameter = ScaleParameter
+Global___ScaleParameter: _TypeAlias = ScaleParameter  # noqa: Y015
 
-@typing.final
-class SigmoidParameter(google.protobuf.message.Message):
+@_typing.final
+class SigmoidParameter(_message.Message):
     """Settings of the Sigmoid layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SigmoidParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SigmoidParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: SigmoidParameter._Engine.ValueType  # 0
         CAFFE: SigmoidParameter._Engine.ValueType  # 1
         CUDNN: SigmoidParameter._Engine.ValueType  # 2
@@ -2462,55 +2690,61 @@ class SigmoidParameter(google.protobuf.message.Message):
     CAFFE: SigmoidParameter.Engine.ValueType  # 1
     CUDNN: SigmoidParameter.Engine.ValueType  # 2
 
-    ENGINE_FIELD_NUMBER: builtins.int
-    engine: global___SigmoidParameter.Engine.ValueType
+    ENGINE_FIELD_NUMBER: _builtins.int
+    engine: Global___SigmoidParameter.Engine.ValueType
     def __init__(
         self,
         *,
-        engine: global___SigmoidParameter.Engine.ValueType | None = ...,
+        engine: Global___SigmoidParameter.Engine.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["engine", b"engine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SigmoidParameter = SigmoidParameter
+Global___SigmoidParameter: _TypeAlias = SigmoidParameter  # noqa: Y015
 
-@typing.final
-class SliceParameter(google.protobuf.message.Message):
+@_typing.final
+class SliceParameter(_message.Message):
     """Settings of the Slice layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    SLICE_POINT_FIELD_NUMBER: builtins.int
-    SLICE_DIM_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    slice_dim: builtins.int
-    @property
-    def slice_point(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    AXIS_FIELD_NUMBER: _builtins.int
+    SLICE_POINT_FIELD_NUMBER: _builtins.int
+    SLICE_DIM_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    slice_dim: _builtins.int
+    @_builtins.property
+    def slice_point(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        slice_point: collections.abc.Iterable[builtins.int] | None = ...,
-        slice_dim: builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
+        slice_point: _abc.Iterable[_builtins.int] | None = ...,
+        slice_dim: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "slice_dim", b"slice_dim"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "slice_dim", b"slice_dim", "slice_point", b"slice_point"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "slice_dim", b"slice_dim"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "slice_dim", b"slice_dim", "slice_point", b"slice_point"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SliceParameter = SliceParameter
+Global___SliceParameter: _TypeAlias = SliceParameter  # noqa: Y015
 
-@typing.final
-class SoftmaxParameter(google.protobuf.message.Message):
+@_typing.final
+class SoftmaxParameter(_message.Message):
     """Settings of the Softmax layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SoftmaxParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SoftmaxParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: SoftmaxParameter._Engine.ValueType  # 0
         CAFFE: SoftmaxParameter._Engine.ValueType  # 1
         CUDNN: SoftmaxParameter._Engine.ValueType  # 2
@@ -2520,51 +2754,57 @@ class SoftmaxParameter(google.protobuf.message.Message):
     CAFFE: SoftmaxParameter.Engine.ValueType  # 1
     CUDNN: SoftmaxParameter.Engine.ValueType  # 2
 
-    ENGINE_FIELD_NUMBER: builtins.int
-    AXIS_FIELD_NUMBER: builtins.int
-    engine: global___SoftmaxParameter.Engine.ValueType
-    axis: builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    engine: Global___SoftmaxParameter.Engine.ValueType
+    axis: _builtins.int
     def __init__(
         self,
         *,
-        engine: global___SoftmaxParameter.Engine.ValueType | None = ...,
-        axis: builtins.int | None = ...,
+        engine: Global___SoftmaxParameter.Engine.ValueType | None = ...,
+        axis: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "engine", b"engine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "engine", b"engine"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "engine", b"engine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "engine", b"engine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SoftmaxParameter = SoftmaxParameter
+Global___SoftmaxParameter: _TypeAlias = SoftmaxParameter  # noqa: Y015
 
-@typing.final
-class SwishParameter(google.protobuf.message.Message):
+@_typing.final
+class SwishParameter(_message.Message):
     """Settings of the Swish layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BETA_FIELD_NUMBER: builtins.int
-    beta: builtins.float
+    BETA_FIELD_NUMBER: _builtins.int
+    beta: _builtins.float
     def __init__(
         self,
         *,
-        beta: builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["beta", b"beta"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["beta", b"beta"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SwishParameter = SwishParameter
+Global___SwishParameter: _TypeAlias = SwishParameter  # noqa: Y015
 
-@typing.final
-class TanHParameter(google.protobuf.message.Message):
+@_typing.final
+class TanHParameter(_message.Message):
     """Settings of the TanH layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[TanHParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TanHParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: TanHParameter._Engine.ValueType  # 0
         CAFFE: TanHParameter._Engine.ValueType  # 1
         CUDNN: TanHParameter._Engine.ValueType  # 2
@@ -2574,123 +2814,135 @@ class TanHParameter(google.protobuf.message.Message):
     CAFFE: TanHParameter.Engine.ValueType  # 1
     CUDNN: TanHParameter.Engine.ValueType  # 2
 
-    ENGINE_FIELD_NUMBER: builtins.int
-    engine: global___TanHParameter.Engine.ValueType
+    ENGINE_FIELD_NUMBER: _builtins.int
+    engine: Global___TanHParameter.Engine.ValueType
     def __init__(
         self,
         *,
-        engine: global___TanHParameter.Engine.ValueType | None = ...,
+        engine: Global___TanHParameter.Engine.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["engine", b"engine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___TanHParameter = TanHParameter
+Global___TanHParameter: _TypeAlias = TanHParameter  # noqa: Y015
 
-@typing.final
-class TileParameter(google.protobuf.message.Message):
+@_typing.final
+class TileParameter(_message.Message):
     """Settings of the Tile layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AXIS_FIELD_NUMBER: builtins.int
-    TILES_FIELD_NUMBER: builtins.int
-    axis: builtins.int
-    tiles: builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    TILES_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    tiles: _builtins.int
     def __init__(
         self,
         *,
-        axis: builtins.int | None = ...,
-        tiles: builtins.int | None = ...,
+        axis: _builtins.int | None = ...,
+        tiles: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["axis", b"axis", "tiles", b"tiles"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "tiles", b"tiles"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "tiles", b"tiles"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "tiles", b"tiles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___TileParameter = TileParameter
+Global___TileParameter: _TypeAlias = TileParameter  # noqa: Y015
 
-@typing.final
-class ThresholdParameter(google.protobuf.message.Message):
+@_typing.final
+class ThresholdParameter(_message.Message):
     """Settings of the Threshold layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    THRESHOLD_FIELD_NUMBER: builtins.int
-    threshold: builtins.float
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
     def __init__(
         self,
         *,
-        threshold: builtins.float | None = ...,
+        threshold: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["threshold", b"threshold"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["threshold", b"threshold"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ThresholdParameter = ThresholdParameter
+Global___ThresholdParameter: _TypeAlias = ThresholdParameter  # noqa: Y015
 
-@typing.final
-class WindowDataParameter(google.protobuf.message.Message):
+@_typing.final
+class WindowDataParameter(_message.Message):
     """Settings of the WindowData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    CROP_SIZE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    FG_THRESHOLD_FIELD_NUMBER: builtins.int
-    BG_THRESHOLD_FIELD_NUMBER: builtins.int
-    FG_FRACTION_FIELD_NUMBER: builtins.int
-    CONTEXT_PAD_FIELD_NUMBER: builtins.int
-    CROP_MODE_FIELD_NUMBER: builtins.int
-    CACHE_IMAGES_FIELD_NUMBER: builtins.int
-    ROOT_FOLDER_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    scale: builtins.float
-    mean_file: builtins.str
-    batch_size: builtins.int
-    crop_size: builtins.int
-    mirror: builtins.bool
-    fg_threshold: builtins.float
-    bg_threshold: builtins.float
-    fg_fraction: builtins.float
-    context_pad: builtins.int
-    crop_mode: builtins.str
-    cache_images: builtins.bool
-    root_folder: builtins.str
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    FG_THRESHOLD_FIELD_NUMBER: _builtins.int
+    BG_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FG_FRACTION_FIELD_NUMBER: _builtins.int
+    CONTEXT_PAD_FIELD_NUMBER: _builtins.int
+    CROP_MODE_FIELD_NUMBER: _builtins.int
+    CACHE_IMAGES_FIELD_NUMBER: _builtins.int
+    ROOT_FOLDER_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    scale: _builtins.float
+    mean_file: _builtins.str
+    batch_size: _builtins.int
+    crop_size: _builtins.int
+    mirror: _builtins.bool
+    fg_threshold: _builtins.float
+    bg_threshold: _builtins.float
+    fg_fraction: _builtins.float
+    context_pad: _builtins.int
+    crop_mode: _builtins.str
+    cache_images: _builtins.bool
+    root_folder: _builtins.str
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        scale: builtins.float | None = ...,
-        mean_file: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        crop_size: builtins.int | None = ...,
-        mirror: builtins.bool | None = ...,
-        fg_threshold: builtins.float | None = ...,
-        bg_threshold: builtins.float | None = ...,
-        fg_fraction: builtins.float | None = ...,
-        context_pad: builtins.int | None = ...,
-        crop_mode: builtins.str | None = ...,
-        cache_images: builtins.bool | None = ...,
-        root_folder: builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        scale: _builtins.float | None = ...,
+        mean_file: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mirror: _builtins.bool | None = ...,
+        fg_threshold: _builtins.float | None = ...,
+        bg_threshold: _builtins.float | None = ...,
+        fg_fraction: _builtins.float | None = ...,
+        context_pad: _builtins.int | None = ...,
+        crop_mode: _builtins.str | None = ...,
+        cache_images: _builtins.bool | None = ...,
+        root_folder: _builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "bg_threshold", b"bg_threshold", "cache_images", b"cache_images", "context_pad", b"context_pad", "crop_mode", b"crop_mode", "crop_size", b"crop_size", "fg_fraction", b"fg_fraction", "fg_threshold", b"fg_threshold", "mean_file", b"mean_file", "mirror", b"mirror", "root_folder", b"root_folder", "scale", b"scale", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "bg_threshold", b"bg_threshold", "cache_images", b"cache_images", "context_pad", b"context_pad", "crop_mode", b"crop_mode", "crop_size", b"crop_size", "fg_fraction", b"fg_fraction", "fg_threshold", b"fg_threshold", "mean_file", b"mean_file", "mirror", b"mirror", "root_folder", b"root_folder", "scale", b"scale", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "bg_threshold", b"bg_threshold", "cache_images", b"cache_images", "context_pad", b"context_pad", "crop_mode", b"crop_mode", "crop_size", b"crop_size", "fg_fraction", b"fg_fraction", "fg_threshold", b"fg_threshold", "mean_file", b"mean_file", "mirror", b"mirror", "root_folder", b"root_folder", "scale", b"scale", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "bg_threshold", b"bg_threshold", "cache_images", b"cache_images", "context_pad", b"context_pad", "crop_mode", b"crop_mode", "crop_size", b"crop_size", "fg_fraction", b"fg_fraction", "fg_threshold", b"fg_threshold", "mean_file", b"mean_file", "mirror", b"mirror", "root_folder", b"root_folder", "scale", b"scale", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___WindowDataParameter = WindowDataParameter
+Global___WindowDataParameter: _TypeAlias = WindowDataParameter  # noqa: Y015
 
-@typing.final
-class SPPParameter(google.protobuf.message.Message):
+@_typing.final
+class SPPParameter(_message.Message):
     """Settings of the SPP layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _PoolMethod:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _PoolMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SPPParameter._PoolMethod.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _PoolMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SPPParameter._PoolMethod.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         MAX: SPPParameter._PoolMethod.ValueType  # 0
         AVE: SPPParameter._PoolMethod.ValueType  # 1
         STOCHASTIC: SPPParameter._PoolMethod.ValueType  # 2
@@ -2701,11 +2953,11 @@ class SPPParameter(google.protobuf.message.Message):
     STOCHASTIC: SPPParameter.PoolMethod.ValueType  # 2
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SPPParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SPPParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: SPPParameter._Engine.ValueType  # 0
         CAFFE: SPPParameter._Engine.ValueType  # 1
         CUDNN: SPPParameter._Engine.ValueType  # 2
@@ -2715,36 +2967,39 @@ class SPPParameter(google.protobuf.message.Message):
     CAFFE: SPPParameter.Engine.ValueType  # 1
     CUDNN: SPPParameter.Engine.ValueType  # 2
 
-    PYRAMID_HEIGHT_FIELD_NUMBER: builtins.int
-    POOL_FIELD_NUMBER: builtins.int
-    ENGINE_FIELD_NUMBER: builtins.int
-    pyramid_height: builtins.int
-    pool: global___SPPParameter.PoolMethod.ValueType
-    engine: global___SPPParameter.Engine.ValueType
+    PYRAMID_HEIGHT_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    pyramid_height: _builtins.int
+    pool: Global___SPPParameter.PoolMethod.ValueType
+    engine: Global___SPPParameter.Engine.ValueType
     def __init__(
         self,
         *,
-        pyramid_height: builtins.int | None = ...,
-        pool: global___SPPParameter.PoolMethod.ValueType | None = ...,
-        engine: global___SPPParameter.Engine.ValueType | None = ...,
+        pyramid_height: _builtins.int | None = ...,
+        pool: Global___SPPParameter.PoolMethod.ValueType | None = ...,
+        engine: Global___SPPParameter.Engine.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["engine", b"engine", "pool", b"pool", "pyramid_height", b"pyramid_height"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine", "pool", b"pool", "pyramid_height", b"pyramid_height"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool", "pyramid_height", b"pyramid_height"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool", "pyramid_height", b"pyramid_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SPPParameter = SPPParameter
+Global___SPPParameter: _TypeAlias = SPPParameter  # noqa: Y015
 
-@typing.final
-class V1LayerParameter(google.protobuf.message.Message):
+@_typing.final
+class V1LayerParameter(_message.Message):
     """A layer in the syntax of 2014 (`layers { type: CONVOLUTION }`)."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _LayerType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _LayerTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[V1LayerParameter._LayerType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _LayerTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[V1LayerParameter._LayerType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         NONE: V1LayerParameter._LayerType.ValueType  # 0
         ABSVAL: V1LayerParameter._LayerType.ValueType  # 35
         ACCURACY: V1LayerParameter._LayerType.ValueType  # 1
@@ -2785,6 +3040,13 @@ class V1LayerParameter(google.protobuf.message.Message):
         TANH: V1LayerParameter._LayerType.ValueType  # 23
         WINDOW_DATA: V1LayerParameter._LayerType.ValueType  # 24
         THRESHOLD: V1LayerParameter._LayerType.ValueType  # 31
+        CONVOLUTION3D: V1LayerParameter._LayerType.ValueType  # 20001
+        """Forks:"""
+        DECONVOLUTION3D: V1LayerParameter._LayerType.ValueType  # 20002
+        POOLING3D: V1LayerParameter._LayerType.ValueType  # 20003
+        VIDEO_DATA: V1LayerParameter._LayerType.ValueType  # 20004
+        IMAGE_SEG_DATA: V1LayerParameter._LayerType.ValueType  # 20005
+        SEG_ACCURACY: V1LayerParameter._LayerType.ValueType  # 20006
 
     class LayerType(_LayerType, metaclass=_LayerTypeEnumTypeWrapper): ...
     NONE: V1LayerParameter.LayerType.ValueType  # 0
@@ -2827,13 +3089,20 @@ class V1LayerParameter(google.protobuf.message.Message):
     TANH: V1LayerParameter.LayerType.ValueType  # 23
     WINDOW_DATA: V1LayerParameter.LayerType.ValueType  # 24
     THRESHOLD: V1LayerParameter.LayerType.ValueType  # 31
+    CONVOLUTION3D: V1LayerParameter.LayerType.ValueType  # 20001
+    """Forks:"""
+    DECONVOLUTION3D: V1LayerParameter.LayerType.ValueType  # 20002
+    POOLING3D: V1LayerParameter.LayerType.ValueType  # 20003
+    VIDEO_DATA: V1LayerParameter.LayerType.ValueType  # 20004
+    IMAGE_SEG_DATA: V1LayerParameter.LayerType.ValueType  # 20005
+    SEG_ACCURACY: V1LayerParameter.LayerType.ValueType  # 20006
 
     class _DimCheckMode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _DimCheckModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[V1LayerParameter._DimCheckMode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _DimCheckModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[V1LayerParameter._DimCheckMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STRICT: V1LayerParameter._DimCheckMode.ValueType  # 0
         PERMISSIVE: V1LayerParameter._DimCheckMode.ValueType  # 1
 
@@ -2841,197 +3110,200 @@ class V1LayerParameter(google.protobuf.message.Message):
     STRICT: V1LayerParameter.DimCheckMode.ValueType  # 0
     PERMISSIVE: V1LayerParameter.DimCheckMode.ValueType  # 1
 
-    BOTTOM_FIELD_NUMBER: builtins.int
-    TOP_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
-    INCLUDE_FIELD_NUMBER: builtins.int
-    EXCLUDE_FIELD_NUMBER: builtins.int
-    TYPE_FIELD_NUMBER: builtins.int
-    BLOBS_FIELD_NUMBER: builtins.int
-    PARAM_FIELD_NUMBER: builtins.int
-    BLOB_SHARE_MODE_FIELD_NUMBER: builtins.int
-    BLOBS_LR_FIELD_NUMBER: builtins.int
-    WEIGHT_DECAY_FIELD_NUMBER: builtins.int
-    LOSS_WEIGHT_FIELD_NUMBER: builtins.int
-    ACCURACY_PARAM_FIELD_NUMBER: builtins.int
-    ARGMAX_PARAM_FIELD_NUMBER: builtins.int
-    CONCAT_PARAM_FIELD_NUMBER: builtins.int
-    CONTRASTIVE_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    CONVOLUTION_PARAM_FIELD_NUMBER: builtins.int
-    DATA_PARAM_FIELD_NUMBER: builtins.int
-    DROPOUT_PARAM_FIELD_NUMBER: builtins.int
-    DUMMY_DATA_PARAM_FIELD_NUMBER: builtins.int
-    ELTWISE_PARAM_FIELD_NUMBER: builtins.int
-    EXP_PARAM_FIELD_NUMBER: builtins.int
-    HDF5_DATA_PARAM_FIELD_NUMBER: builtins.int
-    HDF5_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
-    HINGE_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    IMAGE_DATA_PARAM_FIELD_NUMBER: builtins.int
-    INFOGAIN_LOSS_PARAM_FIELD_NUMBER: builtins.int
-    INNER_PRODUCT_PARAM_FIELD_NUMBER: builtins.int
-    LRN_PARAM_FIELD_NUMBER: builtins.int
-    MEMORY_DATA_PARAM_FIELD_NUMBER: builtins.int
-    MVN_PARAM_FIELD_NUMBER: builtins.int
-    POOLING_PARAM_FIELD_NUMBER: builtins.int
-    POWER_PARAM_FIELD_NUMBER: builtins.int
-    RELU_PARAM_FIELD_NUMBER: builtins.int
-    SIGMOID_PARAM_FIELD_NUMBER: builtins.int
-    SOFTMAX_PARAM_FIELD_NUMBER: builtins.int
-    SLICE_PARAM_FIELD_NUMBER: builtins.int
-    TANH_PARAM_FIELD_NUMBER: builtins.int
-    THRESHOLD_PARAM_FIELD_NUMBER: builtins.int
-    WINDOW_DATA_PARAM_FIELD_NUMBER: builtins.int
-    TRANSFORM_PARAM_FIELD_NUMBER: builtins.int
-    LOSS_PARAM_FIELD_NUMBER: builtins.int
-    LAYER_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    type: global___V1LayerParameter.LayerType.ValueType
-    @property
-    def bottom(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def top(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def include(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NetStateRule]: ...
-    @property
-    def exclude(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NetStateRule]: ...
-    @property
-    def blobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobProto]: ...
-    @property
-    def param(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def blob_share_mode(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___V1LayerParameter.DimCheckMode.ValueType]: ...
-    @property
-    def blobs_lr(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def weight_decay(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def loss_weight(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def accuracy_param(self) -> global___AccuracyParameter: ...
-    @property
-    def argmax_param(self) -> global___ArgMaxParameter: ...
-    @property
-    def concat_param(self) -> global___ConcatParameter: ...
-    @property
-    def contrastive_loss_param(self) -> global___ContrastiveLossParameter: ...
-    @property
-    def convolution_param(self) -> global___ConvolutionParameter: ...
-    @property
-    def data_param(self) -> global___DataParameter: ...
-    @property
-    def dropout_param(self) -> global___DropoutParameter: ...
-    @property
-    def dummy_data_param(self) -> global___DummyDataParameter: ...
-    @property
-    def eltwise_param(self) -> global___EltwiseParameter: ...
-    @property
-    def exp_param(self) -> global___ExpParameter: ...
-    @property
-    def hdf5_data_param(self) -> global___HDF5DataParameter: ...
-    @property
-    def hdf5_output_param(self) -> global___HDF5OutputParameter: ...
-    @property
-    def hinge_loss_param(self) -> global___HingeLossParameter: ...
-    @property
-    def image_data_param(self) -> global___ImageDataParameter: ...
-    @property
-    def infogain_loss_param(self) -> global___InfogainLossParameter: ...
-    @property
-    def inner_product_param(self) -> global___InnerProductParameter: ...
-    @property
-    def lrn_param(self) -> global___LRNParameter: ...
-    @property
-    def memory_data_param(self) -> global___MemoryDataParameter: ...
-    @property
-    def mvn_param(self) -> global___MVNParameter: ...
-    @property
-    def pooling_param(self) -> global___PoolingParameter: ...
-    @property
-    def power_param(self) -> global___PowerParameter: ...
-    @property
-    def relu_param(self) -> global___ReLUParameter: ...
-    @property
-    def sigmoid_param(self) -> global___SigmoidParameter: ...
-    @property
-    def softmax_param(self) -> global___SoftmaxParameter: ...
-    @property
-    def slice_param(self) -> global___SliceParameter: ...
-    @property
-    def tanh_param(self) -> global___TanHParameter: ...
-    @property
-    def threshold_param(self) -> global___ThresholdParameter: ...
-    @property
-    def window_data_param(self) -> global___WindowDataParameter: ...
-    @property
-    def transform_param(self) -> global___TransformationParameter: ...
-    @property
-    def loss_param(self) -> global___LossParameter: ...
-    @property
-    def layer(self) -> global___V0LayerParameter: ...
+    BOTTOM_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    PARAM_FIELD_NUMBER: _builtins.int
+    BLOB_SHARE_MODE_FIELD_NUMBER: _builtins.int
+    BLOBS_LR_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    LOSS_WEIGHT_FIELD_NUMBER: _builtins.int
+    ACCURACY_PARAM_FIELD_NUMBER: _builtins.int
+    ARGMAX_PARAM_FIELD_NUMBER: _builtins.int
+    CONCAT_PARAM_FIELD_NUMBER: _builtins.int
+    CONTRASTIVE_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    CONVOLUTION_PARAM_FIELD_NUMBER: _builtins.int
+    DATA_PARAM_FIELD_NUMBER: _builtins.int
+    DROPOUT_PARAM_FIELD_NUMBER: _builtins.int
+    DUMMY_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    ELTWISE_PARAM_FIELD_NUMBER: _builtins.int
+    EXP_PARAM_FIELD_NUMBER: _builtins.int
+    HDF5_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    HDF5_OUTPUT_PARAM_FIELD_NUMBER: _builtins.int
+    HINGE_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    IMAGE_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    INFOGAIN_LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    INNER_PRODUCT_PARAM_FIELD_NUMBER: _builtins.int
+    LRN_PARAM_FIELD_NUMBER: _builtins.int
+    MEMORY_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    MVN_PARAM_FIELD_NUMBER: _builtins.int
+    POOLING_PARAM_FIELD_NUMBER: _builtins.int
+    POWER_PARAM_FIELD_NUMBER: _builtins.int
+    RELU_PARAM_FIELD_NUMBER: _builtins.int
+    SIGMOID_PARAM_FIELD_NUMBER: _builtins.int
+    SOFTMAX_PARAM_FIELD_NUMBER: _builtins.int
+    SLICE_PARAM_FIELD_NUMBER: _builtins.int
+    TANH_PARAM_FIELD_NUMBER: _builtins.int
+    THRESHOLD_PARAM_FIELD_NUMBER: _builtins.int
+    WINDOW_DATA_PARAM_FIELD_NUMBER: _builtins.int
+    TRANSFORM_PARAM_FIELD_NUMBER: _builtins.int
+    LOSS_PARAM_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    type: Global___V1LayerParameter.LayerType.ValueType
+    @_builtins.property
+    def bottom(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def top(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def include(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetStateRule]: ...
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetStateRule]: ...
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobProto]: ...
+    @_builtins.property
+    def param(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def blob_share_mode(self) -> _containers.RepeatedScalarFieldContainer[Global___V1LayerParameter.DimCheckMode.ValueType]: ...
+    @_builtins.property
+    def blobs_lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def weight_decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def loss_weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def accuracy_param(self) -> Global___AccuracyParameter: ...
+    @_builtins.property
+    def argmax_param(self) -> Global___ArgMaxParameter: ...
+    @_builtins.property
+    def concat_param(self) -> Global___ConcatParameter: ...
+    @_builtins.property
+    def contrastive_loss_param(self) -> Global___ContrastiveLossParameter: ...
+    @_builtins.property
+    def convolution_param(self) -> Global___ConvolutionParameter: ...
+    @_builtins.property
+    def data_param(self) -> Global___DataParameter: ...
+    @_builtins.property
+    def dropout_param(self) -> Global___DropoutParameter: ...
+    @_builtins.property
+    def dummy_data_param(self) -> Global___DummyDataParameter: ...
+    @_builtins.property
+    def eltwise_param(self) -> Global___EltwiseParameter: ...
+    @_builtins.property
+    def exp_param(self) -> Global___ExpParameter: ...
+    @_builtins.property
+    def hdf5_data_param(self) -> Global___HDF5DataParameter: ...
+    @_builtins.property
+    def hdf5_output_param(self) -> Global___HDF5OutputParameter: ...
+    @_builtins.property
+    def hinge_loss_param(self) -> Global___HingeLossParameter: ...
+    @_builtins.property
+    def image_data_param(self) -> Global___ImageDataParameter: ...
+    @_builtins.property
+    def infogain_loss_param(self) -> Global___InfogainLossParameter: ...
+    @_builtins.property
+    def inner_product_param(self) -> Global___InnerProductParameter: ...
+    @_builtins.property
+    def lrn_param(self) -> Global___LRNParameter: ...
+    @_builtins.property
+    def memory_data_param(self) -> Global___MemoryDataParameter: ...
+    @_builtins.property
+    def mvn_param(self) -> Global___MVNParameter: ...
+    @_builtins.property
+    def pooling_param(self) -> Global___PoolingParameter: ...
+    @_builtins.property
+    def power_param(self) -> Global___PowerParameter: ...
+    @_builtins.property
+    def relu_param(self) -> Global___ReLUParameter: ...
+    @_builtins.property
+    def sigmoid_param(self) -> Global___SigmoidParameter: ...
+    @_builtins.property
+    def softmax_param(self) -> Global___SoftmaxParameter: ...
+    @_builtins.property
+    def slice_param(self) -> Global___SliceParameter: ...
+    @_builtins.property
+    def tanh_param(self) -> Global___TanHParameter: ...
+    @_builtins.property
+    def threshold_param(self) -> Global___ThresholdParameter: ...
+    @_builtins.property
+    def window_data_param(self) -> Global___WindowDataParameter: ...
+    @_builtins.property
+    def transform_param(self) -> Global___TransformationParameter: ...
+    @_builtins.property
+    def loss_param(self) -> Global___LossParameter: ...
+    @_builtins.property
+    def layer(self) -> Global___V0LayerParameter: ...
     def __init__(
         self,
         *,
-        bottom: collections.abc.Iterable[builtins.str] | None = ...,
-        top: collections.abc.Iterable[builtins.str] | None = ...,
-        name: builtins.str | None = ...,
-        include: collections.abc.Iterable[global___NetStateRule] | None = ...,
-        exclude: collections.abc.Iterable[global___NetStateRule] | None = ...,
-        type: global___V1LayerParameter.LayerType.ValueType | None = ...,
-        blobs: collections.abc.Iterable[global___BlobProto] | None = ...,
-        param: collections.abc.Iterable[builtins.str] | None = ...,
-        blob_share_mode: collections.abc.Iterable[global___V1LayerParameter.DimCheckMode.ValueType] | None = ...,
-        blobs_lr: collections.abc.Iterable[builtins.float] | None = ...,
-        weight_decay: collections.abc.Iterable[builtins.float] | None = ...,
-        loss_weight: collections.abc.Iterable[builtins.float] | None = ...,
-        accuracy_param: global___AccuracyParameter | None = ...,
-        argmax_param: global___ArgMaxParameter | None = ...,
-        concat_param: global___ConcatParameter | None = ...,
-        contrastive_loss_param: global___ContrastiveLossParameter | None = ...,
-        convolution_param: global___ConvolutionParameter | None = ...,
-        data_param: global___DataParameter | None = ...,
-        dropout_param: global___DropoutParameter | None = ...,
-        dummy_data_param: global___DummyDataParameter | None = ...,
-        eltwise_param: global___EltwiseParameter | None = ...,
-        exp_param: global___ExpParameter | None = ...,
-        hdf5_data_param: global___HDF5DataParameter | None = ...,
-        hdf5_output_param: global___HDF5OutputParameter | None = ...,
-        hinge_loss_param: global___HingeLossParameter | None = ...,
-        image_data_param: global___ImageDataParameter | None = ...,
-        infogain_loss_param: global___InfogainLossParameter | None = ...,
-        inner_product_param: global___InnerProductParameter | None = ...,
-        lrn_param: global___LRNParameter | None = ...,
-        memory_data_param: global___MemoryDataParameter | None = ...,
-        mvn_param: global___MVNParameter | None = ...,
-        pooling_param: global___PoolingParameter | None = ...,
-        power_param: global___PowerParameter | None = ...,
-        relu_param: global___ReLUParameter | None = ...,
-        sigmoid_param: global___SigmoidParameter | None = ...,
-        softmax_param: global___SoftmaxParameter | None = ...,
-        slice_param: global___SliceParameter | None = ...,
-        tanh_param: global___TanHParameter | None = ...,
-        threshold_param: global___ThresholdParameter | None = ...,
-        window_data_param: global___WindowDataParameter | None = ...,
-        transform_param: global___TransformationParameter | None = ...,
-        loss_param: global___LossParameter | None = ...,
-        layer: global___V0LayerParameter | None = ...,
+        bottom: _abc.Iterable[_builtins.str] | None = ...,
+        top: _abc.Iterable[_builtins.str] | None = ...,
+        name: _builtins.str | None = ...,
+        include: _abc.Iterable[Global___NetStateRule] | None = ...,
+        exclude: _abc.Iterable[Global___NetStateRule] | None = ...,
+        type: Global___V1LayerParameter.LayerType.ValueType | None = ...,
+        blobs: _abc.Iterable[Global___BlobProto] | None = ...,
+        param: _abc.Iterable[_builtins.str] | None = ...,
+        blob_share_mode: _abc.Iterable[Global___V1LayerParameter.DimCheckMode.ValueType] | None = ...,
+        blobs_lr: _abc.Iterable[_builtins.float] | None = ...,
+        weight_decay: _abc.Iterable[_builtins.float] | None = ...,
+        loss_weight: _abc.Iterable[_builtins.float] | None = ...,
+        accuracy_param: Global___AccuracyParameter | None = ...,
+        argmax_param: Global___ArgMaxParameter | None = ...,
+        concat_param: Global___ConcatParameter | None = ...,
+        contrastive_loss_param: Global___ContrastiveLossParameter | None = ...,
+        convolution_param: Global___ConvolutionParameter | None = ...,
+        data_param: Global___DataParameter | None = ...,
+        dropout_param: Global___DropoutParameter | None = ...,
+        dummy_data_param: Global___DummyDataParameter | None = ...,
+        eltwise_param: Global___EltwiseParameter | None = ...,
+        exp_param: Global___ExpParameter | None = ...,
+        hdf5_data_param: Global___HDF5DataParameter | None = ...,
+        hdf5_output_param: Global___HDF5OutputParameter | None = ...,
+        hinge_loss_param: Global___HingeLossParameter | None = ...,
+        image_data_param: Global___ImageDataParameter | None = ...,
+        infogain_loss_param: Global___InfogainLossParameter | None = ...,
+        inner_product_param: Global___InnerProductParameter | None = ...,
+        lrn_param: Global___LRNParameter | None = ...,
+        memory_data_param: Global___MemoryDataParameter | None = ...,
+        mvn_param: Global___MVNParameter | None = ...,
+        pooling_param: Global___PoolingParameter | None = ...,
+        power_param: Global___PowerParameter | None = ...,
+        relu_param: Global___ReLUParameter | None = ...,
+        sigmoid_param: Global___SigmoidParameter | None = ...,
+        softmax_param: Global___SoftmaxParameter | None = ...,
+        slice_param: Global___SliceParameter | None = ...,
+        tanh_param: Global___TanHParameter | None = ...,
+        threshold_param: Global___ThresholdParameter | None = ...,
+        window_data_param: Global___WindowDataParameter | None = ...,
+        transform_param: Global___TransformationParameter | None = ...,
+        loss_param: Global___LossParameter | None = ...,
+        layer: Global___V0LayerParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "layer", b"layer", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "transform_param", b"transform_param", "type", b"type", "window_data_param", b"window_data_param"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "blob_share_mode", b"blob_share_mode", "blobs", b"blobs", "blobs_lr", b"blobs_lr", "bottom", b"bottom", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exclude", b"exclude", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "layer", b"layer", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "param", b"param", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "weight_decay", b"weight_decay", "window_data_param", b"window_data_param"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "layer", b"layer", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "transform_param", b"transform_param", "type", b"type", "window_data_param", b"window_data_param"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "blob_share_mode", b"blob_share_mode", "blobs", b"blobs", "blobs_lr", b"blobs_lr", "bottom", b"bottom", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exclude", b"exclude", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "layer", b"layer", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "param", b"param", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "weight_decay", b"weight_decay", "window_data_param", b"window_data_param"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___V1LayerParameter = V1LayerParameter
+Global___V1LayerParameter: _TypeAlias = V1LayerParameter  # noqa: Y015
 
-@typing.final
-class V0LayerParameter(google.protobuf.message.Message):
+@_typing.final
+class V0LayerParameter(_message.Message):
     """A layer in the syntax of 2013 (`layers { layer { type: "conv" } }`)."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _PoolMethod:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _PoolMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[V0LayerParameter._PoolMethod.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _PoolMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[V0LayerParameter._PoolMethod.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         MAX: V0LayerParameter._PoolMethod.ValueType  # 0
         AVE: V0LayerParameter._PoolMethod.ValueType  # 1
         STOCHASTIC: V0LayerParameter._PoolMethod.ValueType  # 2
@@ -3041,409 +3313,439 @@ class V0LayerParameter(google.protobuf.message.Message):
     AVE: V0LayerParameter.PoolMethod.ValueType  # 1
     STOCHASTIC: V0LayerParameter.PoolMethod.ValueType  # 2
 
-    NAME_FIELD_NUMBER: builtins.int
-    TYPE_FIELD_NUMBER: builtins.int
-    NUM_OUTPUT_FIELD_NUMBER: builtins.int
-    BIASTERM_FIELD_NUMBER: builtins.int
-    WEIGHT_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    PAD_FIELD_NUMBER: builtins.int
-    KERNELSIZE_FIELD_NUMBER: builtins.int
-    GROUP_FIELD_NUMBER: builtins.int
-    STRIDE_FIELD_NUMBER: builtins.int
-    POOL_FIELD_NUMBER: builtins.int
-    DROPOUT_RATIO_FIELD_NUMBER: builtins.int
-    LOCAL_SIZE_FIELD_NUMBER: builtins.int
-    ALPHA_FIELD_NUMBER: builtins.int
-    BETA_FIELD_NUMBER: builtins.int
-    K_FIELD_NUMBER: builtins.int
-    SOURCE_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    MEANFILE_FIELD_NUMBER: builtins.int
-    BATCHSIZE_FIELD_NUMBER: builtins.int
-    CROPSIZE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    BLOBS_FIELD_NUMBER: builtins.int
-    BLOBS_LR_FIELD_NUMBER: builtins.int
-    WEIGHT_DECAY_FIELD_NUMBER: builtins.int
-    RAND_SKIP_FIELD_NUMBER: builtins.int
-    DET_FG_THRESHOLD_FIELD_NUMBER: builtins.int
-    DET_BG_THRESHOLD_FIELD_NUMBER: builtins.int
-    DET_FG_FRACTION_FIELD_NUMBER: builtins.int
-    DET_CONTEXT_PAD_FIELD_NUMBER: builtins.int
-    DET_CROP_MODE_FIELD_NUMBER: builtins.int
-    NEW_NUM_FIELD_NUMBER: builtins.int
-    NEW_CHANNELS_FIELD_NUMBER: builtins.int
-    NEW_HEIGHT_FIELD_NUMBER: builtins.int
-    NEW_WIDTH_FIELD_NUMBER: builtins.int
-    SHUFFLE_IMAGES_FIELD_NUMBER: builtins.int
-    CONCAT_DIM_FIELD_NUMBER: builtins.int
-    HDF5_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    type: builtins.str
-    num_output: builtins.int
-    biasterm: builtins.bool
-    pad: builtins.int
-    kernelsize: builtins.int
-    group: builtins.int
-    stride: builtins.int
-    pool: global___V0LayerParameter.PoolMethod.ValueType
-    dropout_ratio: builtins.float
-    local_size: builtins.int
-    alpha: builtins.float
-    beta: builtins.float
-    k: builtins.float
-    source: builtins.str
-    scale: builtins.float
-    meanfile: builtins.str
-    batchsize: builtins.int
-    cropsize: builtins.int
-    mirror: builtins.bool
-    rand_skip: builtins.int
-    det_fg_threshold: builtins.float
-    det_bg_threshold: builtins.float
-    det_fg_fraction: builtins.float
-    det_context_pad: builtins.int
-    det_crop_mode: builtins.str
-    new_num: builtins.int
-    new_channels: builtins.int
-    new_height: builtins.int
-    new_width: builtins.int
-    shuffle_images: builtins.bool
-    concat_dim: builtins.int
-    @property
-    def weight_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
-    @property
-    def blobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobProto]: ...
-    @property
-    def blobs_lr(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def weight_decay(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def hdf5_output_param(self) -> global___HDF5OutputParameter: ...
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    BIASTERM_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    PAD_FIELD_NUMBER: _builtins.int
+    KERNELSIZE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    DROPOUT_RATIO_FIELD_NUMBER: _builtins.int
+    LOCAL_SIZE_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MEANFILE_FIELD_NUMBER: _builtins.int
+    BATCHSIZE_FIELD_NUMBER: _builtins.int
+    CROPSIZE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BLOBS_LR_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    RAND_SKIP_FIELD_NUMBER: _builtins.int
+    DET_FG_THRESHOLD_FIELD_NUMBER: _builtins.int
+    DET_BG_THRESHOLD_FIELD_NUMBER: _builtins.int
+    DET_FG_FRACTION_FIELD_NUMBER: _builtins.int
+    DET_CONTEXT_PAD_FIELD_NUMBER: _builtins.int
+    DET_CROP_MODE_FIELD_NUMBER: _builtins.int
+    NEW_NUM_FIELD_NUMBER: _builtins.int
+    NEW_CHANNELS_FIELD_NUMBER: _builtins.int
+    NEW_HEIGHT_FIELD_NUMBER: _builtins.int
+    NEW_WIDTH_FIELD_NUMBER: _builtins.int
+    SHUFFLE_IMAGES_FIELD_NUMBER: _builtins.int
+    CONCAT_DIM_FIELD_NUMBER: _builtins.int
+    HDF5_OUTPUT_PARAM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    type: _builtins.str
+    num_output: _builtins.int
+    biasterm: _builtins.bool
+    pad: _builtins.int
+    kernelsize: _builtins.int
+    group: _builtins.int
+    stride: _builtins.int
+    pool: Global___V0LayerParameter.PoolMethod.ValueType
+    dropout_ratio: _builtins.float
+    local_size: _builtins.int
+    alpha: _builtins.float
+    beta: _builtins.float
+    k: _builtins.float
+    source: _builtins.str
+    scale: _builtins.float
+    meanfile: _builtins.str
+    batchsize: _builtins.int
+    cropsize: _builtins.int
+    mirror: _builtins.bool
+    rand_skip: _builtins.int
+    det_fg_threshold: _builtins.float
+    det_bg_threshold: _builtins.float
+    det_fg_fraction: _builtins.float
+    det_context_pad: _builtins.int
+    det_crop_mode: _builtins.str
+    new_num: _builtins.int
+    new_channels: _builtins.int
+    new_height: _builtins.int
+    new_width: _builtins.int
+    shuffle_images: _builtins.bool
+    concat_dim: _builtins.int
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobProto]: ...
+    @_builtins.property
+    def blobs_lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def weight_decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def hdf5_output_param(self) -> Global___HDF5OutputParameter: ...
     def __init__(
         self,
         *,
-        name: builtins.str | None = ...,
-        type: builtins.str | None = ...,
-        num_output: builtins.int | None = ...,
-        biasterm: builtins.bool | None = ...,
-        weight_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
-        pad: builtins.int | None = ...,
-        kernelsize: builtins.int | None = ...,
-        group: builtins.int | None = ...,
-        stride: builtins.int | None = ...,
-        pool: global___V0LayerParameter.PoolMethod.ValueType | None = ...,
-        dropout_ratio: builtins.float | None = ...,
-        local_size: builtins.int | None = ...,
-        alpha: builtins.float | None = ...,
-        beta: builtins.float | None = ...,
-        k: builtins.float | None = ...,
-        source: builtins.str | None = ...,
-        scale: builtins.float | None = ...,
-        meanfile: builtins.str | None = ...,
-        batchsize: builtins.int | None = ...,
-        cropsize: builtins.int | None = ...,
-        mirror: builtins.bool | None = ...,
-        blobs: collections.abc.Iterable[global___BlobProto] | None = ...,
-        blobs_lr: collections.abc.Iterable[builtins.float] | None = ...,
-        weight_decay: collections.abc.Iterable[builtins.float] | None = ...,
-        rand_skip: builtins.int | None = ...,
-        det_fg_threshold: builtins.float | None = ...,
-        det_bg_threshold: builtins.float | None = ...,
-        det_fg_fraction: builtins.float | None = ...,
-        det_context_pad: builtins.int | None = ...,
-        det_crop_mode: builtins.str | None = ...,
-        new_num: builtins.int | None = ...,
-        new_channels: builtins.int | None = ...,
-        new_height: builtins.int | None = ...,
-        new_width: builtins.int | None = ...,
-        shuffle_images: builtins.bool | None = ...,
-        concat_dim: builtins.int | None = ...,
-        hdf5_output_param: global___HDF5OutputParameter | None = ...,
+        name: _builtins.str | None = ...,
+        type: _builtins.str | None = ...,
+        num_output: _builtins.int | None = ...,
+        biasterm: _builtins.bool | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
+        pad: _builtins.int | None = ...,
+        kernelsize: _builtins.int | None = ...,
+        group: _builtins.int | None = ...,
+        stride: _builtins.int | None = ...,
+        pool: Global___V0LayerParameter.PoolMethod.ValueType | None = ...,
+        dropout_ratio: _builtins.float | None = ...,
+        local_size: _builtins.int | None = ...,
+        alpha: _builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
+        k: _builtins.float | None = ...,
+        source: _builtins.str | None = ...,
+        scale: _builtins.float | None = ...,
+        meanfile: _builtins.str | None = ...,
+        batchsize: _builtins.int | None = ...,
+        cropsize: _builtins.int | None = ...,
+        mirror: _builtins.bool | None = ...,
+        blobs: _abc.Iterable[Global___BlobProto] | None = ...,
+        blobs_lr: _abc.Iterable[_builtins.float] | None = ...,
+        weight_decay: _abc.Iterable[_builtins.float] | None = ...,
+        rand_skip: _builtins.int | None = ...,
+        det_fg_threshold: _builtins.float | None = ...,
+        det_bg_threshold: _builtins.float | None = ...,
+        det_fg_fraction: _builtins.float | None = ...,
+        det_context_pad: _builtins.int | None = ...,
+        det_crop_mode: _builtins.str | None = ...,
+        new_num: _builtins.int | None = ...,
+        new_channels: _builtins.int | None = ...,
+        new_height: _builtins.int | None = ...,
+        new_width: _builtins.int | None = ...,
+        shuffle_images: _builtins.bool | None = ...,
+        concat_dim: _builtins.int | None = ...,
+        hdf5_output_param: Global___HDF5OutputParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["alpha", b"alpha", "batchsize", b"batchsize", "beta", b"beta", "bias_filler", b"bias_filler", "biasterm", b"biasterm", "concat_dim", b"concat_dim", "cropsize", b"cropsize", "det_bg_threshold", b"det_bg_threshold", "det_context_pad", b"det_context_pad", "det_crop_mode", b"det_crop_mode", "det_fg_fraction", b"det_fg_fraction", "det_fg_threshold", b"det_fg_threshold", "dropout_ratio", b"dropout_ratio", "group", b"group", "hdf5_output_param", b"hdf5_output_param", "k", b"k", "kernelsize", b"kernelsize", "local_size", b"local_size", "meanfile", b"meanfile", "mirror", b"mirror", "name", b"name", "new_channels", b"new_channels", "new_height", b"new_height", "new_num", b"new_num", "new_width", b"new_width", "num_output", b"num_output", "pad", b"pad", "pool", b"pool", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle_images", b"shuffle_images", "source", b"source", "stride", b"stride", "type", b"type", "weight_filler", b"weight_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "batchsize", b"batchsize", "beta", b"beta", "bias_filler", b"bias_filler", "biasterm", b"biasterm", "blobs", b"blobs", "blobs_lr", b"blobs_lr", "concat_dim", b"concat_dim", "cropsize", b"cropsize", "det_bg_threshold", b"det_bg_threshold", "det_context_pad", b"det_context_pad", "det_crop_mode", b"det_crop_mode", "det_fg_fraction", b"det_fg_fraction", "det_fg_threshold", b"det_fg_threshold", "dropout_ratio", b"dropout_ratio", "group", b"group", "hdf5_output_param", b"hdf5_output_param", "k", b"k", "kernelsize", b"kernelsize", "local_size", b"local_size", "meanfile", b"meanfile", "mirror", b"mirror", "name", b"name", "new_channels", b"new_channels", "new_height", b"new_height", "new_num", b"new_num", "new_width", b"new_width", "num_output", b"num_output", "pad", b"pad", "pool", b"pool", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle_images", b"shuffle_images", "source", b"source", "stride", b"stride", "type", b"type", "weight_decay", b"weight_decay", "weight_filler", b"weight_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "batchsize", b"batchsize", "beta", b"beta", "bias_filler", b"bias_filler", "biasterm", b"biasterm", "concat_dim", b"concat_dim", "cropsize", b"cropsize", "det_bg_threshold", b"det_bg_threshold", "det_context_pad", b"det_context_pad", "det_crop_mode", b"det_crop_mode", "det_fg_fraction", b"det_fg_fraction", "det_fg_threshold", b"det_fg_threshold", "dropout_ratio", b"dropout_ratio", "group", b"group", "hdf5_output_param", b"hdf5_output_param", "k", b"k", "kernelsize", b"kernelsize", "local_size", b"local_size", "meanfile", b"meanfile", "mirror", b"mirror", "name", b"name", "new_channels", b"new_channels", "new_height", b"new_height", "new_num", b"new_num", "new_width", b"new_width", "num_output", b"num_output", "pad", b"pad", "pool", b"pool", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle_images", b"shuffle_images", "source", b"source", "stride", b"stride", "type", b"type", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "batchsize", b"batchsize", "beta", b"beta", "bias_filler", b"bias_filler", "biasterm", b"biasterm", "blobs", b"blobs", "blobs_lr", b"blobs_lr", "concat_dim", b"concat_dim", "cropsize", b"cropsize", "det_bg_threshold", b"det_bg_threshold", "det_context_pad", b"det_context_pad", "det_crop_mode", b"det_crop_mode", "det_fg_fraction", b"det_fg_fraction", "det_fg_threshold", b"det_fg_threshold", "dropout_ratio", b"dropout_ratio", "group", b"group", "hdf5_output_param", b"hdf5_output_param", "k", b"k", "kernelsize", b"kernelsize", "local_size", b"local_size", "meanfile", b"meanfile", "mirror", b"mirror", "name", b"name", "new_channels", b"new_channels", "new_height", b"new_height", "new_num", b"new_num", "new_width", b"new_width", "num_output", b"num_output", "pad", b"pad", "pool", b"pool", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle_images", b"shuffle_images", "source", b"source", "stride", b"stride", "type", b"type", "weight_decay", b"weight_decay", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___V0LayerParameter = V0LayerParameter
+Global___V0LayerParameter: _TypeAlias = V0LayerParameter  # noqa: Y015
 
-@typing.final
-class PReLUParameter(google.protobuf.message.Message):
+@_typing.final
+class PReLUParameter(_message.Message):
     """PReLU: learned slope for negative inputs."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FILLER_FIELD_NUMBER: builtins.int
-    CHANNEL_SHARED_FIELD_NUMBER: builtins.int
-    channel_shared: builtins.bool
-    @property
-    def filler(self) -> global___FillerParameter: ...
+    FILLER_FIELD_NUMBER: _builtins.int
+    CHANNEL_SHARED_FIELD_NUMBER: _builtins.int
+    channel_shared: _builtins.bool
+    @_builtins.property
+    def filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        filler: global___FillerParameter | None = ...,
-        channel_shared: builtins.bool | None = ...,
+        filler: Global___FillerParameter | None = ...,
+        channel_shared: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channel_shared", b"channel_shared", "filler", b"filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_shared", b"channel_shared", "filler", b"filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_shared", b"channel_shared", "filler", b"filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_shared", b"channel_shared", "filler", b"filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PReLUParameter = PReLUParameter
+Global___PReLUParameter: _TypeAlias = PReLUParameter  # noqa: Y015
 
-@typing.final
-class NormalizedBBox(google.protobuf.message.Message):
+@_typing.final
+class NormalizedBBox(_message.Message):
     """Forks: all messages from here on.
 
     A box in an image, in shares of its width and height.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    XMIN_FIELD_NUMBER: builtins.int
-    YMIN_FIELD_NUMBER: builtins.int
-    XMAX_FIELD_NUMBER: builtins.int
-    YMAX_FIELD_NUMBER: builtins.int
-    LABEL_FIELD_NUMBER: builtins.int
-    DIFFICULT_FIELD_NUMBER: builtins.int
-    SCORE_FIELD_NUMBER: builtins.int
-    SIZE_FIELD_NUMBER: builtins.int
-    xmin: builtins.float
-    ymin: builtins.float
-    xmax: builtins.float
-    ymax: builtins.float
-    label: builtins.int
-    difficult: builtins.bool
-    score: builtins.float
-    size: builtins.float
+    XMIN_FIELD_NUMBER: _builtins.int
+    YMIN_FIELD_NUMBER: _builtins.int
+    XMAX_FIELD_NUMBER: _builtins.int
+    YMAX_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    DIFFICULT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    xmin: _builtins.float
+    ymin: _builtins.float
+    xmax: _builtins.float
+    ymax: _builtins.float
+    label: _builtins.int
+    difficult: _builtins.bool
+    score: _builtins.float
+    size: _builtins.float
     def __init__(
         self,
         *,
-        xmin: builtins.float | None = ...,
-        ymin: builtins.float | None = ...,
-        xmax: builtins.float | None = ...,
-        ymax: builtins.float | None = ...,
-        label: builtins.int | None = ...,
-        difficult: builtins.bool | None = ...,
-        score: builtins.float | None = ...,
-        size: builtins.float | None = ...,
+        xmin: _builtins.float | None = ...,
+        ymin: _builtins.float | None = ...,
+        xmax: _builtins.float | None = ...,
+        ymax: _builtins.float | None = ...,
+        label: _builtins.int | None = ...,
+        difficult: _builtins.bool | None = ...,
+        score: _builtins.float | None = ...,
+        size: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["difficult", b"difficult", "label", b"label", "score", b"score", "size", b"size", "xmax", b"xmax", "xmin", b"xmin", "ymax", b"ymax", "ymin", b"ymin"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["difficult", b"difficult", "label", b"label", "score", b"score", "size", b"size", "xmax", b"xmax", "xmin", b"xmin", "ymax", b"ymax", "ymin", b"ymin"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difficult", b"difficult", "label", b"label", "score", b"score", "size", b"size", "xmax", b"xmax", "xmin", b"xmin", "ymax", b"ymax", "ymin", b"ymin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difficult", b"difficult", "label", b"label", "score", b"score", "size", b"size", "xmax", b"xmax", "xmin", b"xmin", "ymax", b"ymax", "ymin", b"ymin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NormalizedBBox = NormalizedBBox
+Global___NormalizedBBox: _TypeAlias = NormalizedBBox  # noqa: Y015
 
-@typing.final
-class Annotation(google.protobuf.message.Message):
+@_typing.final
+class Annotation(_message.Message):
     """One object of an image."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    INSTANCE_ID_FIELD_NUMBER: builtins.int
-    BBOX_FIELD_NUMBER: builtins.int
-    instance_id: builtins.int
-    @property
-    def bbox(self) -> global___NormalizedBBox: ...
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    BBOX_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.int
+    @_builtins.property
+    def bbox(self) -> Global___NormalizedBBox: ...
     def __init__(
         self,
         *,
-        instance_id: builtins.int | None = ...,
-        bbox: global___NormalizedBBox | None = ...,
+        instance_id: _builtins.int | None = ...,
+        bbox: Global___NormalizedBBox | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bbox", b"bbox", "instance_id", b"instance_id"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bbox", b"bbox", "instance_id", b"instance_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bbox", b"bbox", "instance_id", b"instance_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bbox", b"bbox", "instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___Annotation = Annotation
+Global___Annotation: _TypeAlias = Annotation  # noqa: Y015
 
-@typing.final
-class AnnotationGroup(google.protobuf.message.Message):
+@_typing.final
+class AnnotationGroup(_message.Message):
     """The objects of one class in an image."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    GROUP_LABEL_FIELD_NUMBER: builtins.int
-    ANNOTATION_FIELD_NUMBER: builtins.int
-    group_label: builtins.int
-    @property
-    def annotation(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Annotation]: ...
+    GROUP_LABEL_FIELD_NUMBER: _builtins.int
+    ANNOTATION_FIELD_NUMBER: _builtins.int
+    group_label: _builtins.int
+    @_builtins.property
+    def annotation(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]: ...
     def __init__(
         self,
         *,
-        group_label: builtins.int | None = ...,
-        annotation: collections.abc.Iterable[global___Annotation] | None = ...,
+        group_label: _builtins.int | None = ...,
+        annotation: _abc.Iterable[Global___Annotation] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["group_label", b"group_label"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["annotation", b"annotation", "group_label", b"group_label"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group_label", b"group_label"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation", b"annotation", "group_label", b"group_label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___AnnotationGroup = AnnotationGroup
+Global___AnnotationGroup: _TypeAlias = AnnotationGroup  # noqa: Y015
 
-@typing.final
-class AnnotatedDatum(google.protobuf.message.Message):
+@_typing.final
+class AnnotatedDatum(_message.Message):
     """A record of an AnnotatedData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _AnnotationType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _AnnotationTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[AnnotatedDatum._AnnotationType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _AnnotationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AnnotatedDatum._AnnotationType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         BBOX: AnnotatedDatum._AnnotationType.ValueType  # 0
 
     class AnnotationType(_AnnotationType, metaclass=_AnnotationTypeEnumTypeWrapper): ...
     BBOX: AnnotatedDatum.AnnotationType.ValueType  # 0
 
-    DATUM_FIELD_NUMBER: builtins.int
-    TYPE_FIELD_NUMBER: builtins.int
-    ANNOTATION_GROUP_FIELD_NUMBER: builtins.int
-    type: global___AnnotatedDatum.AnnotationType.ValueType
-    @property
-    def datum(self) -> global___Datum: ...
-    @property
-    def annotation_group(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AnnotationGroup]: ...
+    DATUM_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ANNOTATION_GROUP_FIELD_NUMBER: _builtins.int
+    type: Global___AnnotatedDatum.AnnotationType.ValueType
+    @_builtins.property
+    def datum(self) -> Global___Datum: ...
+    @_builtins.property
+    def annotation_group(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotationGroup]: ...
     def __init__(
         self,
         *,
-        datum: global___Datum | None = ...,
-        type: global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
-        annotation_group: collections.abc.Iterable[global___AnnotationGroup] | None = ...,
+        datum: Global___Datum | None = ...,
+        type: Global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
+        annotation_group: _abc.Iterable[Global___AnnotationGroup] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["datum", b"datum", "type", b"type"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["annotation_group", b"annotation_group", "datum", b"datum", "type", b"type"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["datum", b"datum", "type", b"type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_group", b"annotation_group", "datum", b"datum", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___AnnotatedDatum = AnnotatedDatum
+Global___AnnotatedDatum: _TypeAlias = AnnotatedDatum  # noqa: Y015
 
-@typing.final
-class AnnotatedDataParameter(google.protobuf.message.Message):
+@_typing.final
+class AnnotatedDataParameter(_message.Message):
     """Settings of the AnnotatedData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_SAMPLER_FIELD_NUMBER: builtins.int
-    LABEL_MAP_FILE_FIELD_NUMBER: builtins.int
-    ANNO_TYPE_FIELD_NUMBER: builtins.int
-    label_map_file: builtins.str
-    anno_type: global___AnnotatedDatum.AnnotationType.ValueType
-    @property
-    def batch_sampler(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BatchSampler]: ...
+    BATCH_SAMPLER_FIELD_NUMBER: _builtins.int
+    LABEL_MAP_FILE_FIELD_NUMBER: _builtins.int
+    ANNO_TYPE_FIELD_NUMBER: _builtins.int
+    label_map_file: _builtins.str
+    anno_type: Global___AnnotatedDatum.AnnotationType.ValueType
+    @_builtins.property
+    def batch_sampler(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchSampler]: ...
     def __init__(
         self,
         *,
-        batch_sampler: collections.abc.Iterable[global___BatchSampler] | None = ...,
-        label_map_file: builtins.str | None = ...,
-        anno_type: global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
+        batch_sampler: _abc.Iterable[Global___BatchSampler] | None = ...,
+        label_map_file: _builtins.str | None = ...,
+        anno_type: Global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["anno_type", b"anno_type", "label_map_file", b"label_map_file"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["anno_type", b"anno_type", "batch_sampler", b"batch_sampler", "label_map_file", b"label_map_file"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anno_type", b"anno_type", "label_map_file", b"label_map_file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anno_type", b"anno_type", "batch_sampler", b"batch_sampler", "label_map_file", b"label_map_file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___AnnotatedDataParameter = AnnotatedDataParameter
+Global___AnnotatedDataParameter: _TypeAlias = AnnotatedDataParameter  # noqa: Y015
 
-@typing.final
-class Sampler(google.protobuf.message.Message):
+@_typing.final
+class Sampler(_message.Message):
     """How an image is cut out at random."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MIN_SCALE_FIELD_NUMBER: builtins.int
-    MAX_SCALE_FIELD_NUMBER: builtins.int
-    MIN_ASPECT_RATIO_FIELD_NUMBER: builtins.int
-    MAX_ASPECT_RATIO_FIELD_NUMBER: builtins.int
-    min_scale: builtins.float
-    max_scale: builtins.float
-    min_aspect_ratio: builtins.float
-    max_aspect_ratio: builtins.float
+    MIN_SCALE_FIELD_NUMBER: _builtins.int
+    MAX_SCALE_FIELD_NUMBER: _builtins.int
+    MIN_ASPECT_RATIO_FIELD_NUMBER: _builtins.int
+    MAX_ASPECT_RATIO_FIELD_NUMBER: _builtins.int
+    min_scale: _builtins.float
+    max_scale: _builtins.float
+    min_aspect_ratio: _builtins.float
+    max_aspect_ratio: _builtins.float
     def __init__(
         self,
         *,
-        min_scale: builtins.float | None = ...,
-        max_scale: builtins.float | None = ...,
-        min_aspect_ratio: builtins.float | None = ...,
-        max_aspect_ratio: builtins.float | None = ...,
+        min_scale: _builtins.float | None = ...,
+        max_scale: _builtins.float | None = ...,
+        min_aspect_ratio: _builtins.float | None = ...,
+        max_aspect_ratio: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max_aspect_ratio", b"max_aspect_ratio", "max_scale", b"max_scale", "min_aspect_ratio", b"min_aspect_ratio", "min_scale", b"min_scale"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_aspect_ratio", b"max_aspect_ratio", "max_scale", b"max_scale", "min_aspect_ratio", b"min_aspect_ratio", "min_scale", b"min_scale"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_aspect_ratio", b"max_aspect_ratio", "max_scale", b"max_scale", "min_aspect_ratio", b"min_aspect_ratio", "min_scale", b"min_scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_aspect_ratio", b"max_aspect_ratio", "max_scale", b"max_scale", "min_aspect_ratio", b"min_aspect_ratio", "min_scale", b"min_scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___Sampler = Sampler
+Global___Sampler: _TypeAlias = Sampler  # noqa: Y015
 
-@typing.final
-class SampleConstraint(google.protobuf.message.Message):
+@_typing.final
+class SampleConstraint(_message.Message):
     """What such a cut must contain."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MIN_JACCARD_OVERLAP_FIELD_NUMBER: builtins.int
-    MAX_JACCARD_OVERLAP_FIELD_NUMBER: builtins.int
-    MIN_SAMPLE_COVERAGE_FIELD_NUMBER: builtins.int
-    MAX_SAMPLE_COVERAGE_FIELD_NUMBER: builtins.int
-    MIN_OBJECT_COVERAGE_FIELD_NUMBER: builtins.int
-    MAX_OBJECT_COVERAGE_FIELD_NUMBER: builtins.int
-    min_jaccard_overlap: builtins.float
-    max_jaccard_overlap: builtins.float
-    min_sample_coverage: builtins.float
-    max_sample_coverage: builtins.float
-    min_object_coverage: builtins.float
-    max_object_coverage: builtins.float
+    MIN_JACCARD_OVERLAP_FIELD_NUMBER: _builtins.int
+    MAX_JACCARD_OVERLAP_FIELD_NUMBER: _builtins.int
+    MIN_SAMPLE_COVERAGE_FIELD_NUMBER: _builtins.int
+    MAX_SAMPLE_COVERAGE_FIELD_NUMBER: _builtins.int
+    MIN_OBJECT_COVERAGE_FIELD_NUMBER: _builtins.int
+    MAX_OBJECT_COVERAGE_FIELD_NUMBER: _builtins.int
+    min_jaccard_overlap: _builtins.float
+    max_jaccard_overlap: _builtins.float
+    min_sample_coverage: _builtins.float
+    max_sample_coverage: _builtins.float
+    min_object_coverage: _builtins.float
+    max_object_coverage: _builtins.float
     def __init__(
         self,
         *,
-        min_jaccard_overlap: builtins.float | None = ...,
-        max_jaccard_overlap: builtins.float | None = ...,
-        min_sample_coverage: builtins.float | None = ...,
-        max_sample_coverage: builtins.float | None = ...,
-        min_object_coverage: builtins.float | None = ...,
-        max_object_coverage: builtins.float | None = ...,
+        min_jaccard_overlap: _builtins.float | None = ...,
+        max_jaccard_overlap: _builtins.float | None = ...,
+        min_sample_coverage: _builtins.float | None = ...,
+        max_sample_coverage: _builtins.float | None = ...,
+        min_object_coverage: _builtins.float | None = ...,
+        max_object_coverage: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max_jaccard_overlap", b"max_jaccard_overlap", "max_object_coverage", b"max_object_coverage", "max_sample_coverage", b"max_sample_coverage", "min_jaccard_overlap", b"min_jaccard_overlap", "min_object_coverage", b"min_object_coverage", "min_sample_coverage", b"min_sample_coverage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_jaccard_overlap", b"max_jaccard_overlap", "max_object_coverage", b"max_object_coverage", "max_sample_coverage", b"max_sample_coverage", "min_jaccard_overlap", b"min_jaccard_overlap", "min_object_coverage", b"min_object_coverage", "min_sample_coverage", b"min_sample_coverage"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_jaccard_overlap", b"max_jaccard_overlap", "max_object_coverage", b"max_object_coverage", "max_sample_coverage", b"max_sample_coverage", "min_jaccard_overlap", b"min_jaccard_overlap", "min_object_coverage", b"min_object_coverage", "min_sample_coverage", b"min_sample_coverage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_jaccard_overlap", b"max_jaccard_overlap", "max_object_coverage", b"max_object_coverage", "max_sample_coverage", b"max_sample_coverage", "min_jaccard_overlap", b"min_jaccard_overlap", "min_object_coverage", b"min_object_coverage", "min_sample_coverage", b"min_sample_coverage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SampleConstraint = SampleConstraint
+Global___SampleConstraint: _TypeAlias = SampleConstraint  # noqa: Y015
 
-@typing.final
-class BatchSampler(google.protobuf.message.Message):
+@_typing.final
+class BatchSampler(_message.Message):
     """Cuts of one kind."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    USE_ORIGINAL_IMAGE_FIELD_NUMBER: builtins.int
-    SAMPLER_FIELD_NUMBER: builtins.int
-    SAMPLE_CONSTRAINT_FIELD_NUMBER: builtins.int
-    MAX_SAMPLE_FIELD_NUMBER: builtins.int
-    MAX_TRIALS_FIELD_NUMBER: builtins.int
-    use_original_image: builtins.bool
-    max_sample: builtins.int
-    max_trials: builtins.int
-    @property
-    def sampler(self) -> global___Sampler: ...
-    @property
-    def sample_constraint(self) -> global___SampleConstraint: ...
+    USE_ORIGINAL_IMAGE_FIELD_NUMBER: _builtins.int
+    SAMPLER_FIELD_NUMBER: _builtins.int
+    SAMPLE_CONSTRAINT_FIELD_NUMBER: _builtins.int
+    MAX_SAMPLE_FIELD_NUMBER: _builtins.int
+    MAX_TRIALS_FIELD_NUMBER: _builtins.int
+    use_original_image: _builtins.bool
+    max_sample: _builtins.int
+    max_trials: _builtins.int
+    @_builtins.property
+    def sampler(self) -> Global___Sampler: ...
+    @_builtins.property
+    def sample_constraint(self) -> Global___SampleConstraint: ...
     def __init__(
         self,
         *,
-        use_original_image: builtins.bool | None = ...,
-        sampler: global___Sampler | None = ...,
-        sample_constraint: global___SampleConstraint | None = ...,
-        max_sample: builtins.int | None = ...,
-        max_trials: builtins.int | None = ...,
+        use_original_image: _builtins.bool | None = ...,
+        sampler: Global___Sampler | None = ...,
+        sample_constraint: Global___SampleConstraint | None = ...,
+        max_sample: _builtins.int | None = ...,
+        max_trials: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max_sample", b"max_sample", "max_trials", b"max_trials", "sample_constraint", b"sample_constraint", "sampler", b"sampler", "use_original_image", b"use_original_image"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_sample", b"max_sample", "max_trials", b"max_trials", "sample_constraint", b"sample_constraint", "sampler", b"sampler", "use_original_image", b"use_original_image"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_sample", b"max_sample", "max_trials", b"max_trials", "sample_constraint", b"sample_constraint", "sampler", b"sampler", "use_original_image", b"use_original_image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_sample", b"max_sample", "max_trials", b"max_trials", "sample_constraint", b"sample_constraint", "sampler", b"sampler", "use_original_image", b"use_original_image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BatchSampler = BatchSampler
+Global___BatchSampler: _TypeAlias = BatchSampler  # noqa: Y015
 
-@typing.final
-class ResizeParameter(google.protobuf.message.Message):
+@_typing.final
+class ResizeParameter(_message.Message):
     """To which size images are brought."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Resize_mode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _Resize_modeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Resize_mode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _Resize_modeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Resize_mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         WARP: ResizeParameter._Resize_mode.ValueType  # 1
         FIT_SMALL_SIZE: ResizeParameter._Resize_mode.ValueType  # 2
         FIT_LARGE_SIZE_AND_PAD: ResizeParameter._Resize_mode.ValueType  # 3
@@ -3454,11 +3756,11 @@ class ResizeParameter(google.protobuf.message.Message):
     FIT_LARGE_SIZE_AND_PAD: ResizeParameter.Resize_mode.ValueType  # 3
 
     class _Pad_mode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _Pad_modeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Pad_mode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _Pad_modeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Pad_mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CONSTANT: ResizeParameter._Pad_mode.ValueType  # 1
         MIRRORED: ResizeParameter._Pad_mode.ValueType  # 2
         REPEAT_NEAREST: ResizeParameter._Pad_mode.ValueType  # 3
@@ -3469,11 +3771,11 @@ class ResizeParameter(google.protobuf.message.Message):
     REPEAT_NEAREST: ResizeParameter.Pad_mode.ValueType  # 3
 
     class _Interp_mode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _Interp_modeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Interp_mode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _Interp_modeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResizeParameter._Interp_mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         LINEAR: ResizeParameter._Interp_mode.ValueType  # 1
         AREA: ResizeParameter._Interp_mode.ValueType  # 2
         NEAREST: ResizeParameter._Interp_mode.ValueType  # 3
@@ -3487,202 +3789,217 @@ class ResizeParameter(google.protobuf.message.Message):
     CUBIC: ResizeParameter.Interp_mode.ValueType  # 4
     LANCZOS4: ResizeParameter.Interp_mode.ValueType  # 5
 
-    PROB_FIELD_NUMBER: builtins.int
-    RESIZE_MODE_FIELD_NUMBER: builtins.int
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    PAD_MODE_FIELD_NUMBER: builtins.int
-    PAD_VALUE_FIELD_NUMBER: builtins.int
-    INTERP_MODE_FIELD_NUMBER: builtins.int
-    HEIGHT_SCALE_FIELD_NUMBER: builtins.int
-    WIDTH_SCALE_FIELD_NUMBER: builtins.int
-    prob: builtins.float
-    resize_mode: global___ResizeParameter.Resize_mode.ValueType
-    height: builtins.int
-    width: builtins.int
-    pad_mode: global___ResizeParameter.Pad_mode.ValueType
-    height_scale: builtins.int
-    width_scale: builtins.int
-    @property
-    def pad_value(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def interp_mode(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___ResizeParameter.Interp_mode.ValueType]: ...
+    PROB_FIELD_NUMBER: _builtins.int
+    RESIZE_MODE_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    PAD_MODE_FIELD_NUMBER: _builtins.int
+    PAD_VALUE_FIELD_NUMBER: _builtins.int
+    INTERP_MODE_FIELD_NUMBER: _builtins.int
+    HEIGHT_SCALE_FIELD_NUMBER: _builtins.int
+    WIDTH_SCALE_FIELD_NUMBER: _builtins.int
+    prob: _builtins.float
+    resize_mode: Global___ResizeParameter.Resize_mode.ValueType
+    height: _builtins.int
+    width: _builtins.int
+    pad_mode: Global___ResizeParameter.Pad_mode.ValueType
+    height_scale: _builtins.int
+    width_scale: _builtins.int
+    @_builtins.property
+    def pad_value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def interp_mode(self) -> _containers.RepeatedScalarFieldContainer[Global___ResizeParameter.Interp_mode.ValueType]: ...
     def __init__(
         self,
         *,
-        prob: builtins.float | None = ...,
-        resize_mode: global___ResizeParameter.Resize_mode.ValueType | None = ...,
-        height: builtins.int | None = ...,
-        width: builtins.int | None = ...,
-        pad_mode: global___ResizeParameter.Pad_mode.ValueType | None = ...,
-        pad_value: collections.abc.Iterable[builtins.float] | None = ...,
-        interp_mode: collections.abc.Iterable[global___ResizeParameter.Interp_mode.ValueType] | None = ...,
-        height_scale: builtins.int | None = ...,
-        width_scale: builtins.int | None = ...,
+        prob: _builtins.float | None = ...,
+        resize_mode: Global___ResizeParameter.Resize_mode.ValueType | None = ...,
+        height: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
+        pad_mode: Global___ResizeParameter.Pad_mode.ValueType | None = ...,
+        pad_value: _abc.Iterable[_builtins.float] | None = ...,
+        interp_mode: _abc.Iterable[Global___ResizeParameter.Interp_mode.ValueType] | None = ...,
+        height_scale: _builtins.int | None = ...,
+        width_scale: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["height", b"height", "height_scale", b"height_scale", "pad_mode", b"pad_mode", "prob", b"prob", "resize_mode", b"resize_mode", "width", b"width", "width_scale", b"width_scale"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["height", b"height", "height_scale", b"height_scale", "interp_mode", b"interp_mode", "pad_mode", b"pad_mode", "pad_value", b"pad_value", "prob", b"prob", "resize_mode", b"resize_mode", "width", b"width", "width_scale", b"width_scale"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "height_scale", b"height_scale", "pad_mode", b"pad_mode", "prob", b"prob", "resize_mode", b"resize_mode", "width", b"width", "width_scale", b"width_scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "height_scale", b"height_scale", "interp_mode", b"interp_mode", "pad_mode", b"pad_mode", "pad_value", b"pad_value", "prob", b"prob", "resize_mode", b"resize_mode", "width", b"width", "width_scale", b"width_scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ResizeParameter = ResizeParameter
+Global___ResizeParameter: _TypeAlias = ResizeParameter  # noqa: Y015
 
-@typing.final
-class SaltPepperParameter(google.protobuf.message.Message):
+@_typing.final
+class SaltPepperParameter(_message.Message):
     """Single pixels at random."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FRACTION_FIELD_NUMBER: builtins.int
-    VALUE_FIELD_NUMBER: builtins.int
-    fraction: builtins.float
-    @property
-    def value(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    FRACTION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    fraction: _builtins.float
+    @_builtins.property
+    def value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
-        fraction: builtins.float | None = ...,
-        value: collections.abc.Iterable[builtins.float] | None = ...,
+        fraction: _builtins.float | None = ...,
+        value: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["fraction", b"fraction"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["fraction", b"fraction", "value", b"value"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SaltPepperParameter = SaltPepperParameter
+Global___SaltPepperParameter: _TypeAlias = SaltPepperParameter  # noqa: Y015
 
-@typing.final
-class NoiseParameter(google.protobuf.message.Message):
+@_typing.final
+class NoiseParameter(_message.Message):
     """Noise in images."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROB_FIELD_NUMBER: builtins.int
-    HIST_EQ_FIELD_NUMBER: builtins.int
-    INVERSE_FIELD_NUMBER: builtins.int
-    DECOLORIZE_FIELD_NUMBER: builtins.int
-    GAUSS_BLUR_FIELD_NUMBER: builtins.int
-    JPEG_FIELD_NUMBER: builtins.int
-    POSTERIZE_FIELD_NUMBER: builtins.int
-    ERODE_FIELD_NUMBER: builtins.int
-    SALTPEPPER_FIELD_NUMBER: builtins.int
-    SALTPEPPER_PARAM_FIELD_NUMBER: builtins.int
-    CLAHE_FIELD_NUMBER: builtins.int
-    CONVERT_TO_HSV_FIELD_NUMBER: builtins.int
-    CONVERT_TO_LAB_FIELD_NUMBER: builtins.int
-    prob: builtins.float
-    hist_eq: builtins.bool
-    inverse: builtins.bool
-    decolorize: builtins.bool
-    gauss_blur: builtins.bool
-    jpeg: builtins.float
-    posterize: builtins.bool
-    erode: builtins.bool
-    saltpepper: builtins.bool
-    clahe: builtins.bool
-    convert_to_hsv: builtins.bool
-    convert_to_lab: builtins.bool
-    @property
-    def saltpepper_param(self) -> global___SaltPepperParameter: ...
+    PROB_FIELD_NUMBER: _builtins.int
+    HIST_EQ_FIELD_NUMBER: _builtins.int
+    INVERSE_FIELD_NUMBER: _builtins.int
+    DECOLORIZE_FIELD_NUMBER: _builtins.int
+    GAUSS_BLUR_FIELD_NUMBER: _builtins.int
+    JPEG_FIELD_NUMBER: _builtins.int
+    POSTERIZE_FIELD_NUMBER: _builtins.int
+    ERODE_FIELD_NUMBER: _builtins.int
+    SALTPEPPER_FIELD_NUMBER: _builtins.int
+    SALTPEPPER_PARAM_FIELD_NUMBER: _builtins.int
+    CLAHE_FIELD_NUMBER: _builtins.int
+    CONVERT_TO_HSV_FIELD_NUMBER: _builtins.int
+    CONVERT_TO_LAB_FIELD_NUMBER: _builtins.int
+    prob: _builtins.float
+    hist_eq: _builtins.bool
+    inverse: _builtins.bool
+    decolorize: _builtins.bool
+    gauss_blur: _builtins.bool
+    jpeg: _builtins.float
+    posterize: _builtins.bool
+    erode: _builtins.bool
+    saltpepper: _builtins.bool
+    clahe: _builtins.bool
+    convert_to_hsv: _builtins.bool
+    convert_to_lab: _builtins.bool
+    @_builtins.property
+    def saltpepper_param(self) -> Global___SaltPepperParameter: ...
     def __init__(
         self,
         *,
-        prob: builtins.float | None = ...,
-        hist_eq: builtins.bool | None = ...,
-        inverse: builtins.bool | None = ...,
-        decolorize: builtins.bool | None = ...,
-        gauss_blur: builtins.bool | None = ...,
-        jpeg: builtins.float | None = ...,
-        posterize: builtins.bool | None = ...,
-        erode: builtins.bool | None = ...,
-        saltpepper: builtins.bool | None = ...,
-        saltpepper_param: global___SaltPepperParameter | None = ...,
-        clahe: builtins.bool | None = ...,
-        convert_to_hsv: builtins.bool | None = ...,
-        convert_to_lab: builtins.bool | None = ...,
+        prob: _builtins.float | None = ...,
+        hist_eq: _builtins.bool | None = ...,
+        inverse: _builtins.bool | None = ...,
+        decolorize: _builtins.bool | None = ...,
+        gauss_blur: _builtins.bool | None = ...,
+        jpeg: _builtins.float | None = ...,
+        posterize: _builtins.bool | None = ...,
+        erode: _builtins.bool | None = ...,
+        saltpepper: _builtins.bool | None = ...,
+        saltpepper_param: Global___SaltPepperParameter | None = ...,
+        clahe: _builtins.bool | None = ...,
+        convert_to_hsv: _builtins.bool | None = ...,
+        convert_to_lab: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["clahe", b"clahe", "convert_to_hsv", b"convert_to_hsv", "convert_to_lab", b"convert_to_lab", "decolorize", b"decolorize", "erode", b"erode", "gauss_blur", b"gauss_blur", "hist_eq", b"hist_eq", "inverse", b"inverse", "jpeg", b"jpeg", "posterize", b"posterize", "prob", b"prob", "saltpepper", b"saltpepper", "saltpepper_param", b"saltpepper_param"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["clahe", b"clahe", "convert_to_hsv", b"convert_to_hsv", "convert_to_lab", b"convert_to_lab", "decolorize", b"decolorize", "erode", b"erode", "gauss_blur", b"gauss_blur", "hist_eq", b"hist_eq", "inverse", b"inverse", "jpeg", b"jpeg", "posterize", b"posterize", "prob", b"prob", "saltpepper", b"saltpepper", "saltpepper_param", b"saltpepper_param"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clahe", b"clahe", "convert_to_hsv", b"convert_to_hsv", "convert_to_lab", b"convert_to_lab", "decolorize", b"decolorize", "erode", b"erode", "gauss_blur", b"gauss_blur", "hist_eq", b"hist_eq", "inverse", b"inverse", "jpeg", b"jpeg", "posterize", b"posterize", "prob", b"prob", "saltpepper", b"saltpepper", "saltpepper_param", b"saltpepper_param"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clahe", b"clahe", "convert_to_hsv", b"convert_to_hsv", "convert_to_lab", b"convert_to_lab", "decolorize", b"decolorize", "erode", b"erode", "gauss_blur", b"gauss_blur", "hist_eq", b"hist_eq", "inverse", b"inverse", "jpeg", b"jpeg", "posterize", b"posterize", "prob", b"prob", "saltpepper", b"saltpepper", "saltpepper_param", b"saltpepper_param"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NoiseParameter = NoiseParameter
+Global___NoiseParameter: _TypeAlias = NoiseParameter  # noqa: Y015
 
-@typing.final
-class DistortionParameter(google.protobuf.message.Message):
+@_typing.final
+class DistortionParameter(_message.Message):
     """Changes of brightness and colour."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BRIGHTNESS_PROB_FIELD_NUMBER: builtins.int
-    BRIGHTNESS_DELTA_FIELD_NUMBER: builtins.int
-    CONTRAST_PROB_FIELD_NUMBER: builtins.int
-    CONTRAST_LOWER_FIELD_NUMBER: builtins.int
-    CONTRAST_UPPER_FIELD_NUMBER: builtins.int
-    HUE_PROB_FIELD_NUMBER: builtins.int
-    HUE_DELTA_FIELD_NUMBER: builtins.int
-    SATURATION_PROB_FIELD_NUMBER: builtins.int
-    SATURATION_LOWER_FIELD_NUMBER: builtins.int
-    SATURATION_UPPER_FIELD_NUMBER: builtins.int
-    RANDOM_ORDER_PROB_FIELD_NUMBER: builtins.int
-    brightness_prob: builtins.float
-    brightness_delta: builtins.float
-    contrast_prob: builtins.float
-    contrast_lower: builtins.float
-    contrast_upper: builtins.float
-    hue_prob: builtins.float
-    hue_delta: builtins.float
-    saturation_prob: builtins.float
-    saturation_lower: builtins.float
-    saturation_upper: builtins.float
-    random_order_prob: builtins.float
+    BRIGHTNESS_PROB_FIELD_NUMBER: _builtins.int
+    BRIGHTNESS_DELTA_FIELD_NUMBER: _builtins.int
+    CONTRAST_PROB_FIELD_NUMBER: _builtins.int
+    CONTRAST_LOWER_FIELD_NUMBER: _builtins.int
+    CONTRAST_UPPER_FIELD_NUMBER: _builtins.int
+    HUE_PROB_FIELD_NUMBER: _builtins.int
+    HUE_DELTA_FIELD_NUMBER: _builtins.int
+    SATURATION_PROB_FIELD_NUMBER: _builtins.int
+    SATURATION_LOWER_FIELD_NUMBER: _builtins.int
+    SATURATION_UPPER_FIELD_NUMBER: _builtins.int
+    RANDOM_ORDER_PROB_FIELD_NUMBER: _builtins.int
+    brightness_prob: _builtins.float
+    brightness_delta: _builtins.float
+    contrast_prob: _builtins.float
+    contrast_lower: _builtins.float
+    contrast_upper: _builtins.float
+    hue_prob: _builtins.float
+    hue_delta: _builtins.float
+    saturation_prob: _builtins.float
+    saturation_lower: _builtins.float
+    saturation_upper: _builtins.float
+    random_order_prob: _builtins.float
     def __init__(
         self,
         *,
-        brightness_prob: builtins.float | None = ...,
-        brightness_delta: builtins.float | None = ...,
-        contrast_prob: builtins.float | None = ...,
-        contrast_lower: builtins.float | None = ...,
-        contrast_upper: builtins.float | None = ...,
-        hue_prob: builtins.float | None = ...,
-        hue_delta: builtins.float | None = ...,
-        saturation_prob: builtins.float | None = ...,
-        saturation_lower: builtins.float | None = ...,
-        saturation_upper: builtins.float | None = ...,
-        random_order_prob: builtins.float | None = ...,
+        brightness_prob: _builtins.float | None = ...,
+        brightness_delta: _builtins.float | None = ...,
+        contrast_prob: _builtins.float | None = ...,
+        contrast_lower: _builtins.float | None = ...,
+        contrast_upper: _builtins.float | None = ...,
+        hue_prob: _builtins.float | None = ...,
+        hue_delta: _builtins.float | None = ...,
+        saturation_prob: _builtins.float | None = ...,
+        saturation_lower: _builtins.float | None = ...,
+        saturation_upper: _builtins.float | None = ...,
+        random_order_prob: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["brightness_delta", b"brightness_delta", "brightness_prob", b"brightness_prob", "contrast_lower", b"contrast_lower", "contrast_prob", b"contrast_prob", "contrast_upper", b"contrast_upper", "hue_delta", b"hue_delta", "hue_prob", b"hue_prob", "random_order_prob", b"random_order_prob", "saturation_lower", b"saturation_lower", "saturation_prob", b"saturation_prob", "saturation_upper", b"saturation_upper"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["brightness_delta", b"brightness_delta", "brightness_prob", b"brightness_prob", "contrast_lower", b"contrast_lower", "contrast_prob", b"contrast_prob", "contrast_upper", b"contrast_upper", "hue_delta", b"hue_delta", "hue_prob", b"hue_prob", "random_order_prob", b"random_order_prob", "saturation_lower", b"saturation_lower", "saturation_prob", b"saturation_prob", "saturation_upper", b"saturation_upper"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brightness_delta", b"brightness_delta", "brightness_prob", b"brightness_prob", "contrast_lower", b"contrast_lower", "contrast_prob", b"contrast_prob", "contrast_upper", b"contrast_upper", "hue_delta", b"hue_delta", "hue_prob", b"hue_prob", "random_order_prob", b"random_order_prob", "saturation_lower", b"saturation_lower", "saturation_prob", b"saturation_prob", "saturation_upper", b"saturation_upper"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness_delta", b"brightness_delta", "brightness_prob", b"brightness_prob", "contrast_lower", b"contrast_lower", "contrast_prob", b"contrast_prob", "contrast_upper", b"contrast_upper", "hue_delta", b"hue_delta", "hue_prob", b"hue_prob", "random_order_prob", b"random_order_prob", "saturation_lower", b"saturation_lower", "saturation_prob", b"saturation_prob", "saturation_upper", b"saturation_upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DistortionParameter = DistortionParameter
+Global___DistortionParameter: _TypeAlias = DistortionParameter  # noqa: Y015
 
-@typing.final
-class ExpansionParameter(google.protobuf.message.Message):
+@_typing.final
+class ExpansionParameter(_message.Message):
     """Images on a larger canvas."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROB_FIELD_NUMBER: builtins.int
-    MAX_EXPAND_RATIO_FIELD_NUMBER: builtins.int
-    prob: builtins.float
-    max_expand_ratio: builtins.float
+    PROB_FIELD_NUMBER: _builtins.int
+    MAX_EXPAND_RATIO_FIELD_NUMBER: _builtins.int
+    prob: _builtins.float
+    max_expand_ratio: _builtins.float
     def __init__(
         self,
         *,
-        prob: builtins.float | None = ...,
-        max_expand_ratio: builtins.float | None = ...,
+        prob: _builtins.float | None = ...,
+        max_expand_ratio: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["max_expand_ratio", b"max_expand_ratio", "prob", b"prob"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_expand_ratio", b"max_expand_ratio", "prob", b"prob"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_expand_ratio", b"max_expand_ratio", "prob", b"prob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_expand_ratio", b"max_expand_ratio", "prob", b"prob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ExpansionParameter = ExpansionParameter
+Global___ExpansionParameter: _TypeAlias = ExpansionParameter  # noqa: Y015
 
-@typing.final
-class EmitConstraint(google.protobuf.message.Message):
+@_typing.final
+class EmitConstraint(_message.Message):
     """Which boxes remain after a cut."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _EmitType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EmitTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EmitConstraint._EmitType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EmitTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[EmitConstraint._EmitType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CENTER: EmitConstraint._EmitType.ValueType  # 0
         MIN_OVERLAP: EmitConstraint._EmitType.ValueType  # 1
 
@@ -3690,33 +4007,36 @@ class EmitConstraint(google.protobuf.message.Message):
     CENTER: EmitConstraint.EmitType.ValueType  # 0
     MIN_OVERLAP: EmitConstraint.EmitType.ValueType  # 1
 
-    EMIT_TYPE_FIELD_NUMBER: builtins.int
-    EMIT_OVERLAP_FIELD_NUMBER: builtins.int
-    emit_type: global___EmitConstraint.EmitType.ValueType
-    emit_overlap: builtins.float
+    EMIT_TYPE_FIELD_NUMBER: _builtins.int
+    EMIT_OVERLAP_FIELD_NUMBER: _builtins.int
+    emit_type: Global___EmitConstraint.EmitType.ValueType
+    emit_overlap: _builtins.float
     def __init__(
         self,
         *,
-        emit_type: global___EmitConstraint.EmitType.ValueType | None = ...,
-        emit_overlap: builtins.float | None = ...,
+        emit_type: Global___EmitConstraint.EmitType.ValueType | None = ...,
+        emit_overlap: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["emit_overlap", b"emit_overlap", "emit_type", b"emit_type"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["emit_overlap", b"emit_overlap", "emit_type", b"emit_type"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["emit_overlap", b"emit_overlap", "emit_type", b"emit_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emit_overlap", b"emit_overlap", "emit_type", b"emit_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___EmitConstraint = EmitConstraint
+Global___EmitConstraint: _TypeAlias = EmitConstraint  # noqa: Y015
 
-@typing.final
-class PriorBoxParameter(google.protobuf.message.Message):
+@_typing.final
+class PriorBoxParameter(_message.Message):
     """Settings of the PriorBox layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _CodeType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _CodeTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PriorBoxParameter._CodeType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _CodeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PriorBoxParameter._CodeType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CORNER: PriorBoxParameter._CodeType.ValueType  # 1
         CENTER_SIZE: PriorBoxParameter._CodeType.ValueType  # 2
         CORNER_SIZE: PriorBoxParameter._CodeType.ValueType  # 3
@@ -3726,94 +4046,100 @@ class PriorBoxParameter(google.protobuf.message.Message):
     CENTER_SIZE: PriorBoxParameter.CodeType.ValueType  # 2
     CORNER_SIZE: PriorBoxParameter.CodeType.ValueType  # 3
 
-    MIN_SIZE_FIELD_NUMBER: builtins.int
-    MAX_SIZE_FIELD_NUMBER: builtins.int
-    ASPECT_RATIO_FIELD_NUMBER: builtins.int
-    FLIP_FIELD_NUMBER: builtins.int
-    CLIP_FIELD_NUMBER: builtins.int
-    VARIANCE_FIELD_NUMBER: builtins.int
-    IMG_SIZE_FIELD_NUMBER: builtins.int
-    IMG_H_FIELD_NUMBER: builtins.int
-    IMG_W_FIELD_NUMBER: builtins.int
-    STEP_FIELD_NUMBER: builtins.int
-    STEP_H_FIELD_NUMBER: builtins.int
-    STEP_W_FIELD_NUMBER: builtins.int
-    OFFSET_FIELD_NUMBER: builtins.int
-    flip: builtins.bool
-    clip: builtins.bool
-    img_size: builtins.int
-    img_h: builtins.int
-    img_w: builtins.int
-    step: builtins.float
-    step_h: builtins.float
-    step_w: builtins.float
-    offset: builtins.float
-    @property
-    def min_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def max_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def aspect_ratio(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def variance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    MIN_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_SIZE_FIELD_NUMBER: _builtins.int
+    ASPECT_RATIO_FIELD_NUMBER: _builtins.int
+    FLIP_FIELD_NUMBER: _builtins.int
+    CLIP_FIELD_NUMBER: _builtins.int
+    VARIANCE_FIELD_NUMBER: _builtins.int
+    IMG_SIZE_FIELD_NUMBER: _builtins.int
+    IMG_H_FIELD_NUMBER: _builtins.int
+    IMG_W_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    STEP_H_FIELD_NUMBER: _builtins.int
+    STEP_W_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    flip: _builtins.bool
+    clip: _builtins.bool
+    img_size: _builtins.int
+    img_h: _builtins.int
+    img_w: _builtins.int
+    step: _builtins.float
+    step_h: _builtins.float
+    step_w: _builtins.float
+    offset: _builtins.float
+    @_builtins.property
+    def min_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def max_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def aspect_ratio(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def variance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
-        min_size: collections.abc.Iterable[builtins.float] | None = ...,
-        max_size: collections.abc.Iterable[builtins.float] | None = ...,
-        aspect_ratio: collections.abc.Iterable[builtins.float] | None = ...,
-        flip: builtins.bool | None = ...,
-        clip: builtins.bool | None = ...,
-        variance: collections.abc.Iterable[builtins.float] | None = ...,
-        img_size: builtins.int | None = ...,
-        img_h: builtins.int | None = ...,
-        img_w: builtins.int | None = ...,
-        step: builtins.float | None = ...,
-        step_h: builtins.float | None = ...,
-        step_w: builtins.float | None = ...,
-        offset: builtins.float | None = ...,
+        min_size: _abc.Iterable[_builtins.float] | None = ...,
+        max_size: _abc.Iterable[_builtins.float] | None = ...,
+        aspect_ratio: _abc.Iterable[_builtins.float] | None = ...,
+        flip: _builtins.bool | None = ...,
+        clip: _builtins.bool | None = ...,
+        variance: _abc.Iterable[_builtins.float] | None = ...,
+        img_size: _builtins.int | None = ...,
+        img_h: _builtins.int | None = ...,
+        img_w: _builtins.int | None = ...,
+        step: _builtins.float | None = ...,
+        step_h: _builtins.float | None = ...,
+        step_w: _builtins.float | None = ...,
+        offset: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["clip", b"clip", "flip", b"flip", "img_h", b"img_h", "img_size", b"img_size", "img_w", b"img_w", "offset", b"offset", "step", b"step", "step_h", b"step_h", "step_w", b"step_w"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aspect_ratio", b"aspect_ratio", "clip", b"clip", "flip", b"flip", "img_h", b"img_h", "img_size", b"img_size", "img_w", b"img_w", "max_size", b"max_size", "min_size", b"min_size", "offset", b"offset", "step", b"step", "step_h", b"step_h", "step_w", b"step_w", "variance", b"variance"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "flip", b"flip", "img_h", b"img_h", "img_size", b"img_size", "img_w", b"img_w", "offset", b"offset", "step", b"step", "step_h", b"step_h", "step_w", b"step_w"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aspect_ratio", b"aspect_ratio", "clip", b"clip", "flip", b"flip", "img_h", b"img_h", "img_size", b"img_size", "img_w", b"img_w", "max_size", b"max_size", "min_size", b"min_size", "offset", b"offset", "step", b"step", "step_h", b"step_h", "step_w", b"step_w", "variance", b"variance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PriorBoxParameter = PriorBoxParameter
+Global___PriorBoxParameter: _TypeAlias = PriorBoxParameter  # noqa: Y015
 
-@typing.final
-class NonMaximumSuppressionParameter(google.protobuf.message.Message):
+@_typing.final
+class NonMaximumSuppressionParameter(_message.Message):
     """How overlapping boxes are thinned out."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NMS_THRESHOLD_FIELD_NUMBER: builtins.int
-    TOP_K_FIELD_NUMBER: builtins.int
-    ETA_FIELD_NUMBER: builtins.int
-    nms_threshold: builtins.float
-    top_k: builtins.int
-    eta: builtins.float
+    NMS_THRESHOLD_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
+    nms_threshold: _builtins.float
+    top_k: _builtins.int
+    eta: _builtins.float
     def __init__(
         self,
         *,
-        nms_threshold: builtins.float | None = ...,
-        top_k: builtins.int | None = ...,
-        eta: builtins.float | None = ...,
+        nms_threshold: _builtins.float | None = ...,
+        top_k: _builtins.int | None = ...,
+        eta: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["eta", b"eta", "nms_threshold", b"nms_threshold", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["eta", b"eta", "nms_threshold", b"nms_threshold", "top_k", b"top_k"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "nms_threshold", b"nms_threshold", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "nms_threshold", b"nms_threshold", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NonMaximumSuppressionParameter = NonMaximumSuppressionParameter
+Global___NonMaximumSuppressionParameter: _TypeAlias = NonMaximumSuppressionParameter  # noqa: Y015
 
-@typing.final
-class MultiBoxLossParameter(google.protobuf.message.Message):
+@_typing.final
+class MultiBoxLossParameter(_message.Message):
     """Settings of the MultiBoxLoss layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _LocLossType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _LocLossTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._LocLossType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _LocLossTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._LocLossType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         L2: MultiBoxLossParameter._LocLossType.ValueType  # 0
         SMOOTH_L1: MultiBoxLossParameter._LocLossType.ValueType  # 1
 
@@ -3822,11 +4148,11 @@ class MultiBoxLossParameter(google.protobuf.message.Message):
     SMOOTH_L1: MultiBoxLossParameter.LocLossType.ValueType  # 1
 
     class _ConfLossType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ConfLossTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._ConfLossType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _ConfLossTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._ConfLossType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         SOFTMAX: MultiBoxLossParameter._ConfLossType.ValueType  # 0
         LOGISTIC: MultiBoxLossParameter._ConfLossType.ValueType  # 1
 
@@ -3835,11 +4161,11 @@ class MultiBoxLossParameter(google.protobuf.message.Message):
     LOGISTIC: MultiBoxLossParameter.ConfLossType.ValueType  # 1
 
     class _MatchType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _MatchTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._MatchType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _MatchTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._MatchType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         BIPARTITE: MultiBoxLossParameter._MatchType.ValueType  # 0
         PER_PREDICTION: MultiBoxLossParameter._MatchType.ValueType  # 1
 
@@ -3848,11 +4174,11 @@ class MultiBoxLossParameter(google.protobuf.message.Message):
     PER_PREDICTION: MultiBoxLossParameter.MatchType.ValueType  # 1
 
     class _MiningType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _MiningTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._MiningType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _MiningTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MultiBoxLossParameter._MiningType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         NONE: MultiBoxLossParameter._MiningType.ValueType  # 0
         MAX_NEGATIVE: MultiBoxLossParameter._MiningType.ValueType  # 1
         HARD_EXAMPLE: MultiBoxLossParameter._MiningType.ValueType  # 2
@@ -3862,282 +4188,301 @@ class MultiBoxLossParameter(google.protobuf.message.Message):
     MAX_NEGATIVE: MultiBoxLossParameter.MiningType.ValueType  # 1
     HARD_EXAMPLE: MultiBoxLossParameter.MiningType.ValueType  # 2
 
-    LOC_LOSS_TYPE_FIELD_NUMBER: builtins.int
-    CONF_LOSS_TYPE_FIELD_NUMBER: builtins.int
-    LOC_WEIGHT_FIELD_NUMBER: builtins.int
-    NUM_CLASSES_FIELD_NUMBER: builtins.int
-    SHARE_LOCATION_FIELD_NUMBER: builtins.int
-    MATCH_TYPE_FIELD_NUMBER: builtins.int
-    OVERLAP_THRESHOLD_FIELD_NUMBER: builtins.int
-    USE_PRIOR_FOR_MATCHING_FIELD_NUMBER: builtins.int
-    BACKGROUND_LABEL_ID_FIELD_NUMBER: builtins.int
-    USE_DIFFICULT_GT_FIELD_NUMBER: builtins.int
-    DO_NEG_MINING_FIELD_NUMBER: builtins.int
-    NEG_POS_RATIO_FIELD_NUMBER: builtins.int
-    NEG_OVERLAP_FIELD_NUMBER: builtins.int
-    CODE_TYPE_FIELD_NUMBER: builtins.int
-    ENCODE_VARIANCE_IN_TARGET_FIELD_NUMBER: builtins.int
-    MAP_OBJECT_TO_AGNOSTIC_FIELD_NUMBER: builtins.int
-    IGNORE_CROSS_BOUNDARY_BBOX_FIELD_NUMBER: builtins.int
-    BP_INSIDE_FIELD_NUMBER: builtins.int
-    MINING_TYPE_FIELD_NUMBER: builtins.int
-    NMS_PARAM_FIELD_NUMBER: builtins.int
-    SAMPLE_SIZE_FIELD_NUMBER: builtins.int
-    USE_PRIOR_FOR_NMS_FIELD_NUMBER: builtins.int
-    OBJECTNESS_SCORE_FIELD_NUMBER: builtins.int
-    IGNORE_DIFFICULT_GT_FIELD_NUMBER: builtins.int
-    loc_loss_type: global___MultiBoxLossParameter.LocLossType.ValueType
-    conf_loss_type: global___MultiBoxLossParameter.ConfLossType.ValueType
-    loc_weight: builtins.float
-    num_classes: builtins.int
-    share_location: builtins.bool
-    match_type: global___MultiBoxLossParameter.MatchType.ValueType
-    overlap_threshold: builtins.float
-    use_prior_for_matching: builtins.bool
-    background_label_id: builtins.int
-    use_difficult_gt: builtins.bool
-    do_neg_mining: builtins.bool
-    neg_pos_ratio: builtins.float
-    neg_overlap: builtins.float
-    code_type: global___PriorBoxParameter.CodeType.ValueType
-    encode_variance_in_target: builtins.bool
-    map_object_to_agnostic: builtins.bool
-    ignore_cross_boundary_bbox: builtins.bool
-    bp_inside: builtins.bool
-    mining_type: global___MultiBoxLossParameter.MiningType.ValueType
-    sample_size: builtins.int
-    use_prior_for_nms: builtins.bool
-    objectness_score: builtins.float
-    ignore_difficult_gt: builtins.bool
-    @property
-    def nms_param(self) -> global___NonMaximumSuppressionParameter: ...
+    LOC_LOSS_TYPE_FIELD_NUMBER: _builtins.int
+    CONF_LOSS_TYPE_FIELD_NUMBER: _builtins.int
+    LOC_WEIGHT_FIELD_NUMBER: _builtins.int
+    NUM_CLASSES_FIELD_NUMBER: _builtins.int
+    SHARE_LOCATION_FIELD_NUMBER: _builtins.int
+    MATCH_TYPE_FIELD_NUMBER: _builtins.int
+    OVERLAP_THRESHOLD_FIELD_NUMBER: _builtins.int
+    USE_PRIOR_FOR_MATCHING_FIELD_NUMBER: _builtins.int
+    BACKGROUND_LABEL_ID_FIELD_NUMBER: _builtins.int
+    USE_DIFFICULT_GT_FIELD_NUMBER: _builtins.int
+    DO_NEG_MINING_FIELD_NUMBER: _builtins.int
+    NEG_POS_RATIO_FIELD_NUMBER: _builtins.int
+    NEG_OVERLAP_FIELD_NUMBER: _builtins.int
+    CODE_TYPE_FIELD_NUMBER: _builtins.int
+    ENCODE_VARIANCE_IN_TARGET_FIELD_NUMBER: _builtins.int
+    MAP_OBJECT_TO_AGNOSTIC_FIELD_NUMBER: _builtins.int
+    IGNORE_CROSS_BOUNDARY_BBOX_FIELD_NUMBER: _builtins.int
+    BP_INSIDE_FIELD_NUMBER: _builtins.int
+    MINING_TYPE_FIELD_NUMBER: _builtins.int
+    NMS_PARAM_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    USE_PRIOR_FOR_NMS_FIELD_NUMBER: _builtins.int
+    OBJECTNESS_SCORE_FIELD_NUMBER: _builtins.int
+    IGNORE_DIFFICULT_GT_FIELD_NUMBER: _builtins.int
+    loc_loss_type: Global___MultiBoxLossParameter.LocLossType.ValueType
+    conf_loss_type: Global___MultiBoxLossParameter.ConfLossType.ValueType
+    loc_weight: _builtins.float
+    num_classes: _builtins.int
+    share_location: _builtins.bool
+    match_type: Global___MultiBoxLossParameter.MatchType.ValueType
+    overlap_threshold: _builtins.float
+    use_prior_for_matching: _builtins.bool
+    background_label_id: _builtins.int
+    use_difficult_gt: _builtins.bool
+    do_neg_mining: _builtins.bool
+    neg_pos_ratio: _builtins.float
+    neg_overlap: _builtins.float
+    code_type: Global___PriorBoxParameter.CodeType.ValueType
+    encode_variance_in_target: _builtins.bool
+    map_object_to_agnostic: _builtins.bool
+    ignore_cross_boundary_bbox: _builtins.bool
+    bp_inside: _builtins.bool
+    mining_type: Global___MultiBoxLossParameter.MiningType.ValueType
+    sample_size: _builtins.int
+    use_prior_for_nms: _builtins.bool
+    objectness_score: _builtins.float
+    ignore_difficult_gt: _builtins.bool
+    @_builtins.property
+    def nms_param(self) -> Global___NonMaximumSuppressionParameter: ...
     def __init__(
         self,
         *,
-        loc_loss_type: global___MultiBoxLossParameter.LocLossType.ValueType | None = ...,
-        conf_loss_type: global___MultiBoxLossParameter.ConfLossType.ValueType | None = ...,
-        loc_weight: builtins.float | None = ...,
-        num_classes: builtins.int | None = ...,
-        share_location: builtins.bool | None = ...,
-        match_type: global___MultiBoxLossParameter.MatchType.ValueType | None = ...,
-        overlap_threshold: builtins.float | None = ...,
-        use_prior_for_matching: builtins.bool | None = ...,
-        background_label_id: builtins.int | None = ...,
-        use_difficult_gt: builtins.bool | None = ...,
-        do_neg_mining: builtins.bool | None = ...,
-        neg_pos_ratio: builtins.float | None = ...,
-        neg_overlap: builtins.float | None = ...,
-        code_type: global___PriorBoxParameter.CodeType.ValueType | None = ...,
-        encode_variance_in_target: builtins.bool | None = ...,
-        map_object_to_agnostic: builtins.bool | None = ...,
-        ignore_cross_boundary_bbox: builtins.bool | None = ...,
-        bp_inside: builtins.bool | None = ...,
-        mining_type: global___MultiBoxLossParameter.MiningType.ValueType | None = ...,
-        nms_param: global___NonMaximumSuppressionParameter | None = ...,
-        sample_size: builtins.int | None = ...,
-        use_prior_for_nms: builtins.bool | None = ...,
-        objectness_score: builtins.float | None = ...,
-        ignore_difficult_gt: builtins.bool | None = ...,
+        loc_loss_type: Global___MultiBoxLossParameter.LocLossType.ValueType | None = ...,
+        conf_loss_type: Global___MultiBoxLossParameter.ConfLossType.ValueType | None = ...,
+        loc_weight: _builtins.float | None = ...,
+        num_classes: _builtins.int | None = ...,
+        share_location: _builtins.bool | None = ...,
+        match_type: Global___MultiBoxLossParameter.MatchType.ValueType | None = ...,
+        overlap_threshold: _builtins.float | None = ...,
+        use_prior_for_matching: _builtins.bool | None = ...,
+        background_label_id: _builtins.int | None = ...,
+        use_difficult_gt: _builtins.bool | None = ...,
+        do_neg_mining: _builtins.bool | None = ...,
+        neg_pos_ratio: _builtins.float | None = ...,
+        neg_overlap: _builtins.float | None = ...,
+        code_type: Global___PriorBoxParameter.CodeType.ValueType | None = ...,
+        encode_variance_in_target: _builtins.bool | None = ...,
+        map_object_to_agnostic: _builtins.bool | None = ...,
+        ignore_cross_boundary_bbox: _builtins.bool | None = ...,
+        bp_inside: _builtins.bool | None = ...,
+        mining_type: Global___MultiBoxLossParameter.MiningType.ValueType | None = ...,
+        nms_param: Global___NonMaximumSuppressionParameter | None = ...,
+        sample_size: _builtins.int | None = ...,
+        use_prior_for_nms: _builtins.bool | None = ...,
+        objectness_score: _builtins.float | None = ...,
+        ignore_difficult_gt: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "bp_inside", b"bp_inside", "code_type", b"code_type", "conf_loss_type", b"conf_loss_type", "do_neg_mining", b"do_neg_mining", "encode_variance_in_target", b"encode_variance_in_target", "ignore_cross_boundary_bbox", b"ignore_cross_boundary_bbox", "ignore_difficult_gt", b"ignore_difficult_gt", "loc_loss_type", b"loc_loss_type", "loc_weight", b"loc_weight", "map_object_to_agnostic", b"map_object_to_agnostic", "match_type", b"match_type", "mining_type", b"mining_type", "neg_overlap", b"neg_overlap", "neg_pos_ratio", b"neg_pos_ratio", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "overlap_threshold", b"overlap_threshold", "sample_size", b"sample_size", "share_location", b"share_location", "use_difficult_gt", b"use_difficult_gt", "use_prior_for_matching", b"use_prior_for_matching", "use_prior_for_nms", b"use_prior_for_nms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "bp_inside", b"bp_inside", "code_type", b"code_type", "conf_loss_type", b"conf_loss_type", "do_neg_mining", b"do_neg_mining", "encode_variance_in_target", b"encode_variance_in_target", "ignore_cross_boundary_bbox", b"ignore_cross_boundary_bbox", "ignore_difficult_gt", b"ignore_difficult_gt", "loc_loss_type", b"loc_loss_type", "loc_weight", b"loc_weight", "map_object_to_agnostic", b"map_object_to_agnostic", "match_type", b"match_type", "mining_type", b"mining_type", "neg_overlap", b"neg_overlap", "neg_pos_ratio", b"neg_pos_ratio", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "overlap_threshold", b"overlap_threshold", "sample_size", b"sample_size", "share_location", b"share_location", "use_difficult_gt", b"use_difficult_gt", "use_prior_for_matching", b"use_prior_for_matching", "use_prior_for_nms", b"use_prior_for_nms"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["background_label_id", b"background_label_id", "bp_inside", b"bp_inside", "code_type", b"code_type", "conf_loss_type", b"conf_loss_type", "do_neg_mining", b"do_neg_mining", "encode_variance_in_target", b"encode_variance_in_target", "ignore_cross_boundary_bbox", b"ignore_cross_boundary_bbox", "ignore_difficult_gt", b"ignore_difficult_gt", "loc_loss_type", b"loc_loss_type", "loc_weight", b"loc_weight", "map_object_to_agnostic", b"map_object_to_agnostic", "match_type", b"match_type", "mining_type", b"mining_type", "neg_overlap", b"neg_overlap", "neg_pos_ratio", b"neg_pos_ratio", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "overlap_threshold", b"overlap_threshold", "sample_size", b"sample_size", "share_location", b"share_location", "use_difficult_gt", b"use_difficult_gt", "use_prior_for_matching", b"use_prior_for_matching", "use_prior_for_nms", b"use_prior_for_nms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background_label_id", b"background_label_id", "bp_inside", b"bp_inside", "code_type", b"code_type", "conf_loss_type", b"conf_loss_type", "do_neg_mining", b"do_neg_mining", "encode_variance_in_target", b"encode_variance_in_target", "ignore_cross_boundary_bbox", b"ignore_cross_boundary_bbox", "ignore_difficult_gt", b"ignore_difficult_gt", "loc_loss_type", b"loc_loss_type", "loc_weight", b"loc_weight", "map_object_to_agnostic", b"map_object_to_agnostic", "match_type", b"match_type", "mining_type", b"mining_type", "neg_overlap", b"neg_overlap", "neg_pos_ratio", b"neg_pos_ratio", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "overlap_threshold", b"overlap_threshold", "sample_size", b"sample_size", "share_location", b"share_location", "use_difficult_gt", b"use_difficult_gt", "use_prior_for_matching", b"use_prior_for_matching", "use_prior_for_nms", b"use_prior_for_nms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___MultiBoxLossParameter = MultiBoxLossParameter
+Global___MultiBoxLossParameter: _TypeAlias = MultiBoxLossParameter  # noqa: Y015
 
-@typing.final
-class SaveOutputParameter(google.protobuf.message.Message):
+@_typing.final
+class SaveOutputParameter(_message.Message):
     """Where detections are written."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTPUT_DIRECTORY_FIELD_NUMBER: builtins.int
-    OUTPUT_NAME_PREFIX_FIELD_NUMBER: builtins.int
-    OUTPUT_FORMAT_FIELD_NUMBER: builtins.int
-    LABEL_MAP_FILE_FIELD_NUMBER: builtins.int
-    NAME_SIZE_FILE_FIELD_NUMBER: builtins.int
-    NUM_TEST_IMAGE_FIELD_NUMBER: builtins.int
-    RESIZE_PARAM_FIELD_NUMBER: builtins.int
-    output_directory: builtins.str
-    output_name_prefix: builtins.str
-    output_format: builtins.str
-    label_map_file: builtins.str
-    name_size_file: builtins.str
-    num_test_image: builtins.int
-    @property
-    def resize_param(self) -> global___ResizeParameter: ...
+    OUTPUT_DIRECTORY_FIELD_NUMBER: _builtins.int
+    OUTPUT_NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: _builtins.int
+    LABEL_MAP_FILE_FIELD_NUMBER: _builtins.int
+    NAME_SIZE_FILE_FIELD_NUMBER: _builtins.int
+    NUM_TEST_IMAGE_FIELD_NUMBER: _builtins.int
+    RESIZE_PARAM_FIELD_NUMBER: _builtins.int
+    output_directory: _builtins.str
+    output_name_prefix: _builtins.str
+    output_format: _builtins.str
+    label_map_file: _builtins.str
+    name_size_file: _builtins.str
+    num_test_image: _builtins.int
+    @_builtins.property
+    def resize_param(self) -> Global___ResizeParameter: ...
     def __init__(
         self,
         *,
-        output_directory: builtins.str | None = ...,
-        output_name_prefix: builtins.str | None = ...,
-        output_format: builtins.str | None = ...,
-        label_map_file: builtins.str | None = ...,
-        name_size_file: builtins.str | None = ...,
-        num_test_image: builtins.int | None = ...,
-        resize_param: global___ResizeParameter | None = ...,
+        output_directory: _builtins.str | None = ...,
+        output_name_prefix: _builtins.str | None = ...,
+        output_format: _builtins.str | None = ...,
+        label_map_file: _builtins.str | None = ...,
+        name_size_file: _builtins.str | None = ...,
+        num_test_image: _builtins.int | None = ...,
+        resize_param: Global___ResizeParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["label_map_file", b"label_map_file", "name_size_file", b"name_size_file", "num_test_image", b"num_test_image", "output_directory", b"output_directory", "output_format", b"output_format", "output_name_prefix", b"output_name_prefix", "resize_param", b"resize_param"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["label_map_file", b"label_map_file", "name_size_file", b"name_size_file", "num_test_image", b"num_test_image", "output_directory", b"output_directory", "output_format", b"output_format", "output_name_prefix", b"output_name_prefix", "resize_param", b"resize_param"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["label_map_file", b"label_map_file", "name_size_file", b"name_size_file", "num_test_image", b"num_test_image", "output_directory", b"output_directory", "output_format", b"output_format", "output_name_prefix", b"output_name_prefix", "resize_param", b"resize_param"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_map_file", b"label_map_file", "name_size_file", b"name_size_file", "num_test_image", b"num_test_image", "output_directory", b"output_directory", "output_format", b"output_format", "output_name_prefix", b"output_name_prefix", "resize_param", b"resize_param"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SaveOutputParameter = SaveOutputParameter
+Global___SaveOutputParameter: _TypeAlias = SaveOutputParameter  # noqa: Y015
 
-@typing.final
-class DetectionOutputParameter(google.protobuf.message.Message):
+@_typing.final
+class DetectionOutputParameter(_message.Message):
     """Settings of the DetectionOutput layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NUM_CLASSES_FIELD_NUMBER: builtins.int
-    SHARE_LOCATION_FIELD_NUMBER: builtins.int
-    BACKGROUND_LABEL_ID_FIELD_NUMBER: builtins.int
-    NMS_PARAM_FIELD_NUMBER: builtins.int
-    SAVE_OUTPUT_PARAM_FIELD_NUMBER: builtins.int
-    CODE_TYPE_FIELD_NUMBER: builtins.int
-    KEEP_TOP_K_FIELD_NUMBER: builtins.int
-    VARIANCE_ENCODED_IN_TARGET_FIELD_NUMBER: builtins.int
-    CONFIDENCE_THRESHOLD_FIELD_NUMBER: builtins.int
-    VISUALIZE_FIELD_NUMBER: builtins.int
-    VISUALIZE_THRESHOLD_FIELD_NUMBER: builtins.int
-    SAVE_FILE_FIELD_NUMBER: builtins.int
-    OBJECTNESS_SCORE_FIELD_NUMBER: builtins.int
-    num_classes: builtins.int
-    share_location: builtins.bool
-    background_label_id: builtins.int
-    code_type: global___PriorBoxParameter.CodeType.ValueType
-    keep_top_k: builtins.int
-    variance_encoded_in_target: builtins.bool
-    confidence_threshold: builtins.float
-    visualize: builtins.bool
-    visualize_threshold: builtins.float
-    save_file: builtins.str
-    objectness_score: builtins.float
-    @property
-    def nms_param(self) -> global___NonMaximumSuppressionParameter: ...
-    @property
-    def save_output_param(self) -> global___SaveOutputParameter: ...
+    NUM_CLASSES_FIELD_NUMBER: _builtins.int
+    SHARE_LOCATION_FIELD_NUMBER: _builtins.int
+    BACKGROUND_LABEL_ID_FIELD_NUMBER: _builtins.int
+    NMS_PARAM_FIELD_NUMBER: _builtins.int
+    SAVE_OUTPUT_PARAM_FIELD_NUMBER: _builtins.int
+    CODE_TYPE_FIELD_NUMBER: _builtins.int
+    KEEP_TOP_K_FIELD_NUMBER: _builtins.int
+    VARIANCE_ENCODED_IN_TARGET_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    VISUALIZE_FIELD_NUMBER: _builtins.int
+    VISUALIZE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    SAVE_FILE_FIELD_NUMBER: _builtins.int
+    OBJECTNESS_SCORE_FIELD_NUMBER: _builtins.int
+    num_classes: _builtins.int
+    share_location: _builtins.bool
+    background_label_id: _builtins.int
+    code_type: Global___PriorBoxParameter.CodeType.ValueType
+    keep_top_k: _builtins.int
+    variance_encoded_in_target: _builtins.bool
+    confidence_threshold: _builtins.float
+    visualize: _builtins.bool
+    visualize_threshold: _builtins.float
+    save_file: _builtins.str
+    objectness_score: _builtins.float
+    @_builtins.property
+    def nms_param(self) -> Global___NonMaximumSuppressionParameter: ...
+    @_builtins.property
+    def save_output_param(self) -> Global___SaveOutputParameter: ...
     def __init__(
         self,
         *,
-        num_classes: builtins.int | None = ...,
-        share_location: builtins.bool | None = ...,
-        background_label_id: builtins.int | None = ...,
-        nms_param: global___NonMaximumSuppressionParameter | None = ...,
-        save_output_param: global___SaveOutputParameter | None = ...,
-        code_type: global___PriorBoxParameter.CodeType.ValueType | None = ...,
-        keep_top_k: builtins.int | None = ...,
-        variance_encoded_in_target: builtins.bool | None = ...,
-        confidence_threshold: builtins.float | None = ...,
-        visualize: builtins.bool | None = ...,
-        visualize_threshold: builtins.float | None = ...,
-        save_file: builtins.str | None = ...,
-        objectness_score: builtins.float | None = ...,
+        num_classes: _builtins.int | None = ...,
+        share_location: _builtins.bool | None = ...,
+        background_label_id: _builtins.int | None = ...,
+        nms_param: Global___NonMaximumSuppressionParameter | None = ...,
+        save_output_param: Global___SaveOutputParameter | None = ...,
+        code_type: Global___PriorBoxParameter.CodeType.ValueType | None = ...,
+        keep_top_k: _builtins.int | None = ...,
+        variance_encoded_in_target: _builtins.bool | None = ...,
+        confidence_threshold: _builtins.float | None = ...,
+        visualize: _builtins.bool | None = ...,
+        visualize_threshold: _builtins.float | None = ...,
+        save_file: _builtins.str | None = ...,
+        objectness_score: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "code_type", b"code_type", "confidence_threshold", b"confidence_threshold", "keep_top_k", b"keep_top_k", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "save_file", b"save_file", "save_output_param", b"save_output_param", "share_location", b"share_location", "variance_encoded_in_target", b"variance_encoded_in_target", "visualize", b"visualize", "visualize_threshold", b"visualize_threshold"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "code_type", b"code_type", "confidence_threshold", b"confidence_threshold", "keep_top_k", b"keep_top_k", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "save_file", b"save_file", "save_output_param", b"save_output_param", "share_location", b"share_location", "variance_encoded_in_target", b"variance_encoded_in_target", "visualize", b"visualize", "visualize_threshold", b"visualize_threshold"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["background_label_id", b"background_label_id", "code_type", b"code_type", "confidence_threshold", b"confidence_threshold", "keep_top_k", b"keep_top_k", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "save_file", b"save_file", "save_output_param", b"save_output_param", "share_location", b"share_location", "variance_encoded_in_target", b"variance_encoded_in_target", "visualize", b"visualize", "visualize_threshold", b"visualize_threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background_label_id", b"background_label_id", "code_type", b"code_type", "confidence_threshold", b"confidence_threshold", "keep_top_k", b"keep_top_k", "nms_param", b"nms_param", "num_classes", b"num_classes", "objectness_score", b"objectness_score", "save_file", b"save_file", "save_output_param", b"save_output_param", "share_location", b"share_location", "variance_encoded_in_target", b"variance_encoded_in_target", "visualize", b"visualize", "visualize_threshold", b"visualize_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DetectionOutputParameter = DetectionOutputParameter
+Global___DetectionOutputParameter: _TypeAlias = DetectionOutputParameter  # noqa: Y015
 
-@typing.final
-class DetectionEvaluateParameter(google.protobuf.message.Message):
+@_typing.final
+class DetectionEvaluateParameter(_message.Message):
     """Settings of the DetectionEvaluate layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NUM_CLASSES_FIELD_NUMBER: builtins.int
-    BACKGROUND_LABEL_ID_FIELD_NUMBER: builtins.int
-    OVERLAP_THRESHOLD_FIELD_NUMBER: builtins.int
-    EVALUATE_DIFFICULT_GT_FIELD_NUMBER: builtins.int
-    NAME_SIZE_FILE_FIELD_NUMBER: builtins.int
-    RESIZE_PARAM_FIELD_NUMBER: builtins.int
-    num_classes: builtins.int
-    background_label_id: builtins.int
-    overlap_threshold: builtins.float
-    evaluate_difficult_gt: builtins.bool
-    name_size_file: builtins.str
-    @property
-    def resize_param(self) -> global___ResizeParameter: ...
+    NUM_CLASSES_FIELD_NUMBER: _builtins.int
+    BACKGROUND_LABEL_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_THRESHOLD_FIELD_NUMBER: _builtins.int
+    EVALUATE_DIFFICULT_GT_FIELD_NUMBER: _builtins.int
+    NAME_SIZE_FILE_FIELD_NUMBER: _builtins.int
+    RESIZE_PARAM_FIELD_NUMBER: _builtins.int
+    num_classes: _builtins.int
+    background_label_id: _builtins.int
+    overlap_threshold: _builtins.float
+    evaluate_difficult_gt: _builtins.bool
+    name_size_file: _builtins.str
+    @_builtins.property
+    def resize_param(self) -> Global___ResizeParameter: ...
     def __init__(
         self,
         *,
-        num_classes: builtins.int | None = ...,
-        background_label_id: builtins.int | None = ...,
-        overlap_threshold: builtins.float | None = ...,
-        evaluate_difficult_gt: builtins.bool | None = ...,
-        name_size_file: builtins.str | None = ...,
-        resize_param: global___ResizeParameter | None = ...,
+        num_classes: _builtins.int | None = ...,
+        background_label_id: _builtins.int | None = ...,
+        overlap_threshold: _builtins.float | None = ...,
+        evaluate_difficult_gt: _builtins.bool | None = ...,
+        name_size_file: _builtins.str | None = ...,
+        resize_param: Global___ResizeParameter | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "evaluate_difficult_gt", b"evaluate_difficult_gt", "name_size_file", b"name_size_file", "num_classes", b"num_classes", "overlap_threshold", b"overlap_threshold", "resize_param", b"resize_param"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["background_label_id", b"background_label_id", "evaluate_difficult_gt", b"evaluate_difficult_gt", "name_size_file", b"name_size_file", "num_classes", b"num_classes", "overlap_threshold", b"overlap_threshold", "resize_param", b"resize_param"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["background_label_id", b"background_label_id", "evaluate_difficult_gt", b"evaluate_difficult_gt", "name_size_file", b"name_size_file", "num_classes", b"num_classes", "overlap_threshold", b"overlap_threshold", "resize_param", b"resize_param"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background_label_id", b"background_label_id", "evaluate_difficult_gt", b"evaluate_difficult_gt", "name_size_file", b"name_size_file", "num_classes", b"num_classes", "overlap_threshold", b"overlap_threshold", "resize_param", b"resize_param"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DetectionEvaluateParameter = DetectionEvaluateParameter
+Global___DetectionEvaluateParameter: _TypeAlias = DetectionEvaluateParameter  # noqa: Y015
 
-@typing.final
-class NormalizeParameter(google.protobuf.message.Message):
+@_typing.final
+class NormalizeParameter(_message.Message):
     """Settings of the Normalize layer: SSD's as norm_param, caffe-windows' as normalize_param."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ACROSS_SPATIAL_FIELD_NUMBER: builtins.int
-    SCALE_FILLER_FIELD_NUMBER: builtins.int
-    CHANNEL_SHARED_FIELD_NUMBER: builtins.int
-    EPS_FIELD_NUMBER: builtins.int
-    NORMALIZE_TYPE_FIELD_NUMBER: builtins.int
-    FIX_GRADIENT_FIELD_NUMBER: builtins.int
-    BP_NORM_FIELD_NUMBER: builtins.int
-    across_spatial: builtins.bool
-    channel_shared: builtins.bool
-    eps: builtins.float
-    normalize_type: builtins.str
-    fix_gradient: builtins.bool
-    bp_norm: builtins.bool
-    @property
-    def scale_filler(self) -> global___FillerParameter: ...
+    ACROSS_SPATIAL_FIELD_NUMBER: _builtins.int
+    SCALE_FILLER_FIELD_NUMBER: _builtins.int
+    CHANNEL_SHARED_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    NORMALIZE_TYPE_FIELD_NUMBER: _builtins.int
+    FIX_GRADIENT_FIELD_NUMBER: _builtins.int
+    BP_NORM_FIELD_NUMBER: _builtins.int
+    across_spatial: _builtins.bool
+    channel_shared: _builtins.bool
+    eps: _builtins.float
+    normalize_type: _builtins.str
+    fix_gradient: _builtins.bool
+    bp_norm: _builtins.bool
+    @_builtins.property
+    def scale_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        across_spatial: builtins.bool | None = ...,
-        scale_filler: global___FillerParameter | None = ...,
-        channel_shared: builtins.bool | None = ...,
-        eps: builtins.float | None = ...,
-        normalize_type: builtins.str | None = ...,
-        fix_gradient: builtins.bool | None = ...,
-        bp_norm: builtins.bool | None = ...,
+        across_spatial: _builtins.bool | None = ...,
+        scale_filler: Global___FillerParameter | None = ...,
+        channel_shared: _builtins.bool | None = ...,
+        eps: _builtins.float | None = ...,
+        normalize_type: _builtins.str | None = ...,
+        fix_gradient: _builtins.bool | None = ...,
+        bp_norm: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["across_spatial", b"across_spatial", "bp_norm", b"bp_norm", "channel_shared", b"channel_shared", "eps", b"eps", "fix_gradient", b"fix_gradient", "normalize_type", b"normalize_type", "scale_filler", b"scale_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["across_spatial", b"across_spatial", "bp_norm", b"bp_norm", "channel_shared", b"channel_shared", "eps", b"eps", "fix_gradient", b"fix_gradient", "normalize_type", b"normalize_type", "scale_filler", b"scale_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["across_spatial", b"across_spatial", "bp_norm", b"bp_norm", "channel_shared", b"channel_shared", "eps", b"eps", "fix_gradient", b"fix_gradient", "normalize_type", b"normalize_type", "scale_filler", b"scale_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["across_spatial", b"across_spatial", "bp_norm", b"bp_norm", "channel_shared", b"channel_shared", "eps", b"eps", "fix_gradient", b"fix_gradient", "normalize_type", b"normalize_type", "scale_filler", b"scale_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___NormalizeParameter = NormalizeParameter
+Global___NormalizeParameter: _TypeAlias = NormalizeParameter  # noqa: Y015
 
-@typing.final
-class PermuteParameter(google.protobuf.message.Message):
+@_typing.final
+class PermuteParameter(_message.Message):
     """Settings of the Permute layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_FIELD_NUMBER: builtins.int
-    @property
-    def order(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        order: collections.abc.Iterable[builtins.int] | None = ...,
+        order: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["order", b"order"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PermuteParameter = PermuteParameter
+Global___PermuteParameter: _TypeAlias = PermuteParameter  # noqa: Y015
 
-@typing.final
-class VideoDataParameter(google.protobuf.message.Message):
+@_typing.final
+class VideoDataParameter(_message.Message):
     """Settings of the VideoData layer: SSD's first, then action recognition's."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _VideoType:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _VideoTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[VideoDataParameter._VideoType.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _VideoTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[VideoDataParameter._VideoType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         WEBCAM: VideoDataParameter._VideoType.ValueType  # 0
         VIDEO: VideoDataParameter._VideoType.ValueType  # 1
 
@@ -4146,11 +4491,11 @@ class VideoDataParameter(google.protobuf.message.Message):
     VIDEO: VideoDataParameter.VideoType.ValueType  # 1
 
     class _Modality:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ModalityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[VideoDataParameter._Modality.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[VideoDataParameter._Modality.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         RGB: VideoDataParameter._Modality.ValueType  # 0
         FLOW: VideoDataParameter._Modality.ValueType  # 1
 
@@ -4158,207 +4503,477 @@ class VideoDataParameter(google.protobuf.message.Message):
     RGB: VideoDataParameter.Modality.ValueType  # 0
     FLOW: VideoDataParameter.Modality.ValueType  # 1
 
-    VIDEO_TYPE_FIELD_NUMBER: builtins.int
-    DEVICE_ID_FIELD_NUMBER: builtins.int
-    VIDEO_FILE_FIELD_NUMBER: builtins.int
-    SKIP_FRAMES_FIELD_NUMBER: builtins.int
-    SOURCE_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    CROP_SIZE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    RAND_SKIP_FIELD_NUMBER: builtins.int
-    SHUFFLE_FIELD_NUMBER: builtins.int
-    NEW_HEIGHT_FIELD_NUMBER: builtins.int
-    NEW_WIDTH_FIELD_NUMBER: builtins.int
-    NEW_LENGTH_FIELD_NUMBER: builtins.int
-    NUM_SEGMENTS_FIELD_NUMBER: builtins.int
-    MODALITY_FIELD_NUMBER: builtins.int
-    NAME_PATTERN_FIELD_NUMBER: builtins.int
-    ENCODED_FIELD_NUMBER: builtins.int
-    GRAYSCALE_FIELD_NUMBER: builtins.int
-    video_type: global___VideoDataParameter.VideoType.ValueType
-    device_id: builtins.int
-    video_file: builtins.str
-    skip_frames: builtins.int
-    source: builtins.str
-    scale: builtins.float
-    mean_file: builtins.str
-    batch_size: builtins.int
-    crop_size: builtins.int
-    mirror: builtins.bool
-    rand_skip: builtins.int
-    shuffle: builtins.bool
-    new_height: builtins.int
-    new_width: builtins.int
-    new_length: builtins.int
-    num_segments: builtins.int
-    modality: global___VideoDataParameter.Modality.ValueType
-    name_pattern: builtins.str
-    encoded: builtins.bool
-    grayscale: builtins.bool
+    VIDEO_TYPE_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    VIDEO_FILE_FIELD_NUMBER: _builtins.int
+    SKIP_FRAMES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    RAND_SKIP_FIELD_NUMBER: _builtins.int
+    SHUFFLE_FIELD_NUMBER: _builtins.int
+    NEW_HEIGHT_FIELD_NUMBER: _builtins.int
+    NEW_WIDTH_FIELD_NUMBER: _builtins.int
+    NEW_LENGTH_FIELD_NUMBER: _builtins.int
+    NUM_SEGMENTS_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    NAME_PATTERN_FIELD_NUMBER: _builtins.int
+    ENCODED_FIELD_NUMBER: _builtins.int
+    GRAYSCALE_FIELD_NUMBER: _builtins.int
+    ROOT_FOLDER_FIELD_NUMBER: _builtins.int
+    SHOW_DATA_FIELD_NUMBER: _builtins.int
+    USE_IMAGE_FIELD_NUMBER: _builtins.int
+    USE_TEMPORAL_JITTER_FIELD_NUMBER: _builtins.int
+    SAMPLING_RATE_FIELD_NUMBER: _builtins.int
+    MAX_SAMPLING_RATE_FIELD_NUMBER: _builtins.int
+    USE_SAMPLING_RATE_JITTER_FIELD_NUMBER: _builtins.int
+    USE_MULTIPLE_LABEL_FIELD_NUMBER: _builtins.int
+    NUM_OF_LABELS_FIELD_NUMBER: _builtins.int
+    IS_COLOR_FIELD_NUMBER: _builtins.int
+    video_type: Global___VideoDataParameter.VideoType.ValueType
+    device_id: _builtins.int
+    video_file: _builtins.str
+    skip_frames: _builtins.int
+    source: _builtins.str
+    scale: _builtins.float
+    mean_file: _builtins.str
+    batch_size: _builtins.int
+    crop_size: _builtins.int
+    mirror: _builtins.bool
+    rand_skip: _builtins.int
+    shuffle: _builtins.bool
+    new_height: _builtins.int
+    new_width: _builtins.int
+    new_length: _builtins.int
+    num_segments: _builtins.int
+    modality: Global___VideoDataParameter.Modality.ValueType
+    name_pattern: _builtins.str
+    encoded: _builtins.bool
+    grayscale: _builtins.bool
+    root_folder: _builtins.str
+    show_data: _builtins.bool
+    use_image: _builtins.bool
+    use_temporal_jitter: _builtins.bool
+    sampling_rate: _builtins.int
+    max_sampling_rate: _builtins.int
+    use_sampling_rate_jitter: _builtins.bool
+    use_multiple_label: _builtins.bool
+    num_of_labels: _builtins.int
+    is_color: _builtins.bool
     def __init__(
         self,
         *,
-        video_type: global___VideoDataParameter.VideoType.ValueType | None = ...,
-        device_id: builtins.int | None = ...,
-        video_file: builtins.str | None = ...,
-        skip_frames: builtins.int | None = ...,
-        source: builtins.str | None = ...,
-        scale: builtins.float | None = ...,
-        mean_file: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        crop_size: builtins.int | None = ...,
-        mirror: builtins.bool | None = ...,
-        rand_skip: builtins.int | None = ...,
-        shuffle: builtins.bool | None = ...,
-        new_height: builtins.int | None = ...,
-        new_width: builtins.int | None = ...,
-        new_length: builtins.int | None = ...,
-        num_segments: builtins.int | None = ...,
-        modality: global___VideoDataParameter.Modality.ValueType | None = ...,
-        name_pattern: builtins.str | None = ...,
-        encoded: builtins.bool | None = ...,
-        grayscale: builtins.bool | None = ...,
+        video_type: Global___VideoDataParameter.VideoType.ValueType | None = ...,
+        device_id: _builtins.int | None = ...,
+        video_file: _builtins.str | None = ...,
+        skip_frames: _builtins.int | None = ...,
+        source: _builtins.str | None = ...,
+        scale: _builtins.float | None = ...,
+        mean_file: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mirror: _builtins.bool | None = ...,
+        rand_skip: _builtins.int | None = ...,
+        shuffle: _builtins.bool | None = ...,
+        new_height: _builtins.int | None = ...,
+        new_width: _builtins.int | None = ...,
+        new_length: _builtins.int | None = ...,
+        num_segments: _builtins.int | None = ...,
+        modality: Global___VideoDataParameter.Modality.ValueType | None = ...,
+        name_pattern: _builtins.str | None = ...,
+        encoded: _builtins.bool | None = ...,
+        grayscale: _builtins.bool | None = ...,
+        root_folder: _builtins.str | None = ...,
+        show_data: _builtins.bool | None = ...,
+        use_image: _builtins.bool | None = ...,
+        use_temporal_jitter: _builtins.bool | None = ...,
+        sampling_rate: _builtins.int | None = ...,
+        max_sampling_rate: _builtins.int | None = ...,
+        use_sampling_rate_jitter: _builtins.bool | None = ...,
+        use_multiple_label: _builtins.bool | None = ...,
+        num_of_labels: _builtins.int | None = ...,
+        is_color: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "device_id", b"device_id", "encoded", b"encoded", "grayscale", b"grayscale", "mean_file", b"mean_file", "mirror", b"mirror", "modality", b"modality", "name_pattern", b"name_pattern", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_segments", b"num_segments", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle", b"shuffle", "skip_frames", b"skip_frames", "source", b"source", "video_file", b"video_file", "video_type", b"video_type"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "device_id", b"device_id", "encoded", b"encoded", "grayscale", b"grayscale", "mean_file", b"mean_file", "mirror", b"mirror", "modality", b"modality", "name_pattern", b"name_pattern", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_segments", b"num_segments", "rand_skip", b"rand_skip", "scale", b"scale", "shuffle", b"shuffle", "skip_frames", b"skip_frames", "source", b"source", "video_file", b"video_file", "video_type", b"video_type"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "device_id", b"device_id", "encoded", b"encoded", "grayscale", b"grayscale", "is_color", b"is_color", "max_sampling_rate", b"max_sampling_rate", "mean_file", b"mean_file", "mirror", b"mirror", "modality", b"modality", "name_pattern", b"name_pattern", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_of_labels", b"num_of_labels", "num_segments", b"num_segments", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "sampling_rate", b"sampling_rate", "scale", b"scale", "show_data", b"show_data", "shuffle", b"shuffle", "skip_frames", b"skip_frames", "source", b"source", "use_image", b"use_image", "use_multiple_label", b"use_multiple_label", "use_sampling_rate_jitter", b"use_sampling_rate_jitter", "use_temporal_jitter", b"use_temporal_jitter", "video_file", b"video_file", "video_type", b"video_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "crop_size", b"crop_size", "device_id", b"device_id", "encoded", b"encoded", "grayscale", b"grayscale", "is_color", b"is_color", "max_sampling_rate", b"max_sampling_rate", "mean_file", b"mean_file", "mirror", b"mirror", "modality", b"modality", "name_pattern", b"name_pattern", "new_height", b"new_height", "new_length", b"new_length", "new_width", b"new_width", "num_of_labels", b"num_of_labels", "num_segments", b"num_segments", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "sampling_rate", b"sampling_rate", "scale", b"scale", "show_data", b"show_data", "shuffle", b"shuffle", "skip_frames", b"skip_frames", "source", b"source", "use_image", b"use_image", "use_multiple_label", b"use_multiple_label", "use_sampling_rate_jitter", b"use_sampling_rate_jitter", "use_temporal_jitter", b"use_temporal_jitter", "video_file", b"video_file", "video_type", b"video_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___VideoDataParameter = VideoDataParameter
+Global___VideoDataParameter: _TypeAlias = VideoDataParameter  # noqa: Y015
 
-@typing.final
-class ROIPoolingParameter(google.protobuf.message.Message):
+@_typing.final
+class Convolution3DParameter(_message.Message):
+    """Settings of C3D's Convolution3D layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    BIAS_TERM_FIELD_NUMBER: _builtins.int
+    PAD_FIELD_NUMBER: _builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    KERNEL_DEPTH_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    TEMPORAL_STRIDE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    FILTER_GROUP_FIELD_NUMBER: _builtins.int
+    TEMPORAL_PAD_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    bias_term: _builtins.bool
+    pad: _builtins.int
+    kernel_size: _builtins.int
+    group: _builtins.int
+    kernel_depth: _builtins.int
+    stride: _builtins.int
+    temporal_stride: _builtins.int
+    filter_group: _builtins.int
+    temporal_pad: _builtins.int
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
+    def __init__(
+        self,
+        *,
+        num_output: _builtins.int | None = ...,
+        bias_term: _builtins.bool | None = ...,
+        pad: _builtins.int | None = ...,
+        kernel_size: _builtins.int | None = ...,
+        group: _builtins.int | None = ...,
+        kernel_depth: _builtins.int | None = ...,
+        stride: _builtins.int | None = ...,
+        temporal_stride: _builtins.int | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
+        filter_group: _builtins.int | None = ...,
+        temporal_pad: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "bias_term", b"bias_term", "filter_group", b"filter_group", "group", b"group", "kernel_depth", b"kernel_depth", "kernel_size", b"kernel_size", "num_output", b"num_output", "pad", b"pad", "stride", b"stride", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "bias_term", b"bias_term", "filter_group", b"filter_group", "group", b"group", "kernel_depth", b"kernel_depth", "kernel_size", b"kernel_size", "num_output", b"num_output", "pad", b"pad", "stride", b"stride", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Convolution3DParameter: _TypeAlias = Convolution3DParameter  # noqa: Y015
+
+@_typing.final
+class Pooling3DParameter(_message.Message):
+    """Settings of C3D's Pooling3D layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _PoolMethod:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PoolMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Pooling3DParameter._PoolMethod.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MAX: Pooling3DParameter._PoolMethod.ValueType  # 0
+        AVE: Pooling3DParameter._PoolMethod.ValueType  # 1
+        STOCHASTIC: Pooling3DParameter._PoolMethod.ValueType  # 2
+
+    class PoolMethod(_PoolMethod, metaclass=_PoolMethodEnumTypeWrapper): ...
+    MAX: Pooling3DParameter.PoolMethod.ValueType  # 0
+    AVE: Pooling3DParameter.PoolMethod.ValueType  # 1
+    STOCHASTIC: Pooling3DParameter.PoolMethod.ValueType  # 2
+
+    POOL_FIELD_NUMBER: _builtins.int
+    KERNEL_SIZE_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    PAD_FIELD_NUMBER: _builtins.int
+    KERNEL_DEPTH_FIELD_NUMBER: _builtins.int
+    TEMPORAL_STRIDE_FIELD_NUMBER: _builtins.int
+    pool: Global___Pooling3DParameter.PoolMethod.ValueType
+    kernel_size: _builtins.int
+    stride: _builtins.int
+    pad: _builtins.int
+    kernel_depth: _builtins.int
+    temporal_stride: _builtins.int
+    def __init__(
+        self,
+        *,
+        pool: Global___Pooling3DParameter.PoolMethod.ValueType | None = ...,
+        kernel_size: _builtins.int | None = ...,
+        stride: _builtins.int | None = ...,
+        pad: _builtins.int | None = ...,
+        kernel_depth: _builtins.int | None = ...,
+        temporal_stride: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kernel_depth", b"kernel_depth", "kernel_size", b"kernel_size", "pad", b"pad", "pool", b"pool", "stride", b"stride", "temporal_stride", b"temporal_stride"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernel_depth", b"kernel_depth", "kernel_size", b"kernel_size", "pad", b"pad", "pool", b"pool", "stride", b"stride", "temporal_stride", b"temporal_stride"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pooling3DParameter: _TypeAlias = Pooling3DParameter  # noqa: Y015
+
+@_typing.final
+class MarginInnerProductParameter(_message.Message):
+    """Settings of SphereFace's MarginInnerProduct layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _MarginType:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MarginTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MarginInnerProductParameter._MarginType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SINGLE: MarginInnerProductParameter._MarginType.ValueType  # 0
+        DOUBLE: MarginInnerProductParameter._MarginType.ValueType  # 1
+        TRIPLE: MarginInnerProductParameter._MarginType.ValueType  # 2
+        QUADRUPLE: MarginInnerProductParameter._MarginType.ValueType  # 3
+
+    class MarginType(_MarginType, metaclass=_MarginTypeEnumTypeWrapper): ...
+    SINGLE: MarginInnerProductParameter.MarginType.ValueType  # 0
+    DOUBLE: MarginInnerProductParameter.MarginType.ValueType  # 1
+    TRIPLE: MarginInnerProductParameter.MarginType.ValueType  # 2
+    QUADRUPLE: MarginInnerProductParameter.MarginType.ValueType  # 3
+
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FILLER_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    LAMBDA_MIN_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    type: Global___MarginInnerProductParameter.MarginType.ValueType
+    axis: _builtins.int
+    base: _builtins.float
+    gamma: _builtins.float
+    power: _builtins.float
+    iteration: _builtins.int
+    lambda_min: _builtins.float
+    @_builtins.property
+    def weight_filler(self) -> Global___FillerParameter: ...
+    def __init__(
+        self,
+        *,
+        num_output: _builtins.int | None = ...,
+        type: Global___MarginInnerProductParameter.MarginType.ValueType | None = ...,
+        weight_filler: Global___FillerParameter | None = ...,
+        axis: _builtins.int | None = ...,
+        base: _builtins.float | None = ...,
+        gamma: _builtins.float | None = ...,
+        power: _builtins.float | None = ...,
+        iteration: _builtins.int | None = ...,
+        lambda_min: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "base", b"base", "gamma", b"gamma", "iteration", b"iteration", "lambda_min", b"lambda_min", "num_output", b"num_output", "power", b"power", "type", b"type", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "base", b"base", "gamma", b"gamma", "iteration", b"iteration", "lambda_min", b"lambda_min", "num_output", b"num_output", "power", b"power", "type", b"type", "weight_filler", b"weight_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarginInnerProductParameter: _TypeAlias = MarginInnerProductParameter  # noqa: Y015
+
+@_typing.final
+class CenterLossParameter(_message.Message):
+    """Settings of caffe-face's CenterLoss layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_OUTPUT_FIELD_NUMBER: _builtins.int
+    CENTER_FILLER_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    num_output: _builtins.int
+    axis: _builtins.int
+    @_builtins.property
+    def center_filler(self) -> Global___FillerParameter: ...
+    def __init__(
+        self,
+        *,
+        num_output: _builtins.int | None = ...,
+        center_filler: Global___FillerParameter | None = ...,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "center_filler", b"center_filler", "num_output", b"num_output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "center_filler", b"center_filler", "num_output", b"num_output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CenterLossParameter: _TypeAlias = CenterLossParameter  # noqa: Y015
+
+@_typing.final
+class SpatialDropoutParameter(_message.Message):
+    """Settings of the SpatialDropout layer, where it has a message of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DROPOUT_RATIO_FIELD_NUMBER: _builtins.int
+    SAMPLE_WEIGHTS_TEST_FIELD_NUMBER: _builtins.int
+    dropout_ratio: _builtins.float
+    sample_weights_test: _builtins.bool
+    def __init__(
+        self,
+        *,
+        dropout_ratio: _builtins.float | None = ...,
+        sample_weights_test: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpatialDropoutParameter: _TypeAlias = SpatialDropoutParameter  # noqa: Y015
+
+@_typing.final
+class ROIPoolingParameter(_message.Message):
     """Settings of the ROIPooling layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    POOLED_H_FIELD_NUMBER: builtins.int
-    POOLED_W_FIELD_NUMBER: builtins.int
-    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
-    pooled_h: builtins.int
-    pooled_w: builtins.int
-    spatial_scale: builtins.float
+    POOLED_H_FIELD_NUMBER: _builtins.int
+    POOLED_W_FIELD_NUMBER: _builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: _builtins.int
+    pooled_h: _builtins.int
+    pooled_w: _builtins.int
+    spatial_scale: _builtins.float
     def __init__(
         self,
         *,
-        pooled_h: builtins.int | None = ...,
-        pooled_w: builtins.int | None = ...,
-        spatial_scale: builtins.float | None = ...,
+        pooled_h: _builtins.int | None = ...,
+        pooled_w: _builtins.int | None = ...,
+        spatial_scale: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["pooled_h", b"pooled_h", "pooled_w", b"pooled_w", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pooled_h", b"pooled_h", "pooled_w", b"pooled_w", "spatial_scale", b"spatial_scale"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pooled_h", b"pooled_h", "pooled_w", b"pooled_w", "spatial_scale", b"spatial_scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pooled_h", b"pooled_h", "pooled_w", b"pooled_w", "spatial_scale", b"spatial_scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ROIPoolingParameter = ROIPoolingParameter
+Global___ROIPoolingParameter: _TypeAlias = ROIPoolingParameter  # noqa: Y015
 
-@typing.final
-class PSROIPoolingParameter(google.protobuf.message.Message):
+@_typing.final
+class PSROIPoolingParameter(_message.Message):
     """Settings of the PSROIPooling layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SPATIAL_SCALE_FIELD_NUMBER: builtins.int
-    OUTPUT_DIM_FIELD_NUMBER: builtins.int
-    GROUP_SIZE_FIELD_NUMBER: builtins.int
-    spatial_scale: builtins.float
-    output_dim: builtins.int
-    group_size: builtins.int
+    SPATIAL_SCALE_FIELD_NUMBER: _builtins.int
+    OUTPUT_DIM_FIELD_NUMBER: _builtins.int
+    GROUP_SIZE_FIELD_NUMBER: _builtins.int
+    spatial_scale: _builtins.float
+    output_dim: _builtins.int
+    group_size: _builtins.int
     def __init__(
         self,
         *,
-        spatial_scale: builtins.float | None = ...,
-        output_dim: builtins.int | None = ...,
-        group_size: builtins.int | None = ...,
+        spatial_scale: _builtins.float | None = ...,
+        output_dim: _builtins.int | None = ...,
+        group_size: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["group_size", b"group_size", "output_dim", b"output_dim", "spatial_scale", b"spatial_scale"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["group_size", b"group_size", "output_dim", b"output_dim", "spatial_scale", b"spatial_scale"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group_size", b"group_size", "output_dim", b"output_dim", "spatial_scale", b"spatial_scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_size", b"group_size", "output_dim", b"output_dim", "spatial_scale", b"spatial_scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___PSROIPoolingParameter = PSROIPoolingParameter
+Global___PSROIPoolingParameter: _TypeAlias = PSROIPoolingParameter  # noqa: Y015
 
-@typing.final
-class SmoothL1LossParameter(google.protobuf.message.Message):
+@_typing.final
+class SmoothL1LossParameter(_message.Message):
     """Settings of the SmoothL1Loss layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SIGMA_FIELD_NUMBER: builtins.int
-    sigma: builtins.float
+    SIGMA_FIELD_NUMBER: _builtins.int
+    sigma: _builtins.float
     def __init__(
         self,
         *,
-        sigma: builtins.float | None = ...,
+        sigma: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sigma", b"sigma"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["sigma", b"sigma"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sigma", b"sigma"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sigma", b"sigma"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SmoothL1LossParameter = SmoothL1LossParameter
+Global___SmoothL1LossParameter: _TypeAlias = SmoothL1LossParameter  # noqa: Y015
 
-@typing.final
-class BoxAnnotatorOHEMParameter(google.protobuf.message.Message):
+@_typing.final
+class BoxAnnotatorOHEMParameter(_message.Message):
     """Settings of the BoxAnnotatorOHEM layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ROI_PER_IMG_FIELD_NUMBER: builtins.int
-    IGNORE_LABEL_FIELD_NUMBER: builtins.int
-    roi_per_img: builtins.int
-    ignore_label: builtins.int
+    ROI_PER_IMG_FIELD_NUMBER: _builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: _builtins.int
+    roi_per_img: _builtins.int
+    ignore_label: _builtins.int
     def __init__(
         self,
         *,
-        roi_per_img: builtins.int | None = ...,
-        ignore_label: builtins.int | None = ...,
+        roi_per_img: _builtins.int | None = ...,
+        ignore_label: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "roi_per_img", b"roi_per_img"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "roi_per_img", b"roi_per_img"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ignore_label", b"ignore_label", "roi_per_img", b"roi_per_img"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_label", b"ignore_label", "roi_per_img", b"roi_per_img"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BoxAnnotatorOHEMParameter = BoxAnnotatorOHEMParameter
+Global___BoxAnnotatorOHEMParameter: _TypeAlias = BoxAnnotatorOHEMParameter  # noqa: Y015
 
-@typing.final
-class InterpParameter(google.protobuf.message.Message):
+@_typing.final
+class InterpParameter(_message.Message):
     """Settings of the Interp layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    ZOOM_FACTOR_FIELD_NUMBER: builtins.int
-    SHRINK_FACTOR_FIELD_NUMBER: builtins.int
-    PAD_BEG_FIELD_NUMBER: builtins.int
-    PAD_END_FIELD_NUMBER: builtins.int
-    height: builtins.int
-    width: builtins.int
-    zoom_factor: builtins.int
-    shrink_factor: builtins.int
-    pad_beg: builtins.int
-    pad_end: builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    ZOOM_FACTOR_FIELD_NUMBER: _builtins.int
+    SHRINK_FACTOR_FIELD_NUMBER: _builtins.int
+    PAD_BEG_FIELD_NUMBER: _builtins.int
+    PAD_END_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    width: _builtins.int
+    zoom_factor: _builtins.int
+    shrink_factor: _builtins.int
+    pad_beg: _builtins.int
+    pad_end: _builtins.int
     def __init__(
         self,
         *,
-        height: builtins.int | None = ...,
-        width: builtins.int | None = ...,
-        zoom_factor: builtins.int | None = ...,
-        shrink_factor: builtins.int | None = ...,
-        pad_beg: builtins.int | None = ...,
-        pad_end: builtins.int | None = ...,
+        height: _builtins.int | None = ...,
+        width: _builtins.int | None = ...,
+        zoom_factor: _builtins.int | None = ...,
+        shrink_factor: _builtins.int | None = ...,
+        pad_beg: _builtins.int | None = ...,
+        pad_end: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["height", b"height", "pad_beg", b"pad_beg", "pad_end", b"pad_end", "shrink_factor", b"shrink_factor", "width", b"width", "zoom_factor", b"zoom_factor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["height", b"height", "pad_beg", b"pad_beg", "pad_end", b"pad_end", "shrink_factor", b"shrink_factor", "width", b"width", "zoom_factor", b"zoom_factor"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "pad_beg", b"pad_beg", "pad_end", b"pad_end", "shrink_factor", b"shrink_factor", "width", b"width", "zoom_factor", b"zoom_factor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "pad_beg", b"pad_beg", "pad_end", b"pad_end", "shrink_factor", b"shrink_factor", "width", b"width", "zoom_factor", b"zoom_factor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___InterpParameter = InterpParameter
+Global___InterpParameter: _TypeAlias = InterpParameter  # noqa: Y015
 
-@typing.final
-class SegAccuracyParameter(google.protobuf.message.Message):
+@_typing.final
+class SegAccuracyParameter(_message.Message):
     """Settings of the SegAccuracy layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _AccuracyMetric:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _AccuracyMetricEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SegAccuracyParameter._AccuracyMetric.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _AccuracyMetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SegAccuracyParameter._AccuracyMetric.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         PixelAccuracy: SegAccuracyParameter._AccuracyMetric.ValueType  # 0
         ClassAccuracy: SegAccuracyParameter._AccuracyMetric.ValueType  # 1
         PixelIOU: SegAccuracyParameter._AccuracyMetric.ValueType  # 2
@@ -4368,37 +4983,40 @@ class SegAccuracyParameter(google.protobuf.message.Message):
     ClassAccuracy: SegAccuracyParameter.AccuracyMetric.ValueType  # 1
     PixelIOU: SegAccuracyParameter.AccuracyMetric.ValueType  # 2
 
-    METRIC_FIELD_NUMBER: builtins.int
-    IGNORE_LABEL_FIELD_NUMBER: builtins.int
-    RESET_FIELD_NUMBER: builtins.int
-    metric: global___SegAccuracyParameter.AccuracyMetric.ValueType
-    reset: builtins.bool
-    @property
-    def ignore_label(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    METRIC_FIELD_NUMBER: _builtins.int
+    IGNORE_LABEL_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    metric: Global___SegAccuracyParameter.AccuracyMetric.ValueType
+    reset: _builtins.bool
+    @_builtins.property
+    def ignore_label(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        metric: global___SegAccuracyParameter.AccuracyMetric.ValueType | None = ...,
-        ignore_label: collections.abc.Iterable[builtins.int] | None = ...,
-        reset: builtins.bool | None = ...,
+        metric: Global___SegAccuracyParameter.AccuracyMetric.ValueType | None = ...,
+        ignore_label: _abc.Iterable[_builtins.int] | None = ...,
+        reset: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["metric", b"metric", "reset", b"reset"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ignore_label", b"ignore_label", "metric", b"metric", "reset", b"reset"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "reset", b"reset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_label", b"ignore_label", "metric", b"metric", "reset", b"reset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SegAccuracyParameter = SegAccuracyParameter
+Global___SegAccuracyParameter: _TypeAlias = SegAccuracyParameter  # noqa: Y015
 
-@typing.final
-class BNParameter(google.protobuf.message.Message):
+@_typing.final
+class BNParameter(_message.Message):
     """Settings of the BN layer: PSPNet's first, then SegNet's."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Engine:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[BNParameter._Engine.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _EngineEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[BNParameter._Engine.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         DEFAULT: BNParameter._Engine.ValueType  # 0
         CAFFE: BNParameter._Engine.ValueType  # 1
         CUDNN: BNParameter._Engine.ValueType  # 2
@@ -4409,11 +5027,11 @@ class BNParameter(google.protobuf.message.Message):
     CUDNN: BNParameter.Engine.ValueType  # 2
 
     class _BNMode:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _BNModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[BNParameter._BNMode.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _BNModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[BNParameter._BNMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         LEARN: BNParameter._BNMode.ValueType  # 0
         INFERENCE: BNParameter._BNMode.ValueType  # 1
 
@@ -4421,148 +5039,157 @@ class BNParameter(google.protobuf.message.Message):
     LEARN: BNParameter.BNMode.ValueType  # 0
     INFERENCE: BNParameter.BNMode.ValueType  # 1
 
-    SLOPE_FILLER_FIELD_NUMBER: builtins.int
-    BIAS_FILLER_FIELD_NUMBER: builtins.int
-    MOMENTUM_FIELD_NUMBER: builtins.int
-    EPS_FIELD_NUMBER: builtins.int
-    FROZEN_FIELD_NUMBER: builtins.int
-    ENGINE_FIELD_NUMBER: builtins.int
-    SCALE_FILLER_FIELD_NUMBER: builtins.int
-    SHIFT_FILLER_FIELD_NUMBER: builtins.int
-    BN_MODE_FIELD_NUMBER: builtins.int
-    momentum: builtins.float
-    eps: builtins.float
-    frozen: builtins.bool
-    engine: global___BNParameter.Engine.ValueType
-    bn_mode: global___BNParameter.BNMode.ValueType
-    @property
-    def slope_filler(self) -> global___FillerParameter: ...
-    @property
-    def bias_filler(self) -> global___FillerParameter: ...
-    @property
-    def scale_filler(self) -> global___FillerParameter: ...
-    @property
-    def shift_filler(self) -> global___FillerParameter: ...
+    SLOPE_FILLER_FIELD_NUMBER: _builtins.int
+    BIAS_FILLER_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    SCALE_FILLER_FIELD_NUMBER: _builtins.int
+    SHIFT_FILLER_FIELD_NUMBER: _builtins.int
+    BN_MODE_FIELD_NUMBER: _builtins.int
+    momentum: _builtins.float
+    eps: _builtins.float
+    frozen: _builtins.bool
+    engine: Global___BNParameter.Engine.ValueType
+    bn_mode: Global___BNParameter.BNMode.ValueType
+    @_builtins.property
+    def slope_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def bias_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def scale_filler(self) -> Global___FillerParameter: ...
+    @_builtins.property
+    def shift_filler(self) -> Global___FillerParameter: ...
     def __init__(
         self,
         *,
-        slope_filler: global___FillerParameter | None = ...,
-        bias_filler: global___FillerParameter | None = ...,
-        momentum: builtins.float | None = ...,
-        eps: builtins.float | None = ...,
-        frozen: builtins.bool | None = ...,
-        engine: global___BNParameter.Engine.ValueType | None = ...,
-        scale_filler: global___FillerParameter | None = ...,
-        shift_filler: global___FillerParameter | None = ...,
-        bn_mode: global___BNParameter.BNMode.ValueType | None = ...,
+        slope_filler: Global___FillerParameter | None = ...,
+        bias_filler: Global___FillerParameter | None = ...,
+        momentum: _builtins.float | None = ...,
+        eps: _builtins.float | None = ...,
+        frozen: _builtins.bool | None = ...,
+        engine: Global___BNParameter.Engine.ValueType | None = ...,
+        scale_filler: Global___FillerParameter | None = ...,
+        shift_filler: Global___FillerParameter | None = ...,
+        bn_mode: Global___BNParameter.BNMode.ValueType | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "bn_mode", b"bn_mode", "engine", b"engine", "eps", b"eps", "frozen", b"frozen", "momentum", b"momentum", "scale_filler", b"scale_filler", "shift_filler", b"shift_filler", "slope_filler", b"slope_filler"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bias_filler", b"bias_filler", "bn_mode", b"bn_mode", "engine", b"engine", "eps", b"eps", "frozen", b"frozen", "momentum", b"momentum", "scale_filler", b"scale_filler", "shift_filler", b"shift_filler", "slope_filler", b"slope_filler"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "bn_mode", b"bn_mode", "engine", b"engine", "eps", b"eps", "frozen", b"frozen", "momentum", b"momentum", "scale_filler", b"scale_filler", "shift_filler", b"shift_filler", "slope_filler", b"slope_filler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias_filler", b"bias_filler", "bn_mode", b"bn_mode", "engine", b"engine", "eps", b"eps", "frozen", b"frozen", "momentum", b"momentum", "scale_filler", b"scale_filler", "shift_filler", b"shift_filler", "slope_filler", b"slope_filler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___BNParameter = BNParameter
+Global___BNParameter: _TypeAlias = BNParameter  # noqa: Y015
 
-@typing.final
-class UpsampleParameter(google.protobuf.message.Message):
+@_typing.final
+class UpsampleParameter(_message.Message):
     """Settings of the Upsample layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SCALE_FIELD_NUMBER: builtins.int
-    SCALE_H_FIELD_NUMBER: builtins.int
-    SCALE_W_FIELD_NUMBER: builtins.int
-    PAD_OUT_H_FIELD_NUMBER: builtins.int
-    PAD_OUT_W_FIELD_NUMBER: builtins.int
-    UPSAMPLE_H_FIELD_NUMBER: builtins.int
-    UPSAMPLE_W_FIELD_NUMBER: builtins.int
-    scale: builtins.int
-    scale_h: builtins.int
-    scale_w: builtins.int
-    pad_out_h: builtins.bool
-    pad_out_w: builtins.bool
-    upsample_h: builtins.int
-    upsample_w: builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SCALE_H_FIELD_NUMBER: _builtins.int
+    SCALE_W_FIELD_NUMBER: _builtins.int
+    PAD_OUT_H_FIELD_NUMBER: _builtins.int
+    PAD_OUT_W_FIELD_NUMBER: _builtins.int
+    UPSAMPLE_H_FIELD_NUMBER: _builtins.int
+    UPSAMPLE_W_FIELD_NUMBER: _builtins.int
+    scale: _builtins.int
+    scale_h: _builtins.int
+    scale_w: _builtins.int
+    pad_out_h: _builtins.bool
+    pad_out_w: _builtins.bool
+    upsample_h: _builtins.int
+    upsample_w: _builtins.int
     def __init__(
         self,
         *,
-        scale: builtins.int | None = ...,
-        scale_h: builtins.int | None = ...,
-        scale_w: builtins.int | None = ...,
-        pad_out_h: builtins.bool | None = ...,
-        pad_out_w: builtins.bool | None = ...,
-        upsample_h: builtins.int | None = ...,
-        upsample_w: builtins.int | None = ...,
+        scale: _builtins.int | None = ...,
+        scale_h: _builtins.int | None = ...,
+        scale_w: _builtins.int | None = ...,
+        pad_out_h: _builtins.bool | None = ...,
+        pad_out_w: _builtins.bool | None = ...,
+        upsample_h: _builtins.int | None = ...,
+        upsample_w: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["pad_out_h", b"pad_out_h", "pad_out_w", b"pad_out_w", "scale", b"scale", "scale_h", b"scale_h", "scale_w", b"scale_w", "upsample_h", b"upsample_h", "upsample_w", b"upsample_w"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pad_out_h", b"pad_out_h", "pad_out_w", b"pad_out_w", "scale", b"scale", "scale_h", b"scale_h", "scale_w", b"scale_w", "upsample_h", b"upsample_h", "upsample_w", b"upsample_w"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pad_out_h", b"pad_out_h", "pad_out_w", b"pad_out_w", "scale", b"scale", "scale_h", b"scale_h", "scale_w", b"scale_w", "upsample_h", b"upsample_h", "upsample_w", b"upsample_w"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pad_out_h", b"pad_out_h", "pad_out_w", b"pad_out_w", "scale", b"scale", "scale_h", b"scale_h", "scale_w", b"scale_w", "upsample_h", b"upsample_h", "upsample_w", b"upsample_w"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___UpsampleParameter = UpsampleParameter
+Global___UpsampleParameter: _TypeAlias = UpsampleParameter  # noqa: Y015
 
-@typing.final
-class DenseImageDataParameter(google.protobuf.message.Message):
+@_typing.final
+class DenseImageDataParameter(_message.Message):
     """Settings of the DenseImageData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    RAND_SKIP_FIELD_NUMBER: builtins.int
-    SHUFFLE_FIELD_NUMBER: builtins.int
-    NEW_HEIGHT_FIELD_NUMBER: builtins.int
-    NEW_WIDTH_FIELD_NUMBER: builtins.int
-    IS_COLOR_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    ROOT_FOLDER_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    CROP_WIDTH_FIELD_NUMBER: builtins.int
-    CROP_HEIGHT_FIELD_NUMBER: builtins.int
-    LABEL_DIVIDE_FACTOR_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    batch_size: builtins.int
-    rand_skip: builtins.int
-    shuffle: builtins.bool
-    new_height: builtins.int
-    new_width: builtins.int
-    is_color: builtins.bool
-    mean_file: builtins.str
-    root_folder: builtins.str
-    mirror: builtins.bool
-    crop_width: builtins.int
-    crop_height: builtins.int
-    label_divide_factor: builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    RAND_SKIP_FIELD_NUMBER: _builtins.int
+    SHUFFLE_FIELD_NUMBER: _builtins.int
+    NEW_HEIGHT_FIELD_NUMBER: _builtins.int
+    NEW_WIDTH_FIELD_NUMBER: _builtins.int
+    IS_COLOR_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    ROOT_FOLDER_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    CROP_WIDTH_FIELD_NUMBER: _builtins.int
+    CROP_HEIGHT_FIELD_NUMBER: _builtins.int
+    LABEL_DIVIDE_FACTOR_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    batch_size: _builtins.int
+    rand_skip: _builtins.int
+    shuffle: _builtins.bool
+    new_height: _builtins.int
+    new_width: _builtins.int
+    is_color: _builtins.bool
+    mean_file: _builtins.str
+    root_folder: _builtins.str
+    mirror: _builtins.bool
+    crop_width: _builtins.int
+    crop_height: _builtins.int
+    label_divide_factor: _builtins.int
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        rand_skip: builtins.int | None = ...,
-        shuffle: builtins.bool | None = ...,
-        new_height: builtins.int | None = ...,
-        new_width: builtins.int | None = ...,
-        is_color: builtins.bool | None = ...,
-        mean_file: builtins.str | None = ...,
-        root_folder: builtins.str | None = ...,
-        mirror: builtins.bool | None = ...,
-        crop_width: builtins.int | None = ...,
-        crop_height: builtins.int | None = ...,
-        label_divide_factor: builtins.int | None = ...,
+        source: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        rand_skip: _builtins.int | None = ...,
+        shuffle: _builtins.bool | None = ...,
+        new_height: _builtins.int | None = ...,
+        new_width: _builtins.int | None = ...,
+        is_color: _builtins.bool | None = ...,
+        mean_file: _builtins.str | None = ...,
+        root_folder: _builtins.str | None = ...,
+        mirror: _builtins.bool | None = ...,
+        crop_width: _builtins.int | None = ...,
+        crop_height: _builtins.int | None = ...,
+        label_divide_factor: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_height", b"crop_height", "crop_width", b"crop_width", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "shuffle", b"shuffle", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "crop_height", b"crop_height", "crop_width", b"crop_width", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "shuffle", b"shuffle", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "crop_height", b"crop_height", "crop_width", b"crop_width", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "shuffle", b"shuffle", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "crop_height", b"crop_height", "crop_width", b"crop_width", "is_color", b"is_color", "label_divide_factor", b"label_divide_factor", "mean_file", b"mean_file", "mirror", b"mirror", "new_height", b"new_height", "new_width", b"new_width", "rand_skip", b"rand_skip", "root_folder", b"root_folder", "shuffle", b"shuffle", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___DenseImageDataParameter = DenseImageDataParameter
+Global___DenseImageDataParameter: _TypeAlias = DenseImageDataParameter  # noqa: Y015
 
-@typing.final
-class CPMDataParameter(google.protobuf.message.Message):
+@_typing.final
+class CPMDataParameter(_message.Message):
     """Settings of the CPMData layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _DB:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _DBEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[CPMDataParameter._DB.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _DBEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CPMDataParameter._DB.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         LEVELDB: CPMDataParameter._DB.ValueType  # 0
         LMDB: CPMDataParameter._DB.ValueType  # 1
 
@@ -4570,228 +5197,258 @@ class CPMDataParameter(google.protobuf.message.Message):
     LEVELDB: CPMDataParameter.DB.ValueType  # 0
     LMDB: CPMDataParameter.DB.ValueType  # 1
 
-    SOURCE_FIELD_NUMBER: builtins.int
-    SCALE_FIELD_NUMBER: builtins.int
-    MEAN_FILE_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    CROP_SIZE_FIELD_NUMBER: builtins.int
-    MIRROR_FIELD_NUMBER: builtins.int
-    RAND_SKIP_FIELD_NUMBER: builtins.int
-    BACKEND_FIELD_NUMBER: builtins.int
-    FORCE_ENCODED_COLOR_FIELD_NUMBER: builtins.int
-    PREFETCH_FIELD_NUMBER: builtins.int
-    LBL_SOURCE_FIELD_NUMBER: builtins.int
-    source: builtins.str
-    scale: builtins.float
-    mean_file: builtins.str
-    batch_size: builtins.int
-    crop_size: builtins.int
-    mirror: builtins.bool
-    rand_skip: builtins.int
-    backend: global___CPMDataParameter.DB.ValueType
-    force_encoded_color: builtins.bool
-    prefetch: builtins.int
-    lbl_source: builtins.str
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    RAND_SKIP_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    FORCE_ENCODED_COLOR_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    LBL_SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    scale: _builtins.float
+    mean_file: _builtins.str
+    batch_size: _builtins.int
+    crop_size: _builtins.int
+    mirror: _builtins.bool
+    rand_skip: _builtins.int
+    backend: Global___CPMDataParameter.DB.ValueType
+    force_encoded_color: _builtins.bool
+    prefetch: _builtins.int
+    lbl_source: _builtins.str
     def __init__(
         self,
         *,
-        source: builtins.str | None = ...,
-        scale: builtins.float | None = ...,
-        mean_file: builtins.str | None = ...,
-        batch_size: builtins.int | None = ...,
-        crop_size: builtins.int | None = ...,
-        mirror: builtins.bool | None = ...,
-        rand_skip: builtins.int | None = ...,
-        backend: global___CPMDataParameter.DB.ValueType | None = ...,
-        force_encoded_color: builtins.bool | None = ...,
-        prefetch: builtins.int | None = ...,
-        lbl_source: builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        scale: _builtins.float | None = ...,
+        mean_file: _builtins.str | None = ...,
+        batch_size: _builtins.int | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mirror: _builtins.bool | None = ...,
+        rand_skip: _builtins.int | None = ...,
+        backend: Global___CPMDataParameter.DB.ValueType | None = ...,
+        force_encoded_color: _builtins.bool | None = ...,
+        prefetch: _builtins.int | None = ...,
+        lbl_source: _builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "lbl_source", b"lbl_source", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "lbl_source", b"lbl_source", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "lbl_source", b"lbl_source", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batch_size", b"batch_size", "crop_size", b"crop_size", "force_encoded_color", b"force_encoded_color", "lbl_source", b"lbl_source", "mean_file", b"mean_file", "mirror", b"mirror", "prefetch", b"prefetch", "rand_skip", b"rand_skip", "scale", b"scale", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___CPMDataParameter = CPMDataParameter
+Global___CPMDataParameter: _TypeAlias = CPMDataParameter  # noqa: Y015
 
-@typing.final
-class ShuffleChannelParameter(google.protobuf.message.Message):
+@_typing.final
+class ShuffleChannelParameter(_message.Message):
     """Settings of the ShuffleChannel layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    GROUP_FIELD_NUMBER: builtins.int
-    group: builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    group: _builtins.int
     def __init__(
         self,
         *,
-        group: builtins.int | None = ...,
+        group: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["group", b"group"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["group", b"group"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ShuffleChannelParameter = ShuffleChannelParameter
+Global___ShuffleChannelParameter: _TypeAlias = ShuffleChannelParameter  # noqa: Y015
 
-@typing.final
-class FlipParameter(google.protobuf.message.Message):
+@_typing.final
+class FlipParameter(_message.Message):
     """Settings of the Flip layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FLIP_WIDTH_FIELD_NUMBER: builtins.int
-    FLIP_HEIGHT_FIELD_NUMBER: builtins.int
-    flip_width: builtins.bool
-    flip_height: builtins.bool
+    FLIP_WIDTH_FIELD_NUMBER: _builtins.int
+    FLIP_HEIGHT_FIELD_NUMBER: _builtins.int
+    flip_width: _builtins.bool
+    flip_height: _builtins.bool
     def __init__(
         self,
         *,
-        flip_width: builtins.bool | None = ...,
-        flip_height: builtins.bool | None = ...,
+        flip_width: _builtins.bool | None = ...,
+        flip_height: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["flip_height", b"flip_height", "flip_width", b"flip_width"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["flip_height", b"flip_height", "flip_width", b"flip_width"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flip_height", b"flip_height", "flip_width", b"flip_width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flip_height", b"flip_height", "flip_width", b"flip_width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___FlipParameter = FlipParameter
+Global___FlipParameter: _TypeAlias = FlipParameter  # noqa: Y015
 
-@typing.final
-class InsanityParameter(google.protobuf.message.Message):
+@_typing.final
+class InsanityParameter(_message.Message):
     """Settings of the Insanity layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LB_FIELD_NUMBER: builtins.int
-    UB_FIELD_NUMBER: builtins.int
-    lb: builtins.float
-    ub: builtins.float
+    LB_FIELD_NUMBER: _builtins.int
+    UB_FIELD_NUMBER: _builtins.int
+    lb: _builtins.float
+    ub: _builtins.float
     def __init__(
         self,
         *,
-        lb: builtins.float | None = ...,
-        ub: builtins.float | None = ...,
+        lb: _builtins.float | None = ...,
+        ub: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lb", b"lb", "ub", b"ub"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lb", b"lb", "ub", b"ub"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lb", b"lb", "ub", b"ub"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lb", b"lb", "ub", b"ub"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___InsanityParameter = InsanityParameter
+Global___InsanityParameter: _TypeAlias = InsanityParameter  # noqa: Y015
 
-@typing.final
-class RReLUParameter(google.protobuf.message.Message):
+@_typing.final
+class RReLUParameter(_message.Message):
     """Settings of the RReLU layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NEGATIVE_SLOPE_LOWER_FIELD_NUMBER: builtins.int
-    NEGATIVE_SLOPE_UPPER_FIELD_NUMBER: builtins.int
-    negative_slope_lower: builtins.float
-    negative_slope_upper: builtins.float
+    NEGATIVE_SLOPE_LOWER_FIELD_NUMBER: _builtins.int
+    NEGATIVE_SLOPE_UPPER_FIELD_NUMBER: _builtins.int
+    negative_slope_lower: _builtins.float
+    negative_slope_upper: _builtins.float
     def __init__(
         self,
         *,
-        negative_slope_lower: builtins.float | None = ...,
-        negative_slope_upper: builtins.float | None = ...,
+        negative_slope_lower: _builtins.float | None = ...,
+        negative_slope_upper: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["negative_slope_lower", b"negative_slope_lower", "negative_slope_upper", b"negative_slope_upper"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["negative_slope_lower", b"negative_slope_lower", "negative_slope_upper", b"negative_slope_upper"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["negative_slope_lower", b"negative_slope_lower", "negative_slope_upper", b"negative_slope_upper"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["negative_slope_lower", b"negative_slope_lower", "negative_slope_upper", b"negative_slope_upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___RReLUParameter = RReLUParameter
+Global___RReLUParameter: _TypeAlias = RReLUParameter  # noqa: Y015
 
-@typing.final
-class SeLuParameter(google.protobuf.message.Message):
+@_typing.final
+class SeLuParameter(_message.Message):
     """Settings of the SeLu layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ALPHA_FIELD_NUMBER: builtins.int
-    LAMBDA_FIELD_NUMBER: builtins.int
-    alpha: builtins.float
+    ALPHA_FIELD_NUMBER: _builtins.int
+    LAMBDA_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
     def __init__(
         self,
         *,
-        alpha: builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["alpha", b"alpha", "lambda", b"lambda"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "lambda", b"lambda"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "lambda", b"lambda"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "lambda", b"lambda"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___SeLuParameter = SeLuParameter
+Global___SeLuParameter: _TypeAlias = SeLuParameter  # noqa: Y015
 
-@typing.final
-class L2NormalizationParameter(google.protobuf.message.Message):
+@_typing.final
+class L2NormalizationParameter(_message.Message):
     """Settings of the L2Normalization layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CHANNEL_WISE_FIELD_NUMBER: builtins.int
-    channel_wise: builtins.bool
+    CHANNEL_WISE_FIELD_NUMBER: _builtins.int
+    channel_wise: _builtins.bool
     def __init__(
         self,
         *,
-        channel_wise: builtins.bool | None = ...,
+        channel_wise: _builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channel_wise", b"channel_wise"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_wise", b"channel_wise"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_wise", b"channel_wise"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_wise", b"channel_wise"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___L2NormalizationParameter = L2NormalizationParameter
+Global___L2NormalizationParameter: _TypeAlias = L2NormalizationParameter  # noqa: Y015
 
-@typing.final
-class CtcLossParameter(google.protobuf.message.Message):
+@_typing.final
+class CtcLossParameter(_message.Message):
     """Settings of the CtcLoss and WarpCTCLoss layers."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ALPHABET_SIZE_FIELD_NUMBER: builtins.int
-    TIME_STEP_FIELD_NUMBER: builtins.int
-    BLANK_LABEL_FIELD_NUMBER: builtins.int
-    BLANK_INDEX_FIELD_NUMBER: builtins.int
-    alphabet_size: builtins.int
-    time_step: builtins.int
-    blank_label: builtins.int
-    blank_index: builtins.int
+    ALPHABET_SIZE_FIELD_NUMBER: _builtins.int
+    TIME_STEP_FIELD_NUMBER: _builtins.int
+    BLANK_LABEL_FIELD_NUMBER: _builtins.int
+    BLANK_INDEX_FIELD_NUMBER: _builtins.int
+    alphabet_size: _builtins.int
+    time_step: _builtins.int
+    blank_label: _builtins.int
+    blank_index: _builtins.int
     def __init__(
         self,
         *,
-        alphabet_size: builtins.int | None = ...,
-        time_step: builtins.int | None = ...,
-        blank_label: builtins.int | None = ...,
-        blank_index: builtins.int | None = ...,
+        alphabet_size: _builtins.int | None = ...,
+        time_step: _builtins.int | None = ...,
+        blank_label: _builtins.int | None = ...,
+        blank_index: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["alphabet_size", b"alphabet_size", "blank_index", b"blank_index", "blank_label", b"blank_label", "time_step", b"time_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alphabet_size", b"alphabet_size", "blank_index", b"blank_index", "blank_label", b"blank_label", "time_step", b"time_step"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alphabet_size", b"alphabet_size", "blank_index", b"blank_index", "blank_label", b"blank_label", "time_step", b"time_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alphabet_size", b"alphabet_size", "blank_index", b"blank_index", "blank_label", b"blank_label", "time_step", b"time_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___CtcLossParameter = CtcLossParameter
+Global___CtcLossParameter: _TypeAlias = CtcLossParameter  # noqa: Y015
 
-@typing.final
-class ContinuationIndicatorParameter(google.protobuf.message.Message):
+@_typing.final
+class ContinuationIndicatorParameter(_message.Message):
     """Settings of the ContinuationIndicator layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TIME_STEP_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    time_step: builtins.int
-    batch_size: builtins.int
+    TIME_STEP_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    time_step: _builtins.int
+    batch_size: _builtins.int
     def __init__(
         self,
         *,
-        time_step: builtins.int | None = ...,
-        batch_size: builtins.int | None = ...,
+        time_step: _builtins.int | None = ...,
+        batch_size: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch_size", b"batch_size", "time_step", b"time_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "time_step", b"time_step"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "time_step", b"time_step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "time_step", b"time_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___ContinuationIndicatorParameter = ContinuationIndicatorParameter
+Global___ContinuationIndicatorParameter: _TypeAlias = ContinuationIndicatorParameter  # noqa: Y015
 
-@typing.final
-class LabelsequenceAccuracyParameter(google.protobuf.message.Message):
+@_typing.final
+class LabelsequenceAccuracyParameter(_message.Message):
     """Settings of the LabelsequenceAccuracy layer."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BLANK_LABEL_FIELD_NUMBER: builtins.int
-    blank_label: builtins.int
+    BLANK_LABEL_FIELD_NUMBER: _builtins.int
+    blank_label: _builtins.int
     def __init__(
         self,
         *,
-        blank_label: builtins.int | None = ...,
+        blank_label: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["blank_label", b"blank_label"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["blank_label", b"blank_label"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blank_label", b"blank_label"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blank_label", b"blank_label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-global___LabelsequenceAccuracyParameter = LabelsequenceAccuracyParameter
+Global___LabelsequenceAccuracyParameter: _TypeAlias = LabelsequenceAccuracyParameter  # noqa: Y015

@@ -21,6 +21,11 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     "LayerParameter.continuation_indicator_param": (),
     "LayerParameter.cpmdata_param": (),
     "LayerParameter.ctc_loss_param": (),
+    "LayerParameter.convolution3d_param": ("c3d",),
+    "LayerParameter.pooling3d_param": ("c3d",),
+    "LayerParameter.margin_inner_product_param": (),
+    "LayerParameter.center_loss_param": (),
+    "LayerParameter.spatial_dropout_param": (),
     "LayerParameter.dense_image_data_param": ("segnet",),
     "LayerParameter.detection_evaluate_param": _SSD,
     "LayerParameter.detection_output_param": _SSD,
@@ -42,7 +47,7 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     "LayerParameter.shuffle_channel_param": (),
     "LayerParameter.smooth_l1_loss_param": ("rcnn",),
     "LayerParameter.upsample_param": ("segnet",),
-    "LayerParameter.video_data_param": _SSD,
+    "LayerParameter.video_data_param": (*_SSD, "c3d"),
     "TransformationParameter.resize_param": _SSD,
     "TransformationParameter.noise_param": _SSD,
     "TransformationParameter.emit_constraint": _SSD,
@@ -82,6 +87,20 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     "ImageDataParameter.label_type": _SEGMENTATION,
     "ImageDataParameter.label_divide_factor": ("segnet",),
     "PoolingParameter.ceil_mode": (),
+    "PoolingParameter.kernel_depth": ("c3d",),
+    "PoolingParameter.temporal_stride": ("c3d",),
+    **{
+        f"ConvolutionParameter.{name}": ("c3d",)
+        for name in ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
+    },
+    **{
+        f"ImageDataParameter.{name}": ("c3d",)
+        for name in (
+            "new_length", "show_data", "use_image", "sampling_rate", "use_label",
+            "use_temporal_jitter", "mean_value", "num_truth_channels", "use_byte_input",
+            "is_flow", "truth_scale",
+        )
+    },
     # Messages that two forks fill differently.
     "BNParameter.slope_filler": ("pspnet",),
     "BNParameter.bias_filler": ("pspnet",),

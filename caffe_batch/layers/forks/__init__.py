@@ -15,6 +15,15 @@ from caffe_batch.layers.base import Rule
 from caffe_batch.layers.forks.annotated_data import AnnotatedData
 from caffe_batch.layers.forks.axpy import Axpy
 from caffe_batch.layers.forks.bn import BN, SegNetBN
+from caffe_batch.layers.forks.c3d import (
+    ClipData,
+    Convolution3D,
+    OlderClipData,
+    OlderConvolution3D,
+    OlderDeconvolution3D,
+    OlderPooling3D,
+    Pooling3D,
+)
 from caffe_batch.layers.forks.cpm_data import CPMData
 from caffe_batch.layers.forks.ctc import (
     ContinuationIndicator,
@@ -24,10 +33,11 @@ from caffe_batch.layers.forks.ctc import (
 )
 from caffe_batch.layers.forks.depthwise import ConvolutionDepthwise, DepthwiseConvolution
 from caffe_batch.layers.forks.detection import DetectionEvaluate, DetectionOutput
+from caffe_batch.layers.forks.faces import CenterLoss, MarginInnerProduct
 from caffe_batch.layers.forks.flip import Flip
 from caffe_batch.layers.forks.interp import Interp
 from caffe_batch.layers.forks.multibox_loss import MultiBoxLoss
-from caffe_batch.layers.forks.neurons import Insanity, ReLU6, RReLU, SeLu
+from caffe_batch.layers.forks.neurons import Insanity, ReLU6, RReLU, SeLu, SpatialDropout
 from caffe_batch.layers.forks.normalize import L2Normalization, Normalize
 from caffe_batch.layers.forks.ohem import BoxAnnotatorOHEM, SoftmaxWithLossOHEM
 from caffe_batch.layers.forks.own_types import (
@@ -58,7 +68,7 @@ from caffe_batch.layers.forks.upsample import Upsample
 from caffe_batch.layers.forks.video_data import CameraData, VideoData
 
 #: The forks that differ from each other, as ``--fork`` names them; guesses prefer the first ones.
-FORKS = ("ssd", "rcnn", "deeplab", "segnet", "pspnet", "nvcaffe")
+FORKS = ("ssd", "rcnn", "deeplab", "segnet", "pspnet", "nvcaffe", "c3d")
 
 #: Types that are the same in all forks that have them.
 ALIKE: tuple[Rule, ...] = (
@@ -66,7 +76,9 @@ ALIKE: tuple[Rule, ...] = (
     Axpy(),
     BoxAnnotatorOHEM(),
     CPMData(),
+    CenterLoss(),
     ContinuationIndicator(),
+    Convolution3D(),
     ConvolutionDepthwise(),
     CtcLoss(),
     DenseImageData(),
@@ -79,10 +91,16 @@ ALIKE: tuple[Rule, ...] = (
     Interp(),
     L2Normalization(),
     LabelsequenceAccuracy(),
+    MarginInnerProduct(),
     MultiBoxLoss(),
     Normalize(),
+    OlderClipData(),
+    OlderConvolution3D(),
+    OlderDeconvolution3D(),
+    OlderPooling3D(),
     PSROIPooling(),
     Permute(),
+    Pooling3D(),
     PriorBox(),
     RReLU(),
     ROIPooling(),
@@ -92,6 +110,7 @@ ALIKE: tuple[Rule, ...] = (
     ShuffleChannel(),
     SmoothL1LossOHEM(),
     SoftmaxWithLossOHEM(),
+    SpatialDropout(),
     Upsample(),
     WarpCTCLoss(),
     *PYTHON_LAYERS,
@@ -101,7 +120,7 @@ ALIKE: tuple[Rule, ...] = (
 DIFFERENT: Mapping[str, tuple[Rule, ...]] = {
     "BN": (BN(), SegNetBN()),
     "SmoothL1Loss": (SmoothL1Loss(), WeightedSmoothL1Loss()),
-    "VideoData": (VideoData(), CameraData()),
+    "VideoData": (VideoData(), CameraData(), ClipData()),
 }
 
 #: Caffe's own types as single forks have them.

@@ -7,12 +7,12 @@ rrelu_layer.cpp.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Phase, Shape, Site, count
-from caffe_batch.layers.neurons import Neuron
+from caffe_batch.layers.neurons import Dropout, Neuron
 from caffe_batch.layers.sides import Side, bottom, own, top
 
 
@@ -87,3 +87,15 @@ class RReLU(RandomSlope):
             forward=(bottom(0).data, top(0).data, *slopes),
             backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
+
+
+class SpatialDropout(Dropout):
+    """Dropout of whole channels: a number for each channel of each sample."""
+
+    type = "SpatialDropout"
+    other_messages = ("spatial_dropout_param",)
+    follows = "peteflorence/caffe_FAST, jtetrea/caffe-enet: spatial_dropout_layer.cpp, .cu"
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        memory = super().memory(site, mode)
+        return replace(memory, buffers=(Buffer("rand_vec_", count(site.bottoms[0][:2])),))

@@ -181,6 +181,15 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         )  # fmt: skip
     if coupling.draws and layer.bottoms:
         yield _draws(flow, "its draws")
+    if coupling.paced is not None and split.iter_size != split.own_iter:
+        name, value = coupling.paced
+        kept = as_float32(value * split.own_iter / split.iter_size)
+        yield Finding(
+            Cause.PACE, layer.name, Verdict.DIFFERENT,
+            f"What its {name} lowers falls with each pass, {split.iter_size} times per update"
+            f"{_instead(split.own_iter)}.",
+            offer=f"{name}: {kept:g} keeps the pace.",
+        )  # fmt: skip
     if flow.cuts_time:
         steps = flow.small.site.bottoms[0][TIME_AXIS]
         yield Finding(

@@ -48,6 +48,7 @@ class Cause(str, Enum):
     DATA_ORDER = "data_order"
     WINDOW_DATA = "window_data"
     RECURRENT_STATE = "recurrent_state"
+    PACE = "pace"
     MIXED_SAMPLES = "mixed_samples"
     LITERAL_BATCH = "literal_batch"
     UNKNOWN_LAYER = "unknown_layer"
