@@ -30,6 +30,9 @@ class ConvolutionSettings:
     stride_w: int | None = None
     dilation_h: int | None = None
     dilation_w: int | None = None
+    hole: int = 1  # DeepLab's first version
+    hole_h: int | None = None
+    hole_w: int | None = None
     group: int = 1
     axis: int = 1
     force_nd_im2col: bool = False
@@ -106,13 +109,16 @@ def window(s: ConvolutionSettings, bottom: Shape) -> Window:
         raise ShapeError("the kernel size must be given and at least 1 on every spatial axis")
     if 0 in stride:
         raise ShapeError("the stride must be at least 1 on every spatial axis")
+    dilation = s.dilation or ((s.hole,) if s.hole != 1 else ())
     holes = ("dilation_h", s.dilation_h, s.dilation_w)
+    if s.hole_h is not None or s.hole_w is not None:
+        holes = ("hole_h", s.hole_h, s.hole_w)
     return Window(
         axis=axis,
         kernel=kernel,
         stride=stride,
         pad=_sizes("pad", s.pad, ("pad_h", s.pad_h, s.pad_w), axes, 0),
-        dilation=_sizes("dilation", s.dilation, holes, axes, 1),
+        dilation=_sizes("dilation", dilation, holes, axes, 1),
     )
 
 

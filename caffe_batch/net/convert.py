@@ -105,8 +105,8 @@ def _reading_plan(settings: type, own_message: str) -> tuple[tuple[str, tuple[Re
         message = field.metadata.get("message", own_message)
         fields = _fields(message)
         kinds = getattr(hints[field.name], "__args__", (hints[field.name],))
-        inside = next(filter(dataclasses.is_dataclass, kinds), None)
-        read = _reader(fields[field.name]) if inside is None else _inside(inside)
+        inside = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        read = _reader(fields[field.name], inside)
         plan.setdefault(message, []).append((field.name, type(None) in kinds, read))
     return tuple((message, tuple(readers)) for message, readers in plan.items())
 
@@ -132,8 +132,9 @@ def _fields(message: str) -> Mapping[str, FieldDescriptor]:
     return _LAYER_FIELDS if inner is None else inner.fields_by_name
 
 
-def _reader(field: FieldDescriptor) -> Callable[[Any], Any]:
-    read = _scalar_reader(field)
+def _reader(field: FieldDescriptor, inside: Any = None) -> Callable[[Any], Any]:
+    """How a field is read; ``inside`` is the dataclass of a message that has one."""
+    read = _scalar_reader(field) if inside is None else _inside(inside)
     # protobuf 7 has no `label`, protobuf below 6 no `is_repeated`; the stubs know one of them.
     known: Any = field
     if known.is_repeated if hasattr(known, "is_repeated") else known.label == known.LABEL_REPEATED:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from caffe_batch.errors import Option, UnknownFieldError, did_you_mean
 from caffe_batch.prototxt.syntax import Block, Listing, Scalar, Source, brief
 from caffe_batch.prototxt.values import BadValueError, FieldRule, field_rules
+from caffe_batch.schema.fork_fields import FORK_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +207,9 @@ def _unknown_hint(name: str, message: Message) -> str | None:
         return f"It is a field of {outside[0]}: is a '}}' missing above?"
     groups = [rule for rule in field_rules(owner).values() if rule.message]
     inside = [rule.name for rule in groups if name in field_rules(rule.message)]
+    caffes = [each for each in inside if f"{owner.name}.{each}" not in FORK_FIELDS]
     if inside:
-        return f"It belongs inside {' or '.join(inside)}."
+        return f"It belongs inside {' or '.join(caffes or inside)}."
     return did_you_mean(name, list(field_rules(owner)))
 
 

@@ -57,6 +57,7 @@ TYPES = {
     "VIDEO_DATA": "VIDEO_DATA",
     "IMAGE_SEG_DATA": "ImageSegData",
     "SEG_ACCURACY": "SegAccuracy",
+    "INTERP": "Interp",
 }
 
 #: ParamSpec field -> the repeated V1 field that holds it, one entry per parameter.

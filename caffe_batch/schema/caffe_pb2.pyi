@@ -736,6 +736,7 @@ class LayerParameter(_message.Message):
     MARGIN_INNER_PRODUCT_PARAM_FIELD_NUMBER: _builtins.int
     CENTER_LOSS_PARAM_FIELD_NUMBER: _builtins.int
     SPATIAL_DROPOUT_PARAM_FIELD_NUMBER: _builtins.int
+    CPM_TRANSFORM_PARAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: _builtins.str
     phase: Global___Phase.ValueType
@@ -921,6 +922,8 @@ class LayerParameter(_message.Message):
     def center_loss_param(self) -> Global___CenterLossParameter: ...
     @_builtins.property
     def spatial_dropout_param(self) -> Global___SpatialDropoutParameter: ...
+    @_builtins.property
+    def cpm_transform_param(self) -> Global___CPMTransformationParameter: ...
     def __init__(
         self,
         *,
@@ -1017,10 +1020,11 @@ class LayerParameter(_message.Message):
         margin_inner_product_param: Global___MarginInnerProductParameter | None = ...,
         center_loss_param: Global___CenterLossParameter | None = ...,
         spatial_dropout_param: Global___SpatialDropoutParameter | None = ...,
+        cpm_transform_param: Global___CPMTransformationParameter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "bn_param", b"bn_param", "box_annotator_ohem_param", b"box_annotator_ohem_param", "center_loss_param", b"center_loss_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution3d_param", b"convolution3d_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "margin_inner_product_param", b"margin_inner_product_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling3d_param", b"pooling3d_param", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spatial_dropout_param", b"spatial_dropout_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "bn_param", b"bn_param", "box_annotator_ohem_param", b"box_annotator_ohem_param", "center_loss_param", b"center_loss_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution3d_param", b"convolution3d_param", "convolution_param", b"convolution_param", "cpm_transform_param", b"cpm_transform_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "margin_inner_product_param", b"margin_inner_product_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling3d_param", b"pooling3d_param", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spatial_dropout_param", b"spatial_dropout_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "blobs", b"blobs", "bn_param", b"bn_param", "bottom", b"bottom", "box_annotator_ohem_param", b"box_annotator_ohem_param", "center_loss_param", b"center_loss_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution3d_param", b"convolution3d_param", "convolution_param", b"convolution_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exclude", b"exclude", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "margin_inner_product_param", b"margin_inner_product_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "param", b"param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling3d_param", b"pooling3d_param", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "propagate_down", b"propagate_down", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spatial_dropout_param", b"spatial_dropout_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "annotated_data_param", b"annotated_data_param", "argmax_param", b"argmax_param", "batch_norm_param", b"batch_norm_param", "bias_param", b"bias_param", "blobs", b"blobs", "bn_param", b"bn_param", "bottom", b"bottom", "box_annotator_ohem_param", b"box_annotator_ohem_param", "center_loss_param", b"center_loss_param", "clip_param", b"clip_param", "concat_param", b"concat_param", "continuation_indicator_param", b"continuation_indicator_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution3d_param", b"convolution3d_param", "convolution_param", b"convolution_param", "cpm_transform_param", b"cpm_transform_param", "cpmdata_param", b"cpmdata_param", "crop_param", b"crop_param", "ctc_loss_param", b"ctc_loss_param", "data_param", b"data_param", "dense_image_data_param", b"dense_image_data_param", "detection_evaluate_param", b"detection_evaluate_param", "detection_output_param", b"detection_output_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "elu_param", b"elu_param", "embed_param", b"embed_param", "exclude", b"exclude", "exp_param", b"exp_param", "flatten_param", b"flatten_param", "flip_param", b"flip_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "input_param", b"input_param", "insanity_param", b"insanity_param", "interp_param", b"interp_param", "l2_normalization_param", b"l2_normalization_param", "labelsequence_accuracy_param", b"labelsequence_accuracy_param", "log_param", b"log_param", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "margin_inner_product_param", b"margin_inner_product_param", "memory_data_param", b"memory_data_param", "multibox_loss_param", b"multibox_loss_param", "mvn_param", b"mvn_param", "name", b"name", "norm_param", b"norm_param", "normalize_param", b"normalize_param", "param", b"param", "parameter_param", b"parameter_param", "permute_param", b"permute_param", "phase", b"phase", "pooling3d_param", b"pooling3d_param", "pooling_param", b"pooling_param", "power_param", b"power_param", "prelu_param", b"prelu_param", "prior_box_param", b"prior_box_param", "propagate_down", b"propagate_down", "psroi_pooling_param", b"psroi_pooling_param", "python_param", b"python_param", "recurrent_param", b"recurrent_param", "reduction_param", b"reduction_param", "relu_param", b"relu_param", "reshape_param", b"reshape_param", "roi_pooling_param", b"roi_pooling_param", "rrelu_param", b"rrelu_param", "scale_param", b"scale_param", "seg_accuracy_param", b"seg_accuracy_param", "selu_param", b"selu_param", "shuffle_channel_param", b"shuffle_channel_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "smooth_l1_loss_param", b"smooth_l1_loss_param", "softmax_param", b"softmax_param", "spatial_dropout_param", b"spatial_dropout_param", "spp_param", b"spp_param", "swish_param", b"swish_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "tile_param", b"tile_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "upsample_param", b"upsample_param", "video_data_param", b"video_data_param", "window_data_param", b"window_data_param"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1125,7 +1129,7 @@ class TransformationParameter(_message.Message):
     @_builtins.property
     def mean_value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
-    def resize_param(self) -> Global___ResizeParameter:
+    def resize_param(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResizeParameter]:
         """Forks:"""
 
     @_builtins.property
@@ -1150,7 +1154,7 @@ class TransformationParameter(_message.Message):
         mean_value: _abc.Iterable[_builtins.float] | None = ...,
         force_color: _builtins.bool | None = ...,
         force_gray: _builtins.bool | None = ...,
-        resize_param: Global___ResizeParameter | None = ...,
+        resize_param: _abc.Iterable[Global___ResizeParameter] | None = ...,
         noise_param: Global___NoiseParameter | None = ...,
         emit_constraint: Global___EmitConstraint | None = ...,
         crop_h: _builtins.int | None = ...,
@@ -1193,7 +1197,7 @@ class TransformationParameter(_message.Message):
         max_distort: _builtins.int | None = ...,
         is_flow: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "scale", b"scale", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "crop_h", b"crop_h", "crop_height", b"crop_height", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "crop_w", b"crop_w", "crop_width", b"crop_width", "distort_param", b"distort_param", "do_clahe", b"do_clahe", "emit_constraint", b"emit_constraint", "expand_param", b"expand_param", "fix_crop", b"fix_crop", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "is_flow", b"is_flow", "max_distort", b"max_distort", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mean_value", b"mean_value", "mirror", b"mirror", "more_fix_crop", b"more_fix_crop", "multi_scale", b"multi_scale", "noise_param", b"noise_param", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "put_gaussian", b"put_gaussian", "resize_param", b"resize_param", "scale", b"scale", "scale_factors", b"scale_factors", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "scale_ratios", b"scale_ratios", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize", "visualize_label", b"visualize_label"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -1502,6 +1506,9 @@ class ConvolutionParameter(_message.Message):
     TEMPORAL_STRIDE_FIELD_NUMBER: _builtins.int
     TEMPORAL_PAD_FIELD_NUMBER: _builtins.int
     FILTER_GROUP_FIELD_NUMBER: _builtins.int
+    HOLE_FIELD_NUMBER: _builtins.int
+    HOLE_H_FIELD_NUMBER: _builtins.int
+    HOLE_W_FIELD_NUMBER: _builtins.int
     num_output: _builtins.int
     bias_term: _builtins.bool
     pad_h: _builtins.int
@@ -1521,6 +1528,9 @@ class ConvolutionParameter(_message.Message):
     temporal_stride: _builtins.int
     temporal_pad: _builtins.int
     filter_group: _builtins.int
+    hole: _builtins.int
+    hole_h: _builtins.int
+    hole_w: _builtins.int
     @_builtins.property
     def pad(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1560,10 +1570,13 @@ class ConvolutionParameter(_message.Message):
         temporal_stride: _builtins.int | None = ...,
         temporal_pad: _builtins.int | None = ...,
         filter_group: _builtins.int | None = ...,
+        hole: _builtins.int | None = ...,
+        hole_h: _builtins.int | None = ...,
+        hole_w: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "filter_group", b"filter_group", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "filter_group", b"filter_group", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "hole", b"hole", "hole_h", b"hole_h", "hole_w", b"hole_w", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation", b"dilation", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "filter_group", b"filter_group", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "bias_filler", b"bias_filler", "bias_term", b"bias_term", "dilation", b"dilation", "dilation_h", b"dilation_h", "dilation_w", b"dilation_w", "engine", b"engine", "filter_group", b"filter_group", "force_nd_im2col", b"force_nd_im2col", "group", b"group", "hole", b"hole", "hole_h", b"hole_h", "hole_w", b"hole_w", "kernel_depth", b"kernel_depth", "kernel_h", b"kernel_h", "kernel_size", b"kernel_size", "kernel_w", b"kernel_w", "num_output", b"num_output", "pad", b"pad", "pad_h", b"pad_h", "pad_w", b"pad_w", "stride", b"stride", "stride_h", b"stride_h", "stride_w", b"stride_w", "temporal_pad", b"temporal_pad", "temporal_stride", b"temporal_stride", "weight_filler", b"weight_filler"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3047,6 +3060,7 @@ class V1LayerParameter(_message.Message):
         VIDEO_DATA: V1LayerParameter._LayerType.ValueType  # 20004
         IMAGE_SEG_DATA: V1LayerParameter._LayerType.ValueType  # 20005
         SEG_ACCURACY: V1LayerParameter._LayerType.ValueType  # 20006
+        INTERP: V1LayerParameter._LayerType.ValueType  # 20007
 
     class LayerType(_LayerType, metaclass=_LayerTypeEnumTypeWrapper): ...
     NONE: V1LayerParameter.LayerType.ValueType  # 0
@@ -3096,6 +3110,7 @@ class V1LayerParameter(_message.Message):
     VIDEO_DATA: V1LayerParameter.LayerType.ValueType  # 20004
     IMAGE_SEG_DATA: V1LayerParameter.LayerType.ValueType  # 20005
     SEG_ACCURACY: V1LayerParameter.LayerType.ValueType  # 20006
+    INTERP: V1LayerParameter.LayerType.ValueType  # 20007
 
     class _DimCheckMode:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -3153,6 +3168,8 @@ class V1LayerParameter(_message.Message):
     TRANSFORM_PARAM_FIELD_NUMBER: _builtins.int
     LOSS_PARAM_FIELD_NUMBER: _builtins.int
     LAYER_FIELD_NUMBER: _builtins.int
+    INTERP_PARAM_FIELD_NUMBER: _builtins.int
+    SEG_ACCURACY_PARAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___V1LayerParameter.LayerType.ValueType
     @_builtins.property
@@ -3237,6 +3254,12 @@ class V1LayerParameter(_message.Message):
     def loss_param(self) -> Global___LossParameter: ...
     @_builtins.property
     def layer(self) -> Global___V0LayerParameter: ...
+    @_builtins.property
+    def interp_param(self) -> Global___InterpParameter:
+        """Forks:"""
+
+    @_builtins.property
+    def seg_accuracy_param(self) -> Global___SegAccuracyParameter: ...
     def __init__(
         self,
         *,
@@ -3283,10 +3306,12 @@ class V1LayerParameter(_message.Message):
         transform_param: Global___TransformationParameter | None = ...,
         loss_param: Global___LossParameter | None = ...,
         layer: Global___V0LayerParameter | None = ...,
+        interp_param: Global___InterpParameter | None = ...,
+        seg_accuracy_param: Global___SegAccuracyParameter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "layer", b"layer", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "transform_param", b"transform_param", "type", b"type", "window_data_param", b"window_data_param"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "interp_param", b"interp_param", "layer", b"layer", "loss_param", b"loss_param", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "seg_accuracy_param", b"seg_accuracy_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "transform_param", b"transform_param", "type", b"type", "window_data_param", b"window_data_param"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "blob_share_mode", b"blob_share_mode", "blobs", b"blobs", "blobs_lr", b"blobs_lr", "bottom", b"bottom", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exclude", b"exclude", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "layer", b"layer", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "param", b"param", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "weight_decay", b"weight_decay", "window_data_param", b"window_data_param"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_param", b"accuracy_param", "argmax_param", b"argmax_param", "blob_share_mode", b"blob_share_mode", "blobs", b"blobs", "blobs_lr", b"blobs_lr", "bottom", b"bottom", "concat_param", b"concat_param", "contrastive_loss_param", b"contrastive_loss_param", "convolution_param", b"convolution_param", "data_param", b"data_param", "dropout_param", b"dropout_param", "dummy_data_param", b"dummy_data_param", "eltwise_param", b"eltwise_param", "exclude", b"exclude", "exp_param", b"exp_param", "hdf5_data_param", b"hdf5_data_param", "hdf5_output_param", b"hdf5_output_param", "hinge_loss_param", b"hinge_loss_param", "image_data_param", b"image_data_param", "include", b"include", "infogain_loss_param", b"infogain_loss_param", "inner_product_param", b"inner_product_param", "interp_param", b"interp_param", "layer", b"layer", "loss_param", b"loss_param", "loss_weight", b"loss_weight", "lrn_param", b"lrn_param", "memory_data_param", b"memory_data_param", "mvn_param", b"mvn_param", "name", b"name", "param", b"param", "pooling_param", b"pooling_param", "power_param", b"power_param", "relu_param", b"relu_param", "seg_accuracy_param", b"seg_accuracy_param", "sigmoid_param", b"sigmoid_param", "slice_param", b"slice_param", "softmax_param", b"softmax_param", "tanh_param", b"tanh_param", "threshold_param", b"threshold_param", "top", b"top", "transform_param", b"transform_param", "type", b"type", "weight_decay", b"weight_decay", "window_data_param", b"window_data_param"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4604,6 +4629,133 @@ class VideoDataParameter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VideoDataParameter: _TypeAlias = VideoDataParameter  # noqa: Y015
+
+@_typing.final
+class CPMTransformationParameter(_message.Message):
+    """What OpenPose's CPMData does to images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_FIELD_NUMBER: _builtins.int
+    MEAN_FILE_FIELD_NUMBER: _builtins.int
+    MEAN_VALUE_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    SCALE_CVG_FIELD_NUMBER: _builtins.int
+    MAX_CVG_LEN_FIELD_NUMBER: _builtins.int
+    MIN_CVG_LEN_FIELD_NUMBER: _builtins.int
+    OPAQUE_COVERAGE_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    FLIP_PROB_FIELD_NUMBER: _builtins.int
+    MAX_ROTATE_DEGREE_FIELD_NUMBER: _builtins.int
+    VISUALIZE_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_X_FIELD_NUMBER: _builtins.int
+    CROP_SIZE_Y_FIELD_NUMBER: _builtins.int
+    SCALE_PROB_FIELD_NUMBER: _builtins.int
+    SCALE_MIN_FIELD_NUMBER: _builtins.int
+    SCALE_MAX_FIELD_NUMBER: _builtins.int
+    BBOX_NORM_FACTOR_FIELD_NUMBER: _builtins.int
+    IMG_HEADER_FIELD_NUMBER: _builtins.int
+    FORCE_COLOR_FIELD_NUMBER: _builtins.int
+    FORCE_GRAY_FIELD_NUMBER: _builtins.int
+    TARGET_DIST_FIELD_NUMBER: _builtins.int
+    CENTER_PERTERB_MAX_FIELD_NUMBER: _builtins.int
+    SIGMA_FIELD_NUMBER: _builtins.int
+    SIGMA_CENTER_FIELD_NUMBER: _builtins.int
+    CLAHE_TILE_SIZE_FIELD_NUMBER: _builtins.int
+    CLAHE_CLIP_LIMIT_FIELD_NUMBER: _builtins.int
+    DO_CLAHE_FIELD_NUMBER: _builtins.int
+    NUM_PARTS_FIELD_NUMBER: _builtins.int
+    NUM_TOTAL_AUGS_FIELD_NUMBER: _builtins.int
+    AUG_WAY_FIELD_NUMBER: _builtins.int
+    GRAY_FIELD_NUMBER: _builtins.int
+    NP_IN_LMDB_FIELD_NUMBER: _builtins.int
+    TRANSFORM_BODY_JOINT_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    mirror: _builtins.bool
+    crop_size: _builtins.int
+    mean_file: _builtins.str
+    stride: _builtins.int
+    scale_cvg: _builtins.float
+    max_cvg_len: _builtins.int
+    min_cvg_len: _builtins.int
+    opaque_coverage: _builtins.bool
+    coverage: _builtins.str
+    flip_prob: _builtins.float
+    max_rotate_degree: _builtins.float
+    visualize: _builtins.bool
+    crop_size_x: _builtins.int
+    crop_size_y: _builtins.int
+    scale_prob: _builtins.float
+    scale_min: _builtins.float
+    scale_max: _builtins.float
+    bbox_norm_factor: _builtins.float
+    img_header: _builtins.str
+    force_color: _builtins.bool
+    force_gray: _builtins.bool
+    target_dist: _builtins.float
+    center_perterb_max: _builtins.float
+    sigma: _builtins.float
+    sigma_center: _builtins.float
+    clahe_tile_size: _builtins.float
+    clahe_clip_limit: _builtins.float
+    do_clahe: _builtins.bool
+    num_parts: _builtins.int
+    num_total_augs: _builtins.int
+    aug_way: _builtins.str
+    gray: _builtins.int
+    np_in_lmdb: _builtins.int
+    transform_body_joint: _builtins.bool
+    @_builtins.property
+    def mean_value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float | None = ...,
+        mirror: _builtins.bool | None = ...,
+        crop_size: _builtins.int | None = ...,
+        mean_file: _builtins.str | None = ...,
+        mean_value: _abc.Iterable[_builtins.float] | None = ...,
+        stride: _builtins.int | None = ...,
+        scale_cvg: _builtins.float | None = ...,
+        max_cvg_len: _builtins.int | None = ...,
+        min_cvg_len: _builtins.int | None = ...,
+        opaque_coverage: _builtins.bool | None = ...,
+        coverage: _builtins.str | None = ...,
+        flip_prob: _builtins.float | None = ...,
+        max_rotate_degree: _builtins.float | None = ...,
+        visualize: _builtins.bool | None = ...,
+        crop_size_x: _builtins.int | None = ...,
+        crop_size_y: _builtins.int | None = ...,
+        scale_prob: _builtins.float | None = ...,
+        scale_min: _builtins.float | None = ...,
+        scale_max: _builtins.float | None = ...,
+        bbox_norm_factor: _builtins.float | None = ...,
+        img_header: _builtins.str | None = ...,
+        force_color: _builtins.bool | None = ...,
+        force_gray: _builtins.bool | None = ...,
+        target_dist: _builtins.float | None = ...,
+        center_perterb_max: _builtins.float | None = ...,
+        sigma: _builtins.float | None = ...,
+        sigma_center: _builtins.float | None = ...,
+        clahe_tile_size: _builtins.float | None = ...,
+        clahe_clip_limit: _builtins.float | None = ...,
+        do_clahe: _builtins.bool | None = ...,
+        num_parts: _builtins.int | None = ...,
+        num_total_augs: _builtins.int | None = ...,
+        aug_way: _builtins.str | None = ...,
+        gray: _builtins.int | None = ...,
+        np_in_lmdb: _builtins.int | None = ...,
+        transform_body_joint: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "coverage", b"coverage", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "do_clahe", b"do_clahe", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "max_cvg_len", b"max_cvg_len", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "min_cvg_len", b"min_cvg_len", "mirror", b"mirror", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "opaque_coverage", b"opaque_coverage", "scale", b"scale", "scale_cvg", b"scale_cvg", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aug_way", b"aug_way", "bbox_norm_factor", b"bbox_norm_factor", "center_perterb_max", b"center_perterb_max", "clahe_clip_limit", b"clahe_clip_limit", "clahe_tile_size", b"clahe_tile_size", "coverage", b"coverage", "crop_size", b"crop_size", "crop_size_x", b"crop_size_x", "crop_size_y", b"crop_size_y", "do_clahe", b"do_clahe", "flip_prob", b"flip_prob", "force_color", b"force_color", "force_gray", b"force_gray", "gray", b"gray", "img_header", b"img_header", "max_cvg_len", b"max_cvg_len", "max_rotate_degree", b"max_rotate_degree", "mean_file", b"mean_file", "mean_value", b"mean_value", "min_cvg_len", b"min_cvg_len", "mirror", b"mirror", "np_in_lmdb", b"np_in_lmdb", "num_parts", b"num_parts", "num_total_augs", b"num_total_augs", "opaque_coverage", b"opaque_coverage", "scale", b"scale", "scale_cvg", b"scale_cvg", "scale_max", b"scale_max", "scale_min", b"scale_min", "scale_prob", b"scale_prob", "sigma", b"sigma", "sigma_center", b"sigma_center", "stride", b"stride", "target_dist", b"target_dist", "transform_body_joint", b"transform_body_joint", "visualize", b"visualize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CPMTransformationParameter: _TypeAlias = CPMTransformationParameter  # noqa: Y015
 
 @_typing.final
 class Convolution3DParameter(_message.Message):

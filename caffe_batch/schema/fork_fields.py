@@ -11,6 +11,8 @@ _SEGMENTATION = ("deeplab", "pspnet")
 
 #: "Message.field": the forks, by the names of ``--fork``; none for forks that it doesn't name.
 FORK_FIELDS: dict[str, tuple[str, ...]] = {
+    "V1LayerParameter.interp_param": _SEGMENTATION,
+    "V1LayerParameter.seg_accuracy_param": _SEGMENTATION,
     "SolverParameter.eval_type": _SSD,
     "SolverParameter.ap_version": _SSD,
     "SolverParameter.plateau_winsize": _SSD,
@@ -20,6 +22,7 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     "LayerParameter.box_annotator_ohem_param": ("rcnn",),
     "LayerParameter.continuation_indicator_param": (),
     "LayerParameter.cpmdata_param": (),
+    "LayerParameter.cpm_transform_param": (),
     "LayerParameter.ctc_loss_param": (),
     "LayerParameter.convolution3d_param": ("c3d",),
     "LayerParameter.pooling3d_param": ("c3d",),
@@ -80,6 +83,7 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     "BatchNormParameter.scale_bias": ("nvcaffe",),
     "BatchNormParameter.scale_filler": ("nvcaffe",),
     "BatchNormParameter.bias_filler": ("nvcaffe",),
+    **{f"ConvolutionParameter.{name}": ("deeplab",) for name in ("hole", "hole_h", "hole_w")},
     "ConvolutionParameter.dilation_h": (),
     "ConvolutionParameter.dilation_w": (),
     "DropoutParameter.sample_weights_test": ("segnet",),

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.fork_fields import FORK_FIELDS
 
+#: Values of enums from this number on are those of forks.
+FIRST_OF_FORKS = 20001
+
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Anything = TypeVar("Anything")
 
@@ -30,7 +33,8 @@ INTEGERS = {
 def scalars(field: Any) -> st.SearchStrategy[Any]:
     """Values of a field that holds no messages."""
     if field.enum_type is not None:
-        return st.sampled_from([value.number for value in field.enum_type.values])
+        numbers = [value.number for value in field.enum_type.values]
+        return st.sampled_from([number for number in numbers if number < FIRST_OF_FORKS])
     if field.cpp_type in INTEGERS:
         low, high = INTEGERS[field.cpp_type]
         return st.integers(0, 9) | st.integers(low, high)

@@ -93,7 +93,18 @@ def theirs(pycaffe: Callable[..., str]) -> FileDescriptorProto:
 
 #: Enums, and values of enums, that only forks have.
 FORK_ENUMS = {"caffe.ImageDataParameter.LabelType"}
-FORK_VALUES = {"caffe.LossParameter.NormalizationMode": {"PRE_FIXED"}}
+FORK_VALUES = {
+    "caffe.LossParameter.NormalizationMode": {"PRE_FIXED"},
+    "caffe.V1LayerParameter.LayerType": {
+        "CONVOLUTION3D",
+        "DECONVOLUTION3D",
+        "IMAGE_SEG_DATA",
+        "INTERP",
+        "POOLING3D",
+        "SEG_ACCURACY",
+        "VIDEO_DATA",
+    },
+}
 
 
 def of_forks(name: str) -> set[str]:

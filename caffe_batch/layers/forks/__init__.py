@@ -24,7 +24,7 @@ from caffe_batch.layers.forks.c3d import (
     OlderPooling3D,
     Pooling3D,
 )
-from caffe_batch.layers.forks.cpm_data import CPMData
+from caffe_batch.layers.forks.cpm_data import CPMData, PoseData
 from caffe_batch.layers.forks.ctc import (
     ContinuationIndicator,
     CtcLoss,
@@ -39,7 +39,7 @@ from caffe_batch.layers.forks.interp import Interp
 from caffe_batch.layers.forks.multibox_loss import MultiBoxLoss
 from caffe_batch.layers.forks.neurons import Insanity, ReLU6, RReLU, SeLu, SpatialDropout
 from caffe_batch.layers.forks.normalize import L2Normalization, Normalize
-from caffe_batch.layers.forks.ohem import BoxAnnotatorOHEM, SoftmaxWithLossOHEM
+from caffe_batch.layers.forks.ohem import BoxAnnotatorOHEM, MiningSoftmaxLoss, SoftmaxWithLossOHEM
 from caffe_batch.layers.forks.own_types import (
     HostAccuracy,
     SampledDropout,
@@ -101,6 +101,7 @@ ALIKE: tuple[Rule, ...] = (
     PSROIPooling(),
     Permute(),
     Pooling3D(),
+    PoseData(),
     PriorBox(),
     RReLU(),
     ROIPooling(),
@@ -128,6 +129,7 @@ CHANGED: tuple[Rule, ...] = (
     ScaledBatchNorm(),
     SampledDropout(),
     WeightedLoss(),
+    MiningSoftmaxLoss(),
     *[
         older(fork)
         for fork in BATCHES

@@ -34,7 +34,7 @@ class Resizing:
 class AnnotatedDataSettings(DataSettings):
     crop_h: int = setting(0, message="transform_param")
     crop_w: int = setting(0, message="transform_param")
-    resize_param: Resizing | None = setting(None, message="transform_param")  # noqa: RUF009
+    resize_param: tuple[Resizing, ...] = setting((), message="transform_param")
     annotated_data_param: bool | None = setting(None, message="")
 
 
@@ -54,7 +54,7 @@ class AnnotatedData(Rule):
         s: AnnotatedDataSettings = site.settings
         if s.batch_size == 0:
             raise ShapeError("data_param needs batch_size, at least 1")
-        resized = s.resize_param
+        resized = resizing(s)
         if resized and resized.resize_mode == "FIT_SMALL_SIZE" and s.batch_size > 1:
             raise ShapeError(f"FIT_SMALL_SIZE takes only batch_size 1, not {s.batch_size}")
         data = (s.batch_size, *transformed(site))
@@ -71,6 +71,15 @@ class AnnotatedData(Rule):
         return Coupling(draws=self.draws(site.settings, site.phase))
 
 
+def resizing(s: AnnotatedDataSettings) -> Resizing | None:
+    """What happens to the size of images; of several sizes that take turns, the largest.
+
+    Several are for eric612/MobileNet-YOLO, annotated_data_layer.cpp, which draws one for each ten
+    batches.
+    """
+    return max(s.resize_param, key=lambda each: each.height * each.width, default=None)
+
+
 def transformed(site: Site) -> Shape:
     """The shape (C, H, W) of an image after SSD's transformations.
 
@@ -80,7 +89,7 @@ def transformed(site: Site) -> Shape:
     """
     s: AnnotatedDataSettings = site.settings
     crop_h, crop_w = s.crop_size or s.crop_h, s.crop_size or s.crop_w
-    resized = s.resize_param
+    resized = resizing(s)
     warped = resized is not None and resized.height and resized.width
     if resized is not None and warped and resized.resize_mode != "FIT_SMALL_SIZE":
         channels = site.records[0][0] if site.records else COLOURS

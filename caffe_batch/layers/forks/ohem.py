@@ -81,3 +81,9 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
         probabilities = ((top(1).data, own("prob_").data),) if site.tops > 1 else ()
         each = (top(2).data,) if site.tops > 2 else ()
         return replace(memory, forward=(*memory.forward, *each), shares=probabilities)
+
+
+class MiningSoftmaxLoss(SoftmaxWithLossOHEM):
+    """The same under Caffe's own name, as in R-FCN; with fewer tops it is Caffe's."""
+
+    type = "SoftmaxWithLoss"

@@ -46,29 +46,6 @@ class SmoothL1Loss(Loss):
         return _memory(site, mode, ("diff_", "errors_"))
 
 
-class WeightedSmoothL1Loss(SmoothL1Loss):
-    """Faster R-CNN's: predictions, targets, perhaps weights inside and outside the loss.
-
-    Without a written loss_weight it is no loss: its LayerSetUp leaves out what gives others 1.
-    """
-
-    is_loss = False
-    bottoms = (2, 4)
-    forks = ("rcnn",)
-    follows = "rbgirshick/caffe-fast-rcnn: smooth_L1_loss_layer.cpp, .cu"
-
-    def shape(self, site: Site) -> tuple[Shape, ...]:
-        if len(site.bottoms) == 3:
-            raise ShapeError(
-                "Faster R-CNN's SmoothL1Loss takes weights inside and outside the loss, not one",
-                hint="Give 2 or 4 bottoms. Those of SSD, Fast R-CNN and R-FCN take 3.",
-            )
-        return super().shape(site)
-
-    def memory(self, site: Site, mode: Mode) -> Memory:
-        return _memory(site, mode, ("diff_", "errors_", "ones_"))
-
-
 class SmoothL1LossOHEM(SmoothL1Loss):
     """R-FCN's: its second top is the loss of each region. It needs a loss_weight too."""
 
@@ -99,11 +76,36 @@ class SmoothL1LossOHEM(SmoothL1Loss):
         return _memory(site, mode, ("diff_", "errors_"))
 
 
+class WeightedSmoothL1Loss(SmoothL1LossOHEM):
+    """Faster R-CNN's: predictions, targets, perhaps weights inside and outside the loss.
+
+    Without a written loss_weight it is no loss: its LayerSetUp leaves out what gives others 1. With
+    three bottoms, or a second top, it is R-FCN's layer of that name.
+    """
+
+    type = "SmoothL1Loss"
+    bottoms = (2, 4)
+    follows = "rbgirshick/caffe-fast-rcnn, daijifeng001/caffe-rfcn: smooth_L1_loss_layer.cpp, .cu"
+
+    def coupling(self, site: Site) -> Coupling:
+        if _is_rfcns(site):
+            return super().coupling(site)
+        return Coupling(joint=all_but_first(site), divisor=site.bottoms[0][0])
+
+    def memory(self, site: Site, mode: Mode) -> Memory:
+        ones = () if _is_rfcns(site) else ("ones_",)
+        return _memory(site, mode, ("diff_", "errors_", *ones))
+
+
+def _is_rfcns(site: Site) -> bool:
+    return len(site.bottoms) == 3 or site.tops == 2
+
+
 def check_boxes(site: Site) -> None:
     """Checks that all bottoms have one shape.
 
     Raises:
-        ShapeError: They haven't, or there are three where two or four are needed.
+        ShapeError: They haven't.
     """
     first = four_axes(site.bottoms[0])
     for number, shape in enumerate(site.bottoms[1:], 1):

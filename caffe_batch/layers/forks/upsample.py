@@ -1,7 +1,8 @@
 """Upsample: the places that a MAX pooling took its values from, filled again.
 
 Source: alexgkendall/caffe-segnet, TimoSaemann/caffe-enet: upsample_layer.cpp, .cu. Its mask is the
-second top of that pooling.
+second top of that pooling. Without one, every value is repeated: eric612/MobileNet-YOLO,
+upsample_layer.cpp, .cu.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site
-from caffe_batch.layers.sides import bottom, top
+from caffe_batch.layers.base import Coupling, Memory, Mode, Rule, Shape, Site, not_empty
+from caffe_batch.layers.sides import bottom, sides, top
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,16 @@ class Upsample(Rule):
     type = "Upsample"
     message = "upsample_param"
     settings = UpsampleSettings
-    bottoms = (2, 2)
+    bottoms = (1, 2)
     forks = ("segnet",)
     follows = "alexgkendall/caffe-segnet: upsample_layer.cpp, .cu"
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: UpsampleSettings = site.settings
-        data, mask = site.bottoms
+        data, mask = site.bottoms[0], site.bottoms[-1]
+        if len(site.bottoms) == 1 and len(data) > 1:  # YOLO's
+            scale = 1 if s.scale is None else s.scale
+            return (not_empty((*data[:-2], *[size * scale for size in data[-2:]])),)
         if len(data) != 4 or data != mask:
             raise ShapeError(
                 f"the input {data} and its mask {mask} must have one shape of 4 axes",
@@ -51,7 +55,7 @@ class Upsample(Rule):
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         return Memory(
-            forward=(bottom(0).data, bottom(1).data, top(0).data),
+            forward=(*sides(bottom, len(site.bottoms), "data"), top(0).data),
             backward=(top(0).diff, bottom(0).diff) if site.bottom_need[0] else (),
         )
 

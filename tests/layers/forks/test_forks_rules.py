@@ -142,6 +142,7 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Shape, ...], tuple[Shape, ...]]] =
     ("Interp", {"shrink_factor": 4, "zoom_factor": 3}, ((N, C, 21, 21),), ((N, C, 16, 16),)),
     ("Upsample", {"scale": 2}, ((N, C, 5, 6),) * 2, ((N, C, 10, 12),)),
     ("Upsample", {"scale": 2, "pad_out_h": True}, ((N, C, 23, 30),) * 2, ((N, C, 45, 60),)),
+    ("Upsample", {"scale": 3}, ((N, C, 5, 6),), ((N, C, 15, 18),)),
     ("Upsample", {"upsample_h": 45, "upsample_w": 60}, ((N, C, 23, 30),) * 2, ((N, C, 45, 60),)),
     ("BN", {}, ((N, C, H, W),), ((N, C, H, W),)),
     ("SegAccuracy", {}, ((N, 21, H, W), (N, 1, H, W)), ((1, 1, 1, 3),)),
@@ -175,6 +176,57 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Shape, ...], tuple[Shape, ...]]] =
         ((N, 4, 368, 368), (N, 30, 46, 46)),
     ),
     (
+        "CPMData:cpm_transform_param",
+        {"batch_size": N, "stride": 8, "num_parts": 56, "crop_size_y": 360},
+        (),
+        ((N, 3, 360, 368), (N, 114, 45, 46)),
+    ),
+    # (16 + 2 - 3) / 2 + 1 = 8 frames, 112 + 2 - 3 + 1 rows.
+    (
+        "Convolution3D",
+        {"num_output": 5, "kernel_size": 3, "kernel_depth": 3, "pad": 1, "temporal_pad": 1,
+         "temporal_stride": 2},
+        ((N, C, 16, 112, 171),),
+        ((N, 5, 8, 112, 171),),
+    ),
+    (
+        "CONVOLUTION3D",
+        {"num_output": 5, "kernel_size": (3,), "kernel_depth": 1, "stride": (2,)},
+        ((N, C, 16, 11, 13),),
+        ((N, 5, 16, 5, 6),),
+    ),
+    # (2 - 1) * 2 + 4 = 6 frames, (5 - 1) * 2 - 2 + 4 = 10 rows.
+    (
+        "DECONVOLUTION3D",
+        {"num_output": 5, "kernel_size": (4,), "kernel_depth": 4, "stride": (2,), "pad": (1,),
+         "temporal_stride": 2},
+        ((N, C, 2, 5, 6),),
+        ((N, 5, 6, 10, 12),),
+    ),
+    # ceil((7 - 2) / 2) + 1 = 4 rows, as in Caffe; one frame each.
+    (
+        "Pooling3D",
+        {"kernel_size": 2, "stride": 2, "kernel_depth": 1},
+        ((N, C, 3, 7, 8),),
+        ((N, C, 3, 4, 4),),
+    ),
+    (
+        "POOLING3D",
+        {"kernel_size": 2, "stride": 2, "kernel_depth": 2, "temporal_stride": 2, "pad": 1,
+         "pool": "AVE"},
+        ((N, C, 3, 7, 8),),
+        ((N, C, 2, 5, 5),),
+    ),
+    (
+        "VIDEO_DATA",
+        {"batch_size": N, "new_length": 16, "crop_size": 112},
+        (),
+        ((N, 3, 16, 112, 112), (N, 1, 1, 1, 1)),
+    ),
+    ("SpatialDropout", {}, ((N, C, H, W),), ((N, C, H, W),)),
+    ("MarginInnerProduct", {"num_output": 10572}, ((N, 512), (N,)), ((N, 10572), (1,))),
+    ("CenterLoss", {"num_output": 10572}, ((N, 512), (N,)), ((),)),
+    (
         "DenseImageData",
         {"batch_size": N, "new_height": 360, "new_width": 480},
         (),
@@ -200,10 +252,18 @@ SHAPES: list[tuple[str, dict[str, Any], tuple[Shape, ...], tuple[Shape, ...]]] =
     ),
     (
         "AnnotatedData",
-        {"batch_size": N, "resize_param": Resizing(height=300, width=310),
+        {"batch_size": N, "resize_param": (Resizing(height=300, width=310),),
          "annotated_data_param": True},
         (),
         ((N, 3, 300, 310), (1, 1, 1, 8)),
+    ),
+    # Of sizes that take turns the largest one counts.
+    (
+        "AnnotatedData",
+        {"batch_size": N, "resize_param": (Resizing(height=352, width=352),
+                                           Resizing(height=608, width=544))},
+        (),
+        ((N, 3, 608, 544), (N,)),
     ),
     # Three segments of five flow frames, two channels each.
     (
@@ -257,6 +317,19 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Shape, ...], str]] = [
     ("CtcLoss", {"alphabet_size": 11, "time_step": 20}, ((20, N, 11), (20, 5)), "rows of labels"),
     ("BoxAnnotatorOHEM", {"roi_per_img": 1}, ((9, 5), (8,), (9,), (9, 8)), "as many losses"),
     ("DenseImageData", {"batch_size": 1, "new_height": 3}, (), "both new_height and new_width"),
+    ("DenseImageData", {"batch_size": 1, "new_height": 4, "new_width": 9, "label_divide_factor": 8},
+     (), "no elements"),
+    ("Convolution3D", {"num_output": 5, "kernel_size": 3, "kernel_depth": 3},
+     ((N, C, H, W),), "not N, C, length"),
+    ("Convolution3D", {"num_output": 5, "kernel_size": 3, "kernel_depth": 5},
+     ((N, C, 4, H, W),), "kernel is larger"),
+    ("Convolution3D", {"num_output": 5, "kernel_size": 3}, ((N, C, 4, H, W),), "kernel_depth"),
+    ("CONVOLUTION3D", {"num_output": 5, "kernel_size": (3, 2), "kernel_depth": 3},
+     ((N, C, 4, H, W),), "one kernel_size, not 2"),
+    ("Pooling3D", {"kernel_size": 3, "kernel_depth": 1, "pad": 1},
+     ((N, C, 4, H, W),), "only for average"),
+    ("MarginInnerProduct", {"num_output": 3}, ((N, 5), (N + 1,)), "differ in the first axis"),
+    ("CenterLoss", {"num_output": 3}, ((N, 5), (N, 2)), "one label for each"),
 ]  # fmt: skip
 
 
@@ -270,13 +343,39 @@ def test_what_the_fork_refuses(
         rule.shape(bare)
 
 
-def test_faster_r_cnns_loss_takes_two_weights_or_none() -> None:
+def test_the_r_cnn_familys_loss_is_r_fcns_with_one_weight_or_two_tops() -> None:
     rule = of("SmoothL1Loss", "rcnn")
     boxes = (128, 84)
-    assert rule.shape(Site("TRAIN", None, (boxes,) * 4, 1)) == ((),)
-    with pytest.raises(ShapeError, match="inside and outside"):
-        rule.shape(Site("TRAIN", None, (boxes,) * 3, 1))
+    wanted = {(4, 1): 4 * 128 * 84, (2, 1): 4 * 128 * 84, (3, 1): 0, (3, 2): 0, (2, 2): 0}
+    for (bottoms, tops), ones in wanted.items():
+        site = site_of(rule, (boxes,) * bottoms, tops=tops)
+        assert rule.shape(site) == ((), (128, 1, 1, 1))[:tops]
+        buffers = rule.memory(site, "cpu").buffers
+        assert sum(4 * each.count for each in buffers if each.name == "ones_") == ones
     assert of("SmoothL1Loss", "ssd").bottoms == (2, 3)
+
+
+def test_r_fcns_softmax_loss_has_a_third_top() -> None:
+    rule = of("SoftmaxWithLoss", "rcnn")
+    assert rule.tops == (1, 3)
+    assert rule.is_loss
+    assert rule.shape(site_of(rule, ((128, 21), (128,)), tops=3)) == ((), (128, 21), (128,))
+    caffes = of("SoftmaxWithLoss", "ssd")
+    for mode in ("gpu", "cpu"):
+        site = site_of(rule, ((128, 21), (128,)))
+        assert rule.memory(site, mode) == caffes.memory(site, mode)
+
+
+def test_a_clip_of_c3d() -> None:
+    rule = of("VideoData", "c3d")
+    site = site_of(rule, tops=2, batch_size=N, new_length=16, crop_size=112, new_height=128)
+    data = N * 3 * 16 * 112 * 112
+    assert rule.shape(site) == ((N, 3, 16, 112, 112), (N,))
+    assert own_bytes(rule.memory(site, "gpu")) == 4 * 4 * (data + N)
+    older = of("VIDEO_DATA")
+    site = site_of(older, tops=2, batch_size=N, new_length=16, crop_size=112)
+    assert own_bytes(older.memory(site, "gpu")) == 0
+    assert own_bytes(older.memory(site, "cpu")) == 4 * (data + N)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +400,26 @@ SIZE = 4 * N * C * H * W
 
 #: Type, fork, settings, bottoms, mode, the bytes of its own buffers, and how they come about.
 BUFFERS: list[tuple[str, str | None, dict[str, Any], tuple[Shape, ...], Mode, int]] = [
+    # Both sides of one sample's columns, and a one for each place.
+    ("Convolution3D", None, {"num_output": 5, "kernel_size": 3, "kernel_depth": 2, "pad": 1},
+     ((N, C, 4, H, W),), "gpu", 4 * (2 * C * 18 * 3 * H * W + 3 * H * W)),
+    ("CONVOLUTION3D", None, {"num_output": 5, "kernel_size": (1,), "kernel_depth": 1,
+                             "bias_term": False}, ((N, C, 4, H, W),), "gpu", 4 * 2 * C * 4 * H * W),
+    ("DECONVOLUTION3D", None, {"num_output": 5, "kernel_size": (2,), "kernel_depth": 1,
+                               "bias_term": False}, ((N, C, 4, H, W),), "gpu",
+     4 * 2 * 5 * 4 * 4 * H * W),
+    ("Pooling3D", None, {"kernel_size": 2, "kernel_depth": 1}, ((N, C, 4, H, W),), "gpu", 0),
+    ("Pooling3D", None, {"kernel_size": 1, "kernel_depth": 1, "pool": "STOCHASTIC"},
+     ((N, C, 4, H, W),), "gpu", 4 * N * C * 4 * H * W),
+    # A number for each channel of each sample.
+    ("SpatialDropout", None, {}, ((N, C, H, W),), "gpu", 4 * N * C),
+    # A norm for each sample, and two or seven numbers for each score.
+    ("MarginInnerProduct", None, {"num_output": 11}, ((N, C), (N,)), "gpu", 4 * (N + 2 * N * 11)),
+    ("MarginInnerProduct", None, {"num_output": 11, "type": "QUADRUPLE"}, ((N, C), (N,)), "cpu",
+     4 * (N + 7 * N * 11)),
+    # The differences; the sums of the classes stay on the host.
+    ("CenterLoss", None, {"num_output": 11}, ((N, C), (N,)), "gpu", 4 * N * C),
+    ("CenterLoss", None, {"num_output": 11}, ((N, C), (N,)), "cpu", 4 * (N * C + 11 * C)),
     # Three lists of four numbers.
     ("Permute", None, {"order": (0, 2, 3, 1)}, ((N, C, H, W),), "gpu", 3 * 4 * 4),
     ("Permute", None, {}, ((N, C, H, W),), "gpu", 0),
@@ -386,6 +505,14 @@ def test_the_buffers(
 
 
 PARAMETERS: list[tuple[str, str | None, dict[str, Any], tuple[Shape, ...]]] = [
+    ("Convolution3D", None, {"num_output": 5, "kernel_size": 3, "kernel_depth": 2},
+     ((5, C, 2, 3, 3), (5,))),
+    ("CONVOLUTION3D", None, {"num_output": 5, "kernel_size": (3,), "kernel_depth": 2},
+     ((5, C, 2, 3, 3), (1, 1, 1, 1, 5))),
+    ("DECONVOLUTION3D", None, {"num_output": 5, "kernel_size": (3,), "kernel_depth": 2},
+     ((C, 5, 2, 3, 3), (1, 1, 1, 1, 5))),
+    ("MarginInnerProduct", None, {"num_output": 5}, ((5, C * H * W),)),
+    ("CenterLoss", None, {"num_output": 5}, ((5, C * H * W),)),
     ("Normalize", None, {}, ((),)),
     ("Normalize", None, {"channel_shared": False}, ((C,),)),
     ("Normalize", None, {"normalize_param": True}, ()),
@@ -532,10 +659,10 @@ def test_annotated_data_brings_images_to_their_size() -> None:
 
     assert shape((3, 40, 50)) == (1, 3, 40, 50)
     assert shape((3, 40, 50), crop_h=30, crop_w=20) == (1, 3, 30, 20)
-    assert shape((1, 40, 50), resize_param=Resizing(height=9, width=8)) == (1, 1, 9, 8)
+    assert shape((1, 40, 50), resize_param=(Resizing(height=9, width=8),)) == (1, 1, 9, 8)
     fitted = Resizing("FIT_SMALL_SIZE", height=10, width=10)
-    assert shape((3, 40, 50), resize_param=fitted) == (1, 3, 10, 12)
-    assert shape((3, 50, 40), resize_param=fitted) == (1, 3, 12, 10)
+    assert shape((3, 40, 50), resize_param=(fitted,)) == (1, 3, 10, 12)
+    assert shape((3, 50, 40), resize_param=(fitted,)) == (1, 3, 12, 10)
     with pytest.raises(ShapeError, match="crop of 60 x 20 is larger"):
         shape((3, 40, 50), crop_h=60, crop_w=20)
 
