@@ -21,7 +21,7 @@ from caffe_batch.jobs.plan_file import AS_IS_SUMMARY, PlanFile, plan_content
 from caffe_batch.layers.given import WholeShape
 from caffe_batch.layers.hints import TypeHints
 from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
-from caffe_batch.net.sources import Sources, is_readable, source_of
+from caffe_batch.net.sources import Sources, has_records, source_of
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan
 from caffe_batch.schema import caffe_pb2
@@ -396,7 +396,7 @@ def working_directory(recipe: Recipe, sources: Sources) -> Path:
         source
         for file in (recipe.train, *recipe.tests)
         for _, layer, rule in file.known()
-        if is_readable(rule)
+        if has_records(rule)
         for source in [source_of(layer, rule)]
         if source
     ]

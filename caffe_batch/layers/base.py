@@ -70,6 +70,7 @@ class Layer:
         file_rows: HDF5Data only: rows of the largest file on its list; None if unknown.
         unequal_records: Data layers only: whether the records differ in size; ``records`` is then
             the largest one.
+        unread: Data layers only: why the source wasn't read, if it could have been.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Layer:
     records: tuple[Shape, ...] | None = None
     file_rows: int | None = None
     unequal_records: bool = False
+    unread: str = ""
     given: tuple[Given | None, ...] = ()
     skipped: tuple[str, ...] = ()
     rule: Rule | None = field(default=None, repr=False)
@@ -111,6 +113,7 @@ class Site:
     file_rows: int | None = None
     loss_weights: tuple[float, ...] = ()
     unequal_records: bool = False
+    unread: str = ""
     backward: bool = False
     bottom_need: tuple[bool, ...] = ()
     param_need: tuple[bool, ...] = ()

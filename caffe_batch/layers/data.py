@@ -191,7 +191,8 @@ def known_record(site: Site) -> Shape:
         InputShapeError: It isn't known, or has other axes.
     """
     if not site.records:
-        raise InputShapeError("the size of its records is not known")
+        why = f": {site.unread}" if site.unread else ""
+        raise InputShapeError(f"the size of its records is not known{why}")
     record = site.records[0]
     if len(record) != 3:
         raise InputShapeError(f"a record has the shape CxHxW, not {'x'.join(map(str, record))}")

@@ -56,6 +56,7 @@ def convert(
         records=source.shapes,
         file_rows=source.file_rows,
         unequal_records=source.unequal,
+        unread=source.unread,
         rule=rule,
     )
 

@@ -200,7 +200,8 @@ class _Builder:
             [i < len(layer.bottoms) and top == layer.bottoms[i] for i, top in enumerate(names)]
         )
         common = (self.phase, layer.settings, shapes_in, len(names), in_place, layer.records,
-                  layer.file_rows, layer.loss_weights, layer.unequal_records)  # fmt: skip
+                  layer.file_rows, layer.loss_weights, layer.unequal_records,
+                  layer.unread)  # fmt: skip
         applied = self._applied.get((rule, common))
         if applied is None:
             try:

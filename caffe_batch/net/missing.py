@@ -138,7 +138,7 @@ def _look_at_source(
     try:
         plain = convert(layer, rule, sources.records(layer, rule))
         if rule.source is not None and plain.records is None:
-            rule.shape(Site(file.phase, plain.settings, (), len(layer.top)))
+            rule.shape(Site(file.phase, plain.settings, (), len(layer.top), unread=plain.unread))
     except InputShapeError as error:
         if rule.source is not None and not error.remedies:  # its size is that of the records
             found.tops.setdefault(layer.top[0], (layer, 0))

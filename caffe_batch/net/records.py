@@ -5,7 +5,7 @@ from __future__ import annotations
 from caffe_batch.errors import InputError
 from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.recipe import NetFile
-from caffe_batch.net.sources import Sources, is_readable
+from caffe_batch.net.sources import Sources, has_records
 
 
 def count_records(file: NetFile, sources: Sources) -> int | None:
@@ -13,7 +13,7 @@ def count_records(file: NetFile, sources: Sources) -> int | None:
 
     A layer that reads a constant (the matrix of an InfogainLoss) holds no samples.
     """
-    readable = {layer.name: (layer, rule) for _, layer, rule in file.known() if is_readable(rule)}
+    readable = {layer.name: (layer, rule) for _, layer, rule in file.known() if has_records(rule)}
     for name in _sample_layers(file, sources):
         if name in readable:
             try:

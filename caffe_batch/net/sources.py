@@ -15,10 +15,11 @@ from caffe_batch.errors import InputError, InputShapeError, Option, separated
 from caffe_batch.layers.base import Rule, Shape
 from caffe_batch.layers.facts import SourceKind
 from caffe_batch.layers.given import Given, WholeShape, spelled
-from caffe_batch.net.data.datums import survey_datums
+from caffe_batch.net.data.datums import survey_annotated, survey_datums
 from caffe_batch.net.data.findings import no_progress
 from caffe_batch.net.data.hdf5 import survey_hdf5
 from caffe_batch.net.data.images import survey_images
+from caffe_batch.net.data.pairs import survey_pairs
 from caffe_batch.net.data.survey import Find, Survey, Task
 from caffe_batch.net.data.windows import survey_windows
 from caffe_batch.schema import caffe_pb2
@@ -52,11 +53,13 @@ class RecordSizes:
     Attributes:
         shapes: Shape of one record, for each top that the source decides; None without a source.
         file_rows, unequal: As in :class:`Contents`, if the source was read.
+        unread: Why it wasn't, where the layer may do without.
     """
 
     shapes: tuple[Shape, ...] | None = None
     file_rows: int | None = None
     unequal: bool = False
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,13 @@ class Sources:
         missing = [top for top, record in given.items() if record is None]
         if tops and not missing:
             return RecordSizes(tuple(record for record in given.values() if record is not None))
-        if not is_readable(rule):
+        if not has_records(rule):
             return RecordSizes()
         try:
             found = self.contents(layer, rule)
         except InputError as error:
+            if not is_readable(rule):  # its settings may say all that is needed
+                return RecordSizes(unread=one_line(error.message))
             options = [Option("input_shape", f"{top}=CxHxW") for top in missing]
             raise InputShapeError(
                 f"the size of {layer.top[0] if layer.top else 'its top'!r} is not known: "
@@ -117,7 +122,7 @@ class Sources:
 
         Args:
             layer: The layer.
-            rule: The rule of its type; :func:`is_readable` must be true for it.
+            rule: The rule of its type; :func:`has_records` must be true for it.
 
         Raises:
             InputError: The source is missing, empty, damaged, or needs a library that isn't there.
@@ -173,8 +178,13 @@ class Sources:
 
 
 def is_readable(rule: Rule) -> bool:
-    """Whether a layer of this type reads records that :meth:`Sources.contents` can look at."""
+    """Whether a layer of this type reads records whose size it needs, in a way of Caffe's own."""
     return rule.source is not None and rule.source.kind in _READERS
+
+
+def has_records(rule: Rule) -> bool:
+    """Whether a layer of this type reads records that :meth:`Sources.contents` can look at."""
+    return is_readable(rule) or (rule.source is not None and rule.source.kind in _OF_FORKS)
 
 
 def can_be_looked_at(rule: Rule) -> bool:
@@ -218,9 +228,24 @@ _READERS: dict[SourceKind, Reader] = {
     SourceKind.HDF5_LIST: survey_hdf5,
 }
 
-#: The same, and the reader of those whose records have no size of their own.
-_LOOKS: dict[SourceKind, Reader] = {**_READERS, SourceKind.WINDOW_FILE: survey_windows}
+#: Those of forks' data layers, whose settings often say the size.
+_OF_FORKS: dict[SourceKind, Reader] = {
+    SourceKind.ANNOTATED: survey_annotated,
+    SourceKind.IMAGE_PAIRS: survey_pairs,
+}
 
-_LISTS = (SourceKind.IMAGE_LIST, SourceKind.HDF5_LIST, SourceKind.WINDOW_FILE)
+#: The same, and the reader of those whose records have no size of their own.
+_LOOKS: dict[SourceKind, Reader] = {
+    **_READERS,
+    **_OF_FORKS,
+    SourceKind.WINDOW_FILE: survey_windows,
+}
+
+_LISTS = (
+    SourceKind.IMAGE_LIST,
+    SourceKind.IMAGE_PAIRS,
+    SourceKind.HDF5_LIST,
+    SourceKind.WINDOW_FILE,
+)
 
 _QUICK = Task(wanted=(), complete=False, progress=no_progress)

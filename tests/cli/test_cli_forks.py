@@ -64,7 +64,7 @@ def test_a_fork_that_doesnt_exist_is_named(net: Path) -> None:
     assert refused.err.startswith("caffe-batch: --fork is none of the forks that differ: 'segnett'")
     assert "segnet" in refused.err.splitlines()[1]
     unlike = call("memory", net, "--fork", "x")
-    assert "They are ssd, rcnn, deeplab, segnet, pspnet, nvcaffe." in unlike.err
+    assert "They are ssd, rcnn, deeplab, segnet, pspnet, nvcaffe, c3d." in unlike.err
 
 
 @pytest.mark.parametrize(("options", "rule"), [((), BN), (("--fork", "segnet"), SegNetBN)])

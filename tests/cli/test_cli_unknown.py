@@ -516,21 +516,21 @@ layer { name: "read" type: "TanH" bottom: "two" top: "read" }
 
 
 def test_types_of_a_fork_in_old_syntax_keep_their_names(folder: Path) -> None:
-    """CONVOLUTION3D is no misspelled CONVOLUTION, and both can be spoken about in hints."""
+    """CONVOLUTION4D is no misspelled CONVOLUTION3D, and both can be spoken about in hints."""
     write(
         folder,
         """
 input: "data" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 8
-layers { name: "conv" type: CONVOLUTION3D bottom: "data" top: "conv" }
+layers { name: "conv" type: CONVOLUTION4D bottom: "data" top: "conv" }
 layers { name: "act" type: SWISHY bottom: "conv" top: "act" }
 """,
     )
     done = call("memory", "net.prototxt")
     assert done.code == 2
-    assert "Did you mean CONVOLUTION? --allow-unknown-fields skips it." in done.err
+    assert "Did you mean CONVOLUTION3D? --allow-unknown-fields skips it." in done.err
     assert last_line(done.err)[3:5] == ["--allow-unknown-fields", "--allow-unknown"]
     found = memory(
-        "--allow-unknown-fields", "--same-shape", "CONVOLUTION3D", "--treat-as", "SWISHY=TanH"
+        "--allow-unknown-fields", "--same-shape", "CONVOLUTION4D", "--treat-as", "SWISHY=TanH"
     )
-    assert [layer["type"] for layer in found["layers"]][-2:] == ["CONVOLUTION3D", "SWISHY"]
+    assert [layer["type"] for layer in found["layers"]][-2:] == ["CONVOLUTION4D", "SWISHY"]
     assert found["blobs"]["act"] == [2, 3, 8, 8]

@@ -19,6 +19,7 @@ from PIL import Image
 from caffe_batch import prototxt
 from caffe_batch.errors import InputError, InputShapeError, ShapeError
 from caffe_batch.layers import BUILT_IN
+from caffe_batch.layers.loading import installed_rules
 from caffe_batch.net import Sources
 from caffe_batch.net.data import hdf5, images, listing
 from caffe_batch.net.data.findings import no_progress
@@ -371,8 +372,55 @@ def test_records_of_unequal_size(pycaffe: Pycaffe, tmp_path: Path, kind: str) ->
     assert our_shapes(one, Sources((tmp_path,)))["data"] == [1, 3, 8, 9]
     (tmp_path / "net.prototxt").write_text(one)
     pycaffe(SIZES, cwd=tmp_path)
+    text = 'layer { name: "d" type: "AnnotatedData" top: "data" data_param { source: "db" '
+    net = prototxt.parse_net(f"{text} batch_size: 2 backend: LMDB }} }}")
+    file = NetFile(net, tmp_path / "net.prototxt", net_state("TRAIN", net))
+    layers = file.layers(Sources((tmp_path,)))
     with pytest.raises(ShapeError, match="differ in size, and Caffe takes only batch_size 1"):
-        our_shapes(text, Sources((tmp_path,)))
-    (tmp_path / "net.prototxt").write_text(text)
-    with pytest.raises(RuntimeError, match="pycaffe ended with -6"):
-        pycaffe(SIZES, cwd=tmp_path)
+        file.build(layers)
+
+
+def test_records_of_a_data_layer_are_no_annotated_ones(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", raw(3, 5, 7))
+    with pytest.raises(InputShapeError, match="it has no image; is it a Datum, for a Data layer"):
+        of_fork("AnnotatedData", tmp_path)
+
+
+def test_without_the_database_only_what_needs_it_asks(tmp_path: Path) -> None:
+    with pytest.raises(InputShapeError, match="size of its records is not known: source 'db' is"):
+        of_fork("AnnotatedData", tmp_path)
+    resized = FORKS_DATA["AnnotatedData"].replace(
+        "annotated", "transform_param { resize_param { height: 9 width: 8 } } annotated"
+    )
+    net = prototxt.parse_net(f'layer {{ name: "d" type: "AnnotatedData" top: "data" {resized} }}')
+    file = NetFile(net, tmp_path / "net.prototxt", net_state("TRAIN", net))
+    built = file.build(file.layers(Sources((tmp_path,))))
+    assert built.blobs[built.nodes[0].tops[0]].shape == (1, 3, 9, 8)
+
+
+@pytest.mark.parametrize("kind", ["DenseImageData", "ImageSegData"])
+def test_pairs_of_images_say_their_size(kind: str, tmp_path: Path) -> None:
+    for name, size in {"a": (7, 5), "b": (13, 11)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+        Image.new("L", size).save(tmp_path / f"{name}_labels.png")
+    (tmp_path / "list.txt").write_text("a.png a_labels.png\nb.png\tb_labels.png\n")
+    assert of_fork(kind, tmp_path)[:2] == [(2, 3, 11, 13), (2, 1, 11, 13)]
+    assert of_fork(kind, tmp_path, "is_color: false")[0] == (2, 1, 11, 13)
+    with pytest.raises(InputShapeError, match=r"source 'none/a\.png' is not in"):
+        of_fork(kind, tmp_path, 'root_folder: "none/"')
+    assert of_fork(kind, tmp_path, "new_height: 4 new_width: 6")[0] == (2, 3, 4, 6)
+
+
+@pytest.mark.parametrize("kind", ["DenseImageData", "ImageSegData"])
+def test_what_is_wrong_with_pairs_is_told(kind: str, tmp_path: Path) -> None:
+    for name, size in {"a": (7, 5), "b": (13, 11)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    (tmp_path / "list.txt").write_text("a.png a.png\na.png b.png\nb.png\n")
+    net = prototxt.parse_net(f'layer {{ type: "{kind}" {FORKS_DATA[kind]} }}')
+    rule = installed_rules()[kind]
+    found = survey_source(
+        net.layer[0], rule, Sources((tmp_path,)).find, Task((), True, no_progress)
+    )
+    assert (found.records, found.read, list(found.sizes)) == (3, 2, [(3, 5, 7)])
+    told = [finding.message for finding in found.tally.findings("d")]
+    assert told == ["the image is 5 x 7, its labels 11 x 13", "1 path in a line"]

@@ -96,6 +96,12 @@ def transformed(site: Site) -> Shape:
         height, width = resized.height, resized.width
     else:
         channels, height, width = known_record(site)
+        if site.unequal_records and s.batch_size > 1 and not crop_h:
+            raise ShapeError(
+                "its records differ in size, and Caffe takes only batch_size 1 for them, not "
+                f"{s.batch_size}",
+                hint="Give resize_param or a crop in transform_param.",
+            )
         if resized is not None and warped:
             height, width = _fit(resized, height, width)
     if crop_h > height or crop_w > width:

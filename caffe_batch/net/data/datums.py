@@ -1,6 +1,7 @@
-"""The records of a Data layer: Datums in an LMDB or LevelDB.
+"""The records of a Data layer: Datums in an LMDB or LevelDB; and those of SSD's AnnotatedData.
 
-Source: data_layer.cpp, data_transformer.cpp, io.cpp (DecodeDatumToCVMat).
+Source: data_layer.cpp, data_transformer.cpp, io.cpp (DecodeDatumToCVMat); weiliu89/caffe (ssd),
+annotated_data_layer.cpp.
 """
 
 from __future__ import annotations
@@ -30,10 +31,23 @@ def survey_datums(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
     Raises:
         InputError: It isn't a database of this kind, or its first record can't be read.
     """
+    return _survey(layer, find, task, _Reader)
+
+
+def survey_annotated(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Survey:
+    """A look at the source of an AnnotatedData layer: images with boxes.
+
+    Raises:
+        InputError: It isn't a database of this kind, or its first record can't be read.
+    """
+    return _survey(layer, find, task, _AnnotatedReader)
+
+
+def _survey(layer: caffe_pb2.LayerParameter, find: Find, task: Task, kind: type[_Reader]) -> Survey:
     settings = layer.data_param
     path = find(settings.source)
     found = Survey()
-    reader = _Reader(layer, task, found)
+    reader = kind(layer, task, found)
     with open_database(path, lmdb=settings.backend == caffe_pb2.DataParameter.LMDB) as database:
         found.records = database.records
         chosen = database.forward() if task.complete else sample(database, SAMPLE)
@@ -46,6 +60,8 @@ def survey_datums(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Su
 
 
 class _Reader:
+    kind = "Datum"
+
     def __init__(self, layer: caffe_pb2.LayerParameter, task: Task, found: Survey) -> None:
         transform = layer.transform_param
         self.color = True if transform.force_color else False if transform.force_gray else None
@@ -54,15 +70,15 @@ class _Reader:
         # After a transformation, the values are no longer those of the records.
         self.of_data = [wanted for wanted in task.wanted if wanted.top == 0 and plain]
         self.task, self.found = task, found
+        self._datum = caffe_pb2.Datum()
 
     def read(self, records: Iterable[tuple[bytes, bytes]], source: str, database: Database) -> None:
-        datum = caffe_pb2.Datum()
         for key, value in records:
             place = Place(source, record=f"record {key.decode(errors='backslashreplace')!r}")
             try:
-                datum.ParseFromString(value)
+                datum = self.parse(value)
             except DecodeError as error:
-                self.found.tally.add(Level.ERROR, "datum", f"no Datum ({error})", place)
+                self.found.tally.add(Level.ERROR, "datum", f"no {self.kind} ({error})", place)
             else:
                 self.datum(datum, place)
             if not self.found.sizes:
@@ -70,6 +86,15 @@ class _Reader:
             self.found.read += 1
             if self.found.read % _STEP == 0 or self.found.read == database.records:
                 self.task.progress(source, self.found.read, database.records)
+
+    def parse(self, value: bytes) -> caffe_pb2.Datum:
+        """The image of a record.
+
+        Raises:
+            DecodeError: It has none.
+        """
+        self._datum.ParseFromString(value)
+        return self._datum
 
     def datum(self, datum: caffe_pb2.Datum, place: Place) -> None:
         """Look at one record."""
@@ -119,6 +144,24 @@ class _Reader:
                 size = shape[1] * shape[2]
                 for value in set(values[first * size : end * size]):
                     self.found.see(wanted, value, place)
+
+
+class _AnnotatedReader(_Reader):
+    """Reads the images of AnnotatedDatums; its labels are boxes, or those of the images."""
+
+    kind = "AnnotatedDatum"
+
+    def __init__(self, layer: caffe_pb2.LayerParameter, task: Task, found: Survey) -> None:
+        super().__init__(layer, task, found)
+        self._annotated = caffe_pb2.AnnotatedDatum()
+        if layer.HasField("annotated_data_param"):
+            self.of_label = []
+
+    def parse(self, value: bytes) -> caffe_pb2.Datum:
+        self._annotated.ParseFromString(value)
+        if not self._annotated.HasField("datum"):  # what a Datum looks like to this message
+            raise DecodeError("it has no image; is it a Datum, for a Data layer?")
+        return self._annotated.datum
 
 
 def _only_channels(wanted: Wanted) -> bool:
