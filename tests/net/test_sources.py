@@ -372,8 +372,46 @@ def test_records_of_unequal_size(pycaffe: Pycaffe, tmp_path: Path, kind: str) ->
     assert our_shapes(one, Sources((tmp_path,)))["data"] == [1, 3, 8, 9]
     (tmp_path / "net.prototxt").write_text(one)
     pycaffe(SIZES, cwd=tmp_path)
+    with pytest.raises(ShapeError, match="differ in size, and Caffe takes only batch_size 1"):
+        our_shapes(text, Sources((tmp_path,)))
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(RuntimeError, match="pycaffe ended with -6"):
+        pycaffe(SIZES, cwd=tmp_path)
+
+
+#: What forks' data layers read, with what is in it.
+FORKS_DATA = {
+    "AnnotatedData": """data_param { source: "db" batch_size: 1 backend: LMDB }
+        annotated_data_param { }""",
+    "DenseImageData": 'dense_image_data_param { source: "list.txt" batch_size: 2 }',
+    "ImageSegData": 'image_data_param { source: "list.txt" batch_size: 2 label_type: PIXEL }',
+}
+
+
+def of_fork(kind: str, folder: Path, settings: str = "") -> list[tuple[int, ...]]:
+    """The shapes that a data layer of a fork gives its tops."""
+    written = FORKS_DATA[kind].replace("batch_size", f"{settings} batch_size")
+    text = f'layer {{ name: "d" type: "{kind}" top: "data" top: "label" {written} }}'
+    net = prototxt.parse_net(text)
+    file = NetFile(net, folder / "net.prototxt", net_state("TRAIN", net))
+    built = file.build(file.layers(Sources((folder,))))
+    return [built.blobs[i].shape for i in built.nodes[0].tops]
+
+
+def annotated(channels: int, height: int, width: int) -> bytes:
+    datum = caffe_pb2.AnnotatedDatum(datum=raw(channels, height, width))
+    group = datum.annotation_group.add(group_label=3)
+    group.annotation.add().bbox.xmin = 0.5
+    return bytes(datum.SerializeToString())
+
+
+def test_annotated_records_say_their_size(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path / "db"), map_size=2**22) as env, env.begin(write=True) as write:
+        for number, size in enumerate([(3, 5, 7), (3, 11, 13), (3, 2, 3)]):
+            write.put(f"{number:08}".encode(), annotated(*size))
+    assert of_fork("AnnotatedData", tmp_path)[0] == (1, 3, 11, 13)  # the largest
     text = 'layer { name: "d" type: "AnnotatedData" top: "data" data_param { source: "db" '
-    net = prototxt.parse_net(f"{text} batch_size: 2 backend: LMDB }} }}")
+    net = prototxt.parse_net(text + "batch_size: 2 backend: LMDB } }")
     file = NetFile(net, tmp_path / "net.prototxt", net_state("TRAIN", net))
     layers = file.layers(Sources((tmp_path,)))
     with pytest.raises(ShapeError, match="differ in size, and Caffe takes only batch_size 1"):
