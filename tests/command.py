@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,6 +16,17 @@ from caffe_batch.cli.main import main
 from tests.holding import PATIENCE_S
 
 PROGRAM = str(Path(sys.executable).with_name("caffe-batch"))
+
+#: Runs the command after it as the root of a namespace, which may mount file systems of its own.
+NAMESPACE = ("unshare", "--map-root-user", "--mount")
+
+
+def can_mount() -> bool:
+    """Whether this user may have such a namespace, and mount something there."""
+    mount = [*NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(mount, capture_output=True).returncode == 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from caffe_batch.runtimes.apt import Archive
 from caffe_batch.runtimes.installation import this_architecture
 from caffe_batch.training.progress import Progress
 from caffe_batch.training.supervisor import train
+from tests.command import NAMESPACE, can_mount, spawn
 from tests.planned_jobs import FinishedJob, write_job
 
 #: Where the workers of the tests find the worker: they run under the runtime's own Python.
@@ -58,6 +60,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         second = parameters is not None and parameters.params.get("runtime") == "pytorch"
         if second and not item.get_closest_marker("both"):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that mounts file systems again as the root of a namespace, if this isn't root.
+
+    Where no namespace can be made it runs as it is, and says what it can't mount.
+    """
+    if os.geteuid() == 0 or not pyfuncitem.get_closest_marker("mounts"):
+        return None
+    if not can_mount():
+        return None
+    again = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    done = spawn(*NAMESPACE, *again, cwd=pyfuncitem.config.rootpath)
+    if done.code or "1 passed" not in done.out:
+        pytest.fail(done.out + done.err, pytrace=False)
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -43,16 +43,20 @@ layer {{ name: "hold" type: "Python" bottom: "{labels}" include {{ phase: TRAIN 
 
 
 class _Held:
-    """A file that a worker waits at until it is gone; it says so in one beside it."""
+    """A file that a worker waits at until it is gone; it says so in one beside it.
+
+    Attributes:
+        file: The file; with ``.reached`` in its name, that which the worker makes.
+    """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self.file = file
         file.touch()
 
     @property
     def reached(self) -> bool:
         """Whether the worker waits here, or has done so."""
-        return self._file.with_suffix(".reached").exists()
+        return self.file.with_suffix(".reached").exists()
 
     def wait(self) -> None:
         """Return when the worker waits here."""
@@ -60,7 +64,7 @@ class _Held:
 
     def release(self) -> None:
         """Let the worker go on, now or when it comes here."""
-        self._file.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 class Hold(_Held):

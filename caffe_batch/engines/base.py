@@ -49,6 +49,7 @@ HINTS: Mapping[EndReason, Text] = {
         "Run it again. ", Option("stall_timeout"), " sets how long it may be silent.",
     ],
     EndReason.SNAPSHOT_LOST: "Free some space there, then run it again.",
+    EndReason.RECORD_LOST: "Free some space there, then run it again.",
     EndReason.PYTHON_ERROR: "If a Python layer's module isn't found: it must be on PYTHONPATH or "
     "in the directory where the plan was made.",
 }  # fmt: skip
@@ -62,6 +63,7 @@ RUN_AGAIN = frozenset(
         EndReason.DIVERGED,
         EndReason.STALLED,
         EndReason.SNAPSHOT_LOST,
+        EndReason.RECORD_LOST,
     }
 )
 

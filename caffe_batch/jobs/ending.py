@@ -19,6 +19,7 @@ class EndReason(str, Enum):
     DIVERGED = "diverged"
     STALLED = "no progress"
     SNAPSHOT_LOST = "snapshot not written"
+    RECORD_LOST = "record not written"
     CHECK_FAILED = "failed check"
     CRASHED = "crashed"
     PYTHON_ERROR = "Python error"

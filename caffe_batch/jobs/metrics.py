@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -111,24 +111,26 @@ class MetricsFile:
     """Appends to metrics.jsonl; a context manager.
 
     Raises:
-        OSError: Naming the file, from every method: the disk is full.
+        OSError: Naming the file, from every method: the disk is full. Once one has raised it,
+            leaving the context doesn't raise it again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: TextIO = path.open("a", encoding="utf-8")
         self._is_empty = not self._file.tell()
+        self._lost = False
 
     def __enter__(self) -> MetricsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _naming(self._path):
+        with suppress(OSError) if self._lost else self._writing():
             self._file.close()
 
     def append(self, metrics: Metrics) -> None:
         """Add a line; :meth:`flush` makes it visible to other programs."""
-        with _naming(self._path):
+        with self._writing():
             if self._is_empty:
                 own = {"format": METRICS_FORMAT, "caffe_batch_version": __version__}
                 self._file.write(json_line(own) + "\n")
@@ -137,14 +139,23 @@ class MetricsFile:
 
     def flush(self) -> None:
         """Hand the lines to the system."""
-        with _naming(self._path):
+        with self._writing():
             self._file.flush()
 
     def sync(self) -> None:
         """Make sure that the lines are on the disk: a snapshot counts on them."""
-        with _naming(self._path):
+        with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with _naming(self._path):
+                yield
+        except OSError:
+            self._lost = True
+            raise
 
 
 def _content(metrics: Metrics) -> dict[str, Any]:

@@ -79,3 +79,19 @@ def failure(
         f"{ending.detail}\nThe last lines of {log}:{lines}",
         hint=hint,
     )
+
+
+def record_lost(error: OSError, before: Ending | None = None) -> Ending:
+    """The ending of a run one of whose files can't be written; ``before`` is how it had ended.
+
+    Raises:
+        OSError: It names no file: it is the terminal's.
+    """
+    if error.filename is None:
+        raise error
+    if before and before.reason is EndReason.RECORD_LOST:
+        return before
+    detail, status = f"{error.filename}: {error.strerror}", before.status if before else 0
+    if before and before.reason not in STATES:
+        detail += f"; before that: {before.reason.value}: {before.detail}"
+    return Ending(EndReason.RECORD_LOST, detail, status)

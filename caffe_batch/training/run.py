@@ -44,7 +44,7 @@ from caffe_batch.training.culprits import with_culprits
 from caffe_batch.training.kill_watch import KillWatch
 from caffe_batch.training.memory_meter import MemoryMeter
 from caffe_batch.training.options import Options
-from caffe_batch.training.outcome import STATES, Outcome, failure
+from caffe_batch.training.outcome import STATES, Outcome, failure, record_lost
 from caffe_batch.training.places import job_places
 from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress, RunFold
@@ -233,9 +233,9 @@ class Run:
             self.all_notes = tracker.notes
         return ending
 
-    def close(self, ending: Ending) -> None:
-        """Note in job.json that the run is over."""
-        self._write(STATES.get(ending.reason, JobState.FAILED))
+    def close(self, ending: Ending) -> Ending:
+        """Note in job.json that the run is over; another ending if that can't be written."""
+        return self._recorded(STATES.get(ending.reason, JobState.FAILED), ending)
 
     def _obstacle(self, stage: TrainingStage) -> Ending | None:
         """Why a stage can't follow the finished one; None if that one's snapshot exists."""
@@ -274,13 +274,23 @@ class Run:
             self._write(JobState.RUNNING)
             observer(tracker.progress())
             ending = self._follow(worker, tracker, observer)
+        except OSError as error:
+            ending = record_lost(error)
         finally:
             worker.end()
             self._relay.attend(None)
         self._log_tail = worker.log_tail
         ending = self._explained(ending, stage)
         self._amend(ended=_now(), ending=ending.reason, detail=ending.detail)
-        self._write(JobState.RUNNING)  # the next stage, or another try, may follow
+        # The next stage, or another try, may follow.
+        return self._recorded(JobState.RUNNING, ending)
+
+    def _recorded(self, state: JobState, ending: Ending) -> Ending:
+        """Write job.json at an ending; another ending if it can't be written."""
+        try:
+            self._write(state)
+        except OSError as error:
+            return record_lost(error, ending)
         return ending
 
     def _explained(self, ending: Ending, stage: TrainingStage) -> Ending:

@@ -16,7 +16,7 @@ from caffe_batch.training.beforehand import Beforehand, look_ahead
 from caffe_batch.training.checks import check_accumulates, check_gpu
 from caffe_batch.training.longer import check_longer, lengthen
 from caffe_batch.training.options import Options
-from caffe_batch.training.outcome import Outcome
+from caffe_batch.training.outcome import Outcome, record_lost
 from caffe_batch.training.process import SignalRelay, forwarded_signals
 from caffe_batch.training.progress import Observer, Progress
 from caffe_batch.training.recovery import Recovery
@@ -171,10 +171,11 @@ def _to_the_end(
         earlier = run.all_notes
         try:
             remedy = None if relay.stop_requested else recovery.remedy(ending, run.last_attempt)
+        except OSError as error:
+            remedy, ending = None, record_lost(error, ending)
         except BaseException:
             run.close(ending)
             raise
         if remedy is None:
-            run.close(ending)
-            return run.outcome(ending)
+            return run.outcome(run.close(ending))
         notes = (f"{remedy[0].upper()}{remedy[1:]}.",)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from caffe_batch.files import replace_text
 from caffe_batch.jobs import job_files
-from tests.command import PROGRAM, Result, call, spawn, tree
+from tests.command import NAMESPACE, PROGRAM, Result, call, can_mount, spawn, tree
 from tests.holding import PATIENCE_S, wait_for
 from tests.planned_jobs import write_lmdb
 
@@ -581,17 +581,10 @@ def planned(folder: Path) -> Path:
     return folder
 
 
-def namespaces() -> bool:
-    """Whether this user may mount a disk of its own."""
-    unshare = shutil.which("unshare")
-    command = [unshare or "false", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
 @pytest.mark.parametrize("size", ["size=4k", "size=8k", "nr_inodes=2"])
 def test_full_disk(planned: Path, size: str) -> None:
     """A disk without room for the second file, the third, a folder."""
-    if not namespaces():
+    if not can_mount():
         pytest.skip("no tmpfs can be mounted; test_files_that_may_not_grow does the like")
     (planned / "disk").mkdir()
     script = f"""
@@ -600,7 +593,7 @@ def test_full_disk(planned: Path, size: str) -> None:
         echo "exit $?"
         find disk
     """
-    done = spawn("unshare", "-rm", "sh", "-c", script, PROGRAM, cwd=planned)
+    done = spawn(*NAMESPACE, "sh", "-c", script, PROGRAM, cwd=planned)
     assert done.out == "exit 1\ndisk\n", done.err
     note, message, hint = done.err.splitlines()
     assert note.startswith("note: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import select
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.record import JobState
 from caffe_batch.runtimes import Runtime
+from tests.command import NAMESPACE, can_mount
 from tests.holding import LONG, PATIENCE_S, Hold
 from tests.planned_jobs import NET, RECORDS, write_job, write_lmdb
 
@@ -124,6 +126,52 @@ def test_caffe_that_fails(tmp_path: Path) -> None:
     assert f"The last lines of {job.log}:\n  " in done.stderr
     assert "Creating layer data" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["disk", "limit"])
+def test_a_full_disk(how: str, tmp_path: Path) -> None:
+    """It fills up in the midst of a run, but for the snapshots; or only metrics.jsonl may not grow.
+
+    The disk is in a namespace of the run's own, where a shell waits with the test for the hold.
+    """
+    job = write_job(tmp_path, max_iter=LONG)
+    job.snapshots.mkdir()
+    hold = Hold(job, 20)
+    full = """
+        cp -r job kept
+        mount -t tmpfs -o size=1m tmpfs job && cp -r kept/. job || exit 99
+        mount -t tmpfs -o size=1m tmpfs job/snapshots || exit 99
+        "$0" train "$1" & id=$!
+        while [ ! -e "$2.reached" ] && kill -0 $id; do sleep 0.1; done
+        dd if=/dev/zero of=job/filler bs=1k status=none
+        rm "$2"
+        wait $id
+        code=$?
+        cp job/snapshots/* kept/snapshots
+        exit $code
+    """
+    command: tuple[object, ...] = (PROGRAM, "train", job.path)
+    if how == "disk":
+        if not can_mount():
+            pytest.skip("no disk can be mounted; the other case does the like")
+        command = (*NAMESPACE, "sh", "-c", full, PROGRAM, job.path, hold.file)
+    with subprocess.Popen(
+        [str(part) for part in command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        if how == "limit":
+            hold.wait()
+            size = job.metrics.stat().st_size
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
+            hold.release()
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 4, err
+    why = "No space left on device" if how == "disk" else "File too large"
+    assert "caffe-batch: Caffe stopped at update " in err
+    assert f" of {LONG}: record not written: {job.metrics}: {why}\n" in err
+    assert "Free some space there, then run it again. It continues from " in err
+    assert "Traceback" not in err
+    place = tmp_path / ("kept" if how == "disk" else "job") / "snapshots"
+    assert list_snapshots(place)  # which had space
 
 
 def test_two_trains_on_one_directory(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from caffe_batch.errors import InputError, RuntimeMissingError
 from caffe_batch.runtimes import debian, installation, store
 from caffe_batch.runtimes.apt import Archive
 from caffe_batch.runtimes.base import InstallError, InstallObserver
+from tests.command import NAMESPACE, can_mount, spawn
 
 NAME = "debian-11"
 
@@ -179,14 +180,11 @@ def test_disk_that_fills_up(home: Path, archive: Archive) -> None:
     mount = f'mount -t tmpfs -o size=3m none "{home}" && '
     # Both the exit status and what is left are reported from inside, where the mount is seen.
     script = mount + '"$@"; echo "exit $?"; ls -A "$CAFFE_BATCH_HOME/runtimes"'
-    unshare = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    if subprocess.run([*unshare, mount + "true"], capture_output=True).returncode:
+    if not can_mount():
         pytest.skip("this system lets its users mount no file system of their own")
-    done = subprocess.run(
-        [*unshare, script, "sh", *command(archive)], capture_output=True, text=True
-    )
-    assert "could not be unpacked: the disk is full (" in done.stderr
-    assert done.stdout.endswith("exit 1\n.lock\n")
+    done = spawn(*NAMESPACE, "sh", "-c", script, "sh", *command(archive))
+    assert "could not be unpacked: the disk is full (" in done.err
+    assert done.out.endswith("exit 1\n.lock\n")
 
 
 def test_unpacking_that_fails(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -62,13 +63,16 @@ def check_complete(job: JobDirectory, without: range = range(0)) -> None:
     assert record_of(job).state is JobState.FINISHED
 
 
+@pytest.mark.mounts
 def test_no_space_for_a_snapshot(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, snapshot=10, width=WIDTH)
     job.snapshots.mkdir()
+    file = re.escape(str(job.snapshots / "tiny_iter_30."))
     with mounted(job.snapshots, "10M"):
         with pytest.raises(
             TrainingError,
-            match=r"at update 30 of 60: snapshot not written: .*(SerializeToOstream|No space left)",
+            match=rf"at update 30 of 60: snapshot not written: {file}(caffemodel|solverstate): "
+            "(Check failed: .*SerializeToOstream|No space left on device\n)",
         ) as failure:
             train(job, runtime)
         assert "Free some space" in str(failure.value.hint)
@@ -79,26 +83,38 @@ def test_no_space_for_a_snapshot(runtime: Runtime, tmp_path: Path) -> None:
         check_complete(job)
 
 
-def test_no_space_for_anything(runtime: Runtime, tmp_path: Path) -> None:
-    job = write_job(tmp_path, snapshot=10, width=WIDTH)
+@pytest.mark.mounts
+@pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
+def test_no_space_for_anything(runtime: Runtime, tmp_path: Path, snapshot_format: str) -> None:
+    """The worker has none for its snapshot and its log, the supervisor none for what it records."""
+    job = write_job(tmp_path, snapshot=10, width=WIDTH, snapshot_format=snapshot_format)
     volume = tmp_path / "volume"
     volume.mkdir()
     with mounted(volume, "20M"):
         moved = JobDirectory(shutil.copytree(job.path, volume / "job"))
         done = call("train", moved.path)
-        assert done.code in (1, 4)  # it was the supervisor, or the worker
-        assert "No space left on device" in done.err
-        assert "Free some space there, then run" in done.err
+        assert done.code == 4
+        (message,) = re.findall("^caffe-batch: .*", done.err, re.MULTILINE)
+        file = rf"{re.escape(str(moved.path))}/[\w./]+"
+        assert re.search(
+            rf"stopped at update \d+ of 60: (record|snapshot) not written: {file}: "
+            "(No space left on device|Check failed: )",
+            message,
+        ), message
+        assert done.err.endswith(
+            "Free some space there, then run it again. "
+            "It continues from the newest snapshot that is whole.\n"
+        )
         assert "Traceback" not in done.err
-        kept = [each.update for each in list_snapshots(moved.snapshots) if each.record.exists()]
-        assert kept
+        kept = list_snapshots(moved.snapshots)  # the last of them perhaps not whole
+        recorded = [0, *(each.update for each in kept if each.record.exists())]
         remount(volume, "size=60M")
         seen: list[Progress] = []
         assert train(moved, runtime, observer=seen.append).update == 60
         first = record_of(moved).attempts[-1].first_update
-        assert first >= kept[-1]
+        assert first in [each.update for each in kept[-2:]]
         # A snapshot without a record may be newer than the last line that could be written.
-        check_complete(moved, without=range(kept[-1] + 1, first + 1))
+        check_complete(moved, without=range(recorded[-1] + 1, first + 1))
 
 
 def test_a_snapshot_that_was_cut_short_stops_the_run(runtime: Runtime, tmp_path: Path) -> None:
@@ -122,6 +138,7 @@ def test_a_snapshot_that_was_cut_short_stops_the_run(runtime: Runtime, tmp_path:
     check_complete(job)
 
 
+@pytest.mark.mounts
 def test_a_read_only_directory(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     volume = tmp_path / "volume"

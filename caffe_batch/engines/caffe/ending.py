@@ -41,8 +41,13 @@ _HOST_MEMORY = re.compile(
 _NOT_MAPPED = re.compile(r"\bmdb_status == 0 \(12 vs\. 0\)")
 
 
-# Caffe's words for a snapshot that could not be written (io.cpp).
-_NOT_WRITTEN = re.compile("SerializeToOstream")
+# Caffe's words for a snapshot that could not be written (io.cpp, hdf5.cpp, net.cpp,
+# sgd_solver.cpp), and those before each of its files (solver.cpp, sgd_solver.cpp).
+_NOT_WRITTEN = re.compile(
+    "SerializeToOstream|Couldn't open .* to save |Error saving (?:weights|solver state) to "
+    r"|Failed to (?:make|save) \w+ dataset"
+)
+_SNAPSHOTTING = re.compile(r"\] Snapshotting (?:solver state )?to (?:binary proto|HDF5) file (.+)")
 
 _REASONS = (
     (_GPU_MEMORY, EndReason.GPU_MEMORY),
@@ -78,8 +83,11 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     if cause is None and not number:
         cause = python_error(log)
     if cause is not None:
-        testing = net_under_test(log[: cause.end])
-        return Ending(_reason(cause), _with_signal(cause, number), status, test_net=testing)
+        before, reason, detail = log[: cause.end], _reason(cause), _with_signal(cause, number)
+        if reason is EndReason.SNAPSHOT_LOST:
+            file = next(filter(None, map(_SNAPSHOTTING.search, reversed(before))), None)
+            detail = f"{file[1]}: {detail}" if file else detail
+        return Ending(reason, detail, status, test_net=net_under_test(before))
     if number == signal.SIGKILL:
         return Ending(EndReason.KILLED, "killed by SIGKILL", status)
     if number:

@@ -116,6 +116,14 @@ def test_fake_deaths(
             EndReason.CHECK_FAILED,
         ),
         ("Check failed: proto.SerializeToOstream(&output) ", EndReason.SNAPSHOT_LOST),
+        (
+            "Check failed: status >= 0 (-1 vs. 0) Failed to make float dataset 0",
+            EndReason.SNAPSHOT_LOST,
+        ),
+        (
+            "Check failed: file_hid >= 0 (-1 vs. 0) Couldn't open /job/a.h5 to save weights.",
+            EndReason.SNAPSHOT_LOST,
+        ),
         ("Check failed: *ptr host allocation of size 9 failed", EndReason.HOST_MEMORY),
         ("Unknown learning rate policy: stop", EndReason.CHECK_FAILED),
     ],
@@ -123,6 +131,16 @@ def test_fake_deaths(
 def test_failed_checks(line: str, reason: EndReason) -> None:
     ending = classify(-signal.SIGABRT, Built(0), ["I am fine", FATAL + line, *STACK])
     assert ending == Ending(reason, f"{line} (common.cpp:99)", -signal.SIGABRT)
+
+
+def test_the_file_of_a_lost_snapshot() -> None:
+    told = "I0412 09:00:00.123456    77 solver.cpp:464] Snapshotting to binary proto file /a b/n.x"
+    state = told.replace("to binary proto file /a b/n.x", "solver state to HDF5 file /s.h5")
+    lost = FATAL + "Check failed: proto.SerializeToOstream(&output)"
+    for log, file in (([told, lost], "/a b/n.x"), ([told, state, "#000", lost], "/s.h5")):
+        ending = classify(-signal.SIGABRT, Built(0), [*log, *STACK])
+        assert ending.reason is EndReason.SNAPSHOT_LOST
+        assert ending.detail.startswith(f"{file}: Check failed: proto.")
 
 
 def test_a_real_out_of_memory_of_the_gpu_build() -> None:
