@@ -66,14 +66,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that mounts file systems again as the root of a namespace, if this isn't root.
 
-    Where no namespace can be made it runs as it is, and says what it can't mount.
+    Where no namespace can be made it runs as it is, and says what it can't mount. It has to have a
+    ``tmp_path``: the second run's own is in that.
     """
     if os.geteuid() == 0 or not pyfuncitem.get_closest_marker("mounts"):
         return None
     if not can_mount():
         return None
-    again = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    done = spawn(*NAMESPACE, *again, cwd=pyfuncitem.config.rootpath)
+    place = pyfuncitem.funcargs["tmp_path"] / "again"
+    again = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", place]
+    done = spawn(*NAMESPACE, *again, pyfuncitem.nodeid, cwd=pyfuncitem.config.rootpath)
     if done.code or "1 passed" not in done.out:
         pytest.fail(done.out + done.err, pytrace=False)
     return True

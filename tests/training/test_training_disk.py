@@ -47,7 +47,9 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
 
 
 def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+    # With type and source, as in a namespace mount doesn't take its own word for the owner.
+    command = ["mount", "-t", "tmpfs", "-o", f"remount,{options}", "tmpfs", folder]
+    subprocess.run(command, check=True)
 
 
 def record_of(job: JobDirectory) -> JobRecord:
