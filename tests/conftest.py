@@ -73,7 +73,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     if not can_mount():
         return None
-    place = pyfuncitem.funcargs["tmp_path"] / "again"
+    place = Path(str(pyfuncitem.funcargs["tmp_path"])) / "again"
     again = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", place]
     done = spawn(*NAMESPACE, *again, pyfuncitem.nodeid, cwd=pyfuncitem.config.rootpath)
     if done.code or "1 passed" not in done.out:

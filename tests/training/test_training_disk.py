@@ -48,8 +48,9 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
 
 def remount(folder: Path, options: str) -> None:
     # With type and source, as in a namespace mount doesn't take its own word for the owner.
-    command = ["mount", "-t", "tmpfs", "-o", f"remount,{options}", "tmpfs", folder]
-    subprocess.run(command, check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"remount,{options}", "tmpfs", folder], check=True
+    )
 
 
 def record_of(job: JobDirectory) -> JobRecord:
