@@ -22,13 +22,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from caffe_batch.errors import CaffeBatchError
+from caffe_batch.errors import CaffeBatchError, InputError
 
 #: How long to wait for the worker of a supervisor that was killed, in seconds.
 ORPHAN_WAIT_S = 30.0
 
 #: Stands in the file instead of a process id while the lock is held for a moment only.
 _BRIEFLY = b"briefly"
+
+
+#: A link isn't followed, and a pipe that has just taken the file's place isn't waited for.
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class JobBusyError(CaffeBatchError, RuntimeError):
@@ -51,8 +55,11 @@ def held(file: Path, directory: Path, *, briefly: bool = False) -> Iterator[int]
     Raises:
         JobBusyError: Another supervisor holds it, or something else for too long: the worker of a
             dead one that doesn't exit, or a reader that was stopped.
+        InputError: What stands in the lock's place is no file.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is no regular file, so no lock", hint="Remove it.")
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | _SAFELY, 0o600)
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:  # of an earlier version
             os.fchmod(descriptor, 0o600)
@@ -94,10 +101,12 @@ def holder(file: Path) -> int | None:
     """Process id of the supervisor that holds a lock, or None if none does.
 
     A process that no longer exists has left a worker behind, which is about to exit. 0 while the
-    holder hasn't yet written its id. None also while it is held briefly.
+    holder hasn't yet written its id. None also while it is held briefly, and for what is no file.
     """
+    if not file.is_file():
+        return None
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(file, os.O_RDONLY | _SAFELY)
     except FileNotFoundError:
         return None
     except PermissionError:  # of another user

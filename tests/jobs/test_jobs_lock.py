@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -78,6 +79,27 @@ def test_stop_with_any_content_of_the_lock(job: JobDirectory, content: str) -> N
         os.pwrite(descriptor, content.encode(), 0)
         done = call("stop", job.path)
         assert (done.code, "Traceback" in done.err) == (2, False)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket"])
+def test_what_is_no_file_holds_nothing(
+    job: JobDirectory, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a job from somebody else: nobody waits for the other end of a pipe."""
+    job.lock_file.parent.mkdir(exist_ok=True)
+    job.lock_file.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(job.lock_file)
+    elif kind == "folder":
+        job.lock_file.mkdir()
+    else:
+        monkeypatch.chdir(job.lock_file.parent)  # a socket's address is short
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(job.lock_file.name)
+    assert job.supervisor() is None
+    assert call("status", job.path).code == 0
+    done = call("train", job.path, "--cpu")
+    assert (done.code, "is no regular file, so no lock" in done.err) == (2, True), done.err
 
 
 def test_only_a_process_with_the_lock_file_is_signalled(job: JobDirectory) -> None:
