@@ -6,7 +6,7 @@ is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the argument
 
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.datasets import data, data_info
-from caffe_batch.api.jobs import Job, Outcome, read_runs, report, train_options
+from caffe_batch.api.jobs import Job, Outcome, read_runs, report, standings, train_options
 from caffe_batch.api.machines import check_device, find_runtime, find_trainer
 from caffe_batch.api.noise_scales import Noise, noise
 from caffe_batch.api.plans import Plan, plan
@@ -46,6 +46,7 @@ __all__ = [
     "read_runs",
     "render",
     "report",
+    "standings",
     "strategies",
     "templates",
     "train_options",

@@ -22,7 +22,7 @@ from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord
 from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.planning.precision import Precision
-from caffe_batch.training.following import RunFollower, RunState, Status
+from caffe_batch.training.following import RunFollower, RunState, Standing, Status
 from caffe_batch.training.longer import Longer
 from caffe_batch.training.progress import Observer
 from caffe_batch.training.restart import settle_if_free
@@ -369,6 +369,21 @@ class Job:
         return f"<Job {self.path}: {self.status().state.value}>" if self.is_planned else (
             f"<Job {self.path}: not planned>"
         )  # fmt: skip
+
+
+def standings(jobs: Sequence[Job | str | Path]) -> list[Standing]:
+    """The states of several trainings; of those that can't be read, what is wrong.
+
+    Each has its ``name``, and ``status`` (as of :meth:`Job.status`) or ``problem``.
+    """
+    found = []
+    for each in jobs:
+        job = each if isinstance(each, Job) else Job(each)
+        try:
+            found.append(Standing(str(job.path), job.status()))
+        except InputError as error:
+            found.append(Standing(str(job.path), problem=error))
+    return found
 
 
 def read_runs(jobs: Sequence[Job | str | Path]) -> list[ReportedRun]:

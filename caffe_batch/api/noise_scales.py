@@ -59,6 +59,7 @@ def noise(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    data: str | Path | None = None,
     fork: str | None = None,
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
@@ -94,6 +95,8 @@ def noise(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
+            template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
@@ -136,6 +139,7 @@ def noise(
         fork=fork,
         hints=TypeHints.of(several(treat_as), several(same_shape)),
         run_python_layers=run_python_layers,
+        data=data,
         engine=engine,
     )
     recipe = files.recipe
@@ -153,12 +157,14 @@ def noise(
                     Option("batch_size"), ".",
                 ],
             )  # fmt: skip
-        data = check_data(
+        checked = check_data(
             replace(recipe, tests=()), files.sources, allow_unknown=allow_unknown
         )  # it doesn't test
-        data.raise_errors()
+        checked.raise_errors()
         found = measure_noise(model, find_runtime(runtime, engine), options, observer)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return Noise(
-        **facts, effective_batch=asked or own_batch, file_notes=(*recipe.notes, *data.sentences())
+        **facts,
+        effective_batch=asked or own_batch,
+        file_notes=(*recipe.notes, *checked.sentences()),
     )

@@ -129,6 +129,7 @@ def plan(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    data: str | Path | None = None,
     fork: str | None = None,
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
@@ -188,6 +189,8 @@ def plan(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
+            template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
@@ -252,6 +255,7 @@ def plan(
         treat_as=several(treat_as),
         same_shape=several(same_shape),
         run_python_layers=run_python_layers,
+        data=data,
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,
@@ -286,13 +290,13 @@ def plan(
     extent = choice("check_data", check_data, DataCheck)
     with noted(found.notes):
         made = make_plan(found.model, found.budget, found.options)
-        data = look_at_data(
+        checked = look_at_data(
             found.model.recipe,
             found.model.sources,
             extent=extent,
             allow_unknown=allow_unknown,
             progress=progress,
         )
-        data.raise_errors()
+        checked.raise_errors()
     facts = {field.name: getattr(made, field.name) for field in fields(made)}
-    return Plan(**facts, prepared=found, data=data)
+    return Plan(**facts, prepared=found, data=checked)

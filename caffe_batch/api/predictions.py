@@ -131,6 +131,7 @@ def memory(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    data: str | Path | None = None,
     fork: str | None = None,
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
@@ -165,6 +166,8 @@ def memory(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
+            template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
@@ -193,6 +196,7 @@ def memory(
         fork=fork,
         hints=TypeHints.of(several(treat_as), several(same_shape)),
         run_python_layers=run_python_layers,
+        data=data,
         engine=engine,
     )
     recipe, sources = files.recipe, files.sources

@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 
 from caffe_batch import engines, prototxt
 from caffe_batch.api.arguments import Files, Shapes, files, shapes
+from caffe_batch.api.filling import filled_in
 from caffe_batch.api.machines import find_runtime
 from caffe_batch.errors import CaffeBatchError, InputError, Option, UnknownFieldError, did_you_mean
 from caffe_batch.experiments.python_layers import ask_python_layers, python_layers
@@ -31,13 +32,17 @@ from caffe_batch.net.kinds import kind
 from caffe_batch.net.missing import check_complete, missing_options
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
-from caffe_batch.rendering import available, render
+from caffe_batch.rendering import available, find, render
 from caffe_batch.rendering.render import render_solver
+from caffe_batch.rendering.values import Value, show
 
 #: The lengths in a solver from the template, where nothing is known about the data.
 DEFAULT_TEST_ITER = 100
 DEFAULT_EPOCHS = 10
 DEFAULT_MAX_ITER = 10000
+
+#: What a note says of a data set's values.
+_TOLD = ("num_classes", "crop_size", "mean_values")
 
 #: The note about such a solver.
 TEMPLATE_SOLVER = "no solver was given; templates/solver.prototxt.j2 makes one"
@@ -59,6 +64,7 @@ class RecipeFiles:
         fork: The fork of Caffe that the net is written for; None lets its own types decide.
         hints: What is said about types without a rule.
         run_python_layers: Whether Python layers without a rule are asked for their shapes.
+        data: A data set that fills in the variables of a template.
         engine: Name of the engine that trains.
         as_is: Whether nothing has to be known about the layers.
 
@@ -83,13 +89,19 @@ class RecipeFiles:
         fork: str | None = None,
         hints: TypeHints = NO_HINTS,
         run_python_layers: bool = False,
+        data: str | Path | None = None,
         engine: str = engines.DEFAULT,
         as_is: bool = False,
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
         template = _is_template(name)
-        path, notes = self._render(name) if template else (Path(net), ())
+        if data is not None and not template:
+            raise InputError(
+                [Option("data", str(data)), f" fills in a template, and {name} is none"],
+                hint="A file names its data itself, in its data layers.",
+            )
+        path, notes = self._render(name, data) if template else (Path(net), ())
         known = rules_with(files(rules), checked_fork(fork), hints)
         try:
             recipe = read_recipe(
@@ -134,14 +146,17 @@ class RecipeFiles:
         asked = [file.asking(hints) for file in (recipe.train, *recipe.tests)]
         self.recipe = replace(recipe, train=asked[0], tests=tuple(asked[1:]))
 
-    def _render(self, name: str) -> tuple[Path, tuple[str, ...]]:
+    def _render(self, name: str, data: str | Path | None) -> tuple[Path, tuple[str, ...]]:
         """A temporary file with a rendered template, and a note about it."""
         folder = Path(mkdtemp(prefix="caffe-batch-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = folder / f"{name}.prototxt"
-        path.write_text(render(name, {}), encoding="utf-8")
+        values: dict[str, Value] = {} if data is None else filled_in(find(name), data)
+        path.write_text(render(name, values), encoding="utf-8")
         variables = f"`caffe-batch render {name} --variables` lists them"
-        return path, (f"template {name} with its defaults; {variables}",)
+        told = "".join(f", {key} {show(values[key])}" for key in _TOLD if key in values)
+        given = "" if data is None else f" but for what {data} decides{told}"
+        return path, (f"template {name} with its defaults{given}; {variables}",)
 
 
 def with_solver(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from caffe_batch import rendering
+from caffe_batch.api.filling import filled_in
 from caffe_batch.rendering import Template
 
 
@@ -14,6 +15,7 @@ def render(
     define: Mapping[str, object] | None = None,
     *,
     templates: str | Path | None = None,
+    data: str | Path | None = None,
 ) -> str:
     """Render a net or solver from a template.
 
@@ -26,12 +28,17 @@ def render(
         template: A name that :func:`templates` lists, or the path of a Jinja2 file.
         define: Values of the template's variables, of Python or as text.
         templates: A folder of your own templates, searched before those of the package.
+        data: A data set of :func:`data`, which fills in sources, classes, means and crop;
+            ``define`` comes first.
 
     Raises:
-        InputError: There is no such template, a variable is missing, unknown or has a wrong
-            value, or Caffe couldn't read the result.
+        InputError: There is no such template or data set, a variable is missing, unknown or has a
+            wrong value, or Caffe couldn't read the result.
     """
-    return rendering.render(str(template), define or {}, templates_dir=_folder(templates))
+    values = dict(define or {})
+    if data is not None:
+        values = {**filled_in(find_template(template, templates=templates), data), **values}
+    return rendering.render(str(template), values, templates_dir=_folder(templates))
 
 
 def templates(templates: str | Path | None = None) -> list[Template]:

@@ -68,6 +68,7 @@ class PlanRequest:
     treat_as: tuple[str, ...]
     same_shape: tuple[str, ...]
     run_python_layers: bool
+    data: str | Path | None
     gpu_memory: str | int | None
     mode: Mode
     engine: str
@@ -114,6 +115,7 @@ class PlanRequest:
             fork=self.fork,
             hints=TypeHints.of(self.treat_as, self.same_shape),
             run_python_layers=self.run_python_layers,
+            data=self.data,
             engine=self.engine,
         )
         with noted(files.recipe.notes):

@@ -76,6 +76,7 @@ def verify(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    data: str | Path | None = None,
     fork: str | None = None,
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
@@ -107,6 +108,8 @@ def verify(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
+            template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
@@ -143,6 +146,7 @@ def verify(
             fork=fork,
             hints=TypeHints.of(several(treat_as), several(same_shape)),
             run_python_layers=run_python_layers,
+            data=data,
             engine=engine,
         )
         recipe, sources = files.recipe, files.sources
@@ -160,12 +164,12 @@ def verify(
             kept = refused if passes > 1 else frozenset()
             return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
-        data = check_data(recipe, sources, allow_unknown=allow_unknown)
-        data.raise_errors()
+        checked = check_data(recipe, sources, allow_unknown=allow_unknown)
+        checked.raise_errors()
         python = find_runtime(runtime, engine)
         found = measure(model, python, audited, batch_size=size, iter_size=passes)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return Verification(**facts, file_notes=(*notes, *data.sentences()))
+    return Verification(**facts, file_notes=(*notes, *checked.sentences()))
 
 
 #: What to do about engines that differ for no reason that the audit knows.

@@ -101,6 +101,7 @@ def strategies(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    data: str | Path | None = None,
     fork: str | None = None,
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
@@ -140,6 +141,8 @@ def strategies(
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
             ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
+            template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
@@ -168,7 +171,7 @@ def strategies(
         net, solver=solver, input_shape=input_shape, allow_unknown=allow_unknown,
         allow_unknown_fields=allow_unknown_fields, rules=rules,
         fork=fork, treat_as=treat_as, same_shape=same_shape,
-        run_python_layers=run_python_layers, gpu_memory=gpu_memory,
+        run_python_layers=run_python_layers, data=data, gpu_memory=gpu_memory,
         mode=mode,
         reserve=reserve, gpu=gpu, engine=engine, build=build, half=half,
         effective_batch=effective_batch, epochs=epochs, test_every=test_every,
@@ -185,6 +188,7 @@ def strategies_request(
     allow_unknown: bool = False,
     allow_unknown_fields: bool = False,
     rules: Files = (),
+    data: str | Path | None = None,
     fork: str | None = None,
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
@@ -220,6 +224,7 @@ def strategies_request(
         treat_as=several(treat_as),
         same_shape=several(same_shape),
         run_python_layers=run_python_layers,
+        data=data,
         gpu_memory=gpu_memory,
         mode=mode,
         engine=engine,
@@ -250,12 +255,12 @@ def find(
     with noted(prepared.notes):
         check(prepared.model.recipe.solver)
         found = find_strategies(prepared.model, prepared.budget, prepared.options, usable)
-        data = check_data(
+        checked = check_data(
             prepared.model.recipe, prepared.model.sources, allow_unknown=request.allow_unknown
         )
-        data.raise_errors()
+        checked.raise_errors()
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return Strategies(**facts, prepared=prepared, request=request, data=data)
+    return Strategies(**facts, prepared=prepared, request=request, data=checked)
 
 
 def begun(request: PlanRequest, directory: Path) -> bool:
@@ -296,4 +301,4 @@ def _known(content: Mapping[str, Any]) -> dict[str, Any]:
     """A request in strategies.json of any version, with all fields of this one."""
     given = _plain(shapes(content.get("input_shape", ())))
     hints = {"treat_as": [], "same_shape": [], "run_python_layers": False}
-    return {"gpu": None, "fork": None, **hints, **content, "input_shape": given}
+    return {"gpu": None, "fork": None, "data": None, **hints, **content, "input_shape": given}

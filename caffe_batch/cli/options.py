@@ -110,6 +110,13 @@ no_compensate_option = _compensation_section(
 #: The options of every command that reads a net.
 net_options = option_group(
     net_section(
+        "--data",
+        type=click.Path(),
+        metavar="DIR",
+        help="If NET is a template: a data set of `caffe-batch data`, which fills in its sources, "
+        "classes, means and crop.",
+    ),
+    net_section(
         "--fork",
         metavar="FORK",
         help="The fork of Caffe that the net is written for, where forks differ: ssd, rcnn, "

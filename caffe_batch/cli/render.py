@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write to FILE, completely or not at all.  [default: stdout]",
 )
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="DIR",
+    help="A data set of `caffe-batch data`: fills in sources, classes, means and crop.",
+)
 @click.option("--list", "list_templates", is_flag=True, help="List the templates and exit.")
 @click.option("--variables", is_flag=True, help="Describe TEMPLATE's variables and exit.")
 @json_option
@@ -46,6 +52,7 @@ def render(
     template: str | None,
     assignments: Sequence[str],
     templates_dir: Path | None,
+    data: str | None,
     output: Path | None,
     list_templates: bool,
     variables: bool,
@@ -70,7 +77,7 @@ def render(
         raise InputError("--json needs --list or --variables; a template renders to prototxt")
     settings = read_assignments(assignments)
     with warnings_on_stderr():
-        text = api.render(template, settings, templates=templates_dir)
+        text = api.render(template, settings, templates=templates_dir, data=data)
     if output is None:
         click.echo(text, nl=False)
         return

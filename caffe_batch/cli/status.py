@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
-from caffe_batch.cli.options import json_option, print_json
+from caffe_batch.cli.options import console, json_option, print_json
+from caffe_batch.terminal import one_line
 
 job_argument = click.argument("directory", type=click.Path(), metavar="DIR")
 
 
 @click.command()
-@job_argument
+@click.argument("directories", type=click.Path(), metavar="DIR...", nargs=-1, required=True)
 @json_option
-def status(directory: str, as_json: bool) -> None:
-    """Show the state of the training in DIR.
+def status(directories: Sequence[str], as_json: bool) -> None:
+    """Show the state of the training in DIR, or a table of several trainings.
 
     The state is planned, running, finished, interrupted, failed or killed. Killed means that
     neither its `train` nor its worker is running any more, and no file says why (a full disk has
@@ -22,13 +25,33 @@ def status(directory: str, as_json: bool) -> None:
     from caffe_batch import api
     from caffe_batch.reporting.status_view import status_lines
 
-    job = api.Job(directory)
+    if len(directories) > 1:
+        _print_several(directories, as_json)
+        return
+    job = api.Job(directories[0])
     now = job.status()
     if as_json:
         print_json(now.json())
         return
     for line in status_lines(job.directory, now):
         click.echo(line)
+
+
+def _print_several(directories: Sequence[str], as_json: bool) -> None:
+    """The states of several trainings; what is wrong with some of them comes after the others."""
+    from caffe_batch import api
+    from caffe_batch.reporting.status_view import status_json, status_table
+
+    found = api.standings(directories)
+    if as_json:
+        print_json(list(map(status_json, found)))
+    else:
+        console().print(status_table(found))
+    wrong = [each.problem for each in found if each.problem is not None]
+    for problem in wrong[:-1]:
+        click.echo(one_line(f"caffe-batch: {problem.message}"), err=True)
+    if wrong:
+        raise wrong[-1]
 
 
 @click.command()

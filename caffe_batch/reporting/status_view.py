@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+from rich.table import Table
 
 from caffe_batch.jobs.directory import JobDirectory
-from caffe_batch.reporting.training_view import format_scores, memory_text, progress_line
-from caffe_batch.training.following import RunState, Status
+from caffe_batch.reporting.console import PlainTable
+from caffe_batch.reporting.training_view import (
+    format_duration,
+    format_number,
+    format_scores,
+    memory_text,
+    progress_line,
+)
+from caffe_batch.training.following import RunState, Standing, Status
+
+
+def status_table(found: Sequence[Standing]) -> Table:
+    """Several jobs, one a row: the state, how far it is, the loss and the last test."""
+    table = PlainTable(box=None, pad_edge=False, header_style="bold")
+    for title in ("job", "state"):
+        table.add_column(title, no_wrap=title == "state")
+    for title in ("update", "of", "epoch", "loss", "left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("last test")
+    for each in found:
+        if each.status is None:
+            table.add_row(each.name, "unreadable")
+            continue
+        progress, state = each.status.progress, each.status.state
+        left = progress.left_s if state is RunState.RUNNING else None
+        table.add_row(
+            each.name,
+            state.value,
+            f"{progress.update:,}",
+            f"{progress.updates:,}",
+            "-" if progress.epoch is None else f"{progress.epoch:.2f}",
+            "-" if progress.loss is None else format_number(progress.loss),
+            "-" if left is None else format_duration(left),
+            format_scores(progress.scores) or "-",
+        )
+    return table
+
+
+def status_json(standing: Standing) -> dict[str, Any]:
+    """One of several jobs, for other programs."""
+    if standing.status is None:
+        problem = None if standing.problem is None else standing.problem.message
+        return {"directory": standing.name, "state": None, "problem": problem}
+    return {"directory": standing.name, **standing.status.json()}
 
 
 def status_lines(job: JobDirectory, status: Status) -> list[str]:

@@ -66,21 +66,21 @@ def format_scores(scores: Sequence[NetTestMetrics]) -> str:
 def _value(score: NetTestMetrics) -> str:
     """The value of a test output; of one with many elements their mean and range."""
     if not score.is_summary:
-        return _number(score.value)
-    span = f"{_number(score.least)} to {_number(score.most)}"
-    return f"{_number(score.value)} (mean of {score.count:,} values, {span})"
+        return format_number(score.value)
+    span = f"{format_number(score.least)} to {format_number(score.most)}"
+    return f"{format_number(score.value)} (mean of {score.count:,} values, {span})"
 
 
 def progress_line(progress: Progress) -> str:
     """The progress in one plain line."""
     parts = [f"update {progress.update:,} of {progress.updates:,}"]
     if progress.loss is not None:
-        parts.append(f"loss {_number(progress.loss)}")
+        parts.append(f"loss {format_number(progress.loss)}")
     parts += _numbers(progress)
     if progress.used_bytes is not None:
         parts.append(f"{format_size(progress.used_bytes)} in use")
     if progress.left_s:
-        parts.append(f"{_duration(progress.left_s)} left")
+        parts.append(f"{format_duration(progress.left_s)} left")
     return ", ".join(parts)
 
 
@@ -94,12 +94,12 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
     if not progress.training:
         return Text("Starting Caffe and building the nets ...", style="dim")
     update = f"update {progress.update:,} / {progress.updates:,}"
-    loss = f"loss {'-' if progress.loss is None else _number(progress.loss)}"
+    loss = f"loss {'-' if progress.loss is None else format_number(progress.loss)}"
     share = f"{progress.update / progress.updates:.0%}"
-    left = "" if progress.left_s is None else f"{_duration(progress.left_s)} left"
+    left = "" if progress.left_s is None else f"{format_duration(progress.left_s)} left"
     losses = _losses(progress)
     above = loss_range(losses)
-    began = f"began at {_number(above.first)}" if above.above else ""
+    began = f"began at {format_number(above.first)}" if above.above else ""
     numbers = max(len(update), len(loss)) + len(share) + max(len(left), len(began))
     room = min(max(width - numbers - 3 * _GAP, _LEAST_WIDTH), _MOST_WIDTH)
     grid = PlainTable.grid(padding=(0, _GAP, 0, 0))
@@ -211,7 +211,7 @@ def _numbers(progress: Progress) -> list[str]:
         parts.append(f"{progress.samples_per_s:,.0f} samples/s")
     if progress.updates_per_s is not None:
         parts.append(f"{progress.updates_per_s:,.4g} updates/s")
-    parts.append(f"learning rate {_number(progress.learning_rate)}")
+    parts.append(f"learning rate {format_number(progress.learning_rate)}")
     if progress.epoch is not None:
         parts.append(f"epoch {progress.epoch:,.2f}")
     if progress.stages > 1:
@@ -240,9 +240,11 @@ def memory_text(progress: Progress) -> str:
     return "; ".join(parts) if elsewhere is not None else ", ".join(parts)
 
 
-def _number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
+    """A loss or a score."""
     return "not finite" if value is None else f"{value:.4g}"
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds))) if seconds < _CENTURY_S else "a century or more"

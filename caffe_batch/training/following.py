@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from caffe_batch.errors import InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.metrics import (
     MetricsFollower,
@@ -95,6 +96,21 @@ class Status:
             "pid": self.pid,
             "worker_pid": attempt.pid if attempt and self.state is RunState.RUNNING else None,
         }
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One of several jobs: its state, or what is wrong with it.
+
+    Attributes:
+        name: The directory as it was given.
+        status: Its state; None if it can't be read.
+        problem: Why not.
+    """
+
+    name: str
+    status: Status | None = None
+    problem: InputError | None = None
 
 
 class RunFollower:

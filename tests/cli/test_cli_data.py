@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from caffe_batch import prototxt
 from tests.command import PROGRAM, call, spawn, tree
 from tests.datasets.making import noise, write_classes, write_digits
 
@@ -62,10 +63,7 @@ def test_many_classes(tmp_path: Path) -> None:
 def test_memory_and_plan_read_it(digits: Path) -> None:
     """And `plan --check-data` finds nothing wrong with any record."""
     net = digits / "net.prototxt"
-    sets = [f"source_{name}={digits / 'set' / f'{name}_lmdb'}" for name in ("train", "test")]
-    mean = f"mean_file={digits / 'set' / 'mean.binaryproto'}"
-    define = [word for each in (*sets, mean) for word in ("-D", each)]
-    assert call("render", "lenet_digits", *define, "-o", net).code == 0
+    assert call("render", "lenet_digits", "--data", digits / "set", "-o", net).code == 0
     found = json.loads(call("memory", net, "--json").out)
     assert found["blobs"]["data"] == [found["batch_size"], 1, 8, 8]
     done = call(
@@ -75,6 +73,75 @@ def test_memory_and_plan_read_it(digits: Path) -> None:
     plan = json.loads(done.out)
     assert plan["data"]["findings"] == []
     assert "warning" not in done.err
+
+
+def test_a_template_gets_sources_classes_means_and_crop(digits: Path) -> None:
+    mean = json.loads((digits / "set" / "dataset.json").read_text())["mean_values"][0]
+    text = call("render", "resnet50", "--data", digits / "set", "-D", "mirror=false").out
+    net = prototxt.parse_net(text)
+    train, test = net.layer[:2]
+    assert train.data_param.source == str(digits / "set" / "train_lmdb")
+    assert test.data_param.source == str(digits / "set" / "test_lmdb")
+    assert list(train.transform_param.mean_value) == pytest.approx([mean], abs=1e-4)
+    assert train.transform_param.crop_size == 8  # the template's own 224 is larger than a record
+    assert not train.transform_param.mirror
+    assert [own.inner_product_param.num_output for own in net.layer if own.name == "fc10"] == [10]
+    own = call("render", "resnet50", "--data", digits / "set", "-D", "num_classes=12").out
+    assert 'name: "fc12"' in own
+
+
+def test_a_crop_that_fits_stays(tmp_path: Path) -> None:
+    source = write_classes(tmp_path / "pictures", {"cat": 2, "dog": 2})
+    assert call("data", source, "--out", tmp_path / "set", "--resize", "240x230").code == 0
+    text = call("render", "caffenet", "--data", tmp_path / "set").out
+    transform = prototxt.parse_net(text).layer[0].transform_param
+    assert transform.crop_size == 227
+    assert len(transform.mean_value) == 3
+
+
+def test_plan_and_train_take_a_data_set(digits: Path, tmp_path: Path) -> None:
+    """On real Caffe, to the end."""
+    options = ["--effective-batch", 48, "--gpu-memory", "600MiB", "--reserve", 0]
+    done = call("plan", "lenet_digits", "--data", digits / "set", *options)
+    assert done.code == 0
+    assert "for what" in done.err
+    assert "num_classes 10" in done.err
+    job = tmp_path / "job"
+    done = call(
+        "train", "lenet_digits", "--data", digits / "set", *options, "--epochs", 4,
+        "--out", job, "--cpu",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Finished: 20 of 20 updates." in done.out + done.err
+    assert json.loads((job / "plan.json").read_text())["effective_batch"] == 48
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "net.prototxt", "--gpu-memory", "1GiB"], "fills in a template, and net.prototxt"),
+        (["memory", "net.prototxt"], "fills in a template, and net.prototxt is none"),
+        (["render", "solver"], "has no place in template solver: it has no variable source_train"),
+    ],
+)
+def test_data_for_what_takes_none(
+    digits: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(digits)
+    done = call(*words, "--data", digits / "set")
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_data_sets_that_a_template_cant_use(tmp_path: Path) -> None:
+    done = call("memory", "lenet_digits", "--data", tmp_path)
+    assert done.code == 2
+    assert f"{tmp_path} is no data set" in done.err
+    source = write_classes(tmp_path / "pictures", {"cat": 2, "dog": 2})
+    assert call("data", source, "--out", tmp_path / "set", "--test-share", 0).code == 0
+    done = call("memory", "lenet_digits", "--data", tmp_path / "set")
+    assert done.code == 2
+    assert "has no test set, and template lenet_digits reads one" in done.err
 
 
 @pytest.mark.parametrize("missing", ["PIL", "numpy"])

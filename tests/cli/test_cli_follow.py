@@ -198,6 +198,31 @@ def test_status_of_a_planned_job(tmp_path: Path) -> None:
     )
 
 
+def test_status_of_several_jobs(finished: FinishedJob, tmp_path: Path) -> None:
+    """A row for each; one that can't be read doesn't hide the others."""
+    planned = write_job(tmp_path)
+    jobs = (finished.job.path, planned.path)
+    done = call("status", *jobs)
+    assert done.code == 0
+    header, one, other = (line.split() for line in done.out.splitlines())
+    assert header == ["job", "state", "update", "of", "epoch", "loss", "left", "last", "test"]
+    assert one[:4] == [str(finished.job.path), "finished", "60", "60"]
+    assert one[6:8] == ["-", "accuracy"]
+    assert other == [str(planned.path), "planned", "0", "60", "0.00", "-", "-", "-"]
+    wrong = call("status", finished.job.path, tmp_path / "nothing", planned.path)
+    assert wrong.code == 2
+    rows = [line.split()[:2] for line in wrong.out.splitlines()[1:]]
+    assert [state for _, state in rows] == ["finished", "unreadable", "planned"]
+    assert "there is no plan.json" in wrong.err
+    listed = json.loads(call("status", *jobs, "--json").out)
+    assert [each["directory"] for each in listed] == list(map(str, jobs))
+    own = json.loads(call("status", jobs[0], "--json").out)
+    assert listed[0] == {"directory": str(jobs[0]), **own}
+    unread = json.loads(call("status", jobs[0], tmp_path / "nothing", "--json").out)[1]
+    assert unread["state"] is None
+    assert "there is no plan.json" in unread["problem"]
+
+
 def test_fine_tuning_and_tensorboard(finished: FinishedJob, tmp_path: Path) -> None:
     weights = list_snapshots(finished.job.snapshots)[-1].weights
     job = write_job(tmp_path, max_iter=5, base_lr=0.0, random_seed=3)

@@ -1,0 +1,64 @@
+"""What a data set says about the variables of a template: sources, classes, means and crop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caffe_batch.datasets import Dataset, read_dataset
+from caffe_batch.errors import InputError, Option
+from caffe_batch.rendering import Template, Value
+
+#: Variables without which a template has nothing to do with a data set.
+_NEEDED = ("source_train", "source_test", "num_classes")
+
+
+def filled_in(template: Template, folder: str | Path) -> dict[str, Value]:
+    """The values of a template's variables that a data set decides.
+
+    The means are those of the training set's channels. The crop stays the template's own, unless
+    the records are smaller.
+
+    Args:
+        template: Whose variables they are.
+        folder: Of the data set, as ``caffe-batch data`` makes it.
+
+    Raises:
+        InputError: There is no data set, it has no test set, or the template takes no data.
+    """
+    known = {variable.name: variable for variable in template.variables}
+    missing = [name for name in _NEEDED if name not in known]
+    if missing:
+        raise InputError(
+            [
+                Option("data", str(folder)),
+                f" has no place in template {template.name}: it has no variable {missing[0]}",
+            ],
+            hint="Name the data in the template itself.",
+        )
+    dataset = read_dataset(Path(folder))
+    if dataset.test is None:
+        raise InputError(
+            f"{folder} has no test set, and template {template.name} reads one",
+            hint="Make the data set again with a test set.",
+        )
+    values: dict[str, Value] = {
+        "data": dataset.backend,
+        "source_train": str(dataset.path(dataset.train.source).resolve()),
+        "source_test": str(dataset.path(dataset.test.source).resolve()),
+        "num_classes": dataset.classes,
+        "mean_file": "",
+        "mean_values": tuple(round(value, 4) for value in dataset.mean_values),
+        **_sizes(dataset, known["crop_size"].default if "crop_size" in known else 0),
+    }
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _sizes(dataset: Dataset, crop: Value | None) -> dict[str, Value]:
+    """The sizes of the records, and of what is cut out of them."""
+    if dataset.shape is None:
+        return {"channels": len(dataset.mean_values)}
+    channels, height, width = dataset.shape
+    sizes: dict[str, Value] = {"channels": channels, "image_size": min(height, width)}
+    if isinstance(crop, int) and crop > min(height, width):
+        sizes["crop_size"] = min(height, width)
+    return sizes
