@@ -201,6 +201,7 @@ def test_a_stop_reaches_a_training_that_is_about_to_begin(
     assert not list(directory.glob("runs/*/*/job.json"))
 
 
+@pytest.mark.both
 def test_divergence_is_reported(tmp_path: Path, runtime: Runtime) -> None:
     directory = write(tmp_path, SOLVER.replace("base_lr: 0.08", "base_lr: 1e30"))
     found = compare(directory, runtime, settings("accumulate", seeds=(1,)), Notes())

@@ -25,7 +25,7 @@ DEAD = NET.replace('weight_filler {{ type: "xavier" }}', "").replace("{width}", 
 
 
 @pytest.mark.parametrize("dead", [True, False])
-def test_on_real_caffe(runtime: Runtime, tmp_path: Path, dead: bool) -> None:
+def test_of_a_training(runtime: Runtime, tmp_path: Path, dead: bool) -> None:
     net = DEAD if dead else NET.replace("{width}", "8")
     job = planned(
         tmp_path, net.replace("{batch_size}", "70"), "max_iter: 150", "--gpu-memory", "1GiB"

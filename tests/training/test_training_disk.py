@@ -120,6 +120,7 @@ def test_no_space_for_anything(runtime: Runtime, tmp_path: Path, snapshot_format
         check_complete(moved, without=range(recorded[-1] + 1, first + 1))
 
 
+@pytest.mark.both
 def test_a_snapshot_that_was_cut_short_stops_the_run(runtime: Runtime, tmp_path: Path) -> None:
     """As a full disk cuts it whose last bytes are only missed when the file is closed."""
     job = write_job(tmp_path, snapshot=20)

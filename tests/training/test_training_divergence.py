@@ -82,6 +82,7 @@ def test_the_last_good_snapshot_stays_where_only_one_is_kept(
     assert [snapshot.update for snapshot in list_snapshots(good.snapshots)] == [35]
 
 
+@pytest.mark.both
 def test_rollback_continues_with_a_smaller_rate(runtime: Runtime, tmp_path: Path) -> None:
     job = exploding(tmp_path)
     seen: list[Progress] = []

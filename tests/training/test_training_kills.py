@@ -226,6 +226,7 @@ def shutil_copy(source: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.both
 def test_snapshots_are_kept_by_count_and_age(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, snapshot=4)
     train(job, runtime, Options(keep_last=2, keep_every=20))

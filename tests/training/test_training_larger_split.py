@@ -132,7 +132,7 @@ def test_a_test_makes_room_first(tmp_path: Path) -> None:
     assert (test["batch_size"], test["test_iter"]) == (1, 70)
 
 
-def test_real_caffe_runs_out_of_memory_in_a_test(
+def test_memory_that_only_a_test_lacks(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = NET.format(data=write_lmdb(tmp_path / "data"), batch_size=18, width=20_000) + TESTED_WIDE

@@ -70,6 +70,7 @@ def measured(runtime: Runtime, tmp_path: Path) -> JobDirectory:
     return job
 
 
+@pytest.mark.both
 def test_the_gradients_of_the_micro_batches(
     measured: JobDirectory, pycaffe: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -114,11 +115,11 @@ def losses(job: JobDirectory) -> list[float | None]:
 
 
 def test_few_updates_are_measured_where_measuring_takes_as_long(
-    runtime: Runtime, tmp_path: Path
+    caffes_runtime: Runtime, tmp_path: Path
 ) -> None:
     """An update of this net takes a third of a millisecond, and measuring one as much."""
     job = write_job(tmp_path, max_iter=2000)
-    train(job, runtime, MEASURE)
+    train(job, caffes_runtime, MEASURE)
     lines = gradient_metrics(job.metrics)
     assert lines[0].update == 1
     assert len(lines) < 400

@@ -33,7 +33,7 @@ layer { name: "small" type: "DummyData" top: "small" include { phase: TEST } dum
 """
 
 
-def test_of_real_caffe(runtime: Runtime, tmp_path: Path) -> None:
+def test_of_a_training(runtime: Runtime, tmp_path: Path) -> None:
     net = NET.format(data=write_lmdb(tmp_path / "data"), batch_size=6, width=8) + UNREAD
     job = write_job(tmp_path, net=net, max_iter=20)
     outcome = train(job, runtime)

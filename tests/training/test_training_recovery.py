@@ -119,7 +119,7 @@ def weights_of(job: JobDirectory) -> list[float]:
     return [number for layer in net.layer for blob in layer.blobs for number in blob.data[:999]]
 
 
-def test_real_caffe_continues_with_a_smaller_split(runtime: Runtime, tmp_path: Path) -> None:
+def test_it_continues_with_a_smaller_split(runtime: Runtime, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     solver = "max_iter: 2 display: 1 clip_gradients: 1e-3"
     budget = ("--gpu-memory", "2GiB", "--effective-batch", 60)
@@ -154,6 +154,7 @@ def test_real_caffe_continues_with_a_smaller_split(runtime: Runtime, tmp_path: P
     assert split == pytest.approx(straight, rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.both
 def test_memory_that_another_program_takes(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,8 +370,10 @@ def test_what_the_plan_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert failure.value.hint == "An older version planned it: plan again."
 
 
-def test_no_smaller_split_makes_room_for_a_database(runtime: Runtime, tmp_path: Path) -> None:
-    """LMDB maps the whole of it, whatever batch_size: the plan stays, and the limit is named."""
+def test_no_smaller_split_makes_room_for_a_database(
+    caffes_runtime: Runtime, tmp_path: Path
+) -> None:
+    """Caffe maps the whole of it, whatever batch_size: the plan stays, and the limit is named."""
     job = planned(tmp_path, SUMMED, "max_iter: 2", "--effective-batch", 12, "--gpu-memory", "1GiB")
     with (
         lmdb.open(str(tmp_path / "data"), map_size=2**36) as larger,
@@ -378,7 +381,7 @@ def test_no_smaller_split_makes_room_for_a_database(runtime: Runtime, tmp_path: 
     ):
         put.put(b"last", put.get(b"00000000", b""))  # writes down how large the map is
     before = job.plan.read_text()
-    limited = Limited("limited", runtime, address_space(runtime) + 560 * MIB)
+    limited = Limited("limited", caffes_runtime, address_space(caffes_runtime) + 560 * MIB)
     with pytest.raises(
         TrainingError, match=r"no address space for a database: .*mdb_status"
     ) as error:

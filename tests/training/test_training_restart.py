@@ -101,6 +101,7 @@ def test_a_refused_device_leaves_the_run_before(finished: JobDirectory) -> None:
     assert tree(finished.path) == before
 
 
+@pytest.mark.both
 def test_a_run_that_dies_before_its_first_snapshot(
     runtime: Runtime, finished: JobDirectory
 ) -> None:
@@ -241,8 +242,9 @@ def test_a_run_that_did_nothing_is_not_kept(runtime: Runtime, tmp_path: Path) ->
     data = tmp_path / "data"
     data.rename(tmp_path / "away")
     for _ in range(2):
-        with pytest.raises(TrainingError, match="mdb_status"):
+        with pytest.raises(TrainingError, match="failed check: ") as failure:
             train(job, runtime, RESTART)
+        assert failure.value.hint == f"Missing: {data} (layer 'data')."
     assert len(attempts_of(job)) == 1
     assert not any(folder.exists() for folder in job.previous.folders)
     (tmp_path / "away").rename(data)

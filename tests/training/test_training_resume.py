@@ -91,7 +91,7 @@ def measured(job: JobDirectory) -> list[dict[str, Any]]:
     ("kills", "kinds", "fields"),
     [
         (3, ["lmdb", "leveldb", "hdf5", "images"], stages()),
-        (1, ["shuffled_hdf5", "lmdb"], {}),
+        pytest.param(1, ["shuffled_hdf5", "lmdb"], {}, marks=pytest.mark.both),
         # The epochs of shuffled images are whole batches here.
         (1, ["shuffled_images"], {"batch_size": IMAGES, "iter_size": 1, "max_iter": 90}),
     ],

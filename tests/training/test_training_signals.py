@@ -54,6 +54,7 @@ def losses(path: Path) -> list[tuple[int, float | None]]:
     ]
 
 
+@pytest.mark.both
 def test_an_update_is_given_up(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,8 @@ def sleepy_net(folder: Path, phase: str, passes: set[int], seconds: float) -> st
     return NET.format(data=data, batch_size=6, width=8) + LAYER.replace("PHASE", phase)
 
 
-def test_real_caffe_takes_a_snapshot_when_it_comes_back(
+@pytest.mark.both
+def test_a_snapshot_is_taken_when_it_comes_back(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = write_job(tmp_path)

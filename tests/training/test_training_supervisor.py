@@ -239,6 +239,7 @@ def test_an_observer_that_fails_leaves_no_worker_behind(runtime: Runtime, tmp_pa
     assert snapshot.update >= 20
 
 
+@pytest.mark.both
 def test_a_killed_supervisor_takes_its_worker_along(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path, max_iter=LONG)
     hold = Hold(job, 20)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -65,10 +66,12 @@ class Output(NamedTuple):
     Attributes:
         name: The blob's name.
         loss_weight: Its part in the loss; 0 for scores.
+        elements: How many values it has.
     """
 
     name: str
     loss_weight: float
+    elements: int
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class TorchNet:
             top: w for node in net.nodes for top, w in zip(node.tops, node.loss, strict=True)
         }
         self.outputs = tuple(
-            Output(net.blobs[i].name, weights[i])
+            Output(net.blobs[i].name, weights[i], prod(net.blobs[i].shape))
             for i in sorted(_unread(net), key=lambda i: net.blobs[i].name)
         )
 

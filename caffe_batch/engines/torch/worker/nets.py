@@ -15,7 +15,7 @@ from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.net import Pass, TorchNet
 from caffe_batch.engines.torch.refusals import check_runs
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, InputShapeError
 from caffe_batch.net.graph import Net, Node
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
@@ -138,4 +138,13 @@ def graphs_of(files: Sequence[NetFile]) -> list[Net]:
     Raises:
         InputError: Caffe would refuse one of them, or its data can't be read.
     """
-    return [file.build(file.layers(HERE)) for file in files]
+    try:
+        return [file.build(file.layers(HERE)) for file in files]
+    except InputShapeError as error:
+        cause = error.__cause__
+        if not isinstance(cause, InputError):
+            raise
+        # A plan could do without the data, and names the option for that; a training can't.
+        raise InputError(
+            f"layer {error.layer!r}: {cause.message}", hint=cause.hint_parts
+        ) from error

@@ -108,7 +108,13 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     if settings["frozen"] is not None:
         measured = MicroGradients(nets[0].net, [(name, i) for name, i in settings["frozen"]])
         noise = NoiseSampler(measured, settings["record_every"], events.send)
-    events.send("built", update=done, choices=choices)
+    large = [
+        (number, output.name, output.elements)
+        for number, net in enumerate(nets[1:])
+        for output in net.net.outputs
+        if output.elements > 1
+    ]
+    events.send("built", update=done, choices=choices, large_outputs=large)
     made = Trained(solver, nets[0], nets[1:], update, rates, surroundings)
     training = Training(made, events, requests, settings, done, noise)
     try:
