@@ -43,3 +43,12 @@ def find(name: str = DEFAULT) -> Engine:
         )
     engine: Engine = import_module(_MODULES[name]).ENGINE
     return engine
+
+
+def title(name: str) -> str:
+    """The name of an engine in sentences; for one of another version, as that spells it.
+
+    >>> title("pytorch"), title("abacus")
+    ('PyTorch', 'abacus')
+    """
+    return find(name).title if name in _MODULES else name

@@ -439,7 +439,7 @@ class Kept:
         if first <= done:
             said.append(
                 f"metrics.jsonl lacks the losses and tests of updates {first} to {done}: the last "
-                "run ended before it wrote them. Caffe's log has what Caffe said of them."
+                "run ended before it wrote them. caffe.log has what was said of them."
             )
         return said
 

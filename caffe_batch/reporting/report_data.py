@@ -62,11 +62,6 @@ class ReportedRun:
     updates: tuple[UpdateMetrics, ...]
     tests: tuple[TestCurve, ...]
 
-    @property
-    def engine_title(self) -> str:
-        """The name of the engine that trains it."""
-        return engines.find(self.plan.engine).title
-
     def samples(self, update: int) -> int | None:
         """Samples seen by the first ``update`` updates; None if the plan doesn't know."""
         return stage_at(self.stages, max(update - 1, 0)).samples(update)

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from caffe_batch import __version__
+from caffe_batch import __version__, engines
 from caffe_batch.memory import LayerBytes, Prediction
 from caffe_batch.reporting.audit_view import audit_rows
 from caffe_batch.reporting.memory_plot import COLOURS, LABELS
@@ -60,8 +60,9 @@ def _page() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        size=format_size, number=_number, count=_count, duration=_duration, when=_when
-    )
+        size=format_size, number=_number, count=_count, duration=_duration, when=_when,
+        engine=lambda attempt: engines.title(attempt.engine),
+    )  # fmt: skip
     return environment.get_template("report.html.j2")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from caffe_batch import engines
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.reporting.console import PlainTable
 from caffe_batch.reporting.training_view import (
@@ -80,6 +81,9 @@ def status_lines(job: JobDirectory, status: Status) -> list[str]:
         lines.append(
             f"attempts: {len(status.record.attempts)} on {status.record.host}{end}{killed}"
         )
+    if attempt:
+        version = f" {attempt.engine_version}" if attempt.engine_version else ""
+        lines.append(f"engine:   {engines.title(attempt.engine)}{version}")
     if status.broken_lines:
         lines.append(f"broken:   {status.broken_lines} lines of {job.metrics.name} can't be read")
     lines.append(f"files:    {job.path}")

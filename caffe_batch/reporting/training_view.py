@@ -92,7 +92,7 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
         width: Characters per line; the bar and the sparkline take what the numbers leave.
     """
     if not progress.training:
-        return Text("Starting Caffe and building the nets ...", style="dim")
+        return Text("Loading the engine and building the nets ...", style="dim")
     update = f"update {progress.update:,} / {progress.updates:,}"
     loss = f"loss {'-' if progress.loss is None else format_number(progress.loss)}"
     share = f"{progress.update / progress.updates:.0%}"

@@ -90,6 +90,7 @@ class Status:
             "predicted_elsewhere_bytes": progress.elsewhere_bytes,
             "used_bytes": progress.used_bytes,
             "attempts": len(self.record.attempts) if self.record else 0,
+            "engine": attempt.engine if attempt else None,
             "ending": attempt.ending.value if attempt and attempt.ending else None,
             "detail": attempt.detail if attempt else None,
             "host": self.record.host if self.record else None,

@@ -105,7 +105,7 @@ def check_longer(
             f"{job.path}: the run has left no snapshot, so it can't go on from its end",
             hint=[
                 Option("restart", True), " begins again; `snapshot_after_train: true` in the "
-                "solver makes Caffe leave one.",
+                "solver makes a run leave one.",
             ],
         )  # fmt: skip
 

@@ -72,7 +72,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
                     split = SplitOptions(batch_size=plans[0].batch_size)
                 plans.append(_plan_with(model, plan.precision, samples, split, tests_follow=True))
         except CaffeBatchError as error:  # Caffe would refuse a net at this size
-            obstacle = f" that Caffe would build ({error.message})"
+            obstacle = f" that can be built ({error.message})"
             largest = plans[0].batch_size - 1 if plans else 0
             continue
         _rewrite(job, plan, stages, plans, why, tests)
@@ -81,10 +81,11 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
             f"{plans[0].iter_size} instead of {size} x {plan.iter_size}"
             + _another_training(plan, plans[-1])
         )
+    title = engines.title(plan.engine)
     raise DoesNotFitError(
         f"{why} ({ending.detail}), and batch_size {size} is the smallest split of the "
-        f"effective batch {plan.effective_batch}{obstacle}. With it Caffe asks for "
-        f"{format_size(needs)} ({needs:,} bytes), as far as can be predicted",
+        f"effective batch {plan.effective_batch}{obstacle}. With it {title} asks "
+        f"for {format_size(needs)} ({needs:,} bytes), as far as can be predicted",
         missing_bytes=0,
         hint=[
             "What helps: a machine with more free memory than that, smaller input images, or a "

@@ -141,7 +141,7 @@ def test_warnings_come_first_and_once() -> None:
 
 
 def test_live_view_before_the_first_update() -> None:
-    assert shown(STARTING) == ["Starting Caffe and building the nets ..."]
+    assert shown(STARTING) == ["Loading the engine and building the nets ..."]
     assert shown(replace(STARTING, training=True))[1] == "loss -"
 
 
@@ -188,7 +188,7 @@ def test_quiet_reports_only_notes() -> None:
 def test_a_terminal_is_redrawn_in_place() -> None:
     said = text_of([STARTING, PROGRESS, PROGRESS], terminal=True)
     assert said.count("Training on the CPU") == 1
-    assert "Starting Caffe" in said
+    assert "Loading the engine" in said
     assert "\x1b[1A" in said  # the cursor goes up to draw over the lines before
     assert said.rstrip().endswith("\x1b[?25h")  # and is visible again at the end
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,11 @@ from caffe_batch.engines.torch.snapshots import read_weights
 from caffe_batch.errors import InputError, RuntimeMissingError, TrainingError
 from caffe_batch.jobs.metrics import UpdateMetrics, read_metrics
 from caffe_batch.planning.precision import Precision
+from caffe_batch.reporting.report_data import read_run
+from caffe_batch.reporting.report_page import render_report
+from caffe_batch.reporting.status_view import status_lines
 from caffe_batch.runtimes import Runtime
+from caffe_batch.training.following import RunFollower
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
 from tests.planned_jobs import NET, attempts_of, write_job, write_lmdb
@@ -61,6 +67,13 @@ def test_it_continues_where_the_other_was(runtime: Runtime, tmp_path: Path) -> N
     found = list_snapshots(job.snapshots)
     assert [each.update for each in found] == [10, 20, 30]
     assert [each.moment.exists() for each in found] == [False, True, False]
+    with closing(RunFollower(job)) as follower:
+        status = follower.status()
+    assert status.json()["engine"] == "caffe"
+    assert "engine:   Caffe 1.0.0" in status_lines(job, status)
+    page = render_report([read_run(job)])
+    assert re.findall(r"<td>(Caffe|PyTorch)</td>", page) == ["Caffe", "PyTorch", "Caffe"]
+    assert "<tr><th>Caffe</th><td>1.0.0</td></tr>" in page
 
 
 def test_killed_on_either_engine_it_goes_on_with_the_other(
