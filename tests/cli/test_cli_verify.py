@@ -113,7 +113,7 @@ def test_a_compensation_can_be_refused() -> None:
 
 
 def test_a_broken_promise_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("caffe_batch.engines.caffe.engine")
+    module = importlib.import_module("caffe_batch.engines.base")
     monkeypatch.setattr(module, "audit", lambda model, **split: ())  # it overlooks the clipping
     done = call("verify", "clip.prototxt")
     assert done.code == 1

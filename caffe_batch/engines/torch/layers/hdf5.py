@@ -7,7 +7,7 @@ from caffe_batch.errors import InputError
 
 
 class HDF5Output(TorchLayer):
-    """The datasets ``data`` and ``label``; as in Caffe, there is room for one pass only."""
+    """The datasets ``data`` and ``label``, with four axes; as in Caffe, of one pass only."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -25,6 +25,7 @@ class HDF5Output(TorchLayer):
             )
         with h5py.File(self.path, "w") as file:
             for name, bottom in zip(("data", "label"), bottoms, strict=True):
-                file[name] = bottom.detach().cpu().numpy()
+                values = bottom.detach().cpu().numpy()
+                file[name] = values.reshape(*values.shape, *[1] * (4 - values.ndim))
         self.written = True
         return ()
