@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
 SOLVER = ROOT / "prototxt" / "digits" / "solver.prototxt"
 
+#: Exit codes that don't mean that no pycaffe can be had: wrong usage, an interrupt.
+NO_ANSWER = (2, 130)
+
 #: Enough for batch_size 64 but not for 128: the recipe's 256 becomes 64 x 4.
 BUDGET = "5MiB"
 
@@ -49,7 +52,7 @@ def find_engine(asked: str) -> str:
         done = subprocess.run([sys.executable, *arguments(command)], cwd=DEMO)
         if not done.returncode:
             return "caffe"
-        if asked:
+        if asked or done.returncode in NO_ANSWER:
             sys.exit(done.returncode)
         print("\nNo pycaffe can be installed here: PyTorch trains instead.", flush=True)
     if importlib.util.find_spec("torch") is None:

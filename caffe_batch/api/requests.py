@@ -136,6 +136,8 @@ class PlanRequest:
             recipe, sources, self.mode,
             allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
         )  # fmt: skip
+        for net in (model.train_net(), *model.test_nets()):
+            engine.check_net(net)
         budget = with_snapshots(budget, self.reserve, model)
         options = self._options(recipe, sources)
         notes = recipe.notes if recipe.solver_path else (*recipe.notes, TEMPLATE_SOLVER)

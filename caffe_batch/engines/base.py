@@ -217,6 +217,16 @@ class Engine(ABC):
         """What the engine itself makes different from Caffe, however the batch is split."""
         return ()
 
+    def check_net(self, net: Net) -> None:  # noqa: B027  # most run all of their types
+        """Check that it runs the layers of a net as they are set.
+
+        Whether it has their types is another matter (:meth:`layer_types`), and so is whether
+        something gives the net its data.
+
+        Raises:
+            InputError: There is a layer that it doesn't run; names it and the reason.
+        """
+
     @abstractmethod
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | str:
         """What a runtime is, from the JSON object that :attr:`probe` printed.

@@ -106,6 +106,7 @@ def verify_engines(
     check_solver(model.recipe.solver, model.recipe.solver_path, needs_length=False)
     check_has_loss(model)
     for side in (one, other):
+        side.engine.check_net(model.train_net())
         check_layer_types([model.recipe.train], side.engine, side.runtime, fed=True)
     own = model.recipe.solver.iter_size
     passes = iter_size or min(own, MOST_PASSES)

@@ -20,6 +20,7 @@ from caffe_batch.engines.torch.causes import of_engine
 from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.gpu_errors import unusable
 from caffe_batch.engines.torch.kernels import OLDEST, has_kernels, is_older, no_kernels
+from caffe_batch.engines.torch.refusals import check_settings
 from caffe_batch.engines.work import (
     DataStart,
     NoiseRequest,
@@ -35,7 +36,7 @@ from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build, CaffeMemory, MemoryModel
-from caffe_batch.net import Recipe, Sources
+from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.planning.precision import Precision
 
@@ -108,6 +109,9 @@ class TorchEngine(CaffeFilesEngine):
         if build is not Build.CAFFE:
             raise InputError(f"{build.value} is a build of Caffe, and the engine is PyTorch")
         return TorchMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
+
+    def check_net(self, net: Net) -> None:
+        check_settings(net)
 
     def own_findings(
         self, model: MemoryModel, batch_size: int, precision: Precision

@@ -47,6 +47,17 @@ def check_runs(net: Net) -> None:
         raise error
 
 
+def check_settings(net: Net) -> None:
+    """Check that the engine runs the layers of a net whose types it has, if they are fed.
+
+    Raises:
+        NetError: It doesn't; names the layer and the reason.
+    """
+    for node in net.nodes:
+        if node.layer.type == "Pooling" and _has_empty_window(node):
+            raise _empty_window(node)
+
+
 def refusals(net: Net) -> Iterator[NetError]:
     """An error for each layer that the engine doesn't run."""
     for node in net.nodes:
@@ -64,12 +75,16 @@ def refusals(net: Net) -> Iterator[NetError]:
                 hint="It runs the types of Caffe 1.0; others need the engine caffe.",
             )
         elif kind == "Pooling" and _has_empty_window(node):
-            yield NetError(
-                "its last window lies beyond the input, where Caffe itself gives -FLT_MAX (MAX) "
-                "or NaN (AVE): the PyTorch engine doesn't run that",
-                layer=node.layer.name,
-                hint="Use a stride no larger than the kernel, or round_mode: FLOOR.",
-            )
+            yield _empty_window(node)
+
+
+def _empty_window(node: Node) -> NetError:
+    return NetError(
+        "its last window lies beyond the input, where Caffe itself gives -FLT_MAX (MAX) or NaN "
+        "(AVE): the PyTorch engine doesn't run that",
+        layer=node.layer.name,
+        hint="Use a stride no larger than the kernel, or round_mode: FLOOR.",
+    )
 
 
 class Departure(NamedTuple):

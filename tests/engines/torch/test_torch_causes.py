@@ -172,6 +172,26 @@ def test_a_plan_says_it_beside_its_verdict(tmp_path: Path) -> None:
     assert job.plan.precision is Precision.BF16
 
 
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_plan_for_pytorch_is_refused_what_it_does_not_run(tmp_path: Path, phase: str) -> None:
+    pool = (
+        f'layer {{ name: "p" type: "Pooling" bottom: "x" top: "p" include {{ phase: {phase} }} '
+        "pooling_param { kernel_size: 1 stride: 3 } }"
+    )
+    (tmp_path / "net.prototxt").write_text(DATA + pool + IP % ("x", "xavier"))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 test_iter: 1 '
+        "test_interval: 9"
+    )
+    solver = tmp_path / "solver.prototxt"
+    assert cb.plan(solver, gpu_memory="1GiB").batch_size == 6
+    with pytest.raises(cb.InputError, match="layer 'p': its last window lies beyond the input"):
+        cb.plan(solver, gpu_memory="1GiB", engine="pytorch")
+    if phase == "TRAIN":
+        with pytest.raises(cb.InputError, match="layer 'p': its last window lies beyond the"):
+            cb.verify(solver, engine="pytorch")
+
+
 def test_caffe_has_no_other_precision(tmp_path: Path) -> None:
     with pytest.raises(cb.InputError, match="Caffe calculates in float32, not in bf16"):
         planned(tmp_path, precision="bf16")

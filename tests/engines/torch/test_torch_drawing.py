@@ -58,7 +58,7 @@ def windows(x: Array) -> list[tuple[tuple[int, int, int, int], tuple[slice, slic
 def distinct(shape: tuple[int, ...]) -> Array:
     """Positive numbers, each of which says where it stood."""
     values = np.random.default_rng(3).permutation(math.prod(shape)) + 1
-    return values.reshape(shape).astype(np.float32) / 8
+    return (values / 8).reshape(shape).astype(np.float32)
 
 
 def test_a_stochastic_pooling_expects_in_a_test_what_it_draws_in_training() -> None:
