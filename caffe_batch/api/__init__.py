@@ -20,6 +20,7 @@ from caffe_batch.api.verifications import (
     verify_engines,
 )
 from caffe_batch.api.ways import Strategies, strategies
+from caffe_batch.api.zoo import TemplateSize, template_sizes
 
 __all__ = [
     "AsIs",
@@ -31,6 +32,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Strategies",
+    "TemplateSize",
     "Verification",
     "as_is",
     "check_device",
@@ -48,6 +50,7 @@ __all__ = [
     "report",
     "standings",
     "strategies",
+    "template_sizes",
     "templates",
     "train_options",
     "verify",

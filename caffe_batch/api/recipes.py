@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from tempfile import mkdtemp
@@ -32,7 +32,7 @@ from caffe_batch.net.kinds import kind
 from caffe_batch.net.missing import check_complete, missing_options
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
-from caffe_batch.rendering import available, find, render
+from caffe_batch.rendering import Template, TemplateRecipe, available, find, render
 from caffe_batch.rendering.render import render_solver
 from caffe_batch.rendering.values import Value, show
 
@@ -43,9 +43,6 @@ DEFAULT_MAX_ITER = 10000
 
 #: What a note says of a data set's values.
 _TOLD = ("num_classes", "crop_size", "mean_values")
-
-#: The note about such a solver.
-TEMPLATE_SOLVER = "no solver was given; templates/solver.prototxt.j2 makes one"
 
 
 class RecipeFiles:
@@ -71,6 +68,7 @@ class RecipeFiles:
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
         sources: Where data is looked up, and the sizes given for it.
+        template: The template that the net comes from; None for a file.
 
     Raises:
         InputError: A file is missing, unreadable or contradicts itself; no such template or top.
@@ -101,6 +99,7 @@ class RecipeFiles:
                 [Option("data", str(data)), f" fills in a template, and {name} is none"],
                 hint="A file names its data itself, in its data layers.",
             )
+        self.template = find(name) if template else None
         path, notes = self._render(name, data) if template else (Path(net), ())
         known = rules_with(files(rules), checked_fork(fork), hints)
         try:
@@ -159,22 +158,39 @@ class RecipeFiles:
         return path, (f"template {name} with its defaults{given}; {variables}",)
 
 
+@dataclass(frozen=True)
+class MadeSolver:
+    """A solver from the template, for a net that was given without one.
+
+    Attributes:
+        text: Its text.
+        note: What it is, for the user.
+    """
+
+    text: str
+    note: str
+
+
 def with_solver(
     recipe: Recipe,
     sources: Sources,
     effective_batch: int | None = None,
     *,
     allow_unknown: bool = False,
-) -> tuple[Recipe, str | None]:
-    """The recipe with a solver from the template, if the user gave none, and that solver's text.
+    template: Template | None = None,
+) -> tuple[Recipe, MadeSolver | None]:
+    """The recipe with a solver from the template, if the user gave none, and that solver.
 
-    The solver tests once per epoch over the whole test set, where the record counts are known.
+    The solver tests once per epoch over the whole test set, where the record counts are known. A
+    net from a template has the solver of its paper: its epochs are those of the user's data, or of
+    the paper's where the user's can't be counted.
 
     Args:
         recipe: What the user gave.
         sources: Where its data is.
         effective_batch: Samples per update; the net's batch size if None.
         allow_unknown: Accept layer types without a rule.
+        template: The template that the net comes from.
     """
     if recipe.solver_path is not None:
         return recipe, None
@@ -183,12 +199,19 @@ def with_solver(
     has_test = _has_test(recipe.train, test)
     records = count_records(recipe.train, sources)
     settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
+    meant = template.recipe if template else None
+    updates = None
     if records is not None:
         size = effective_batch or batch_size(
             recipe.train.layers(sources, allow_unknown=allow_unknown)
         )
         updates = ceil(records / size)
+    elif template and meant:
+        updates = ceil(meant.records / (effective_batch or _own_batch(template)))
+    if updates is not None:
         settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
+        if meant:
+            settings.update(_settings(meant, updates))
     if has_test:
         test_records = count_records(test, sources)
         batches = DEFAULT_TEST_ITER
@@ -196,9 +219,39 @@ def with_solver(
             size = batch_size(test.layers(sources, allow_unknown=allow_unknown))
             batches = ceil(test_records / size)
         settings["test_iter"] = [batches]
-    text = render_solver(comment="From caffe-batch's solver template.", **settings)
+    origin = f"From {meant.source}." if meant else "From caffe-batch's solver template."
+    text = render_solver(comment=origin, **settings)
     solver = prototxt.parse_solver(text)
-    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), text
+    made = MadeSolver(text, _note(template, meant, records))
+    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), made
+
+
+def _own_batch(template: Template) -> int:
+    """The batch size that a template has unless it is told another one."""
+    found = {variable.name: variable.default for variable in template.variables}.get("batch_size")
+    if not isinstance(found, int):
+        raise InputError(f"template {template.name}: its recipe needs a batch_size")
+    return found
+
+
+def _settings(recipe: TemplateRecipe, updates: int) -> dict[str, object]:
+    """The variables of the solver's template, where an epoch is so many updates."""
+    counted = {
+        name: [max(1, round(each * updates)) for each in found]
+        for name, found in recipe.in_epochs.items()
+    }
+    lists = {name: found[0] if name == "stepsize" else found for name, found in counted.items()}
+    return {**recipe.settings, **lists, "max_iter": max(1, round(recipe.epochs * updates))}
+
+
+def _note(template: Template | None, recipe: TemplateRecipe | None, records: int | None) -> str:
+    if template is None or recipe is None:
+        return "no solver was given; templates/solver.prototxt.j2 makes one"
+    whose = "" if records else f", of {recipe.records:,} records since yours can't be counted"
+    return (
+        f"no solver was given; {template.name}'s is from {recipe.source}: {recipe.epochs:g} "
+        f"epochs{whose}"
+    )
 
 
 def _has_test(train: NetFile, test: NetFile) -> bool:

@@ -46,7 +46,7 @@ def templates(templates: str | Path | None = None) -> list[Template]:
 
     >>> import caffe_batch as cb
     >>> [template.name for template in cb.templates()][:2]
-    ['caffenet', 'lenet_digits']
+    ['alexnet', 'autoencoder']
 
     Args:
         templates: A folder of your own templates, listed before those of the package.

@@ -10,7 +10,7 @@ from pathlib import Path
 from caffe_batch import engines
 from caffe_batch.api.arguments import Shapes
 from caffe_batch.api.budgets import find_budget, with_snapshots
-from caffe_batch.api.recipes import TEMPLATE_SOLVER, RecipeFiles, noted, with_solver
+from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.job_files import gpus_of_job
 from caffe_batch.layers.base import Mode
@@ -128,9 +128,10 @@ class PlanRequest:
         gpu = files.recipe.solver.device_id if self.gpu is None else self.gpu
         budget = find_budget(self.gpu_memory, self.reserve, self.mode, gpu)
         sources = files.sources
-        recipe, solver_text = with_solver(
-            files.recipe, sources, self.effective_batch, allow_unknown=self.allow_unknown
-        )
+        recipe, made = with_solver(
+            files.recipe, sources, self.effective_batch,
+            allow_unknown=self.allow_unknown, template=files.template,
+        )  # fmt: skip
         check_solver(recipe.solver, recipe.solver_path, needs_length=False)
         model = engine.memory_model(
             recipe, sources, self.mode,
@@ -140,8 +141,8 @@ class PlanRequest:
             engine.check_net(net)
         budget = with_snapshots(budget, self.reserve, model)
         options = self._options(recipe, sources)
-        notes = recipe.notes if recipe.solver_path else (*recipe.notes, TEMPLATE_SOLVER)
-        return Prepared(files, model, budget, options, solver_text, notes)
+        notes = (*recipe.notes, made.note) if made else recipe.notes
+        return Prepared(files, model, budget, options, made.text if made else None, notes)
 
     def _check(self) -> None:
         """Refuses arguments that contradict each other."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from caffe_batch import engines
 from caffe_batch.api.arguments import Files, files
 from caffe_batch.api.jobs import Job
-from caffe_batch.api.recipes import TEMPLATE_SOLVER, RecipeFiles, noted, with_solver
+from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.jobs.job_files import write_as_is
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.solver.checks import check_solver
@@ -108,15 +108,16 @@ def as_is(
         fork=fork, as_is=True,
     )  # fmt: skip
     with noted(found.recipe.notes):
-        recipe, text = with_solver(found.recipe, found.sources, allow_unknown=True)
+        recipe, made = with_solver(
+            found.recipe, found.sources, allow_unknown=True, template=found.template
+        )
         check_solver(recipe.solver, recipe.solver_path)
         check_is_fed(recipe)
         check_own_types((recipe.train, *recipe.tests), engines.find(engine))
-    made = () if text is None else (TEMPLATE_SOLVER,)
     return AsIs(
         recipe=recipe,
         sources=found.sources,
         engine=engines.find(engine).name,
-        solver_text=text,
-        file_notes=(*recipe.notes, *made),
+        solver_text=made.text if made else None,
+        file_notes=(*recipe.notes, made.note) if made else recipe.notes,
     )

@@ -149,13 +149,14 @@ def verify(
             data=data,
             engine=engine,
         )
-        recipe, sources = files.recipe, files.sources
+        recipe, sources, template = files.recipe, files.sources, files.template
     else:
         recipe, sources, unknown = planned
+        template = None
         allow_unknown = allow_unknown or unknown
     notes = recipe.notes
     with noted(notes):
-        recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown)
+        recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown, template=template)
         trainer = engines.find(engine)
         model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
 

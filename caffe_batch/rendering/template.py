@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, TemplateNotFound, TemplateSyntaxError, meta, nodes
 
 from caffe_batch.errors import InputError, did_you_mean
-from caffe_batch.rendering.header import Variable, parse_header
+from caffe_batch.rendering.header import TemplateRecipe, Variable, parse_header
 from caffe_batch.rendering.values import Value, VariableType, show
 
 #: Endings of the file names of templates; the rest is the template's name.
@@ -26,6 +26,7 @@ class Template:
         name: Its name on the command line: the file name without the suffix.
         path: Its file.
         summary: What it makes, in one line; empty if the template has no header.
+        recipe: The solver that it is meant for; None if no header gives one.
         variables: Those of its header, then those of the templates that it includes, extends or
             imports, except the ones it sets for them; then those it uses without documenting
             them, which have any type and no default.
@@ -35,6 +36,7 @@ class Template:
     path: Path
     summary: str
     variables: tuple[Variable, ...]
+    recipe: TemplateRecipe | None = None
 
     def read_settings(self, settings: Mapping[str, object]) -> dict[str, Value]:
         """The variables' values: those given, read as the variable's type, else the defaults.
@@ -80,19 +82,21 @@ def describe(environment: Environment, path: Path) -> Template:
     """
     name = name_of(path)
     summary = ""
+    recipe: TemplateRecipe | None = None
     variables: dict[str, Variable] = {}
     used: set[str] = set()
     for file, source, tree, provided in _parts(environment, path.name, frozenset(), set()):
         header = parse_header(source, file)
         if file == path.name:
             summary = header.summary
+        recipe = recipe or header.recipe
         for variable in header.variables:
             if variable.name not in provided:
                 variables.setdefault(variable.name, variable)
         used |= meta.find_undeclared_variables(tree) - provided
     for undocumented in sorted(used - variables.keys()):
         variables[undocumented] = Variable(undocumented, _ANY, None, "")
-    return Template(name, path, summary, tuple(variables.values()))
+    return Template(name, path, summary, tuple(variables.values()), recipe)
 
 
 _Part = tuple[str, str, nodes.Template, frozenset[str]]

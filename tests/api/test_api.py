@@ -133,7 +133,10 @@ def test_what_was_said_of_the_files_is_in_the_result() -> None:
     found = cb.plan("caffenet", gpu_memory="8GiB", input_shape="data=3x256x256")
     template, solver = found.file_notes
     assert template.startswith("template caffenet with its defaults")
-    assert solver == "no solver was given; templates/solver.prototxt.j2 makes one"
+    assert solver == (
+        "no solver was given; caffenet's is from Caffe 1.0, models/bvlc_reference_caffenet: "
+        "90 epochs, of 1,281,167 records since yours can't be counted"
+    )
     assert found.recipe.solver_path is None
 
 

@@ -88,7 +88,7 @@ def test_my_own_templates(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lenet"], "there is no template 'lenet'\n"),
+        (["perceptron"], "there is no template 'perceptron'\n"),
         (["cafenet"], "there is no template 'cafenet'\nDid you mean caffenet?\n"),
         ([], "render needs a TEMPLATE\n"),
         (["solver", "-D", "itersize=4"], "no variable 'itersize'\nDid you mean iter_size"),

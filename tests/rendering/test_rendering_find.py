@@ -50,8 +50,10 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 
 def test_an_unknown_name_gets_the_list() -> None:
-    with pytest.raises(InputError, match=r"The templates are caffenet, lenet_digits, .*, solver"):
-        find("vgg")
+    with pytest.raises(
+        InputError, match=r"The templates are alexnet, autoencoder, .*, wide_resnet"
+    ):
+        find("perceptron")
 
 
 @pytest.mark.parametrize("part", ["_data", "_data.prototxt.j2"])

@@ -1,0 +1,52 @@
+"""``caffe-batch templates``: the nets that come as templates, and what they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_batch.cli.options import console, json_option, print_json, warnings_on_stderr
+
+
+@click.group()
+def templates() -> None:
+    """Show the nets that come as templates.
+
+    A template's name stands wherever a NET does: `caffe-batch plan resnet50 ...`. `caffe-batch
+    render NAME --variables` describes its variables.
+    """
+
+
+@templates.command("list")
+@click.option(
+    "--templates",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A directory of your own templates, listed with caffe-batch's.",
+)
+@json_option
+def list_(folder: Path | None, as_json: bool) -> None:
+    """List the templates: what each is for, its parameters, and its memory.
+
+    The memory is what Caffe asks the GPU for in training with a batch of 1 and of 32, without a
+    test net, at the template's own image size.
+    """
+    from rich.progress import Progress
+
+    from caffe_batch import api
+    from caffe_batch.reporting.console import PlainConsole
+    from caffe_batch.reporting.templates_view import templates_view
+
+    screen = PlainConsole(stderr=True)
+    bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
+    with warnings_on_stderr(), bar:
+        task = bar.add_task("reading the templates")
+        found = api.template_sizes(
+            folder, progress=lambda done, all_: bar.update(task, completed=done, total=all_)
+        )
+    if as_json:
+        print_json([size.json() for size in found])
+    else:
+        console().print(templates_view([size.json() for size in found]))
