@@ -182,11 +182,14 @@ class TorchEngine(CaffeFilesEngine):
 ENGINE = TorchEngine()
 
 
+def environment(threads: int) -> dict[str, str]:
+    """The variables that a worker of so many threads is started with.
+
+    At its barriers OpenMP would otherwise spin, and be slower than Caffe beside a busy neighbour.
+    """
+    return {**thread_limits(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def _work(task: str, settings: Mapping[str, Any], threads: int) -> Work:
-    environment = {
-        **thread_limits(threads),
-        # At its barriers OpenMP would otherwise spin, and be slower than Caffe beside a busy
-        # neighbour.
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    return Work(_WORKER, {"task": task, "precision": "float32", **settings}, environment)
+    settings = {"task": task, "precision": "float32", **settings}
+    return Work(_WORKER, settings, environment(threads))

@@ -20,6 +20,8 @@ from torch import Tensor
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.layers import FED, make_layer
 from caffe_batch.engines.torch.layers.base import Place, TorchLayer
+from caffe_batch.engines.torch.layers.batch_norm import BatchNorm, ScaledBatchNorm
+from caffe_batch.engines.torch.layers.neurons import ReLU
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Shape
 from caffe_batch.net import Net, NetFile
@@ -168,6 +170,7 @@ class TorchNet:
             self._share(trained)
         self._overwritten = _overwritten(net) if self.gradients else {}
         self._steps = self._make_steps()
+        self._fused, self._hidden = self._fuse(self._steps)
         self.fed: dict[str, Shape] = {
             net.blobs[top].name: net.blobs[top].shape
             for node in net.nodes if node.layer.type in FED for top in node.tops
@@ -276,6 +279,43 @@ class TorchNet:
             dead=dead,
         )
 
+    def _fuse(self, steps: Sequence[_Step]) -> tuple[list[_Step], frozenset[str]]:
+        """The faster way through the same net; and the blobs that don't come into being on it.
+
+        A BatchNorm and the Scale that follows it become one step, and a ReLU in place writes over
+        what the layer before it has made.
+        """
+        fused: list[_Step] = []
+        hidden: set[str] = set()
+        for step in steps:
+            last = fused[-1] if fused else None
+            if (
+                last is not None
+                and isinstance(last.layer, BatchNorm)
+                and ScaledBatchNorm.fits(last.layer, step.layer)
+                and last.tops == step.bottoms
+                and last.shapes is step.shapes is None
+                and not last.losses
+                and (last.cut[0] or not step.cut[0])
+            ):
+                fused[-1] = replace(
+                    last,
+                    name=f"{last.name} and {step.name}",
+                    layer=ScaledBatchNorm(last.layer),
+                    tops=step.tops,
+                    blobs=[*last.blobs, *step.blobs],
+                    losses=step.losses,
+                    dead=(*last.dead, *step.dead),
+                )
+                if last.tops != step.tops:
+                    hidden.add(self.net.blobs[last.tops[0]].name)
+                continue
+            if isinstance(step.layer, ReLU) and step.layer.place.in_place:
+                made = next((s for s in reversed(fused) if step.bottoms[0] in s.tops), None)
+                step.layer.overwrites = made is not None and made.layer.fresh
+            fused.append(step)
+        return fused, frozenset(hidden)
+
     @property
     def layer_blobs(self) -> list[LayerBlobs]:
         """All layers, inserted Splits too, as a .caffemodel lists them (net.cpp, ToProto)."""
@@ -294,8 +334,9 @@ class TorchNet:
 
     @property
     def running(self) -> list[TorchLayer]:
-        """The layers that a pass runs, in order."""
-        return [step.layer for step in self._steps]
+        """The layers that a pass may run: one by one, then those that stand for two."""
+        layers = [step.layer for step in self._steps]
+        return [*layers, *(s.layer for s in self._fused if s.layer not in layers)]
 
     # Running
 
@@ -316,7 +357,7 @@ class TorchNet:
         kept: dict[str, Tensor] = {}
         loss: Tensor | None = None
         asides: list[Tensor] = []
-        for step in self._steps:
+        for step in self._fused if self._hidden.isdisjoint(keep) else self._steps:
             bottoms: list[Tensor] = []
             for i, cut in zip(step.bottoms, step.cut, strict=True):
                 value = values[i]

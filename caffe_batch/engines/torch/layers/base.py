@@ -86,11 +86,14 @@ class TorchLayer(ABC):
         keeps_loss_weights: Whether a loss weight of its tops counts; Caffe clears some of them.
         aside: After a forward pass, a scalar whose gradient is added to that of the loss: for what
             Caffe's Forward leaves in the gradient of a bottom. None for most types.
+        fresh: Whether its top is a new tensor, which its own gradient doesn't depend on: then the
+            next layer may overwrite it.
     """
 
     drawn: bool = False
     keeps_loss_weights: bool = True
     aside: Tensor | None = None
+    fresh: bool = False
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -142,6 +145,22 @@ def weights_and_bias(message: Any) -> list[caffe_pb2.FillerParameter]:
     if message.bias_term:
         fillers.append(message.bias_filler)
     return fillers
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same numbers (N, C, H, W), in memory with the channels of each pixel side by side.
+
+    On a CPU torch's convolutions and poolings are faster like that, and give such tensors
+    themselves; others come back as they are.
+    """
+    if x.dim() != 4 or not (x.device.type == "cpu" and x.dtype == torch.float32 and _HAS_ONEDNN):
+        return x
+    if x.shape[1] == 1 and x.is_contiguous():  # torch would take it for what it is already
+        return x.view(x.shape[0], x.shape[2], x.shape[3], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()
 
 
 class _Imitation(torch.autograd.Function):

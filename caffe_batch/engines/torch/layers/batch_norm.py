@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from caffe_batch.engines.torch.layers.base import Place, Tensors, TorchLayer
+from caffe_batch.engines.torch.layers.scale import Scale
 from caffe_batch.layers.base import count
 from caffe_batch.schema import caffe_pb2
 
@@ -22,6 +23,8 @@ class BatchNorm(TorchLayer):
     Attributes:
         averages: Whether passes change the sums; off while a pass is computed once more.
     """
+
+    fresh = True
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -69,3 +72,36 @@ class BatchNorm(TorchLayer):
                 mean.mul_(self.fraction).add_(new_mean)
                 variance.mul_(self.fraction).add_(new_variance)
         return y
+
+
+class ScaledBatchNorm(TorchLayer):
+    """A BatchNorm and the Scale that reads it, in one: their blobs, one after the other's.
+
+    One pass over the samples instead of three, and nothing is kept for the gradient of the Scale.
+    """
+
+    fresh = True
+
+    def __init__(self, norm: BatchNorm) -> None:
+        super().__init__(norm.place)
+        self.norm = norm
+
+    @staticmethod
+    def fits(norm: TorchLayer, scale: TorchLayer) -> bool:
+        """Whether two layers, of which the second reads the first, are such a pair."""
+        if not (isinstance(norm, BatchNorm) and isinstance(scale, Scale)):
+            return False
+        (x, *others), axis = scale.place.site.bottoms, scale.place.message.scale_param.axis
+        return (
+            not others
+            and len(x) > 1
+            and axis % len(x) == 1
+            and scale.place.node.param_shapes[0] == (x[1],)
+        )
+
+    def needs(self) -> tuple[bool, ...]:
+        return self.norm.needs()
+
+    def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
+        factor, bias = blobs[3], blobs[4] if len(blobs) > 4 else None
+        return (self.norm.normalise(bottoms[0], blobs[:3], factor, bias),)

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from caffe_batch.engines.torch.layers.base import Place, Tensors, TorchLayer, weights_and_bias
+from caffe_batch.engines.torch.layers.base import (
+    Place,
+    Tensors,
+    TorchLayer,
+    channels_last,
+    weights_and_bias,
+)
 from caffe_batch.layers.spatial import Window, window
 from caffe_batch.schema import caffe_pb2
 
@@ -26,6 +32,8 @@ _BOTH: tuple[slice, slice] = (slice(None), slice(None))
 
 class Convolution(TorchLayer):
     """One kernel over all bottoms."""
+
+    fresh = True
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -52,7 +60,7 @@ class Convolution(TorchLayer):
     def slide(self, x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
         """Slides the kernel over an input (N, C, ...)."""
         win = self.window
-        x = long_enough(x, win)
+        x = channels_last(long_enough(x, win))
         if self.axes in _CONVOLUTIONS:
             return _CONVOLUTIONS[self.axes](
                 x, weights, bias, win.stride, win.pad, win.dilation, self.group
@@ -74,7 +82,7 @@ class Deconvolution(Convolution):
         win = self.window
         if self.axes in _TRANSPOSED:
             return _TRANSPOSED[self.axes](
-                x, weights, bias, win.stride, win.pad, 0, self.group, win.dilation
+                channels_last(x), weights, bias, win.stride, win.pad, 0, self.group, win.dilation
             )
         spatial = tuple(x.shape[2:])
         sizes = [

@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from caffe_batch.engines.torch.layers.base import Tensors, TorchLayer, imitate
+from caffe_batch.engines.torch.layers.base import Place, Tensors, TorchLayer, imitate
 
 
 class Eltwise(TorchLayer):
@@ -17,6 +17,12 @@ class Eltwise(TorchLayer):
     Caffe first sets the top to zero, or to the least number; and the gradient of bottom 0 is
     written over that of the top before the other bottoms get theirs.
     """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        s = place.message.eltwise_param
+        several = len(place.site.bottoms) > 1
+        self.fresh = s.operation == s.SUM and several and not place.in_place
 
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
         s = self.place.message.eltwise_param

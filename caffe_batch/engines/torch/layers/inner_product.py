@@ -11,6 +11,8 @@ from caffe_batch.schema import caffe_pb2
 
 
 class InnerProduct(TorchLayer):
+    fresh = True
+
     def fillers(self) -> Sequence[caffe_pb2.FillerParameter]:
         return weights_and_bias(self.place.message.inner_product_param)
 

@@ -45,13 +45,20 @@ class Neuron(Plain):
 
 
 class ReLU(Neuron):
+    """Attributes:
+    overwrites: Whether it may write over its bottom: the layer before it must be ``fresh``.
+    """
+
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.slope = place.message.relu_param.negative_slope
         self.by_input = self.slope < 0
+        self.overwrites = False
 
     def value(self, x: Tensor) -> Tensor:
-        return functional.leaky_relu(x, self.slope) if self.slope else torch.relu(x)
+        if self.slope:
+            return functional.leaky_relu(x, self.slope)
+        return torch.relu_(x) if self.overwrites else torch.relu(x)
 
 
 class Sigmoid(Neuron):

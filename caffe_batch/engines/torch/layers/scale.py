@@ -13,6 +13,8 @@ from caffe_batch.schema import caffe_pb2
 class Scale(TorchLayer):
     """The factor is a parameter, or the second bottom; there may be a term, too."""
 
+    fresh = True
+
     def fillers(self) -> Sequence[caffe_pb2.FillerParameter]:
         s = self.place.message.scale_param
         fillers = []
@@ -32,6 +34,8 @@ class Scale(TorchLayer):
 
 
 class Bias(TorchLayer):
+    fresh = True
+
     def fillers(self) -> Sequence[caffe_pb2.FillerParameter]:
         learned = len(self.place.site.bottoms) == 1
         return [self.place.message.bias_param.filler] if learned else []
