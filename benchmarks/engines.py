@@ -106,10 +106,12 @@ class Worker:
 
     def train(self, updates: int) -> dict[str, float]:
         """What some updates took."""
-        assert self.process.stdin and self.process.stdout  # noqa: S101, PT018
-        self.process.stdin.write(f"{updates}\n")
-        self.process.stdin.flush()
-        answer: dict[str, float] = json.loads(self.process.stdout.readline())
+        given, said = self.process.stdin, self.process.stdout
+        if given is None or said is None:
+            raise ValueError("the worker has no pipes")
+        given.write(f"{updates}\n")
+        given.flush()
+        answer: dict[str, float] = json.loads(said.readline())
         return answer
 
 

@@ -138,6 +138,8 @@ class TorchNet:
         params: The learnable blobs, in Caffe's order.
         outputs: What no layer reads, in Caffe's order (sorted by name).
         fed: The tops that :meth:`forward` must be given, with their shapes as built.
+        hidden: Blobs inside a step that stands for two layers; a pass that is to keep one of them
+            runs all layers one by one.
     """
 
     def __init__(
@@ -170,7 +172,7 @@ class TorchNet:
             self._share(trained)
         self._overwritten = _overwritten(net) if self.gradients else {}
         self._steps = self._make_steps()
-        self._fused, self._hidden = self._fuse(self._steps)
+        self._fused, self.hidden = self._fuse(self._steps)
         self.fed: dict[str, Shape] = {
             net.blobs[top].name: net.blobs[top].shape
             for node in net.nodes if node.layer.type in FED for top in node.tops
@@ -357,7 +359,7 @@ class TorchNet:
         kept: dict[str, Tensor] = {}
         loss: Tensor | None = None
         asides: list[Tensor] = []
-        for step in self._fused if self._hidden.isdisjoint(keep) else self._steps:
+        for step in self._fused if self.hidden.isdisjoint(keep) else self._steps:
             bottoms: list[Tensor] = []
             for i, cut in zip(step.bottoms, step.cut, strict=True):
                 value = values[i]

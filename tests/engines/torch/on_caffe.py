@@ -191,6 +191,8 @@ def on_torch(
     weights: Arrays,
     dtype: torch.dtype = torch.float32,
     change: Callable[[TorchNet], None] | None = None,
+    *,
+    every_blob: bool = True,
 ) -> Answer:
     """The same on this engine, with the weights that Caffe has filled.
 
@@ -199,6 +201,7 @@ def on_torch(
         weights: Its parameters by ``layer/index``.
         dtype: The precision.
         change: Called with the net before it runs.
+        every_blob: Ask for all blobs; otherwise for those that the fast path has.
     """
     net = TorchNet(trial.net(), trial.message().layer, dtype=dtype, draws=Draws(SEED))
     for param in net.params:
@@ -207,7 +210,8 @@ def on_torch(
     if change is not None:
         change(net)
     answer = Answer(weights, losses := [], blobs := [], inputs := [], gradients := [], after := [])
-    names = [name for name in net.net.blob_shapes if name != "(automatic)"]
+    left_out = {"(automatic)"} if every_blob else {"(automatic)", *net.hidden}
+    names = [name for name in net.net.blob_shapes if name not in left_out]
     for n in range(max(1, len(trial.feeds))):
         feeds = trial.feeds[n] if trial.feeds else {}
         forced = net.net.force_backward

@@ -21,8 +21,7 @@ class Eltwise(TorchLayer):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         s = place.message.eltwise_param
-        several = len(place.site.bottoms) > 1
-        self.fresh = s.operation == s.SUM and several and not place.in_place
+        self.fresh = s.operation == s.SUM and not place.in_place
 
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
         s = self.place.message.eltwise_param
