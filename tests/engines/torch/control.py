@@ -52,12 +52,8 @@ class Finding:
 
 
 def findings(trial: Trial, theirs: Answer) -> list[Finding]:
-    """Compares both engines with the engine in double precision."""
-
-    def engine(*options: Any) -> Answer:
-        """As it trains: without the blobs that no reader of a pass asks for."""
-        return on_torch(trial, theirs.weights, *options, every_blob=False)
-
+    """Compares both engines with the engine in double precision, running as it trains."""
+    engine = partial(on_torch, trial, theirs.weights, every_blob=False)
     reference, ours = engine(torch.float64), engine()
     controls = [engine(torch.float64, moved(seed)) for seed in SEEDS]
     found = []

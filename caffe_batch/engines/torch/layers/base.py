@@ -160,7 +160,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class _Imitation(torch.autograd.Function):
