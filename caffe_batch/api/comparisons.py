@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,14 @@ def compare(
 
 
 def _engine_of(directory: Path) -> str:
-    """Name of the engine that the jobs of a directory are planned for."""
-    plans = sorted(directory.glob("*/plan.json"))
-    return PlanFile.read(plans[0]).engine if plans else engines.DEFAULT
+    """Name of the engine that the jobs of a directory are planned for.
+
+    The first plan that can be read says it: a damaged one stops only its own trainings.
+    """
+    for path in sorted(directory.glob("*/plan.json")):
+        with suppress(InputError, OSError):
+            return PlanFile.read(path).engine
+    return engines.DEFAULT
 
 
 def _written(

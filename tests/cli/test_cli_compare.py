@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,21 @@ def test_called_again_it_trains_nothing_anew(
     assert json.loads(again.out) == written
     by_directory = call("compare", folder / "run", *ARGS)
     assert by_directory.out == first.out
+
+
+def test_a_damaged_plan_stops_only_its_own_trainings(
+    folder: Path, first: Result, tmp_path: Path
+) -> None:
+    """The first of all, which otherwise says the engine; what has finished stays finished."""
+    assert first.code == 0, first.err
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "accumulate" / "plan.json").write_text('{"format": 2')
+    shutil.rmtree(run / "runs" / "accumulate" / "seed-1")
+    done = call("compare", run, *ARGS, "--json")
+    assert done.code == 0, done.err
+    accumulated, small = json.loads(done.out)["strategies"]
+    assert (accumulated["failed"], small["failed"]) == (1, 0)
+    assert "plan.json: not JSON" in accumulated["runs"][0]["failure"]
 
 
 def test_a_recipe_without_tests_is_refused_before_anything_is_written(tmp_path: Path) -> None:
