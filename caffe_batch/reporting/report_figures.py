@@ -68,17 +68,17 @@ def write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
 
 def _draw_losses(runs: Sequence[ReportedRun]) -> Figure:
     figure, (panel,) = _panels(1)
-    means: list[list[float]] = []
+    every: list[list[float]] = []
     for colour, run in zip(_cycle(_COLOURS, len(runs)), runs, strict=True):
         x = [line.update for line in run.updates]
         losses = [or_nan(line.loss) for line in run.updates]
         mean = smooth(losses, max(1, round(len(losses) * _SMOOTHING)))
-        means.append(mean)
+        every.append(losses)
         panel.plot(x, losses, color=colour, linewidth=0.6, alpha=0.3)
         panel.plot(x, mean, color=colour, linewidth=1.6, label=_label(runs, run, "training loss"))
         own = [curve for curve in run.tests if curve.is_loss]
         _draw_tests(panel, runs, run, own, colour, _DASHES[1:])
-    scale_losses(panel, *means)
+    scale_losses(panel, *every)
     panel.set_ylabel("loss")
     return _finished(figure, [panel])
 

@@ -267,6 +267,17 @@ def test_figures(finished: FinishedJob, tmp_path: Path) -> None:
         assert start == (b"\x89PNG\r" if path.suffix == ".png" else b"<?xml")
 
 
+def test_a_figure_names_the_first_losses_as_they_were(tmp_path: Path) -> None:
+    """Not the means of its thick curve, in which one of them is in many."""
+    job = write_job(tmp_path, max_iter=600)
+    with MetricsFile(job.metrics) as metrics:
+        for update in range(1, 601):
+            metrics.append(line(update, 87.3 if update == 1 else 2.3 - 0.001 * update))
+    write_figures([read_run(job)], tmp_path)
+    drawn = (tmp_path / "loss.svg").read_text()
+    assert "the first value lies above, up to 87.3" in drawn
+
+
 def test_figures_of_what_there_is(tmp_path: Path) -> None:
     names = [path.name for path in write_figures([read_run(write_job(tmp_path))], tmp_path)]
     assert names == ["memory.png", "memory.svg"]
