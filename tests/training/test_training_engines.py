@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,11 @@ from caffe_batch.reporting.report_data import read_run
 from caffe_batch.reporting.report_page import render_report
 from caffe_batch.reporting.status_view import status_lines
 from caffe_batch.runtimes import Runtime
+from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training.following import RunFollower
 from caffe_batch.training.options import Options
 from caffe_batch.training.supervisor import train
+from tests.engines.torch.in_process import train_here
 from tests.planned_jobs import NET, attempts_of, write_job, write_lmdb
 
 SIGNALLED = Path(__file__).with_name("signalled_worker.py")
@@ -195,3 +198,35 @@ def test_the_planned_precision_is_taken_and_a_change_is_told(
     assert "Until now the run was calculated in bf16; it goes on in tf32." in told
     assert "tf32 has no effect on the CPU: it calculates in float32, as Caffe does." in told
     assert "The plan is for bf16; Caffe calculates in float32." in of_caffe.choices
+
+
+@pytest.mark.parametrize(
+    ("fields", "option", "says"),
+    [
+        ({"type": '"Adam"'}, "snapshot", "it is from a solver of another type: 1 history blob"),
+        ({"width": 9}, "snapshot", "parameter 0 of layer 'ip1' is 8 x 35 there and 9 x 35 in the"),
+        ({"width": 9}, "weights", "parameter 0 of layer 'ip1' is 8 x 35 there and 9 x 35 in the"),
+        ({"other": True}, "snapshot", "no layer of the net has weights in"),
+        ({"other": True}, "weights", "no layer of the net has weights in"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_before_pytorch_starts(
+    tmp_path: Path, fields: dict[str, Any], option: str, says: str
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    source = write_job(tmp_path / "one", max_iter=1)
+    assert train_here(source.solver) == 0
+    (state,) = list_snapshots(source.path)
+    other = fields.pop("other", False)
+    job = write_job(tmp_path / "two", **fields)
+    if other:
+        text = job.net.read_text()
+        job.net.write_text(text.replace('"ip1"', '"fc1"').replace('"ip2"', '"fc2"'))
+    given = {"snapshot": state.state} if option == "snapshot" else {"weights": (state.weights,)}
+    nowhere = Interpreter("/nowhere/python")  # it isn't started
+    with pytest.raises(InputError) as refused:
+        train(job, nowhere, Options(engine="pytorch", **given))
+    assert says in refused.value.message
+    assert not job.snapshots.exists()
+    assert job.read_record() is None

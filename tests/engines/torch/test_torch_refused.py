@@ -34,14 +34,15 @@ def solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def run(solver: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
-    """The worker's exit status, and its last event."""
+def run(solver: Path, event: str = "", **changes: Any) -> tuple[int, dict[str, Any]]:
+    """The worker's exit status, and its last event, or the last of a kind."""
     reading, writing = os.pipe()
     settings = {**settings_of(solver), "task": "train", "events": writing, **changes}
     status = tasks.run(settings)
     os.close(writing)
     with os.fdopen(reading) as said:
-        return status, json.loads(said.read().splitlines()[-1])
+        events = [json.loads(line) for line in said.read().splitlines()]
+    return status, [each for each in events if event in ("", each["event"])][-1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch sees a GPU here")
@@ -66,6 +67,22 @@ def test_a_layer_that_does_not_run(solver: Path) -> None:
     assert status == 1
     assert (said["event"], said["wants"]) == ("refused", "net")
     assert said["why"].startswith("layer 'pool': its last window lies beyond the input")
+
+
+def test_what_is_left_out_is_said(solver: Path) -> None:
+    """The training is the same without."""
+    assert run(solver)[0] == 0
+    plain = solver.with_name("own_iter_2.caffemodel").read_bytes()
+    solver.write_text(f"{SOLVER} debug_info: true snapshot_diff: true")
+    status, said = run(solver, event="started")
+    assert status == 0
+    assert said["choices"] == [
+        "solver.prototxt says debug_info: PyTorch leaves that out, so the log has no means of "
+        "blobs and gradients.",
+        "solver.prototxt says snapshot_diff: PyTorch leaves that out, so snapshots have no "
+        "gradients.",
+    ]
+    assert solver.with_name("own_iter_2.caffemodel").read_bytes() == plain
 
 
 def test_weights_of_another_net(solver: Path) -> None:

@@ -17,7 +17,7 @@ rules            files with the rules of layers
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     except NoDeviceError as error:
         events.send("refused", why=error.message, wants="device")
         return FAILED_STATUS
-    choices = [choice, set_precision(settings["precision"], device)]
+    choices = [choice, set_precision(settings["precision"], device), *left_out(solver)]
     started(events, device_name(device), [each for each in choices if each])
     resume = snapshot_of(Path(settings["resume"])) if settings["resume"] else None
     moment = read_moment(resume) if resume else None
@@ -134,6 +134,16 @@ def _without_moment(snapshot: Snapshot) -> str:
     if not snapshot.moment.exists():
         return "as the snapshot was taken by another engine, or without their state"
     return f"as {snapshot.moment.name} is damaged, or belongs to other weights or another net"
+
+
+def left_out(solver: caffe_pb2.SolverParameter) -> Iterator[str]:
+    """What a solver asks for and isn't done, a sentence each; the training is the same."""
+    for field, what in (
+        ("debug_info", "the log has no means of blobs and gradients"),
+        ("snapshot_diff", "snapshots have no gradients"),
+    ):
+        if getattr(solver, field):
+            yield f"solver.prototxt says {field}: PyTorch leaves that out, so {what}."
 
 
 def job_recipe(settings: Mapping[str, Any]) -> Recipe:
