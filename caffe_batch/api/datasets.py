@@ -13,9 +13,6 @@ from caffe_batch.datasets.settings import Settings, parse_resize, parse_share
 from caffe_batch.datasets.sources import Naming, find_pictures
 from caffe_batch.errors import InputError
 from caffe_batch.files import read_regular, write_text
-from caffe_batch.reporting.data_page import render_data
-from caffe_batch.reporting.data_view import draw_classes
-from caffe_batch.reporting.figures import why_not_drawn
 
 
 def data(
@@ -69,6 +66,9 @@ def data(
         InputError: The pictures make no data set, ``out`` exists, or Pillow or numpy is missing.
         OSError: The disk is full; the same call goes on from there.
     """
+    from caffe_batch.reporting.data_view import draw_classes
+    from caffe_batch.reporting.figures import why_not_drawn
+
     settings = Settings(
         parse_resize(resize),
         fit,
@@ -117,6 +117,8 @@ def data_info(
         Path(path), complete=read_all, root=None if root is None else Path(root), progress=progress
     )
     if page is not None:
+        from caffe_batch.reporting.data_page import render_data
+
         write_text(Path(page), render_data(found))
     return found
 

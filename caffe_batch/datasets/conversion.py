@@ -445,7 +445,7 @@ class _Conversion:
             if names:
                 yield f"{text}: {_counted(names)}."
         if not self._settings.gray and all(record.gray for _, record in seen):
-            yield "All pictures are gray, and have three equal channels now; --gray stores one."
+            yield "All pictures are gray, and have three equal channels now; the option gray stores one."
         sizes = {record.size: item.name for item, record in reversed(seen)}
         if self._settings.resize and len(sizes) > 1:
             (low, small), (high, large) = (

@@ -62,7 +62,7 @@ def data_sentences(made: Converted) -> Iterator[str]:
     else:
         channels, height, width = dataset.shape
         colour = "gray" if channels == 1 else "blue, green and red"
-        yield f"Each record is {channels} x {height} x {width} {what} ({colour})."
+        yield f"The records are {what}, {channels} x {height} x {width} ({colour})."
     means = ", ".join(f"{value:.2f}" for value in dataset.mean_values)
     yield f"Mean of the training set: {means}" + (
         f" ({dataset.mean_file})." if dataset.mean_file else "; no mean image, since sizes differ."

@@ -31,7 +31,7 @@ def test_the_table_and_the_sentences(tmp_path: Path) -> None:
     assert lines[:4] == [
         "label class train test", "0 [bold]dog\\u001b[31m 8 2", "1 cat 4 1", "all 12 3",
     ]  # fmt: skip
-    assert lines[4] == "Each record is 3 x 7 x 7 pixels (blue, green and red)."
+    assert lines[4] == "The records are pixels, 3 x 7 x 7 (blue, green and red)."
     assert lines[5].startswith("Mean of the training set: ")
     assert lines[-1].endswith("dataset.json describes them, classes.png shows the classes.")
     assert (
@@ -180,16 +180,16 @@ def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
 
-def test_an_unreadable_disk_for_the_picture_is_a_note(
+def test_a_picture_that_cant_be_written_is_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The data set is whole, whatever happens to the picture of its classes."""
-    from caffe_batch.api import datasets
+    from caffe_batch.reporting import data_view
 
     def full(dataset: object, path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(datasets, "draw_classes", full)
+    monkeypatch.setattr(data_view, "draw_classes", full)
     source = write_classes(tmp_path / "pictures", {"cat": 5, "dog": 10})
     done = call("data", source, "--out", tmp_path / "set")
     assert done.code == 0

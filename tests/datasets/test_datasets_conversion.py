@@ -219,7 +219,7 @@ from collections import namedtuple
 from caffe_batch.cli.main import main
 shutil.disk_usage = lambda path: namedtuple("usage", "total used free")(1, 1, 0)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 main(["data", sys.argv[1], "--out", sys.argv[2], "--resize", "64"])
 """
 
@@ -310,6 +310,35 @@ def test_duplicates_between_the_sets(tmp_path: Path) -> None:
     assert [key for key, _ in read_lmdb(tmp_path / "dropped" / "test_lmdb")] == [
         "00000001_b/new.png"
     ]
+
+
+def test_names_of_all_kinds(pictures: Path, tmp_path: Path) -> None:
+    """Line breaks, bytes that are no text, and paths that are longer than a key of LMDB."""
+    deep = pictures / "cat" / ("x" * 250) / ("y" * 250)
+    deep.mkdir(parents=True)
+    noise(70, 7, 7).save(deep / "deep.png")
+    noise(71, 7, 7).save(pictures / "dog" / "two\nlines $x_1$ \x1b[31m.png")
+    odd = os.fsencode(pictures) + b"/\xff class"
+    os.mkdir(odd)
+    for number in range(2):
+        name = b"/\xfe%d.png" % number
+        noise(80 + number, 7, 7).save(os.fsdecode(odd + name))
+    (pictures / "dog" / "broken,\n.png").write_text("no picture")
+    made = make(pictures, tmp_path / "out", test_share=0)
+    assert made.dataset.classes == 4
+    names = (tmp_path / "out" / "labels.txt").read_bytes().split(b"\n")[:-1]
+    assert names == [b"cat", b"dog", "größe 名".encode(), b"\xff class"]
+    keys = [os.fsencode(key) for key, _ in read_lmdb(tmp_path / "out" / "train_lmdb")]
+    assert len(keys) == sum(CLASSES.values()) + 4
+    assert max(map(len, keys)) == 511
+    assert {key[9:] for key in keys if key[9:].startswith(b"\xff")} == {
+        b"\xff class/\xfe0.png", b"\xff class/\xfe1.png",
+    }  # fmt: skip
+    with (tmp_path / "out" / "set_aside.csv").open(newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["dog/broken,\n.png"]
+    (part,) = api.data_info(tmp_path / "out", page=tmp_path / "page.html").parts
+    assert part.records == len(keys)
+    assert b"\x1b" not in (tmp_path / "page.html").read_bytes()
 
 
 def test_equal_pictures_of_two_classes_are_named(pictures: Path, tmp_path: Path) -> None:
