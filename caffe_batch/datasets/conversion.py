@@ -27,13 +27,13 @@ from typing import Any
 from caffe_batch.datasets.description import DESCRIPTION, LABELS, Dataset, Part, read_dataset
 from caffe_batch.datasets.filling import Filling
 from caffe_batch.datasets.pictures import (
-    REMARKS,
     DamagedPictureError,
     decoded,
     opencv,
     require_reader,
 )
 from caffe_batch.datasets.records import BATCH, Record
+from caffe_batch.datasets.remarks import counted, remarks, told
 from caffe_batch.datasets.settings import Settings
 from caffe_batch.datasets.sources import Found, Item
 from caffe_batch.datasets.splitting import mixed, split
@@ -53,8 +53,6 @@ FILES_PER_PROCESS = 200
 _TRIED = 24
 #: The folders of an unfinished conversion, and the file that says which one it is.
 _SET, _WORK, _SELF = "set", "work", "conversion"
-#: How many files a note names.
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -388,8 +386,8 @@ class _Conversion:
                 set is empty.
         """
         aside = self._set_aside()
-        told = _counted([_told(each) for each in aside])
-        why = f"; set aside: {told}" if aside else ""
+        reasons = counted(map(told, aside))
+        why = f"; set aside: {reasons}" if aside else ""
         for name, part in parts.items():
             if not part.records:
                 raise InputError(f"no picture of the {name} set is left{why}")
@@ -410,82 +408,23 @@ class _Conversion:
             if record.problem
         ]
 
+    def _remarks(self, out: Path) -> Iterator[str]:
+        train, test = (list(self._records(name)) for name in ("train", "test"))
+        return remarks(train, test, self._duplicates, self._settings, out)
+
     def converted(self, out: Path) -> Converted:
         """What was made, once it is at its place."""
         return Converted(
             dataset=read_dataset(out),
             set_aside=tuple(self._set_aside()),
             duplicates=tuple(self._duplicates),
-            notes=(*self._found.notes, *self._notes(out)),
+            notes=(*self._found.notes, *self._remarks(out)),
             resumed=self._resumed,
         )
-
-    def _notes(self, out: Path) -> Iterator[str]:
-        """What a user should know of the pictures, in sentences."""
-        seen = [
-            (item, record)
-            for each in self._sets
-            for item, record in self._records(each.name)
-            if record.digest
-        ]
-        aside = self._set_aside()
-        if aside:
-            told = _counted([_told(each) for each in aside])
-            yield f"Set aside, since they can't be used: {told}. {out / 'set_aside.csv'} names all."
-        if self._duplicates:
-            what = "left out of" if self._settings.drop_duplicates else "still in"
-            told = _counted([f"{test} = {train}" for test, train in self._duplicates])
-            yield (
-                f"Test pictures that the training set has as well, {what} the test set: {told}. "
-                f"{out / 'duplicates.csv'} names all."
-            )
-        yield from self._contradictions()
-        for remark, text in REMARKS.items():
-            names = [item.name for item, record in seen if remark in record.remarks]
-            if names:
-                yield f"{text}: {_counted(names)}."
-        if not self._settings.gray and all(record.gray for _, record in seen):
-            yield "All pictures are gray, and have three equal channels now; the option gray stores one."
-        sizes = {record.size: item.name for item, record in reversed(seen)}
-        if self._settings.resize and len(sizes) > 1:
-            (low, small), (high, large) = (
-                choose(sizes.items(), key=lambda pair: (pair[0][0] * pair[0][1], pair[0]))
-                for choose in (min, max)
-            )
-            yield (
-                f"The pictures had {len(sizes):,} sizes (height x width), from {low[0]} x {low[1]} "
-                f"({small}) to {high[0]} x {high[1]} ({large})."
-            )
-        if self._settings.resize and opencv() is None:
-            yield (
-                "OpenCV isn't installed, so Pillow resized the pictures: smoother than Caffe's own "
-                "tools. pip install opencv-python-headless gives what they give."
-            )
-
-    def _contradictions(self) -> Iterator[str]:
-        """Training pictures with the same pixels and different labels."""
-        labels: dict[str, Item] = {}
-        pairs = []
-        for item, record in self._records("train"):
-            first = labels.setdefault(record.digest, item) if record.digest else item
-            if first.label != item.label:
-                pairs.append(f"{first.name} = {item.name}")
-        if pairs:
-            yield (f"Training pictures that equal one of another class: {_counted(pairs)}.")
 
 
 def _resizer() -> str:
     return "opencv" if opencv() is not None else "pillow"
-
-
-def _told(aside: tuple[str, str]) -> str:
-    return f"{aside[0]!r}: {aside[1]}"
-
-
-def _counted(names: Sequence[str]) -> str:
-    """How many there are, and some of them."""
-    more = ", ..." if len(names) > _NAMED else ""
-    return f"{len(names):,} ({', '.join(names[:_NAMED])}{more})"
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from caffe_batch import api, files
-from caffe_batch.datasets import conversion, filling, read_dataset, workers
+from caffe_batch.datasets import conversion, filling, read_dataset, remarks, workers
 from caffe_batch.datasets.conversion import Converted
 from caffe_batch.datasets.sources import find_pictures
 from caffe_batch.errors import InputError
@@ -404,7 +404,8 @@ def test_without_opencv_pillow_resizes_and_that_is_told(
     from caffe_batch.datasets import pictures as reading
 
     monkeypatch.setattr(reading, "opencv", lambda: None)
-    monkeypatch.setattr(conversion, "opencv", lambda: None)
+    for module in (conversion, remarks):
+        monkeypatch.setattr(module, "opencv", lambda: None)
     made = make(pictures, tmp_path / "out", resize="4x5")
     assert made.dataset.resized_by == "pillow"
     assert made.dataset.shape == (3, 4, 5)
