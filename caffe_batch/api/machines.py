@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from caffe_batch import engines, runtimes
 from caffe_batch.device import Device
 from caffe_batch.errors import InputError, Option, RuntimeMissingError
+from caffe_batch.experiments.memory_counts import MemoryCounts, memory_counts
+from caffe_batch.net.data.findings import Progress, no_progress
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.checks import check_gpu
+
+#: What is in progress while memory is counted.
+MEMORY = "memory"
 
 #: A Python with the engine: its path or name, a container image, one that was found; None to look.
 RuntimeName = str | Path | Runtime | None
@@ -46,6 +52,18 @@ class Trainer:
     engine: str
     runtime: Runtime
     notes: tuple[str, ...] = ()
+
+
+def counting(engine: str, progress: Progress = no_progress) -> MemoryCounts | None:
+    """What counts the memory of an engine; None if nothing has to be counted, or nothing can.
+
+    Args:
+        engine: Name of the engine.
+        progress: Called with :data:`MEMORY`, the counts that are done, and how many there are.
+    """
+    return memory_counts(
+        engines.find(engine), partial(find_runtime, None, engine), partial(progress, MEMORY)
+    )
 
 
 def find_trainer(runtime: RuntimeName, engine: str | None, usual: str) -> Trainer:

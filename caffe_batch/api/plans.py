@@ -236,7 +236,9 @@ def plan(
         check_data: How much of the data is checked for what would make Caffe fail, or what it would
             silently accept although it can't be intended: a sample with the first and the last
             record (``"quick"``), ``"all"`` or ``"none"``.
-        progress: Called while data is checked, with a source, its records read and its records.
+        progress: Called while data is checked, with a source, its records read and its records;
+            and while the memory of PyTorch is counted, with ``"memory"``, the counts that are done
+            and how many there are.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse it, or the arguments contradict each
@@ -286,7 +288,7 @@ def plan(
         ),
         precision=choice("precision", precision, Precision),
     )
-    found = request.prepare()
+    found = request.prepare(progress)
     extent = choice("check_data", check_data, DataCheck)
     with noted(found.notes):
         made = make_plan(found.model, found.budget, found.options)

@@ -9,6 +9,7 @@ from typing import Any
 
 from caffe_batch import engines
 from caffe_batch.api.arguments import BuildName, Files, Shapes, choice, several, whole
+from caffe_batch.api.machines import counting
 from caffe_batch.api.recipes import RecipeFiles, noted
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Mode
@@ -17,6 +18,7 @@ from caffe_batch.memory import Build, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
 from caffe_batch.net.assumed import Assumption, assumptions
+from caffe_batch.net.data.findings import Progress, no_progress
 from caffe_batch.prototxt import SkippedField
 from caffe_batch.sizes import format_size, parse_size, size_text
 
@@ -142,6 +144,7 @@ def memory(
     build: BuildName = "caffe",
     half: bool = False,
     gpus: int = 1,
+    progress: Progress = no_progress,
 ) -> Memory:
     """Predict the memory that a net needs when Caffe trains it.
 
@@ -180,6 +183,8 @@ def memory(
             estimate).
         half: NVCaffe in half precision.
         gpus: GPUs that train together; the prediction is for each of them.
+        progress: Called while the memory of PyTorch is counted: with ``"memory"``, the counts that
+            are done, and how many there are.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse the net, or its data layers disagree
@@ -204,6 +209,7 @@ def memory(
         model = engines.find(engine).memory_model(
             recipe, sources, mode,
             allow_unknown=allow_unknown, build=choice("build", build, Build), gpus=gpus, half=half,
+            count=counting(engine, progress),
         )  # fmt: skip
         size = whole("batch_size", batch_size)
         train, tests = model.train_net(size), model.test_nets(size)

@@ -10,6 +10,7 @@ from pathlib import Path
 from caffe_batch import engines
 from caffe_batch.api.arguments import Shapes
 from caffe_batch.api.budgets import find_budget, with_snapshots
+from caffe_batch.api.machines import counting
 from caffe_batch.api.recipes import RecipeFiles, noted, with_solver
 from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.job_files import gpus_of_job
@@ -18,6 +19,7 @@ from caffe_batch.layers.hints import TypeHints
 from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.net.assumed import fixed_batch
+from caffe_batch.net.data.findings import Progress, no_progress
 from caffe_batch.net.records import count_records
 from caffe_batch.planning import (
     Budget,
@@ -97,8 +99,11 @@ class PlanRequest:
     no_compensate: tuple[Cause, ...] = ()
     precision: Precision = Precision.FLOAT32
 
-    def prepare(self) -> Prepared:
+    def prepare(self, progress: Progress = no_progress) -> Prepared:
         """Reads the files.
+
+        Args:
+            progress: As for :func:`caffe_batch.api.plan`; called later, too.
 
         Raises:
             InputError: Arguments contradict each other, or the files don't allow a plan.
@@ -119,9 +124,9 @@ class PlanRequest:
             engine=self.engine,
         )
         with noted(files.recipe.notes):
-            return self._prepare(files)
+            return self._prepare(files, progress)
 
-    def _prepare(self, files: RecipeFiles) -> Prepared:
+    def _prepare(self, files: RecipeFiles, progress: Progress) -> Prepared:
         engine = engines.find(self.engine)
         check_precision(engine, self.precision)
         check_own_types((files.recipe.train, *files.recipe.tests), engine)
@@ -136,6 +141,7 @@ class PlanRequest:
         model = engine.memory_model(
             recipe, sources, self.mode,
             allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
+            count=counting(self.engine, progress),
         )  # fmt: skip
         for net in (model.train_net(), *model.test_nets()):
             engine.check_net(net)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_batch.cli.data_options import progress_bars
 from caffe_batch.cli.options import (
     Command,
     build_options,
@@ -89,8 +90,8 @@ def memory(
     """
     from caffe_batch import api
 
-    with warnings_on_stderr():
-        found = api.memory(net, **options)
+    with warnings_on_stderr(), progress_bars() as show:
+        found = api.memory(net, **options, progress=show)
     print_notes(found.file_notes)
     if as_json:
         print_json(found.json())

@@ -111,6 +111,34 @@ class LogReader(Protocol):
         """Close the files."""
 
 
+class MemoryCount(Protocol):
+    """Counts what trainings allocate, in a process of its own.
+
+    Attributes:
+        version: The engine's.
+        folder: Where what was counted may be kept.
+        known: What was counted in this process, in the engine's own form.
+    """
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def known(self) -> dict[str, Any]: ...
+
+    def __call__(self, settings: Mapping[str, Any], runs: Sequence[Any]) -> list[Any]:
+        """What some trainings allocate, as JSON values.
+
+        Args:
+            settings: The worker's, without ``runs`` and ``result``.
+            runs: Named tuples, whose fields the worker knows.
+
+        Raises:
+            InputError: It can't be counted.
+        """
+
+
 class Engine(ABC):
     """What trains. An instance has no state: all threads may share it.
 
@@ -128,6 +156,7 @@ class Engine(ABC):
             alone does there: then it can be compared with other engines.
         own_types: The layer types that it has in every runtime; None if a runtime decides.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
+        counts_memory: Whether its memory has to be counted (see :meth:`memory_count`).
         hints: What to try after an ending, by reason.
     """
 
@@ -144,6 +173,7 @@ class Engine(ABC):
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS
     judges: ClassVar[bool] = False
     own_types: ClassVar[frozenset[str] | None] = None
+    counts_memory: ClassVar[bool] = False
 
     # Before a training
 
@@ -158,6 +188,7 @@ class Engine(ABC):
         build: Build = Build.CAFFE,
         gpus: int = 1,
         half: bool = False,
+        count: MemoryCount | None = None,
     ) -> MemoryModel:
         """The model that predicts the memory of a training.
 
@@ -169,6 +200,8 @@ class Engine(ABC):
             build: The build of Caffe; engines other than Caffe have only ``Build.CAFFE``.
             gpus: GPUs that train together; the memory is that of each of them.
             half: Whether the training uses half precision.
+            count: Counts what a training allocates, for an engine whose memory isn't known from
+                the net alone; None to do without.
 
         Raises:
             InputError: Such a training isn't possible.
@@ -293,6 +326,17 @@ class Engine(ABC):
             f"{self.title} has no Python layers that could be asked for their shapes",
             hint=["Leave ", Option("run_python_layers"), " out."],
         )
+
+    def memory_count(self, settings: Mapping[str, Any]) -> Work:
+        """A worker that counts what some trainings allocate, and writes it down.
+
+        Args:
+            settings: What its memory model asks for.
+
+        Raises:
+            InputError: Nothing has to be counted: the memory follows from the net.
+        """
+        raise InputError(f"the memory of {self.title} follows from the net")
 
     @abstractmethod
     def data_start(

@@ -35,6 +35,7 @@ class Prediction:
         uncertain_bytes: How much of the totals may turn out not to be allocated: with cuDNN the
             workspaces, with NVCaffe whatever it can do without. 0 for Caffe's own kernels.
         build: The build of Caffe; for NVCaffe all figures are estimates.
+        engine: Name of the engine whose memory it is.
         terms: The peak as a sum of terms in the batch size; None where it isn't a plain sum.
         upper_bound_layers: Layers whose memory depends on the data, and is counted at its most.
     """
@@ -49,6 +50,7 @@ class Prediction:
     rounding_bytes: int = 0
     uncertain_bytes: int = 0
     build: Build = Build.CAFFE
+    engine: str = "caffe"
     terms: Terms | None = None
     upper_bound_layers: tuple[str, ...] = ()
 

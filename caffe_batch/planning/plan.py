@@ -171,8 +171,12 @@ class Plan:
         notes = [*(each.text for each in self.assumptions), *self.remarks]
         larger = [each.predicted_peak_bytes or 0 for each in self.candidates if not each.fits]
         if any(0 < peak <= self.budget.usable_bytes for peak in larger):
+            rounds = (
+                "cudaMalloc rounds Caffe's requests up by" if self.engine == "caffe"
+                else "PyTorch's allocator reserves, beside what is in use,"
+            )  # fmt: skip
             notes.append(
-                f"cudaMalloc rounds Caffe's requests up by {format_size(self.rounding_bytes)} in "
+                f"{rounds} {format_size(self.rounding_bytes)} in "
                 "total; without that a larger batch_size would fit."
             )
         if self.stages:

@@ -41,6 +41,7 @@ def memory_json(train: Net, tests: Sequence[Net], prediction: Prediction) -> dic
     layers = [node.layer for node in train.nodes]
     return {
         "mode": prediction.mode,
+        "engine": prediction.engine,
         "build": prediction.build.value,
         "batch_size": batch_size(layers),
         "device_bytes": {
@@ -173,6 +174,9 @@ def memory_sentences(
     bound = "at least " if prediction.unknown_layers else ""
     if prediction.uncertain_bytes:
         bound = f"{format_size(prediction.lower_peak_bytes)} to "
+    if prediction.engine != "caffe":
+        yield from _counted_sentences(prediction, tested=tested)
+        return
     yield (
         f"Caffe requests {bound}{format_size(prediction.peak_bytes)} of {place} memory "
         f"({prediction.peak_bytes:,} bytes{', including a test' if tested else ''}), "
@@ -199,3 +203,21 @@ def memory_sentences(
         yield f"This is a lower bound: not all memory of {names} is known."
     if lacking := skipped_text(skipped):
         yield lacking
+
+
+def _counted_sentences(prediction: Prediction, *, tested: bool) -> Iterator[str]:
+    """The same about a memory that was counted in a run of the engine without numbers."""
+    gpu = prediction.mode == "gpu"
+    yield (
+        f"PyTorch takes {format_size(prediction.lower_peak_bytes)} to "
+        f"{format_size(prediction.peak_bytes)} of {'device' if gpu else 'host'} memory "
+        f"({prediction.peak_bytes:,} bytes{', including a test' if tested else ''}). The tensors "
+        f"are counted to the byte; what {'the libraries take' if gpu else 'its kernels take'} "
+        f"beside them is an estimate of up to {format_size(prediction.uncertain_bytes)}."
+    )
+    if prediction.rounding_bytes:
+        yield (
+            f"Its allocator reserves {format_size(prediction.rounding_bytes)} more "
+            f"({prediction.rounding_bytes:,} bytes), by simulation: it rounds, and it can't always "
+            "use again what is free."
+        )

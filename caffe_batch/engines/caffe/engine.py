@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caffe_batch.device import Device
-from caffe_batch.engines.base import RuntimeInfo
+from caffe_batch.engines.base import MemoryCount, RuntimeInfo
 from caffe_batch.engines.caffe import INSIDE
 from caffe_batch.engines.caffe.causes import find_cause
 from caffe_batch.engines.caffe.data_position import FROM_FIRST_RECORD, DataStart, data_start
@@ -62,6 +62,7 @@ class CaffeEngine(CaffeFilesEngine):
         build: Build = Build.CAFFE,
         gpus: int = 1,
         half: bool = False,
+        count: MemoryCount | None = None,
     ) -> CaffeMemory:
         return CaffeMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
 

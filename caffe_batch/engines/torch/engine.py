@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_batch.engines.base import RuntimeInfo
+from caffe_batch.engines.base import MemoryCount, RuntimeInfo
 from caffe_batch.engines.caffe.data_position import samples_read, state_lost
 from caffe_batch.engines.caffe.formats import CaffeFilesEngine
 from caffe_batch.engines.events import WorkerEvent
@@ -20,6 +20,7 @@ from caffe_batch.engines.torch.causes import of_engine
 from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.gpu_errors import unusable
 from caffe_batch.engines.torch.kernels import OLDEST, has_kernels, is_older, no_kernels
+from caffe_batch.engines.torch.memory.model import TorchMemory
 from caffe_batch.engines.torch.refusals import check_settings
 from caffe_batch.engines.work import (
     DataStart,
@@ -35,7 +36,7 @@ from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Mode
-from caffe_batch.memory import Build, CaffeMemory, MemoryModel
+from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.planning.precision import Precision
@@ -44,16 +45,6 @@ _WORKER = Path(__file__).parent / "worker" / "main.py"
 
 #: Layers that nobody feeds in a training.
 _UNFED = ("Input", "MemoryData")
-
-
-class TorchMemory(CaffeMemory):
-    """Caffe's memory, which stands in for PyTorch's."""
-
-    engine = "pytorch"
-    remarks = (
-        "The memory is what Caffe would take; PyTorch's differs. Where the batch turns out too "
-        "large for it, train goes on with the next smaller split by itself.",
-    )
 
 
 @dataclass(frozen=True)
@@ -94,6 +85,7 @@ class TorchEngine(CaffeFilesEngine):
     precisions = tuple(Precision)
     judges = True
     own_types = frozenset({*BUILT_IN, "Python"})
+    counts_memory = True
 
     def memory_model(
         self,
@@ -105,10 +97,11 @@ class TorchEngine(CaffeFilesEngine):
         build: Build = Build.CAFFE,
         gpus: int = 1,
         half: bool = False,
+        count: MemoryCount | None = None,
     ) -> TorchMemory:
         if build is not Build.CAFFE:
             raise InputError(f"{build.value} is a build of Caffe, and the engine is PyTorch")
-        return TorchMemory(recipe, sources, mode, allow_unknown, build, gpus, half)
+        return TorchMemory(recipe, sources, mode, allow_unknown, build, gpus, half, count=count)
 
     def check_net(self, net: Net) -> None:
         check_settings(net)
@@ -167,6 +160,9 @@ class TorchEngine(CaffeFilesEngine):
 
     def verification(self, request: VerificationRequest) -> Work:
         return _work("verify", request.settings(), threads=1)
+
+    def memory_count(self, settings: Mapping[str, Any]) -> Work:
+        return _work("memory", settings, threads=1)
 
     def data_start(
         self, stages: Sequence[TrainingStage], snapshot: Snapshot, sources: Sources

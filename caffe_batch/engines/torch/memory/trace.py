@@ -148,15 +148,24 @@ class Trace:
         """The same training with the stretches of one net as they are in another trace.
 
         Returns:
-            None if the two don't have the same stretches.
+            None if the other one doesn't have the same stretches of this net, or these free what
+            belongs to another net.
         """
-        if [(s.stage, s.net) for s in self.stretches] != [
-            (s.stage, s.net) for s in other.stretches
-        ] or self.places != other.places:
+        here = [i for i, each in enumerate(self.stretches) if each.net == net]
+        there = [i for i, each in enumerate(other.stretches) if each.net == net]
+        stages = [self.stretches[i].stage for i in here]
+        if self.places != other.places or stages != [other.stretches[i].stage for i in there]:
             return None
-        pairs = zip(self.stretches, other.stretches, strict=True)
-        made = tuple(theirs if theirs.net == net else own for own, theirs in pairs)
-        mixed = replace(self, stretches=made)
+        moved = dict(zip(there, here, strict=True))
+        made = list(self.stretches)
+        for old, new in moved.items():
+            stretch = other.stretches[old]
+            if any(event and event.stretch not in moved for event in stretch.events):
+                return None
+            events = [event and event._replace(stretch=moved[event.stretch])
+                      for event in stretch.events]  # fmt: skip
+            made[new] = replace(stretch, events=tuple(events))
+        mixed = replace(self, stretches=tuple(made))
         return mixed if mixed.is_whole else None
 
     @property
@@ -217,50 +226,59 @@ class Trace:
         )  # fmt: skip
 
 
-def between(known: Mapping[int, Trace], net: int, size: int) -> Trace | None:
-    """The trace at a batch size between three counted ones.
+class Line:
+    """The trace at all batch sizes of one net between two that were counted.
 
     A tensor's size is a constant plus a multiple of the batch size. So what is known at two sizes
     is known at all sizes between them, if a third one shows that it is so.
 
     Args:
-        known: Three traces by the batch size of the net; its other nets are alike in all of them.
         net: The net whose batch size it is.
-        size: A size between the smallest and the largest.
-
-    Returns:
-        None where the traces differ in more than sizes, or these aren't on a line.
+        first, last: The smallest size with its trace, and the largest.
     """
-    (low, first), (middle, second), (high, third) = sorted(known.items())
-    made = _on_line(first, third, net, size - low, high - low)
-    check = _on_line(first, third, net, middle - low, high - low)
-    return made if made is not None and check == second else None
 
+    def __init__(self, net: int, first: tuple[int, Trace], last: tuple[int, Trace]) -> None:
+        self._net = net
+        self.low, self._first = first
+        self.high, self._last = last
+        alike = [
+            [(s.stage, s.net, s.events, [t[1:] for t in s.tensors])
+             for s in trace.stretches if s.net == net]
+            for _, trace in (first, last)
+        ]  # fmt: skip
+        self._alike = alike[0] == alike[1] and self._first.places == self._last.places
 
-def _on_line(first: Trace, last: Trace, net: int, part: int, whole: int) -> Trace | None:
-    if first.places != last.places or len(first.stretches) != len(last.stretches):
-        return None
-    made: list[Stretch] = []
-    for one, other in zip(first.stretches, last.stretches, strict=True):
-        if one.net != net:
-            made.append(one)
-            continue
-        if (one.stage, one.net, one.events) != (other.stage, other.net, other.events):
+    def at(self, size: int) -> Trace | None:
+        """The trace at a size; the other nets are as in the first one. None if there is no line."""
+        if not self._alike:
             return None
-        tensors = _tensors_on_line(one.tensors, other.tensors, part, whole)
-        if tensors is None:
-            return None
-        made.append(replace(one, tensors=tensors))
-    return replace(first, stretches=tuple(made))
+        ends = [[s for s in trace.stretches if s.net == self._net]
+                for trace in (self._first, self._last)]  # fmt: skip
+        made = []
+        for one, other in zip(*ends, strict=True):
+            tensors = self._between(one.tensors, other.tensors, size)
+            if tensors is None:
+                return None
+            made.append(replace(one, tensors=tensors))
+        rest = iter(made)
+        stretches = [next(rest) if s.net == self._net else s for s in self._first.stretches]
+        return replace(self._first, stretches=tuple(stretches))
 
+    def agrees(self, size: int, trace: Trace) -> bool:
+        """Whether a counted trace is what the line says."""
+        found = self.at(size)
+        return found is not None and [s for s in found.stretches if s.net == self._net] == [
+            s for s in trace.stretches if s.net == self._net
+        ]
 
-def _tensors_on_line(
-    first: Sequence[Tensor], last: Sequence[Tensor], part: int, whole: int
-) -> tuple[Tensor, ...] | None:
-    made = []
-    for one, other in zip(first, last, strict=True):
-        grown = (other.bytes - one.bytes) * part
-        if one[1:] != other[1:] or grown % whole:
-            return None
-        made.append(one._replace(bytes=one.bytes + grown // whole))
-    return tuple(made)
+    def _between(
+        self, first: Sequence[Tensor], last: Sequence[Tensor], size: int
+    ) -> tuple[Tensor, ...] | None:
+        part, whole = size - self.low, self.high - self.low
+        made = []
+        for one, other in zip(first, last, strict=True):
+            grown = (other.bytes - one.bytes) * part
+            if grown % whole:
+                return None
+            made.append(one._replace(bytes=one.bytes + grown // whole))
+        return tuple(made)

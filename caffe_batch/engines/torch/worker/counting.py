@@ -29,6 +29,8 @@ from caffe_batch.memory.ledger import Part
 #: The operation behind ``.item()``: a tensor without numbers answers 0.
 _ITEM = torch.ops.aten._local_scalar_dense.default
 
+#: What a fake tensor is asked for its device with.
+_DEVICE = torch.ops.prim.device.default
 #: The operation whose result is as large as the numbers say: at most, all of them count.
 _NONZERO = torch.ops.aten.nonzero.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
@@ -61,6 +63,8 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         self.stretch(Stage.BUILD, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:  # asked thousands of times
+            return args[0].fake_device
         if func is _ITEM and (self._fake or args[0].dtype is torch.bool):
             kind = args[0].dtype
             return True if kind is torch.bool else 0.0 if kind.is_floating_point else 0

@@ -13,7 +13,10 @@ from caffe_batch.engines.torch.worker.speech import Events, failed_layer, fatal
 from caffe_batch.errors import CaffeBatchError, InputShapeError, NetError, in_shell
 
 #: By task: its module, whose ``main`` takes the settings, the events and the requests.
-_TASKS = {name: f"caffe_batch.engines.torch.worker.{name}" for name in ("train", "noise", "verify")}
+_TASKS = {
+    name: f"caffe_batch.engines.torch.worker.{name}"
+    for name in ("train", "noise", "verify", "memory")
+}
 
 FAILED_STATUS = 1
 
