@@ -259,8 +259,8 @@ def dying_after(changes: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], b
     """Let the process die before a given change; returns whether it came so far."""
     left = [changes]
 
-    def counted(name: str) -> None:
-        original = getattr(os, name)
+    def counted(owner: object, name: str) -> None:
+        original = getattr(owner, name)
 
         def change(*args: object, **keywords: object) -> object:
             left[0] -= 1
@@ -268,10 +268,12 @@ def dying_after(changes: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], b
                 raise DiedError
             return original(*args, **keywords)
 
-        monkeypatch.setattr(os, name, change)
+        monkeypatch.setattr(owner, name, change)
 
-    for name in ("rename", "replace", "mkdir", "rmdir", "unlink"):
-        counted(name)
+    for name in ("rename", "replace", "mkdir", "unlink"):
+        counted(Path, name)  # which doesn't look for os.rename when it is called before Python 3.11
+    for name in ("rmdir", "unlink"):
+        counted(os, name)  # rmtree's
     return lambda: left[0] < 0
 
 
