@@ -184,7 +184,7 @@ class Job:
                 snapshot or has finished; until then it comes back if this one fails.
             try_larger: If the job has gone down to a smaller split, take the planned one again,
                 from the newest snapshot; ``restart`` does so by itself.
-            epochs: Go on for so many epochs longer than the solver says, such as ``"+3"``.
+            epochs: Go on for this many epochs more than the solver says, such as ``"+3"``.
             updates: The same in updates, such as ``"+1000"``; a number is that of all updates.
             keep_last: How many of the newest snapshots to keep; None for all, or 1 with
                 ``keep_every``.

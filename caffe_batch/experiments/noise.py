@@ -135,8 +135,8 @@ def measure_noise(
         )
     started = measured.started
     if started is None or end.ending.reason is not EndReason.FINISHED:
-        told = explained(end, model, directory)
-        raise _failure(told, engine, options, built=started is not None)
+        ending = explained(end, model, directory)
+        raise _failure(ending, engine, options, built=started is not None)
     notes = started.choices if options.weights else (AT_FILLERS,)
     notes += _repetition(model, options.groups * options.passes * size)
     return Measurement(

@@ -32,8 +32,8 @@ LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the Python layers of a recipe have told.
+class PythonShapes:
+    """The shapes that the Python layers of a recipe give their tops.
 
     Attributes:
         kinds: Which layers, as ``Python:module.Class``.
@@ -53,7 +53,9 @@ def python_layers(file: NetFile) -> list[caffe_pb2.LayerParameter]:
     ]
 
 
-def ask_python_layers(recipe: Recipe, sources: Sources, runtime: Runtime, engine: Engine) -> Told:
+def ask_python_layers(
+    recipe: Recipe, sources: Sources, runtime: Runtime, engine: Engine
+) -> PythonShapes:
     """The shapes that the Python layers of a recipe give their tops when they are built.
 
     Args:
@@ -74,7 +76,7 @@ def ask_python_layers(recipe: Recipe, sources: Sources, runtime: Runtime, engine
             tops = dict.fromkeys(top for layer in asked for top in layer.top)
             shapes.update({top: WholeShape(tuple(blobs[top])) for top in tops if top not in shapes})
             kinds.update(dict.fromkeys(map(kind, asked)))
-    return Told(tuple(kinds), shapes)
+    return PythonShapes(tuple(kinds), shapes)
 
 
 def needed_part(

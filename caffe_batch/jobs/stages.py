@@ -64,7 +64,7 @@ class TrainingStage:
         return self.first_sample + (update - self.first_update) * self.effective_batch
 
     def tests_at(self, update: int) -> bool:
-        """Whether Caffe tests when it resumes after so many updates (solver.cpp: Step, Solve)."""
+        """Whether Caffe tests when it resumes after this many updates (solver.cpp: Step, Solve)."""
         return has_test_at(self.solver.test_interval, update)
 
     def tests_before(self, update: int) -> int:

@@ -417,7 +417,7 @@ class Rule(ABC):
         """Which memory the layer touches."""
 
     def needs_shapes(self, bottoms: int) -> bool:
-        """Whether a layer with so many bottoms has the shapes that the user gives."""
+        """Whether a layer with this many bottoms has the shapes that the user gives."""
         return False
 
     def given_shapes(self, settings: Any, tops: int) -> tuple[Given, ...]:

@@ -46,7 +46,7 @@ class WholeShape:
         return cls(tuple(sizes), tuple(batch_axes))
 
     def at(self, batch: int) -> tuple[int, ...]:
-        """The shape with a batch of so many samples."""
+        """The shape with a batch of this many samples."""
         return tuple(
             size * batch if axis in self.batch_axes else size
             for axis, size in enumerate(self.sizes)

@@ -20,7 +20,7 @@ class TypeHints:
         treat_as: Types, and the other type whose rule each of them gets.
         same_shape: Types whose tops have the shape of a bottom, and which bottom; None for the one
             with the most elements.
-        asked: Python layers whose tops the runtime has told; they are given as shapes.
+        asked: Python layers whose tops the runtime has named; they are given as shapes.
     """
 
     treat_as: tuple[tuple[str, str], ...] = ()

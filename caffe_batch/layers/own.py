@@ -139,7 +139,7 @@ class SameShape(OwnRule):
 
 
 class Asked(OwnRule):
-    """A Python layer whose tops the runtime has told, as shapes given by the user.
+    """A Python layer whose tops the runtime has given, as shapes given by the user.
 
     Args:
         layer_type: ``Python:module.Class``.

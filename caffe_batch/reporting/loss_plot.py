@@ -30,7 +30,7 @@ _SMOOTHING = 0.02
 _COLOURS = ("#c1440e", "#3a7d44", "#7b4fa3", "#946b00")
 _DASHES = ("-", "--", ":", "-.")
 
-#: More curves than this have their legend beside the panel, with so many rows to a column.
+#: More curves than this have their legend beside the panel, in columns of this many rows.
 _MOST_INSIDE, _ROWS_BESIDE = 6, 16
 
 

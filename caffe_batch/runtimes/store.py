@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import platformdirs
@@ -211,8 +211,10 @@ def workshop() -> Iterator[Path]:
 def _read(folder: Path) -> Installed:
     record = folder / "runtime.json"
     try:
-        return Installed(folder.name, folder, Record(**json.loads(record.read_text("utf-8"))))
-    except (TypeError, ValueError) as error:
+        content = json.loads(record.read_text("utf-8"))
+        known = {field.name: content[field.name] for field in fields(Record)}  # others may follow
+        return Installed(folder.name, folder, Record(**known))
+    except (KeyError, TypeError, ValueError) as error:
         raise RuntimeMissingError(
             f"the record of an installed runtime is damaged: {record}: {error}",
             hint=f"Run `caffe-batch runtime remove {folder.name}` and install it again.",

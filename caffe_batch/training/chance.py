@@ -8,7 +8,7 @@ _NEAR = 0.01
 #: The loss is averaged over about this many records.
 _AVERAGED = 20
 
-#: For so many updates, and for this share of all, a loss may stand there without a word.
+#: For this many updates, and for this share of them all, a loss may stand there without a word.
 _PATIENCE, _SHARE = 100, 0.05
 
 

@@ -34,7 +34,7 @@ def with_culprits(ending: Ending, recipe: Recipe, sources: Sources) -> Ending:
     return replace(ending, detail="; ".join(dict.fromkeys([ending.detail, *named, *faults])))
 
 
-def _named(recipe: Recipe, sources: Sources, told: str) -> Iterator[tuple[list[str], str]]:
+def _named(recipe: Recipe, sources: Sources, message: str) -> Iterator[tuple[list[str], str]]:
     """The lines of lists, and the Python layers, whose files a message names.
 
     Yields:
@@ -43,14 +43,14 @@ def _named(recipe: Recipe, sources: Sources, told: str) -> Iterator[tuple[list[s
     for file in (recipe.train, *recipe.tests):
         for _, layer in file.selected():
             module = f"/{layer.python_param.module.replace('.', '/')}.py:"
-            if layer.HasField("python_param") and module in told:
+            if layer.HasField("python_param") and module in message:
                 yield [], f"that is the code of layer {layer.name!r}"
         for _, layer, rule in file.known():
             if not is_list(rule):
                 continue
             source = source_of(layer, rule)
             try:
-                lines = lines_named_in(told, sources.find(source))
+                lines = lines_named_in(message, sources.find(source))
             except (InputError, OSError):
                 continue
             for line in lines:

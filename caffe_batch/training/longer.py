@@ -27,9 +27,9 @@ class Longer:
     """How much longer a run is to go on; exactly one is given.
 
     Attributes:
-        updates: So many more updates.
-        epochs: So many more passes over the training data.
-        in_all: So many updates in all.
+        updates: This many more updates.
+        epochs: This many more passes over the training data.
+        in_all: This many updates in all.
     """
 
     updates: int | None = None
@@ -58,7 +58,7 @@ class Longer:
             raise InputError(
                 f"a run of {length:,} updates: a longer one has {limit}",
                 hint=[
-                    "Give for instance ", Option("updates", f"+{before}"), ", so many more; or "
+                    "Give for instance ", Option("updates", f"+{before}"), "; or "
                     "leave it out to go on with an interrupted run.",
                 ],
             )  # fmt: skip

@@ -203,7 +203,7 @@ def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
 class SignalRelay:
     """Passes requests to this process on to the current worker.
 
-    A worker is told once of each request, also where one thread attends to it while another hears
+    A worker gets each request once, also where one thread attends to it while another receives
     the signal. (The lock is one that a handler may take which interrupts its own holder.)
 
     Attributes:

@@ -58,9 +58,9 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     models = [_model(job, plan, stage.recipe) for stage in stages]
     tests = _test_batches(models[0])
     if ending.test_net is not None:
-        told = _with_smaller_test(job, plan, stages, models, tests, ending)
-        if told:
-            return told
+        changed = _with_smaller_test(job, plan, stages, models, tests, ending)
+        if changed:
+            return changed
     needs = max(model.at(size).allocated_bytes for model in models)
     largest, obstacle = size - 1, ""
     while largest:

@@ -131,12 +131,12 @@ def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> t
         if options.noise_scale:
             check_accumulates(planned.iter_size)
         try:
-            told = take_planned_split(job, plan, planned)
+            changed = take_planned_split(job, plan, planned)
         except InputError as error:
             if options.try_larger:
                 raise
             return (f"The planned split can't be taken again: {error.message}.",)
-        return (f"{told[0].upper()}{told[1:]}.",)
+        return (f"{changed[0].upper()}{changed[1:]}.",)
     if not goes_on:
         return ()
     return (

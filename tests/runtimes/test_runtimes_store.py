@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,12 @@ def test_damaged_record(text: str, home: Path) -> None:
         runtimes.installed()
     runtimes.remove("a")
     assert runtimes.installed() == {}
+
+
+def test_a_record_of_a_later_version_may_say_more(home: Path) -> None:
+    file = make("a") / "runtime.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "signed_by": "a later version"}))
+    assert runtimes.installed()["a"].record == RECORD
 
 
 def test_runtime_for_another_processor(home: Path) -> None:

@@ -45,12 +45,12 @@ _WORKERS = ("/train.py", "/noise.py", "/verify.py")
 _CONSEQUENCE = "returned NULL without setting an error"
 
 
-#: How many lines of parting words are told.
+#: How many lines of parting words are shown.
 _PARTING_LINES = 4
 
 
 class Kind(Enum):
-    """What kind of words a cause is told in."""
+    """What kind of words describe a cause."""
 
     #: glog's fatal line.
     CHECK = auto()
@@ -69,7 +69,7 @@ class Cause:
         message: The words.
         end: Index of the line that ends it in the log; what follows is a consequence.
         place: File and line of the source, as far as they are known.
-        before: What led to it, as told just before; may be empty.
+        before: What led to it, as logged just before; may be empty.
     """
 
     kind: Kind
@@ -79,8 +79,8 @@ class Cause:
     before: str = ""
 
     @property
-    def told(self) -> str:
-        """All of it in one line."""
+    def sentence(self) -> str:
+        """All of it, in one line."""
         place = f" ({self.place})" if self.place else ""
         return f"{self.message}{place}" + (f"; before that: {self.before}" if self.before else "")
 
@@ -117,7 +117,7 @@ class TellingLines:
 def find_cause(log: Sequence[str]) -> Cause | None:
     """The first thing in a log that a process doesn't survive; None if there is none.
 
-    >>> find_cause(["F0412 09:00:00.1  7 common.cpp:99] No GPU", "*** Check failure"]).told
+    >>> find_cause(["F0412 09:00:00.1  7 common.cpp:99] No GPU", "*** Check failure"]).sentence
     'No GPU (common.cpp:99)'
     """
     for index, line in enumerate(log):

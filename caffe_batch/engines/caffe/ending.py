@@ -109,7 +109,7 @@ def last_lines(log: Sequence[str], count: int = 8) -> list[str]:
 def _reason(cause: Cause) -> EndReason:
     """Which kind of ending a cause is."""
     for pattern, reason in _REASONS:
-        if pattern.search(cause.told):
+        if pattern.search(cause.sentence):
             return reason
     if cause.kind is Kind.CHECK:
         return EndReason.CHECK_FAILED
@@ -119,8 +119,8 @@ def _reason(cause: Cause) -> EndReason:
 def _with_signal(cause: Cause, number: int) -> str:
     """The cause, and the signal where nothing else says that the process was aborted."""
     if cause.kind is Kind.EXCEPTION and number:
-        return f"{cause.told}, ended by {_signal_name(number)}"
-    return cause.told
+        return f"{cause.sentence}, ended by {_signal_name(number)}"
+    return cause.sentence
 
 
 def _signal_name(number: int) -> str:

@@ -118,11 +118,11 @@ def lines_named_in(text: str, path: Path) -> list[int]:
     Raises:
         InputError: It isn't a list, or can't be read.
     """
-    told = os.fsencode(text)
+    content = os.fsencode(text)
     found = []
     for number, line in enumerate(ListedLines(path), 1):
         names = (line.strip(), line.rpartition(b" ")[0])
-        if any(name and name in told and _stands_alone(name, told) for name in names):
+        if any(name and name in content and _stands_alone(name, content) for name in names):
             found.append(number)
     return found
 

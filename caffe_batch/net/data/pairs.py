@@ -66,9 +66,9 @@ def survey_pairs(layer: caffe_pb2.LayerParameter, find: Find, task: Task) -> Sur
             found.tally.add(Level.ERROR, "image", error.message, place)
         else:
             if labelled and not resized and sizes[0] != sizes[1]:
-                told = [" x ".join(map(str, size)) for size in sizes]
+                image, labels = [" x ".join(map(str, size)) for size in sizes]
                 found.tally.add(
-                    Level.ERROR, "size", f"the image is {told[0]}, its labels {told[1]}", place
+                    Level.ERROR, "size", f"the image is {image}, its labels {labels}", place
                 )
             size = (settings.new_height, settings.new_width) if resized else sizes[0]
             found.sizes.setdefault((channels, *size), place)

@@ -28,7 +28,7 @@ def whole_updates(field: str, exact: Fraction) -> int:
     """The nearest number of updates, at least one.
 
     Raises:
-        InputError: Caffe can't count so many (an int32).
+        InputError: More than Caffe can count (an int32).
     """
     if exact > MAX_UPDATES:
         raise InputError(
