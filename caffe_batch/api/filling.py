@@ -36,6 +36,16 @@ def filled_in(template: Template, folder: str | Path) -> dict[str, Value]:
             hint="Name the data in the template itself.",
         )
     dataset = read_dataset(Path(folder))
+    kinds = known["data"].type.choices if "data" in known else ()
+    if "labels_train" in known or (kinds and dataset.backend not in kinds):
+        raise InputError(
+            [
+                Option("data", str(folder)),
+                f" holds pictures with a class each, and template {template.name} learns from "
+                f"something else: {template.summary}",
+            ],
+            hint=f"`caffe-batch render {template.name} --variables` says what it reads.",
+        )
     if dataset.test is None:
         raise InputError(
             f"{folder} has no test set, and template {template.name} reads one",

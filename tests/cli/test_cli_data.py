@@ -121,6 +121,9 @@ def test_plan_and_train_take_a_data_set(digits: Path, tmp_path: Path) -> None:
     [
         (["plan", "net.prototxt", "--gpu-memory", "1GiB"], "fills in a template, and net.prototxt"),
         (["memory", "net.prototxt"], "fills in a template, and net.prototxt is none"),
+        (["render", "unet"], "template unet learns from something else: U-Net"),
+        (["memory", "mlp"], "template mlp learns from something else: Multilayer"),
+        (["render", "siamese"], "has no place in template siamese: it has no variable num_classes"),
         (["render", "solver"], "has no place in template solver: it has no variable source_train"),
     ],
 )
