@@ -11,7 +11,7 @@ from caffe_batch import engines
 from caffe_batch.api.arguments import BuildName, Files, Shapes, choice, several, whole
 from caffe_batch.api.machines import counting
 from caffe_batch.api.recipes import RecipeFiles, noted
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.layers.base import Mode
 from caffe_batch.layers.hints import TypeHints
 from caffe_batch.memory import Build, MemoryModel, Prediction
@@ -96,6 +96,41 @@ class Memory(Prediction):
                 curve=self.model.peaks(sorted(around)),
                 budget_bytes=None if budget is None else parse_size(size_text(budget)),
             )
+        except ImportError as error:
+            raise InputError(
+                "the picture needs matplotlib", hint="pip install 'caffe-batch[plot]'"
+            ) from error
+        return file
+
+    def draw(self, picture: str | Path, *, phase: str = "train") -> Path:
+        """Draw the net: layers with their shapes, parameters and bytes.
+
+        Args:
+            picture: A file that ends in .png or .svg.
+            phase: ``"train"`` or ``"test"``.
+
+        Returns:
+            The picture.
+
+        Raises:
+            InputError: There is no matplotlib, no such phase, no test net, or another ending.
+            OSError: The picture can't be written.
+        """
+        file = Path(picture)
+        nets = {"train": self.train, **({"test": self.tests[0]} if self.tests else {})}
+        if phase not in nets:
+            raise InputError(
+                [Option("phase", phase), ": the files have no such net"],
+                hint=f"They have {' and '.join(nets)}.",
+            )
+        tested = phase == "test"
+        sizes = {row.name: row.bytes for row in self.layers if (row.net != "train") == tested}
+        try:
+            from caffe_batch.reporting.net_layout import drawing
+            from caffe_batch.reporting.net_picture import write_net_picture
+
+            name = self.model.recipe.train.message.name or file.stem
+            write_net_picture(drawing(nets[phase], sizes), file, title=f"{name}, {phase.upper()}")
         except ImportError as error:
             raise InputError(
                 "the picture needs matplotlib", hint="pip install 'caffe-batch[plot]'"

@@ -25,6 +25,7 @@ COMMANDS = {
     "data": ("caffe_batch.cli.data:data", "Make a data set of pictures, or look at one."),
     "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
     "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net needs in Caffe."),
+    "draw": ("caffe_batch.cli.draw:draw", "Draw a net: layers, shapes, parameters, memory."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
     "status": ("caffe_batch.cli.status:status", "Show the state of a training."),
     "stop": ("caffe_batch.cli.status:stop", "Stop a training that runs in the background."),
