@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 from caffe_batch.engines import base
-from caffe_batch.engines.caffe.causes import net_under_test
+from caffe_batch.engines.caffe.causes import net_under_test, python_error
 from caffe_batch.engines.caffe.ending import HINTS as CAFFES
 from caffe_batch.engines.caffe.ending import classify as classify_caffes
 from caffe_batch.engines.caffe.log_lines import read_glog_line
@@ -82,9 +82,12 @@ def _fatal(log: Sequence[str]) -> _Found | None:
         if line.message.startswith(_NOT_WRITTEN):
             what = line.message.removeprefix(_NOT_WRITTEN).removesuffix(".")
             return EndReason.SNAPSHOT_LOST, what, index
-        said_by_layer = line.place.startswith("python_layer")
-        reason = EndReason.PYTHON_ERROR if said_by_layer else EndReason.CHECK_FAILED
-        return reason, line.message.rstrip(". "), index
+        what = line.message.rstrip(". ")
+        if not line.place.startswith("python_layer"):
+            return EndReason.CHECK_FAILED, what, index
+        raised = python_error(log[:index])
+        place = f" ({raised.place})" if raised and raised.place else ""
+        return EndReason.PYTHON_ERROR, f"{what}{place}", index
     return None
 
 

@@ -73,7 +73,10 @@ class Windows(Source):
             image, label, corners = windows[self._draws.raw() % len(windows)]
             mirrored = self._mirror and bool(self._draws.raw() % 2)
             picture = read_picture(self._find(settings.root_folder + image.name), 0, 0, color=True)
-            self._warp(picture, corners, data[index], mirrored=mirrored)
+            try:
+                self._warp(picture, corners, data[index], mirrored=mirrored)
+            except InputError as error:
+                raise InputError(f"{settings.source}: {image.name}: {error.message}") from error
             labels[index] = label
         return Batch((data, labels))
 
@@ -109,6 +112,12 @@ class Windows(Source):
             down = _rounded(one(pads[1]) * scale_y)
             across = _rounded(one(pads[2 if mirrored else 0]) * scale_x)
             height, width = min(height, size - down), min(width, size - across)
+        if not (0 <= left <= right < picture.shape[2] and 0 <= top <= bottom < picture.shape[1]):
+            given = " ".join(map(str, corners))  # OpenCV, which cuts it out in Caffe, throws
+            raise InputError(
+                f"the window {given} isn't inside the image of {picture.shape[2]} x "
+                f"{picture.shape[1]} pixels"
+            )
         warped = resize(picture[:, top : bottom + 1, left : right + 1], height, width)
         values = warped[:, :, :: -1 if mirrored else 1].astype(np.float32)
         if self._mean is not None:
