@@ -224,6 +224,7 @@ def verify_engines(
     treat_as: str | Iterable[str] = (),
     same_shape: str | Iterable[str] = (),
     run_python_layers: bool = False,
+    data: str | Path | None = None,
     batch_size: int | None = None,
     iter_size: int | None = None,
     precision: Literal["float32", "tf32", "bf16"] | None = None,
@@ -247,13 +248,14 @@ def verify_engines(
         engine: The engine to verify; None for that of the job, or else the other one.
         solver: The solver to train ``net`` with; the net that it names isn't read.
         input_shape: As :func:`plan` takes it.
-        allow_unknown: As :func:`verify` takes it, and so the next six.
+        allow_unknown: As :func:`verify` takes it, and so the next seven.
         allow_unknown_fields: Likewise.
         rules: Likewise.
         fork: Likewise.
         treat_as: Likewise.
         same_shape: Likewise.
         run_python_layers: Likewise.
+        data: Likewise.
         batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
             the memory allow.
         iter_size: Micro-batches per update; those of the solver if None, but at most 3.
@@ -289,6 +291,7 @@ def verify_engines(
             hints=TypeHints.of(several(treat_as), several(same_shape)),
             run_python_layers=run_python_layers,
             engine=name,
+            data=data,
         )
         recipe, sources = files.recipe, files.sources
     else:
@@ -301,8 +304,8 @@ def verify_engines(
         exactness = choice("precision", precision or _precision(plan, trainer), Precision)
         check_precision(trainer, exactness)
         model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
-        data = check_data(recipe, sources, allow_unknown=allow_unknown)
-        data.raise_errors()
+        checked = check_data(recipe, sources, allow_unknown=allow_unknown)
+        checked.raise_errors()
         one = Side(trainer, find_runtime(runtime, name))
         found = measure_engines(
             model,
@@ -314,7 +317,7 @@ def verify_engines(
             precision=exactness,
         )
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return EngineVerification(**facts, file_notes=(*notes, *data.sentences()))
+    return EngineVerification(**facts, file_notes=(*notes, *checked.sentences()))
 
 
 def _other_engine(name: str, planned: str | None) -> str:

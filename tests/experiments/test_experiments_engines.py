@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -290,6 +291,13 @@ def test_json_and_the_exit_code() -> None:
         ("conv", 0), ("conv", 1), ("ip", 0), ("ip", 1),
     ]  # fmt: skip
     assert "NOT the same training" in done.err
+
+
+def test_it_takes_what_verify_takes() -> None:
+    """The command passes the same options to both."""
+    alike, both = (inspect.signature(each).parameters for each in (cb.verify, cb.verify_engines))
+    assert set(alike) - set(both) == {"no_compensate"}
+    assert set(both) - set(alike) == {"against", "against_runtime", "precision"}
 
 
 def test_a_job_is_verified_on_its_engine() -> None:
