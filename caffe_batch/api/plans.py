@@ -292,6 +292,9 @@ def plan(
     extent = choice("check_data", check_data, DataCheck)
     with noted(found.notes):
         made = make_plan(found.model, found.budget, found.options)
+        size = made.batch_size
+        for each in (found.model.train_net(size), *found.model.test_nets(size)):
+            engines.find(engine).check_net(each)
         checked = look_at_data(
             found.model.recipe,
             found.model.sources,

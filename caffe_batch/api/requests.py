@@ -143,8 +143,6 @@ class PlanRequest:
             allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
             count=counting(self.engine, progress),
         )  # fmt: skip
-        for net in (model.train_net(), *model.test_nets()):
-            engine.check_net(net)
         budget = with_snapshots(budget, self.reserve, model)
         options = self._options(recipe, sources)
         notes = (*recipe.notes, made.note) if made else recipe.notes

@@ -192,9 +192,9 @@ def verify(
     """
     check_solver(model.recipe.solver, model.recipe.solver_path, needs_length=False)
     check_has_loss(model)
-    engines.find(model.engine).check_net(model.train_net())
     check_layer_types([model.recipe.train], engines.find(model.engine), runtime, fed=True)
     split = _choose(model, audit, batch_size, iter_size or ITER_SIZE)
+    engines.find(model.engine).check_net(split.whole.net)
     split = replace(split, controls=controls)
     found = _measured(model, runtime, split)
     if batch_size is not None or iter_size is not None or model.recipe.solver.iter_size < 2:

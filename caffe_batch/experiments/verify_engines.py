@@ -106,11 +106,12 @@ def verify_engines(
     check_solver(model.recipe.solver, model.recipe.solver_path, needs_length=False)
     check_has_loss(model)
     for side in (one, other):
-        side.engine.check_net(model.train_net())
         check_layer_types([model.recipe.train], side.engine, side.runtime, fed=True)
     own = model.recipe.solver.iter_size
     passes = iter_size or min(own, MOST_PASSES)
     variant, whole, notes = _choose(model, batch_size, passes)
+    for side in (one, other):
+        side.engine.check_net(variant.net)
     if iter_size is None and passes < own:
         notes = (*notes, f"The files' iter_size is {own}; {passes} passes are measured.")
     second = other if judge is one else one

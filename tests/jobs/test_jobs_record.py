@@ -41,6 +41,7 @@ def test_the_first_format(name: str, tmp_path: Path) -> None:
     for attempt in new["attempts"]:
         attempt["phase"] = attempt.pop("stage")
         assert attempt.pop("engine") == "caffe"
+        assert attempt.pop("precision") == "float32"
         assert attempt.pop("engine_version") == attempt["caffe_version"] == "1.0.0"
         assert attempt.pop("records") is None
     assert new == content
