@@ -27,6 +27,8 @@ BuildName = Literal["caffe", "cudnn", "nvcaffe"]
 
 Choice = TypeVar("Choice", bound=Enum)
 
+#: What messages write for sizes that are to be filled in.
+_LETTERS = re.compile(r"(?:^|x)[CHWR](?:x|$)")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -149,6 +151,16 @@ def shapes(value: Shapes) -> dict[str, Given]:
     for text in several(value):
         match = _GIVEN.fullmatch(text)
         shape = None if match is None else _shape(match["sign"], match["sizes"])
+        if match is not None and shape is None and _LETTERS.search(match["sizes"]):
+            sign = match["sign"]
+            sample = f"{match['top']}{sign}{'3x256x256' if sign == '=' else '128x5'}"
+            raise InputError(
+                [Option("input_shape"), f" {text!r} still has letters where numbers belong"],
+                hint=[
+                    "C stands for channels, H for the height, W for the width, R for rows; for "
+                    "instance ", Option("input_shape", sample), ".",
+                ],
+            )  # fmt: skip
         if match is None or shape is None:
             raise InputError(
                 [Option("input_shape"), f" {text!r} is not of the form TOP=CxHxW"],

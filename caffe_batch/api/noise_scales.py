@@ -145,7 +145,7 @@ def noise(
     recipe = files.recipe
     with noted(recipe.notes):
         model = engines.find(engine).memory_model(
-            recipe, files.sources, "cpu", allow_unknown=allow_unknown
+            recipe, files.sources, "cpu", allow_unknown=files.allow_unknown
         )
         own_batch = model.batch_size * recipe.solver.iter_size
         if asked is None and own_batch < 1:
@@ -158,7 +158,7 @@ def noise(
                 ],
             )  # fmt: skip
         checked = check_data(
-            replace(recipe, tests=()), files.sources, allow_unknown=allow_unknown
+            replace(recipe, tests=()), files.sources, allow_unknown=files.allow_unknown
         )  # it doesn't test
         checked.raise_errors()
         found = measure_noise(model, find_runtime(runtime, engine), options, observer)

@@ -299,7 +299,7 @@ def plan(
             found.model.recipe,
             found.model.sources,
             extent=extent,
-            allow_unknown=allow_unknown,
+            allow_unknown=found.files.allow_unknown,
             progress=progress,
         )
         checked.raise_errors()

@@ -243,8 +243,8 @@ def memory(
     with noted(recipe.notes):
         model = engines.find(engine).memory_model(
             recipe, sources, mode,
-            allow_unknown=allow_unknown, build=choice("build", build, Build), gpus=gpus, half=half,
-            count=counting(engine, progress),
+            allow_unknown=files.allow_unknown, build=choice("build", build, Build), gpus=gpus,
+            half=half, count=counting(engine, progress),
         )  # fmt: skip
         size = whole("batch_size", batch_size)
         train, tests = model.train_net(size), model.test_nets(size)

@@ -19,6 +19,8 @@ from caffe_batch.api.filling import filled_in
 from caffe_batch.api.machines import find_runtime
 from caffe_batch.errors import CaffeBatchError, InputError, Option, UnknownFieldError, did_you_mean
 from caffe_batch.experiments.python_layers import ask_python_layers, python_layers
+from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.layers.forks import FORKS
 from caffe_batch.layers.given import Given, spelled
 from caffe_batch.layers.hints import NO_HINTS, TypeHints
@@ -69,6 +71,8 @@ class RecipeFiles:
         recipe: The files as they are. Its ``notes`` say how they were found.
         sources: Where data is looked up, and the sizes given for it.
         template: The template that the net comes from; None for a file.
+        allow_unknown: Whether layer types without a rule are accepted: as the call says, or the
+            plan of the job that the file belongs to.
 
     Raises:
         InputError: A file is missing, unreadable or contradicts itself; no such template or top.
@@ -101,6 +105,15 @@ class RecipeFiles:
             )
         self.template = find(name) if template else None
         path, notes = self._render(name, data) if template else (Path(net), ())
+        plan = None if template or solver is not None else _plan_of(path)
+        if plan is not None:
+            notes = (*notes, *_taken_from(plan))
+            given = {**(plan.input_shapes or {}), **given}
+            rules = (*plan.rules, *files(rules))
+            fork, hints = fork or plan.fork, plan.hints.overridden_by(hints)
+            batch_size = plan.data_batch if batch_size is None else batch_size
+            allow_unknown, allow_unknown_fields = allow_unknown or plan.allow_unknown, True
+        self.allow_unknown = allow_unknown
         known = rules_with(files(rules), checked_fork(fork), hints)
         try:
             recipe = read_recipe(
@@ -117,6 +130,8 @@ class RecipeFiles:
             _check_types(hints, recipe)
             beside = path.parent if template else None  # a temporary folder: no data is there
             directories = tuple(each for each in recipe.directories if each != beside)
+            if plan is not None:
+                directories = (plan.working_directory, *directories)
             self.sources = Sources(directories, given, batch_size)
             if run_python_layers:
                 self._ask_python_layers(engine)
@@ -169,6 +184,31 @@ class MadeSolver:
 
     text: str
     note: str
+
+
+def _plan_of(path: Path) -> PlanFile | None:
+    """The plan of the job whose solver or net a file is; None if it is no job's."""
+    job = JobDirectory(path.parent)
+    if not job.plan.is_file() or not path.is_file():
+        return None
+    plan = PlanFile.read(job.plan)
+    own = [file for stage in plan.stages for file in (stage.solver, stage.net)]
+    return plan if any(file.is_file() and file.samefile(path) for file in own) else None
+
+
+def _taken_from(plan: PlanFile) -> tuple[str, ...]:
+    """A note of what a job's plan says about its net; none if it says nothing."""
+    options = [
+        *(Option("rules", str(file)) for file in plan.rules),
+        *(Option("treat_as", text) for text in plan.hints.treat_as_texts),
+        *(Option("same_shape", text) for text in plan.hints.same_shape_texts),
+        *(Option("input_shape", spelled(*each)) for each in (plan.input_shapes or {}).items()),
+        *([Option("fork", plan.fork)] if plan.fork else []),
+        *([Option("allow_unknown", True)] if plan.allow_unknown else []),
+    ]
+    if not options:
+        return ()
+    return (f"as its {plan.path.name} says: {' '.join(option.shell for option in options)}",)
 
 
 def with_solver(
@@ -294,7 +334,7 @@ def noted(notes: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except CaffeBatchError as error:
-        error.notes = error.notes or notes
+        error.notes = tuple(dict.fromkeys((*notes, *error.notes)))
         raise
 
 

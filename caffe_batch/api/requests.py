@@ -135,16 +135,16 @@ class PlanRequest:
         sources = files.sources
         recipe, made = with_solver(
             files.recipe, sources, self.effective_batch,
-            allow_unknown=self.allow_unknown, template=files.template,
+            allow_unknown=files.allow_unknown, template=files.template,
         )  # fmt: skip
         check_solver(recipe.solver, recipe.solver_path, needs_length=False)
         model = engine.memory_model(
             recipe, sources, self.mode,
-            allow_unknown=self.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
+            allow_unknown=files.allow_unknown, build=self.build, gpus=self.gpus, half=self.half,
             count=counting(self.engine, progress),
         )  # fmt: skip
         budget = with_snapshots(budget, self.reserve, model)
-        options = self._options(recipe, sources)
+        options = self._options(recipe, sources, files.allow_unknown)
         notes = (*recipe.notes, made.note) if made else recipe.notes
         return Prepared(files, model, budget, options, made.text if made else None, notes)
 
@@ -194,7 +194,7 @@ class PlanRequest:
         if self.keep_schedule:
             raise _contradiction(Option("keep_schedule"), grows)
 
-    def _options(self, recipe: Recipe, sources: Sources) -> PlanOptions:
+    def _options(self, recipe: Recipe, sources: Sources, allow_unknown: bool) -> PlanOptions:
         tests = recipe.tests
         if len(self.test_records) not in (0, len(tests)):
             raise InputError(
@@ -208,7 +208,7 @@ class PlanRequest:
         counted = counted or tuple(count_records(test, sources) for test in tests)
         batch_size = self.batch_size
         if batch_size is None:
-            layers = recipe.train.layers(sources, allow_unknown=self.allow_unknown)
+            layers = recipe.train.layers(sources, allow_unknown=allow_unknown)
             batch_size = fixed_batch(layers)
         return PlanOptions(
             audit=partial(engines.find(self.engine).audit, precision=self.precision),

@@ -150,6 +150,7 @@ def verify(
             engine=engine,
         )
         recipe, sources, template = files.recipe, files.sources, files.template
+        allow_unknown = files.allow_unknown
     else:
         recipe, sources, unknown = planned
         template = None
@@ -294,6 +295,7 @@ def verify_engines(
             data=data,
         )
         recipe, sources = files.recipe, files.sources
+        allow_unknown = files.allow_unknown
     else:
         recipe, sources, unknown = _job_files(job.path)
         allow_unknown = allow_unknown or unknown

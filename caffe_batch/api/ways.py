@@ -256,7 +256,9 @@ def find(
         check(prepared.model.recipe.solver)
         found = find_strategies(prepared.model, prepared.budget, prepared.options, usable)
         checked = check_data(
-            prepared.model.recipe, prepared.model.sources, allow_unknown=request.allow_unknown
+            prepared.model.recipe,
+            prepared.model.sources,
+            allow_unknown=prepared.files.allow_unknown,
         )
         checked.raise_errors()
     facts = {field.name: getattr(found, field.name) for field in fields(found)}

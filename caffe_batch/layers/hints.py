@@ -53,6 +53,15 @@ class TypeHints:
             seen[layer_type] = option
         return hints
 
+    def overridden_by(self, said: TypeHints) -> TypeHints:
+        """These hints, and others that come first where both are about a type."""
+        newer = {layer_type for _, layer_type in said.named()}
+        return TypeHints(
+            (*said.treat_as, *(each for each in self.treat_as if each[0] not in newer)),
+            (*said.same_shape, *(each for each in self.same_shape if each[0] not in newer)),
+            tuple(dict.fromkeys((*said.asked, *self.asked))),
+        )
+
     def named(self) -> Iterator[tuple[Option, str]]:
         """The types that the user names, each with the option that does."""
         for layer_type, _ in self.treat_as:

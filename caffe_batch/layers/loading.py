@@ -86,6 +86,12 @@ def rules_with(
     return _registry(fork, (*_of_packages(), *own), paths, hints)
 
 
+def own_kinds(rules: Registry) -> frozenset[str]:
+    """The types that a user or a package has a rule for."""
+    known = {*BUILT_IN.values(), *CHANGED, *types_of(rules.fork)}
+    return frozenset(kind for kind, rule in rules.items() if rule not in known)
+
+
 def with_fork(rules: Registry, fork: str) -> Registry:
     """The same rules, with those of a fork's types."""
     known = {*BUILT_IN.values(), *CHANGED, *types_of(rules.fork)}

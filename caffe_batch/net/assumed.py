@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from caffe_batch.errors import InputError, Option
-from caffe_batch.layers.base import Layer, Rule
+from caffe_batch.layers.base import Layer, Rule, Site
 from caffe_batch.layers.given import Given, WholeShape, spelled
 from caffe_batch.layers.unknown import UNKNOWN_DATA, UnknownSettings, WrittenBatch
 from caffe_batch.net.batch import batch_sites, site_size
@@ -167,7 +167,7 @@ class Assumption:
 
     Attributes:
         layer, type: The layer and its type.
-        what: ``"batch_size"``, ``"loss_weight"`` or ``"shapes"``.
+        what: ``"batch_size"``, ``"loss_weight"``, ``"shapes"`` or ``"size"``.
         value: What it is taken for; of shapes a description.
         origin: Where that is from, for people.
     """
@@ -184,6 +184,8 @@ class Assumption:
         layer = f"Layer {self.layer!r} ({self.type})"
         if self.what == "batch_size":
             return f"{layer} is taken to make batches of {self.value}: {self.origin}."
+        if self.what == "size":
+            return f"{layer} makes {self.value}: {self.origin}."
         if self.what == "shapes":
             other = Option("input_shape").shell
             return f"{layer} is taken to make {self.value}, {self.origin}; {other} says otherwise."
@@ -210,9 +212,32 @@ def assumptions(layers: Sequence[Layer]) -> tuple[Assumption, ...]:
             found.append(Assumption(layer.name, layer.type, "batch_size", size, origin))
         if rule.usual is not None and layer.given[:1] in ((), (None,)):
             found.append(Assumption(layer.name, layer.type, "shapes", *rule.usual))
+        made = _other_than_given(layer)
+        if made is not None:
+            found.append(made)
         if rule.unknown and rule.is_loss and not layer.loss_weights:
             found.append(Assumption(layer.name, layer.type, "loss_weight", 1.0, "by its name"))
     return tuple(found)
+
+
+def _other_than_given(layer: Layer) -> Assumption | None:
+    """What a data layer makes of the records whose size the user gave, if that is something else.
+
+    The settings crop, resize or grey them: the size that counts is theirs.
+    """
+    rule, given = rule_of(layer), layer.given[0] if layer.given else None
+    if rule.source is None or given is None or layer.records is None:
+        return None
+    try:
+        site = Site("TRAIN", layer.settings, (), len(layer.tops), records=layer.records)
+        shape = rule.shape(site)[0][1:]
+    except InputError:  # whoever builds the net says why
+        return None
+    if shape == layer.records[0]:
+        return None
+    size = spelled(layer.tops[0], given)
+    what, origin = "x".join(map(str, shape)), f"what its settings make of records of {size}"
+    return Assumption(layer.name, layer.type, "size", what, origin)
 
 
 def _taken(layer: Layer, said: int | None) -> Layer:

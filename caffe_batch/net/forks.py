@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -56,7 +56,9 @@ class ForkChoice:
         return {"name": self.name, "given": self.given, "evidence": list(self.evidence)}
 
 
-def choose_fork(nets: Sequence[caffe_pb2.NetParameter], given: str | None) -> ForkChoice | None:
+def choose_fork(
+    nets: Sequence[caffe_pb2.NetParameter], given: str | None, own: Container[str] = ()
+) -> ForkChoice | None:
     """The fork whose types some nets use; None if they use none that Caffe 1.0 lacks.
 
     Each type and each field speaks for the forks that have it; the fork with the most of them wins.
@@ -64,8 +66,9 @@ def choose_fork(nets: Sequence[caffe_pb2.NetParameter], given: str | None) -> Fo
     Args:
         nets: The train net and the test nets.
         given: What the user says.
+        own: Types that have a rule of the user's; what these layers are says nothing.
     """
-    layers = [layer for net in nets for layer in net.layer]
+    layers = [layer for net in nets for layer in net.layer if kind(layer) not in own]
     found = {}
     for layer in layers:
         forks = _FORKS_OF_TYPE.get(kind(layer))

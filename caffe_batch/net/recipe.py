@@ -24,9 +24,9 @@ from caffe_batch.errors import (
 from caffe_batch.layers.base import Layer, Phase, Rule, Shape
 from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.hints import TypeHints
-from caffe_batch.layers.loading import installed_rules, with_fork, with_hints
+from caffe_batch.layers.loading import installed_rules, own_kinds, with_fork, with_hints
 from caffe_batch.layers.registry import Registry
-from caffe_batch.net.assumed import known_of, with_assumed_batches
+from caffe_batch.net.assumed import assumptions, known_of, with_assumed_batches
 from caffe_batch.net.batch import batch_sites
 from caffe_batch.net.convert import convert
 from caffe_batch.net.data.unread import unread_messages
@@ -156,9 +156,11 @@ class NetFile:
                 has_splits=True,
             )
         except NetError as error:
-            if self.phase == "TRAIN":
+            found = error if self.phase == "TRAIN" else _in_test_net(error)
+            _tell_assumed(found, layers)
+            if found is error:
                 raise
-            raise _in_test_net(error) from error
+            raise found from error
 
     def with_splits(self, layers: Sequence[Layer]) -> list[Layer]:
         """These layers (see :meth:`layers`) with the Splits that Caffe inserts.
@@ -396,7 +398,7 @@ def _of_fork(recipe: Recipe) -> Recipe:
     files = (recipe.train, *recipe.tests)
     rules = recipe.train.rules
     messages = {id(file.message): file.message for file in files}
-    choice = choose_fork(list(messages.values()), rules.fork)
+    choice = choose_fork(list(messages.values()), rules.fork, own_kinds(rules))
     if choice is None:
         return recipe
     if choice.name is not None and choice.name != rules.fork:
@@ -521,6 +523,16 @@ def _in_test_net(error: NetError) -> NetError:
     located = type(error)(["in the TEST net, ", *parts], hint=error.hint_parts)
     located.layer = error.layer
     return located
+
+
+def _tell_assumed(error: NetError, layers: Sequence[Layer]) -> None:
+    """Adds to an error what is only assumed of the images, and the option that says more."""
+    assumed = [each for each in assumptions(layers) if each.what == "shapes"]
+    names = {each.layer for each in assumed}
+    error.notes = (*error.notes, *(each.text for each in assumed))
+    tops = [layer.tops[0] for layer in layers if layer.name in names and not layer.bottoms]
+    if tops and not error.completion:
+        error.completion = tuple(Option("input_shape", f"{top}=3xHxW") for top in tops)
 
 
 def _with_given_shapes(layer: Layer) -> Layer:

@@ -86,6 +86,15 @@ class SampleFlow:
         return self.coupling.carries_state and isinstance(top, Rows) and top.axis == TIME_AXIS
 
 
+def unfollowed(net: Net) -> tuple[SampleFlow, ...]:
+    """The flows of a net that can't be built at a second size: nobody knows where samples are."""
+    return tuple(
+        SampleFlow(node, node, coupling, coupling, (Fixed(),) * len(node.tops), "", needed)
+        for node, needed in zip(net.nodes, _under_loss(net), strict=True)
+        for coupling in (node.rule.coupling(node.site),)
+    )
+
+
 def follow(small: Net, large: Net, parts: int) -> tuple[SampleFlow, ...]:
     """The flows of a net, in order.
 

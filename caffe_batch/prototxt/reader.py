@@ -19,6 +19,7 @@ from caffe_batch.prototxt.syntax import BYTE_ORDER_MARK, Block, Scalar, Source, 
 from caffe_batch.prototxt.upgrade import UpgradedNet, upgrade_net, upgrade_solver
 from caffe_batch.prototxt.values import field_rules
 from caffe_batch.schema.caffe_pb2 import NetParameter, SolverParameter
+from caffe_batch.schema.fork_fields import fork_messages
 
 #: The most layers that a net may have; the deepest that were published have a fifth.
 MAX_LAYERS = 25_000
@@ -197,7 +198,8 @@ def _warn_skipped(skipped: list[Skipped], source: Source) -> None:
     for (owner, name), places in offsets.items():
         times = f" ({len(places)} times)" if len(places) > 1 else ""
         what = "value" if (owner, name) in values else "field"
-        text = f"skipped {brief(name)}{times}: {owner} of Caffe 1.0 has no such {what}"
+        whose = owner if owner in fork_messages() else f"{owner} of Caffe 1.0"
+        text = f"skipped {brief(name)}{times}: {whose} has no such {what}"
         if owner == SolverParameter.DESCRIPTOR.name:
             text += "; it stays as it is written, even if it counts updates"
         line, _ = source.position(places[0])

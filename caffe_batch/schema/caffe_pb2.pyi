@@ -1676,18 +1676,21 @@ class DropoutParameter(_message.Message):
 
     DROPOUT_RATIO_FIELD_NUMBER: _builtins.int
     SAMPLE_WEIGHTS_TEST_FIELD_NUMBER: _builtins.int
+    SCALE_TRAIN_FIELD_NUMBER: _builtins.int
     dropout_ratio: _builtins.float
     sample_weights_test: _builtins.bool
     """Forks:"""
+    scale_train: _builtins.bool
     def __init__(
         self,
         *,
         dropout_ratio: _builtins.float | None = ...,
         sample_weights_test: _builtins.bool | None = ...,
+        scale_train: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test", "scale_train", b"scale_train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout_ratio", b"dropout_ratio", "sample_weights_test", b"sample_weights_test", "scale_train", b"scale_train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3639,8 +3642,14 @@ class AnnotatedDataParameter(_message.Message):
     BATCH_SAMPLER_FIELD_NUMBER: _builtins.int
     LABEL_MAP_FILE_FIELD_NUMBER: _builtins.int
     ANNO_TYPE_FIELD_NUMBER: _builtins.int
+    YOLO_DATA_TYPE_FIELD_NUMBER: _builtins.int
+    YOLO_DATA_JITTER_FIELD_NUMBER: _builtins.int
+    SINGLE_CLASS_FIELD_NUMBER: _builtins.int
     label_map_file: _builtins.str
     anno_type: Global___AnnotatedDatum.AnnotationType.ValueType
+    yolo_data_type: _builtins.int
+    yolo_data_jitter: _builtins.float
+    single_class: _builtins.bool
     @_builtins.property
     def batch_sampler(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchSampler]: ...
     def __init__(
@@ -3649,10 +3658,13 @@ class AnnotatedDataParameter(_message.Message):
         batch_sampler: _abc.Iterable[Global___BatchSampler] | None = ...,
         label_map_file: _builtins.str | None = ...,
         anno_type: Global___AnnotatedDatum.AnnotationType.ValueType | None = ...,
+        yolo_data_type: _builtins.int | None = ...,
+        yolo_data_jitter: _builtins.float | None = ...,
+        single_class: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["anno_type", b"anno_type", "label_map_file", b"label_map_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anno_type", b"anno_type", "label_map_file", b"label_map_file", "single_class", b"single_class", "yolo_data_jitter", b"yolo_data_jitter", "yolo_data_type", b"yolo_data_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anno_type", b"anno_type", "batch_sampler", b"batch_sampler", "label_map_file", b"label_map_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anno_type", b"anno_type", "batch_sampler", b"batch_sampler", "label_map_file", b"label_map_file", "single_class", b"single_class", "yolo_data_jitter", b"yolo_data_jitter", "yolo_data_type", b"yolo_data_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

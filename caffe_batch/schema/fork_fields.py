@@ -6,6 +6,10 @@ forks fill one message differently, its fields are listed too.
 
 from __future__ import annotations
 
+from functools import cache
+
+from caffe_batch.schema import caffe_pb2
+
 _SSD = ("ssd", "nvcaffe")
 _SEGMENTATION = ("deeplab", "pspnet")
 
@@ -86,6 +90,7 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     **{f"ConvolutionParameter.{name}": ("deeplab",) for name in ("hole", "hole_h", "hole_w")},
     "ConvolutionParameter.dilation_h": (),
     "ConvolutionParameter.dilation_w": (),
+    "DropoutParameter.scale_train": ("rcnn",),
     "DropoutParameter.sample_weights_test": ("segnet",),
     "ImageDataParameter.ignore_label": _SEGMENTATION,
     "ImageDataParameter.label_type": _SEGMENTATION,
@@ -116,3 +121,24 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
     "BNParameter.shift_filler": ("segnet",),
     "BNParameter.bn_mode": ("segnet",),
 }  # fmt: skip
+
+
+@cache
+def fork_messages() -> frozenset[str]:
+    """The messages that Caffe 1.0 lacks: those that only fields of forks lead to."""
+    every = caffe_pb2.DESCRIPTOR.message_types_by_name
+    reached, ahead = (
+        set[str](),
+        ["NetParameter", "SolverParameter", "SolverState", "Datum", "BlobProtoVector"],
+    )
+    while ahead:
+        name = ahead.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        ahead += [
+            field.message_type.name
+            for field in every[name].fields
+            if field.message_type is not None and f"{name}.{field.name}" not in FORK_FIELDS
+        ]
+    return frozenset(every) - reached

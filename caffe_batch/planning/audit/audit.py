@@ -25,7 +25,11 @@ from caffe_batch.net.samples import TIME_AXIS, SampleFlow, Summed
 from caffe_batch.planning.audit.both_sizes import BothSizes
 from caffe_batch.planning.audit.data_order import finding_of_order
 from caffe_batch.planning.audit.findings import COMPENSATED, Cause, Finding, Scope, Verdict
-from caffe_batch.planning.audit.overwriting import changes_training, of_overwriting
+from caffe_batch.planning.audit.overwriting import (
+    changes_training,
+    of_overwriting,
+    of_own_gradients,
+)
 from caffe_batch.planning.edits.changes import Change, batch_changes
 from caffe_batch.solver.numbers import LARGEST_BELOW_1, LARGEST_FLOAT32, as_float32
 from caffe_batch.solver.updates import clips
@@ -64,13 +68,10 @@ def audit(
     if split.parts == split.own_parts == split.summed_parts == 1:
         return ()
     findings = list(_of_solver(split))
-    try:
-        flows = split.flows
-    except ShapeError as error:  # at every size but this one
-        findings.append(_one_size(split, error))
-        flows = ()
-    for flow in flows:
-        for judge in _JUDGES:
+    if split.only_size is not None:
+        findings.append(_one_size(split, split.only_size))
+    for flow in split.flows:
+        for judge in _JUDGES if split.only_size is None else _ALONE:
             findings += judge(split, flow)
     findings += _of_log(split)
     if split.parts == 1:
@@ -371,7 +372,7 @@ def _one_size(split: BothSizes, error: ShapeError) -> Finding:
     return Finding(
         Cause.LITERAL_BATCH, error.layer, Verdict.UNKNOWN,
         f"Caffe builds the net only with a batch of {split.per_gpu}, so there is no whole batch to "
-        f"compare with: {error.message}.",
+        f"compare its losses with: {error.message}.",
     )  # fmt: skip
 
 
@@ -395,6 +396,8 @@ def _of_log(split: BothSizes) -> Iterator[Finding]:
 
 #: What is checked for each layer.
 _JUDGES: tuple[Judge, ...] = (_of_data, _of_literal, _of_layer, of_overwriting, _of_loss)
+#: What can be checked where it isn't known which blobs hold the samples.
+_ALONE: tuple[Judge, ...] = (_of_data, _of_layer, of_own_gradients)
 
 
 def _refuse(finding: Finding, refused: Collection[Cause]) -> Finding:

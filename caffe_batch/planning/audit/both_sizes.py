@@ -12,7 +12,7 @@ from caffe_batch.errors import ShapeError
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.net.blob_memory import BlobMemory
 from caffe_batch.net.graph import Net, Node
-from caffe_batch.net.samples import Rows, SampleFlow, Samples, Summed, follow
+from caffe_batch.net.samples import Rows, SampleFlow, Samples, Summed, follow, unfollowed
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.solver.updates import passes
 
@@ -66,7 +66,18 @@ class BothSizes:
     @cached_property
     def flows(self) -> tuple[SampleFlow, ...]:
         """What happens to the samples, layer by layer."""
+        if self.only_size is not None:
+            return unfollowed(self.small)
         return follow(self.small, self._whole[0], self._whole[1])
+
+    @cached_property
+    def only_size(self) -> ShapeError | None:
+        """Why Caffe builds the net at no other size than that of one pass; None if it does."""
+        try:
+            assert self._whole  # noqa: S101  # built
+        except ShapeError as error:
+            return error
+        return None
 
     @cached_property
     def blob_memory(self) -> BlobMemory:

@@ -21,8 +21,7 @@ _OWN_TOP = "Give its top a name of its own."
 def of_overwriting(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     """What one layer overwrites, or what is overwritten for it, that changes the training."""
     node, coupling = flow.small, flow.coupling
-    if node.site.backward and any(node.site.param_need[i] for i in coupling.overwrites):
-        yield from _parameters(split, flow)
+    yield from of_own_gradients(split, flow)
     if coupling.rereads and _goes_back_in_place(split, node):
         yield Finding(
             Cause.SPOILED_GRADIENT, node.layer.name, Verdict.DIFFERENT,
@@ -36,6 +35,13 @@ def of_overwriting(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
     if split.iter_size > 1:
         yield from _loss_weights(split, node)
         yield from _constants(split, node, coupling)
+
+
+def of_own_gradients(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
+    """Whether a layer overwrites the gradients of its parameters."""
+    node = flow.small
+    if node.site.backward and any(node.site.param_need[i] for i in flow.coupling.overwrites):
+        yield from _parameters(split, flow)
 
 
 def changes_training(split: BothSizes, flow: SampleFlow) -> bool:

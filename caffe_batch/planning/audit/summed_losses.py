@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from caffe_batch.errors import ShapeError
 from caffe_batch.memory.base import MemoryModel
 from caffe_batch.planning.audit.both_sizes import BothSizes
 
@@ -17,13 +16,11 @@ def summed_losses(model: MemoryModel, batch_size: int) -> tuple[str, ...]:
         batch_size: A size that the net can be built at.
     """
     split = BothSizes(model, batch_size, iter_size=1, gpus=1)
-    try:
-        flows = split.flows
-    except ShapeError:  # at every size but this one
+    if split.only_size is not None:
         return ()
     names = (
         split.written(flow.small).layer.name
-        for flow in flows
+        for flow in split.flows
         for weight, top in zip(flow.small.loss, flow.tops, strict=True)
         if weight and split.is_sum(top) and not split.hands_weight_on(flow.small)
     )
