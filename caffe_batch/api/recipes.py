@@ -237,6 +237,15 @@ def with_solver(
     message = recipe.train.message
     test = replace(recipe.train, state=net_state("TEST", message))
     has_test = _has_test(recipe.train, test)
+    missing = _missing_in_test(test) if has_test else None
+    if missing is not None:
+        has_test = False
+        layer, bottom = missing
+        note = (
+            f"planned without tests: in the TEST net nothing produces {bottom!r}, which layer "
+            f"{layer!r} reads; a solver may set the state that it needs"
+        )
+        recipe = replace(recipe, notes=(*recipe.notes, note))
     records = count_records(recipe.train, sources)
     settings: dict[str, object] = {"max_iter": DEFAULT_MAX_ITER}
     meant = template.recipe if template else None
@@ -312,6 +321,17 @@ def _has_test(train: NetFile, test: NetFile) -> bool:
             return False
         produced.update(layer.top)
     return True
+
+
+def _missing_in_test(test: NetFile) -> tuple[str, str] | None:
+    """A layer of a TEST net that reads a blob which none produces, and the blob; None if whole."""
+    produced: set[str] = set()
+    for _, layer in test.selected():
+        for bottom in layer.bottom:
+            if bottom not in produced:
+                return layer.name, bottom
+        produced.update(layer.top)
+    return None
 
 
 def checked_fork(fork: str | None) -> str | None:

@@ -140,7 +140,8 @@ def strategies(
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
-            ``"segnet"``, ``"pspnet"`` or ``"nvcaffe"``; None lets the net's own types decide.
+            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None lets the net's own types
+            decide.
         data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
             template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.

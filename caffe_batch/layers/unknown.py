@@ -102,7 +102,8 @@ def unknown_rule(layer_type: str) -> Rule:
     Python layers (``Python:module.Class``) don't get a loss weight by themselves, whatever their
     class is called.
     """
-    return UNKNOWN_LOSS if "Loss" in layer_type and ":" not in layer_type else UNKNOWN
+    loss = "Loss" in layer_type or layer_type.endswith("_LOSS")  # in old syntax
+    return UNKNOWN_LOSS if loss and ":" not in layer_type else UNKNOWN
 
 
 def given_top(site: Site, number: int) -> Shape:

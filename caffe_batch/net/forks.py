@@ -18,6 +18,13 @@ _FORKS_OF_TYPE = {
     **{rule.type: rule.forks for rule in ALIKE},
     **{kind: tuple({f for rule in rules for f in rule.forks}) for kind, rules in DIFFERENT.items()},
 }
+#: What a fork without a name has as well, in its own way: it speaks for none.
+_SILENT = frozenset(
+    name
+    for kind, rules in DIFFERENT.items()
+    if not all(rule.forks for rule in rules)
+    for name in (kind, *(rule.message for rule in rules))
+)
 #: How many pieces of evidence a sentence names.
 _NAMED = 4
 
@@ -78,7 +85,9 @@ def choose_fork(
         found.update(_fields(layer))
     if given is None and not found:
         return None
-    votes = Counter(fork for forks in found.values() for fork in forks)
+    votes = Counter(
+        fork for piece, forks in found.items() if piece not in _SILENT for fork in forks
+    )
     guess = max(FORKS, key=lambda fork: votes[fork]) if votes else None
     name = given or guess
     python = {_of_layer(layer) for layer in layers if layer.type == "Python"}

@@ -111,6 +111,18 @@ FORK_FIELDS: dict[str, tuple[str, ...]] = {
         )
     },
     # Messages that two forks fill differently.
+    **{
+        f"VideoDataParameter.{name}": _SSD
+        for name in ("video_type", "device_id", "video_file", "skip_frames")
+    },
+    **{
+        f"VideoDataParameter.{name}": ("c3d",)
+        for name in (
+            "root_folder", "show_data", "use_image", "use_temporal_jitter", "sampling_rate",
+            "max_sampling_rate", "use_sampling_rate_jitter", "use_multiple_label",
+            "num_of_labels", "is_color",
+        )
+    },
     "BNParameter.slope_filler": ("pspnet",),
     "BNParameter.bias_filler": ("pspnet",),
     "BNParameter.momentum": ("pspnet",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,94 @@ layer { name: "quiet" type: "Silence" bottom: "classes" }
     assert done.code == 2
     assert "layer 'images': the size of its records is not known" in done.err
     assert "Give it: --input-shape picture=CxHxW." in done.err
+
+
+PARTS = """
+layer { name: "d" type: "ImageSegData" top: "data" top: "label" transform_param { crop_size: 9 }
+  image_data_param { source: "nowhere" batch_size: 2 label_type: PIXEL is_color: false } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss" }
+layer { name: "boxes" type: "PriorBox" bottom: "conv" bottom: "data" top: "boxes"
+  prior_box_param { min_size: 3 frobs: 2 } }
+"""
+
+
+def test_types_with_a_rule_of_the_users_say_nothing_about_the_fork(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(PARTS)
+    names = []
+    for own in ((), ("--treat-as", "PriorBox=Silence")):
+        done = call(
+            "memory", tmp_path / "net.prototxt", "--input-shape", "data=3x20x17",
+            "--allow-unknown-fields", *own,
+        )  # fmt: skip
+        names += re.findall(r"read as in the fork (\w+)", done.err)
+    assert names == ["ssd", "deeplab"]
+
+
+def test_a_size_that_settings_override_is_told(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(PARTS)
+    given = ("--input-shape", "data=3x20x17", "--allow-unknown-fields")
+    done = call("memory", tmp_path / "net.prototxt", *given, "--json")
+    assert done.code == 0, done.err
+    (told,) = json.loads(done.out)["assumptions"]
+    assert (told["layer"], told["what"], told["value"]) == ("d", "size", "1x9x9")
+    assert "records of data=3x20x17" in told["from"]
+    same = call(
+        "memory", tmp_path / "net.prototxt", "--input-shape", "data=1x9x9", *given[2:], "--json"
+    )
+    assert json.loads(same.out)["assumptions"] == []
+
+
+def test_a_field_that_a_forks_message_lacks_isnt_caffes(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(PARTS)
+    done = call(
+        "memory", tmp_path / "net.prototxt", "--input-shape", "data=3x20x17",
+        "--allow-unknown-fields",
+    )  # fmt: skip
+    assert "skipped frobs: PriorBoxParameter has no such field" in done.err
+
+
+FACES = """
+layer { name: "d" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 8 dim: 5 } shape { dim: 8 } } }
+layer { name: "f" type: "InnerProduct" bottom: "data" top: "f"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "margin" type: "MarginInnerProduct" bottom: "f" bottom: "label" top: "m" top: "l"
+  margin_inner_product_param { num_output: 3 type: QUADRUPLE gamma: 0.12 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "m" bottom: "label" top: "loss" }
+layer { name: "center" type: "CenterLoss" bottom: "f" bottom: "label" top: "center"
+  loss_weight: 0.008 center_loss_param { num_output: 3 } }
+"""
+
+
+def test_the_audit_of_face_recognition(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(FACES)
+    done = call(
+        "plan", tmp_path / "net.prototxt", "--gpu-memory", "1GiB", "--batch-size", "2",
+        "--effective-batch", "8", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    audit = {(each["cause"], each["layer"]): each for each in json.loads(done.out)["audit"]}
+    assert audit["pace", "margin"]["verdict"] == "different"
+    assert "4 times per update" in audit["pace", "margin"]["explanation"]
+    assert audit["overwritten_gradient", "center"]["verdict"] == "different"
+    assert audit["mixed_samples", "center"]["verdict"] == "different"
+
+
+def test_test_layers_that_make_no_net_are_left_out(tmp_path: Path) -> None:
+    """Whoever gives no solver, and so no stage, has no test net to plan."""
+    (tmp_path / "net.prototxt").write_text(
+        FACES
+        + """
+layer { name: "sum" type: "Silence" bottom: "other" include { phase: TEST } }
+layer { name: "other" type: "Input" top: "other" include { phase: TEST stage: "val" }
+  input_param { shape { dim: 8 } } }
+"""
+    )
+    done = call("plan", tmp_path / "net.prototxt", "--gpu-memory", "1GiB", "--json")
+    assert done.code == 0, done.err
+    assert (
+        "planned without tests: in the TEST net nothing produces 'other', which layer 'sum' reads"
+        in done.err
+    )

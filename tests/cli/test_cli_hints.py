@@ -125,6 +125,50 @@ def test_a_smaller_split_uses_them(folder: Path) -> None:
     assert job.read_plan().hints.treat_as == (("MyNorm", "BatchNorm"),)
 
 
+@pytest.mark.parametrize("file", ["solver.prototxt", "net.prototxt"])
+def test_a_file_of_a_job_brings_the_hints_of_its_plan(folder: Path, file: str) -> None:
+    options = ("--gpu-memory", "1GiB", "--effective-batch", 12, "--out", "job")
+    assert call("plan", "net.prototxt", *HINTS, *options).code == 0
+    done = call("memory", f"job/{file}", "--json")
+    assert done.code == 0, done.err
+    assert (
+        "note: as its plan.json says: --treat-as MyNorm=BatchNorm --same-shape MyCut\n" in done.err
+    )
+    assert {"MyCut", "MyNorm"} <= {layer["type"] for layer in json.loads(done.out)["layers"]}
+    # What the call says of a type comes first.
+    other = call("memory", f"job/{file}", "--treat-as", "MyNorm=TanH", "--json")
+    assert other.code == 0, other.err
+    assert json.loads(other.out)["params"].get("norm", []) == []
+    again = call("plan", f"job/{file}", "--gpu-memory", "1GiB", "--effective-batch", 24, "--json")
+    assert again.code == 0, again.err
+
+
+def test_verify_takes_them_too(folder: Path, runtime: object) -> None:
+    """Then it is Caffe that lacks the types."""
+    options = ("--gpu-memory", "1GiB", "--effective-batch", 12, "--out", "job")
+    assert call("plan", "net.prototxt", *HINTS, *options).code == 0
+    done = call("verify", "job/solver.prototxt")
+    assert done.code != 0
+    assert "doesn't have these layer types: MyCut (layer 'cut')" in done.err
+
+
+def test_a_file_beside_a_job_is_none_of_its_files(folder: Path) -> None:
+    options = ("--gpu-memory", "1GiB", "--effective-batch", 12, "--out", "job")
+    assert call("plan", "net.prototxt", *HINTS, *options).code == 0
+    (folder / "job" / "other.prototxt").write_text(NET)
+    done = call("memory", "job/other.prototxt")
+    assert done.code == 2
+    assert "MyCut" in done.err
+
+
+def test_letters_in_a_size_are_to_be_filled_in(folder: Path) -> None:
+    done = call("memory", "net.prototxt", *HINTS, "--input-shape", "data=CxHxW")
+    assert done.code == 2
+    assert "'data=CxHxW' still has letters where numbers belong" in done.err
+    done = call("memory", "net.prototxt", *HINTS, "--input-shape", "data:RxC")
+    assert "for instance --input-shape data:128x5." in done.err
+
+
 @pytest.mark.parametrize(
     "command",
     [("memory",), ("plan", "--gpu-memory", "1GiB"), ("strategies", "--gpu-memory", "1GiB")],

@@ -151,3 +151,18 @@ def test_every_fork_can_be_told_by_something() -> None:
         kinds = [field for field, forks in FORK_FIELDS.items() if fork in forks]
         assert fields or fork in ("ssd", "deeplab"), fork  # which share everything with another
         assert kinds
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ("batch_size: 2 new_length: 5 modality: FLOW", None),  # action recognition, no name
+        ("video_type: VIDEO", "ssd"),
+        ("batch_size: 2 new_length: 16 use_image: true", "c3d"),
+    ],
+)
+def test_what_video_data_reads_tells_the_fork(settings: str, name: str | None) -> None:
+    layer = f'type: "VideoData" video_data_param {{ {settings} }}'
+    choice = choose_fork([net(layer)], None)
+    assert choice is not None
+    assert choice.name == name

@@ -154,6 +154,57 @@ def test_it_continues_with_a_smaller_split(runtime: Runtime, tmp_path: Path) -> 
     assert split == pytest.approx(straight, rel=1e-4, abs=1e-9)
 
 
+#: A Python layer between the data and the wide blob.
+HALVED = """
+layer {{ name: "half" type: "Python" bottom: "data" top: "half"
+  python_param {{ module: "half_layer" layer: "Half" }} }}
+"""
+HALF_LAYER = """
+import caffe
+
+class Half(caffe.Layer):
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data / 2
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+def test_a_smaller_split_keeps_what_was_said_of_a_python_layer(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real Caffe runs out of memory, and what the layer does was only said for the plan."""
+    (tmp_path / "half_layer.py").write_text(HALF_LAYER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first, tile = WIDE.split('layer {{ name: "tile"')
+    tile = tile.replace('bottom: "data"', 'bottom: "half"')
+    net = f'{first}{HALVED}layer {{{{ name: "tile"{tile}'
+    job = planned(
+        tmp_path, net, "max_iter: 2 display: 1", "--gpu-memory", "2GiB", "--effective-batch", 60,
+        "--same-shape", "Python:Half",
+    )  # fmt: skip
+    limited = Limited("limited", runtime, address_space(runtime) + 560 * MIB)
+    outcome = train(job, limited)
+    assert (outcome.state, outcome.update) == (JobState.FINISHED, 2)
+    *failed, last = attempts_of(job)
+    assert {attempt.ending for attempt in failed} == {"out of host memory"}
+    assert last.batch_size is not None
+    assert last.batch_size < 60
+    plan = job.read_plan()
+    assert plan.hints.same_shape == (("Python:Half", None),)
+    assert f"batch_size {last.batch_size} x" in plan.summary
+    again = call("memory", job.path / "solver.prototxt", "--mode", "cpu", "--json")
+    assert again.code == 0, again.err
+    assert "--same-shape Python:Half" in again.err
+
+
 @pytest.mark.both
 def test_memory_that_another_program_takes(
     runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -183,9 +183,28 @@ def test_faster_rcnn_needs_no_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     plan = call("plan", "net.prototxt", "--gpu-memory", "2GiB", "--effective-batch", "4", "--json")
     assert plan.code == 0, plan.err
     assert (json.loads(plan.out)["batch_size"], json.loads(plan.out)["iter_size"]) == (1, 4)
+    causes = {each["cause"]: each["verdict"] for each in json.loads(plan.out)["audit"]}
+    # Its anchors are those of one image: no size to compare with, and yet the draws are known.
+    assert causes["literal_batch"] == "unknown"
+    assert causes["random_draws"] == "approximate"
     smaller = call("memory", "net.prototxt", "--input-shape", "data=3x320x480", "--json")
     assert json.loads(smaller.out)["blobs"]["conv"] == [1, 4, 20, 30]
     sizes = ("rois:64x5", "labels:64", "bbox_targets:64x84", "bbox_inside:64x84")
     given = [word for size in (*sizes, "bbox_outside:64x84") for word in ("--input-shape", size)]
     regions = call("memory", "net.prototxt", *given, "--json")
     assert json.loads(regions.out)["blobs"]["pool"] == [64, 4, 7, 7]
+
+
+def test_an_error_names_what_is_only_assumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.prototxt").write_text(
+        FASTER + 'layer { name: "crop" type: "Slice" bottom: "im_info" top: "a" top: "b" }'
+    )
+    done = call("memory", "net.prototxt")
+    assert done.code == 2
+    assert "note: Layer 'input-data' (Python) is taken to make images of 600 x 1000" in done.err
+    assert done.err.splitlines()[-1] == (
+        "All in one: caffe-batch memory net.prototxt --input-shape data=3xHxW"
+    )
