@@ -120,7 +120,7 @@ net_options = option_group(
         "--fork",
         metavar="FORK",
         help="The fork of Caffe that the net is written for, where forks differ: ssd, rcnn, "
-        "deeplab, segnet, pspnet or nvcaffe.  [default: by its layer types]",
+        "deeplab, segnet, pspnet, nvcaffe or c3d.  [default: by its layer types]",
     ),
     net_section(
         "--rules",
