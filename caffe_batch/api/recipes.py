@@ -189,7 +189,7 @@ class MadeSolver:
 def _plan_of(path: Path) -> PlanFile | None:
     """The plan of the job whose solver or net a file is; None if it is no job's."""
     job = JobDirectory(path.parent)
-    if not job.plan.is_file() or not path.is_file():
+    if not os.path.isfile(job.plan) or not os.path.isfile(path):  # nor where nobody may look
         return None
     plan = PlanFile.read(job.plan)
     own = [file for stage in plan.stages for file in (stage.solver, stage.net)]

@@ -387,10 +387,11 @@ def test_a_template_without_its_data_says_what_to_give(
     monkeypatch.chdir(tmp_path)
     done = call("plan", "lenet_digits", "--gpu-memory", "8GiB")
     assert done.code == 2
-    assert done.err.splitlines()[-2:] == [
+    assert done.err.splitlines()[-3:] == [
         "caffe-batch: layer 'data': the size of 'data' is not known: source 'digits_train_lmdb' "
         f"is not in {tmp_path}",
         "Or give the size: --input-shape data=CxHxW.",
+        "All in one: caffe-batch plan lenet_digits --gpu-memory 8GiB --input-shape data=CxHxW",
     ]
 
 
