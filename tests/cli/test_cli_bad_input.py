@@ -385,7 +385,9 @@ CASES: dict[str, Bad] = {
         plan("--input-shape", "ip=7"),
     ),
     "command": Bad(("there is no command 'paln'", "Did you mean plan?"), ("paln",)),
-    "no such command": Bad(("there is no command 'xyzzy'", "plan, memory, train"), ("xyzzy",)),
+    "no such command": Bad(
+        ("there is no command 'xyzzy'", "plan, memory, draw, train"), ("xyzzy",)
+    ),
     "option": Bad(
         ("No such option '--gpu-memry'", "--gpu-memory"), ("plan", "net.prototxt", "--gpu-memry", 1)
     ),

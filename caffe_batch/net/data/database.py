@@ -77,13 +77,24 @@ _OPENING = RLock()
 
 @contextmanager
 def open_database(path: Path, *, lmdb: bool) -> Iterator[Database]:
-    """Open a database for reading.
+    """Open a database for a look; another thread that wants one waits until it is closed.
 
     Raises:
         InputError: It isn't of this kind, is empty or truncated, or its reader isn't installed.
     """
+    with _OPENING, keep_open(path, lmdb=lmdb) as database:
+        yield database
+
+
+@contextmanager
+def keep_open(path: Path, *, lmdb: bool) -> Iterator[Database]:
+    """Open a database to read it for long; no other thread may open the same one meanwhile.
+
+    Raises:
+        InputError: As for :func:`open_database`.
+    """
     _check_kind(path, lmdb=lmdb)
-    with _OPENING, (_open_lmdb if lmdb else _open_leveldb)(path) as database:
+    with (_open_lmdb if lmdb else _open_leveldb)(path) as database:
         yield database
 
 

@@ -20,7 +20,7 @@ from caffe_batch.engines.torch.data.pictures import decode
 from caffe_batch.engines.torch.data.transform import Array, Cut, Transform
 from caffe_batch.errors import InputError
 from caffe_batch.net.data.blob_file import text
-from caffe_batch.net.data.database import Database, Record, open_database
+from caffe_batch.net.data.database import Database, Record, keep_open
 from caffe_batch.schema import caffe_pb2
 
 #: How many records are taken from a database at once.
@@ -62,7 +62,7 @@ class Databases:
         """
         place = path.resolve()
         if place not in self._open:
-            database = self._stack.enter_context(open_database(path, lmdb=lmdb))
+            database = self._stack.enter_context(keep_open(path, lmdb=lmdb))
             self._open[place] = SharedDatabase(database)
         return self._open[place]
 
