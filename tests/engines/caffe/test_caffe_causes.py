@@ -17,6 +17,7 @@ from caffe_batch.engines.caffe.ending import classify, last_lines
 from caffe_batch.engines.caffe.log_files import LogFollower
 from caffe_batch.errors import TrainingError
 from caffe_batch.jobs.ending import EndReason
+from caffe_batch.jobs.metrics import last_scores
 from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
@@ -326,6 +327,21 @@ def die(runtime: Runtime, folder: Path, case: str) -> str:
 
 @pytest.mark.parametrize("case", DEATHS)
 def test_real_deaths(case: str, runtime: Runtime, tmp_path: Path) -> None:
+    said = die(runtime, tmp_path, case)
+    assert [words for words in DEATHS[case][1] if words not in said] == [], said
+
+
+def test_a_user_who_has_silenced_glog_is_told_all_the_same(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores and causes are read from its log."""
+    monkeypatch.setenv("GLOG_log_prefix", "0")
+    monkeypatch.setenv("GLOG_minloglevel", "2")
+    (tmp_path / "scores").mkdir()
+    job = write_job(tmp_path / "scores", max_iter=4, iter_size=1)
+    train(job, runtime)
+    assert {score.output for score in last_scores(job.metrics)} >= {"accuracy", "loss"}
+    case = "a missing image"
     said = die(runtime, tmp_path, case)
     assert [words for words in DEATHS[case][1] if words not in said] == [], said
 

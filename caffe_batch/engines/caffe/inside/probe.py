@@ -12,6 +12,9 @@ import sys
 import tempfile
 import time
 
+# A message is found by the beginning of its line, which the user may have switched off.
+os.environ["GLOG_log_prefix"] = "1"  # noqa: SIM112  # as glog spells it
+
 # This script's folder must not hide modules of the same name from caffe.
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != _HERE]

@@ -52,6 +52,11 @@ class Events:
         )
 
 
+#: How glog writes: what is read from its log needs every line and its beginning. glog takes this
+#: from the environment when it is loaded, where the user may have silenced it.
+GLOG = {"GLOG_log_prefix": "1", "GLOG_log_utc_time": "0", "GLOG_minloglevel": "0"}
+
+
 def start_caffe():
     """The module ``caffe``, logging to stderr. All modules of this folder must be imported before.
 
@@ -62,6 +67,7 @@ def start_caffe():
     """
     from lean_import import import_caffe
 
+    os.environ.update(GLOG)
     del sys.path[0]
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
