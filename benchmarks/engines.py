@@ -99,36 +99,42 @@ CASES = {
 
 
 class Worker:
-    """A process that trains on demand."""
+    """A process that works on demand."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def train(self, updates: int) -> dict[str, float]:
-        """What some updates took."""
+    def work(self, number: int) -> dict[str, float]:
+        """What some updates, or batches, took."""
         given, said = self.process.stdin, self.process.stdout
         if given is None or said is None:
             raise ValueError("the worker has no pipes")
-        given.write(f"{updates}\n")
+        given.write(f"{number}\n")
         given.flush()
         answer: dict[str, float] = json.loads(said.readline())
         return answer
 
 
 @contextmanager
-def workers(case: Case, threads: int, folder: Path) -> Iterator[tuple[Worker, Worker]]:
-    """Caffe's and PyTorch's, both started."""
-    write_case(case, folder)
+def workers(
+    task: str, arguments: Sequence[str], threads: int, folder: Path
+) -> Iterator[tuple[Worker, Worker]]:
+    """Caffe's and PyTorch's, both started.
+
+    Args:
+        task: Which of the scripts in engine_workers/.
+        arguments: Of both scripts.
+        threads: Of each.
+        folder: Where they work.
+    """
     runtime = runtimes.find()
-    limits = thread_limits(threads)
-    arguments = [str(folder / "solver.prototxt"), str(folder / "inputs.npz")]
     commands = [
         (
-            runtime.command([str(WORKERS / "caffe_worker.py"), *arguments]),
-            {**runtime.environment(), **limits},
+            runtime.command([str(WORKERS / f"caffe_{task}.py"), *arguments]),
+            {**runtime.environment(), **thread_limits(threads)},
         ),
         (
-            [sys.executable, str(WORKERS / "torch_worker.py"), *arguments],
+            [sys.executable, str(WORKERS / f"torch_{task}.py"), *arguments],
             {**os.environ, **environment(threads)},
         ),
     ]
@@ -183,30 +189,38 @@ def compare(case: Case, threads: int, turns: int) -> dict[str, Any]:
     """The milliseconds of an update on both engines, and the ratio of each turn."""
     kind = "processor_s" if threads == 1 else "wall_s"
     taken: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as folder, workers(case, threads, Path(folder)) as both:
-        for worker in both:
-            worker.train(2)
-        for _ in range(turns):
-            caffe, torch = (worker.train(case.updates) for worker in both)
-            taken.append((caffe[kind], torch[kind]))
-    ratios = [caffe / torch for caffe, torch in taken]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    caffes, torchs = (
-        1000 * statistics.median(times) / case.updates for times in zip(*taken, strict=True)
-    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_case(case, folder)
+        arguments = [str(folder / "solver.prototxt"), str(folder / "inputs.npz")]
+        with workers("worker", arguments, threads, folder) as both:
+            for worker in both:
+                worker.work(2)
+            for _ in range(turns):
+                caffe, torch = (worker.work(case.updates) for worker in both)
+                taken.append((caffe[kind], torch[kind]))
     return {
         "threads": threads,
         "time": "processor" if threads == 1 else "wall",
-        "caffe_ms": round(caffes, 3),
-        "torch_ms": round(torchs, 3),
-        "ratio": round(middle, 3),
-        "quartiles": [round(low, 3), round(high, 3)],
+        **summary([(1000 * a / case.updates, 1000 * b / case.updates) for a, b in taken], "ms"),
         "losses": [round(caffe["loss"], 4), round(torch["loss"], 4)],
     }
 
 
+def summary(taken: Sequence[tuple[float, float]], unit: str) -> dict[str, Any]:
+    """The medians of pairs of times, Caffe's first; those of their ratios, with the quartiles."""
+    low, middle, high = statistics.quantiles([caffe / torch for caffe, torch in taken], n=4)
+    caffes, torchs = (statistics.median(times) for times in zip(*taken, strict=True))
+    return {
+        f"caffe_{unit}": round(caffes, 3),
+        f"torch_{unit}": round(torchs, 3),
+        "ratio": round(middle, 3),
+        "quartiles": [round(low, 3), round(high, 3)],
+    }
+
+
 def versions() -> dict[str, str]:
-    """What was measured, and where."""
+    """What is measured, where, and how busy the machine is beforehand."""
     info = runtimes.inspect(runtimes.find())
     processor = next(
         (
@@ -223,6 +237,7 @@ def versions() -> dict[str, str]:
         "torch": torch.stdout.strip(),
         "processor": processor,
         "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 
