@@ -31,7 +31,8 @@ from tests.engines.torch.on_caffe import (
 DRAWN = range(40)
 MORE_DRAWN = range(40, 400)
 
-#: The shape of a batch of each net, and its labels' shape or number of classes.
+#: The shape of each top of a net's data layers, one after another. A folder of prototxt/ goes
+#: before a template of its name.
 NETS: dict[str, tuple[Shape, ...]] = {
     "digits": ((7, 1, 8, 8), (7,)),
     "mlp": ((7, 20), (7, 3)),
@@ -42,9 +43,34 @@ NETS: dict[str, tuple[Shape, ...]] = {
     "resnet50": ((2, 3, 224, 224), (2,)),
     "resnet101": ((2, 3, 224, 224), (2,)),
     "resnet152": ((2, 3, 224, 224), (2,)),
+    "lenet": ((7, 1, 28, 28), (7,)),
+    "autoencoder": ((7, 1, 28, 28),),
+    "lstm": ((5, 20, 32), (5, 20), (5,)),
+    "alexnet": ((2, 3, 67, 67), (2,)),
+    "nin": ((2, 3, 67, 67), (2,)),
+    "vgg": ((2, 3, 32, 32), (2,)),
+    "vgg11": ((2, 3, 32, 32), (2,)),
+    "vgg16": ((2, 3, 32, 32), (2,)),
+    "vgg19": ((2, 3, 32, 32), (2,)),
+    "googlenet": ((4, 3, 96, 96), (4,)),
+    "inception_v3": ((4, 3, 299, 299), (4,)),
+    "squeezenet": ((4, 3, 63, 63), (4,)),
+    "resnet18": ((4, 3, 96, 96), (4,)),
+    "resnet34": ((4, 3, 96, 96), (4,)),
+    "resnext50": ((4, 3, 96, 96), (4,)),
+    "se_resnet50": ((4, 3, 96, 96), (4,)),
+    "densenet121": ((4, 3, 96, 96), (4,)),
+    "mobilenet": ((4, 3, 96, 96), (4,)),
+    "wide_resnet": ((4, 3, 32, 32), (4,)),
+    "unet": ((1, 1, 64, 64), (1, 1, 64, 64)),
+    "segnet": ((2, 3, 64, 64), (2, 1, 64, 64)),
+    "fcn": ((1, 3, 64, 64), (1, 1, 64, 64)),
+    "fcn8s": ((1, 3, 64, 64), (1, 1, 64, 64)),
+    "fcn32s": ((1, 3, 64, 64), (1, 1, 64, 64)),
 }
-TEMPLATES = [name for name in NETS if name not in ("digits", "mlp", "siamese", "cifar10")]
-SLOW = ("caffenet", "resnet50", "resnet101", "resnet152")
+FOLDERS = ("digits", "mlp", "siamese", "cifar10")
+QUICK = (*FOLDERS, "lenet_digits", "lenet", "autoencoder")
+SLOW = tuple(name for name in NETS if name not in QUICK)
 
 
 def whole_net(name: str, *, smooth: bool = False) -> Trial:
@@ -55,16 +81,17 @@ def whole_net(name: str, *, smooth: bool = False) -> Trial:
         smooth: With TanH for ReLU and averages for maxima.
     """
     message = (
-        parse_net(render(name, {"data": "dummy"})) if name in TEMPLATES
+        parse_net(render(name, {"data": "dummy"})) if name not in FOLDERS
         else read_net(Path(resources.folder("prototxt")) / name / "net.prototxt")
     )  # fmt: skip
     kept = caffe_pb2.NetParameter()
+    shapes = iter(NETS[name])
     for _, layer in select(message.layer, net_state("TRAIN", message, caffe_pb2.NetState())):
         del layer.include[:], layer.exclude[:]
         if not layer.bottom:
             made = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
-            for shape in NETS[name]:
-                made.input_param.shape.add(dim=shape)
+            for _ in layer.top:
+                made.input_param.shape.add(dim=next(shapes))
             layer = made
         if layer.type == "Dropout":
             layer.dropout_param.dropout_ratio = 1e-30

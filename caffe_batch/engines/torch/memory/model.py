@@ -33,8 +33,7 @@ STANDS_IN = (
 #: The row of what libraries take.
 WORKSPACES = "(workspaces of the libraries)"
 
-#: What kernels on the CPU take for themselves: measured at up to 4 % of a large net's tensors, and
-#: more of a small one's (benchmarks/torch_memory.py).
+#: What kernels on the CPU take for themselves: an estimate.
 _HOST_SHARE, _HOST_BYTES = 0.05, 4 * 2**20
 
 
