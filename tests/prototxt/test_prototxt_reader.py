@@ -101,7 +101,8 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 
 
 def test_impossible_names_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(PrototxtError, match="can't be read: embedded null byte"):
+    null = "embedded null (byte|character in path)"  # as the Python has it
+    with pytest.raises(PrototxtError, match=f"can't be read: (open: )?{null}"):
         prototxt.read_net("net\0.prototxt")
     with pytest.raises(PrototxtError, match="can't be read: File name too long"):
         prototxt.read_net(tmp_path / ("n" * 300))
