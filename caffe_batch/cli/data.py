@@ -153,7 +153,7 @@ def create(source: str, out: str, as_json: bool, **options: Any) -> None:
     screen = console()
     screen.print(class_table(made.dataset))
     for sentence in data_sentences(made):
-        screen.print(sentence)
+        screen.print(sentence, soft_wrap=True)
 
 
 @data.command()
@@ -192,11 +192,11 @@ def info(path: str, as_json: bool, **options: Any) -> None:
 
     screen = console()
     for part in found.parts:
-        screen.print(part.name)
+        screen.print(part.name, soft_wrap=True)
         for title, text in facts(part):
-            screen.print(f"  {title:<12}{text}")
+            screen.print(f"  {title:<12}{text}", soft_wrap=True)
         for problem in part.problems:
-            screen.print(f"  {problem}")
+            screen.print(f"  {problem}", soft_wrap=True)
     if any(part.by_class for part in found.parts):
         screen.print()
         screen.print(look_table(found))
