@@ -11,6 +11,9 @@ from caffe_batch.terminal import one_line
 
 job_argument = click.argument("directory", type=click.Path(), metavar="DIR")
 
+#: Columns of a table that goes to a file or a pipe, which is as wide as its text.
+_WIDEST = 10_000
+
 
 @click.command()
 @click.argument("directories", type=click.Path(), metavar="DIR...", nargs=-1, required=True)
@@ -46,7 +49,10 @@ def _print_several(directories: Sequence[str], as_json: bool) -> None:
     if as_json:
         print_json(list(map(status_json, found)))
     else:
-        console().print(status_table(found))
+        screen = console()
+        if not screen.is_terminal:
+            screen.width = _WIDEST  # a program that reads it gets whole paths
+        screen.print(status_table(found))
     wrong = [each.problem for each in found if each.problem is not None]
     for problem in wrong[:-1]:
         click.echo(one_line(f"caffe-batch: {problem.message}"), err=True)
