@@ -224,11 +224,13 @@ def test_noise_is_measured_in_the_container(engine: Engine, tmp_path: Path) -> N
     assert engine.calls("rm")[-1][-1] == options(engine.calls("run")[-1], "name")[0]
 
 
-def test_weights_elsewhere_are_shown_to_be_read_only(engine: Engine, tmp_path: Path) -> None:
+def test_weights_elsewhere_are_shown_to_be_read_only(
+    engine: Engine, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Outside of the directory in which the job was planned, which the worker may write to."""
     job = write_job(tmp_path, max_iter=5)
     train(job, runtimes.find())
-    weights = (tmp_path / "zoo" / "tiny.caffemodel").absolute()
-    weights.parent.mkdir()
+    weights = tmp_path_factory.mktemp("zoo") / "tiny.caffemodel"
     (job.snapshots / "tiny_iter_5.caffemodel").rename(weights)
     command = ("noise", job.solver, "--groups", 5, "--passes", 2, "--weights", weights, "--json")
     found = call(*command, "--runtime", "docker")

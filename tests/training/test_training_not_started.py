@@ -113,14 +113,19 @@ def test_a_torch_that_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The command refuses one that is broken or too old before it begins."""
     monkeypatch.setattr(planned_jobs, "engine", "pytorch")
     job = write_job(tmp_path)
-    package = tmp_path / "first" / "torch"
-    package.mkdir(parents=True)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    for code, told in (
-        (MODULES["that raises"], "ImportError: libtorch.so: cannot open shared object file"),
-        (OLD_TORCH, "has torch 2.3.1+cpu, and 2.4 or newer is needed"),
+    for folder, code, told in (
+        (
+            "broken",
+            MODULES["that raises"],
+            "ImportError: libtorch.so: cannot open shared object file",
+        ),
+        ("old", OLD_TORCH, "has torch 2.3.1+cpu, and 2.4 or newer is needed"),
     ):
+        package = tmp_path / folder / "torch"
+        package.mkdir(parents=True)
         (package / "__init__.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(package.parent))
+        inspection.forget()
         done = call("train", job.path, "--engine", "pytorch")
         assert done.code == 5
         assert told in done.err
