@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import time
@@ -183,10 +184,13 @@ def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(time, "monotonic", lambda: began)
     meter = MemoryMeter(os.getpid())
     first = meter.read(Device.CPU)
-    held = bytearray(os.urandom(1 << 20)) * 16
+    size = 64 << 20
+    held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # pages of its own
+    held.write(b"1" * size)
     assert meter.read(Device.CPU) == first
     monkeypatch.setattr(time, "monotonic", lambda: began + 60)
     later = meter.read(Device.CPU)
     assert first is not None
     assert later is not None
-    assert later > first + len(held) // 2
+    assert later > first + size // 2
+    held.close()
