@@ -34,7 +34,7 @@ from caffe_batch.net.kinds import kind
 from caffe_batch.net.missing import check_complete, missing_options
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.records import count_records
-from caffe_batch.rendering import Template, TemplateRecipe, available, find, render
+from caffe_batch.rendering import Template, TemplateRecipe, find, names, render
 from caffe_batch.rendering.render import render_solver
 from caffe_batch.rendering.values import Value, show
 
@@ -97,14 +97,13 @@ class RecipeFiles:
     ) -> None:
         given = shapes(input_shape)
         name = str(net)
-        template = _is_template(name)
-        if data is not None and not template:
+        self.template = template = find(name) if _is_template(name) else None
+        if data is not None and template is None:
             raise InputError(
                 [Option("data", str(data)), f" fills in a template, and {name} is none"],
                 hint="A file names its data itself, in its data layers.",
             )
-        self.template = find(name) if template else None
-        path, notes = self._render(name, data) if template else (Path(net), ())
+        path, notes = self._render(template, data) if template else (Path(net), ())
         plan = None if template or solver is not None else _plan_of(path)
         if plan is not None:
             notes = (*notes, *_taken_from(plan))
@@ -160,12 +159,13 @@ class RecipeFiles:
         asked = [file.asking(hints) for file in (recipe.train, *recipe.tests)]
         self.recipe = replace(recipe, train=asked[0], tests=tuple(asked[1:]))
 
-    def _render(self, name: str, data: str | Path | None) -> tuple[Path, tuple[str, ...]]:
+    def _render(self, template: Template, data: str | Path | None) -> tuple[Path, tuple[str, ...]]:
         """A temporary file with a rendered template, and a note about it."""
+        name = template.name
         folder = Path(mkdtemp(prefix="caffe-batch-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = folder / f"{name}.prototxt"
-        values: dict[str, Value] = {} if data is None else filled_in(find(name), data)
+        values: dict[str, Value] = {} if data is None else filled_in(template, data)
         path.write_text(render(name, values), encoding="utf-8")
         variables = f"`caffe-batch render {name} --variables` lists them"
         told = "".join(f", {key} {show(values[key])}" for key in _TOLD if key in values)
@@ -406,8 +406,8 @@ def _is_template(net: str) -> bool:
     Raises:
         InputError: It is neither, but looks like a template's name.
     """
-    names = [] if os.path.exists(net) else [template.name for template in available()]
-    near = None if net in names or "." in net else did_you_mean(net, names)
+    known = [] if os.path.exists(net) else names()
+    near = None if net in known or "." in net else did_you_mean(net, known)
     if near:
         raise InputError(f"{net}: there is no such file, and no such template", hint=near)
-    return net in names
+    return net in known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from caffe_batch import engines
 from caffe_batch.api.arguments import Files, Shapes, choice, several, whole
@@ -134,40 +134,24 @@ def verify(
     refused = frozenset(choice("no_compensate", each, Cause) for each in several(no_compensate))
     size = whole("batch_size", batch_size)
     passes = whole("iter_size", iter_size, least=2)
-    planned = _job_files(Path(net)) if solver is None and Path(net).is_dir() else None
-    if planned is None:
-        files = RecipeFiles(
-            net,
-            solver,
-            input_shape,
-            allow_unknown=allow_unknown,
-            allow_unknown_fields=allow_unknown_fields,
-            rules=rules,
-            batch_size=size,
-            fork=fork,
-            hints=TypeHints.of(several(treat_as), several(same_shape)),
-            run_python_layers=run_python_layers,
-            data=data,
-            engine=engine,
-        )
-        recipe, sources, template = files.recipe, files.sources, files.template
-        allow_unknown = files.allow_unknown
-    else:
-        recipe, sources, unknown = planned
-        template = None
-        allow_unknown = allow_unknown or unknown
+    subject = _subject(
+        net, solver, input_shape,
+        allow_unknown=allow_unknown, allow_unknown_fields=allow_unknown_fields, rules=rules,
+        batch_size=size, fork=fork, hints=TypeHints.of(several(treat_as), several(same_shape)),
+        run_python_layers=run_python_layers, data=data, engine=engine,
+    )  # fmt: skip
+    recipe, sources, unknown = subject.recipe, subject.sources, subject.allow_unknown
     notes = recipe.notes
     with noted(notes):
-        recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown, template=template)
         trainer = engines.find(engine)
-        model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
+        model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=unknown)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
             # The whole batch in one pass is what the recipe means: nothing is refused there.
             kept = refused if passes > 1 else frozenset()
             return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
-        checked = check_data(recipe, sources, allow_unknown=allow_unknown)
+        checked = check_data(recipe, sources, allow_unknown=unknown)
         checked.raise_errors()
         python = find_runtime(runtime, engine)
         found = measure(model, python, audited, batch_size=size, iter_size=passes)
@@ -280,34 +264,20 @@ def verify_engines(
             [Option("against", against), f" compares with {against}, and that is the engine"],
             hint=["Name another engine: ", Option("against", _other_engine(name, None)), "."],
         )
-    if job is None:
-        files = RecipeFiles(
-            net,
-            solver,
-            input_shape,
-            allow_unknown=allow_unknown,
-            allow_unknown_fields=allow_unknown_fields,
-            rules=rules,
-            batch_size=size,
-            fork=fork,
-            hints=TypeHints.of(several(treat_as), several(same_shape)),
-            run_python_layers=run_python_layers,
-            engine=name,
-            data=data,
-        )
-        recipe, sources = files.recipe, files.sources
-        allow_unknown = files.allow_unknown
-    else:
-        recipe, sources, unknown = _job_files(job.path)
-        allow_unknown = allow_unknown or unknown
+    subject = _subject(
+        net, solver, input_shape,
+        allow_unknown=allow_unknown, allow_unknown_fields=allow_unknown_fields, rules=rules,
+        batch_size=size, fork=fork, hints=TypeHints.of(several(treat_as), several(same_shape)),
+        run_python_layers=run_python_layers, data=data, engine=name,
+    )  # fmt: skip
+    recipe, sources, unknown = subject.recipe, subject.sources, subject.allow_unknown
     notes = recipe.notes
     with noted(notes):
-        recipe, _ = with_solver(recipe, sources, allow_unknown=allow_unknown)
         trainer, other = engines.find(name), engines.find(against)
         exactness = choice("precision", precision or _precision(plan, trainer), Precision)
         check_precision(trainer, exactness)
-        model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=allow_unknown)
-        checked = check_data(recipe, sources, allow_unknown=allow_unknown)
+        model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=unknown)
+        checked = check_data(recipe, sources, allow_unknown=unknown)
         checked.raise_errors()
         one = Side(trainer, find_runtime(runtime, name))
         found = measure_engines(
@@ -344,6 +314,48 @@ def _of_engines(
         *other.own_findings(model, size, Precision.FLOAT32),
     ]
     return [each for each in found if each.cause is not Cause.ENGINE_DRAWS]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is verified.
+
+    Attributes:
+        recipe: Its recipe, with a solver.
+        sources: Where its data is.
+        allow_unknown: Whether layers without a rule may pass.
+        files: What the recipe was read from, which keeps a template's text; None for a job.
+    """
+
+    recipe: Recipe
+    sources: Sources
+    allow_unknown: bool
+    files: RecipeFiles | None = None
+
+
+def _subject(
+    net: str | Path,
+    solver: str | Path | None,
+    input_shape: Shapes,
+    *,
+    allow_unknown: bool,
+    **asked: Any,
+) -> _Subject:
+    """The files, template or job that a call names; ``asked`` is for :class:`RecipeFiles`.
+
+    Raises:
+        InputError: They can't be read.
+    """
+    if solver is None and Path(net).is_dir():
+        recipe, sources, unknown = _job_files(Path(net))
+        return _Subject(recipe, sources, allow_unknown or unknown)
+    files = RecipeFiles(net, solver, input_shape, allow_unknown=allow_unknown, **asked)
+    sources, unknown = files.sources, files.allow_unknown
+    with noted(files.recipe.notes):
+        recipe, _ = with_solver(
+            files.recipe, sources, allow_unknown=unknown, template=files.template
+        )
+    return _Subject(recipe, sources, unknown, files)
 
 
 def _job_files(path: Path) -> tuple[Recipe, Sources, bool]:

@@ -1,6 +1,6 @@
 """Nets and solvers from Jinja2 templates: those that come with the package, and the user's own."""
 
-from caffe_batch.rendering.find import available, find, find_path
+from caffe_batch.rendering.find import available, find, find_path, names
 from caffe_batch.rendering.header import TemplateRecipe, Variable
 from caffe_batch.rendering.render import render, render_solver
 from caffe_batch.rendering.template import Template
@@ -15,6 +15,7 @@ __all__ = [
     "available",
     "find",
     "find_path",
+    "names",
     "render",
     "render_solver",
     "show",

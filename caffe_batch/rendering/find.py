@@ -24,6 +24,11 @@ def available(templates_dir: Path | None = None) -> list[Template]:
     return apart(f"a template in {templates_dir}", _available, templates_dir)
 
 
+def names() -> list[str]:
+    """The names of the package's templates, sorted, without a look into any."""
+    return sorted(_files(None))
+
+
 def _available(templates_dir: Path | None) -> list[Template]:
     environment = make_environment(folders(templates_dir))
     return [describe(environment, path) for _, path in sorted(_files(templates_dir).items())]

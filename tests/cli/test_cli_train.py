@@ -153,7 +153,7 @@ def test_a_full_disk(how: str, tmp_path: Path) -> None:
     command: tuple[object, ...] = (PROGRAM, "train", job.path)
     if how == "disk":
         if not can_mount():
-            pytest.skip("no disk can be mounted; the other case does the like")
+            pytest.skip("nobody can mount a disk here; the case with a limit runs everywhere")
         command = (*NAMESPACE, "sh", "-c", full, PROGRAM, job.path, hold.file)
     with subprocess.Popen(
         [str(part) for part in command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
