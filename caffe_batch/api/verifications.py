@@ -84,7 +84,7 @@ def verify(
     batch_size: int | None = None,
     iter_size: int | None = None,
     no_compensate: str | Iterable[str] = (),
-    engine: str = engines.DEFAULT,
+    engine: str | None = None,
     runtime: RuntimeName = None,
 ) -> Verification:
     """Measure on real Caffe whether accumulation is the same training.
@@ -122,8 +122,8 @@ def verify(
             files that accumulate (such as a plan's) are also measured at their own split, which
             is ``own`` of the result.
         no_compensate: Effects of accumulation not to compensate for, as :func:`plan` takes them.
-        engine: The engine that trains.
-        runtime: The Python with caffe, as :meth:`Job.train` takes it.
+        engine: The engine that trains; None for that of the job, or else Caffe.
+        runtime: The Python with the engine, as :meth:`Job.train` takes it.
 
     Raises:
         InputError: The files can't be trained, or Caffe would refuse the net.
@@ -134,16 +134,18 @@ def verify(
     refused = frozenset(choice("no_compensate", each, Cause) for each in several(no_compensate))
     size = whole("batch_size", batch_size)
     passes = whole("iter_size", iter_size, least=2)
+    plan = _plan(net, solver)
+    name = engine or (plan.engine if plan else engines.DEFAULT)
     subject = _subject(
         net, solver, input_shape,
         allow_unknown=allow_unknown, allow_unknown_fields=allow_unknown_fields, rules=rules,
         batch_size=size, fork=fork, hints=TypeHints.of(several(treat_as), several(same_shape)),
-        run_python_layers=run_python_layers, data=data, engine=engine,
+        run_python_layers=run_python_layers, data=data, engine=name,
     )  # fmt: skip
     recipe, sources, unknown = subject.recipe, subject.sources, subject.allow_unknown
     notes = recipe.notes
     with noted(notes):
-        trainer = engines.find(engine)
+        trainer = engines.find(name)
         model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=unknown)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
@@ -153,7 +155,7 @@ def verify(
 
         checked = check_data(recipe, sources, allow_unknown=unknown)
         checked.raise_errors()
-        python = find_runtime(runtime, engine)
+        python = find_runtime(runtime, name)
         found = measure(model, python, audited, batch_size=size, iter_size=passes)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return Verification(**facts, file_notes=(*notes, *checked.sentences()))
@@ -256,8 +258,7 @@ def verify_engines(
         RuntimeMissingError: There is no such Python.
     """
     size, passes = whole("batch_size", batch_size), whole("iter_size", iter_size)
-    job = JobDirectory(Path(net)) if solver is None and Path(net).is_dir() else None
-    plan = job.read_plan() if job else None
+    plan = _plan(net, solver)
     name = engine or _other_engine(against, plan.engine if plan else None)
     if name == engines.find(against).name:
         raise InputError(
@@ -291,6 +292,12 @@ def verify_engines(
         )
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return EngineVerification(**facts, file_notes=(*notes, *checked.sentences()))
+
+
+def _plan(net: str | Path, solver: str | Path | None) -> PlanFile | None:
+    """The plan of the job that a call names; None for files and templates."""
+    is_job = solver is None and Path(net).is_dir()
+    return JobDirectory(Path(net)).read_plan() if is_job else None
 
 
 def _other_engine(name: str, planned: str | None) -> str:

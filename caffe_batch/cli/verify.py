@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,14 +110,15 @@ def verify(
     late = late_signals(ctx)
     with warnings_on_stderr():
         try:
+            chosen = ctx.get_parameter_source("engine") is ParameterSource.COMMANDLINE
+            if not chosen and (against or Path(net).is_dir()):
+                options["engine"] = None  # the job's own, or the other one
             if against is None:
                 _refuse(ctx, ("precision", "against_runtime"), "it needs --against")
                 found = api.verify(net, **options)
             else:
                 _refuse(ctx, ("no_compensate",), "both engines train the same files as they are")
                 given = {key: options[key] for key in options if key != "no_compensate"}
-                if ctx.get_parameter_source("engine") is not ParameterSource.COMMANDLINE:
-                    given["engine"] = None
                 found = api.verify_engines(
                     net,
                     against=against,

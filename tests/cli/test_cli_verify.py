@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from caffe_batch.errors import RuntimeMissingError
 from caffe_batch.experiments import verify
 from tests.command import call
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, forked, inner_product
@@ -120,3 +121,22 @@ def test_a_broken_promise_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.out.startswith("NOT the same training, though the audit says it is: ")
     assert "caffe-batch: NOT the same training" in done.err
     assert "please report it" in done.err
+
+
+def test_a_job_is_measured_on_its_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the command names another one; a choice for all commands is for other files."""
+    given = ("--engine", "pytorch", "--gpu-memory", "1GiB", "--out", "job")
+    assert call("plan", "clip.prototxt", *given).code == 0
+    asked: list[str] = []
+
+    def nothing(_: object, engine: str) -> None:
+        asked.append(engine)
+        raise RuntimeMissingError("none here")
+
+    monkeypatch.setattr("caffe_batch.api.verifications.find_runtime", nothing)
+    assert call("verify", "job").code == 5
+    assert call("verify", "job", "--engine", "caffe").code == 5
+    monkeypatch.setenv("CAFFE_BATCH_ENGINE", "caffe")
+    assert call("verify", "job").code == 5
+    assert call("verify", "clip.prototxt").code == 5
+    assert asked == ["pytorch", "caffe", "pytorch", "caffe"]

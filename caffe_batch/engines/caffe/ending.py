@@ -83,7 +83,7 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     if cause is None and not number:
         cause = python_error(log)
     if cause is not None:
-        before, reason, detail = log[: cause.end], _reason(cause), _with_signal(cause, number)
+        before, reason, detail = log[: cause.end], reason_of(cause), _with_signal(cause, number)
         if reason is EndReason.SNAPSHOT_LOST:
             file = next(filter(None, map(_SNAPSHOTTING.search, reversed(before))), None)
             detail = f"{file[1]}: {detail}" if file else detail
@@ -106,7 +106,7 @@ def last_lines(log: Sequence[str], count: int = 8) -> list[str]:
     return [line for line in log[:end] if line.strip() and not is_stack_trace(line)][-count:]
 
 
-def _reason(cause: Cause) -> EndReason:
+def reason_of(cause: Cause) -> EndReason:
     """Which kind of ending a cause is."""
     for pattern, reason in _REASONS:
         if pattern.search(cause.sentence):

@@ -14,6 +14,7 @@ from caffe_batch.engines import base
 from caffe_batch.engines.caffe.causes import net_under_test, python_error
 from caffe_batch.engines.caffe.ending import HINTS as CAFFES
 from caffe_batch.engines.caffe.ending import classify as classify_caffes
+from caffe_batch.engines.caffe.ending import reason_of
 from caffe_batch.engines.caffe.log_lines import read_glog_line
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
 from caffe_batch.engines.torch.gpu_errors import (
@@ -60,17 +61,24 @@ _Found = tuple[EndReason, str, int]
 
 
 def _out_of_memory(log: Sequence[str]) -> _Found | None:
+    """What memory was lacking: as the fatal line says, if there is one, else as any line does."""
+    fatal = [index for index, line in enumerate(log) if _is_fatal(line)][:1]
     kinds: tuple[tuple[EndReason, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         (EndReason.GPU_MEMORY, OUT_OF_MEMORY, lambda match: _sentence(match.string)),
         (EndReason.HOST_MEMORY, _HOST_MEMORY, lambda match: _sentence(match.string)),
         (EndReason.NOT_MAPPED, _NOT_MAPPED, lambda match: match[1]),
     )
     for reason, pattern, detail in kinds:
-        for index, line in enumerate(log):
-            match = pattern.search(line)
+        for index in fatal or range(len(log)):
+            match = pattern.search(log[index])
             if match:
                 return reason, detail(match), index
     return None
+
+
+def _is_fatal(line: str) -> bool:
+    read = read_glog_line(line)
+    return read is not None and read.severity == "F"
 
 
 def _fatal(log: Sequence[str]) -> _Found | None:
@@ -87,7 +95,8 @@ def _fatal(log: Sequence[str]) -> _Found | None:
             return EndReason.CHECK_FAILED, what, index
         raised = python_error(log[:index])
         place = f" ({raised.place})" if raised and raised.place else ""
-        return EndReason.PYTHON_ERROR, f"{what}{place}", index
+        reason = reason_of(raised) if raised else EndReason.PYTHON_ERROR
+        return reason, f"{what}{place}", index
     return None
 
 

@@ -101,6 +101,34 @@ def test_the_first_cause_is_told(line: str, reason: EndReason, detail: str) -> N
     assert (ending.reason, ending.detail) == (reason, detail)
 
 
+def test_a_fatal_line_wins_over_words_about_memory() -> None:
+    """Which a Python layer may have printed; no smaller split would help."""
+    log = [
+        "retrying after CUDA out of memory",
+        "F1127 21:00:00.000001   77 worker.py:1] list.txt: no such image.",
+    ]
+    ending = ENGINE.classify(1, Built(0), log)
+    assert (ending.reason, ending.detail) == (EndReason.CHECK_FAILED, "list.txt: no such image")
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        ("MemoryError", EndReason.HOST_MEMORY),
+        (
+            "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 7.45 GiB for an array "
+            "with shape (1000000000,) and data type float64",
+            EndReason.HOST_MEMORY,
+        ),
+        ("ValueError: no", EndReason.PYTHON_ERROR),
+    ],
+)
+def test_what_a_python_layer_raises(raised: str, reason: EndReason) -> None:
+    """A lack of memory in one leads to a smaller split, as with Caffe."""
+    fatal = f"F1127 21:00:00.000001   77 python_layer.py:1] {raised}"
+    assert ENGINE.classify(1, Built(0), [*TRACEBACK, raised, fatal]).reason is reason
+
+
 #: What a kernel says of each thread whose label is none, and what follows from it.
 ASSERTED = [
     f"../aten/src/ATen/native/cuda/Loss.cu:245: nll_loss_forward_reduce_cuda_kernel_2d: block: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,8 @@ import pytest
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.worker.moments import read_moment
-from caffe_batch.engines.torch.worker.solving import NotWrittenError
+from caffe_batch.engines.torch.worker.solving import NotWrittenError, Training
+from caffe_batch.engines.torch.worker.train import DIVERGED_STATUS
 from tests.engines.torch.in_process import train_here
 from tests.planned_jobs import CLASSES, HEIGHT, RECORDS, WIDTH, write_lmdb
 
@@ -178,3 +180,25 @@ def test_other_precisions_train_too(folder: Path, precision: str) -> None:
     assert train_here(solver, precision=precision) == 0
     other = (folder / "other_iter_4.caffemodel").read_bytes()
     assert (other == exact.weights.read_bytes()) == (precision == "tf32")
+
+
+@pytest.mark.parametrize("how", ["diverged", "failed"])
+def test_no_thread_outlives_a_training(
+    how: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that still reads can keep Python from ending, whatever ended the training."""
+    solver = folder / "solver.prototxt"
+    solver.write_text(SOLVER % (4, "ended", 8, 3))
+    before = set(threading.enumerate())
+    if how == "diverged":
+        assert train_here(solver, max_loss=1e-9) == DIVERGED_STATUS
+    else:
+
+        def fail(_: Training, loss: float) -> None:
+            assert set(threading.enumerate()) > before
+            raise SystemExit("no labels here")
+
+        monkeypatch.setattr(Training, "_take_in", fail)
+        with pytest.raises(SystemExit):
+            train_here(solver)
+    assert set(threading.enumerate()) == before

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from caffe_batch import __version__
 from caffe_batch.engines.base import MemoryCount
-from caffe_batch.engines.torch.memory.figures import Figures
+from caffe_batch.engines.torch.memory.figures import Figures, counted
 from caffe_batch.engines.torch.memory.trace import TRAIN, Line, Trace
 from caffe_batch.files import read_regular, replace_text
 
@@ -96,6 +96,7 @@ class Counts:
         missing = [run for run in runs if run not in self._peaks]
         if missing:
             self._prepare(missing, tests)
+            self._add([run for run in missing if self._calculated(run) is None])
             self._peaks |= {run: self._trace(run).peak_bytes() for run in missing}
             self._write()
         return [self._peaks[run] for run in runs]
@@ -137,7 +138,6 @@ class Counts:
                    for net in range(1, len(runs[0].sizes))]  # fmt: skip
         above = [size for size in sizes if size > 1]
         if len(above) < 3 or any(run.passes != passes for run in runs):
-            self._add([run for run in runs if self._calculated(run) is None])
             return
         knots = [1] * (sizes[0] == 1) + [above[0], above[len(above) // 2], above[-1]]
         small: list[Sequence[int | None]] = [
@@ -191,14 +191,15 @@ def _knots(size: int | None, number: int) -> Sequence[int | None]:
 
 def _read(path: Path) -> tuple[dict[Run, Figures], dict[Run, int]]:
     """What was kept: figures and peaks; nothing if it can't be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    broken = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+    with suppress(OSError, *broken):
         content = json.loads(read_regular(path))
         return (
             {
                 Run(tuple(sizes), n): Figures.of_json(value)
                 for sizes, n, value in content["figures"]
             },
-            {Run(tuple(sizes), n): int(value) for sizes, n, value in content["peaks"]},
+            {Run(tuple(sizes), n): counted(value) for sizes, n, value in content["peaks"]},
         )
     return {}, {}
 

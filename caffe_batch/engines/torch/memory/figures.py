@@ -14,6 +14,18 @@ from caffe_batch.memory.ledger import LayerBytes, Part
 NO_LAYER = "(update and snapshot)"
 
 
+def counted(value: Any) -> int:
+    """A number of bytes that was kept.
+
+    Raises:
+        OverflowError, TypeError, ValueError: It isn't one.
+    """
+    size = int(value)
+    if size < 0:
+        raise ValueError(f"not a number of bytes: {size}")
+    return size
+
+
 @dataclass(frozen=True)
 class Figures:
     """The memory of a training with PyTorch, in bytes.
@@ -74,11 +86,11 @@ class Figures:
         """The figures of a value that :meth:`json` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: It isn't one.
+            AttributeError, KeyError, OverflowError, TypeError, ValueError: It isn't one.
         """
-        peak, build, allocated, reserved = map(int, value["bytes"])
+        peak, build, allocated, reserved = map(counted, value["bytes"])
         layers = []
         for net, name, kind, parts in value["layers"]:
-            mine = {Part(int(part)): int(size) for part, size in parts.items()}
+            mine = {Part(int(part)): counted(size) for part, size in parts.items()}
             layers.append(LayerBytes(net, name, kind, sum(mine.values()), mine))
         return cls(peak, build, allocated, reserved, tuple(layers))

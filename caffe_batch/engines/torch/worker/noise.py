@@ -15,6 +15,7 @@ A closed event pipe ends the measurement.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +74,15 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     started(events, device_name(device), [without_weights(fresh)] if fresh else [])
     events.built = True
     gradients = MicroGradients(net.net, [(name, i) for name, i in settings["frozen"]])
-    for group in range(1, settings["groups"] + 1):
-        net.net.clear_gradients()
-        gradients.begin()
-        for _ in range(settings["passes"]):
-            net.net.backward(net.forward())
-            gradients.add()
-        events.send("gradients", update=group, **gradients.norms())
-        if events.closed or requests.stop:
-            return 1
-    net.close()
+    with closing(opener), closing(net):  # a thread that still reads can keep Python from ending
+        for group in range(1, settings["groups"] + 1):
+            net.net.clear_gradients()
+            gradients.begin()
+            for _ in range(settings["passes"]):
+                net.net.backward(net.forward())
+                gradients.add()
+            events.send("gradients", update=group, **gradients.norms())
+            if events.closed or requests.stop:
+                return 1
     events.send("finished", update=0)
     return 0

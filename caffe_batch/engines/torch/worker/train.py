@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,16 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     events.send("built", update=done, choices=choices, large_outputs=large)
     made = Trained(solver, nets[0], nets[1:], update, rates, surroundings)
     training = Training(made, events, requests, settings, done, noise)
-    try:
-        finished = training.solve()
-    except DivergedError as found:
-        events.send("diverged", update=training.done, loss=found.loss)
-        return DIVERGED_STATUS
-    events.send("finished" if finished else "stopped", update=training.done)
-    for net in nets:
-        net.close()
-    opener.close()
+    with ExitStack() as at_end:  # a thread that still reads can keep Python from ending
+        at_end.callback(opener.close)
+        for net in nets:
+            at_end.callback(net.close)
+        try:
+            finished = training.solve()
+        except DivergedError as found:
+            events.send("diverged", update=training.done, loss=found.loss)
+            return DIVERGED_STATUS
+        events.send("finished" if finished else "stopped", update=training.done)
     return 0 if finished else INTERRUPTED_STATUS
 
 

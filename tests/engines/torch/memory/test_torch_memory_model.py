@@ -120,7 +120,14 @@ def test_rates_and_lengths_change_nothing(files: Path, tmp_path: Path) -> None:
 def test_a_damaged_file_is_counted_again(files: Path, tmp_path: Path) -> None:
     before = model_of(files, Here(tmp_path / "kept")).at(8)
     (kept,) = (tmp_path / "kept").glob("*.json")
-    for damage in ("", "{", '{"figures": [[1]], "peaks": 2}', "[]"):
+    (run, passes, peak), *_ = json.loads(kept.read_text())["peaks"]
+    figure = [run, passes, {"bytes": [1, 1, 1, 1], "layers": [["a", "b", "c", []]]}]
+    for damage in (
+        "", "{", '{"figures": [[1]], "peaks": 2}', "[]", "[" * 100_000,
+        json.dumps({"figures": [], "peaks": [[run, passes, -peak]]}),
+        json.dumps({"figures": [figure], "peaks": []}),
+        json.dumps({"figures": [], "peaks": [[run, passes, 7]]}).replace("7", "1e999"),
+    ):  # fmt: skip
         kept.write_text(damage)
         count = Here(tmp_path / "kept")
         assert model_of(files, count).at(8) == before
