@@ -11,7 +11,7 @@ from caffe_batch.datasets import Look
 from caffe_batch.datasets.conversion import Converted, Progress
 from caffe_batch.datasets.settings import Settings, parse_resize, parse_share
 from caffe_batch.datasets.sources import Naming, find_pictures
-from caffe_batch.errors import InputError
+from caffe_batch.errors import InputError, Option
 from caffe_batch.files import read_regular, write_text
 
 
@@ -81,6 +81,12 @@ def data(
         parse_share(test_share),
         drop_duplicates,
     )
+    for folder in (source, *([] if test is None else [test])):
+        if Path(folder).is_dir() and Path(out).resolve().is_relative_to(Path(folder).resolve()):
+            raise InputError(
+                f"{out} lies in {folder}, where every folder is a class or a set",
+                hint=["Choose another place with ", Option("out", "DIR"), "."],
+            )
     found = find_pictures(
         Path(source),
         None if test is None else Path(test),
@@ -132,7 +138,7 @@ def _names(labels: str | Path | None) -> tuple[str, ...]:
     if labels is None:
         return ()
     try:
-        text = read_regular(Path(labels)).decode("utf-8", "surrogateescape")
+        text = read_regular(Path(labels)).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(f"{labels} can't be read: {error.strerror}") from error
     names = tuple(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))

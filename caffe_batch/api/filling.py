@@ -26,18 +26,10 @@ def filled_in(template: Template, folder: str | Path) -> dict[str, Value]:
         InputError: There is no data set, it has no test set, or the template takes no data.
     """
     known = {variable.name: variable for variable in template.variables}
-    missing = [name for name in _NEEDED if name not in known]
-    if missing:
-        raise InputError(
-            [
-                Option("data", str(folder)),
-                f" has no place in template {template.name}: it has no variable {missing[0]}",
-            ],
-            hint="Name the data in the template itself.",
-        )
     dataset = read_dataset(Path(folder))
     kinds = known["data"].type.choices if "data" in known else ()
-    if "labels_train" in known or (kinds and dataset.backend not in kinds):
+    lacks = any(name not in known for name in _NEEDED)
+    if lacks or "labels_train" in known or (kinds and dataset.backend not in kinds):
         raise InputError(
             [
                 Option("data", str(folder)),

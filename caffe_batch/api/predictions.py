@@ -10,11 +10,11 @@ from typing import Any
 from caffe_batch import engines
 from caffe_batch.api.arguments import BuildName, Files, Shapes, choice, several, whole
 from caffe_batch.api.machines import counting
-from caffe_batch.api.recipes import RecipeFiles, noted
+from caffe_batch.api.recipes import RecipeFiles, noted, with_its_test
 from caffe_batch.errors import InputError, Option
 from caffe_batch.layers.base import Mode
 from caffe_batch.layers.hints import TypeHints
-from caffe_batch.memory import Build, MemoryModel, Prediction
+from caffe_batch.memory import Build, CaffeMemory, MemoryModel, Prediction
 from caffe_batch.net import Net
 from caffe_batch.net import batch_size as batch_size_of
 from caffe_batch.net.assumed import Assumption, assumptions
@@ -117,25 +117,44 @@ class Memory(Prediction):
             OSError: The picture can't be written.
         """
         file = Path(picture)
-        nets = {"train": self.train, **({"test": self.tests[0]} if self.tests else {})}
-        if phase not in nets:
+        if phase not in ("train", "test"):
             raise InputError(
-                [Option("phase", phase), ": the files have no such net"],
-                hint=f"They have {' and '.join(nets)}.",
+                [Option("phase", phase), " is none of the phases"], hint="They are train and test."
             )
-        tested = phase == "test"
-        sizes = {row.name: row.bytes for row in self.layers if (row.net != "train") == tested}
+        net, found = (self.train, self) if phase == "train" else self._first_test()
+        shown = "train" if phase == "train" else "test0"
+        sizes = {row.name: row.bytes for row in found.layers if row.net == shown}
         try:
             from caffe_batch.reporting.net_layout import drawing
             from caffe_batch.reporting.net_picture import write_net_picture
 
             name = self.model.recipe.train.message.name or file.stem
-            write_net_picture(drawing(nets[phase], sizes), file, title=f"{name}, {phase.upper()}")
+            write_net_picture(drawing(net, sizes), file, title=f"{name}, {phase.upper()}")
         except ImportError as error:
             raise InputError(
                 "the picture needs matplotlib", hint="pip install 'caffe-batch[plot]'"
             ) from error
         return file
+
+    def _first_test(self) -> tuple[Net, Prediction]:
+        """The first test net, and the prediction that its layers are in.
+
+        Raises:
+            InputError: There is none.
+        """
+        if self.tests:
+            return self.tests[0], self
+        recipe = with_its_test(self.model.recipe)
+        if not recipe.tests:
+            raise InputError(
+                [Option("phase", "test"), ": the files have no net for tests"],
+                hint="Leave it out to draw the train net.",
+            )
+        model = CaffeMemory(
+            recipe, self.model.sources, self.mode, allow_unknown=self.model.allow_unknown
+        )
+        tests = model.test_nets(self.batch_size)
+        return tests[0], model.of(self.train, tests)
 
     def json(self) -> dict[str, Any]:
         """The JSON of ``caffe-batch memory``."""

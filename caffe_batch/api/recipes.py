@@ -37,6 +37,7 @@ from caffe_batch.net.records import count_records
 from caffe_batch.rendering import Template, TemplateRecipe, find, names, render
 from caffe_batch.rendering.render import render_solver
 from caffe_batch.rendering.values import Value, show
+from caffe_batch.schema import caffe_pb2
 
 #: The lengths in a solver from the template, where nothing is known about the data.
 DEFAULT_TEST_ITER = 100
@@ -234,12 +235,10 @@ def with_solver(
     """
     if recipe.solver_path is not None:
         return recipe, None
-    message = recipe.train.message
-    test = replace(recipe.train, state=net_state("TEST", message))
-    has_test = _has_test(recipe.train, test)
-    missing = _missing_in_test(test) if has_test else None
+    test = _in_test(recipe.train)
+    missing = _missing_in_test(test) if test else None
     if missing is not None:
-        has_test = False
+        test = None
         layer, bottom = missing
         note = (
             f"planned without tests: in the TEST net nothing produces {bottom!r}, which layer "
@@ -261,7 +260,7 @@ def with_solver(
         settings.update(max_iter=DEFAULT_EPOCHS * updates, test_interval=updates, snapshot=updates)
         if meant:
             settings.update(_settings(meant, updates))
-    if has_test:
+    if test:
         test_records = count_records(test, sources)
         batches = DEFAULT_TEST_ITER
         if test_records is not None:
@@ -272,7 +271,25 @@ def with_solver(
     text = render_solver(comment=origin, **settings)
     solver = prototxt.parse_solver(text)
     made = MadeSolver(text, _note(template, meant, records))
-    return replace(recipe, solver=solver, tests=(test,) if has_test else ()), made
+    return replace(recipe, solver=solver, tests=(test,) if test else ()), made
+
+
+def with_its_test(recipe: Recipe) -> Recipe:
+    """The recipe with tests of its file's TEST net, where no solver says which tests there are."""
+    test = None if recipe.solver_path else _in_test(recipe.train)
+    if test is None or _missing_in_test(test):
+        return recipe
+    solver = caffe_pb2.SolverParameter()
+    solver.CopyFrom(recipe.solver)
+    solver.test_iter[:] = [1]
+    solver.test_interval = 1
+    return replace(recipe, solver=solver, tests=(test,))
+
+
+def _in_test(train: NetFile) -> NetFile | None:
+    """The TEST net of a file; None if it has none of its own."""
+    test = replace(train, state=net_state("TEST", train.message))
+    return test if _has_test(train, test) else None
 
 
 def _own_batch(template: Template) -> int:
@@ -284,7 +301,7 @@ def _own_batch(template: Template) -> int:
 
 
 def _settings(recipe: TemplateRecipe, updates: int) -> dict[str, object]:
-    """The variables of the solver's template, where an epoch is so many updates."""
+    """The variables of the solver's template, given the updates of an epoch."""
     counted = {
         name: [max(1, round(each * updates)) for each in found]
         for name, found in recipe.in_epochs.items()

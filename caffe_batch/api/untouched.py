@@ -77,6 +77,7 @@ def as_is(
     allow_unknown_fields: bool = False,
     rules: Files = (),
     fork: str | None = None,
+    data: str | Path | None = None,
     engine: str = engines.DEFAULT,
 ) -> AsIs:
     """Read files that are to be trained as they are.
@@ -96,6 +97,8 @@ def as_is(
             Python warning for each.
         rules: Python files with rules for other layer types; the check of the data uses them.
         fork: The fork of Caffe that the net is written for, as :func:`plan` takes it.
+        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
+            template.
         engine: The engine that trains.
 
     Raises:
@@ -105,7 +108,7 @@ def as_is(
     found = RecipeFiles(
         net, solver, (),
         allow_unknown=True, allow_unknown_fields=allow_unknown_fields, rules=files(rules),
-        fork=fork, as_is=True,
+        fork=fork, data=data, as_is=True,
     )  # fmt: skip
     with noted(found.recipe.notes):
         recipe, made = with_solver(

@@ -13,7 +13,6 @@ from typing import Any
 from caffe_batch.api.predictions import memory
 from caffe_batch.api.rendered import templates as available
 from caffe_batch.errors import InputError
-from caffe_batch.net import Net
 from caffe_batch.rendering import Template, render
 
 #: The TRAIN batch sizes whose memory is predicted.
@@ -93,12 +92,6 @@ def _size(template: Template, folder: Path | None) -> TemplateSize:
         peaks = found.at(BATCH_SIZES)
     return TemplateSize(
         template,
-        _learned(found.train),
+        sum(prod(each.shape) for each in found.train.learned),
         {size: peak for size, peak in peaks.items() if isinstance(peak, int)},
     )
-
-
-def _learned(net: Net) -> int:
-    """Values that the solver changes: not BatchNorm's averages."""
-    fixed = {node.layer.name for node in net.nodes if node.rule.fixed_parameters}
-    return sum(prod(each.shape) for each in net.params if each.layer not in fixed)

@@ -19,6 +19,7 @@ from typing import Any
 
 from caffe_batch import engines
 from caffe_batch.errors import InputError, did_you_mean
+from caffe_batch.files import read_regular
 from caffe_batch.sizes import parse_size
 
 if sys.version_info >= (3, 11):
@@ -74,8 +75,8 @@ def read(path: Path) -> dict[str, str]:
         InputError: It can't be read, or there is something in it that isn't understood.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(read_regular(path).decode())
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else f"is not TOML: {error}"
         raise InputError(f"{path}: {why}") from error
     return dict(_checked(path, content))

@@ -18,7 +18,7 @@ def templates() -> None:
     """
 
 
-@templates.command("list")
+@templates.command("list", short_help="List the templates with parameters and memory.")
 @click.option(
     "--templates",
     "folder",

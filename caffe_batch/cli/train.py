@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 #: The options of ``plan`` that files trained as they are may have.
-AS_IS = ("solver", "allow_unknown_fields", "rules", "fork", "engine")
+AS_IS = ("solver", "allow_unknown_fields", "rules", "fork", "data", "engine")
 
 
 @click.command(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.datasets.description import DESCRIPTION, LABELS, Dataset, Part, read_dataset
-from caffe_batch.datasets.filling import Filling
+from caffe_batch.datasets.filling import UNFINISHED, Filling
 from caffe_batch.datasets.pictures import (
     DamagedPictureError,
     decoded,
@@ -130,6 +130,10 @@ def convert(
 
 
 def _check_out(out: Path) -> None:
+    if out.exists() and out.samefile(Path.cwd()):
+        raise InputError(
+            f"{out} is the working directory", hint="Choose a folder for the data set."
+        )
     if out.is_symlink() or out.exists():
         if not out.is_dir() or out.is_symlink():
             raise InputError(f"{out} exists already and is no folder")
@@ -219,7 +223,8 @@ def _workplace(out: Path, fingerprint: str) -> Iterator[Path]:
 
     It is removed if the pictures make no data set, and left for the next call at any other end.
     """
-    folder = out.with_name(f"{out.name}.unfinished")
+    out = Path(os.path.abspath(out))  # the working directory has no name of its own
+    folder = out.with_name(f"{out.name}{UNFINISHED}")
     own = folder / _SELF
     foreign = folder.exists() and not own.is_file()
     if foreign and (not folder.is_dir() or any(folder.iterdir())):

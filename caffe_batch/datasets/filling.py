@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 PORTION = 1000
 PORTION_BYTES = 64 * 2**20
 
+#: What the folder of an interrupted call has behind the name of the one to be made.
+UNFINISHED = ".unfinished"
+
 #: What LMDB reserves at least: addresses only, the file is as large as its content.
 _LEAST_MAP = 1 << 24
 #: The longest key that LMDB takes.
@@ -208,27 +211,47 @@ class Filling:
                         path.replace(self._state)
                     return found
         if there:
-            raise OSError(
-                errno.EUCLEAN, "is damaged; remove its folder and start again", str(self.path)
-            )
+            raise _damaged(self.path)
         return Sums()
 
     def _trimmed(self) -> list[Record]:
         """What became of the files that are done; lines that came too early are cut off."""
-        if not self._journal.exists():
+        if not self._journal.exists() and not self.sums.done:
             return []
-        with self._journal.open("r+", encoding="utf-8") as journal:
-            found = [_read(journal.readline()) for _ in range(self.sums.done)]
-            journal.truncate(journal.tell())
+        try:
+            with self._journal.open("r+", encoding="utf-8") as journal:
+                found = [_read(journal.readline()) for _ in range(self.sums.done)]
+                journal.truncate(journal.tell())
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(self._journal) from error
         return found
 
 
+def _is_unfinished(folder: Path) -> bool:
+    return folder.name.endswith(UNFINISHED)
+
+
+def _damaged(path: Path) -> OSError:
+    """The error about a file of an interrupted call, in the folder beside the one to be made."""
+    unfinished = next(filter(_is_unfinished, path.parents), path.parent)
+    return OSError(errno.EUCLEAN, f"is damaged; remove {unfinished} and start again", str(path))
+
+
 def _entries(path: Path) -> int | None:
-    """How many records an LMDB has; None if there is none."""
+    """How many records an LMDB has; None if there is none.
+
+    Raises:
+        OSError: It is damaged.
+    """
     if not (path / "data.mdb").is_file():
         return None
-    with _environment(path, 0, 0) as environment:
-        return int(environment.stat()["entries"])
+    try:
+        with _environment(path, 0, 0) as environment:
+            return int(environment.stat()["entries"])
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise _damaged(path) from error
 
 
 @contextmanager

@@ -216,7 +216,7 @@ def _in_folder(source: Path) -> _Listed:
         inside = sorted(os.scandir(source), key=lambda each: os.fsencode(each.name))
     except OSError as error:
         raise InputError(f"{source} can't be read: {error.strerror}") from error
-    folders = [each for each in inside if each.is_dir() and not each.name.startswith(".")]
+    folders = [each for each in inside if _is_folder(each) and not each.name.startswith(".")]
     entries: list[_Entry] = []
     empty: list[str] = []
     for folder in folders:
@@ -227,7 +227,7 @@ def _in_folder(source: Path) -> _Listed:
         entries += own
         if not own:
             empty.append(folder.name)
-    loose = [each.name for each in inside if each.is_file() and _is_picture(each.name)]
+    loose = [each.name for each in inside if _is_picture(each.name) and not _is_folder(each)]
     if not entries:
         what = (
             "its pictures lie in it directly"
@@ -278,7 +278,7 @@ class _Walk:
             path = Path(each.path)
             if _is_folder(each):
                 yield from self.pictures(path, (*above, folder))
-            elif _is_picture(each.name) and not each.is_dir():
+            elif _is_picture(each.name):
                 yield path
             else:
                 self.others.append(os.path.relpath(path, self.source))
@@ -370,6 +370,12 @@ def _classes(
     """The names of the classes, the number for each label as written, and notes."""
     texts = dict.fromkeys(entry.label for entry in entries)
     folders = any(entry.is_folder for entry in entries)
+    huge = next((text for text in texts if re.fullmatch(r"\d{11,}", text)), None)
+    if huge and not folders:
+        raise InputError(
+            f"the label {huge[:20]}{'...' * (len(huge) > 20)} is larger than Caffe's largest, "
+            f"{_LARGEST_LABEL}"
+        )
     numbers = {} if folders else {text: int(text) for text in texts if re.fullmatch(r"\d+", text)}
     if not numbers:
         return _named(entries, texts, naming)

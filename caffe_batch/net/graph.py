@@ -102,6 +102,12 @@ class Net:
         """Parameter shapes by layer name, as in pycaffe's ``net.params``."""
         return {node.layer.name: node.param_shapes for node in self.nodes if node.param_shapes}
 
+    @cached_property
+    def learned(self) -> tuple[Parameter, ...]:
+        """The parameters that the solver changes: not BatchNorm's averages."""
+        fixed = {node.layer.name for node in self.nodes if node.rule.fixed_parameters}
+        return tuple(each for each in self.params if each.layer not in fixed)
+
     @property
     def log_memory_required_for_data(self) -> int:
         """The last "Memory required for data" of Caffe's log, in bytes.

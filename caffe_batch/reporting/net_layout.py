@@ -87,7 +87,7 @@ def _box(net: Net, group: Sequence[Node], layer_bytes: Mapping[str, int]) -> Box
         for top in first.tops
     ]
     owned = {node.layer.name for node in group}
-    learned = sum(prod(each.shape) for each in net.params if each.layer in owned)
+    learned = sum(prod(each.shape) for each in net.learned if each.layer in owned)
     size = sum(layer_bytes.get(node.layer.name, 0) for node in group)
     numbers = [f"{learned:,} parameters"] if learned else []
     lines = [f"+ {node.layer.name} ({node.layer.type})" for node in group[1:]]
@@ -104,7 +104,7 @@ def _role(net: Net, group: Sequence[Node]) -> Role:
     ]
     if any(any(node.loss) for node in group):
         return Role.LOSS
-    if not group[0].bottoms:
+    if not group[0].bottoms and not rates:
         return Role.DATA
     if not rates:
         return Role.PLAIN

@@ -44,7 +44,8 @@ class Longer:
             stage: Its last stage.
 
         Raises:
-            InputError: The length of an epoch isn't known, or the run has so many updates already.
+            InputError: The length of an epoch isn't known, or the run has that many updates
+                already.
         """
         before = stage.last_update
         if self.in_all is not None:

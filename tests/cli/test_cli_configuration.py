@@ -113,6 +113,7 @@ def test_a_choice_is_no_option_that_a_planned_job_refuses(file: Path, tmp_path: 
         ("reserve = 'much'", "reserve: "),
         ("mirror = ''", "mirror must be a text in quotes"),
         ("mirror = ", "is not TOML"),
+        ("mirror = " + "[" * 100_000, "is not TOML"),
         ("[plan]\nreserve = '1GiB'", "there is no key 'plan'"),
     ],
 )
@@ -126,6 +127,12 @@ def test_a_file_that_is_not_understood_is_refused(
     assert str(file) in done.err
     assert named in done.err
     assert not (tmp_path / "job").exists()
+
+
+def test_a_pipe_is_no_file_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(InputError, match=r"pipe\.toml"):
+        configured({VARIABLE: str(tmp_path / "pipe.toml")})
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:

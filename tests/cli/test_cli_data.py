@@ -123,8 +123,8 @@ def test_plan_and_train_take_a_data_set(digits: Path, tmp_path: Path) -> None:
         (["memory", "net.prototxt"], "fills in a template, and net.prototxt is none"),
         (["render", "unet"], "template unet learns from something else: U-Net"),
         (["memory", "mlp"], "template mlp learns from something else: Multilayer"),
-        (["render", "siamese"], "has no place in template siamese: it has no variable num_classes"),
-        (["render", "solver"], "has no place in template solver: it has no variable source_train"),
+        (["render", "siamese"], "template siamese learns from something else: Siamese"),
+        (["render", "solver"], "template solver learns from something else: Solver"),
     ],
 )
 def test_data_for_what_takes_none(
@@ -134,6 +134,39 @@ def test_data_for_what_takes_none(
     done = call(*words, "--data", digits / "set")
     assert done.code == 2
     assert message in done.err
+
+
+def test_places_that_no_data_set_can_have(digits: Path, tmp_path: Path) -> None:
+    """Inside the pictures it would be a class the next time; the working directory stays."""
+    pictures = digits / "pictures"
+    before = tree(pictures)
+    done = call("data", pictures, "--out", pictures / "set")
+    assert done.code == 2
+    assert f"{pictures / 'set'} lies in {pictures}" in done.err
+    (tmp_path / "here").mkdir()
+    done = spawn(PROGRAM, "data", pictures, "--out", ".", cwd=tmp_path / "here")
+    assert done.code == 2
+    assert done.err.startswith("caffe-batch: . is the working directory")
+    assert (tree(pictures), tree(tmp_path / "here")) == (before, {})
+
+
+def test_names_of_the_classes_may_begin_with_a_mark(tmp_path: Path) -> None:
+    """As editors on Windows write it."""
+    source = write_classes(tmp_path / "pictures", {"cat": 2, "dog": 2})
+    (tmp_path / "labels").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    given = ("--out", tmp_path / "set", "--labels", tmp_path / "labels")
+    assert call("data", source, *given).code == 0
+    assert (tmp_path / "set" / "labels.txt").read_text() == "cat\ndog\n"
+
+
+def test_as_is_takes_a_data_set(digits: Path, tmp_path: Path) -> None:
+    """On real Caffe, with the recipe of the template: stopped by a loss that is too large."""
+    given = ("--as-is", "--data", digits / "set", "--out", tmp_path / "job", "--cpu")
+    done = call("train", "lenet_digits", *given, "--max-loss", 1e-9)
+    assert done.code == 4
+    assert "diverged: " in done.err
+    net = prototxt.read_net(tmp_path / "job" / "net.prototxt")
+    assert net.layer[0].data_param.source == str(digits / "set" / "train_lmdb")
 
 
 def test_data_sets_that_a_template_cant_use(tmp_path: Path) -> None:

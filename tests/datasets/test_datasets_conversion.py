@@ -187,6 +187,26 @@ def test_a_killed_conversion_goes_on(
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("what", ["journal emptied", "journal gone", "database damaged"])
+def test_what_an_interruption_left_may_be_damaged(
+    what: str, pictures: Path, tmp_path: Path
+) -> None:
+    """It is named, with the folder to remove; nothing is made of it."""
+    assert spawn(sys.executable, "-c", KILLED, pictures, tmp_path / "out").code < 0
+    unfinished = tmp_path / "out.unfinished"
+    (journal,) = unfinished.rglob("train*journal*")
+    (database,) = (path for path in unfinished.rglob("data.mdb") if "train" in str(path))
+    if what == "journal gone":
+        journal.unlink()
+    elif what == "journal emptied":
+        journal.write_text("")
+    else:
+        database.write_bytes(b"\0" * 8192)
+    with pytest.raises(OSError, match=f"is damaged; remove {unfinished} and start again"):
+        make(pictures, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_pictures_or_settings_dont_go_on(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         make(pictures, tmp_path / "out", progress=stop_at(3))

@@ -68,6 +68,7 @@ def test_links(tmp_path: Path) -> None:
     source = write_classes(tmp_path / "set", {"a": 1, "b": 1})
     (source / "a" / "again").symlink_to(source)
     (source / "a" / "itself").symlink_to("itself")
+    (source / "loop").symlink_to("loop")
     other = write_classes(tmp_path / "other", {"x": 2})
     (source / "c").symlink_to(other / "x")
     found = find_pictures(source)
@@ -149,6 +150,10 @@ def test_gaps_between_labels(tmp_path: Path) -> None:
         ("a b.png 0\nc.png\n", "line 2 of {} is 'c.png', and `path label` is expected"),
         ("a b.png 0\nc.png 1 \n", "line 2 of {} is 'c.png 1 ', and `path label` is expected"),
         ("a b.png 0\nc.png 4294967296\n", "the label 4294967296 is larger than Caffe's largest"),
+        (
+            f"a b.png 0\nc.png {'1' * 5000}\n",
+            f"the label {'1' * 20}... is larger than Caffe's largest",
+        ),
         (
             "a b.png 0\nno.png 1\ngone.png 1\n",
             "of the 3 files that {} lists 2 can't be found",

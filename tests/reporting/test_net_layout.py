@@ -9,6 +9,7 @@ import pytest
 
 import caffe_batch as cb
 from caffe_batch.errors import InputError
+from caffe_batch.reporting import net_picture
 from caffe_batch.reporting.net_layout import Drawing, Role, drawing
 
 NET = """
@@ -93,6 +94,66 @@ def test_what_cant_be_drawn(net: Path, tmp_path: Path) -> None:
     found = cb.memory(net)
     with pytest.raises(InputError, match=r"must end in \.png or \.svg"):
         found.draw(tmp_path / "net.pdf")
-    with pytest.raises(InputError, match="the files have no such net"):
+    with pytest.raises(InputError, match="the files have no net for tests"):
         found.draw(tmp_path / "net.svg", phase="test")
     assert not (tmp_path / "net.svg").exists()
+
+
+TESTED = """
+layer { name: "data" type: "DummyData" top: "data" top: "label" include { phase: TRAIN }
+        dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 } } }
+layer { name: "data" type: "DummyData" top: "data" top: "label" include { phase: TEST }
+        dummy_data_param { shape { dim: 9 dim: 3 } shape { dim: 9 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+        inner_product_param { num_output: 5 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def boxes_of_the_test_net(files: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """What the box of the data says."""
+    seen: list[Drawing] = []
+    monkeypatch.setattr(
+        net_picture, "write_net_picture", lambda found, *_, **__: seen.append(found)
+    )
+    cb.memory(files).draw(files.with_suffix(".svg"), phase="test")
+    (found,) = seen
+    assert found.boxes[0].title == "data (DummyData)"
+    return found.boxes[0].lines
+
+
+def test_the_test_net_of_a_file_without_a_solver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(TESTED)
+    shape, label, size = boxes_of_the_test_net(net, monkeypatch)
+    assert (shape, label) == ("data: 9 x 3", "label: 9")
+    assert size == f"{4 * (9 * 3 + 9)} B"
+
+
+def test_of_several_test_nets_the_first_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own bytes, though another one's layers have the same names."""
+    (tmp_path / "net.prototxt").write_text(TESTED)
+    (tmp_path / "large.prototxt").write_text(TESTED.replace("dim: 9", "dim: 900"))
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(
+        'train_net: "net.prototxt" test_net: "net.prototxt" test_net: "large.prototxt" '
+        'test_iter: 1 test_iter: 1 test_interval: 1 base_lr: 0.1 lr_policy: "fixed" max_iter: 9'
+    )
+    assert boxes_of_the_test_net(solver, monkeypatch)[-1] == f"{4 * (9 * 3 + 9)} B"
+
+
+def test_averages_are_no_parameters_and_learned_inputs_no_data(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    in_place = """
+layer { name: "bn" type: "BatchNorm" bottom: "data" top: "data" }
+layer { name: "scale" type: "Scale" bottom: "data" top: "data" }
+"""
+    before, ip, after = TESTED.partition('layer { name: "ip"')
+    net.write_text(before + in_place + ip + after)
+    data = laid_out(net).boxes[0]
+    assert data.role is Role.LEARNED
+    assert data.lines[-1].startswith("3 parameters, ")

@@ -44,7 +44,7 @@ from caffe_batch.planning.precision import Precision
 _WORKER = Path(__file__).parent / "worker" / "main.py"
 
 #: Layers that nobody feeds in a training.
-_UNFED = ("Input", "MemoryData")
+_UNFED = {name for name, rule in BUILT_IN.items() if rule.fed_by_program}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class TorchEngine(CaffeFilesEngine):
             gpu=facts["built_for_gpus"],
             gpu_problem=problem,
             nccl=facts["nccl"],
-            layer_types=tuple(sorted(self.own_types - {*_UNFED})),
+            layer_types=tuple(sorted(self.own_types - _UNFED)),
             import_s=facts["import_s"],
             devices=tuple(devices),
         )
@@ -179,7 +179,7 @@ ENGINE = TorchEngine()
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The variables that a worker of so many threads is started with.
+    """The variables that a worker with this many threads is started with.
 
     At its barriers OpenMP would otherwise spin, and be slower than Caffe beside a busy neighbour.
     """

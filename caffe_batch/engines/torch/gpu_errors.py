@@ -38,7 +38,8 @@ _UNUSABLE = (
     ),
     (
         r"CUDA-capable device(?:s|\(s\)) (?:is/)?are busy or unavailable",
-        "the GPU is busy or unavailable; nvidia-smi shows who has it, and whether it may be shared",
+        "the GPU is busy or unavailable; nvidia-smi shows which process uses it, and whether it "
+        "may be shared",
     ),
     (
         r"CUDA driver initialization failed|CUDA unknown error|system not yet initialized"

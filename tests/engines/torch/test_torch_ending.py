@@ -172,7 +172,7 @@ UNUSABLE = [
     ),
     (
         "RuntimeError: CUDA error: CUDA-capable device(s) is/are busy or unavailable",
-        "the GPU is busy or unavailable; nvidia-smi shows who has it",
+        "the GPU is busy or unavailable; nvidia-smi shows which process uses it",
     ),
     (
         "RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable",

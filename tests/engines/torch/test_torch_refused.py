@@ -77,8 +77,8 @@ def test_what_is_left_out_is_said(solver: Path) -> None:
     status, said = run(solver, event="started")
     assert status == 0
     assert said["choices"] == [
-        "solver.prototxt says debug_info: PyTorch leaves that out, so the log has no means of "
-        "blobs and gradients.",
+        "solver.prototxt says debug_info: PyTorch leaves that out, so the log doesn't list the "
+        "mean absolute values of blobs and gradients.",
         "solver.prototxt says snapshot_diff: PyTorch leaves that out, so snapshots have no "
         "gradients.",
     ]

@@ -108,7 +108,7 @@ class Surroundings:
         return True
 
     def skip(self, samples: Sequence[int]) -> None:
-        """Go on to where each net has read so many samples, as far as that says where it is."""
+        """Go on to where each net has read this many samples, as far as that says where it is."""
         for net, number in zip(self._nets, samples, strict=True):
             for feed in net.feeds:
                 feed.go_to(number)

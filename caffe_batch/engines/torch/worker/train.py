@@ -141,7 +141,7 @@ def _without_moment(snapshot: Snapshot) -> str:
 def left_out(solver: caffe_pb2.SolverParameter) -> Iterator[str]:
     """What a solver asks for and isn't done, a sentence each; the training is the same."""
     for field, what in (
-        ("debug_info", "the log has no means of blobs and gradients"),
+        ("debug_info", "the log doesn't list the mean absolute values of blobs and gradients"),
         ("snapshot_diff", "snapshots have no gradients"),
     ):
         if getattr(solver, field):
