@@ -187,7 +187,7 @@ def _of_layer(split: BothSizes, flow: SampleFlow) -> Iterator[Finding]:
         kept = as_float32(value * split.own_iter / split.iter_size)
         yield Finding(
             Cause.PACE, layer.name, Verdict.DIFFERENT,
-            f"What its {name} lowers falls with each pass, {split.iter_size} times per update"
+            f"Its {name} takes effect with each pass, {split.iter_size} times per update"
             f"{_instead(split.own_iter)}.",
             offer=f"{name}: {kept:g} keeps the pace.",
         )  # fmt: skip
