@@ -297,27 +297,21 @@ def read_recipe(
     if solver is not None:
         solver_path = Path(solver)
         settings = prototxt.read_solver(solver_path, skipped=inside, **allowed)
-    of_nets = {**_skipped_inside(settings, inside), id(message): tuple(skipped)}
-    state = net_state("TRAIN", message, settings.train_state)
-    train = NetFile(message, path, state, rules, tuple(skipped))
+    found = _Found(message, path, tuple(skipped))
+    train = found.file(net_state("TRAIN", message, settings.train_state), rules)
     _check_trainable(train)
-    named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
-        (test, None) for test in settings.test_net_param
-    ]
+    named = _inline_tests(settings, inside)
     notes: list[str] = []
     if solver_path is not None:
-        named += _named_nets(settings.test_net, solver_path, notes, of_nets, allow_unknown_fields)
+        named += _named_nets(settings.test_net, solver_path, notes, allow_unknown_fields)
     number = len(settings.test_iter)
     if number < len(named):
         raise InputError(
             f"{solver_path}: {number} test_iter for {len(named)} test nets",
             hint="Give one test_iter for each test net.",
         )
-    named += [(message, path)] * (number - len(named))
-    tests = tuple(
-        NetFile(test, where, net_state("TEST", test, state), rules, of_nets.get(id(test), ()))
-        for (test, where), state in zip(named, _test_states(settings, number), strict=True)
-    )
+    named += [found] * (number - len(named))
+    tests = _test_files(settings, named, rules)
     return _of_fork(Recipe(settings, solver_path, train, tests, tuple(notes)))
 
 
@@ -352,21 +346,16 @@ def follow_solver(
             hint=[f"{do}, or give the net itself, with ", Option("solver", str(path)), "."],
         )
     notes: list[str] = []
-    of_nets = _skipped_inside(solver, skipped)
-
-    def read(names: Iterable[str]) -> list[tuple[caffe_pb2.NetParameter, Path]]:
-        return _named_nets(names, path, notes, of_nets, allow_unknown_fields)
-
+    skipped = tuple(skipped)
     if solver.HasField("train_net_param"):
-        train, train_path = solver.train_net_param, None
+        train = _inline(solver.train_net_param, ("train_net_param",), skipped)
     elif solver.HasField("net_param"):
-        train, train_path = solver.net_param, None
+        train = _inline(solver.net_param, ("net_param",), skipped)
     else:
-        ((train, train_path),) = read([solver.train_net or solver.net])
-    named: list[tuple[caffe_pb2.NetParameter, Path | None]] = [
-        (message, None) for message in solver.test_net_param
-    ]
-    named += read(solver.test_net)
+        name = solver.train_net or solver.net
+        (train,) = _named_nets([name], path, notes, allow_unknown_fields)
+    named = _inline_tests(solver, skipped)
+    named += _named_nets(solver.test_net, path, notes, allow_unknown_fields)
     missing = len(solver.test_iter) - len(named)
     generic = solver.HasField("net") or solver.HasField("net_param")
     if missing < 0 or (missing > 0 and not generic):
@@ -374,23 +363,16 @@ def follow_solver(
             f"{path}: {len(solver.test_iter)} test_iter for {len(named)} test nets",
             hint="Give one test_iter for each test net.",
         )
-    named += [(train, train_path)] * missing
-    states = _test_states(solver, len(named))
-    tests = tuple(
-        NetFile(
-            message, where, net_state("TEST", message, state), rules, of_nets.get(id(message), ())
-        )
-        for (message, where), state in zip(named, states, strict=True)
-    )
+    named += [train] * missing
+    tests = _test_files(solver, named, rules)
     if tests and solver.test_interval <= 0:
         raise InputError(
             f"{path}: test nets need a test_interval above 0, not {solver.test_interval}",
             hint="Set test_interval to the number of updates between tests.",
         )
-    train_state = net_state("TRAIN", train, solver.train_state)
-    recipe_train = NetFile(train, train_path, train_state, rules, of_nets.get(id(train), ()))
-    _check_trainable(recipe_train)
-    return _of_fork(Recipe(solver, path, recipe_train, tests, tuple(notes)))
+    train_file = train.file(net_state("TRAIN", train.message, solver.train_state), rules)
+    _check_trainable(train_file)
+    return _of_fork(Recipe(solver, path, train_file, tests, tuple(notes)))
 
 
 def _of_fork(recipe: Recipe) -> Recipe:
@@ -408,17 +390,31 @@ def _of_fork(recipe: Recipe) -> Recipe:
     return replace(recipe, train=train, tests=tuple(tests), notes=notes, fork=choice)
 
 
-def _named_nets(
-    names: Iterable[str],
-    solver: Path,
-    notes: list[str],
-    of_nets: dict[int, tuple[SkippedField, ...]],
-    allow_unknown_fields: bool,
-) -> list[tuple[caffe_pb2.NetParameter, Path]]:
-    """The nets that a solver names, with their files.
+@dataclass(frozen=True)
+class _Found:
+    """A net as it was read: the message, its file (None inside a solver), its skipped fields."""
 
-    How they were found is added to the notes, and their skipped fields to ``of_nets``.
-    """
+    message: caffe_pb2.NetParameter
+    path: Path | None
+    skipped: tuple[SkippedField, ...]
+
+    def file(self, state: caffe_pb2.NetState, rules: Registry) -> NetFile:
+        return NetFile(self.message, self.path, state, rules, self.skipped)
+
+
+def _test_files(
+    solver: caffe_pb2.SolverParameter, nets: Sequence[_Found], rules: Registry
+) -> tuple[NetFile, ...]:
+    return tuple(
+        each.file(net_state("TEST", each.message, state), rules)
+        for each, state in zip(nets, _test_states(solver, len(nets)), strict=True)
+    )
+
+
+def _named_nets(
+    names: Iterable[str], solver: Path, notes: list[str], allow_unknown_fields: bool
+) -> list[_Found]:
+    """The nets that a solver names. How they were found is added to the notes."""
     nets = []
     for name in names:
         found, note = _find_net(name, solver)
@@ -426,28 +422,37 @@ def _named_nets(
             notes.append(note)
         own: list[SkippedField] = []
         net = prototxt.read_net(found, allow_unknown_fields=allow_unknown_fields, skipped=own)
-        of_nets[id(net)] = tuple(own)
-        nets.append((net, found))
+        nets.append(_Found(net, found, tuple(own)))
     return nets
 
 
-def _skipped_inside(
-    solver: caffe_pb2.SolverParameter, skipped: Iterable[SkippedField]
-) -> dict[int, tuple[SkippedField, ...]]:
-    """The skipped fields of each net that is written inside a solver, by the message's id."""
-    found: dict[int, tuple[SkippedField, ...]] = {}
+def _inline_tests(
+    solver: caffe_pb2.SolverParameter, skipped: Sequence[SkippedField]
+) -> list[_Found]:
+    return [
+        _inline(net, ("test_net_param", number), skipped)
+        for number, net in enumerate(solver.test_net_param)
+    ]
+
+
+def _inline(
+    net: caffe_pb2.NetParameter, place: tuple[str | int, ...], skipped: Iterable[SkippedField]
+) -> _Found:
+    """A net that is written inside a solver.
+
+    Args:
+        net: The net.
+        place: Where it stands in the solver.
+        skipped: The skipped fields of the solver.
+    """
+    inside = []
     for each in skipped:
-        match each.path:
-            case (("net_param" | "train_net_param") as name, "layer", int(index), *rest):
-                net = getattr(solver, name)
-            case ("test_net_param", int(number), "layer", int(index), *rest):
-                net = solver.test_net_param[number]
-            case _:
-                continue
-        batch = each.batch and (each.batch[0][len(each.path) - len(rest) :], each.batch[1])
-        inside = replace(each, layer=index, path=tuple(rest), batch=batch)
-        found[id(net)] = (*found.get(id(net), ()), inside)
-    return found
+        match each.path[len(place) :]:
+            case ("layer", int(index), *rest) if each.path[: len(place)] == place:
+                before = len(each.path) - len(rest)
+                batch = each.batch and (each.batch[0][before:], each.batch[1])
+                inside.append(replace(each, layer=index, path=tuple(rest), batch=batch))
+    return _Found(net, None, tuple(inside))
 
 
 def _mattering(

@@ -8,6 +8,7 @@ import pytest
 
 from caffe_batch.errors import InputError, MissingBottomError, NetError, PrototxtError
 from caffe_batch.net import Sources, read_recipe
+from caffe_batch.prototxt import PrototxtWarning
 
 NET = """
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
@@ -211,3 +212,27 @@ def test_a_solver_with_nets_inside_beside_a_net(folder: Path) -> None:
     assert [recipe.file_of_test(number) for number in (0, 1)] == ["solver", "net"]
     with pytest.raises(InputError, match="0 test_iter for 1 test nets"):
         read_recipe("net.prototxt", solver(folder, f"test_net_param {{ {inner} }}"))
+
+
+def test_each_net_inside_a_solver_keeps_its_own_skipped_fields(tmp_path: Path) -> None:
+    def net(field: str) -> str:
+        return f"""
+        layer {{ name: "d" type: "Input" top: "data" input_param {{ shape {{ dim: 2 }} }} }}
+        layer {{ name: "p" type: "Power" bottom: "data" top: "p" {field}: 1 }}
+        """
+
+    (tmp_path / "solver.prototxt").write_text(
+        f"""
+        base_lr: 0.1 lr_policy: "fixed" max_iter: 9 test_interval: 3
+        test_iter: 1 test_iter: 1 test_iter: 1
+        train_net_param {{ {net("of_train")} }}
+        test_net_param {{ {net("of_first")} }}
+        test_net_param {{ {net("of_second")} }}
+        test_net_param {{ {net("of_third")} }}
+        """
+    )
+    with pytest.warns(PrototxtWarning):
+        recipe = read_recipe(tmp_path / "solver.prototxt", allow_unknown_fields=True)
+    found = [[each.name for each in file.skipped] for file in (recipe.train, *recipe.tests)]
+    assert found == [["of_train"], ["of_first"], ["of_second"], ["of_third"]]
+    assert all(each.layer == 1 for file in (recipe.train, *recipe.tests) for each in file.skipped)
