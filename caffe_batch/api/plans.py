@@ -35,7 +35,7 @@ from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
-from caffe_batch.training.checks import check_accumulates, check_is_fed, check_one_gpu
+from caffe_batch.training.checks import check_accumulates, check_is_fed, check_ranks
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -81,11 +81,11 @@ class Plan(planning.Plan):
             noise_scale: Whether it should measure the noise scale as well.
 
         Raises:
-            InputError: The plan is for several GPUs; nothing gives the net its data, or says
-                how long it trains; or its updates have one micro-batch each, and the noise scale
-                should be measured.
+            InputError: The plan is for more GPUs than the engine trains on; nothing gives the
+                net its data, or says how long it trains; or its updates have one micro-batch
+                each, and the noise scale should be measured.
         """
-        check_one_gpu(self.gpus)
+        check_ranks(self.gpus, engines.find(self.engine))
         check_is_fed(self.recipe)
         planned = applied(self.recipe, self.changes).solver
         check_solver(planned, self.recipe.solver_path)

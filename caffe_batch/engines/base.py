@@ -156,6 +156,7 @@ class Engine(ABC):
             alone does there: then it can be compared with other engines.
         own_types: The layer types that it has in every runtime; None if a runtime decides.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
+        most_ranks: How many processes may train together; None for any number.
         counts_memory: Whether its memory has to be counted (see :meth:`memory_count`).
         hints: What to try after an ending, by reason.
     """
@@ -174,6 +175,7 @@ class Engine(ABC):
     judges: ClassVar[bool] = False
     own_types: ClassVar[frozenset[str] | None] = None
     counts_memory: ClassVar[bool] = False
+    most_ranks: ClassVar[int | None] = 1
 
     # Before a training
 
@@ -242,7 +244,12 @@ class Engine(ABC):
             summed_iter=summed_iter,
             refused=refused,
         )
-        return (*self.own_findings(model, batch_size, precision), *split)
+        shared = split if gpus == 1 else self.of_ranks(split)
+        return (*self.own_findings(model, batch_size, precision), *shared)
+
+    def of_ranks(self, findings: Iterable[Finding]) -> Iterable[Finding]:
+        """The findings about a split over several GPUs, from those of Caffe."""
+        return findings
 
     def own_findings(
         self, model: MemoryModel, batch_size: int, precision: Precision

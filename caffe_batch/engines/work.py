@@ -67,6 +67,8 @@ class TrainingRequest:
             0; None without it.
         max_loss: A loss above it counts as diverged, as nan and inf always do; or None.
         precision: One of the engine's precisions.
+        ranks: How many processes train together, on a GPU each.
+        patience_s: Seconds after which a rank that doesn't answer is lost; None for one rank.
     """
 
     job: JobDirectory
@@ -81,9 +83,14 @@ class TrainingRequest:
     frozen: Sequence[tuple[str, int]] | None
     max_loss: float | None
     precision: Precision = Precision.FLOAT32
+    ranks: int = 1
+    patience_s: float | None = None
 
     def settings(self) -> dict[str, object]:
-        """The settings that every engine's worker has; ``data`` and ``precision`` aren't in it."""
+        """The settings that every engine's worker has.
+
+        ``data``, ``precision`` and those of ranks aren't in it.
+        """
         return {
             "solver": str(self.solver),
             "job": str(self.job.path),

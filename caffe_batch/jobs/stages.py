@@ -33,6 +33,7 @@ class TrainingStage:
         first_update: Updates done when it begins.
         first_sample: Samples seen when it begins.
         rules: What the layer types of its net do.
+        gpus: GPUs that share each of its updates.
     """
 
     number: int
@@ -42,6 +43,7 @@ class TrainingStage:
     first_update: int
     first_sample: int
     rules: Registry = field(default_factory=installed_rules, repr=False)
+    gpus: int = 1
 
     @property
     def last_update(self) -> int:
@@ -50,9 +52,9 @@ class TrainingStage:
 
     @property
     def batch_size(self) -> int | None:
-        """Samples of each of its micro-batches; None if they aren't known."""
+        """Samples of each of its micro-batches, on each GPU; None if they aren't known."""
         known = self.effective_batch
-        return None if known is None else known // self.solver.iter_size
+        return None if known is None else known // (self.solver.iter_size * self.gpus)
 
     def samples(self, update: int) -> int | None:
         """Samples seen by the first ``update`` updates of the job; the last is of this stage.
@@ -102,7 +104,9 @@ def read_stages(plan: PlanFile) -> tuple[TrainingStage, ...]:
             )
         samples = (before.samples(done) or 0) if before else 0
         stages.append(
-            TrainingStage(number, facts.solver, solver, facts.effective_batch, done, samples, rules)
+            TrainingStage(
+                number, facts.solver, solver, facts.effective_batch, done, samples, rules, plan.gpus
+            )
         )
     return tuple(stages)
 

@@ -195,18 +195,18 @@ def check_is_fed(recipe: Recipe) -> None:
                 )
 
 
-def check_one_gpu(gpus: int) -> None:
-    """Refuses a plan for several GPUs.
+def check_ranks(gpus: int, engine: Engine) -> None:
+    """Refuses a plan for more GPUs than an engine trains on.
 
     Raises:
-        InputError: There are several.
+        InputError: It is for more.
     """
-    if gpus > 1:
+    if engine.most_ranks is not None and gpus > engine.most_ranks:
         raise InputError(
-            f"the plan is for {gpus} GPUs, but train uses one",
+            f"the plan is for {gpus} GPUs, but train uses one with {engine.title}",
             hint=[
                 "Plan with ", Option("gpus", 1), ": the effective batch stays the same, iter_size "
-                "grows.",
+                "grows. Or with ", Option("engine", "pytorch"), ", which trains on all of them.",
             ],
         )  # fmt: skip
 

@@ -36,8 +36,8 @@ from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.checks import (
     check_accumulates,
     check_counts_samples,
-    check_one_gpu,
     check_precision,
+    check_ranks,
     missing_files,
 )
 from caffe_batch.training.culprits import with_culprits
@@ -62,6 +62,10 @@ _RECORDS = 10_000
 
 #: The log continues in a new file when the current one has this size.
 LOG_BYTES = 32 * 1024**2
+
+
+#: Seconds after which a rank that doesn't answer is lost, unless a stall timeout is given.
+PATIENCE_S = 60.0
 
 
 class Run:
@@ -384,6 +388,8 @@ class Run:
             frozen=self._frozen(stage) if self._options.noise_scale else None,
             max_loss=self._options.max_loss,
             precision=self._precision,
+            ranks=self._plan.gpus,
+            patience_s=self._options.stall_timeout_s or PATIENCE_S,
         )
 
     def _data_start(self) -> DataStart | None:
@@ -467,8 +473,8 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     """
     plan = job.read_plan()
     job.check_formats()
-    check_one_gpu(plan.gpus)
     engine = engines.find(engine_name(plan, job.read_record(), options))
+    check_ranks(plan.gpus, engine)
     check_precision(engine, precision_of(plan, engine, options))
     stages = read_stages(plan)
     if options.noise_scale:

@@ -214,7 +214,8 @@ def _passes(stage: TrainingStage, update: int, tests: int) -> list[int]:
         tests: How many tests of the stage lie before it.
     """
     updates = max(min(update, stage.last_update) - stage.first_update, 0)
-    return [updates * stage.solver.iter_size, *(tests * each for each in stage.solver.test_iter)]
+    trained = updates * stage.solver.iter_size * stage.gpus
+    return [trained, *(tests * each for each in stage.solver.test_iter)]
 
 
 def _records(passes: Sequence[int], recipe: Recipe, net: int, index: int, rule: Rule) -> int:

@@ -6,7 +6,8 @@ they have a scope of their own. ``verify --against`` measures them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from caffe_batch.engines.torch.refusals import departures
 from caffe_batch.errors import NetError
@@ -47,6 +48,28 @@ def of_engine(model: MemoryModel, batch_size: int, precision: Precision) -> Iter
         )
     yield from _of_draws(model.recipe.train)
     yield from _of_memory(model, batch_size)
+
+
+def of_ranks(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What the audit finds of a split over several GPUs; here each record is read as one would.
+
+    Args:
+        findings: Those of Caffe, whose GPUs draw their own crops and orders.
+    """
+    for found in findings:
+        if found.cause is Cause.DATA_ORDER and found.verdict is not Verdict.EXACT:
+            yield replace(found, verdict=Verdict.EXACT, explanation=_SHARED, offer="")
+        elif found.cause is Cause.LAYER_WISE_REDUCE:
+            yield replace(found, explanation=_AVERAGED, offer="")
+        else:
+            yield found
+
+
+_SHARED = (
+    "Each rank reads its share of the records, in the order and with the crops and mirrors that "
+    "one process would give them."
+)
+_AVERAGED = "Gradients are averaged over the ranks once an update, after its passes."
 
 
 def _of_draws(file: NetFile) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from caffe_batch.engines.caffe.data_position import samples_read, state_lost
 from caffe_batch.engines.caffe.formats import CaffeFilesEngine
 from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot
-from caffe_batch.engines.torch.causes import of_engine
+from caffe_batch.engines.torch.causes import of_engine, of_ranks
 from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.gpu_errors import unusable
 from caffe_batch.engines.torch.kernels import OLDEST, has_kernels, is_older, no_kernels
@@ -86,6 +86,7 @@ class TorchEngine(CaffeFilesEngine):
     judges = True
     own_types = frozenset({*BUILT_IN, "Python"})
     counts_memory = True
+    most_ranks = None
 
     def memory_model(
         self,
@@ -110,6 +111,9 @@ class TorchEngine(CaffeFilesEngine):
         self, model: MemoryModel, batch_size: int, precision: Precision
     ) -> Iterable[Finding]:
         return of_engine(model, batch_size, precision)
+
+    def of_ranks(self, findings: Iterable[Finding]) -> Iterable[Finding]:
+        return of_ranks(findings)
 
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | str:
         if "torch_version" not in facts:
@@ -145,6 +149,8 @@ class TorchEngine(CaffeFilesEngine):
             "rules": [str(path) for path in job.read_plan().rules],
             "samples": None,
             "precision": request.precision.value,
+            "ranks": request.ranks,
+            "patience_s": request.patience_s,
         }
         data = request.data.settings(job.worker_nets) if request.data else {}
         return _work("train", {**settings, **data}, request.threads)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +40,45 @@ def train_here(solver: Path, *, events: Path = Path(os.devnull), **changes: Any)
         return train.main(settings, Events(descriptor), Requests())
     finally:
         os.close(descriptor)
+
+
+#: Processes that have torch loaded when they begin.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.engines.torch.in_process"])
+
+
+def train_on(ranks: int, solver: Path, *, events: Path, **changes: Any) -> list[int | None]:
+    """As :func:`train_here`, on several ranks; returns their exit statuses.
+
+    Args:
+        ranks: How many.
+        solver: The solver.
+        events: Where the first one's events are written.
+        changes: Of the workers' settings.
+    """
+    meeting = events.with_suffix(".ranks")
+    meeting.unlink(missing_ok=True)
+    begun = [start_rank(rank, ranks, meeting, solver, events, **changes) for rank in range(ranks)]
+    for process in begun:
+        process.join()
+    return [process.exitcode for process in begun]
+
+
+def start_rank(
+    rank: int, ranks: int, meeting: Path, solver: Path, events: Path, **changes: Any
+) -> BaseProcess:
+    """Start one of several ranks, which come together at the file ``meeting``."""
+    place = {
+        "rank": rank, "local_rank": rank, "ranks": ranks, "file": str(meeting), "join_s": 300.0,
+        "patience_s": 300.0,
+    }  # fmt: skip
+    written = Path(os.devnull) if rank else events
+    changes = {"rank": place, **changes}
+    process = FORKS.Process(target=_rank, args=(solver, written, changes))
+    process.start()
+    return process
+
+
+def _rank(solver: Path, events: Path, changes: dict[str, Any]) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os._exit(train_here(solver, events=events, **changes))

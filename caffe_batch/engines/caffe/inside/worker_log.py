@@ -32,6 +32,21 @@ class WorkerLog:
         os.close(descriptor)
         change_names(self.path)
 
+    def rejoin(self):
+        # type: () -> None
+        """Write where the log is now, if another process has continued it in a new file."""
+        try:
+            now = os.stat(self.path)
+        except OSError:
+            return  # it is being renamed
+        own = os.fstat(2)
+        if (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino):
+            return
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
 
 def change_names(path: str) -> None:
     """Give the new file, if there is one, the log's name, and the log the next number.

@@ -45,11 +45,28 @@ class Source(ABC):
         batch_size: Samples of a batch.
         transform: What is done to the first top of a batch; None for nothing.
         ahead: Batches that may be read ahead; 0 where the order of reading matters to others.
+        rank, ranks: Which of several ranks reads, and how many share the records.
     """
 
     batch_size: int
     transform: Transform | None = None
     ahead: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def share_out(self, rank: int, ranks: int) -> None:
+        """Read only every record r, r + ranks, r + 2 * ranks, ..., as Caffe's ``Skip`` does.
+
+        The random numbers of the records between are skipped, so that each record is cropped and
+        mirrored as a single process would. (In Caffe each GPU has a seed of its own.)
+
+        Args:
+            rank: r.
+            ranks: How many ranks there are.
+        """
+        self.rank, self.ranks = rank, ranks
+        if self.transform is not None:
+            self.transform.before, self.transform.after = rank, ranks - 1 - rank
 
     @abstractmethod
     def read(self) -> Batch:
@@ -61,7 +78,7 @@ class Source(ABC):
 
     @abstractmethod
     def skip(self, samples: int) -> None:
-        """Go on by some samples without reading them, as if they had been read."""
+        """Go on by some samples without reading them, as if all ranks together had read them."""
 
     def state(self) -> State:
         """What the number of samples and the seed don't say of where it is; mostly nothing."""
@@ -85,7 +102,7 @@ class Feed:
         device: Where the tensors should be.
 
     Attributes:
-        samples: How many the training has had.
+        samples: How many the training has had, on all ranks.
     """
 
     def __init__(self, name: str, source: Source, device: torch.device) -> None:
@@ -131,7 +148,7 @@ class Feed:
             if isinstance(found, BaseException):
                 raise found
             batch, tops = found
-        self.samples += self._source.batch_size
+        self.samples += self._source.batch_size * self._source.ranks
         if self._device.type != "cpu":
             tops = tuple(top.to(self._device, non_blocking=True) for top in tops)
         transform = self._source.transform

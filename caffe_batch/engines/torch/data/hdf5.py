@@ -80,9 +80,10 @@ class Hdf5Rows(Source):
     def read(self) -> Batch:
         rows: list[list[Array]] = [[] for _ in self._tops]
         for _ in range(self.batch_size):
+            self.skip(self.rank)
             for array, taken in zip(self._arrays, rows, strict=True):
                 taken.append(array[self._rows[self._row]])
-            self._next()
+            self.skip(self.ranks - self.rank)
         return Batch(tuple(np.stack(taken) for taken in rows))
 
     def state(self) -> State:

@@ -59,10 +59,13 @@ class ListedImages(Source):
             self._draws.shuffle(self._images)
 
     def skip(self, samples: int) -> None:
-        epochs, self._place = divmod(self._place + samples, len(self._images))
+        self._go_on(samples)
+        self.transform.skip(samples)
+
+    def _go_on(self, images: int) -> None:
+        epochs, self._place = divmod(self._place + images, len(self._images))
         for _ in range(epochs):
             self._shuffle()
-        self.transform.skip(samples)
 
     def _picture(self, name: str) -> Array:
         """The pixels of an image of the list.
@@ -84,14 +87,12 @@ class ListedImages(Source):
         labels = np.empty(self.batch_size, np.float32)
         cuts: list[Cut] = []
         for index in range(self.batch_size):
+            self._go_on(self.rank)
             name, label = self._images[self._place]
             pixels = self._picture(name)
             sample, cut = self.transform.cut(pixels)
             samples.append(sample)
             cuts.append(cut)
             labels[index] = label
-            self._place += 1
-            if self._place == len(self._images):
-                self._place = 0
-                self._shuffle()
+            self._go_on(self.ranks - self.rank)
         return Batch((stacked(samples), labels), tuple(cuts))

@@ -25,13 +25,17 @@ class Opener:
     Args:
         draws: Caffe's generator of the main thread, which fillers draw from as well.
         find: Finds files.
+        rank, ranks: Which of several ranks this is: it reads its share of the training's records.
 
     Attributes:
         libc: What HDF5Data layers shuffle with.
     """
 
-    def __init__(self, draws: CaffeRandom, find: Callable[[str], Path]) -> None:
+    def __init__(
+        self, draws: CaffeRandom, find: Callable[[str], Path], rank: int = 0, ranks: int = 1
+    ) -> None:
         self.libc = LibcRandom()
+        self._rank, self._ranks = rank, ranks
         self._draws, self._find = draws, find
         self._databases = Databases()
         self._openers = {
@@ -55,7 +59,10 @@ class Opener:
         Raises:
             InputError: It can't be opened.
         """
-        return self._openers[layer.type](layer, phase)
+        source = self._openers[layer.type](layer, phase)
+        if phase == "TRAIN":
+            source.share_out(self._rank, self._ranks)
+        return source
 
     def close(self) -> None:
         """Close the databases."""

@@ -99,7 +99,8 @@ class Datums(Source):
 
     def read(self) -> Batch:
         if self._records is None:
-            self._records = self._database.from_record(self._place)
+            own = self._database.from_record(self._place)
+            self._records = islice(own, self.rank, None, self.ranks)
         samples: list[Array] = []
         labels = np.empty(self.batch_size, np.float32)
         cuts: list[Cut] = []

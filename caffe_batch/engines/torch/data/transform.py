@@ -48,6 +48,10 @@ class Transform:
         phase: Crops are at random in TRAIN, and from the middle in TEST.
         find: Finds files.
         draws: Caffe's random numbers: of the transformation's own generator.
+
+    Attributes:
+        crop_size: The size of the crops; 0 for none.
+        before, after: Samples that other ranks transform before and after each one here.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Transform:
         draws: CaffeRandom | None,
     ) -> None:
         self.crop_size: int = parameter.crop_size
+        self.before = self.after = 0
         self._mirrors, self._at_random = parameter.mirror, phase == "TRAIN"
         self._scale: float = parameter.scale
         self._draws = draws
@@ -91,12 +96,14 @@ class Transform:
             )
         if len(self._values) not in (0, 1, channels):
             raise InputError(f"{len(self._values)} mean_value for {channels} channels")
+        self.skip(self.before)
         mirrored = self._mirrors and bool(self._drawn() % 2)
         top = left = 0
         if size and self._at_random:
             top, left = self._drawn() % (height - size + 1), self._drawn() % (width - size + 1)
         elif size:
             top, left = (height - size) // 2, (width - size) // 2
+        self.skip(self.after)
         if size:
             record = record[:, top : top + size, left : left + size]
         if mirrored:

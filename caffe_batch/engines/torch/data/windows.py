@@ -69,9 +69,11 @@ class Windows(Source):
         labels = np.zeros(self.batch_size, np.float32)
         foreground = int(np.float32(self.batch_size) * np.float32(settings.fg_fraction))
         for index in range(self.batch_size):
+            self.skip(self.rank)
             windows = self._windows[index >= self.batch_size - foreground]
             image, label, corners = windows[self._draws.raw() % len(windows)]
             mirrored = self._mirror and bool(self._draws.raw() % 2)
+            self.skip(self.ranks - 1 - self.rank)
             picture = read_picture(self._find(settings.root_folder + image.name), 0, 0, color=True)
             try:
                 self._warp(picture, corners, data[index], mirrored=mirrored)

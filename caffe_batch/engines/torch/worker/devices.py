@@ -24,13 +24,14 @@ def choose_device(
     """Where to compute, and why if that isn't as expected.
 
     Args:
-        settings: The worker's.
+        settings: The worker's. Ranks take one GPU after the other.
         solver: Decides what the settings leave open.
 
     Raises:
         NoDeviceError: A GPU was asked for and can't be had.
     """
     wanted, gpu = settings["device"], settings["gpu"]
+    beyond = (settings.get("rank") or {}).get("local_rank", 0)
     if wanted == "cpu":
         return torch.device("cpu"), ""
     if wanted == "auto" and solver.HasField("solver_mode") and solver.solver_mode == solver.CPU:
@@ -41,7 +42,10 @@ def choose_device(
         raise NoDeviceError(f"training on GPU {gpu} is not possible: {problem}")
     if problem:
         return torch.device("cpu"), f"Training on the CPU: {problem}."
-    return torch.device("cuda", gpu), ""
+    problem = obstacle(gpu + beyond) if beyond else ""
+    if problem:
+        raise NoDeviceError(f"training on GPU {gpu + beyond} is not possible: {problem}")
+    return torch.device("cuda", gpu + beyond), ""
 
 
 def obstacle(gpu: int) -> str:

@@ -35,6 +35,7 @@ from caffe_batch.engines.torch.layers import FED
 from caffe_batch.engines.torch.layers.base import Tensors, TorchLayer
 from caffe_batch.engines.torch.memory.trace import TRAIN, PlaceOf, Stage, Trace
 from caffe_batch.engines.torch.net import Pass
+from caffe_batch.engines.torch.ranks.group import Alone
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.blank_data import BlankOpener
 from caffe_batch.engines.torch.worker.counting import Counter
@@ -150,7 +151,7 @@ def _train(
     for i, blob in enumerate(update.history):
         counter.tag(blob, Part.SOLVER_STATE, owners[params[i % len(params)].layer])
     surroundings = _Nowhere(draws, data or Opener(draws, find), fed, _CPU)
-    made = Trained(solver, fed[0], fed[1:], update, Rates(solver), surroundings)
+    made = Trained(solver, fed[0], fed[1:], update, Rates(solver), surroundings, Alone())
     _Counted(made, counter).solve()
 
 

@@ -114,6 +114,25 @@ class Surroundings:
                 feed.go_to(number)
 
 
+def joined(moments: Sequence[Moment]) -> Moment:
+    """The moment of all ranks, the first one's first: its own, and in it those of the others."""
+    first, *others = moments
+    arrays = dict(first.arrays)
+    for rank, moment in enumerate(others, start=1):
+        arrays |= {f"rank{rank}/{name}": value for name, value in moment.arrays.items()}
+    return Moment({**first.facts, "ranks": [dict(each.facts) for each in others]}, arrays)
+
+
+def of_rank(moment: Moment, rank: int, ranks: int) -> Moment | None:
+    """The moment of one rank; None if there were other ranks than now."""
+    others = moment.facts.get("ranks", [])
+    if len(others) + 1 != ranks:
+        return None
+    start = f"rank{rank}/"
+    own = {n.removeprefix(start): v for n, v in moment.arrays.items() if n.startswith(start)}
+    return Moment(others[rank - 1], own) if rank else moment
+
+
 def write_moment(snapshot: Snapshot, moment: Moment) -> None:
     """Write a moment beside a solverstate; the snapshot's weights exist already.
 

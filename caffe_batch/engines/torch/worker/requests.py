@@ -8,6 +8,11 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+#: All that are handled.
+SIGNALS = (*_STOPS, signal.SIGHUP)
+
 
 class Requests:
     """What signals have asked for.
@@ -21,10 +26,18 @@ class Requests:
         self.pending = self.stop = False
 
     def listen(self) -> None:
-        """Install the handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        """Install the handlers. What came while the signals were blocked is handled now."""
+        for number in _STOPS:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_snapshot)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def take(self) -> bool:
+        """Whether a request is pending; it counts as answered."""
+        if not self.pending:
+            return False
+        self.pending = False
+        return True
 
     def ask_to_stop(self) -> None:
         """As a signal does."""

@@ -20,11 +20,12 @@ from torch import Tensor
 from caffe_batch.engines.caffe.inside.worker_log import WorkerLog
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.net import Output, Pass
+from caffe_batch.engines.torch.ranks.group import Ranks, Word
 from caffe_batch.engines.torch.snapshots import SolverState, write_state, write_weights
 from caffe_batch.engines.torch.testing import score
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.micro_gradients import NoiseSampler
-from caffe_batch.engines.torch.worker.moments import Moment, Surroundings, write_moment
+from caffe_batch.engines.torch.worker.moments import Moment, Surroundings, joined, write_moment
 from caffe_batch.engines.torch.worker.nets import FedNet
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.speech import Events, log, number
@@ -111,6 +112,7 @@ class Trained:
         update: The solver's update, with its history.
         rates: Its learning rates.
         surroundings: What else goes on where it was.
+        ranks: Those that train together.
     """
 
     solver: caffe_pb2.SolverParameter
@@ -119,6 +121,7 @@ class Trained:
     update: Update
     rates: Rates
     surroundings: Surroundings
+    ranks: Ranks
 
 
 class Training:
@@ -149,6 +152,7 @@ class Training:
         noise: NoiseSampler | None,
     ) -> None:
         self._made, self._solver, self._net = made, made.solver, made.train.net
+        self._ranks = made.ranks
         self._events, self._requests, self._noise = events, requests, noise
         self._log = WorkerLog(settings["log"], settings["log_bytes"])
         self._record_every: int = settings["record_every"]
@@ -208,7 +212,7 @@ class Training:
         self._attend()
         self._keep()
         if solver.display and self.done % solver.display == 0:
-            self._shown.append(self._made.train.forward().loss.item())
+            self._shown.append(self._ranks.mean(self._made.train.forward().loss.item()))
             log(f"Iteration {self.done}, loss = {number(self._smoothed())}")
         if has_test_at(solver.test_interval, self.done):
             self._test_all()
@@ -231,11 +235,12 @@ class Training:
                 self._noise.add()
             if several > 1:
                 self._attend()
-        loss = total / several
+        loss = self._ranks.mean(total / several)
         self._take_in(loss)
         self._display(loss, done)
         if self._noise:
             self._noise.end()
+        self._ranks.average([p.value.grad for p in self._net.params if p.value.grad is not None])
         self._made.update.apply(self.done, self._made.rates.next(self.done))
         self._kept = None
         self.done += 1
@@ -290,8 +295,20 @@ class Training:
     # Tests
 
     def _test_all(self) -> None:
-        for index, net in enumerate(self._made.tests):
-            self._test(index, net)
+        """Test, on the first rank; the others wait, and take their part in its snapshots."""
+        if not self._ranks.leads:
+            while (word := self._ranks.hear()) is Word.SNAPSHOT:
+                self._snapshot()
+            if word is Word.STOP:
+                raise Stop
+            return
+        try:
+            for index, net in enumerate(self._made.tests):
+                self._test(index, net)
+        except Stop:
+            self._ranks.say(Word.STOP)
+            raise
+        self._ranks.say(Word.GO_ON)
 
     def _test(self, index: int, net: FedNet) -> None:
         """Caffe's Test: the mean of each output over the batches."""
@@ -299,7 +316,13 @@ class Training:
         log(f"Iteration {self.done}, Testing net (#{index})")
 
         def stop() -> bool:
-            self._attend()  # leaves the test where that was asked for
+            self._report_now_and_then()
+            if self._requests.take():
+                if self._is_unsaved():
+                    self._ranks.say(Word.SNAPSHOT)
+                    self._answer()
+                if self._requests.stop:  # leaves the test
+                    raise Stop
             return False
 
         with net.calculating():
@@ -319,17 +342,29 @@ class Training:
     # Requests and snapshots
 
     def _attend(self) -> None:
-        """Called whenever there is time: report now and then, answer requests."""
+        """Called whenever there is time: report now and then, answer requests.
+
+        All ranks do it after the same pass.
+        """
+        self._report_now_and_then()
+        asked, stop = self._ranks.agree(snapshot=self._requests.take(), stop=self._requests.stop)
+        if asked and self._ranks.given(self._is_unsaved()):
+            self._answer()
+        if stop:
+            raise Stop
+
+    def _report_now_and_then(self) -> None:
         if time.monotonic() - self._flushed > FLUSH_S:
             self._flush()
-        if self._requests.pending:
-            self._requests.pending = False
-            if self._snapshot_at != self.done or not self._state_file().is_file():
-                self._record(self.done)
-                self._flush()
-                self._snapshot()
-            if self._requests.stop:
-                raise Stop
+
+    def _is_unsaved(self) -> bool:
+        """Whether there is no snapshot of the updates done."""
+        return self._snapshot_at != self.done or not self._state_file().is_file()
+
+    def _answer(self) -> None:
+        self._record(self.done)
+        self._flush()
+        self._snapshot()
 
     def _keep(self) -> None:
         """Keep what the passes of an update or a test change, until the update is applied."""
@@ -338,7 +373,7 @@ class Training:
             self._kept = _Kept(self._made.surroundings.now(), statistics)
 
     def _snapshot(self) -> None:
-        """Write a snapshot of the updates done, and announce it.
+        """Write a snapshot of the updates done, and announce it; the first rank does, for all.
 
         Raises:
             DivergedError: The weights aren't finite.
@@ -348,9 +383,11 @@ class Training:
         now = [blob.clone() for blob in self._statistics] if self._kept else []
         if self._kept:
             _write(self._statistics, self._kept.statistics)
-        moment = self._kept.moment if self._kept else self._made.surroundings.now()
+        own = self._kept.moment if self._kept else self._made.surroundings.now()
+        moments = self._ranks.gather(own)
         try:
-            self._write_snapshot(state, moment)
+            if self._ranks.leads:
+                self._write_snapshot(state, joined(moments))
         except OSError as error:
             raise NotWrittenError(
                 f"snapshot not written: {error.filename}: {error.strerror}"
@@ -358,9 +395,14 @@ class Training:
         finally:
             _write(self._statistics, now)
         self._snapshot_at = self.done
-        if not all(bool(torch.isfinite(param.value).all()) for param in self._net.params):
+        whole = self._ranks.given(self._is_finite())
+        if not whole:
             raise DivergedError(None)
         self._events.send("snapshot", update=self.done, state=str(state))
+
+    def _is_finite(self) -> bool:
+        """Whether the weights are numbers."""
+        return all(bool(torch.isfinite(param.value).all()) for param in self._net.params)
 
     def _write_snapshot(self, state: Path, moment: Moment) -> None:
         """The weights first, as in Caffe, and the solverstate last: it makes a snapshot of them."""
@@ -387,7 +429,10 @@ class Training:
             self._total, self._count = 0.0, 0
 
     def _flush(self) -> None:
-        self._log.rotate_if_large()
+        if self._ranks.leads:
+            self._log.rotate_if_large()
+        else:
+            self._log.rejoin()
         self._flushed = time.monotonic()
         seconds = self._flushed - self._started
         self._events.send("updated", update=self.done, seconds=seconds, records=self._records)

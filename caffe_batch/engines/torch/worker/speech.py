@@ -14,25 +14,31 @@ from typing import Any
 #: The place of a fatal line that tells what a Python layer has raised.
 PYTHON_LAYER = "python_layer.hpp:1"
 
+#: The place of a line that says which rank failed first.
+LAUNCHER = "launch.py:1"
+
 
 class Events:
     """The pipe to the process that started this worker.
 
     Args:
         descriptor: The number of its file descriptor.
+        leads: Whether this is the first rank. The others only say what they refuse.
 
     Attributes:
         closed: Whether it is no longer read.
         built: Whether the nets are built: from then on nothing is refused.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, *, leads: bool = True) -> None:
+        self._descriptor, self._leads = descriptor, leads
         self.closed = self.built = False
 
     def send(self, event: str, **content: Any) -> None:
         """Write one event. If the reader is gone, that is noted, not raised."""
         self.built |= event == "built"
+        if not (self._leads or event == "refused"):
+            return
         line = memoryview((json.dumps({**content, "event": event}) + "\n").encode("ascii"))
         try:
             while line:
@@ -41,8 +47,21 @@ class Events:
             self.closed = True
 
 
+class _Log:
+    """Whether lines that only inform are written."""
+
+    informs = True
+
+
+def log_only_problems() -> None:
+    """For ranks other than the first: from now on, write only what goes wrong."""
+    _Log.informs = False
+
+
 def log(message: str, place: str = "solver.py:1", severity: str = "I") -> None:
     """Write a line of the log, as glog does."""
+    if severity == "I" and not _Log.informs:
+        return
     now = datetime.now().strftime("%m%d %H:%M:%S.%f")
     sys.stderr.write(f"{severity}{now} {os.getpid():5d} {place}] {message}\n")
 

@@ -8,8 +8,14 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from caffe_batch.engines.torch.ranks.launch import end_with, launch
 from caffe_batch.engines.torch.worker.requests import Requests
-from caffe_batch.engines.torch.worker.speech import Events, failed_layer, fatal
+from caffe_batch.engines.torch.worker.speech import (
+    Events,
+    failed_layer,
+    fatal,
+    log_only_problems,
+)
 from caffe_batch.errors import CaffeBatchError, InputShapeError, NetError, in_shell
 
 #: By task: its module, whose ``main`` takes the settings, the events and the requests.
@@ -22,9 +28,20 @@ FAILED_STATUS = 1
 
 
 def run(settings: Mapping[str, Any]) -> int:
-    """Run the task of a worker's settings; returns its exit status."""
-    requests, events = Requests(), Events(settings["events"])
+    """Run the task of a worker's settings; returns its exit status.
+
+    A training on several ranks starts each of them with the same settings and its place.
+    """
+    place = settings.get("rank")
+    if place is None and settings.get("ranks", 1) > 1:
+        return launch(settings)
+    leads = place is None or place["rank"] == 0
+    if not leads:
+        log_only_problems()
+    requests, events = Requests(), Events(settings["events"], leads=leads)
     requests.listen()  # before torch is imported, which takes seconds
+    if place:
+        end_with(place["launcher"])
     try:
         main: Callable[..., int] = import_module(_TASKS[settings["task"]]).main
         status = main(settings, events, requests)

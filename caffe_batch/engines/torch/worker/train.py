@@ -12,10 +12,14 @@ frozen           with the noise scale: (name of the layer, index) of each parame
 max_loss         a loss above it counts as diverged, as nan and inf always do; or null
 samples          how many samples each net has read, the train net's first; null at update 0
 rules            files with the rules of layers
+ranks            how many processes train together
+patience_s       seconds after which a rank that doesn't answer is lost
+rank             with several, the place of this one (ranks/launch.py); absent in the launcher
 """  # noqa: D400, D415  # a list
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,13 +28,17 @@ from typing import Any
 
 import torch
 
+from caffe_batch import __version__
 from caffe_batch.engines.caffe.data_position import drawn_anew
 from caffe_batch.engines.caffe.inside.trained_weights import without_weights
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.data.opening import Opener
+from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.layers.python import with_python
+from caffe_batch.engines.torch.ranks.group import RankLostError, check_alike, join
+from caffe_batch.engines.torch.ranks.launch import LOST_STATUS
 from caffe_batch.engines.torch.snapshots import load_weights, read_state, restore_history
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.devices import (
@@ -40,11 +48,11 @@ from caffe_batch.engines.torch.worker.devices import (
     set_precision,
 )
 from caffe_batch.engines.torch.worker.micro_gradients import MicroGradients, NoiseSampler
-from caffe_batch.engines.torch.worker.moments import Surroundings, read_moment
+from caffe_batch.engines.torch.worker.moments import Surroundings, of_rank, read_moment
 from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.solving import DivergedError, Rates, Trained, Training
-from caffe_batch.engines.torch.worker.speech import Events
+from caffe_batch.engines.torch.worker.speech import Events, log
 from caffe_batch.engines.torch.worker.starting import started
 from caffe_batch.errors import InputError
 from caffe_batch.layers.loading import rules_with
@@ -57,6 +65,14 @@ INTERRUPTED_STATUS, DIVERGED_STATUS, FAILED_STATUS = 40, 41, 1
 
 def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int:
     """Train; returns the worker's exit status."""
+    try:
+        return _train(settings, events, requests)
+    except RankLostError as error:
+        log(error.message, severity="W")
+        return LOST_STATUS
+
+
+def _train(settings: Mapping[str, Any], events: Events, requests: Requests) -> int:
     recipe = job_recipe(settings)
     solver = recipe.solver
     try:
@@ -66,11 +82,14 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         return FAILED_STATUS
     choices = [choice, set_precision(settings["precision"], device), *left_out(solver)]
     started(events, device_name(device), [each for each in choices if each])
+    ranks = join(settings, device)
+    check_alike(ranks, _same_for_all(settings, recipe))
     resume = snapshot_of(Path(settings["resume"])) if settings["resume"] else None
     moment = read_moment(resume) if resume else None
-    draws = Draws(moment.facts["seed"] if moment else solver.random_seed)
-    torch.manual_seed(draws.seed)
-    opener = Opener(draws, HERE.find)
+    seed = moment.facts["seed"] if moment else solver.random_seed
+    draws = Draws(ranks.given(CaffeRandom(seed).seed))
+    torch.manual_seed(draws.seed + ranks.rank)
+    opener = Opener(draws, HERE.find, ranks.rank, ranks.size)
     nets: list[FedNet] = []
     files = (recipe.train, *recipe.tests)
     for file, graph in zip(files, graphs_of(files), strict=True):
@@ -85,6 +104,8 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
                 trained=nets[0].net if nets else None,
             )
         )
+    if ranks.rank:  # what is drawn from now on differs, as in Caffe (solver.cpp, Init)
+        draws.state = CaffeRandom(draws.seed + ranks.rank).state
     surroundings = Surroundings(draws, opener, nets, device)
     update, rates = Update(solver, nets[0].net.params), Rates(solver)
     choices = []
@@ -94,7 +115,8 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         load_weights(resume.weights, [net.net for net in nets])
         restore_history(resume.state, state, update.history)
         done, rates.step = state.update, state.current_step
-        if not (moment and surroundings.return_to(moment)):
+        own = of_rank(moment, ranks.rank, ranks.size) if moment else None
+        if not (own and surroundings.return_to(own)):
             choices += drawn_anew(recipe.train, _without_moment(resume))
             if settings["samples"]:
                 surroundings.skip(settings["samples"])
@@ -116,10 +138,11 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
         if output.elements > 1
     ]
     events.send("built", update=done, choices=choices, large_outputs=large)
-    made = Trained(solver, nets[0], nets[1:], update, rates, surroundings)
+    made = Trained(solver, nets[0], nets[1:], update, rates, surroundings, ranks)
     training = Training(made, events, requests, settings, done, noise)
     with ExitStack() as at_end:  # a thread that still reads can keep Python from ending
         at_end.callback(opener.close)
+        at_end.callback(ranks.close)
         for net in nets:
             at_end.callback(net.close)
         try:
@@ -129,6 +152,23 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
             return DIVERGED_STATUS
         events.send("finished" if finished else "stopped", update=training.done)
     return 0 if finished else INTERRUPTED_STATUS
+
+
+def _same_for_all(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+    """What all ranks need alike, by what it is called."""
+    files = (
+        Path(settings["solver"]).read_bytes(),
+        *(
+            file.message.SerializeToString(deterministic=True)
+            for file in (recipe.train, *recipe.tests)
+        ),
+    )
+    return {
+        "torch": str(torch.__version__),
+        "caffe-batch": __version__,
+        "the recipe": hashlib.sha256(b"".join(files)).hexdigest()[:12],
+        "the snapshot": str(settings["resume"]),
+    }
 
 
 def _without_moment(snapshot: Snapshot) -> str:
