@@ -21,7 +21,10 @@ setup(
     package_dir={f"caffe_batch.share.{name}": name for name in SHARED},
     package_data={
         "caffe_batch": ["py.typed"],
-        "caffe_batch.engines.caffe": ["inside/*.py"],  # scripts of another Python, no package
+        "caffe_batch.engines.caffe": [
+            "inside/*.py",
+            "inside/shim/*.py",
+        ],  # scripts of another Python, no package
         "caffe_batch.reporting": ["page/*"],
         "caffe_batch.schema": ["*.proto", "*.pyi"],
         **{f"caffe_batch.share.{name}": files_below(name) for name in SHARED},

@@ -45,7 +45,10 @@ COMMANDS = {
     "noise": ("caffe_batch.cli.noise:noise", "Measure the gradient noise scale on real Caffe."),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
     "templates": ("caffe_batch.cli.templates:templates", "Show the nets that come as templates."),
-    "runtime": ("caffe_batch.cli.runtime:runtime", "Install, list, check or remove a pycaffe."),
+    "runtime": (
+        "caffe_batch.cli.runtime:runtime",
+        "Install, list, check, use or remove a pycaffe.",
+    ),
     "doctor": ("caffe_batch.cli.doctor:doctor", "Show what this machine has and what is missing."),
 }
 

@@ -1,8 +1,9 @@
-"""``caffe-batch runtime``: installs, lists, checks and removes pycaffe runtimes."""
+"""``caffe-batch runtime``: installs, lists, checks, uses and removes pycaffe runtimes."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_batch.cli.options import json_option
+from caffe_batch.cli.options import Command, json_option
 from caffe_batch.sizes import format_size
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def runtime() -> None:
-    """Install, list, check or remove a pycaffe.
+    """Install, list, check, use or remove a pycaffe.
 
     A runtime is a Python that can import caffe; training runs on it. Without --runtime or
     CAFFE_BATCH_RUNTIME, commands use this Python if it has caffe, else an installed runtime.
@@ -104,6 +105,40 @@ def check(spec: str | None, as_json: bool) -> None:
     }
     for title, text in rows.items():
         click.echo(f"{title + ':':<13}{text}")
+
+
+@runtime.command(
+    cls=Command,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    examples=[
+        ("caffe-batch runtime run script.py --option", "A script that imports caffe"),
+        (
+            "caffe-batch runtime run -- caffe time --model=net.prototxt",
+            "A program of Caffe's, here the one that times each layer",
+        ),
+        ("caffe-batch runtime run", "The interactive Python"),
+    ],
+)
+@click.option(
+    "--runtime",
+    "spec",
+    metavar="RUNTIME",
+    help="Name of an installed runtime, or a Python.  [default: the one that training would use]",
+)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[--] [ARGS]...")
+def run(spec: str | None, args: tuple[str, ...]) -> None:
+    """Run the Python of a runtime, or one of Caffe's programs.
+
+    If ARGS begin with the name of a program of the runtime (caffe, convert_imageset,
+    compute_image_mean, ...), it gets the rest; else the runtime's Python gets them all. It runs in
+    the place of caffe-batch: its exit code is the program's.
+
+    In pycaffe, `caffe.io.load_image` works here with any scikit-image, and without one.
+    """
+    from caffe_batch import runtimes
+
+    command, environment = runtimes.command_line(runtimes.find(spec), args)
+    os.execve(command[0], command, environment)  # noqa: S606  # argv, as the user gave it
 
 
 @runtime.command()

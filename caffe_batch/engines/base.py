@@ -155,6 +155,7 @@ class Engine(ABC):
         judges: Whether its verification can calculate in double precision, and say what rounding
             alone does there: then it can be compared with other engines.
         own_types: The layer types that it has in every runtime; None if a runtime decides.
+        shim: A folder whose sitecustomize mends the engine for the user's own scripts.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
         most_ranks: How many processes may train together; None for any number.
         counts_memory: Whether its memory has to be counted (see :meth:`memory_count`).
@@ -169,6 +170,7 @@ class Engine(ABC):
     remedy: ClassVar[str]
     types_hint: ClassVar[Text]
     probe: ClassVar[Path]
+    shim: ClassVar[Path | None] = None
     snapshots: ClassVar[SnapshotFiles]
     precisions: ClassVar[Collection[Precision]] = (Precision.FLOAT32,)
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS

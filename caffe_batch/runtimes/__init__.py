@@ -12,6 +12,7 @@ from caffe_batch.runtimes.base import InstallError, InstallObserver, Runtime
 from caffe_batch.runtimes.discovery import VARIABLE, Known, find, known
 from caffe_batch.runtimes.inspection import inspect
 from caffe_batch.runtimes.installation import install
+from caffe_batch.runtimes.running import command_line
 from caffe_batch.runtimes.store import (
     DEFAULT_NAME,
     Installed,
@@ -29,6 +30,7 @@ __all__ = [
     "Known",
     "Runtime",
     "RuntimeInfo",
+    "command_line",
     "data_directory",
     "find",
     "inspect",

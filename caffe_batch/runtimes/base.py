@@ -69,6 +69,10 @@ class Runtime(ABC):
     def environment(self) -> dict[str, str]:
         """The complete environment of such a process, derived from this process's own."""
 
+    def tool(self, name: str) -> list[str] | None:
+        """The argv that starts one of the programs beside its Python; None if it has none such."""
+        return None
+
     @property
     def fifo(self) -> Path | None:
         """The FIFO for the worker's events; None if the worker inherits its parent's files."""

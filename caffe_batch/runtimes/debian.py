@@ -13,10 +13,14 @@ from pathlib import Path
 
 from caffe_batch.runtimes.base import Runtime
 
-#: The release, and the packages to install from it: pycaffe, and the fastest BLAS for a CPU.
+#: The release, and the packages to install from it: pycaffe, Caffe's programs, and the fastest BLAS
+#: for a CPU.
 SUITE = "bullseye"
-PACKAGES = ("python3-caffe", "libopenblas0-pthread")
+PACKAGES = ("python3-caffe", "caffe", "libopenblas0-pthread")
 PYTHON = "usr/bin/python3.9"
+
+#: How a program that the loader can start begins.
+_ELF = b"\x7fELF"
 
 #: Variables that configure the host's Python and libraries, and would break the runtime's.
 _HOSTS_OWN = {
@@ -88,9 +92,21 @@ class DebianRuntime(Runtime):
         return [str(self.root / folder) for folder in (*folders, "usr/lib")]
 
     def command(self, args: Sequence[str]) -> list[str]:
+        return [*self._loaded(self.root / PYTHON), *args]
+
+    def tool(self, name: str) -> list[str] | None:
+        """Those of usr/bin that are machine code: scripts there name interpreters of the host."""
+        path = self.root / "usr/bin" / name
+        try:
+            with path.open("rb") as file:
+                is_binary = file.read(len(_ELF)) == _ELF
+        except OSError:
+            return None
+        return self._loaded(path) if is_binary else None
+
+    def _loaded(self, program: Path) -> list[str]:
         loader = str(self.root / self.architecture.loader)
-        libraries = ":".join(self.library_folders())
-        return [loader, "--library-path", libraries, str(self.root / PYTHON), *args]
+        return [loader, "--library-path", ":".join(self.library_folders()), str(program)]
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _HOSTS_OWN}

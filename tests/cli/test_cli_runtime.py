@@ -41,6 +41,7 @@ def test_help_names_the_commands() -> None:
         "install",
         "list",
         "remove",
+        "run",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Makes tests/runtimes/archive/: a signed Debian archive of three packages of a few bytes.
+"""Makes tests/runtimes/archive/: a signed Debian archive of four packages of a few bytes.
 
 Run it by hand (it needs gpg and dpkg-deb) and commit what it writes; the keys are thrown away.
 The packages have the names that an install asks for. Instead of a C library and a Python they
@@ -30,6 +30,7 @@ END
 
 FILES: dict[str, dict[str, str | bytes]] = {
     "python3-caffe": {"lib/stub/ld.sh": LOADER, "usr/bin/python3.9": "stub\n"},
+    "caffe": {"usr/bin/caffe": "stub\n"},
     "libopenblas0-pthread": {"usr/share/stub/zeros": bytes(6 * 2**20)},
     "libstub": {"usr/share/stub/data": "stub\n", "etc/stub": "stub\n"},
 }

@@ -84,6 +84,7 @@ def test_install(home: Path, archive: Archive) -> None:
     ]
     record = made.record
     assert record.packages == {
+        "caffe": "2:1.0-1",
         "libopenblas0-pthread": "2:1.0-1",
         "libstub": "2:1.0-1",
         "python3-caffe": "2:1.0-1",
@@ -327,6 +328,11 @@ def test_real_install_as_an_ordinary_user(tmp_path: Path) -> None:
     try:
         run("install")
         assert "Caffe:       1.0.0" in run("check")
+        net = folder / "net.prototxt"
+        net.write_text("""layer { name: "in" type: "Input" top: "in"
+            input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }
+            layer { name: "sum" type: "Power" bottom: "in" top: "sum" }""")
+        run("run", "--", "caffe", "time", f"--model={net}", "--iterations=2")
         root = folder / "data/runtimes/debian-11/root"
         special = [path for path in root.rglob("*") if path.lstat().st_mode & 0o6000]
         assert special == []

@@ -50,6 +50,7 @@ class CaffeEngine(CaffeFilesEngine):
         ", or take the layers out of the net.",
     )
     probe = INSIDE / "probe.py"
+    shim = INSIDE / "shim"
     hints = HINTS
 
     def memory_model(
