@@ -45,7 +45,7 @@ DEFAULT_EPOCHS = 10
 DEFAULT_MAX_ITER = 10000
 
 #: What a note says of a data set's values.
-_TOLD = ("num_classes", "crop_size", "mean_values")
+_SHOWN = ("num_classes", "crop_size", "mean_values")
 
 
 class RecipeFiles:
@@ -145,11 +145,11 @@ class RecipeFiles:
             return
         found = ask_python_layers(recipe, sources, find_runtime(None, engine), engines.find(engine))
         given = dict(sources.input_shapes or {})
-        for top, told in found.shapes.items():
-            if top in given and not told.agrees(given[top]):
+        for top, shape in found.shapes.items():
+            if top in given and not shape.agrees(given[top]):
                 raise InputError(
                     [
-                        f"the Python layer of top {top!r} says that it is {told}, which "
+                        f"the Python layer of top {top!r} says that it is {shape}, which "
                         "contradicts ", Option("input_shape", spelled(top, given[top])),
                     ],
                     hint="Leave it out.",
@@ -169,8 +169,8 @@ class RecipeFiles:
         values: dict[str, Value] = {} if data is None else filled_in(template, data)
         path.write_text(render(name, values), encoding="utf-8")
         variables = f"`caffe-batch render {name} --variables` lists them"
-        told = "".join(f", {key} {show(values[key])}" for key in _TOLD if key in values)
-        given = "" if data is None else f" but for what {data} decides{told}"
+        filled = "".join(f", {key} {show(values[key])}" for key in _SHOWN if key in values)
+        given = "" if data is None else f" but for what {data} decides{filled}"
         return path, (f"template {name} with its defaults{given}; {variables}",)
 
 

@@ -33,7 +33,7 @@ from caffe_batch.datasets.pictures import (
     require_reader,
 )
 from caffe_batch.datasets.records import BATCH, Record
-from caffe_batch.datasets.remarks import counted, remarks, told
+from caffe_batch.datasets.remarks import counted, remarks, with_reason
 from caffe_batch.datasets.settings import Settings
 from caffe_batch.datasets.sources import Found, Item
 from caffe_batch.datasets.splitting import mixed, split
@@ -391,7 +391,7 @@ class _Conversion:
                 set is empty.
         """
         aside = self._set_aside()
-        reasons = counted(map(told, aside))
+        reasons = counted(map(with_reason, aside))
         why = f"; set aside: {reasons}" if aside else ""
         for name, part in parts.items():
             if not part.records:

@@ -282,9 +282,9 @@ def _number_of(error: lmdb.Error, path: Path, size: int) -> int:
     Where a disk takes only a part of a write, LMDB speaks of an input/output error.
     """
     known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
-    told = next((number for number in known if os.strerror(number) in str(error)), errno.EIO)
-    is_full = told == errno.EIO and shutil.disk_usage(path).free < size
-    return errno.ENOSPC if is_full else told
+    code = next((number for number in known if os.strerror(number) in str(error)), errno.EIO)
+    is_full = code == errno.EIO and shutil.disk_usage(path).free < size
+    return errno.ENOSPC if is_full else code
 
 
 def _line(number: int, record: Record) -> str:

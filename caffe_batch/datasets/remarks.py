@@ -34,7 +34,7 @@ def remarks(
     """
     aside = [(item.name, record.problem) for item, record in (*train, *test) if record.problem]
     if aside:
-        names = counted(map(told, aside))
+        names = counted(map(with_reason, aside))
         yield f"Set aside, since they can't be used: {names}. {out / 'set_aside.csv'} names all."
     if duplicates:
         what = "left out of" if settings.drop_duplicates else "still in"
@@ -86,7 +86,7 @@ def _resizing(seen: Seen) -> Iterator[str]:
         )
 
 
-def told(aside: tuple[str, str]) -> str:
+def with_reason(aside: tuple[str, str]) -> str:
     """A file that was set aside, with the reason."""
     return f"{aside[0]!r}: {aside[1]}"
 

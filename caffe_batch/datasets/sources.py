@@ -120,8 +120,8 @@ def find_pictures(
         tuple(Item(entry.path, entry.name, numbers[entry.label]) for entry in each.entries)
         for each in read
     ]
-    told = (*(note for each in read for note in each.notes), *notes)
-    return Found(classes, items[0], items[1] if tested else None, tuple(dict.fromkeys(told)))
+    all_notes = (*(note for each in read for note in each.notes), *notes)
+    return Found(classes, items[0], items[1] if tested else None, tuple(dict.fromkeys(all_notes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,9 +447,9 @@ def _named(
         alike.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
     for same in alike.values():
         if len(same) > 1:
-            told = " and ".join(map(repr, same))
+            listed = " and ".join(map(repr, same))
             notes.append(
-                f"The classes {told} differ only in upper and lower case or in how accents are "
+                f"The classes {listed} differ only in upper and lower case or in how accents are "
                 f"written; they are {len(same)} classes."
             )
     used = set(texts)

@@ -166,7 +166,9 @@ def waiting(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> No
     monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
-@pytest.mark.parametrize("content", ["", "99999999\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize(
+    "content", ["", "99999999\n", f"{os.getpid()}\n"], ids=["none", "dead", "own"]
+)
 def test_a_reader_is_waited_for(
     job: JobDirectory, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:

@@ -93,15 +93,15 @@ def _of_draws(file: NetFile) -> Iterator[Finding]:
 
 def _of_memory(model: MemoryModel, batch_size: int) -> Iterator[Finding]:
     """What Caffe only does because of where its memory lies."""
-    told = set()
+    seen = set()
     try:
         tests = model.test_nets(batch_size)
     except NetError:  # where it matters, the plan refuses them
         tests = ()
     for net in (model.train_net(batch_size), *tests):
         for departure in departures(net):
-            if departure not in told:
-                told.add(departure)
+            if departure not in seen:
+                seen.add(departure)
                 yield _finding(
                     Cause.MEMORY_LAYOUT,
                     departure.layer,

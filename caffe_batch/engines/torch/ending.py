@@ -107,10 +107,10 @@ def _gpu_failure(log: Sequence[str]) -> _Found | None:
         (EndReason.REFUSED, unusable),
         (EndReason.CRASHED, failure),
     )
-    told = chain.from_iterable(
+    candidates = chain.from_iterable(
         ((reason, judge(line), index) for index, line in enumerate(log)) for reason, judge in judges
     )
-    return next((found for found in told if found[1]), None)
+    return next((found for found in candidates if found[1]), None)
 
 
 def _sentence(line: str) -> str:

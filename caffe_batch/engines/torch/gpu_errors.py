@@ -70,7 +70,7 @@ def unusable(message: str) -> str:
     >>> unusable("RuntimeError: No CUDA GPUs are available")
     'PyTorch sees no GPU; nvidia-smi shows whether the driver does'
     """
-    return next((told for words, told in _UNUSABLE if re.search(words, message)), "")
+    return next((sentence for words, sentence in _UNUSABLE if re.search(words, message)), "")
 
 
 def failed_assertion(line: str) -> str:

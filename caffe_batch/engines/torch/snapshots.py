@@ -304,8 +304,10 @@ def _hdf5(path: Path) -> Iterator[Any]:
     except _HDF5_ERRORS as error:
         temporary.unlink(missing_ok=True)
         number = getattr(error, "errno", None) or 0
-        told = os.strerror(number) if number else f"can't be written ({str(error).splitlines()[0]})"
-        raise OSError(number, told, str(path)) from error
+        reason = (
+            os.strerror(number) if number else f"can't be written ({str(error).splitlines()[0]})"
+        )
+        raise OSError(number, reason, str(path)) from error
 
 
 def _fill_hdf5(group: Any, layers: Sequence[LayerBlobs], params: Sequence[Param]) -> None:

@@ -55,11 +55,11 @@ def obstacle(gpu: int) -> str:
             f"this PyTorch ({torch.__version__}) is built without GPU code; "
             "`pip install torch` installs one with it"
         )
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
     if not available:
-        said = "; ".join(str(each.message) for each in told)
+        said = "; ".join(str(each.message) for each in caught)
         return unusable(said) or "PyTorch sees no GPU; nvidia-smi shows whether the driver does"
     if gpu >= torch.cuda.device_count():
         return f"PyTorch sees {torch.cuda.device_count()} GPU(s), and counts them from 0"
