@@ -37,10 +37,10 @@ demo: venv
 	$(BIN)/python tools/demo.py $(ENGINE)
 
 test: runtime
-	$(BIN)/python -m pytest -m "not slow"
+	tools/run-tests $(BIN)/python -m "not slow"
 
 test-slow: runtime
-	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=fresh
+	tools/run-tests $(BIN)/python -m "slow or hypothesis" --hypothesis-profile=fresh
 
 # A version that can't be found is left out, and the output says so.
 test-pythons: runtime

@@ -23,7 +23,7 @@ trap 'kill "${busy[@]}" 2>/dev/null' EXIT
 
 tests() { # NAME LENGTH
     local name=$1 length=$2 began=$SECONDS
-    if TEST_RUN_LENGTH=$length taskset --cpu-list "$cores" .venv/bin/python -m pytest \
+    if TEST_RUN_LENGTH=$length taskset --cpu-list "$cores" tools/run-tests .venv/bin/python \
         -m "not slow" -q >"$out/$name.txt" 2>&1; then
         result=green
     else
