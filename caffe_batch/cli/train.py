@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from caffe_batch.cli.data_options import extent
 from caffe_batch.cli.late_signals import LateSignals, late_signals
+from caffe_batch.cli.on_end import OnEnd, after_the_end
 from caffe_batch.cli.options import (
     Command,
     output_section,
@@ -78,6 +79,7 @@ def train(
     follow: bool,
     detach: bool,
     quiet: bool,
+    on_end: str | None,
     **given: Any,
 ) -> None:
     """Train a job directory, on real Caffe or with PyTorch.
@@ -96,6 +98,11 @@ def train(
     Ctrl-C takes a snapshot and exits with 130, as do SIGTERM and SIGUSR1; a second Ctrl-C stops at
     once. SIGHUP takes a snapshot and continues. Once the run has ended, well or badly, a signal no
     longer prevents that from being reported.
+
+    The command of --on-end runs last, if a training has begun or there was nothing left to train.
+    The reason that it gets is `finished`, `interrupted`, what job.json says of the last attempt
+    (`diverged`, `out of GPU memory`, ...), or `failed`. It writes to stderr; if it fails, a warning
+    says so, and the exit code stays that of the training.
     """
     from caffe_batch import api
 
@@ -134,10 +141,11 @@ def train(
 
         go_on_in_background(job.directory)
     late = late_signals(ctx)
-    outcome = _run(
-        job, late, quiet=quiet, engine=trainer.engine, runtime=trainer.runtime,
-        tensorboard=tensorboard, **options,
-    )  # fmt: skip
+    with after_the_end(ctx, on_end, job) as noted:
+        outcome = _run(
+            job, (late, noted), quiet=quiet, engine=trainer.engine, runtime=trainer.runtime,
+            tensorboard=tensorboard, **options,
+        )  # fmt: skip
     print_notes(outcome.notes)
     _print_outcome(outcome, noise_scale=options["noise_scale"])
     if outcome.state.value == "interrupted":
@@ -210,7 +218,7 @@ def _plan_first(
     return job
 
 
-def _run(job: Job, late: LateSignals, *, quiet: bool, **options: Any) -> Outcome:
+def _run(job: Job, observers: tuple[LateSignals, OnEnd], *, quiet: bool, **options: Any) -> Outcome:
     """Train and show the progress."""
     from caffe_batch.reporting.audit_view import audit_warnings
     from caffe_batch.reporting.console import LastingConsole
@@ -219,7 +227,7 @@ def _run(job: Job, late: LateSignals, *, quiet: bool, **options: Any) -> Outcome
     warnings = audit_warnings(job.plan.audit)
     view = TrainingView(LastingConsole(stderr=True), quiet=quiet, warnings=warnings)
     with warnings_on_stderr(), view:
-        return job.train(**options, observer=(view, late))
+        return job.train(**options, observer=(view, *observers))
 
 
 def _print_outcome(outcome: Outcome, *, noise_scale: bool) -> None:

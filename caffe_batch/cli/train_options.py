@@ -98,6 +98,13 @@ view_options = option_group(
         help="Also write the curves for TensorBoard, to DIR/tensorboard.",
     ),
     _view_section(
+        "--on-end",
+        metavar="COMMAND",
+        help="Run this shell command after the training, however it ended. CAFFE_BATCH_JOB, "
+        "CAFFE_BATCH_REASON and CAFFE_BATCH_EXIT_CODE in its environment say what has ended, and "
+        "how.",
+    ),
+    _view_section(
         "--noise-scale",
         is_flag=True,
         help="Also measure the gradient noise scale, from the micro-batches of some updates.",
