@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         templates,
         verify,
         verify_engines,
+        watched_report,
     )
 
 __version__ = "0.1.0"
@@ -82,6 +83,7 @@ __all__ = [
     "templates",
     "verify",
     "verify_engines",
+    "watched_report",
 ]
 
 

@@ -6,7 +6,15 @@ is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the argument
 
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.datasets import data, data_info
-from caffe_batch.api.jobs import Job, Outcome, read_runs, report, standings, train_options
+from caffe_batch.api.jobs import (
+    Job,
+    Outcome,
+    read_runs,
+    report,
+    standings,
+    train_options,
+    watched_report,
+)
 from caffe_batch.api.machines import check_device, find_runtime, find_trainer
 from caffe_batch.api.noise_scales import Noise, noise
 from caffe_batch.api.plans import Plan, plan
@@ -55,4 +63,5 @@ __all__ = [
     "train_options",
     "verify",
     "verify_engines",
+    "watched_report",
 ]

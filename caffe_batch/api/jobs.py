@@ -418,13 +418,57 @@ def report(
         InputError: One is not a job directory, or its files can't be read.
         OSError: The page can't be written.
     """
+    return _write_report(read_runs(jobs) if runs is None else runs, out)
+
+
+def watched_report(
+    jobs: Sequence[Job | str | Path],
+    *,
+    out: str | Path | None = None,
+    every: float = 5.0,
+    observer: Callable[[Path], object] = lambda page: None,
+) -> Path:
+    """Write the page of :func:`report` again and again while a run goes on.
+
+    The page is replaced as a whole, and makes a browser load it anew. It ends with the runs: the
+    last page is the one that :func:`report` writes.
+
+    Args:
+        jobs: The directories of the runs.
+        out: The file to write, as for :func:`report`.
+        every: Seconds between two pages.
+        observer: Called with the page each time it has been written.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: One is not a job directory, or its files can't be read.
+        OSError: The page can't be written.
+    """
+    from caffe_batch.reporting.report_data import read_runs as read
+
+    paths = [job.path if isinstance(job, Job) else Path(job) for job in jobs]
+    pause_s = _seconds("every", every) or 0.0
+    runs = read(paths)
+    while any(run.status.state is RunState.RUNNING for run in runs):
+        observer(_write_report(runs, out, refresh_s=max(1, round(pause_s))))
+        time.sleep(pause_s)
+        runs = read(paths, runs)
+    page = _write_report(runs, out)
+    observer(page)
+    return page
+
+
+def _write_report(
+    runs: Sequence[ReportedRun], out: str | Path | None, refresh_s: int | None = None
+) -> Path:
     from caffe_batch.files import replace_text, write_text
     from caffe_batch.reporting.report_page import render_report
 
-    found = read_runs(jobs) if runs is None else runs
-    text = render_report(found)
-    if out is None and len(found) == 1:
-        page = found[0].job.report
+    text = render_report(runs, refresh_s)
+    if out is None and len(runs) == 1:
+        page = runs[0].job.report
         replace_text(page, text)  # a file of the job's, wherever a link there leads
     else:
         page = Path(out or "report.html")

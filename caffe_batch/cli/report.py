@@ -26,20 +26,40 @@ from caffe_batch.errors import InputError
     metavar="DIR",
     help="Also write each figure to DIR, as PNG and SVG.",
 )
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Write the page anew every five seconds while a run goes on; a browser shows the new one.",
+)
 @json_option
 def report(
-    directories: tuple[Path, ...], out: Path | None, figures: Path | None, as_json: bool
+    directories: tuple[Path, ...],
+    out: Path | None,
+    figures: Path | None,
+    watch: bool,
+    as_json: bool,
 ) -> None:
     """Write a page about one run, or one that compares several.
 
     The page is one file that needs no network. It shows the curves of the loss, the tests, the
-    learning rate and the effective batch against updates, samples or time; the plan and its audit;
-    the memory by layer; the attempts and how they ended; and the environment. A run that is still
-    going on, or hasn't begun, can be reported as well. --json prints the curves instead of writing
-    the page.
+    learning rate and the effective batch against updates, samples or time; the best scores; the
+    plan and its audit; the solver's settings; the net, and the memory by layer; the snapshots; the
+    attempts and how they ended; and the environment. A run that is still going on, or hasn't
+    begun, can be reported as well. --json prints the curves instead of writing the page.
+
+    With --watch the last page is written when no run goes on any more; Ctrl-C ends only the
+    watching.
     """
     from caffe_batch import api
 
+    if watch and (as_json or figures is not None):
+        raise InputError(
+            f"{'--json' if as_json else '--figures'}: --watch only writes the page",
+            hint="Leave one of the two out.",
+        )
+    if watch:
+        _watch(directories, out)
+        return
     runs = api.read_runs(directories)
     if figures is not None:
         from caffe_batch.reporting.report_figures import write_figures
@@ -56,3 +76,20 @@ def report(
         print_json({"runs": [{**run.status.json(), "curves": run.curves()} for run in runs]})
         return
     click.echo(api.report(directories, out=out, runs=runs))
+
+
+def _watch(directories: tuple[Path, ...], out: Path | None) -> None:
+    """Write the page until no run goes on, and say where it is as soon as it is there."""
+    from caffe_batch import api
+
+    pages: set[Path] = set()
+
+    def say(page: Path) -> None:
+        if page not in pages:
+            pages.add(page)
+            click.echo(page)
+
+    try:
+        api.watched_report(directories, out=out, observer=say)
+    except KeyboardInterrupt:
+        click.echo("No longer watching; the page shows the last look.", err=True)

@@ -1,13 +1,17 @@
-"""The picture of ``caffe-batch draw``: a net from the data down to the losses."""
+"""Pictures of a net, from the data down to the losses: that of ``draw``, and that of the report."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from caffe_batch.errors import InputError
 from caffe_batch.reporting.figures import new_figure, plain, write_figure
 from caffe_batch.reporting.net_layout import Drawing, Role
+from caffe_batch.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +29,8 @@ FILLS = {
 
 #: Inches that a column and a line of text take, and the space between two rows.
 _COLUMN, _LINE, _GAP, _MARGIN = 3.4, 0.15, 0.3, 0.25
+#: Inches that a box is wide.
+_WIDTH = _COLUMN - 0.3
 #: The longest side of a PNG in pixels; larger pictures get fewer of them an inch.
 _MOST_PIXELS = 30_000
 
@@ -44,10 +50,8 @@ def write_net_picture(drawing: Drawing, picture: Path, *, title: str) -> None:
     """
     if picture.suffix.lower() not in FORMATS:
         raise InputError(f"{picture} must end in {' or '.join(FORMATS)}")
-    columns = [column for column, _ in drawing.places]
-    left = min(columns, default=0.0)
-    width = (max(columns, default=0.0) - left + 1) * _COLUMN + 2 * _MARGIN
-    tops, height = _tops(drawing)
+    placing = place(drawing)
+    width, height = placing.width, placing.height
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
     panel = figure.add_axes((0, 0, 1, 1))
@@ -56,26 +60,71 @@ def write_net_picture(drawing: Drawing, picture: Path, *, title: str) -> None:
     panel.axis("off")
     panel.text(_MARGIN, _MARGIN, plain(title), va="top", fontsize=10, fontweight="bold")
     _legend(panel, drawing)
-    centres = [_MARGIN + (column - left + 0.5) * _COLUMN for column in columns]
-    rows = [row for _, row in drawing.places]
-    heights = [_height(drawing, box) for box in range(len(drawing.boxes))]
-    for source, target in drawing.arrows:
-        start = centres[source], tops[rows[source]] + heights[source]
-        end = centres[target], tops[rows[target]]
-        far = rows[target] - rows[source] > 1 and centres[source] == centres[target]
-        bend = -0.25 if far else 0.0
+    for arrow in placing.arrows:
         panel.annotate(
-            "", end, start,
+            "", arrow.end, arrow.start,
             arrowprops={
                 "arrowstyle": "-|>", "color": "#666666", "lw": 0.8, "shrinkA": 0, "shrinkB": 0,
-                "connectionstyle": f"arc3,rad={bend}",
+                "connectionstyle": f"arc3,rad={-0.25 if arrow.far else 0.0}",
             },
             zorder=1,
         )  # fmt: skip
-    for box, each in enumerate(drawing.boxes):
-        _draw(panel, each.title, each.lines, FILLS[each.role], centres[box], tops[rows[box]])
+    for box, centre, top in zip(drawing.boxes, placing.centres, placing.tops, strict=True):
+        _draw(panel, box.title, box.lines, FILLS[box.role], centre, top)
     dpi = min(100, int(_MOST_PIXELS / max(width, height)))
     write_figure(figure, picture, dpi=dpi)
+
+
+class Arrow(NamedTuple):
+    """From the lower edge of a box to the upper one of another, in inches.
+
+    Attributes:
+        start, end: Points, x and y.
+        far: Whether it would run through the boxes between its ends if it were straight.
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    far: bool
+
+
+class Placing(NamedTuple):
+    """Where everything stands in a picture, in inches from its upper left corner.
+
+    Attributes:
+        width, height: The picture.
+        centres, tops: Of each box: its middle from the left, and its upper edge.
+        heights: Of each box.
+        arrows: Between the boxes.
+    """
+
+    width: float
+    height: float
+    centres: list[float]
+    tops: list[float]
+    heights: list[float]
+    arrows: list[Arrow]
+
+
+def place(drawing: Drawing) -> Placing:
+    """Where the boxes and arrows of a drawing stand."""
+    columns = [column for column, _ in drawing.places]
+    rows = [row for _, row in drawing.places]
+    left = min(columns, default=0.0)
+    width = (max(columns, default=0.0) - left + 1) * _COLUMN + 2 * _MARGIN
+    edges, height = _tops(drawing)
+    centres = [_MARGIN + (column - left + 0.5) * _COLUMN for column in columns]
+    tops = [edges[row] for row in rows]
+    heights = [_height(drawing, box) for box in range(len(drawing.boxes))]
+    arrows = [
+        Arrow(
+            (centres[source], tops[source] + heights[source]),
+            (centres[target], tops[target]),
+            far=rows[target] - rows[source] > 1 and centres[source] == centres[target],
+        )
+        for source, target in drawing.arrows
+    ]
+    return Placing(width, height, centres, tops, heights, arrows)
 
 
 def _height(drawing: Drawing, box: int) -> float:
@@ -112,7 +161,7 @@ def _draw(
 ) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    width, height = _COLUMN - 0.3, (len(lines) + 1.6) * _LINE
+    width, height = _WIDTH, (len(lines) + 1.6) * _LINE
     panel.add_patch(
         FancyBboxPatch(
             (centre - width / 2, top), width, height, boxstyle="round,pad=0,rounding_size=0.06",
@@ -135,3 +184,33 @@ def _short(text: str, most: int = 52) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2 - 1]}\u2026{text[-most // 2 :]}"
+
+
+def net_svg(drawing: Drawing) -> str:
+    """The picture as an SVG element for a page; its text is escaped."""
+    placing = place(drawing)
+    boxes = [
+        {
+            "fill": FILLS[box.role], "x": centre - _WIDTH / 2, "y": top, "height": height,
+            "centre": centre,
+            "lines": [
+                (top + (number + 0.8) * _LINE, visible(_short(line)))
+                for number, line in enumerate((box.title, *box.lines))
+            ],
+        }
+        for box, centre, top, height in zip(
+            drawing.boxes, placing.centres, placing.tops, placing.heights, strict=True
+        )
+    ]  # fmt: skip
+    roles = [(FILLS[role], role.value) for role in Role if role in {b.role for b in drawing.boxes}]
+    return _svg().render(placing=placing, boxes=boxes, roles=roles, width=_WIDTH)
+
+
+@cache
+def _svg() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("page")),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["points"] = lambda inches: f"{72 * inches:.1f}"
+    return environment.get_template("net.svg.j2")

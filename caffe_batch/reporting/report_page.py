@@ -20,6 +20,7 @@ from caffe_batch import __version__, engines
 from caffe_batch.memory import LayerBytes, Prediction
 from caffe_batch.reporting.audit_view import audit_rows
 from caffe_batch.reporting.memory_plot import COLOURS, LABELS
+from caffe_batch.reporting.net_picture import net_svg
 from caffe_batch.reporting.report_data import ReportedRun
 from caffe_batch.reporting.training_view import memory_text
 from caffe_batch.sizes import format_size
@@ -71,8 +72,13 @@ def _shown(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def render_report(runs: Sequence[ReportedRun]) -> str:
-    """The page about one or more runs."""
+def render_report(runs: Sequence[ReportedRun], refresh_s: int | None = None) -> str:
+    """The page about one or more runs.
+
+    Args:
+        runs: The runs.
+        refresh_s: After how many seconds a browser is to load it again; None for never.
+    """
     return _page().render(
         runs=runs,
         style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own
@@ -84,6 +90,8 @@ def render_report(runs: Sequence[ReportedRun]) -> str:
         changes=grouped_changes,
         memory_text=memory_text,
         is_known=lambda memory: isinstance(memory, Prediction),
+        picture=lambda drawing: Markup(net_svg(drawing)),  # noqa: S704  # its text is escaped
+        refresh_s=refresh_s,
         counted=all(stage.effective_batch for run in runs for stage in run.stages),
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=__version__,

@@ -246,3 +246,33 @@ def test_a_report_from_the_command_line(finished: FinishedJob, tmp_path: Path) -
     (run,) = json.loads(done.out)["runs"]
     assert (run["state"], run["updates"]) == ("finished", 60)
     assert len(run["curves"]["loss"]) == 60
+
+
+def test_a_watched_report_ends_with_the_run(detached: JobDirectory) -> None:
+    with subprocess.Popen(
+        [PROGRAM, "report", "--watch", detached.path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as watching:  # fmt: skip
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == f"{detached.report}\n"
+        page = detached.report.read_text()
+        assert '<meta http-equiv="refresh" content="5">' in page
+        assert '<span class="state running">' in page
+        first = detached.report.stat().st_mtime_ns
+        wait_for(lambda: detached.report.stat().st_mtime_ns > first)
+        assert call("stop", detached.path).code == 0
+        rest, err = watching.communicate(timeout=PATIENCE_S)
+    assert (watching.returncode, rest, err) == (0, "", "")
+    page = detached.report.read_text()
+    assert 'http-equiv="refresh"' not in page
+    assert '<span class="state interrupted">' in page
+
+
+def test_watching_ends_at_once_where_nothing_runs(finished: FinishedJob, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = call("report", finished.job.path, "--watch", "--out", page)
+    assert (done.code, done.out) == (0, f"{page}\n")
+    assert '<span class="state finished">' in page.read_text()
+    done = call("report", finished.job.path, "--watch", "--json")
+    assert done.code == 2
+    assert "--json: --watch only writes the page" in done.err

@@ -89,6 +89,38 @@ def page(finished: FinishedJob) -> str:
     return render_report([read_run(finished.job)])
 
 
+def test_solver_snapshots_and_best_scores(page: str, finished: FinishedJob) -> None:
+    text = parsed(page).text
+    tests = [line for line in read_metrics(finished.job.metrics)
+             if isinstance(line, NetTestMetrics)]  # fmt: skip
+    losses = {line.update: line.value or 0.0 for line in tests if line.is_loss}
+    best = min(losses, key=lambda update: losses[update])
+    assert f"lowest loss {losses[best]:.4g}, update {best}" in text
+    assert "highest accuracy 1, update " in text
+    for setting in ("base_lr 0.1", "lr_policy step", "iter_size 3", "max_iter 60", "snapshot 25"):
+        assert setting in text
+    for update in (25, 50, 60):
+        for ending in ("caffemodel", "solverstate"):
+            (file,) = finished.job.snapshots.glob(f"*_iter_{update}.{ending}")
+            assert str(file) in text
+
+
+def test_the_net_is_a_picture(page: str) -> None:
+    picture = page[page.index('<svg class="net"') : page.index("</svg></div>")]
+    assert picture.count("<rect") == 4  # the ReLU is in the box of the layer that it works on
+    assert picture.count("<path") == 4
+    for words in ("ip1 (InnerProduct)", "+ relu1 (ReLU)", "loss (SoftmaxWithLoss)"):
+        assert words in picture
+
+
+def test_what_the_plan_says_is_calculated_once(finished: FinishedJob) -> None:
+    first = read_run(finished.job)
+    assert first.memory is not None
+    again = read_run(finished.job, earlier=first)
+    assert again.memory is first.memory
+    assert again.planned is first.planned
+
+
 def test_nothing_is_fetched_from_anywhere(page: str) -> None:
     addresses = set(re.findall(r"\w+://[^\s\"'<>`]*", page))
     assert addresses == {"http://www.w3.org/2000/svg"}  # the name of SVG's elements, no address
@@ -355,7 +387,9 @@ def test_a_browser_draws_every_curve(finished: FinishedJob, tmp_path: Path, widt
     assert re.match(r"tip: update (2[89]|3[01])\D", title[1]), title[1]
     assert "training loss" in title[1]
     assert title[1].endswith("wide: false")
-    charts = done.stdout.split('<article class="chart')[1:]
+    charts = [
+        part.partition("</article>")[0] for part in done.stdout.split('<article class="chart')[1:]
+    ]
     assert len(charts) == 4
     paths = [re.findall(r'<path d="M[^"]+"', chart) for chart in charts]
     # Too few records for a mean: one line for each training loss, one for the test loss.
