@@ -18,7 +18,7 @@ import torch
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
-from caffe_batch.net.recipe import read_recipe
+from caffe_batch.net.reading import read_recipe
 
 
 def processor_s() -> float:

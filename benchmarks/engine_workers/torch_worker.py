@@ -27,7 +27,7 @@ from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.solving import Rates, Trained, Training
 from caffe_batch.engines.torch.worker.speech import Events
-from caffe_batch.net.recipe import read_recipe
+from caffe_batch.net.reading import read_recipe
 
 
 def processor_s() -> float:

@@ -21,7 +21,7 @@ from caffe_batch.layers.base import Layer, Rule
 from caffe_batch.memory import MemoryModel
 from caffe_batch.net.batch import BatchSite, batch_sites
 from caffe_batch.net.graph import Net, rule_of
-from caffe_batch.net.recipe import TRAIN_NET_FIELDS
+from caffe_batch.net.reading import TRAIN_NET_FIELDS
 from caffe_batch.net.sources import Sources, is_readable, source_of
 from caffe_batch.planning.edits.changes import Change, applied, batch_changes, iter_size_change
 from caffe_batch.schema import caffe_pb2

@@ -20,7 +20,8 @@ from caffe_batch.jobs.json_files import NewerFormatError
 from caffe_batch.jobs.plan_file import AS_IS_SUMMARY, PlanFile, plan_content
 from caffe_batch.layers.given import WholeShape
 from caffe_batch.layers.hints import TypeHints
-from caffe_batch.net.recipe import TRAIN_NET_FIELDS, NetFile, Recipe
+from caffe_batch.net.reading import TRAIN_NET_FIELDS
+from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources, has_records, source_of
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.plan import Plan

@@ -10,7 +10,8 @@ from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import edited_net, edited_solver
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.layers.registry import Registry
-from caffe_batch.net.recipe import Recipe, follow_solver
+from caffe_batch.net.reading import follow_solver
+from caffe_batch.net.recipe import Recipe
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.prototxt import read_solver
 

@@ -23,7 +23,8 @@ from caffe_batch.net.batch import (
     with_divided_batches,
 )
 from caffe_batch.net.graph import Net, rule_of
-from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
+from caffe_batch.net.reading import read_recipe
+from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
 

@@ -2,7 +2,8 @@
 
 from caffe_batch.net.batch import batch_size, with_batch_size
 from caffe_batch.net.graph import Blob, Net, Node, Parameter, build
-from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
+from caffe_batch.net.reading import read_recipe
+from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources
 
 __all__ = [

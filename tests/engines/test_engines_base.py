@@ -43,7 +43,7 @@ from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.stages import read_stages
 from caffe_batch.layers.loading import installed_rules
-from caffe_batch.net.recipe import read_recipe
+from caffe_batch.net.reading import read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.audit.findings import Verdict
 from caffe_batch.runtimes import Runtime

@@ -18,7 +18,8 @@ from caffe_batch.memory.ledger import Ledger
 from caffe_batch.memory.program import Program
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.graph import Net
-from caffe_batch.net.recipe import NetFile, read_recipe
+from caffe_batch.net.reading import read_recipe
+from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
 

@@ -13,7 +13,7 @@ from caffe_batch.layers.forks.bn import BN, SegNetBN
 from caffe_batch.layers.forks.smooth_l1_loss import SmoothL1Loss, WeightedSmoothL1Loss
 from caffe_batch.layers.loading import rules_with
 from caffe_batch.net.forks import ForkChoice, choose_fork
-from caffe_batch.net.recipe import read_recipe
+from caffe_batch.net.reading import read_recipe
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.schema.fork_fields import FORK_FIELDS
 

@@ -27,7 +27,8 @@ from caffe_batch.layers.base import Rule
 from caffe_batch.layers.facts import SourceKind
 from caffe_batch.net.convert import read_settings
 from caffe_batch.net.data.listing import read_lines
-from caffe_batch.net.recipe import NetFile, Recipe, read_recipe
+from caffe_batch.net.reading import read_recipe
+from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.net.sources import Sources, is_readable
 from caffe_batch.schema import caffe_pb2
 

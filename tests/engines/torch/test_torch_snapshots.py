@@ -24,7 +24,7 @@ from caffe_batch.engines.torch.snapshots import (
 )
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.errors import InputError
-from caffe_batch.net.recipe import read_recipe
+from caffe_batch.net.reading import read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
 

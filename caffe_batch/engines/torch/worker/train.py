@@ -56,7 +56,8 @@ from caffe_batch.engines.torch.worker.speech import Events, log
 from caffe_batch.engines.torch.worker.starting import started
 from caffe_batch.errors import InputError
 from caffe_batch.layers.loading import rules_with
-from caffe_batch.net.recipe import Recipe, follow_solver
+from caffe_batch.net.reading import follow_solver
+from caffe_batch.net.recipe import Recipe
 from caffe_batch.prototxt import read_solver
 from caffe_batch.schema import caffe_pb2
 

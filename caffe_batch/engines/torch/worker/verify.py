@@ -42,7 +42,7 @@ from caffe_batch.engines.torch.worker.speech import Events, fatal
 from caffe_batch.engines.torch.worker.starting import started
 from caffe_batch.errors import CaffeBatchError
 from caffe_batch.layers.loading import installed_rules
-from caffe_batch.net.recipe import follow_solver
+from caffe_batch.net.reading import follow_solver
 from caffe_batch.prototxt import read_solver
 from caffe_batch.solver.updates import passes
 
