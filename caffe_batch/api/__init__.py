@@ -6,6 +6,7 @@ is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the argument
 
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.datasets import data, data_info
+from caffe_batch.api.deployments import deploy
 from caffe_batch.api.jobs import (
     Job,
     Outcome,
@@ -47,6 +48,7 @@ __all__ = [
     "compare",
     "data",
     "data_info",
+    "deploy",
     "find_runtime",
     "find_template",
     "find_trainer",

@@ -12,6 +12,7 @@ from caffe_batch.engines.events import LogEvent, WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     DataStart,
+    InferenceRequest,
     NoiseRequest,
     ShapesRequest,
     TrainingRequest,
@@ -324,6 +325,10 @@ class Engine(ABC):
     @abstractmethod
     def verification(self, request: VerificationRequest) -> Work:
         """A worker that compares several ways to train."""
+
+    @abstractmethod
+    def inference(self, request: InferenceRequest) -> Work:
+        """A worker that runs trained nets forward, and sends an event after each pass."""
 
     def shapes(self, request: ShapesRequest) -> Work:
         """A worker that builds a net once and writes the shapes of its blobs.

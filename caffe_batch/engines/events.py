@@ -94,6 +94,17 @@ class GradientNorms:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """A forward pass of a run without training is done.
+
+    Attributes:
+        number: Passes so far.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
 class SnapshotTaken:
     """Both files of a snapshot are written.
 
@@ -152,6 +163,7 @@ WorkerEvent = (
     | Built
     | Updated
     | GradientNorms
+    | Passed
     | SnapshotTaken
     | Diverged
     | Refused
@@ -182,6 +194,7 @@ def read_worker_line(line: str) -> WorkerEvent:
             "started": Started,
             "built": Built,
             "gradients": GradientNorms,
+            "passed": Passed,
             "snapshot": SnapshotTaken,
             "diverged": Diverged,
             "refused": Refused,

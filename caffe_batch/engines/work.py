@@ -161,6 +161,71 @@ class ShapesRequest:
 
 
 @dataclass(frozen=True)
+class InferencePart:
+    """A net to be run forward.
+
+    Attributes:
+        net: The net prototxt.
+        state: What its TEST net is built for: level and stages.
+        weights: .caffemodel files, loaded one after the other.
+        feed: An .npz file with an array for each input: the samples of all passes, one after the
+            other; None for a net that reads its own data.
+        passes: How many passes to run.
+        collect: What is kept of the blobs, as caffe/inside/inference_results.py describes it.
+        result: Where that is written, as .npz.
+    """
+
+    net: Path
+    state: caffe_pb2.NetState
+    weights: Sequence[Path]
+    feed: Path | None
+    passes: int
+    collect: Mapping[str, Any]
+    result: Path
+
+    def settings(self) -> dict[str, object]:
+        """As the worker's settings have it."""
+        return {
+            "net": str(self.net),
+            "level": self.state.level,
+            "stages": list(self.state.stage),
+            "weights": [str(path.resolve()) for path in self.weights],
+            "feed": None if self.feed is None else str(self.feed),
+            "passes": self.passes,
+            "collect": self.collect,
+            "result": str(self.result),
+        }
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """Nets to be run forward, one after another.
+
+    Attributes:
+        parts: The nets.
+        rules: The files with rules for other layer types.
+        seed: For Caffe's random numbers, or -1 to draw one.
+        device: Where to compute; None for a GPU if there is one.
+        threads: CPU threads of the BLAS.
+    """
+
+    parts: Sequence[InferencePart]
+    rules: Sequence[Path] = ()
+    seed: int = -1
+    device: Device | None = None
+    threads: int = 1
+
+    def settings(self) -> dict[str, object]:
+        """The settings that every engine's worker has."""
+        return {
+            "parts": [part.settings() for part in self.parts],
+            "rules": [str(path) for path in self.rules],
+            "seed": self.seed,
+            **device_settings(self.device, 0),
+        }
+
+
+@dataclass(frozen=True)
 class VariantRun:
     """One way to train in a verification.
 

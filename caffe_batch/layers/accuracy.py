@@ -40,6 +40,7 @@ class Accuracy(Rule):
     settings = AccuracySettings
     bottoms = (2, 2)
     tops = (1, 2)
+    is_score = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: AccuracySettings = site.settings

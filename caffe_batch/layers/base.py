@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from caffe_batch.errors import ShapeError, did_you_mean
 from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers, Source
@@ -299,6 +299,13 @@ class Coupling:
     paced: tuple[str, float] | None = None
 
 
+class ChannelChange(NamedTuple):
+    """``factor * x + shift`` for each channel, as arrays in double precision."""
+
+    factor: Any
+    shift: Any
+
+
 class Rule(ABC):
     """What one layer type does. Subclasses override what differs from the plain case.
 
@@ -311,6 +318,9 @@ class Rule(ABC):
         bottoms, tops: (least, most) number of each; None for no upper limit.
         automatic_top: Whether Caffe gives it an anonymous top if it has no named one (losses).
         is_loss: Whether the first top has loss weight 1 unless the prototxt says otherwise.
+        is_score: Whether it only says how well predictions agree with labels (Accuracy).
+        scored_by: Of a loss: the type of the layer that makes the probabilities it computes inside;
+            empty if it takes its predictions as they are.
         forced_bottoms: For each bottom, whether ``force_backward`` may ask for its gradient
             (Layer::AllowForceBackward); True for bottoms past the end.
         fixed_parameters: Whether Caffe refuses an lr_mult other than 0 (BatchNorm's statistics).
@@ -362,6 +372,8 @@ class Rule(ABC):
     tops: tuple[int, int | None] = (1, 1)
     automatic_top: bool = False
     is_loss: bool = False
+    is_score: bool = False
+    scored_by: str = ""
     forced_bottoms: tuple[bool, ...] = ()
     fixed_parameters: bool = False
     fills_parameters: bool = True
@@ -465,6 +477,30 @@ class Rule(ABC):
 
     def chance_loss(self, site: Site) -> float | None:
         """The loss of guessing all classes alike; None for all types but classifiers' losses."""
+        return None
+
+    def channel_change(self, settings: Any, blobs: Sequence[Any]) -> ChannelChange | None:
+        """What it does to each channel (axis 1) in a TEST net, if it does nothing else.
+
+        Args:
+            settings: The layer's.
+            blobs: Its parameters, as arrays in double precision.
+        """
+        return None
+
+    def with_change(
+        self, settings: Any, blobs: Sequence[Any], change: ChannelChange
+    ) -> list[Any] | None:
+        """Parameters with which its top is as if a change of each channel followed it.
+
+        Args:
+            settings: The layer's.
+            blobs: Its parameters, as arrays in double precision.
+            change: What follows it.
+
+        Returns:
+            Weights and a bias, whether or not there was one; None if it can't take the change in.
+        """
         return None
 
     def messages(self) -> frozenset[str]:

@@ -6,10 +6,22 @@ lr_mult to 0 itself. The third is read and written on the host only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from caffe_batch.errors import ShapeError
-from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.base import (
+    Buffer,
+    ChannelChange,
+    Coupling,
+    Memory,
+    Mode,
+    Rule,
+    Shape,
+    Site,
+    count,
+)
 from caffe_batch.layers.sides import bottom, own, param, top
 
 
@@ -17,6 +29,7 @@ from caffe_batch.layers.sides import bottom, own, param, top
 class BatchNormSettings:
     use_global_stats: bool | None = None
     moving_average_fraction: float = 0.999
+    eps: float = 1e-5
 
 
 class BatchNorm(Rule):
@@ -43,6 +56,17 @@ class BatchNorm(Rule):
         if site.phase == "TEST" if s.use_global_stats is None else s.use_global_stats:
             return Coupling(joint=(1,))  # one mean and variance per channel, known beforehand
         return Coupling(joint=others, statistics=True, decay=s.moving_average_fraction)
+
+    def channel_change(
+        self, settings: BatchNormSettings, blobs: Sequence[Any]
+    ) -> ChannelChange | None:
+        """Its averages, unless it is told to use the batch's own in a TEST net as well."""
+        if settings.use_global_stats is False or len(blobs) != 3:
+            return None
+        mean, variance, weight = blobs
+        scale = 1 / weight.ravel()[0] if weight.ravel()[0] else 0.0
+        factor = (variance.ravel() * scale + settings.eps) ** -0.5
+        return ChannelChange(factor, -mean.ravel() * scale * factor)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         shape = site.bottoms[0]

@@ -9,12 +9,15 @@ With cuDNN there is a workspace instead of columns (cudnn_conv_layer.*, cudnn_de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     MAX_COUNT,
     Buffer,
+    ChannelChange,
     Coupling,
     Memory,
     Mode,
@@ -73,6 +76,23 @@ class Convolution(Rule):
         s: ConvolutionSettings = site.settings
         joint = axes_from(s.axis, site.bottoms[0])
         return Coupling(joint=joint, linear=not s.bias_term, affine=True)
+
+    def with_change(
+        self, settings: ConvolutionSettings, blobs: Sequence[Any], change: ChannelChange
+    ) -> list[Any] | None:
+        """The outputs are on axis 0 of the weights; of a Deconvolution's, by groups, on axis 1."""
+        outputs, groups = settings.num_output, settings.group
+        if settings.axis != 1 or not blobs or len(change.factor) != outputs:
+            return None
+        weights = blobs[0]
+        if self.reverse:
+            parts = weights.reshape(groups, -1, *weights.shape[1:])
+            factor = change.factor.reshape(groups, 1, -1, *(1,) * (weights.ndim - 2))
+            scaled = (parts * factor).reshape(weights.shape)
+        else:
+            scaled = weights * change.factor.reshape(-1, *(1,) * (weights.ndim - 1))
+        bias = blobs[1].ravel() if len(blobs) > 1 else 0.0
+        return [scaled, bias * change.factor + change.shift]
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ConvolutionSettings = site.settings

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    ChannelChange,
     Coupling,
     Memory,
     Mode,
@@ -58,6 +61,15 @@ class InnerProduct(Rule):
         s: InnerProductSettings = site.settings
         joint = axes_from(s.axis, site.bottoms[0])
         return Coupling(joint=joint, linear=not s.bias_term, affine=True)
+
+    def with_change(
+        self, settings: InnerProductSettings, blobs: Sequence[Any], change: ChannelChange
+    ) -> list[Any] | None:
+        if settings.axis != 1 or not blobs or len(change.factor) != settings.num_output:
+            return None
+        factor = change.factor if settings.transpose else change.factor[:, None]
+        bias = blobs[1].ravel() if len(blobs) > 1 else 0.0
+        return [blobs[0] * factor, bias * change.factor + change.shift]
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: InnerProductSettings = site.settings

@@ -5,11 +5,14 @@ The blob is a parameter, or the second bottom. Source: scale_layer.cpp, .cu; bia
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import (
     Buffer,
+    ChannelChange,
     Coupling,
     Memory,
     Mode,
@@ -56,6 +59,11 @@ class Bias(Rule):
 
     def coupling(self, site: Site) -> Coupling:
         return _coupling(site, bias=True)
+
+    def channel_change(self, settings: BiasSettings, blobs: Sequence[Any]) -> ChannelChange | None:
+        if settings.axis != 1 or settings.num_axes != 1 or len(blobs) != 1:
+            return None
+        return ChannelChange(blobs[0].ravel() * 0 + 1, blobs[0].ravel())
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         _, _, inner = _parts(site)
@@ -108,6 +116,13 @@ class Scale(Rule):
         outer, size, inner = _parts(site)
         overwritten = len(site.bottoms) == 1 and outer == 1 and (size > 1 or inner == 1)
         return replace(coupling, overwrites=(0,) if overwritten else ())
+
+    def channel_change(self, settings: ScaleSettings, blobs: Sequence[Any]) -> ChannelChange | None:
+        wanted = 2 if settings.bias_term else 1
+        if settings.axis != 1 or settings.num_axes != 1 or len(blobs) != wanted:
+            return None
+        factor = blobs[0].ravel()
+        return ChannelChange(factor, blobs[1].ravel() if settings.bias_term else factor * 0)
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         s: ScaleSettings = site.settings

@@ -28,6 +28,7 @@ from caffe_batch.layers.sides import bottom, own, top
 
 class SigmoidCrossEntropyLoss(Loss):
     type = "SigmoidCrossEntropyLoss"
+    scored_by = "Sigmoid"
     settings = LossSettings
 
     def shape(self, site: Site) -> tuple[Shape, ...]:

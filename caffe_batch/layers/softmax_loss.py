@@ -47,6 +47,7 @@ class SoftmaxWithLoss(Loss):
     """On the GPU it sums in the diffs of bottom 0 and of ``prob_``, in every phase."""
 
     type = "SoftmaxWithLoss"
+    scored_by = "Softmax"
     settings = SoftmaxWithLossSettings
     tops = (1, 2)
 
@@ -144,6 +145,7 @@ class InfogainLoss(Loss):
     """
 
     type = "InfogainLoss"
+    scored_by = "Softmax"
     message = "infogain_loss_param"
     settings = InfogainLossSettings
     bottoms = (2, 3)

@@ -15,6 +15,7 @@ from caffe_batch.engines.caffe.formats import CaffeFilesEngine
 from caffe_batch.engines.events import WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.work import (
+    InferenceRequest,
     NoiseRequest,
     ShapesRequest,
     TrainingRequest,
@@ -103,6 +104,9 @@ class CaffeEngine(CaffeFilesEngine):
 
     def verification(self, request: VerificationRequest) -> Work:
         return _work("verify", request.settings(), threads=1)
+
+    def inference(self, request: InferenceRequest) -> Work:
+        return _work("inference", request.settings(), request.threads)
 
     def shapes(self, request: ShapesRequest) -> Work:
         state = request.state

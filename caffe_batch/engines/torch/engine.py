@@ -24,6 +24,7 @@ from caffe_batch.engines.torch.memory.model import TorchMemory
 from caffe_batch.engines.torch.refusals import check_settings
 from caffe_batch.engines.work import (
     DataStart,
+    InferenceRequest,
     NoiseRequest,
     TrainingRequest,
     VerificationRequest,
@@ -166,6 +167,9 @@ class TorchEngine(CaffeFilesEngine):
 
     def verification(self, request: VerificationRequest) -> Work:
         return _work("verify", request.settings(), threads=1)
+
+    def inference(self, request: InferenceRequest) -> Work:
+        return _work("inference", request.settings(), request.threads)
 
     def memory_count(self, settings: Mapping[str, Any]) -> Work:
         return _work("memory", settings, threads=1)

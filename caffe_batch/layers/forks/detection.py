@@ -87,6 +87,7 @@ class DetectionEvaluate(Rule):
     """Reads the detections as soon as it is built, when there is one, of zeros."""
 
     type = "DetectionEvaluate"
+    is_score = True
     message = "detection_evaluate_param"
     settings = DetectionEvaluateSettings
     bottoms = (2, 2)

@@ -31,6 +31,7 @@ class SegAccuracy(Rule):
     """Accuracy of the pixels, mean recall, mean overlap; with reset: false of all passes so far."""
 
     type = "SegAccuracy"
+    is_score = True
     message = "seg_accuracy_param"
     settings = SegAccuracySettings
     bottoms = (2, 2)
