@@ -320,8 +320,13 @@ def _choose(model: MemoryModel, audit: Audit, batch_size: int | None, iter_size:
         except (ShapeError, DoesNotFitError) as error:
             notes.append(f"batch_size {size} isn't possible: {error.message}")
             problems.append(error)
+    raise nearest(problems)
+
+
+def nearest(problems: Sequence[ShapeError | DoesNotFitError]) -> ShapeError | DoesNotFitError:
+    """Of what is wrong with some batch sizes, what lacks least memory; else the first."""
     short = [problem for problem in problems if isinstance(problem, DoesNotFitError)]
-    raise min(short, key=lambda problem: problem.missing_bytes) if short else problems[0]
+    return min(short, key=lambda problem: problem.missing_bytes) if short else problems[0]
 
 
 def _split(
@@ -346,7 +351,7 @@ def _split(
         )
     needed = whole.model.at().peak_bytes
     if free_bytes is not None and needed > free_bytes:
-        raise too_large(size * iter_size, needed, free_bytes)
+        raise _too_large(size * iter_size, needed, free_bytes)
     plain, refused = None, ""
     if changes:
         try:
@@ -357,7 +362,7 @@ def _split(
     return _Split(findings, whole, compensated, plain, refused, notes)
 
 
-def too_large(batch: int, needed: int, free_bytes: int) -> DoesNotFitError:
+def _too_large(batch: int, needed: int, free_bytes: int) -> DoesNotFitError:
     """The error for a batch that this machine has no memory for."""
     return DoesNotFitError(
         f"a batch of {batch} needs {format_size(needed)}, and this machine has "

@@ -19,7 +19,7 @@ from typing import Any
 
 from caffe_batch.engines.base import Engine
 from caffe_batch.engines.work import VariantRun, VerificationRequest
-from caffe_batch.errors import DoesNotFitError, InputError, ShapeError
+from caffe_batch.errors import DoesNotFitError, InputError, Option, ShapeError
 from caffe_batch.experiments import verify as splits
 from caffe_batch.experiments.engine_verification import (
     ArrayErrors,
@@ -50,6 +50,7 @@ from caffe_batch.planning.precision import Precision
 from caffe_batch.runtimes.base import Runtime
 from caffe_batch.runtimes.machine import free_host_bytes
 from caffe_batch.schema import caffe_pb2
+from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
 from caffe_batch.training.checks import check_layer_types
 
@@ -192,16 +193,43 @@ def _choose(
         try:
             variant = make_variant(model, size, iter_size, ())
             whole = make_variant(model, size * iter_size, 1, ())
-            needed = 2 * variant.model.at().peak_bytes  # in double precision
-            if free_bytes is not None and needed > free_bytes:
-                raise splits.too_large(size, needed, free_bytes)
+            _check_fits(size, variant.model.at().peak_bytes, free_bytes)
             _ = whole.net
         except (ShapeError, DoesNotFitError) as error:
             notes.append(f"batch_size {size} isn't possible: {error.message}")
             problems.append(error)
         else:
             return variant, whole, tuple(notes)
-    raise problems[0]
+    raise splits.nearest(problems)
+
+
+def _check_fits(size: int, single_bytes: int, free_bytes: int | None) -> None:
+    """Refuse a micro-batch whose run in double precision this machine has no memory for.
+
+    Args:
+        size: Its samples.
+        single_bytes: What it needs in single precision.
+        free_bytes: What is free; None if the system doesn't say.
+
+    Raises:
+        DoesNotFitError: There isn't twice as much.
+    """
+    needed = 2 * single_bytes
+    if free_bytes is not None and needed > free_bytes:
+        raise DoesNotFitError(
+            f"a micro-batch of {size} needs {format_size(single_bytes)}, twice that "
+            f"({format_size(needed)}) in the double precision of the reference, and this machine "
+            f"has {format_size(free_bytes)} free",
+            missing_bytes=needed - free_bytes,
+            hint=[
+                *(
+                    ["Try a smaller ", Option("batch_size"), ", or close"]
+                    if size > 1
+                    else ["Close"]
+                ),
+                " other programs.",
+            ],
+        )
 
 
 def _held_use(use: DataUse, model: MemoryModel, index: int) -> DataUse:

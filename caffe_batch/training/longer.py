@@ -1,22 +1,26 @@
 """A run that goes on for longer than it was planned: a larger max_iter in its last solver.
 
-The solver and plan.json are changed together, and plan.json lists the change. Caffe goes on from
-the newest snapshot as after any interruption.
+The solver and plan.json are changed together, and plan.json lists the change. The engine goes on
+from the newest snapshot as after any interruption. If it fails before it has made an update, the
+job becomes what it was: to try again is not to ask for even more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 from caffe_batch import engines
 from caffe_batch.errors import InputError, Option
+from caffe_batch.files import read_regular
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_recipe import joined, read_job_stages
 from caffe_batch.jobs.plan_file import PlanFile
 from caffe_batch.jobs.record import JobRecord
 from caffe_batch.jobs.stages import TrainingStage, read_stages
+from caffe_batch.net.recipe import Recipe
 from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.edits.solver_fields import MAX_UPDATES
 from caffe_batch.planning.schedule.longer import longer_changes, longer_notes
@@ -111,16 +115,56 @@ def check_longer(
         )  # fmt: skip
 
 
-def lengthen(job: JobDirectory, done: int, longer: Longer) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Lengthened:
+    """A job that has become longer, and what it was before.
+
+    Attributes:
+        notes: What a person should know about it, a sentence or two each.
+        texts: The files of the job that a training changes, as they were.
+        updates: Updates of the run in all, until then.
+        record: The record until then.
+    """
+
+    notes: tuple[str, ...]
+    texts: Mapping[Path, str]
+    updates: int
+    record: JobRecord | None
+
+    def undo(self, job: JobDirectory) -> tuple[str, ...]:
+        """Let the job be as long as before, unless updates since are on record; the lock is held.
+
+        Smaller splits that were tried in vain are forgotten with it; the attempts stay in job.json.
+
+        Returns:
+            A sentence about it, if there is anything to say.
+        """
+        record = job.read_record()
+        earlier = self.record.attempts if self.record else ()
+        attempts = record.attempts[len(earlier) :] if record else ()
+        if any(attempt.last_update > attempt.first_update for attempt in attempts):
+            return ()
+        try:
+            job.rewrite(self.texts)
+            if record and attempts:
+                state = record.state
+                if self.record and record.updates_done >= self.record.updates_done:
+                    state = self.record.state
+                job.write_record(replace(record, state=state, updates=self.updates))
+        except OSError as error:
+            return (f"The run stays longer: {error.filename}: {error.strerror}.",)
+        return (
+            f"It has left no update behind, so the run ends at update {self.updates:,} as before.",
+        )
+
+
+def lengthen(job: JobDirectory, before: JobRecord | None, longer: Longer) -> Lengthened:
     """Change the last solver of a job, and plan.json; the lock is held.
 
     Args:
         job: The directory.
-        done: Updates done so far.
+        before: The record of the run so far.
         longer: How much longer it is to be trained.
-
-    Returns:
-        What a person should know about it, a sentence or two each.
     """
     plan = job.read_plan()
     last, stages = read_stages(plan)[-1], read_job_stages(job, plan)
@@ -129,10 +173,21 @@ def lengthen(job: JobDirectory, done: int, longer: Longer) -> tuple[str, ...]:
     changes = longer_changes(recipe.solver, last.first_update, length, longer.words)
     lists = [list(stage.changes) for stage in stages]
     lists[-1] = joined(stages[-1].changes, changes)
+    files = {job.plan, *(path for stage in stages for path in _files(stage.recipe))}
+    kept = {path: read_regular(path).decode(errors="surrogateescape")
+            for path in sorted(files) if path.parent == job.path}  # fmt: skip
     texts = stages[-1].texts(changes)
     job.rewrite({**texts, job.plan: plan.with_changes(lists).text})
     after = applied(recipe, changes).solver
-    return (
+    notes = (
         f"The run goes on up to update {after.max_iter:,} instead of {recipe.solver.max_iter:,}.",
-        *longer_notes(recipe.solver, after, done),
+        *longer_notes(recipe.solver, after, before.updates_done if before else 0),
     )
+    return Lengthened(notes, kept, last.last_update, before)
+
+
+def _files(recipe: Recipe) -> Iterator[Path]:
+    """The files of a recipe."""
+    for path in (recipe.solver_path, recipe.train.path, *(test.path for test in recipe.tests)):
+        if path is not None:
+            yield path

@@ -14,7 +14,7 @@ from caffe_batch.runtimes.base import Runtime
 from caffe_batch.training import restart
 from caffe_batch.training.beforehand import Beforehand, look_ahead
 from caffe_batch.training.checks import check_accumulates, check_gpu
-from caffe_batch.training.longer import check_longer, lengthen
+from caffe_batch.training.longer import Lengthened, check_longer, lengthen
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome, record_lost
 from caffe_batch.training.process import SignalRelay, forwarded_signals
@@ -48,6 +48,9 @@ def train(
 
     A restart discards the previous run only once the new run has something to show; one that ends
     without a snapshot leaves the previous run as it was (:mod:`caffe_batch.training.restart`).
+
+    A run that is to go on for longer and fails before its first update is as long as before
+    (:mod:`caffe_batch.training.longer`).
 
     In the main thread, SIGINT, SIGTERM and SIGUSR1 make the worker take a snapshot and stop; a
     SIGINT after that kills it. SIGHUP makes it take a snapshot and continue.
@@ -89,20 +92,27 @@ def train(
         def carry_out(run: Run) -> Ending:
             return run.carry_out(observer, script, lock)
 
+        lengthened: Lengthened | None = None
         try:
             begun = restart.begin(job, options) if options.restart else options
             notes = (*found.notes, *_about_the_split(job, options, goes_on=before is not None))
             if options.longer:
-                done = before.updates_done if before else 0
-                notes = (*lengthen(job, done, options.longer), *notes)
+                lengthened = lengthen(job, before, options.longer)
+                notes = (*lengthened.notes, *notes)
             outcome = _to_the_end(begin, carry_out, Recovery(job, options), relay, notes)
         except CaffeBatchError as error:
-            error.notes = (*error.notes, *restart.settle(job))
+            error.notes = (*error.notes, *restart.settle(job), *_as_before(job, lengthened))
             raise
         except BaseException:
             restart.settle(job)
+            _as_before(job, lengthened)
             raise
         return replace(outcome, notes=restart.settle(job))
+
+
+def _as_before(job: JobDirectory, lengthened: Lengthened | None) -> tuple[str, ...]:
+    """Undo in a failure what has made a job longer; a sentence if it is as long as before."""
+    return lengthened.undo(job) if lengthened else ()
 
 
 def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> tuple[str, ...]:

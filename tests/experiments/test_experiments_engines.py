@@ -13,10 +13,11 @@ import pytest
 
 import caffe_batch as cb
 from caffe_batch import engines
-from caffe_batch.errors import CaffeBatchError, TrainingError
+from caffe_batch.errors import CaffeBatchError, DoesNotFitError, TrainingError
 from caffe_batch.experiments import verify, verify_engines
 from caffe_batch.experiments.engine_verification import EngineErrors
 from caffe_batch.experiments.verification import TOLERANCE
+from caffe_batch.sizes import format_size
 from tests.command import call
 from tests.experiments.measuring import INPUT, LOSS, SOLVER, inner_product, on_both
 from tests.planned_jobs import CLASSES, write_lmdb
@@ -166,6 +167,29 @@ def test_the_other_way_round() -> None:
     assert other.first_loss.engines == one.first_loss.engines[::-1]
     assert other.gradient.engines == one.gradient.engines[::-1]
     assert other.gradient.apart == pytest.approx(one.gradient.apart, rel=1e-3)
+
+
+def test_a_smaller_micro_batch_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference is in double precision. Passes share their memory: iter_size is no remedy."""
+    solver = written(NETS["kinks"], f"{SOLVER} iter_size: 3")
+    single = {size: cb.memory(solver, batch_size=size).peak_bytes for size in (1, 2, 4)}
+    monkeypatch.setattr(verify_engines, "free_host_bytes", lambda: single[2] + single[4])
+    found = cb.verify_engines(solver, against="caffe")
+    assert (found.batch_size, found.iter_size) == (2, 3)
+    says = "a micro-batch of {} needs {}, twice that ({}) in the double precision of the reference"
+    assert found.notes == (
+        "batch_size 4 isn't possible: "
+        + says.format(4, format_size(single[4]), format_size(2 * single[4]))
+        + f", and this machine has {format_size(single[2] + single[4])} free",
+    )
+    monkeypatch.setattr(verify_engines, "free_host_bytes", lambda: 2 * single[1] - 1)
+    with pytest.raises(DoesNotFitError) as failure:
+        cb.verify_engines(solver, against="caffe")
+    assert failure.value.message.startswith("a micro-batch of 1 needs ")
+    assert (failure.value.hint, failure.value.missing_bytes) == ("Close other programs.", 1)
+    with pytest.raises(DoesNotFitError, match="a micro-batch of 3 needs") as failure:
+        cb.verify_engines(solver, against="caffe", batch_size=3)
+    assert failure.value.hint == "Try a smaller batch_size, or close other programs."
 
 
 # Checks that can fail

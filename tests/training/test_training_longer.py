@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from array import array
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,17 +14,21 @@ from typing import Any
 import pytest
 
 from caffe_batch.engines.caffe.snapshots import list_snapshots
-from caffe_batch.errors import InputError
+from caffe_batch.errors import DoesNotFitError, InputError, TrainingError
 from caffe_batch.jobs.directory import JobDirectory
+from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.metrics import NetTestMetrics, UpdateMetrics, read_metrics
+from caffe_batch.jobs.record import Attempt, JobState
 from caffe_batch.prototxt import read_solver
 from caffe_batch.runtimes import Runtime
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.training.longer import Longer
 from caffe_batch.training.options import Options
 from caffe_batch.training.outcome import Outcome
+from caffe_batch.training.recovery import Recovery
 from caffe_batch.training.supervisor import train
 from tests.both_engines import runtime as runtime
+from tests.holding import Hold, WhenHeld
 from tests.planned_jobs import RECORDS, attempts_of, write_job
 
 _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")
@@ -169,6 +176,73 @@ def test_a_run_without_a_snapshot_is_not_begun_again(tmp_path: Path, runtime: Ru
     with pytest.raises(InputError, match="has left no snapshot"):
         longer(job, runtime, updates=20)
     assert (job.metrics.read_bytes(), read_solver(job.solver).max_iter) == (before, 20)
+
+
+def what_decides(job: JobDirectory) -> dict[str, bytes]:
+    """The files that say what a run of a job does."""
+    return {path.name: path.read_bytes() for path in (job.solver, job.net, job.plan)}
+
+
+@pytest.mark.both
+def test_what_fails_before_its_first_update_can_be_asked_for_again(
+    tmp_path: Path, runtime: Runtime
+) -> None:
+    """The worker of the second and third run dies at once: the fourth is longer by 20, not 60."""
+    job = write_job(tmp_path, max_iter=20)
+    train(job, runtime)
+    before = what_decides(job)
+    dies = tmp_path / "dies.py"
+    dies.write_text("raise SystemExit(3)\n")
+    for number in (2, 3):
+        with pytest.raises(TrainingError) as failure:
+            train(job, runtime, Options(longer=Longer(updates=20)), script=dies)
+        said = "It has left no update behind, so the run ends at update 20 as before."
+        assert said in failure.value.notes
+        assert what_decides(job) == before
+        record = job.read_record()
+        assert record is not None
+        assert len(record.attempts) == number
+        assert (record.state, record.updates_done, record.updates) == (JobState.FINISHED, 20, 20)
+    assert not train(job, runtime).ran
+    assert longer(job, runtime, updates=20).update == 40
+
+
+def test_smaller_splits_in_vain_are_undone_with_it(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, max_iter=20)
+    train(job, runtime)
+    before = what_decides(job)
+    tries = []
+
+    class InVain(Recovery):
+        def remedy(self, ending: Ending, attempt: Attempt) -> str | None:
+            memory = replace(ending, reason=EndReason.HOST_MEMORY)
+            tries.append(attempt.batch_size)
+            return super().remedy(memory, attempt)
+
+    monkeypatch.setattr("caffe_batch.training.supervisor.Recovery", InVain)
+    dies = tmp_path / "dies.py"
+    dies.write_text("raise SystemExit(3)\n")
+    with pytest.raises(DoesNotFitError):
+        train(job, runtime, Options(longer=Longer(updates=20)), script=dies)
+    assert (tries[0], tries[-1]) == (6, 1)
+    assert what_decides(job) == before
+
+
+def test_a_run_that_fails_after_an_update_stays_longer(tmp_path: Path, runtime: Runtime) -> None:
+    """It goes on without the option; with it, it is longer still."""
+    job = write_job(tmp_path, max_iter=20, snapshot=5)
+    train(job, runtime)
+    hold = Hold(job, 10)
+
+    def kill_worker() -> None:
+        os.kill(attempts_of(job)[-1].pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingError):
+        train(job, runtime, Options(longer=Longer(updates=20)), WhenHeld(hold, kill_worker))
+    assert read_solver(job.solver).max_iter == 40
+    assert train(job, runtime).update == 40
 
 
 def test_epochs_need_the_records(tmp_path: Path, runtime: Runtime) -> None:
