@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from caffe_batch.errors import InputError, Option, RuntimeMissingError
 from caffe_batch.experiments.memory_counts import MemoryCounts, memory_counts
 from caffe_batch.net.data.findings import Progress, no_progress
 from caffe_batch.runtimes import Runtime
+from caffe_batch.runtimes.interpreter import Interpreter
 from caffe_batch.training.checks import check_gpu
 
 #: What is in progress while memory is counted.
@@ -61,9 +63,8 @@ def counting(engine: str, progress: Progress = no_progress) -> MemoryCounts | No
         engine: Name of the engine.
         progress: Called with :data:`MEMORY`, the counts that are done, and how many there are.
     """
-    return memory_counts(
-        engines.find(engine), partial(find_runtime, None, engine), partial(progress, MEMORY)
-    )
+    here = Interpreter(sys.executable)
+    return memory_counts(engines.find(engine), here, partial(progress, MEMORY))
 
 
 def find_trainer(runtime: RuntimeName, engine: str | None, usual: str) -> Trainer:

@@ -129,14 +129,14 @@ class MemoryCount(Protocol):
     def known(self) -> dict[str, Any]: ...
 
     def __call__(self, settings: Mapping[str, Any], runs: Sequence[Any]) -> list[Any]:
-        """What some trainings allocate, as JSON values.
+        """What some trainings allocate, as JSON objects: with ``problem`` where that isn't known.
 
         Args:
-            settings: The worker's, without ``runs`` and ``result``.
+            settings: The worker's, without ``runs``, ``processes`` and ``result``.
             runs: Named tuples, whose fields the worker knows.
 
         Raises:
-            InputError: It can't be counted.
+            InputError: Nothing can be counted.
         """
 
 
@@ -340,6 +340,13 @@ class Engine(ABC):
             f"{self.title} has no Python layers that could be asked for their shapes",
             hint=["Leave ", Option("run_python_layers"), " out."],
         )
+
+    def version_here(self) -> str | None:
+        """The version that this Python would import, found without importing it.
+
+        None if it isn't there, is too old, or doesn't say.
+        """
+        return None
 
     def memory_count(self, settings: Mapping[str, Any]) -> Work:
         """A worker that counts what some trainings allocate, and writes it down.

@@ -6,6 +6,8 @@ imported in the worker alone (``worker/``).
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,9 @@ from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.planning.precision import Precision
 
 _WORKER = Path(__file__).parent / "worker" / "main.py"
+
+#: Where torch says its version (torch/version.py).
+_VERSION = re.compile(r"""^__version__ = ['"]([^'"]+)""", re.MULTILINE)
 
 #: Layers that nobody feeds in a training.
 _UNFED = {name for name, rule in BUILT_IN.items() if rule.fed_by_program}
@@ -170,6 +175,17 @@ class TorchEngine(CaffeFilesEngine):
 
     def inference(self, request: InferenceRequest) -> Work:
         return _work("inference", request.settings(), request.threads)
+
+    def version_here(self) -> str | None:
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or spec.origin is None:
+            return None
+        try:
+            text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        found = _VERSION.search(text)
+        return None if found is None or is_older(found[1], OLDEST) else found[1]
 
     def memory_count(self, settings: Mapping[str, Any]) -> Work:
         return _work("memory", settings, threads=1)

@@ -20,6 +20,7 @@ from caffe_batch import __version__
 from caffe_batch.engines.base import MemoryCount
 from caffe_batch.engines.torch.memory.figures import Figures, counted
 from caffe_batch.engines.torch.memory.trace import TRAIN, Line, Trace
+from caffe_batch.errors import InputError
 from caffe_batch.files import read_regular, replace_text
 
 #: What the memory of a training depends on, beside the recipe.
@@ -46,16 +47,17 @@ class Counts:
     Args:
         count: Counts what isn't known yet.
         settings: The recipe, as the worker's settings.
-        key: What identifies it.
 
     Attributes:
-        problem: Why it can't be counted; empty if nothing is known to prevent it.
+        problem: Why nothing can be counted; empty if nothing is known to prevent it.
+        problems: The runs that can't be counted, and why.
     """
 
-    def __init__(self, count: MemoryCount, settings: Mapping[str, Any], key: str) -> None:
+    def __init__(self, count: MemoryCount, settings: Mapping[str, Any]) -> None:
         self._count, self._settings = count, settings
         self.problem = ""
-        self._file = count.folder / f"{key}.json"
+        self.problems: dict[Run, str] = {}
+        self._file = self._file_of(count.version)
         self._figures, self._peaks = _read(self._file)
         self._traces: dict[Run, Trace] = {}
         self._lines: dict[tuple[int, int], Line] = {}  # by net and passes
@@ -65,11 +67,15 @@ class Counts:
         """Those of a recipe; the same object for equal recipes."""
         text = json.dumps(settings, sort_keys=True)
         if text not in count.known:
-            named = f"{_fingerprint()} {count.version} {text}"
-            key = hashlib.sha256(named.encode()).hexdigest()[:32]
-            count.known[text] = cls(count, settings, key)
+            count.known[text] = cls(count, settings)
         found: Counts = count.known[text]
         return found
+
+    def _file_of(self, version: str) -> Path:
+        """Where the figures of a version of PyTorch are kept."""
+        text = json.dumps(self._settings, sort_keys=True)
+        named = f"{_fingerprint()} {version} {text}"
+        return self._count.folder / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
 
     def figures(self, run: Run) -> Figures:
         """The figures of a run.
@@ -83,29 +89,39 @@ class Counts:
             self._write()
         return self._figures[run]
 
-    def peaks(self, runs: Sequence[Run], tests: Sizes) -> list[int]:
+    def peaks(self, runs: Sequence[Run], tests: Sizes) -> list[int | None]:
         """The most that tensors take in several runs, which differ in the train net's batch alone.
+
+        None for those that can't be counted (see :attr:`problems`).
 
         Args:
             runs: The runs.
             tests: The largest batch of each test net that may be asked for later.
 
         Raises:
-            InputError: They can't be counted.
+            InputError: Nothing can be counted.
         """
-        missing = [run for run in runs if run not in self._peaks]
+        missing = [run for run in runs if run not in self._peaks and run not in self.problems]
         if missing:
             self._prepare(missing, tests)
             self._add([run for run in missing if self._calculated(run) is None])
-            self._peaks |= {run: self._trace(run).peak_bytes() for run in missing}
+            self._peaks |= {
+                run: self._trace(run).peak_bytes() for run in missing if run not in self.problems
+            }
             self._write()
-        return [self._peaks[run] for run in runs]
+        return [self._peaks.get(run) for run in runs]
 
     def _trace(self, run: Run) -> Trace:
-        """The trace of a run, calculated if the lines are known, else counted."""
+        """The trace of a run, calculated if the lines are known, else counted.
+
+        Raises:
+            InputError: It can't be counted.
+        """
         known = self._traces.get(run) or self._calculated(run)
         if known is None:
             self._add([run])
+            if run in self.problems:
+                raise InputError(self.problems[run])
             known = self._traces[run]
         return known
 
@@ -164,12 +180,17 @@ class Counts:
             self._lines[net, passes] = line
 
     def _add(self, runs: Sequence[Run]) -> None:
-        wanted = [run for run in dict.fromkeys(runs) if run not in self._traces]
-        if wanted:
-            found = self._count(self._settings, wanted)
-            self._traces |= {
-                run: Trace.of_json(value) for run, value in zip(wanted, found, strict=True)
-            }
+        """Count runs: each gets a trace or a problem."""
+        tried = self._traces.keys() | self.problems.keys()
+        wanted = [run for run in dict.fromkeys(runs) if run not in tried]
+        if not wanted:
+            return
+        for run, value in zip(wanted, self._count(self._settings, wanted), strict=True):
+            if "problem" in value:
+                self.problems[run] = value["problem"]
+                continue
+            self._traces[run] = Trace.of_json(value["trace"])
+            self._file = self._file_of(value["torch"])  # of the one that has counted
 
     def _write(self) -> None:
         content = {

@@ -11,6 +11,7 @@ from caffe_batch import prototxt
 from caffe_batch.engines.base import MemoryCount
 from caffe_batch.engines.torch.memory.counts import Counts, Run
 from caffe_batch.engines.torch.memory.figures import Figures
+from caffe_batch.engines.torch.memory.trace import TRAIN
 from caffe_batch.engines.torch.memory.workspaces import Interval, workspaces
 from caffe_batch.errors import InputError, NetError, ShapeError
 from caffe_batch.layers.base import Layer
@@ -28,6 +29,11 @@ from caffe_batch.solver.updates import clips, passes
 STANDS_IN = (
     "The memory is what Caffe would take; PyTorch's differs{why}. Where the batch turns out too "
     "large for it, train goes on with the next smaller split by itself."
+)
+
+#: The same, of some batch sizes.
+STANDS_IN_AT = (
+    "At batch_size {sizes} the memory is what Caffe would take: PyTorch's can't be counted ({why})."
 )
 
 #: The row of what libraries take.
@@ -56,18 +62,26 @@ class TorchMemory(CaffeMemory):
         counts = self._counts
         if counts is None:
             return (STANDS_IN.format(why=""),)
-        return (STANDS_IN.format(why=f" ({counts.problem})"),) if counts.problem else ()
+        if counts.problem:
+            return (STANDS_IN.format(why=f" ({counts.problem})"),)
+        reasons = dict[str, set[int]]()
+        for run, problem in counts.problems.items():
+            reasons.setdefault(problem, set()).add(run.sizes[TRAIN] or self.batch_size)
+        return tuple(
+            STANDS_IN_AT.format(sizes=", ".join(map(str, sorted(sizes))), why=problem)
+            for problem, sizes in reasons.items()
+        )
 
     def of(self, train: Net, tests: Sequence[Net]) -> Prediction:
         """The memory of training exactly these nets, which are the recipe's at some batch sizes."""
         counts = self._counts
         if counts is not None and not counts.problem:
+            run = self._run(train, tests, min(2, passes(self.recipe.solver)))
             try:
-                found = counts.figures(self._run(train, tests, min(2, passes(self.recipe.solver))))
+                return self._prediction(counts.figures(run), train)
             except InputError as error:
-                counts.problem = error.message
-            else:
-                return self._prediction(found, train)
+                if run not in counts.problems:
+                    counts.problem = error.message
         return super().of(train, tests)
 
     def peaks(self, sizes: Sequence[int]) -> dict[int, Peak]:
@@ -93,10 +107,11 @@ class TorchMemory(CaffeMemory):
         except InputError as error:
             counts.problem = error.message
             return super().peaks(sizes)
-        found |= {
-            size: peak + self._beside(net, peak).most
-            for (size, net), peak in zip(nets.items(), peaks, strict=True)
-        }
+        for (size, net), peak in zip(nets.items(), peaks, strict=True):
+            if peak is None:
+                found |= super().peaks([size])
+            else:
+                found[size] = peak + self._beside(net, peak).most
         return {size: found[size] for size in sizes}
 
     def _run(self, train: Net, tests: Sequence[Net], number: int) -> Run:

@@ -7,7 +7,7 @@ operation returns or is given. What a kernel takes for itself and gives back isn
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from caffe_batch.engines.torch.memory.trace import (
     Tensor,
     Trace,
 )
+from caffe_batch.engines.torch.worker.results import Results
 from caffe_batch.memory.ledger import Part
 
 #: The operation behind ``.item()``: a tensor without numbers answers 0.
@@ -60,6 +61,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         self._place, self._part = len(self._places) - 1, Part.LAYER_BUFFERS
         self._stretches: list[_Open] = []
         self._known: dict[int, tuple[weakref.ref[Any], Freed]] = {}
+        self._results = Results()
         self.stretch(Stage.BUILD, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -68,21 +70,22 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         if func is _ITEM and (self._fake or args[0].dtype is torch.bool):
             kind = args[0].dtype
             return True if kind is torch.bool else 0.0 if kind.is_floating_point else 0
-        found = self._found(func, args) if self._fake else None
-        if found is None and not (self._fake and func in _UPDATES):
-            found = func(*args, **(kwargs or {}))
+        if self._fake and func not in _UPDATES:
+            found = self._without_numbers(func, args, kwargs or {})
+        else:
+            found = None if self._fake else func(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, kwargs, found)):
             if isinstance(tensor, self._kind):
                 self._see(tensor)
         return found
 
-    def _found(self, func: Any, args: Any) -> Any:
-        """What operations return that act otherwise without numbers; None for all others."""
+    def _without_numbers(self, func: Any, args: Any, options: Mapping[str, Any]) -> Any:
+        """What an operation returns; those that act otherwise without numbers don't do so here."""
         if func is _NONZERO:
             return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.long)
         if func is _CONVOLUTION_BACKWARD and args[-1] == [args[-1][0], False, True]:
-            return func(*args[:-1], [args[-1][0], True, True])  # the bias only with the weights
-        return None
+            args = (*args[:-1], [args[-1][0], True, True])  # the bias only with the weights
+        return self._results.of(func, args, options)
 
     # Where the run is
 

@@ -8,7 +8,10 @@ directories      where mean files are looked for
 runs             what to count: "sizes", the batch size of each net (null for its own), and
                  "passes", those of an update
 real             whether the tensors have numbers: to check the count
-result           folder for the traces, as 0.json, 1.json, ...
+processes        how many of them are counted at the same time, each in a process of its own; null
+                 to count one after the other in this one
+result           folder for what is found, as 0.json, 1.json, ...: "torch", its version, and
+                 "trace"; or "problem", why a run can't be counted
 
 The run is that of a training: its nets, its update, its loop, its tests. Only its tensors have no
 numbers, and its data layers no data.
@@ -41,10 +44,12 @@ from caffe_batch.engines.torch.worker.blank_data import BlankOpener
 from caffe_batch.engines.torch.worker.counting import Counter
 from caffe_batch.engines.torch.worker.moments import Moment, Surroundings
 from caffe_batch.engines.torch.worker.nets import FedNet
+from caffe_batch.engines.torch.worker.processes import side_by_side
 from caffe_batch.engines.torch.worker.requests import Requests
 from caffe_batch.engines.torch.worker.solving import DivergedError, Rates, Trained, Training
 from caffe_batch.engines.torch.worker.speech import Events
 from caffe_batch.engines.torch.worker.starting import started
+from caffe_batch.errors import CaffeBatchError
 from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.loading import rules_with
 from caffe_batch.memory.ledger import Part
@@ -66,18 +71,36 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     folders = tuple(Path(each) for each in settings["directories"])
     sources = [Sources(folders, _shapes(each["shapes"])) for each in settings["nets"]]
     events.send("built", update=0)
-    for number, run in enumerate(settings["runs"]):
+    result = Path(settings["result"])
+
+    def count(number: int) -> None:
+        run = settings["runs"][number]
         solver.iter_size = run["passes"]
-        nets = [
-            FileAndNet(file, _graph(file, of_net, size))
-            for file, of_net, size in zip(files, sources, run["sizes"], strict=True)
-        ]
-        trace = counted(solver, nets, sources[0].find, fake=not settings["real"])
-        path = Path(settings["result"]) / f"{number}.json"
-        path.write_text(json.dumps(trace.json(), separators=(",", ":")), encoding="utf-8")
-        events.send("updated", update=number + 1, seconds=0.0, records=[])
+        found: dict[str, Any] = {"torch": torch.__version__}
+        try:
+            nets = [
+                FileAndNet(file, _graph(file, of_net, size))
+                for file, of_net, size in zip(files, sources, run["sizes"], strict=True)
+            ]
+            trace = counted(solver, nets, sources[0].find, fake=not settings["real"])
+            found["trace"] = trace.json()
+        except CaffeBatchError as error:
+            found["problem"] = error.message
+        path = result / f"{number}.json"
+        path.write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
+
+    if settings["processes"] is not None:
+        _warm_up()
+    for done in side_by_side(count, len(settings["runs"]), settings["processes"]):
+        events.send("updated", update=done, seconds=0.0, records=[])
     events.send("finished", update=len(settings["runs"]))
     return 0
+
+
+def _warm_up() -> None:
+    """Let torch import what it imports late, once for all copies of this process."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        torch.relu(torch.zeros(1) + torch.ones(1))
 
 
 @dataclass(frozen=True)

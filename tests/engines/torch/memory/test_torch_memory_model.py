@@ -33,6 +33,8 @@ class Here:
         self.folder, self.problem = folder, problem
         self.known: dict[str, Any] = {}
         self.runs: list[Run] = []
+        self.ran = ""  # the version that counts, if it is another one
+        self.refused: set[int] = set()
 
     def __call__(self, settings: Mapping[str, Any], runs: Sequence[Any]) -> list[Any]:
         if self.problem:
@@ -42,11 +44,22 @@ class Here:
         result.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(os.devnull, os.O_WRONLY)
         try:
-            wanted = {**settings, "runs": [r._asdict() for r in runs], "result": str(result)}
+            wanted = {
+                **settings,
+                "runs": [r._asdict() for r in runs],
+                "processes": None,
+                "result": str(result),
+            }
             assert worker.main(wanted, Events(descriptor), Requests()) == 0
         finally:
             os.close(descriptor)
-        return [json.loads((result / f"{n}.json").read_text()) for n in range(len(runs))]
+        found = [json.loads((result / f"{n}.json").read_text()) for n in range(len(runs))]
+        for run, value in zip(runs, found, strict=True):
+            value["torch"] = self.ran or self.version
+            if run.sizes[0] in self.refused:
+                del value["trace"]
+                value["problem"] = "too large for this machine"
+        return found
 
 
 @pytest.fixture
@@ -108,6 +121,34 @@ def test_what_was_counted_is_kept(files: Path, tmp_path: Path) -> None:
     newer.version = "3"
     model_of(files, newer).at(8)
     assert newer.runs == [Run((8, 7), 1)], "another PyTorch is counted anew"
+
+
+def test_figures_are_kept_for_the_version_that_has_counted(files: Path, tmp_path: Path) -> None:
+    first = Here(tmp_path / "kept")
+    first.ran = "3"
+    found = model_of(files, first).at(8)
+    same, other = Here(tmp_path / "kept"), Here(tmp_path / "kept", "it was kept")
+    other.version = "3"
+    assert model_of(files, other).at(8) == found
+    model_of(files, same).at(8)
+    assert same.runs == first.runs, "nothing is known of the version that hasn't counted"
+
+
+def test_a_count_that_fails_is_made_up_for_alone(files: Path, tmp_path: Path) -> None:
+    count = Here(tmp_path / "kept")
+    count.refused = {21}
+    model, caffe = model_of(files, count), model_of(files, None)
+    whole = model_of(files, Here(tmp_path / "whole"))
+    found = model.peaks([2, 8, 21])
+    assert found == {**whole.peaks([2, 8]), 21: caffe.peaks([21])[21]}
+    assert model.at(21) == caffe.at(21)
+    assert model.at(8) == whole.at(8)
+    (remark,) = model.remarks
+    assert remark.startswith("At batch_size 21 the memory is what Caffe would take")
+    assert "too large for this machine" in remark
+    counted = len(count.runs)
+    assert model.peaks([2, 8, 21]) == found
+    assert len(count.runs) == counted, "what can't be counted isn't tried again"
 
 
 def test_rates_and_lengths_change_nothing(files: Path, tmp_path: Path) -> None:
