@@ -23,6 +23,7 @@ from caffe_batch.errors import (
 if TYPE_CHECKING:
     from caffe_batch.api import (
         AsIs,
+        Classified,
         Comparison,
         EngineVerification,
         Job,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Strategies,
         Verification,
         as_is,
+        classify,
         compare,
         data,
         data_info,
@@ -56,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsIs",
     "CaffeBatchError",
+    "Classified",
     "Comparison",
     "DoesNotFitError",
     "EngineVerification",
@@ -70,6 +73,7 @@ __all__ = [
     "TrainingError",
     "Verification",
     "as_is",
+    "classify",
     "compare",
     "data",
     "data_info",

@@ -4,6 +4,7 @@ Nothing here prints. Warnings about files are Python warnings; anything else to 
 is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the arguments to change.
 """
 
+from caffe_batch.api.classifications import classify
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.datasets import data, data_info
 from caffe_batch.api.deployments import deploy
@@ -30,9 +31,11 @@ from caffe_batch.api.verifications import (
 )
 from caffe_batch.api.ways import Strategies, strategies
 from caffe_batch.api.zoo import TemplateSize, template_sizes
+from caffe_batch.experiments.classification import Classified
 
 __all__ = [
     "AsIs",
+    "Classified",
     "Comparison",
     "EngineVerification",
     "Job",
@@ -45,6 +48,7 @@ __all__ = [
     "Verification",
     "as_is",
     "check_device",
+    "classify",
     "compare",
     "data",
     "data_info",

@@ -30,6 +30,7 @@ COMMANDS = {
     "status": ("caffe_batch.cli.status:status", "Show the state of a training."),
     "stop": ("caffe_batch.cli.status:stop", "Stop a training that runs in the background."),
     "deploy": ("caffe_batch.cli.deploy:deploy", "Make a net for inference of a trained job."),
+    "classify": ("caffe_batch.cli.classify:classify", "Show what a trained net says of pictures."),
     "report": ("caffe_batch.cli.report:report", "Write an HTML page about one or more runs."),
     "verify": (
         "caffe_batch.cli.verify:verify",

@@ -227,7 +227,7 @@ def _in_folder(source: Path) -> _Listed:
         entries += own
         if not own:
             empty.append(folder.name)
-    loose = [each.name for each in inside if _is_picture(each.name) and not _is_folder(each)]
+    loose = [each.name for each in inside if is_picture(each.name) and not _is_folder(each)]
     if not entries:
         what = (
             "its pictures lie in it directly"
@@ -278,7 +278,7 @@ class _Walk:
             path = Path(each.path)
             if _is_folder(each):
                 yield from self.pictures(path, (*above, folder))
-            elif _is_picture(each.name):
+            elif is_picture(each.name):
                 yield path
             else:
                 self.others.append(os.path.relpath(path, self.source))
@@ -298,8 +298,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file is called like a picture."""
     return not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures below a folder, in the order of their names; links in circles aren't followed.
+
+    Raises:
+        InputError: A folder can't be read.
+    """
+    return list(_Walk(folder).pictures(folder, ()))
 
 
 def _of_list(source: Path, text: str, folder: Path) -> Iterator[_Entry]:
