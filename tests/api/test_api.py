@@ -320,7 +320,8 @@ def test_a_plan_says_before_it_is_written_that_it_cant_be_trained(recipe: Path) 
     plan = cb.plan("solver.prototxt", gpus=2, gpu_memory="2GiB")
     with pytest.raises(cb.InputError, match="the plan is for 2 GPUs, but train uses one") as caught:
         plan.check_trains()
-    assert [(each.name, each.value) for each in caught.value.remedies] == [("gpus", 1)]
+    remedies = [(each.name, each.value) for each in caught.value.remedies]
+    assert remedies == [("gpus", 1), ("engine", "pytorch")]
 
 
 def test_nothing_to_stop_and_nothing_to_follow(recipe: Path) -> None:
