@@ -49,6 +49,7 @@ HINTS: Mapping[EndReason, Text] = {
     EndReason.STALLED: [
         "Run it again. ", Option("stall_timeout"), " sets how long it may be silent.",
     ],
+    EndReason.RANK_LOST: "The log of the machine where it ran says why. Run it again.",
     EndReason.SNAPSHOT_LOST: "Free some space there, then run it again.",
     EndReason.RECORD_LOST: "Free some space there, then run it again.",
     EndReason.PYTHON_ERROR: "If a Python layer's module isn't found: it must be on PYTHONPATH or "
@@ -63,6 +64,7 @@ RUN_AGAIN = frozenset(
         EndReason.KILLED,
         EndReason.DIVERGED,
         EndReason.STALLED,
+        EndReason.RANK_LOST,
         EndReason.SNAPSHOT_LOST,
         EndReason.RECORD_LOST,
     }

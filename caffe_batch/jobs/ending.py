@@ -18,6 +18,7 @@ class EndReason(str, Enum):
     KILLED = "killed"
     DIVERGED = "diverged"
     STALLED = "no progress"
+    RANK_LOST = "a rank is lost"
     SNAPSHOT_LOST = "snapshot not written"
     RECORD_LOST = "record not written"
     CHECK_FAILED = "failed check"

@@ -279,6 +279,15 @@ def resident_bytes(pid: int) -> int | None:
     return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else None
 
 
+def child_processes(pid: int) -> tuple[int, ...]:
+    """The children of a process on this machine, as far as the kernel lists them."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return ()
+    return tuple(map(int, text.split()))
+
+
 def resident_peak_bytes(pid: int) -> int | None:
     """Largest resident set of a process so far, in bytes; None if the process is gone."""
     try:

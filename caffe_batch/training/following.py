@@ -184,7 +184,7 @@ class RunFollower:
         if not record or not attempt or not attempt.device or record.host != platform.node():
             return None
         if self._meter is None or self._meter[0] != attempt.pid:
-            self._meter = (attempt.pid, MemoryMeter(attempt.pid))
+            self._meter = (attempt.pid, MemoryMeter(attempt.pid, self._plan.gpus))
         return self._meter[1].read(attempt.device)
 
 

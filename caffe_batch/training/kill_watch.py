@@ -6,7 +6,7 @@ from collections import deque
 
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.kernel_kills import kill_counter
-from caffe_batch.runtimes.machine import free_host_bytes, resident_bytes
+from caffe_batch.runtimes.machine import child_processes, free_host_bytes, resident_bytes
 
 #: The kernel counts a kill before the process is gone, by at most this many looks.
 _LOOKS = 50
@@ -45,7 +45,9 @@ class KillWatch:
         count = self._counter.read()
         if count is not None:
             self._counts.append(count)
-        self._resident_bytes = resident_bytes(self._pid) or self._resident_bytes
+        pids = (self._pid, *child_processes(self._pid))  # several ranks are its children
+        held = sum(filter(None, map(resident_bytes, pids)))
+        self._resident_bytes = held or self._resident_bytes
 
     def judge(self, ending: Ending) -> Ending:
         """The ending of the worker, with what is known about a SIGKILL."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 
 from caffe_batch.device import Device
-from caffe_batch.runtimes.machine import process_gpu_bytes, resident_bytes, resident_peak_bytes
+from caffe_batch.runtimes.machine import (
+    child_processes,
+    process_gpu_bytes,
+    resident_bytes,
+    resident_peak_bytes,
+)
 
 #: Seconds between two measurements: NVML takes some milliseconds for each.
 _INTERVAL_S = 2.0
@@ -16,26 +21,38 @@ class MemoryMeter:
 
     Args:
         pid: The process.
+        ranks: How many processes train; several are its children, on one GPU after the other.
 
     Attributes:
-        peak_bytes: The most seen so far; on the CPU the kernel records it.
+        peak_bytes: The most seen so far; on the CPU the kernel records it. Of several ranks it is
+            that of the one which has most, as a plan is for each.
+        of_ranks: What each of several ranks has, as far as that is known.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    def __init__(self, pid: int, ranks: int = 1) -> None:
+        self._pid, self._ranks = pid, ranks
+        self.of_ranks: tuple[int, ...] = ()
         self._asked_at = float("-inf")
         self._bytes: int | None = None
         self.peak_bytes: int | None = None
 
     def read(self, device: Device) -> int | None:
         """Bytes on a device, at most two seconds old; None if unknown."""
-        pid, gpu = self._pid, device.gpu
-        now = time.monotonic()
+        gpu, now = device.gpu, time.monotonic()
         if now - self._asked_at >= _INTERVAL_S:
             self._asked_at = now
-            used = resident_bytes(pid) if gpu is None else process_gpu_bytes(gpu, pid)
-            self._bytes = used or None  # 0: it has ended, which hasn't been noticed yet
-        most = resident_peak_bytes(pid) if gpu is None else self._bytes
+            used = [
+                resident_bytes(pid) if gpu is None else process_gpu_bytes(gpu + rank, pid)
+                for rank, pid in enumerate(self._pids())
+            ]
+            self.of_ranks = tuple(filter(None, used)) if self._ranks > 1 else ()
+            # 0: it has ended, which hasn't been noticed yet
+            self._bytes = max(filter(None, used), default=None)
+        peaks = map(resident_peak_bytes, self._pids()) if gpu is None else (self._bytes,)
+        most = max(filter(None, peaks), default=None)
         if most is not None:
             self.peak_bytes = max(most, self.peak_bytes or 0)
         return self._bytes
+
+    def _pids(self) -> tuple[int, ...]:
+        return child_processes(self._pid)[: self._ranks] if self._ranks > 1 else (self._pid,)

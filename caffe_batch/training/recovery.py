@@ -1,4 +1,8 @@
-"""What happens after a run has ended badly: its files are changed so that it can continue."""
+"""What happens after a run has ended badly: what can be changed so that it can continue.
+
+Out of memory and after a divergence its files are changed. Where one of several ranks has ended,
+nothing is: with each rank there is more that can go wrong, so they all start again.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,11 @@ from caffe_batch.training.resplit import split_smaller
 #: How many times one ``train`` tries a smaller split, and rolls back after a divergence.
 MOST_SPLITS = 8
 MOST_ROLLBACKS = 3
+#: How many times the ranks start again from the same snapshot.
+MOST_RETURNS = 3
 
 _MEMORY = (EndReason.GPU_MEMORY, EndReason.HOST_MEMORY)
+_OF_A_RANK = (EndReason.KILLED, EndReason.STALLED, EndReason.RANK_LOST, EndReason.CRASHED)
 
 
 class Recovery:
@@ -33,7 +40,8 @@ class Recovery:
 
     def __init__(self, job: JobDirectory, options: Options) -> None:
         self._job, self._rollback = job, options.rollback
-        self._splits = self._rollbacks = 0
+        self._splits = self._rollbacks = self._returns = 0
+        self._from: int | None = None
 
     def remedy(self, ending: Ending, attempt: Attempt) -> str | None:
         """Make it possible to continue from the newest good snapshot.
@@ -53,7 +61,17 @@ class Recovery:
             return self._split(ending, attempt)
         if ending.reason is EndReason.DIVERGED and self._rollback is not None:
             return self._roll_back(ending, self._rollback)
+        if ending.reason in _OF_A_RANK and self._job.read_plan().gpus > 1:
+            return self._return(ending, attempt)
         return None
+
+    def _return(self, ending: Ending, attempt: Attempt) -> str | None:
+        """Let all ranks start again; None if that has brought them no further."""
+        self._returns = 1 if attempt.first_update != self._from else self._returns + 1
+        self._from = attempt.first_update
+        if self._returns > MOST_RETURNS:
+            return None
+        return f"{ending.reason.value} ({ending.detail}): all ranks go on from the newest snapshot"
 
     def _split(self, ending: Ending, attempt: Attempt) -> str:
         if self._splits == MOST_SPLITS:

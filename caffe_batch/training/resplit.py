@@ -67,7 +67,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
         plans: list[Plan] = []
         try:
             for model, samples in zip(models, effective, strict=True):
-                split = SplitOptions(largest_batch=largest, divides=gcd(*effective))
+                split = SplitOptions(largest_batch=largest, divides=gcd(*effective) // plan.gpus)
                 if plans:  # all stages have one batch_size
                     split = SplitOptions(batch_size=plans[0].batch_size)
                 plans.append(_plan_with(model, plan.precision, samples, split, tests_follow=True))
@@ -230,6 +230,7 @@ def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
         plan.mode,
         allow_unknown=plan.allow_unknown,
         build=plan.build,
+        gpus=plan.gpus,
         half=plan.half,
     )
 
@@ -246,6 +247,7 @@ def _plan_with(
     """The plan of one stage with another split or other test batches; nothing else changes."""
     options = PlanOptions(
         effective_batch=effective_batch,
+        own_gpus=model.gpus,
         split=split,
         schedule=ScheduleOptions(keep=True),
         tests_follow=tests_follow,

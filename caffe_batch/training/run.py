@@ -67,6 +67,9 @@ LOG_BYTES = 32 * 1024**2
 #: Seconds after which a rank that doesn't answer is lost, unless a stall timeout is given.
 PATIENCE_S = 60.0
 
+#: Seconds that the ranks then have to end by themselves.
+RANKS_END_S = 30.0
+
 
 class Run:
     """One try to bring a job to its end, with the files and the snapshots as they are.
@@ -327,7 +330,7 @@ class Run:
         return Outcome(state, update, self._updates, last_scores(self._job.metrics))
 
     def _follow(self, worker: WorkerProcess, tracker: Tracker, observer: Observer) -> Ending:
-        watch, meter = StallWatch(self._options.stall_timeout_s), MemoryMeter(worker.pid)
+        watch, meter = self._stall_watch(), MemoryMeter(worker.pid, self._plan.gpus)
         kills, running = KillWatch(worker.pid), True
         while running:
             kills.look()
@@ -349,6 +352,13 @@ class Run:
                 worker.kill() if watch.is_hung else worker.stop(signal.SIGTERM)
         ending = watch.judge(kills.judge(worker.ending()))
         return ending if worker.has_spoken else _before_the_start(ending)
+
+    def _stall_watch(self) -> StallWatch:
+        """Several ranks watch each other, and know which one doesn't answer: they come first."""
+        given_s = self._options.stall_timeout_s
+        if given_s is not None and self._plan.gpus > 1:
+            given_s += RANKS_END_S
+        return StallWatch(given_s)
 
     def _note(self, event: WorkerEvent | LogEvent) -> None:
         """Update the record and the snapshots with what an event says about them.

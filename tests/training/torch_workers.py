@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import OutOfMemoryError
+
 from caffe_batch.engines.torch.worker.main import use_this_package
 
 use_this_package()
@@ -56,4 +58,30 @@ def signalled(settings: Mapping[str, Any]) -> int:
 def eager(settings: Mapping[str, Any]) -> int:
     """As eager_worker.py."""
     micro_gradients.SHARE = float("inf")
+    return tasks.run(settings)
+
+
+def harmed(settings: Mapping[str, Any]) -> int:
+    """A worker one of whose ranks comes to harm in a pass, once.
+
+    HARMED is "RANK,PASS,WHAT,FILE": in that pass, counted from 1, the rank gets the signal WHAT,
+    or torch finds no memory if that is ``memory``. FILE then exists, and nothing happens again.
+    """
+    net_class: Any = nets.FedNet
+    forward = net_class.forward
+    rank, left, what, name = os.environ["HARMED"].split(",")
+    passes = int(left)
+
+    def forward_with_harm(net: nets.FedNet, *keep: Any) -> Any:
+        nonlocal passes
+        passes -= net.net.gradients
+        if passes == 0 and net.net.gradients and not Path(name).exists():
+            Path(name).touch()
+            if what == "memory":
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            os.kill(os.getpid(), getattr(signal, what))
+        return forward(net, *keep)
+
+    if settings.get("rank", {}).get("rank") == int(rank):
+        net_class.forward = forward_with_harm
     return tasks.run(settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from caffe_batch.engines import base
@@ -23,6 +24,7 @@ from caffe_batch.engines.torch.gpu_errors import (
     failure,
     unusable,
 )
+from caffe_batch.engines.torch.ranks.statuses import HUNG_STATUS, LAUNCHER, LOST_STATUS, RANKS
 from caffe_batch.errors import Text
 from caffe_batch.jobs.ending import Ending, EndReason
 
@@ -44,7 +46,36 @@ _NOT_WRITTEN = "snapshot not written: "
 
 
 def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
-    """The reason of an ending (see :meth:`~caffe_batch.engines.base.Engine.classify`)."""
+    """The reason of an ending (see :meth:`~caffe_batch.engines.base.Engine.classify`).
+
+    Of several ranks it is that of the one that failed first, which is named.
+    """
+    first = _first_rank(log)
+    if first is None or isinstance(last_word, (Diverged, Finished, Refused, Stopped)):
+        return _classify(status, last_word, log)
+    if status == HUNG_STATUS:
+        return Ending(EndReason.STALLED, first, status)
+    if status == LOST_STATUS:
+        return Ending(EndReason.RANK_LOST, f"{first}: {_what_was_lost(log)}", status)
+    ending = _classify(status, last_word, log)
+    return replace(ending, detail=f"{first.split(' ended')[0]}: {ending.detail}")
+
+
+def _first_rank(log: Sequence[str]) -> str | None:
+    """What the launcher says of the rank that failed first; None if there are no ranks."""
+    lines = filter(None, map(read_glog_line, reversed(log)))
+    return next((line.message for line in lines if line.place.startswith(LAUNCHER)), None)
+
+
+def _what_was_lost(log: Sequence[str]) -> str:
+    """What the ranks that are left say of it."""
+    lines = filter(None, map(read_glog_line, log))
+    return next(
+        (line.message for line in lines if line.place.startswith(RANKS)), "no rank says why"
+    )
+
+
+def _classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> Ending:
     if not isinstance(last_word, (Diverged, Finished, Refused, Stopped)):
         for find in (_out_of_memory, _fatal, _gpu_failure):
             found = find(log)

@@ -44,7 +44,7 @@ def train_here(solver: Path, *, events: Path = Path(os.devnull), **changes: Any)
 
 #: Processes that have torch loaded when they begin.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.engines.torch.in_process"])
+FORKS.set_forkserver_preload(["caffe_batch.engines.torch.worker.train"])
 
 
 def train_on(ranks: int, solver: Path, *, events: Path, **changes: Any) -> list[int | None]:

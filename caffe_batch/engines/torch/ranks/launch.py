@@ -21,14 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch.engines.caffe.inside.worker_log import WorkerLog
+from caffe_batch.engines.torch.ranks.statuses import HUNG_STATUS, LAUNCHER, LOST_STATUS, WELL
 from caffe_batch.engines.torch.worker.requests import SIGNALS
-from caffe_batch.engines.torch.worker.speech import LAUNCHER, log
-
-#: What a rank exits with when another one is lost, and the launcher when one doesn't answer.
-LOST_STATUS, HUNG_STATUS = 43, 44
-
-#: How a rank ends that has done what was asked: all updates, or a snapshot on request.
-WELL = (0, 40)
+from caffe_batch.engines.torch.worker.speech import log
 
 #: Seconds that the other ranks have to end by themselves.
 GRACE_S = 10.0
@@ -116,7 +111,7 @@ def judge(ended: Mapping[int, int], left: Sequence[int], first: int = 0) -> Verd
         return Verdict(HUNG_STATUS, f"rank {ranks} didn't answer")
     lost = [index for index, status in ended.items() if status == LOST_STATUS]
     if lost:
-        return Verdict(LOST_STATUS, "a rank of another machine was lost")
+        return Verdict(LOST_STATUS, "the ranks here lost another one")
     return Verdict(next(iter(ended.values()), 0))
 
 
@@ -152,7 +147,7 @@ def launch(settings: Mapping[str, Any]) -> int:
         found = Launch(start, number).watch()
     if found.why:
         WorkerLog(settings["log"], settings["log_bytes"]).rejoin()
-        log(found.why, LAUNCHER, "W")
+        log(found.why, f"{LAUNCHER}:1", "W")
     return found.status
 
 

@@ -14,9 +14,6 @@ from typing import Any
 #: The place of a fatal line that tells what a Python layer has raised.
 PYTHON_LAYER = "python_layer.hpp:1"
 
-#: The place of a line that says which rank failed first.
-LAUNCHER = "launch.py:1"
-
 
 class Events:
     """The pipe to the process that started this worker.

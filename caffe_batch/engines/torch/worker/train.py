@@ -38,7 +38,7 @@ from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.engines.torch.fillers import Draws
 from caffe_batch.engines.torch.layers.python import with_python
 from caffe_batch.engines.torch.ranks.group import RankLostError, check_alike, join
-from caffe_batch.engines.torch.ranks.launch import LOST_STATUS
+from caffe_batch.engines.torch.ranks.statuses import LOST_STATUS, RANKS
 from caffe_batch.engines.torch.snapshots import load_weights, read_state, restore_history
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.devices import (
@@ -69,7 +69,7 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
     try:
         return _train(settings, events, requests)
     except RankLostError as error:
-        log(error.message, severity="W")
+        log(error.message, f"{RANKS}:1", "W")
         return LOST_STATUS
 
 

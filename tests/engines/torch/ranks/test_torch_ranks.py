@@ -21,6 +21,8 @@ from caffe_batch.prototxt import read_net
 from tests.engines.torch.in_process import train_here, train_on
 from tests.planned_jobs import CLASSES, write_lmdb
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 #: Crops, mirrors and a shuffled file draw for each record; BatchNorm isn't in it.
 NET = f"""
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
@@ -86,7 +88,7 @@ def run(
     return found
 
 
-def furthest(some: Sequence[Any], others: Sequence[Any]) -> float:
+def furthest(some: Sequence[Array], others: Sequence[Array]) -> float:
     """The largest relative error of an array."""
     return max(
         float(np.linalg.norm(one - other)) / max(float(np.linalg.norm(other)), 1e-12)
@@ -94,8 +96,9 @@ def furthest(some: Sequence[Any], others: Sequence[Any]) -> float:
     )
 
 
-def weights_of(snapshot: Snapshot) -> list[Any]:
-    return [blob for blobs in read_weights(snapshot.weights).values() for blob in blobs]
+def weights_of(snapshot: Snapshot) -> list[Array]:
+    layers = read_weights(snapshot.weights).values()
+    return [values for blobs in layers for _, values in blobs.values()]
 
 
 @pytest.mark.parametrize(
