@@ -18,6 +18,7 @@ from caffe_batch.api.jobs import (
     watched_report,
 )
 from caffe_batch.api.machines import check_device, find_runtime, find_trainer
+from caffe_batch.api.net_tests import NetTest, test
 from caffe_batch.api.noise_scales import Noise, noise
 from caffe_batch.api.plans import Plan, plan
 from caffe_batch.api.predictions import Memory, memory
@@ -40,6 +41,7 @@ __all__ = [
     "EngineVerification",
     "Job",
     "Memory",
+    "NetTest",
     "Noise",
     "Outcome",
     "Plan",
@@ -66,6 +68,7 @@ __all__ = [
     "strategies",
     "template_sizes",
     "templates",
+    "test",
     "train_options",
     "verify",
     "verify_engines",

@@ -29,6 +29,7 @@ COMMANDS = {
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
     "status": ("caffe_batch.cli.status:status", "Show the state of a training."),
     "stop": ("caffe_batch.cli.status:stop", "Stop a training that runs in the background."),
+    "test": ("caffe_batch.cli.test:test", "Test a trained net on its whole test set."),
     "deploy": ("caffe_batch.cli.deploy:deploy", "Make a net for inference of a trained job."),
     "classify": ("caffe_batch.cli.classify:classify", "Show what a trained net says of pictures."),
     "report": ("caffe_batch.cli.report:report", "Write an HTML page about one or more runs."),

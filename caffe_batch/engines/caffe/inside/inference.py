@@ -61,7 +61,7 @@ def main(settings):
         return not events.closed
 
     try:
-        gpu, choice = choose_device(caffe, settings)
+        gpu, _ = choose_device(caffe, settings)
         use_device(caffe, gpu)
         for number, part in enumerate(settings["parts"]):
             if settings["seed"] >= 0:
@@ -69,8 +69,7 @@ def main(settings):
             net = caffe.Net(part["net"], caffe.TEST, level=part["level"], stages=part["stages"])
             fresh = load_weights(net, part["weights"])
             if number == 0:
-                choices = [choice] if choice else []
-                events.started(caffe, gpu, choices + ([without_weights(fresh)] if fresh else []))
+                events.started(caffe, gpu, [without_weights(fresh)] if fresh else [])
             if not run(net, part, after_pass):
                 return 1
             del net

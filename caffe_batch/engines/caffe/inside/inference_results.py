@@ -10,6 +10,7 @@ What is collected is a JSON object, all of it optional:
     judged    how predictions agree with labels: an object with
                 scores, labels   the blobs
                 axis             that of the classes
+                probabilities    whether the scores are probabilities already
                 ignore           a label that doesn't count, or null
                 records          samples that count; later ones are repetitions
                 pictures         the input of which to keep samples, or null
@@ -131,14 +132,12 @@ class Judge:
         else:
             logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
         own = np.take_along_axis(scores, safe[..., None], -1)[..., 0]
-        # Caffe's Accuracy counts a label as found if fewer than k classes have a higher score, or
-        # an equal one and a higher number (accuracy_layer.cpp sorts pairs of score and number).
-        higher = (scores > own[..., None]).sum(axis=-1)
-        equal = (scores == own[..., None]) & (np.arange(classes) > safe[..., None])
-        rank = higher + equal.sum(axis=-1)
+        # Caffe's Accuracy: a score that equals the label's counts as better (accuracy_layer.cpp).
+        rank = (scores >= own[..., None]).sum(axis=-1)
         for place, k in enumerate(judged["top_k"]):
-            self.hits[place] += int((valid & (rank < k)).sum())
-        guess = classes - 1 - np.argmax(scores[..., ::-1], axis=-1)  # of equal ones the last
+            self.hits[place] += int((valid & (rank <= k)).sum())
+        others = np.where(np.arange(classes) == safe[..., None], -np.inf, scores)
+        guess = np.where(rank <= 1, safe, np.argmax(others, axis=-1))
         np.add.at(self.confusion, (safe[valid], guess[valid]), 1)
         losses = -np.take_along_axis(logs, safe[..., None], -1)[..., 0]
         self.loss += float(losses[valid].sum())

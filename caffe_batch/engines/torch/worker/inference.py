@@ -52,7 +52,7 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
 
     wants = "device"
     try:
-        device, choice = choose_device(settings, caffe_pb2.SolverParameter())
+        device, _ = choose_device(settings, caffe_pb2.SolverParameter())
         set_precision(settings["precision"], device)
         for number, part in enumerate(settings["parts"]):
             wants = "net"
@@ -79,8 +79,7 @@ def main(settings: Mapping[str, Any], events: Events, requests: Requests) -> int
             with closing(opener), closing(net):
                 fresh = start_from([Path(name) for name in part["weights"]], [net])
                 if number == 0:
-                    choices = [choice] if choice else []
-                    choices += [without_weights(fresh)] if fresh else []
+                    choices = [without_weights(fresh)] if fresh else []
                     started(events, device_name(device), choices)
                     events.built = True
                 if not _run(net, part, after_pass):
