@@ -56,6 +56,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     settings = {
         "log": os.devnull, "log_bytes": 1 << 30, "record_every": 1 << 30, "max_loss": None,
+        "snapshot_at_tests": False,
     }  # fmt: skip
     training = Training(made, Events(null), Requests(), settings, 0, None)
     answers = os.fdopen(os.dup(1), "w", 1)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from caffe_batch import engines, training
 from caffe_batch.api.arguments import Files, choice, files, positive, whole
 from caffe_batch.api.machines import RuntimeName, device_of, find_trainer
+from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
+from caffe_batch.jobs.best import Metric
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.job_files import JobFiles
 from caffe_batch.jobs.metrics import Metrics, read_metrics
@@ -120,6 +122,12 @@ class Job:
         return record.attempts[-1].engine if record and record.attempts else self.plan.engine
 
     @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """The snapshots that it has, oldest first."""
+        files = engines.find(self.last_engine).snapshots
+        return tuple(files.list_snapshots(self.directory.snapshots))
+
+    @property
     def metrics(self) -> tuple[Metrics, ...]:
         """The lines of metrics.jsonl: updates with their loss, tests, gradients.
 
@@ -154,6 +162,7 @@ class Job:
         updates: str | int | None = None,
         keep_last: int | None = None,
         keep_every: int | None = None,
+        keep_best: str | None = None,
         max_loss: float | None = None,
         on_divergence: str = "stop",
         stall_timeout: float | None = None,
@@ -189,6 +198,10 @@ class Job:
             keep_last: How many of the newest snapshots to keep; None for all, or 1 with
                 ``keep_every``.
             keep_every: Also keep the first snapshot of every this many updates.
+            keep_best: Take a snapshot at each test, and keep the best one by this output of the
+                test net, such as ``"accuracy"`` (``"1:accuracy"`` of test net 1): the highest, or
+                of a loss the lowest. Of the others the newest stays, or what ``keep_last`` and
+                ``keep_every`` say.
             max_loss: Treat a loss above this as diverged; nan and inf always are.
             on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: continue from the last good
                 snapshot with base_lr times the factor, at most three times.
@@ -212,7 +225,7 @@ class Job:
         options = train_options(
             cpu=cpu, gpu=gpu, threads=threads, weights=weights, snapshot=snapshot, restart=restart,
             try_larger=try_larger, epochs=epochs, updates=updates,
-            keep_last=keep_last, keep_every=keep_every, max_loss=max_loss,
+            keep_last=keep_last, keep_every=keep_every, keep_best=keep_best, max_loss=max_loss,
             on_divergence=on_divergence, stall_timeout=stall_timeout, noise_scale=noise_scale,
             precision=precision,
             check_data=check_data,
@@ -489,6 +502,7 @@ def train_options(
     updates: str | int | None = None,
     keep_last: int | None = None,
     keep_every: int | None = None,
+    keep_best: str | None = None,
     max_loss: float | None = None,
     on_divergence: str = "stop",
     stall_timeout: float | None = None,
@@ -511,6 +525,7 @@ def train_options(
         snapshot=None if snapshot is None else Path(snapshot),
         keep_last=whole("keep_last", keep_last),
         keep_every=whole("keep_every", keep_every),
+        keep_best=None if keep_best is None else Metric.parse(keep_best),
         max_loss=max_loss,
         rollback=_rollback(on_divergence),
         stall_timeout_s=_seconds("stall_timeout", stall_timeout),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_batch.terminal import one_line
+
 if TYPE_CHECKING:
     from caffe_batch.api import Job
 
@@ -33,7 +35,9 @@ def follow(job: Job, *, quiet: bool) -> None:
         return
     update, updates = status.progress.update, status.progress.updates
     click.echo(f"{status.state.value.capitalize()}: {update:,} of {updates:,} updates.")
-    for line in outcome_lines(job.directory, status.progress.scores):
-        click.echo(line)
+    finished = status.state.value == "finished"
+    lines = outcome_lines(job.directory, status.progress.scores, job.snapshots, finished=finished)
+    for line in lines:
+        click.echo(one_line(line))
     if status.state.value == "interrupted":
         sys.exit(130)

@@ -29,6 +29,7 @@ from caffe_batch.cli.train_options import (
     view_options,
 )
 from caffe_batch.errors import InputError, Option
+from caffe_batch.terminal import one_line
 
 if TYPE_CHECKING:
     from caffe_batch.api import Job, Outcome
@@ -147,7 +148,7 @@ def train(
             tensorboard=tensorboard, **options,
         )  # fmt: skip
     print_notes(outcome.notes)
-    _print_outcome(outcome, noise_scale=options["noise_scale"])
+    _print_outcome(outcome, noise_scale=options["noise_scale"], metric=options["keep_best"])
     if outcome.state.value == "interrupted":
         sys.exit(130)
 
@@ -230,7 +231,7 @@ def _run(job: Job, observers: tuple[LateSignals, OnEnd], *, quiet: bool, **optio
         return job.train(**options, observer=(view, *observers))
 
 
-def _print_outcome(outcome: Outcome, *, noise_scale: bool) -> None:
+def _print_outcome(outcome: Outcome, *, noise_scale: bool, metric: str | None) -> None:
     from caffe_batch.reporting.outcome_view import outcome_lines
 
     done = f"{outcome.update:,} of {outcome.updates:,} updates"
@@ -238,5 +239,13 @@ def _print_outcome(outcome: Outcome, *, noise_scale: bool) -> None:
         click.echo(f"Finished already: {done}; --restart trains again from update 0.")
     else:
         click.echo(f"{outcome.state.value.capitalize()}: {done}.")
-    for line in outcome_lines(outcome.job.directory, outcome.scores, noise_scale=noise_scale):
-        click.echo(line)
+    lines = outcome_lines(
+        outcome.job.directory,
+        outcome.scores,
+        outcome.job.snapshots,
+        noise_scale=noise_scale,
+        finished=outcome.state.value == "finished",
+        metric=metric,
+    )
+    for line in lines:
+        click.echo(one_line(line))

@@ -12,7 +12,8 @@ from caffe_batch.cli.options import PRECISIONS, engine_section, option_group, se
 #: The options of ``train`` that are passed to api.train_options, by name.
 RUN_OPTIONS = (
     "cpu", "gpu", "threads", "weights", "snapshot", "restart", "try_larger", "noise_scale",
-    "keep_last", "keep_every", "max_loss", "on_divergence", "stall_timeout", "check_data",
+    "keep_last", "keep_every", "keep_best", "max_loss", "on_divergence", "stall_timeout",
+    "check_data",
     "precision",
     "updates",
 )  # fmt: skip
@@ -148,6 +149,12 @@ fault_options = option_group(
         "--keep-last",
         type=POSITIVE,
         metavar="N",
-        help="Keep the newest N snapshots.  [default: all, or 1 with --keep-every]",
+        help="Keep the newest N snapshots.  [default: all, or 1 with --keep-every or --keep-best]",
+    ),
+    _faults_section(
+        "--keep-best",
+        metavar="METRIC",
+        help="Take a snapshot at each test, and keep the best one by this output of the test net, "
+        "such as accuracy (1:accuracy of test net 1): the highest, or of a loss the lowest.",
     ),
 )

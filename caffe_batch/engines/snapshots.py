@@ -5,6 +5,7 @@ For every engine a snapshot is a pair of files: ``NAME_iter_N.solverstate`` and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -98,13 +99,20 @@ class SnapshotFiles(Protocol):
     def set_aside_from(self, folder: Path, update: int) -> None:
         """Rename the snapshots of a diverged training, from this update on."""
 
-    def prune(self, folder: Path, keep_last: int | None, keep_every: int | None) -> None:
+    def prune(
+        self,
+        folder: Path,
+        keep_last: int | None,
+        keep_every: int | None,
+        stays: Callable[[int], bool] | None = None,
+    ) -> None:
         """Delete the snapshots that need not be kept, among those that are known to be whole.
 
         Args:
             folder: Where they are.
             keep_last: How many of the newest stay; None for all, or with ``keep_every`` for one.
             keep_every: The first snapshot in each period of this many updates stays as well.
+            stays: Whether the snapshot after some updates stays in any case; None for none.
         """
 
     def finish_pruning(self, folder: Path) -> None:

@@ -66,6 +66,7 @@ class TrainingRequest:
         frozen: With the noise scale: (name of the layer, index) of each parameter whose lr_mult is
             0; None without it.
         max_loss: A loss above it counts as diverged, as nan and inf always do; or None.
+        snapshot_at_tests: Whether to take a snapshot of the weights of each test.
         precision: One of the engine's precisions.
         ranks: How many processes train together, on a GPU each.
         patience_s: Seconds after which a rank that doesn't answer is lost; None for one rank.
@@ -82,6 +83,7 @@ class TrainingRequest:
     log_bytes: int
     frozen: Sequence[tuple[str, int]] | None
     max_loss: float | None
+    snapshot_at_tests: bool = False
     precision: Precision = Precision.FLOAT32
     ranks: int = 1
     patience_s: float | None = None
@@ -102,6 +104,7 @@ class TrainingRequest:
             "record_every": self.record_every,
             "frozen": self.frozen,
             "max_loss": self.max_loss,
+            "snapshot_at_tests": self.snapshot_at_tests,
             **device_settings(self.device),
         }
 

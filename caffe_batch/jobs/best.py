@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import InputError, Option, did_you_mean
 from caffe_batch.jobs.metrics import Metrics, NetTestMetrics
+from caffe_batch.net.recipe import NetFile, Recipe
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,34 @@ def usual_metric(scores: Iterable[NetTestMetrics]) -> Metric | None:
     return None if chosen is None else Metric(chosen.output, chosen.test_net)
 
 
-def check_known(metric: Metric, scores: Iterable[NetTestMetrics]) -> None:
-    """Refuse a metric that no test has.
+def check_tested(recipe: Recipe, metric: Metric) -> None:
+    """Refuse a metric that no test of a recipe has.
 
     Raises:
         InputError: Names those that there are.
     """
-    there = list(scores)
-    if not any(map(metric.fits, there)):
-        names = list(dict.fromkeys(score.output for score in there if not score.is_summary))
+    found: dict[str, set[int]] = {}
+    for number, test in enumerate(recipe.tests):
+        for name in _outputs(test):
+            found.setdefault(name, set()).add(number)
+    if not recipe.solver.test_interval or not found:
         raise InputError(
-            [Option("metric", str(metric)), ": the tests have no such output"],
-            hint=did_you_mean(metric.output, names) or f"They have: {', '.join(names) or 'none'}.",
+            [Option("keep_best", str(metric)), ": the solver makes no tests"],
+            hint="Give it a test_interval, and a TEST net with an Accuracy or a loss.",
         )
+    if metric.output not in found or metric.test_net not in (None, *found[metric.output]):
+        raise InputError(
+            [Option("keep_best", str(metric)), ": the tests have no such output"],
+            hint=did_you_mean(metric.output, list(found)) or f"They have {', '.join(found)}.",
+        )
+
+
+def _outputs(test: NetFile) -> list[str]:
+    """The named tops that no layer of a TEST net reads."""
+    unread: dict[str, None] = {}
+    for _, layer in test.selected():
+        for bottom in layer.bottom:
+            unread.pop(bottom, None)
+        if layer.bottom:
+            unread.update(dict.fromkeys(layer.top))
+    return list(unread)

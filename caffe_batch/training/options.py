@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch.device import Device
+from caffe_batch.jobs.best import Metric
 from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.planning.precision import Precision
 from caffe_batch.training.longer import Longer
@@ -31,6 +32,8 @@ class Options:
         keep_last: How many of the newest snapshots stay; None for all, or with ``keep_every`` for
             one.
         keep_every: The first snapshot in each period of this many updates stays as well.
+        keep_best: Take a snapshot at each test, and keep the best one by this metric; of the others
+            the newest stays, unless ``keep_last`` or ``keep_every`` says more.
         max_loss: A loss above it counts as diverged, as nan and inf always do; None for no bound.
         rollback: What base_lr is multiplied by when a diverged run continues from the last good
             snapshot; None to stop then.
@@ -51,6 +54,7 @@ class Options:
     snapshot: Path | None = None
     keep_last: int | None = None
     keep_every: int | None = None
+    keep_best: Metric | None = None
     max_loss: float | None = None
     rollback: float | None = None
     stall_timeout_s: float | None = None

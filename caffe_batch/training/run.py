@@ -18,6 +18,7 @@ from caffe_batch.engines.events import Built, LogEvent, SnapshotTaken, Started, 
 from caffe_batch.engines.snapshots import DamagedSnapshotError, Snapshot
 from caffe_batch.engines.work import DataStart, TrainingRequest, Work
 from caffe_batch.errors import InputError
+from caffe_batch.jobs.best import Metric, check_tested
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.jobs.job_recipe import job_recipe
@@ -49,7 +50,7 @@ from caffe_batch.training.places import job_places
 from caffe_batch.training.process import SignalRelay, WorkerProcess
 from caffe_batch.training.progress import Observer, Progress, RunFold
 from caffe_batch.training.restart import log_to_show, what_is_next
-from caffe_batch.training.snapshot_keeper import SnapshotKeeper
+from caffe_batch.training.snapshot_keeper import BestTest, SnapshotKeeper
 from caffe_batch.training.stall import StallWatch
 from caffe_batch.training.start import starting_point
 from caffe_batch.training.tracker import Tracker
@@ -110,6 +111,7 @@ class Run:
             options.keep_last,
             options.keep_every,
             job.previous.forget,
+            None if options.keep_best is None else self._best_so_far(options.keep_best),
         )
         self._device = options.device
         self._directory = plan.working_directory
@@ -122,6 +124,20 @@ class Run:
         )
         #: What the user should know about all tries so far.
         self.all_notes = earlier
+
+    def _best_so_far(self, metric: Metric) -> BestTest:
+        """The best test before this run, unless it starts again.
+
+        Raises:
+            InputError: The tests have no such output.
+        """
+        recipe = job_recipe(self._job, self._stages[-1].path, self._stages[-1].rules)
+        check_tested(recipe, metric)
+        best, file = BestTest(metric), self._job.metrics
+        snapshots = self._snapshots.list_snapshots(self._job.snapshots)
+        if file.is_file():
+            best.continue_from(read_metrics(file), {each.update for each in snapshots})
+        return best
 
     @property
     def is_finished(self) -> bool:
@@ -238,6 +254,8 @@ class Run:
                     break
                 ending = self._obstacle(stage) or self._run_stage(stage, start, tracker, observer)
             self.all_notes = tracker.notes
+        if ending.reason in STATES:
+            self._keeper.prune()  # the log has told of all tests by now
         return ending
 
     def close(self, ending: Ending) -> Ending:
@@ -397,6 +415,7 @@ class Run:
             log_bytes=LOG_BYTES,
             frozen=self._frozen(stage) if self._options.noise_scale else None,
             max_loss=self._options.max_loss,
+            snapshot_at_tests=self._options.keep_best is not None,
             precision=self._precision,
             ranks=self._plan.gpus,
             patience_s=self._options.stall_timeout_s or PATIENCE_S,

@@ -114,7 +114,10 @@ def test_following_to_the_end(detached: JobDirectory) -> None:
         said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert said.startswith("Interrupted: ")
-    assert said.endswith(f"files: {detached.path}\n")
+    *_, files, model, then = said.splitlines()
+    assert files == f"files: {detached.path}"
+    assert model.startswith("model: snapshots/tiny_iter_")
+    assert then == f"next:  `caffe-batch train {detached.path}` continues"
 
 
 def test_a_second_stop_kills_a_worker_that_does_not_answer(detached: JobDirectory) -> None:

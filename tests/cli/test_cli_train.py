@@ -44,12 +44,15 @@ def test_a_planned_directory(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     done = train(job.path)
     assert done.returncode == 0, done.stderr
-    result, test, plan, files = done.stdout.splitlines()
+    result, test, best, plan, files, model, then = done.stdout.splitlines()
     assert result == "Finished: 60 of 60 updates."
     assert test.startswith("test:  accuracy 1, loss 0.")
     assert test.endswith(" (after update 60)")
     assert plan == "plan:  effective batch 18 = batch_size 6 x iter_size 3"
+    assert best == "best:  accuracy 1 (after update 20; no snapshot of it is kept)"
     assert files == f"files: {job.path}"
+    assert model == "model: snapshots/tiny_iter_60.caffemodel"
+    assert then.startswith(f"next:  `caffe-batch test {job.path}` tests it by class, ")
     lines = done.stderr.splitlines()
     assert lines[0] == "Training on the CPU: this Caffe is built without GPU code."
     assert "test after update 60: accuracy 1, loss 0." in done.stderr
@@ -60,7 +63,7 @@ def test_a_planned_directory(tmp_path: Path) -> None:
     again = train(job.path)
     assert again.returncode == 0
     assert again.stdout.splitlines()[0].startswith("Finished already: 60 of 60 updates; --restart")
-    assert again.stdout.splitlines()[1:] == [test, plan, files]
+    assert again.stdout.splitlines()[1:] == [test, best, plan, files, model, then]
     assert again.stderr == ""
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from caffe_batch.engines.caffe.snapshot_contents import check_contents as check_contents
@@ -221,16 +221,24 @@ def take_in(state: Path) -> None:
         raise
 
 
-def prune(folder: Path, keep_last: int | None, keep_every: int | None) -> None:
+def prune(
+    folder: Path,
+    keep_last: int | None,
+    keep_every: int | None,
+    stays: Callable[[int], bool] | None = None,
+) -> None:
     """Delete the snapshots that need not be kept, among those that are known to be whole.
 
     Args:
         folder: Where they are.
         keep_last: How many of the newest stay; None for all, or with ``keep_every`` for one.
         keep_every: The first snapshot in each period of this many updates stays as well.
+        stays: Whether the snapshot after some updates stays in any case; None for none.
     """
     whole = [snapshot for snapshot in list_snapshots(folder) if snapshot.record.is_file()]
     for snapshot in superfluous(whole, keep_last, keep_every):
+        if stays is not None and stays(snapshot.update):
+            continue
         snapshot.state.rename(snapshot.state.with_name(snapshot.state.name + _DELETED))
     finish_pruning(folder)
 

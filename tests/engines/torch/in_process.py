@@ -21,6 +21,7 @@ def settings_of(solver: Path) -> dict[str, Any]:
         "solver": str(solver), "job": str(solver.parent), "snapshots": str(solver.parent),
         "resume": None, "weights": [], "log": str(solver.parent / "log"), "log_bytes": 1 << 30,
         "record_every": 1, "frozen": None, "max_loss": None, "rules": [], "samples": None,
+        "snapshot_at_tests": False,
         "device": "cpu", "gpu": None, "precision": "float32",
     }  # fmt: skip
 

@@ -82,6 +82,7 @@ class Training:
         self.iter_size = message.iter_size
         self.snapshot_every = message.snapshot
         self.test_every = message.test_interval
+        self.snapshot_at_tests = settings["snapshot_at_tests"]
         self.last_update = message.max_iter
         self.events = events
         self.requests = requests
@@ -134,6 +135,9 @@ class Training:
         every = self.snapshot_every
         if every and self.update % every == 0 and self.snapshot_at != self.update:
             self.announce_snapshot()
+        tested = self.update and self.test_every and self.update % self.test_every == 0
+        if tested and self.snapshot_at_tests and self.snapshot_at != self.update:
+            self.requests.pending = True  # Caffe has just tested these weights
         self.attend()
         if self.iter_size > 1:
             self.statistics.keep()

@@ -16,6 +16,7 @@ SETTINGS is a JSON object; beside what worker.py lists it has
     frozen           with the noise scale: (name of the layer, index) of each parameter whose
                      lr_mult is 0; null without (micro_gradients.py)
     max_loss         a loss above it counts as diverged, as nan and inf always do; or null
+    snapshot_at_tests  whether to take a snapshot of the weights of each test
     nets             {"train": file, "tests": [files]} instead of the solver's own, or null
     go_on            {type of data layer: [how many times each advances before it reads, in the
                      order in which Caffe creates them]} (record_seeker.py)

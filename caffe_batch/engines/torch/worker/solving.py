@@ -156,6 +156,7 @@ class Training:
         self._events, self._requests, self._noise = events, requests, noise
         self._log = WorkerLog(settings["log"], settings["log_bytes"])
         self._record_every: int = settings["record_every"]
+        self._at_tests: bool = settings["snapshot_at_tests"]
         bound: float | None = settings["max_loss"]
         self._max_loss = sys.float_info.max if bound is None else bound
         self.done = self._snapshot_at = done
@@ -199,6 +200,8 @@ class Training:
             if tests and (self.done or solver.test_initialization):
                 self._keep()
                 self._test_all()
+                if self._at_tests and self.done and self._snapshot_at != self.done:
+                    self._snapshot()
             self._update()
             if every and self.done % every == 0:
                 self._snapshot()

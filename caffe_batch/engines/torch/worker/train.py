@@ -10,6 +10,7 @@ record_every     updates per loss record
 frozen           with the noise scale: (name of the layer, index) of each parameter whose
                  lr_mult is 0; null without
 max_loss         a loss above it counts as diverged, as nan and inf always do; or null
+snapshot_at_tests  whether to take a snapshot of the weights of each test
 samples          how many samples each net has read, the train net's first; null at update 0
 rules            files with the rules of layers
 ranks            how many processes train together
