@@ -8,6 +8,7 @@ from caffe_batch.api.classifications import classify
 from caffe_batch.api.comparisons import Comparison, compare
 from caffe_batch.api.datasets import data, data_info
 from caffe_batch.api.deployments import deploy
+from caffe_batch.api.exports import Exported, export
 from caffe_batch.api.jobs import (
     Job,
     Outcome,
@@ -39,6 +40,7 @@ __all__ = [
     "Classified",
     "Comparison",
     "EngineVerification",
+    "Exported",
     "Job",
     "Memory",
     "NetTest",
@@ -55,6 +57,7 @@ __all__ = [
     "data",
     "data_info",
     "deploy",
+    "export",
     "find_runtime",
     "find_template",
     "find_trainer",

@@ -32,6 +32,7 @@ COMMANDS = {
     "test": ("caffe_batch.cli.test:test", "Test a trained net on its whole test set."),
     "deploy": ("caffe_batch.cli.deploy:deploy", "Make a net for inference of a trained job."),
     "classify": ("caffe_batch.cli.classify:classify", "Show what a trained net says of pictures."),
+    "export": ("caffe_batch.cli.export:export", "Write a trained net as ONNX or TorchScript."),
     "report": ("caffe_batch.cli.report:report", "Write an HTML page about one or more runs."),
     "verify": (
         "caffe_batch.cli.verify:verify",

@@ -12,6 +12,7 @@ from caffe_batch.engines.events import LogEvent, WorkerEvent
 from caffe_batch.engines.snapshots import Snapshot, SnapshotFiles
 from caffe_batch.engines.work import (
     DataStart,
+    ExportRequest,
     InferenceRequest,
     NoiseRequest,
     ShapesRequest,
@@ -157,6 +158,7 @@ class Engine(ABC):
         precisions: How exactly it can calculate.
         judges: Whether its verification can calculate in double precision, and say what rounding
             alone does there: then it can be compared with other engines.
+        exports: Whether it writes nets in other formats.
         own_types: The layer types that it has in every runtime; None if a runtime decides.
         shim: A folder whose sitecustomize mends the engine for the user's own scripts.
         snapshots: Its snapshots: which there are, which are whole, which to keep.
@@ -178,6 +180,7 @@ class Engine(ABC):
     precisions: ClassVar[Collection[Precision]] = (Precision.FLOAT32,)
     hints: ClassVar[Mapping[EndReason, Text]] = HINTS
     judges: ClassVar[bool] = False
+    exports: ClassVar[bool] = False
     own_types: ClassVar[frozenset[str] | None] = None
     counts_memory: ClassVar[bool] = False
     most_ranks: ClassVar[int | None] = 1
@@ -349,6 +352,22 @@ class Engine(ABC):
         None if it isn't there, is too old, or doesn't say.
         """
         return None
+
+    def check_exports(self, net: Net) -> None:
+        """Check that it can write a net for inference in another format.
+
+        Raises:
+            InputError: It can't, or writes no other formats.
+        """
+        raise InputError(f"{self.title} writes no other formats")
+
+    def export(self, request: ExportRequest) -> Work:
+        """A worker that writes a net for inference in another format, and tries what it wrote.
+
+        Raises:
+            InputError: It writes no other formats.
+        """
+        raise InputError(f"{self.title} writes no other formats")
 
     def memory_count(self, settings: Mapping[str, Any]) -> Work:
         """A worker that counts what some trainings allocate, and writes it down.

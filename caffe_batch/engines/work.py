@@ -229,6 +229,64 @@ class InferenceRequest:
 
 
 @dataclass(frozen=True)
+class ExportRequest:
+    """A net for inference to be written in other formats.
+
+    Attributes:
+        net, weights: The net prototxt, whose data comes from Input layers, and its .caffemodel.
+        rules: The files with rules for other layer types.
+        onnx, torch: The files to write; None for not.
+        opset: The version of ONNX's operators.
+        pixels: What the graph does to pictures, as torch/worker/export.py has it; None for nothing.
+        ranges: The lowest and highest value of each input to try the files with.
+        folder: A temporary folder for what was tried: fed.npz, given.npz, report.json.
+    """
+
+    net: Path
+    weights: Path
+    rules: Sequence[Path]
+    onnx: Path | None
+    torch: Path | None
+    opset: int
+    pixels: Mapping[str, object] | None
+    ranges: Mapping[str, tuple[float, float]]
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """What was written and how it agrees with the net."""
+        return self.folder / "report.json"
+
+    @property
+    def fed(self) -> Path:
+        """The inputs of the last trial."""
+        return self.folder / "fed.npz"
+
+    @property
+    def given(self) -> Path:
+        """The outputs of the last trial."""
+        return self.folder / "given.npz"
+
+    def settings(self) -> dict[str, object]:
+        """The worker's settings."""
+        return {
+            "net": str(self.net),
+            "weights": str(self.weights.resolve()),
+            "rules": [str(path) for path in self.rules],
+            "onnx": None if self.onnx is None else str(self.onnx),
+            "torch": None if self.torch is None else str(self.torch),
+            "opset": self.opset,
+            "pixels": self.pixels,
+            "ranges": self.ranges,
+            "samples": [2, 1, 5],
+            "fed": str(self.fed),
+            "given": str(self.given),
+            "result": str(self.report),
+            **device_settings(Device.CPU),
+        }
+
+
+@dataclass(frozen=True)
 class VariantRun:
     """One way to train in a verification.
 

@@ -23,9 +23,10 @@ from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.gpu_errors import unusable
 from caffe_batch.engines.torch.kernels import OLDEST, has_kernels, is_older, no_kernels
 from caffe_batch.engines.torch.memory.model import TorchMemory
-from caffe_batch.engines.torch.refusals import check_settings
+from caffe_batch.engines.torch.refusals import check_exports, check_settings
 from caffe_batch.engines.work import (
     DataStart,
+    ExportRequest,
     InferenceRequest,
     NoiseRequest,
     TrainingRequest,
@@ -90,6 +91,7 @@ class TorchEngine(CaffeFilesEngine):
     hints = HINTS
     precisions = tuple(Precision)
     judges = True
+    exports = True
     own_types = frozenset({*BUILT_IN, "Python"})
     counts_memory = True
     most_ranks = None
@@ -186,6 +188,12 @@ class TorchEngine(CaffeFilesEngine):
             return None
         found = _VERSION.search(text)
         return None if found is None or is_older(found[1], OLDEST) else found[1]
+
+    def check_exports(self, net: Net) -> None:
+        check_exports(net)
+
+    def export(self, request: ExportRequest) -> Work:
+        return _work("export", request.settings(), threads=1)
 
     def memory_count(self, settings: Mapping[str, Any]) -> Work:
         return _work("memory", settings, threads=1)

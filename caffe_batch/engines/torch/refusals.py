@@ -21,6 +21,9 @@ _UNFED = {
     "MemoryData": "a program hands it arrays, and here none does",
 }
 
+#: Code of the user's, a file that is written, and shapes that depend on the numbers.
+_NOT_EXPORTED = frozenset({"Filter", "HDF5Output", "Python"})
+
 #: The types whose numbers in place are defined in Caffe, and which this engine imitates.
 IN_PLACE = frozenset({
     "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN",
@@ -85,6 +88,28 @@ def _empty_window(node: Node) -> NetError:
         layer=node.layer.name,
         hint="Use a stride no larger than the kernel, or round_mode: FLOOR.",
     )
+
+
+def check_exports(net: Net) -> None:
+    """Check that a net for inference can be written in another format.
+
+    Raises:
+        NetError: It can't; names every layer in the way, with its type.
+    """
+    wrong = [
+        f"{node.layer.name!r} ({node.layer.type})"
+        for node in net.nodes
+        if node.layer.type in _NOT_EXPORTED
+        or node.layer.type not in BUILT_IN
+        or node.rule.draws(node.site.settings, node.site.phase)
+        or (node.layer.type == "Pooling" and _has_empty_window(node))
+    ]
+    if wrong:
+        raise NetError(
+            f"these layers can't be exported: {', '.join(wrong)}",
+            hint="What can be: the types of Caffe 1.0 but "
+            f"{', '.join(sorted(_NOT_EXPORTED))}, unless they draw random numbers.",
+        )
 
 
 class Departure(NamedTuple):

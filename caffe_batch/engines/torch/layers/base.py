@@ -187,6 +187,8 @@ def imitate(top: Tensor, backward: Backward, *bottoms: Tensor) -> Tensor:
         backward: From the gradient of the top to those of the bottoms.
         bottoms: What has an influence on it.
     """
+    if not torch.is_grad_enabled():
+        return top
     apply: Any = _Imitation.apply
     made: Tensor = apply(top, backward, *bottoms)
     return made

@@ -2,8 +2,8 @@
 
     python main.py SETTINGS
 
-SETTINGS is a JSON object; ``task`` is ``train``, ``noise``, ``verify``, ``memory`` or
-``inference``, and the module of that name describes the rest. For all of them it has
+SETTINGS is a JSON object; ``task`` is ``train``, ``noise``, ``verify``, ``memory``,
+``inference`` or ``export``, and the module of that name describes the rest. For all of them it has
 
     events           number of the file descriptor for events
     device           "auto", "cpu" or "gpu"

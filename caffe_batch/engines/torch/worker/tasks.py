@@ -21,7 +21,7 @@ from caffe_batch.errors import CaffeBatchError, InputShapeError, NetError, in_sh
 #: By task: its module, whose ``main`` takes the settings, the events and the requests.
 _TASKS = {
     name: f"caffe_batch.engines.torch.worker.{name}"
-    for name in ("train", "noise", "verify", "memory", "inference")
+    for name in ("train", "noise", "verify", "memory", "inference", "export")
 }
 
 FAILED_STATUS = 1
