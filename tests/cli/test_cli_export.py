@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,15 +22,14 @@ JUDGE = """
 import sys, numpy as np, caffe
 caffe.set_mode_cpu()
 net = caffe.Net(sys.argv[1], caffe.TEST)
-if sys.argv[2] != "-":
-    net.copy_from(sys.argv[2])
-else:
-    net.save(sys.argv[1] + ".caffemodel")
-fed = np.load(sys.argv[3])
+for number, blob in enumerate(net.params["norm"]):
+    blob.data[...] = number + 0.5
+net.save(sys.argv[1] + ".caffemodel")
+fed = np.load(sys.argv[2])
 for name in fed.files:
     net.blobs[name].reshape(*fed[name].shape)
     net.blobs[name].data[...] = fed[name]
-np.savez(sys.argv[4], **net.forward())
+np.savez(sys.argv[3], **net.forward())
 """
 
 #: Types whose shapes, paddings or places in memory could go wrong on the way.
@@ -38,7 +38,7 @@ name: "mixed"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 17 dim: 13 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {
   num_output: 6 group: 3 kernel_size: 3 stride: 2 pad: 1 weight_filler { type: "xavier" } } }
-layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" batch_norm_param { use_global_stats: false } }
+layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
 layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
 layer { name: "elu" type: "ELU" bottom: "conv" top: "conv" elu_param { alpha: 0.5 } }
 layer { name: "lrn" type: "LRN" bottom: "conv" top: "lrn" lrn_param { local_size: 3 } }
@@ -58,18 +58,21 @@ layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
 """  # noqa: E501
 
 
-def onnx_outputs(path: Path, fed: dict[str, object]) -> dict[str, np.ndarray]:
+def onnx_outputs(path: Path, fed: dict[str, Any]) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, fed), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load:DeprecationWarning")
 def test_a_net_of_many_types(tmp_path: Path, pycaffe: Callable[..., str]) -> None:
     net, model, script = (tmp_path / name for name in ("net.prototxt", "m.onnx", "m.pt"))
     net.write_text(MIXED)
-    fed = {"data": np.random.default_rng(3).normal(size=(4, 3, 17, 13)).astype(np.float32)}
+    fed: dict[str, Any] = {
+        "data": np.random.default_rng(3).normal(size=(4, 3, 17, 13)).astype(np.float32)
+    }
     np.savez(tmp_path / "fed.npz", **fed)
-    pycaffe(JUDGE, str(net), "-", str(tmp_path / "fed.npz"), str(tmp_path / "given.npz"))
+    pycaffe(JUDGE, str(net), str(tmp_path / "fed.npz"), str(tmp_path / "given.npz"))
     weights = tmp_path / "net.prototxt.caffemodel"
     done = call(
         "export", net, "--weights", weights, "--onnx", model, "--torch", script, "--json"
@@ -109,18 +112,19 @@ def test_a_job_against_caffe_and_with_pictures(finished: FinishedJob, tmp_path: 
 
 def test_layers_that_cannot_be_exported_are_named(tmp_path: Path) -> None:
     net, weights = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
+    statistics = 'top: "conv" batch_norm_param { use_global_stats: false } }'
     net.write_text(
-        MIXED + 'layer { name: "f" type: "Filter" bottom: "ip" bottom: "ip" top: "f" }'
-        ' layer { name: "noise" type: "DummyData" top: "noise" dummy_data_param {'
-        ' shape { dim: 1 dim: 5 } data_filler { type: "gaussian" } } }'
-        ' layer { name: "sum" type: "Concat" bottom: "noise" bottom: "f" top: "sum"'
-        " concat_param { axis: 0 } }"
-    )
+        MIXED.replace('type: "BatchNorm" bottom: "conv" top: "conv" }',
+                      f'type: "BatchNorm" bottom: "conv" {statistics}')
+        + 'layer { name: "pick" type: "Slice" bottom: "prob" top: "pick" top: "rest"'
+        " slice_param { axis: 1 slice_point: 1 } }"
+        ' layer { name: "few" type: "Filter" bottom: "rest" bottom: "pick" top: "few" }'
+    )  # fmt: skip
+    assert statistics in net.read_text()
     weights.touch()
     done = call("export", net, "--weights", weights, "--onnx", tmp_path / "m.onnx")
     assert done.code == 2, done.err
-    assert "can't be exported" in done.err
-    assert "'f' (Filter)" in done.err
+    assert "these layers can't be exported: 'norm' (BatchNorm), 'few' (Filter)" in done.err
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -102,13 +102,15 @@ def check_exports(net: Net) -> None:
         if node.layer.type in _NOT_EXPORTED
         or node.layer.type not in BUILT_IN
         or node.rule.draws(node.site.settings, node.site.phase)
+        or node.rule.coupling(node.site).decay is not None  # a pass changes its averages
         or (node.layer.type == "Pooling" and _has_empty_window(node))
     ]
     if wrong:
         raise NetError(
             f"these layers can't be exported: {', '.join(wrong)}",
             hint="What can be: the types of Caffe 1.0 but "
-            f"{', '.join(sorted(_NOT_EXPORTED))}, unless they draw random numbers.",
+            f"{', '.join(sorted(_NOT_EXPORTED))}, unless they draw random numbers or use the "
+            "statistics of the batch.",
         )
 
 
