@@ -17,16 +17,18 @@ from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.inspection import inspect, known
 
 
-def check_gpu(device: Device | None, runtime: Runtime, engine: Engine) -> None:
+def check_gpu(device: Device | None, runtime: Runtime, engine: Engine, gpus: int = 1) -> None:
     """Refuses a GPU on a build that has no code for any, before a worker finds that out.
 
     Args:
         device: What was asked for; None leaves it to the engine.
         runtime: What it runs in.
         engine: What trains.
+        gpus: How many GPUs train together, the first of which was asked for.
 
     Raises:
-        InputError: A GPU was asked for, and the build has no GPU code.
+        InputError: A GPU was asked for, and the build has no GPU code; or there are fewer GPUs
+            than should train together.
     """
     if device is None or device.is_cpu:
         return
@@ -40,6 +42,16 @@ def check_gpu(device: Device | None, runtime: Runtime, engine: Engine) -> None:
             "GPU code",
             hint=[Option("cpu", True), " trains on the CPU."],
         )
+    there = len(info.devices) - (device.gpu or 0)
+    if 0 < there < gpus:  # else they weren't counted, and the worker says what is wrong
+        raise InputError(
+            f"the plan is for {gpus} GPUs, and {engine.title} sees {there} from GPU {device.gpu} "
+            f"on: {'; '.join(info.devices)}",
+            hint=[
+                "Plan with ", Option("gpus", there), ": the effective batch stays the same, "
+                "iter_size grows.",
+            ],
+        )  # fmt: skip
 
 
 def check_accumulates(iter_size: int) -> None:

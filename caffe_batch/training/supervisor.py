@@ -76,7 +76,7 @@ def train(
     plan, stages = read_job(job, options)  # refuses them before anything is written
     before = None if options.restart else job.read_record()
     engine = engines.find(engine_name(plan, before, options))
-    check_gpu(options.device, runtime, engine)
+    check_gpu(options.device, runtime, engine, plan.gpus)
     relay = relay or SignalRelay()
     found = Beforehand()
     if options.longer:

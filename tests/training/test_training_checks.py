@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 
 import caffe_batch as cb
 from caffe_batch import engines, runtimes
+from caffe_batch.device import Device
+from caffe_batch.engines.base import RuntimeInfo
 from caffe_batch.errors import InputError, in_shell
 from caffe_batch.net import read_recipe
 from caffe_batch.runtimes import Runtime
+from caffe_batch.runtimes.interpreter import Interpreter
+from caffe_batch.training import checks
 from caffe_batch.training.checks import check_is_fed, check_layer_types
 from tests.command import call
 
@@ -140,3 +145,17 @@ def test_a_build_without_a_usual_type(tmp_path: Path, program: Callable[[str, st
     found = runtimes.find(str(python))
     with pytest.raises(InputError, match=r"this layer type: SoftmaxWithLoss \(layer 'loss'\)"):
         check_layer_types([recipe.train], engines.find(), found)
+
+
+@pytest.mark.parametrize(("first", "gpus"), [(0, 3), (1, 2)])
+def test_more_gpus_than_there_are(first: int, gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = RuntimeInfo(
+        "2.4", "", "3.10", "2", gpu=True, gpu_problem=None, nccl=True, layer_types=(),
+        import_s=1.0, devices=("GPU 0: A", "GPU 1: B"),
+    )  # fmt: skip
+    monkeypatch.setattr(checks, "inspect", lambda runtime, engine: two)
+    here, pytorch = Interpreter(sys.executable), engines.find("pytorch")
+    with pytest.raises(InputError, match=rf"for {gpus} GPUs, and PyTorch sees {2 - first} from"):
+        checks.check_gpu(Device(first), here, pytorch, gpus)
+    checks.check_gpu(Device(first), here, pytorch, 2 - first)
+    checks.check_gpu(Device.CPU, here, pytorch, gpus)

@@ -61,6 +61,10 @@ def eager(settings: Mapping[str, Any]) -> int:
     return tasks.run(settings)
 
 
+#: As torch says it; a traceback shows the line that raises, which must not say it as well.
+_NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 7 GiB."
+
+
 def harmed(settings: Mapping[str, Any]) -> int:
     """A worker one of whose ranks comes to harm in a pass, once.
 
@@ -78,7 +82,7 @@ def harmed(settings: Mapping[str, Any]) -> int:
         if passes == 0 and net.net.gradients and not Path(name).exists():
             Path(name).touch()
             if what == "memory":
-                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise OutOfMemoryError(_NO_MEMORY)
             os.kill(os.getpid(), getattr(signal, what))
         return forward(net, *keep)
 

@@ -34,8 +34,10 @@ class Events:
     def send(self, event: str, **content: Any) -> None:
         """Write one event. If the reader is gone, that is noted, not raised."""
         self.built |= event == "built"
-        if not (self._leads or event == "refused"):
-            return
+        if not self._leads:
+            if event != "refused":
+                return
+            fatal(content["why"])  # the first rank may speak after it
         line = memoryview((json.dumps({**content, "event": event}) + "\n").encode("ascii"))
         try:
             while line:
