@@ -24,6 +24,7 @@ from caffe_batch.api.noise_scales import Noise, noise
 from caffe_batch.api.plans import Plan, plan
 from caffe_batch.api.predictions import Memory, memory
 from caffe_batch.api.rendered import find_template, render, templates
+from caffe_batch.api.shells import run_shell
 from caffe_batch.api.untouched import AsIs, as_is
 from caffe_batch.api.verifications import (
     EngineVerification,
@@ -67,6 +68,7 @@ __all__ = [
     "read_runs",
     "render",
     "report",
+    "run_shell",
     "standings",
     "strategies",
     "template_sizes",

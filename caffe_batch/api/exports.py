@@ -65,6 +65,11 @@ class Exported:
     pixels: str | None
     notes: tuple[str, ...]
 
+    @property
+    def comparisons(self) -> tuple[tuple[str, float], ...]:
+        """The other engines as sentences call them, each with the largest difference."""
+        return tuple((engines.title(name), worst) for name, worst in self.against.items())
+
     def json(self) -> dict[str, Any]:
         """For other programs."""
         shapes = {

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from caffe_batch import engines
 from caffe_batch.cli.job_options import runtime_option, snapshot_options
 from caffe_batch.cli.options import (
     Command,
@@ -73,7 +72,7 @@ _net = section("Net")
 )
 @engine_section(
     "--against",
-    type=click.Choice([engines.DEFAULT]),
+    type=click.Choice(["caffe"]),
     help="Compare with real Caffe, too.",
 )
 @runtime_option
@@ -107,5 +106,5 @@ def export(source: str, as_json: bool, **options: Any) -> None:
             click.echo(one_line(f"{kind + ':':<8}{file}{of}"))
             click.echo(f"        largest difference {made.written.differences[kind]:.1e} "
                        f"from the PyTorch engine")  # fmt: skip
-    for name, worst in made.against.items():
-        click.echo(f"check:  largest difference {worst:.1e} from {engines.title(name)}")
+    for title, worst in made.comparisons:
+        click.echo(f"check:  largest difference {worst:.1e} from {title}")

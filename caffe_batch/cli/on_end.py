@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from contextlib import ExitStack
 from types import TracebackType
@@ -70,6 +69,8 @@ class OnEnd:
         """Run the command, as the last thing of the program, whatever ends it."""
         if self._command is None or not self._begun:
             return
+        from caffe_batch import api
+
         code = _exit_code(error)
         environment = {
             **os.environ,
@@ -79,21 +80,12 @@ class OnEnd:
         }
         sys.stdout.flush()
         try:
-            status = subprocess.run(
-                ["/bin/sh", "-c", self._command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
-            ).returncode
+            how = api.run_shell(self._command, environment, sys.stderr.fileno())
         except KeyboardInterrupt:
             how = "was interrupted"
-        except OSError as failure:
-            how = f"couldn't be started: {failure.strerror}"
-        else:
-            if status == 0:
-                return
-            how = f"ended with {f'exit code {status}' if status > 0 else f'signal {-status}'}"
-        click.echo(one_line(f"warning: the command of --on-end {how}: {self._command}"), err=True)
+        if how is not None:
+            text = f"warning: the command of --on-end {how}: {self._command}"
+            click.echo(one_line(text), err=True)
 
     def _reason(self, code: int) -> str:
         last = self._last_attempt()
