@@ -297,8 +297,8 @@ class VariantRun:
         base: The number of the variant that it is compared with.
         feeds: The blobs to fill in each pass, one JSON object for each.
         double: Whether it is calculated in double precision; not every engine can.
-        rounding: A seed: what each layer gives is moved by as much as single precision rounds; 0
-            for not at all. The same engines can.
+        rounding: A seed: the result of each operation is moved by as much as single precision
+            rounds; 0 for not at all. The same engines can.
         ran: Whether another worker has run it already: it is only compared.
     """
 

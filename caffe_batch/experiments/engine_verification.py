@@ -4,7 +4,7 @@ Both engines calculate in single precision and add in another order, so they dif
 much that is depends on the net: an activation at the edge of a ReLU, or a BatchNorm over a few
 samples, can turn the last bit of a number into a thousandth of a gradient. So neither engine is
 compared with the other, but both with the same training in double precision; and three more runs
-there, in which everything that a layer gives is moved by as much as single precision rounds, are
+there, in which the result of each operation is moved by as much as single precision rounds, are
 the control. An engine whose error is at most ``FACTOR`` times the largest of theirs, or at most
 ``TOLERANCE``, calculates the same training. (Factor and tolerance are those of the project's own
 tests of the PyTorch engine.)

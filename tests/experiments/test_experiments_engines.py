@@ -119,6 +119,25 @@ def test_draws_after_a_random_filler_are_not_the_same() -> None:
     assert found.agrees
 
 
+def test_a_batch_norm_over_two_numbers() -> None:
+    """The terms of its gradient cancel each other out; what is left of them is their rounding."""
+    few = (
+        INPUT
+        + CONV.format(filler='type: "xavier"')
+        + BATCH_NORM
+        + inner_product("conv_bn", outputs=8)
+        + BATCH_NORM.replace("conv", "ip").replace('"bn"', '"bn2"').replace('name: "', 'name: "2')
+        + 'layer { name: "ip2" type: "InnerProduct" bottom: "ip_bn" top: "ip2" '
+        'inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }'
+        + LOSS.replace('"ip"', '"ip2"')
+    )
+    found = compared(few, batch_size=2)
+    assert max(found.gradient.engines) > TOLERANCE  # rounding has to be judged by the control
+    assert found.agrees
+    # What is allowed is no more than that: another training is noticed.
+    assert found.gradient.allowed < 1e-2
+
+
 def test_a_net_that_amplifies_rounding_may_differ_by_more() -> None:
     assert EngineErrors((1e-5, 0), 0, 1e-6).agree
     assert not EngineErrors((1.1e-5, 0), 0, 1e-6).agree

@@ -1,9 +1,9 @@
 """How far rounding alone can lead: the control for nets that aren't smooth or well conditioned.
 
-The reference is the engine in double precision. It runs again with what each layer gives, forward
-and backward, moved by 6e-8 (relative, normal; as much as single precision rounds), with three
-seeds. What single precision may differ from the reference by is the largest of those differences,
-times four; and never less than 1e-5. The factor and the floor were fixed beforehand.
+The reference is the engine in double precision. It runs again with the result of each operation,
+forward and backward, moved by 6e-8 (relative, normal; as much as single precision rounds), with
+three seeds. What single precision may differ from the reference by is the largest of those
+differences, times four; and never less than 1e-5. The factor and the floor were fixed beforehand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLOOR = 1e-5
 
 
 def moved(seed: int) -> Callable[[TorchNet], None]:
-    """Changes a net so that its layers round as badly as single precision."""
+    """Changes a net so that its operations round as badly as single precision."""
     return partial(round_as_single, seed=seed)
 
 

@@ -3,8 +3,8 @@ engines/caffe/inside does; its docstring describes the settings and what is writ
 
 The device is the CPU, and each part writes its log to FOLDER/caffe.log. Beside what that script
 reads, a variant has "double", whether it is calculated in double precision, "rounding", a seed by
-which its layers round as single precision does (see rounding.py), or 0, and "ran", whether another
-engine has run it. If FOLDER of the first one has initial.npz, its weights are those.
+which its operations round as single precision does (see rounding.py), or 0, and "ran", whether
+another engine has run it. If FOLDER of the first one has initial.npz, its weights are those.
 """
 
 from __future__ import annotations
