@@ -199,7 +199,10 @@ class _Counted(Training):
     """A training whose stretches are noted. Its snapshots aren't written, and it never diverges."""
 
     def __init__(self, made: Trained, counter: Counter) -> None:
-        settings = {"log": "", "log_bytes": 1 << 62, "record_every": 1, "max_loss": None}
+        settings = {
+            "log": "", "log_bytes": 1 << 62, "record_every": 1, "max_loss": None,
+            "snapshot_at_tests": False,
+        }  # fmt: skip
         super().__init__(made, _Silent(), Requests(), settings, 0, None)
         self._counter = counter
         _before(made.train, "forward", lambda: counter.stretch(Stage.FORWARD, TRAIN))
