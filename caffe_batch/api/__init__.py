@@ -34,7 +34,7 @@ from caffe_batch.api.verifications import (
 )
 from caffe_batch.api.ways import Strategies, strategies
 from caffe_batch.api.zoo import TemplateSize, template_sizes
-from caffe_batch.experiments.classification import Classified
+from caffe_batch.experiments.classification import Classified, Picture
 
 __all__ = [
     "AsIs",
@@ -47,6 +47,7 @@ __all__ = [
     "NetTest",
     "Noise",
     "Outcome",
+    "Picture",
     "Plan",
     "Strategies",
     "TemplateSize",

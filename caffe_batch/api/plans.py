@@ -35,7 +35,12 @@ from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
-from caffe_batch.training.checks import check_accumulates, check_is_fed, check_ranks
+from caffe_batch.training.checks import (
+    check_accumulates,
+    check_is_fed,
+    check_measures_alone,
+    check_ranks,
+)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -90,6 +95,7 @@ class Plan(planning.Plan):
         planned = applied(self.recipe, self.changes).solver
         check_solver(planned, self.recipe.solver_path)
         if noise_scale:
+            check_measures_alone(self.gpus)
             check_accumulates(max(self.iter_sizes))
 
     def write(self, directory: str | Path) -> Job:

@@ -28,7 +28,7 @@ _answers = section("Answers")
     cls=Command,
     examples=[
         ("caffe-batch classify job cat.jpg", "The five likeliest classes"),
-        ("find . -name '*.png' | caffe-batch classify model - --json", "Many pictures"),
+        ("caffe-batch classify model pictures --json", "All pictures of a folder"),
         ("caffe-batch classify model pictures --blob fc7 --out features.h5", "Their features"),
     ],
 )
@@ -63,7 +63,7 @@ _answers = section("Answers")
 @json_option
 @snapshot_options
 @computing_options
-@click.option(
+@_answers(
     "--batch-size",
     type=click.IntRange(min=1),
     default=32,
@@ -106,7 +106,7 @@ def classify(target: str, images: tuple[str, ...], as_json: bool, **options: Any
 
 def _from_stdin() -> list[Any]:
     """The picture that stdin is, or the paths that it lists."""
-    from caffe_batch.experiments.classification import Picture
+    from caffe_batch.api import Picture
 
     data = sys.stdin.buffer.read()
     if b"\0" in data[:4096]:  # a list of paths may end each with one, as `find -print0` does

@@ -57,7 +57,7 @@ _net = section("Net")
 @job_engine_option
 @runtime_option
 @threads_option
-@click.option(
+@section("Checks")(
     "--check/--no-check",
     default=True,
     show_default=True,

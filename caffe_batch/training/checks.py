@@ -73,6 +73,22 @@ def check_accumulates(iter_size: int) -> None:
         )
 
 
+def check_measures_alone(gpus: int) -> None:
+    """Refuses to measure the noise scale while several ranks share an update's micro-batches.
+
+    Raises:
+        InputError: There are several.
+    """
+    if gpus > 1:
+        raise InputError(
+            [Option("noise_scale"), f" measures on one GPU, and the plan is for {gpus}"],
+            hint=[
+                Call("`caffe-batch noise NET`", "caffe_batch.noise(NET)"),
+                " measures it on one.",
+            ],
+        )
+
+
 def check_counts_samples(batch_size: int | None) -> None:
     """Refuses to measure the noise scale where the samples of a micro-batch aren't known.
 

@@ -37,6 +37,7 @@ from caffe_batch.solver.learning_rate import learning_rate
 from caffe_batch.training.checks import (
     check_accumulates,
     check_counts_samples,
+    check_measures_alone,
     check_precision,
     check_ranks,
     missing_files,
@@ -507,6 +508,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
     check_precision(engine, precision_of(plan, engine, options))
     stages = read_stages(plan)
     if options.noise_scale:
+        check_measures_alone(plan.gpus)
         check_counts_samples(plan.batch_size)
         check_accumulates(max(stage.solver.iter_size for stage in stages))
     return plan, stages

@@ -324,6 +324,13 @@ def test_a_plan_says_before_it_is_written_that_it_cant_be_trained(recipe: Path) 
     assert remedies == [("gpus", 1), ("engine", "pytorch")]
 
 
+def test_the_noise_scale_is_measured_on_one_gpu(recipe: Path) -> None:
+    plan = cb.plan("solver.prototxt", gpus=2, gpu_memory="2GiB", engine="pytorch")
+    plan.check_trains()
+    with pytest.raises(cb.InputError, match="measures on one GPU, and the plan is for 2"):
+        plan.check_trains(noise_scale=True)
+
+
 def test_nothing_to_stop_and_nothing_to_follow(recipe: Path) -> None:
     job = cb.plan("solver.prototxt", gpu_memory="2GiB").write("job")
     with pytest.raises(cb.InputError, match="nothing runs here, the job is planned"):
@@ -408,7 +415,7 @@ def test_reports_of_several_jobs(recipe: Path) -> None:
 def test_api_has_what_the_package_has() -> None:
     functions = {name for name in api.__all__ if isinstance(getattr(api, name), types.FunctionType)}
     assert functions - set(cb.__all__) == {  # only for the command line
-        "check_device", "find_runtime", "find_template", "find_trainer", "read_runs",
+        "check_device", "find_runtime", "find_template", "find_trainer", "read_runs", "run_shell",
         "train_options",
     }  # fmt: skip
 
