@@ -18,6 +18,7 @@ help:
 	@echo "make release-check     build sdist and wheel, install them afresh and try them"
 	@echo "make image-check       build the container images and try them (root, buildah)"
 	@echo "make gpu-memory-check  the GPU image's memory beside the prediction, without a GPU"
+	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make runtime    install the pycaffe runtime only"
 	@echo "make clean      remove what was built here (not the runtime)"
 
@@ -83,6 +84,12 @@ gpu-memory-check: venv
 	$(BIN)/python tools/count_gpu_memory/check.py
 	$(BIN)/python tools/count_gpu_memory/recovery.py
 	$(BIN)/python tools/count_gpu_memory/rehearse.py
+
+# The documentation as a site in build/site; a link that leads nowhere fails it. (The variable silences
+# an advertisement of the theme's authors.)
+docs: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Needs grpcio-tools and mypy-protobuf in the Python that runs it.
 schema:
