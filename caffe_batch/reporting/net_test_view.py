@@ -51,8 +51,10 @@ def confusions(judged: Judged) -> Iterator[str]:
     names = [each.name for each in judged.classes]
     for flat in np.argsort(-off, axis=None, kind="stable")[:_CONFUSIONS]:
         row, column = divmod(int(flat), len(names))
-        if off[row, column]:
-            yield f"{off[row, column]:,} times {names[row]} was taken for {names[column]}"
+        number = int(off[row, column])
+        if number:
+            records = f"{number:,} record{'s' if number > 1 else ''}"
+            yield f"{names[row]} was taken for {names[column]} in {records}"
 
 
 def score_table(judged: Judged) -> Table:
