@@ -40,7 +40,7 @@ def outcome_lines(
         lines += _best(job, scores, snapshots, metric)
     if noise_scale and plan.effective_batch is not None:
         noise = training_noise(gradient_metrics(job.metrics), plan.effective_batch)
-        lines.append(f"noise: {noise}")
+        lines += f"noise: {noise}".split("\n")
     lines += [f"plan:  {plan.summary}", f"files: {job.path}"]
     return [*lines, *_model_and_next(job, snapshots, finished=finished)]
 

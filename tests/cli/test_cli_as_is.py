@@ -99,6 +99,9 @@ def test_a_python_data_layer_is_trained_as_caffe_does(tmp_path: Path) -> None:
         "Finished: 12 of 12 updates.",
         "plan:  the files as they are; nothing was planned or predicted",
         f"files: {tmp_path / 'solver.job'}",
+        "model: snapshots/snapshot_iter_12.caffemodel",
+        "next:  `caffe-batch test solver.job` tests it by class, `caffe-batch deploy solver.job "
+        "--out DIR` makes a net for inference",
     ]
     assert "updates/s" in done.stderr
     assert "samples/s" not in done.stderr
