@@ -6,36 +6,26 @@ import base64
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from caffe_batch import __version__
 from caffe_batch.datasets import Look, Shown, Viewed
 from caffe_batch.reporting.data_view import class_rows, facts
+from caffe_batch.reporting.page_templates import PAGE, page_template
 from caffe_batch.terminal import visible
-
-_PAGE = Path(__file__).with_name("page")
 
 
 @cache
 def _page() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(png=_data_uri, visible=visible)
-    return environment.get_template("data.html.j2")
+    return page_template("data.html.j2", png=_data_uri, visible=visible)
 
 
 def render_data(look: Look) -> str:
     """The page about what :func:`caffe_batch.datasets.look_at` found."""
     style = "".join(
-        (_PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "data.css")
+        (PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "data.css")
     )
     return _page().render(
         look=look,

@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from caffe_batch.errors import InputError
 from caffe_batch.reporting.figures import new_figure, plain, write_figure
 from caffe_batch.reporting.net_layout import Drawing, Role
+from caffe_batch.reporting.page_templates import page_template
 from caffe_batch.terminal import visible
 
 if TYPE_CHECKING:
@@ -208,9 +209,4 @@ def net_svg(drawing: Drawing) -> str:
 
 @cache
 def _svg() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("page")),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["points"] = lambda inches: f"{72 * inches:.1f}"
-    return environment.get_template("net.svg.j2")
+    return page_template("net.svg.j2", points=lambda inches: f"{72 * inches:.1f}")

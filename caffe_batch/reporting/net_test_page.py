@@ -7,19 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from caffe_batch import __version__
 from caffe_batch.experiments.net_test import Judged, Mistake, NetTest
 from caffe_batch.reporting.net_test_view import facts, percent
+from caffe_batch.reporting.page_templates import PAGE, page_template
 from caffe_batch.terminal import visible
 from caffe_batch.training.trained import Chosen
 
-_PAGE = Path(__file__).with_name("page")
 #: Up to this many classes the matrix is a table; of more it is a picture.
 _TABLE = 30
 #: The longest side of a picture on the page, in pixels.
@@ -30,15 +29,7 @@ _GUESSES = 3
 
 @cache
 def _page() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(visible=visible, percent=percent)
-    return environment.get_template("test.html.j2")
+    return page_template("test.html.j2", visible=visible, percent=percent)
 
 
 @dataclass(frozen=True)
@@ -60,8 +51,7 @@ def render_test(test: NetTest, job: str, chosen: Chosen, data: str | None) -> st
         data: The data, if it was other than the job's own.
     """
     style = "".join(
-        (_PAGE / name).read_text(encoding="utf-8")
-        for name in ("report.css", "data.css", "test.css")
+        (PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "data.css", "test.css")
     )
     judged = test.judged
     return _page().render(

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from caffe_batch import __version__, engines
@@ -21,12 +20,11 @@ from caffe_batch.memory import LayerBytes, Prediction
 from caffe_batch.reporting.audit_view import audit_rows
 from caffe_batch.reporting.memory_plot import COLOURS, LABELS
 from caffe_batch.reporting.net_picture import net_svg
+from caffe_batch.reporting.page_templates import PAGE, page_template
 from caffe_batch.reporting.report_data import ReportedRun
 from caffe_batch.reporting.training_view import memory_text
 from caffe_batch.sizes import format_size
 from caffe_batch.terminal import visible
-
-_PAGE = Path(__file__).with_name("page")
 
 #: The number of layers, the largest ones, that get a bar of their own; the others share one.
 _LAYERS = 24
@@ -52,19 +50,11 @@ class MemoryBar:
 @cache
 def _page() -> Template:
     """The page's template, compiled."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE),
-        autoescape=True,
-        finalize=_shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    return page_template(
+        "report.html.j2", finalize=_shown,
         size=format_size, number=_number, count=_count, duration=_duration, when=_when,
         engine=lambda attempt: engines.title(attempt.engine),
     )  # fmt: skip
-    return environment.get_template("report.html.j2")
 
 
 def _shown(value: object) -> object:
@@ -81,8 +71,8 @@ def render_report(runs: Sequence[ReportedRun], refresh_s: int | None = None) -> 
     """
     return _page().render(
         runs=runs,
-        style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own
-        script=Markup((_PAGE / "report.js").read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own
+        script=Markup((PAGE / "report.js").read_text(encoding="utf-8")),  # noqa: S704
         curves=[run.curves() for run in runs],
         parts=[(COLOURS[part], LABELS[part]) for part in COLOURS],
         audit=audit_rows,

@@ -70,11 +70,11 @@ class Ranks(ABC):
         """What is to be done now, by all ranks, if these are the requests that this one has had."""
 
     @abstractmethod
-    def say(self, word: Word) -> None:
-        """Tell the others, who :meth:`hear`; only the first rank does."""
+    def announce(self, word: Word) -> None:
+        """Tell the others, who :meth:`await_word`; only the first rank does."""
 
     @abstractmethod
-    def hear(self) -> Word:
+    def await_word(self) -> Word:
         """What the first rank says, however long that takes."""
 
     @abstractmethod
@@ -104,10 +104,10 @@ class Alone(Ranks):
     def agree(self, *, snapshot: bool, stop: bool) -> tuple[bool, bool]:
         return snapshot, stop
 
-    def say(self, word: Word) -> None:
+    def announce(self, word: Word) -> None:
         return
 
-    def hear(self) -> Word:
+    def await_word(self) -> Word:
         raise AssertionError("the only rank is the first one")
 
     def gather(self, value: Any) -> list[Any]:
@@ -181,17 +181,17 @@ class Group(Ranks):
         found: list[float] = numbers.tolist()
         return found
 
-    def say(self, word: Word) -> None:
-        self._told(int(word))
+    def announce(self, word: Word) -> None:
+        self._broadcast(int(word))
 
-    def hear(self) -> Word:
-        return Word(self._told(0))
+    def await_word(self) -> Word:
+        return Word(self._broadcast(0))
 
-    def _told(self, number: int) -> int:
-        told = torch.tensor([number])
+    def _broadcast(self, number: int) -> int:
+        held = torch.tensor([number])
         with _together("the first rank is lost"):
-            dist.broadcast(told, 0, group=self._patient)
-        return int(told.item())
+            dist.broadcast(held, 0, group=self._patient)
+        return int(held.item())
 
     def gather(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size if self.leads else []

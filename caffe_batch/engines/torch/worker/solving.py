@@ -300,7 +300,7 @@ class Training:
     def _test_all(self) -> None:
         """Test, on the first rank; the others wait, and take their part in its snapshots."""
         if not self._ranks.leads:
-            while (word := self._ranks.hear()) is Word.SNAPSHOT:
+            while (word := self._ranks.await_word()) is Word.SNAPSHOT:
                 self._snapshot()
             if word is Word.STOP:
                 raise Stop
@@ -309,9 +309,9 @@ class Training:
             for index, net in enumerate(self._made.tests):
                 self._test(index, net)
         except Stop:
-            self._ranks.say(Word.STOP)
+            self._ranks.announce(Word.STOP)
             raise
-        self._ranks.say(Word.GO_ON)
+        self._ranks.announce(Word.GO_ON)
 
     def _test(self, index: int, net: FedNet) -> None:
         """Caffe's Test: the mean of each output over the batches."""
@@ -322,7 +322,7 @@ class Training:
             self._report_now_and_then()
             if self._requests.take():
                 if self._is_unsaved():
-                    self._ranks.say(Word.SNAPSHOT)
+                    self._ranks.announce(Word.SNAPSHOT)
                     self._answer()
                 if self._requests.stop:  # leaves the test
                     raise Stop
