@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,6 +302,38 @@ def test_shuffled_rows_go_on_from_a_state(tmp_path: Path) -> None:
     for tops in wanted:
         for found, top in zip(feed.next(), tops, strict=True):
             assert torch.equal(found, top)
+
+
+WITHOUT_ROOM = """
+import re, resource, threading
+from pathlib import Path
+from tests.engines.torch.test_torch_data import feeds_of
+
+opener, feeds = feeds_of(Path(), "TRAIN")
+size = 1024 * int(re.findall(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[0])
+threading.stack_size(2**30)
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**29, resource.RLIM_INFINITY))
+try:
+    feeds[0].next()
+except MemoryError as error:
+    print(error)
+feeds[0].close()
+opener.close()
+"""
+
+
+def test_without_room_for_its_thread_a_feed_says_so_and_closes(tmp_path: Path) -> None:
+    """Python says "can't start new thread", which no one would read as a lack of memory."""
+    write_lmdb(tmp_path / "db")
+    (tmp_path / "net.prototxt").write_text(DATA.format(transform="", backend="LMDB"))
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    child = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM], cwd=tmp_path, env=here,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (child.returncode, child.stdout) == (
+        0, "layer 'data': can't start new thread\n",
+    ), child.stderr  # fmt: skip
 
 
 def test_without_a_seed_other_crops_are_drawn(tmp_path: Path) -> None:

@@ -136,14 +136,14 @@ class Feed:
 
         Raises:
             InputError: A record can't be read.
+            MemoryError: There is no room for the thread that reads.
         """
         if not self._source.ahead:
             batch = self._source.read()
             tops = self._tensors(batch)
         else:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._read_on, daemon=True, name=self.name)
-                self._thread.start()
+                self._thread = self._started()
             found = self._ready.get()
             if isinstance(found, BaseException):
                 raise found
@@ -161,6 +161,15 @@ class Feed:
         if self._thread is not None:
             self._thread.join()
         self._source.close()
+
+    def _started(self) -> threading.Thread:
+        """The thread that reads; kept only once it runs, for no other can be awaited."""
+        thread = threading.Thread(target=self._read_on, daemon=True, name=self.name)
+        try:
+            thread.start()
+        except RuntimeError as error:  # its stack found no room: Python has no name for that
+            raise MemoryError(f"layer {self.name!r}: {error}") from error
+        return thread
 
     def _tensors(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         tensors = tuple(torch.from_numpy(top) for top in batch.tops)
