@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -79,7 +80,7 @@ def convolutional(kind: str, batch: int) -> str:
     return "\n".join(layers)
 
 
-def measure(runtime: Runtime, text: str, threads: int, **fields: object) -> dict[str, int]:
+def measure(runtime: Runtime, text: str, threads: int, **fields: Any) -> dict[str, int]:
     """Trains a net for a few updates.
 
     Returns:
@@ -152,7 +153,7 @@ def main() -> None:
         print(f"{name:<44}" + "".join(f"{size / 2**20:>10.1f}" for size in row.values()))
     if options.json:
         content = {
-            "caffe": info.caffe_version,
+            "caffe": info.engine_version,
             "python": info.python_version,
             "numpy": info.numpy_version,
             "without_a_net_bytes": fixed,

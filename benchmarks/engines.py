@@ -99,10 +99,15 @@ CASES = {
 
 
 class Worker:
-    """A process that works on demand."""
+    """A process that works on demand.
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    Args:
+        process: It, with pipes.
+        errors: Where its standard error goes.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
+        self.process, self._errors = process, errors
 
     def work(self, number: int) -> dict[str, float]:
         """What some updates, or batches, took."""
@@ -111,7 +116,10 @@ class Worker:
             raise ValueError("the worker has no pipes")
         given.write(f"{number}\n")
         given.flush()
-        answer: dict[str, float] = json.loads(said.readline())
+        line = said.readline()
+        if not line:
+            sys.exit(f"the worker has ended: {self._errors.read_text()[-2000:]}")
+        answer: dict[str, float] = json.loads(line)
         return answer
 
 
@@ -128,28 +136,30 @@ def workers(
         folder: Where they work.
     """
     runtime = runtimes.find()
-    commands = [
-        (
+    commands = {
+        "caffe": (
             runtime.command([str(WORKERS / f"caffe_{task}.py"), *arguments]),
             {**runtime.environment(), **thread_limits(threads)},
         ),
-        (
+        "torch": (
             [sys.executable, str(WORKERS / f"torch_{task}.py"), *arguments],
             {**os.environ, **environment(threads)},
         ),
-    ]
-    started = [
-        subprocess.Popen(
-            command, cwd=folder, env=variables, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )
-        for command, variables in commands
-    ]  # fmt: skip
+    }
+    started = []
     try:
-        yield Worker(started[0]), Worker(started[1])
+        for name, (command, variables) in commands.items():
+            errors = folder / f"{name}.txt"
+            with errors.open("w") as file:
+                process = subprocess.Popen(
+                    command, cwd=folder, env=variables, text=True, stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, stderr=file,
+                )  # fmt: skip
+            started.append(Worker(process, errors))
+        yield started[0], started[1]
     finally:
-        for process in started:
-            process.communicate()
+        for worker in started:
+            worker.process.communicate()
 
 
 def write_case(case: Case, folder: Path) -> None:

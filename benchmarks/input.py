@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=16, help="of a turn")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args()
-    results = {"versions": versions(), "cases": {}}
+    results: dict[str, Any] = {"versions": versions(), "cases": {}}
     samples = options.batches * BATCH
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -173,7 +174,8 @@ def supervised(job: JobDirectory) -> Run:
     ):
         process.wait()
     run = read_log(job.log.read_text(), spawned, main)
-    job.clear_results()
+    for path in job.results():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return run
 
 

@@ -21,6 +21,7 @@ import torch
 
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.ranks.group import Alone
 from caffe_batch.engines.torch.update import Update
 from caffe_batch.engines.torch.worker.moments import Surroundings
 from caffe_batch.engines.torch.worker.nets import HERE, FedNet, graphs_of
@@ -51,7 +52,7 @@ def main() -> None:
     solver.max_iter = 0
     made = Trained(
         solver, fed, [], Update(solver, fed.net.params), Rates(solver),
-        Surroundings(draws, opener, [fed], device),
+        Surroundings(draws, opener, [fed], device), Alone(),
     )  # fmt: skip
     null = os.open(os.devnull, os.O_RDWR)
     settings = {
