@@ -33,6 +33,7 @@ from caffe_batch.planning import Cause, LrScaling, make_plan
 from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
+from caffe_batch.planning.shared import shared_of
 from caffe_batch.sizes import format_size
 from caffe_batch.solver.checks import check_solver
 from caffe_batch.training.checks import (
@@ -165,6 +166,8 @@ def plan(
     shrink_tests: bool = False,
     no_compensate: str | Iterable[str] = (),
     precision: Literal["float32", "tf32", "bf16"] = "float32",
+    sync_batch_norm: bool = False,
+    sync_valid: bool = False,
     train_records: int | None = None,
     test_records: int | Iterable[int] = (),
     check_data: Literal["none", "quick", "all"] = "quick",
@@ -238,6 +241,10 @@ def plan(
             ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
         precision: PyTorch only: ``"tf32"`` or ``"bf16"`` are faster on GPUs, and another training
             than Caffe's.
+        sync_batch_norm: PyTorch on several GPUs: BatchNorm layers normalise over the samples of
+            all of them, as one GPU would with all samples. In Caffe each GPU has its own.
+        sync_valid: The same for losses with VALID normalization and an ignore_label: they divide
+            by the labels that count on all GPUs.
         train_records: Records of the training data, where they can't be counted.
         test_records: Records of the test data, where they can't be counted; one for each test net.
         check_data: How much of the data is checked for what would make Caffe fail, or what it would
@@ -294,6 +301,7 @@ def plan(
             choice("no_compensate", each, Cause) for each in several(no_compensate)
         ),
         precision=choice("precision", precision, Precision),
+        shared=shared_of(sync_batch_norm=sync_batch_norm, sync_valid=sync_valid),
     )
     found = request.prepare(progress)
     extent = choice("check_data", check_data, DataCheck)

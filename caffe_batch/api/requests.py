@@ -31,8 +31,9 @@ from caffe_batch.planning import (
 )
 from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
+from caffe_batch.planning.shared import Shared
 from caffe_batch.solver.checks import check_solver
-from caffe_batch.training.checks import check_own_types, check_precision
+from caffe_batch.training.checks import check_own_types, check_precision, check_shared
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class PlanRequest:
     shrink_tests: bool = False
     no_compensate: tuple[Cause, ...] = ()
     precision: Precision = Precision.FLOAT32
+    shared: tuple[Shared, ...] = ()
 
     def prepare(self, progress: Progress = no_progress) -> Prepared:
         """Reads the files.
@@ -129,6 +131,7 @@ class PlanRequest:
     def _prepare(self, files: RecipeFiles, progress: Progress) -> Prepared:
         engine = engines.find(self.engine)
         check_precision(engine, self.precision)
+        check_shared(engine, self.shared)
         check_own_types((files.recipe.train, *files.recipe.tests), engine)
         gpu = files.recipe.solver.device_id if self.gpu is None else self.gpu
         budget = find_budget(self.gpu_memory, self.reserve, self.mode, gpu)
@@ -211,8 +214,11 @@ class PlanRequest:
             layers = recipe.train.layers(sources, allow_unknown=allow_unknown)
             batch_size = fixed_batch(layers)
         return PlanOptions(
-            audit=partial(engines.find(self.engine).audit, precision=self.precision),
+            audit=partial(
+                engines.find(self.engine).audit, precision=self.precision, shared=self.shared
+            ),
             precision=self.precision,
+            shared=self.shared,
             effective_batch=self.effective_batch,
             split=SplitOptions(self.tolerance, batch_size, self.iter_size, self.prefer_multiple_of),
             schedule=ScheduleOptions(

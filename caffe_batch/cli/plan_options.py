@@ -166,12 +166,30 @@ schedule_options = option_group(
 )
 
 
+#: The options for what several GPUs count together.
+shared_options = option_group(
+    _split_section(
+        "--sync-valid",
+        is_flag=True,
+        help="PyTorch on several GPUs: losses divide by the labels that count on all of them, not "
+        "each by its own (normalization: VALID with an ignore_label).",
+    ),
+    _split_section(
+        "--sync-batch-norm",
+        is_flag=True,
+        help="PyTorch on several GPUs: BatchNorm normalises over the samples of all of them, not "
+        "each over its own.",
+    ),
+)
+
+
 #: All options that describe a plan.
 plan_options = option_group(
     build_options,
     records_options,
     net_options,
     schedule_options,
+    shared_options,
     split_options,
     budget_options,
 )

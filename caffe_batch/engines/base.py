@@ -29,6 +29,7 @@ from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.audit import audit
 from caffe_batch.planning.audit.findings import Cause, Finding
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.shared import Shared
 
 #: What to try next, by the reason of an ending; for all engines.
 HINTS: Mapping[EndReason, Text] = {
@@ -228,6 +229,7 @@ class Engine(ABC):
         summed_iter: int | None = None,
         refused: Collection[Cause] = (),
         precision: Precision = Precision.FLOAT32,
+        shared: Collection[Shared] = (),
     ) -> tuple[Finding, ...]:
         """What makes a training with accumulation differ from that with the whole batch.
 
@@ -242,6 +244,7 @@ class Engine(ABC):
             summed_iter: Passes over which losses that are sums are summed; iter_size if None.
             refused: Causes that should not be compensated.
             precision: One of the engine's.
+            shared: What its GPUs count together.
         """
         split = audit(
             model,
@@ -252,11 +255,28 @@ class Engine(ABC):
             summed_iter=summed_iter,
             refused=refused,
         )
-        shared = split if gpus == 1 else self.of_ranks(split)
-        return (*self.own_findings(model, batch_size, precision), *shared)
+        if gpus > 1:
+            as_one = audit(
+                model.on_one_gpu(),
+                batch_size=batch_size * gpus,
+                iter_size=iter_size,
+                own_gpus=own_gpus,
+                summed_iter=summed_iter,
+                refused=refused,
+            ) if shared else ()  # fmt: skip
+            split = tuple(self.of_ranks(split, shared, as_one))
+        return (*self.own_findings(model, batch_size, precision), *split)
 
-    def of_ranks(self, findings: Iterable[Finding]) -> Iterable[Finding]:
-        """The findings about a split over several GPUs, from those of Caffe."""
+    def of_ranks(
+        self, findings: Iterable[Finding], shared: Collection[Shared], as_one: Iterable[Finding]
+    ) -> Iterable[Finding]:
+        """The findings about a split over several GPUs.
+
+        Args:
+            findings: Those of Caffe.
+            shared: What the GPUs count together.
+            as_one: Caffe's where one GPU has the samples that all have in a pass.
+        """
         return findings
 
     def own_findings(

@@ -11,6 +11,7 @@ from caffe_batch.device import Device
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.shared import Shared
 from caffe_batch.schema import caffe_pb2
 
 # Whichever BLAS an engine was built with, one of these limits its threads.
@@ -69,6 +70,7 @@ class TrainingRequest:
         snapshot_at_tests: Whether to take a snapshot of the weights of each test.
         precision: One of the engine's precisions.
         ranks: How many processes train together, on a GPU each.
+        shared: What these count together.
         patience_s: Seconds after which a rank that doesn't answer is lost; None for one rank.
     """
 
@@ -86,6 +88,7 @@ class TrainingRequest:
     snapshot_at_tests: bool = False
     precision: Precision = Precision.FLOAT32
     ranks: int = 1
+    shared: Sequence[Shared] = ()
     patience_s: float | None = None
 
     def settings(self) -> dict[str, object]:

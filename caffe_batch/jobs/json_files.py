@@ -154,6 +154,14 @@ class Fields:
         except ValueError:
             raise self._wrong(name, f"one of {known}", value) from None
 
+    def choices(self, name: str, of: Callable[[str], T], known: str) -> tuple[T, ...]:
+        """A list of texts, each as in :meth:`choice`."""
+        values = self.texts(name)
+        try:
+            return tuple(map(of, values))
+        except ValueError:
+            raise self._wrong(name, f"some of {known}", list(values)) from None
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts."""
         return tuple(self._text(place, value) for place, value in self._list(name))

@@ -26,6 +26,7 @@ from caffe_batch.memory.build import Build
 from caffe_batch.net.sources import Sources
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.precision import PRECISIONS, Precision
+from caffe_batch.planning.shared import SHARED, Shared
 
 #: The newest format of plan.json, and the one that is written.
 PLAN_FORMAT = 2
@@ -115,6 +116,7 @@ class PlanFile:
             ``Change.json``).
         chance_loss: The loss of a classifier that guesses; None if it isn't known.
         precision: How exactly the engine calculates.
+        shared: What its GPUs count together.
     """
 
     path: Path
@@ -152,6 +154,7 @@ class PlanFile:
     changes: tuple[Mapping[str, Any], ...]
     chance_loss: float | None = None
     precision: Precision = Precision.FLOAT32
+    shared: tuple[Shared, ...] = ()
 
     @classmethod
     def of(cls, path: Path, content: Mapping[str, Any]) -> PlanFile:
@@ -248,6 +251,7 @@ class PlanFile:
                 "precision",
                 Precision.FLOAT32,
             ),
+            shared=fields.maybe(lambda name: fields.choices(name, Shared, SHARED), "shared", ()),
         )
 
     def registry(self) -> Registry:

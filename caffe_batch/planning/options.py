@@ -10,6 +10,7 @@ from caffe_batch.planning.audit.findings import Audit, Cause
 from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.planning.schedule.rescaling import ScheduleOptions
+from caffe_batch.planning.shared import Shared
 from caffe_batch.planning.split.candidates import SplitOptions
 
 
@@ -40,6 +41,7 @@ class PlanOptions:
             update (if the batch grows, of its first stage) if None.
         audit: Says what accumulation changes for the engine that trains.
         precision: How exactly it calculates.
+        shared: What its GPUs count together.
     """
 
     effective_batch: int | None = None
@@ -58,3 +60,4 @@ class PlanOptions:
     summed_iter: int | None = None
     audit: Audit = audit_of_caffe
     precision: Precision = Precision.FLOAT32
+    shared: tuple[Shared, ...] = ()

@@ -13,6 +13,7 @@ from caffe_batch.planning.budget import Budget
 from caffe_batch.planning.edits.changes import Change
 from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.growth import PlannedStage
+from caffe_batch.planning.shared import Shared
 from caffe_batch.planning.split.candidates import Candidate
 from caffe_batch.sizes import format_size
 
@@ -78,6 +79,7 @@ class Plan:
         assumptions: What is assumed of layers without a rule, in the files as they are.
         refused: Causes that were not to be compensated.
         precision: How exactly the engine calculates.
+        shared: What its GPUs count together.
     """
 
     requested_effective_batch: int
@@ -106,6 +108,7 @@ class Plan:
     refused: frozenset[Cause] = frozenset()
     chance_loss: float | None = None
     precision: Precision = Precision.FLOAT32
+    shared: tuple[Shared, ...] = ()
 
     @property
     def batch_size(self) -> int:
@@ -218,6 +221,7 @@ class Plan:
             "engine": self.engine,
             "build": self.build.value,
             "precision": self.precision.value,
+            **({"shared": [each.value for each in self.shared]} if self.shared else {}),
             "budget_bytes": self.budget.budget_bytes,
             "reserve_bytes": self.budget.reserve_bytes,
             "predicted_peak_bytes": self.predicted_peak_bytes,

@@ -356,6 +356,7 @@ def _plan_of(goal: Goal, budget: Budget, found: _Best, remarks: Sequence[str] = 
         assumptions=assumptions(model.train_layers),
         refused=options.refused,
         precision=options.precision,
+        shared=options.shared,
         chance_loss=chance_loss(model.train_net(chosen.batch_size)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from caffe_batch.device import Device
@@ -12,6 +12,7 @@ from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.registry import Registry
 from caffe_batch.net.recipe import NetFile, Recipe
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.shared import Shared
 from caffe_batch.prototxt import read_net
 from caffe_batch.runtimes import Runtime
 from caffe_batch.runtimes.inspection import inspect, known
@@ -251,3 +252,19 @@ def check_precision(engine: Engine, precision: Precision) -> None:
             f" not in {precision.value}",
             hint=[Option("engine", "pytorch"), " has it, or leave ", Option("precision"), " out."],
         )
+
+
+def check_shared(engine: Engine, shared: Sequence[Shared]) -> None:
+    """Refuses to count together what the GPUs of an engine each count for themselves.
+
+    Raises:
+        InputError: They do.
+    """
+    if shared and engine.most_ranks is not None:
+        raise InputError(
+            [
+                Option("sync_batch_norm", True), " and ", Option("sync_valid", True),
+                f" need another engine: each GPU of {engine.title} counts for itself",
+            ],
+            hint=[Option("engine", "pytorch"), " counts over all of them."],
+        )  # fmt: skip

@@ -28,7 +28,6 @@ from caffe_batch.planning.budget import NO_LIMIT
 from caffe_batch.planning.options import PlanOptions
 from caffe_batch.planning.plan import Plan, note_of_stages
 from caffe_batch.planning.planner import make_plan
-from caffe_batch.planning.precision import Precision
 from caffe_batch.planning.schedule.rescaling import ScheduleOptions
 from caffe_batch.planning.split.candidates import SplitOptions
 from caffe_batch.planning.split.net_tests import NetTest, group_tests, planned_tests
@@ -70,7 +69,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
                 split = SplitOptions(largest_batch=largest, divides=gcd(*effective) // plan.gpus)
                 if plans:  # all stages have one batch_size
                     split = SplitOptions(batch_size=plans[0].batch_size)
-                plans.append(_plan_with(model, plan.precision, samples, split, tests_follow=True))
+                plans.append(_plan_with(model, plan, samples, split, tests_follow=True))
         except CaffeBatchError as error:  # Caffe would refuse a net at this size
             obstacle = f" that can be built ({error.message})"
             largest = plans[0].batch_size - 1 if plans else 0
@@ -130,7 +129,7 @@ def take_planned_split(job: JobDirectory, plan: PlanFile, planned: PlannedSplit)
     tests = _test_batches(models[0])
     split = SplitOptions(batch_size=planned.batch_size)
     plans = [
-        _plan_with(model, plan.precision, samples, split, {**tests, **planned.tests})
+        _plan_with(model, plan, samples, split, {**tests, **planned.tests})
         for model, samples in zip(models, _effective_batches(plan), strict=True)
     ]
     _rewrite(job, plan, stages, plans, "the planned split again", tests)
@@ -166,7 +165,7 @@ def _with_smaller_test(
     wanted = {**tests, **dict.fromkeys(group.numbers, smaller[-1])}
     split = SplitOptions(batch_size=plan.batch_size)
     plans = [
-        _plan_with(model, plan.precision, samples, split, wanted)
+        _plan_with(model, plan, samples, split, wanted)
         for model, samples in zip(models, _effective_batches(plan), strict=True)
     ]
     _rewrite(job, plan, stages, plans, ending.reason.value, tests)
@@ -237,7 +236,7 @@ def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
 
 def _plan_with(
     model: MemoryModel,
-    precision: Precision,
+    plan: PlanFile,
     effective_batch: int,
     split: SplitOptions,
     test_sizes: Mapping[int, int] | None = None,
@@ -252,8 +251,11 @@ def _plan_with(
         schedule=ScheduleOptions(keep=True),
         tests_follow=tests_follow,
         test_sizes=test_sizes or {},
-        audit=partial(engines.find(model.engine).audit, precision=precision),
-        precision=precision,
+        audit=partial(
+            engines.find(model.engine).audit, precision=plan.precision, shared=plan.shared
+        ),
+        precision=plan.precision,
+        shared=plan.shared,
     )
     return make_plan(model, NO_LIMIT, options)
 

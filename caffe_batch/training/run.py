@@ -419,6 +419,7 @@ class Run:
             snapshot_at_tests=self._options.keep_best is not None,
             precision=self._precision,
             ranks=self._plan.gpus,
+            shared=self._plan.shared,
             patience_s=self._options.stall_timeout_s or PATIENCE_S,
         )
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from caffe_batch import engines, runtimes
 from caffe_batch.device import Device
+from caffe_batch.engines.caffe.snapshots import list_snapshots
 from caffe_batch.engines.torch.snapshots import read_weights
+from caffe_batch.errors import TrainingError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import EndReason
 from caffe_batch.jobs.record import JobState
@@ -22,6 +24,7 @@ from tests.engines.torch.in_process import train_on
 from tests.planned_jobs import attempts_of, write_job
 
 HARMED = Path(__file__).with_name("rank_worker.py")
+KILLED = Path(__file__).with_name("killed_worker.py")
 UPDATES, PASSES = 12, 2
 
 
@@ -31,11 +34,11 @@ def pytorch(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return runtimes.find(None, engines.find("pytorch"))
 
 
-def job_for(folder: Path, ranks: int) -> JobDirectory:
-    """A job of 12 updates of 2 passes on each rank, with a snapshot every 4."""
+def job_for(folder: Path, ranks: int, updates: int = UPDATES) -> JobDirectory:
+    """A job of updates of 2 passes on each rank, with a snapshot every 4."""
     folder.mkdir()
     job = write_job(
-        folder, batch_size=5, iter_size=PASSES, max_iter=UPDATES, snapshot=4,
+        folder, batch_size=5, iter_size=PASSES, max_iter=updates, snapshot=4,
         test_interval=3, lr_policy='"fixed"',
     )  # fmt: skip
     plan = json.loads(job.plan.read_text())
@@ -46,13 +49,14 @@ def job_for(folder: Path, ranks: int) -> JobDirectory:
 
 
 def weights_of(job: JobDirectory) -> list[bytes]:
-    layers = read_weights(job.snapshots / f"tiny_iter_{UPDATES}.caffemodel")
+    newest = list_snapshots(job.snapshots)[-1]
+    layers = read_weights(newest.weights)
     return [values.tobytes() for blobs in layers.values() for _, values in blobs.values()]
 
 
-def uninterrupted(folder: Path, ranks: int) -> list[bytes]:
+def uninterrupted(folder: Path, ranks: int, updates: int = UPDATES) -> list[bytes]:
     """The weights of a run to which nothing happens."""
-    job = job_for(folder, ranks)
+    job = job_for(folder, ranks, updates)
     job.snapshots.mkdir()
     events = folder / "events"
     statuses = train_on(ranks, job.solver, events=events, snapshots=str(job.snapshots))
@@ -104,16 +108,63 @@ def test_a_rank_that_comes_to_harm(
         assert weights_of(job) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [(2, 0), *(pytest.param(10, 100 * n, marks=pytest.mark.slow) for n in range(1, 6))],
+)
 def test_a_rank_killed_at_any_moment(
-    pytorch: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kills: int, seed: int, pytorch: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One run that goes on after each kill: the moments are drawn, so they lie in tests, too."""
+    updates = 8 * kills + 8
+    whole = uninterrupted(tmp_path / "whole", 2, updates)
+    job = job_for(tmp_path / "killed", 2, updates)
+    moments = tmp_path / "moments"
+    moments.mkdir()
+    monkeypatch.setenv("KILLS", f"{kills},{seed},{moments}")
+    for _ in range(kills + 1):
+        with suppress(TrainingError):  # too often before the next snapshot
+            train(job, pytorch, Options(device=Device.CPU), script=KILLED)
+            break
+    assert len(list(moments.iterdir())) == kills
+    reasons = [each.ending for each in attempts_of(job)]
+    assert reasons == [*[EndReason.KILLED] * kills, EndReason.FINISHED]
+    assert weights_of(job) == whole
+
+
+QUICK = [("SIGUSR1", "launcher"), ("SIGHUP", "group")]
+SLOW = [
+    ("SIGHUP", "launcher"), ("SIGUSR1", "group"), ("SIGTERM", "launcher"), ("SIGTERM", "group"),
+    ("SIGINT", "launcher"), ("SIGINT", "group"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)]
+)
+def test_a_signal_is_obeyed_by_all_after_the_same_pass(
+    number: str, whom: str, pytorch: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first pass of update 6, of whose passes nothing is in the snapshot."""
     whole = uninterrupted(tmp_path / "whole", 2)
-    draw = random.Random(14)
-    for number in range(50):
-        rank, in_pass = draw.randrange(2), draw.randint(1, UPDATES * PASSES)
-        job = job_for(tmp_path / str(number), 2)
-        monkeypatch.setenv("HARMED", f"{rank},{in_pass},SIGKILL,{tmp_path / f'{number}.done'}")
-        outcome = train(job, pytorch, Options(device=Device.CPU), script=HARMED)
+    job = job_for(tmp_path / "signalled", 2)
+    monkeypatch.setenv("HARMED", f"1,11,{number} to the {whom},{tmp_path / 'done'}")
+    outcome = train(job, pytorch, Options(device=Device.CPU), script=HARMED)
+    updates = [snapshot.update for snapshot in list_snapshots(job.snapshots)]
+    if number == "SIGHUP":
         assert outcome.state is JobState.FINISHED
-        assert weights_of(job) == whole, (rank, in_pass)
+        assert updates == [4, 5, 8, UPDATES]
+        assert weights_of(job) == whole
+        for later in list_snapshots(job.snapshots)[2:]:
+            later.state.unlink()
+        resume = str(list_snapshots(job.snapshots)[1].state)
+        ended = train_on(
+            2, job.solver, events=tmp_path / "events", snapshots=str(job.snapshots), resume=resume
+        )
+        assert ended == [0, 0]
+    else:
+        assert (outcome.state, outcome.update) == (JobState.INTERRUPTED, 5)
+        assert updates == [4, 5]
+        assert train(job, pytorch, Options(device=Device.CPU)).state is JobState.FINISHED
+        assert attempts_of(job)[-1].first_update == 5
+    assert weights_of(job) == whole

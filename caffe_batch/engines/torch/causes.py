@@ -6,7 +6,7 @@ they have a scope of their own. ``verify --against`` measures them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from caffe_batch.engines.torch.refusals import departures
@@ -17,6 +17,7 @@ from caffe_batch.net.convert import fillers, read_settings
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.shared import Shared
 
 #: Fillers whose numbers boost draws by a method of its own.
 OTHER_FILLERS = ("gaussian", "msra")
@@ -50,13 +51,28 @@ def of_engine(model: MemoryModel, batch_size: int, precision: Precision) -> Iter
     yield from _of_memory(model, batch_size)
 
 
-def of_ranks(findings: Iterable[Finding]) -> Iterator[Finding]:
+def of_ranks(
+    findings: Iterable[Finding], shared: Collection[Shared], as_one: Iterable[Finding]
+) -> Iterator[Finding]:
     """What the audit finds of a split over several GPUs; here each record is read as one would.
 
     Args:
         findings: Those of Caffe, whose GPUs draw their own crops and orders.
+        shared: What the GPUs count together.
+        as_one: Those of one GPU that has the samples of all.
     """
+    together = {_SYNCED[each] for each in shared}
+    known = {(each.cause, each.layer): each for each in as_one}
     for found in findings:
+        if found.cause in together and found.verdict is not Verdict.EXACT:
+            one = known.get((found.cause, found.layer))
+            if one is None:
+                yield replace(
+                    found, verdict=Verdict.EXACT, explanation=_COUNTED[found.cause], offer=""
+                )
+            else:
+                yield replace(one, explanation=f"{_COUNTED[found.cause]} {one.explanation}")
+            continue
         if found.cause is Cause.DATA_ORDER and found.verdict is not Verdict.EXACT:
             yield replace(found, verdict=Verdict.EXACT, explanation=_SHARED, offer="")
         elif found.cause is Cause.LAYER_WISE_REDUCE:
@@ -65,6 +81,12 @@ def of_ranks(findings: Iterable[Finding]) -> Iterator[Finding]:
             yield found
 
 
+#: What is shared, by its cause of a difference.
+_SYNCED = {Shared.BATCH_NORM: Cause.BATCH_NORM_STATISTICS, Shared.VALID: Cause.IGNORE_LABEL}
+_COUNTED = {
+    Cause.BATCH_NORM_STATISTICS: "The ranks calculate mean and variance together.",
+    Cause.IGNORE_LABEL: "The ranks count labels together.",
+}
 _SHARED = (
     "Each rank reads its share of the records, in the order and with the crops and mirrors that "
     "one process would give them."

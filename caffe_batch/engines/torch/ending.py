@@ -24,7 +24,13 @@ from caffe_batch.engines.torch.gpu_errors import (
     failure,
     unusable,
 )
-from caffe_batch.engines.torch.ranks.statuses import HUNG_STATUS, LAUNCHER, LOST_STATUS, RANKS
+from caffe_batch.engines.torch.ranks.statuses import (
+    HUNG_STATUS,
+    LAUNCHER,
+    LOST_STATUS,
+    RANKS,
+    TOLD_OF_A_RANK,
+)
 from caffe_batch.errors import Text
 from caffe_batch.jobs.ending import Ending, EndReason
 
@@ -58,6 +64,8 @@ def classify(status: int, last_word: WorkerEvent | None, log: Sequence[str]) -> 
     if status == LOST_STATUS:
         return Ending(EndReason.RANK_LOST, f"{first}: {_what_was_lost(log)}", status)
     ending = _classify(status, last_word, log)
+    if ending.detail.startswith(TOLD_OF_A_RANK):
+        return ending
     return replace(ending, detail=f"{first.split(' ended')[0]}: {ending.detail}")
 
 

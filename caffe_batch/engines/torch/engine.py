@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from caffe_batch.memory import Build, MemoryModel
 from caffe_batch.net import Net, Recipe, Sources
 from caffe_batch.planning.audit.findings import Finding
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.shared import Shared
 
 _WORKER = Path(__file__).parent / "worker" / "main.py"
 
@@ -120,8 +121,10 @@ class TorchEngine(CaffeFilesEngine):
     ) -> Iterable[Finding]:
         return of_engine(model, batch_size, precision)
 
-    def of_ranks(self, findings: Iterable[Finding]) -> Iterable[Finding]:
-        return of_ranks(findings)
+    def of_ranks(
+        self, findings: Iterable[Finding], shared: Collection[Shared], as_one: Iterable[Finding]
+    ) -> Iterable[Finding]:
+        return of_ranks(findings, shared, as_one)
 
     def runtime_info(self, facts: Mapping[str, Any]) -> RuntimeInfo | str:
         if "torch_version" not in facts:
@@ -158,6 +161,7 @@ class TorchEngine(CaffeFilesEngine):
             "samples": None,
             "precision": request.precision.value,
             "ranks": request.ranks,
+            "shared": [each.value for each in request.shared],
             "patience_s": request.patience_s,
         }
         data = request.data.settings(job.worker_nets) if request.data else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 
 from caffe_batch.engines.torch.worker import train
 from caffe_batch.engines.torch.worker.requests import Requests
-from caffe_batch.engines.torch.worker.speech import Events
+from caffe_batch.engines.torch.worker.speech import Events, fatal
+from caffe_batch.errors import CaffeBatchError
 
 
 def settings_of(solver: Path) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def settings_of(solver: Path) -> dict[str, Any]:
         "solver": str(solver), "job": str(solver.parent), "snapshots": str(solver.parent),
         "resume": None, "weights": [], "log": str(solver.parent / "log"), "log_bytes": 1 << 30,
         "record_every": 1, "frozen": None, "max_loss": None, "rules": [], "samples": None,
-        "snapshot_at_tests": False,
+        "snapshot_at_tests": False, "shared": [],
         "device": "cpu", "gpu": None, "precision": "float32",
     }  # fmt: skip
 
@@ -68,10 +70,14 @@ def train_on(ranks: int, solver: Path, *, events: Path, **changes: Any) -> list[
 def start_rank(
     rank: int, ranks: int, meeting: Path, solver: Path, events: Path, **changes: Any
 ) -> BaseProcess:
-    """Start one of several ranks, which come together at the file ``meeting``."""
+    """Start one of several ranks, which come together at the file ``meeting``.
+
+    Of the changes, ``place`` has those of the rank's own settings; ``directory`` is where it runs,
+    and ``said`` the file for what it writes into the log.
+    """
     place = {
         "rank": rank, "local_rank": rank, "ranks": ranks, "file": str(meeting), "join_s": 300.0,
-        "patience_s": 300.0,
+        "patience_s": 300.0, **changes.pop("place", {}),
     }  # fmt: skip
     written = Path(os.devnull) if rank else events
     changes = {"rank": place, **changes}
@@ -82,4 +88,13 @@ def start_rank(
 
 def _rank(solver: Path, events: Path, changes: dict[str, Any]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    os._exit(train_here(solver, events=events, **changes))
+    os.chdir(changes.pop("directory", "."))
+    said = changes.pop("said", None)
+    if said is not None:
+        sys.stderr = said.open("w", buffering=1)
+    try:
+        status = train_here(solver, events=events, **changes)
+    except CaffeBatchError as error:  # as tasks.py does
+        fatal(error.message)
+        status = train.FAILED_STATUS
+    os._exit(status)

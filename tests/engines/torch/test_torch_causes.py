@@ -11,10 +11,12 @@ import pytest
 import caffe_batch as cb
 from caffe_batch import engines
 from caffe_batch.engines.torch.refusals import departures
+from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.layers.base import Mode
 from caffe_batch.net import Sources, read_recipe
-from caffe_batch.planning.audit.findings import Cause, Finding, Scope
+from caffe_batch.planning.audit.findings import Cause, Finding, Scope, Verdict
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.shared import Shared
 from tests.engines.torch.control import findings
 from tests.engines.torch.drawn_nets import fed_trial
 from tests.engines.torch.on_caffe import Pycaffe, Trial, on_caffe
@@ -202,3 +204,60 @@ def test_blobs_with_memory_of_their_own_have_none() -> None:
     forced = f"force_backward: true {DATA}"
     assert list(departures(Trial(forced + LAYOUTS["top overwritten"]).net())) != []
     assert list(departures(Trial(forced + apart).net())) == []
+
+
+SHARING = """
+layer { name: "norm" type: "BatchNorm" bottom: "x" top: "y" }
+layer { name: "ip" type: "InnerProduct" bottom: "y" top: "ip"
+  inner_product_param { num_output: 4 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "loss"
+  loss_param { ignore_label: 3 } }
+"""
+
+
+@pytest.mark.parametrize("iter_size", [1, 2])
+@pytest.mark.parametrize("shared", [(), (Shared.BATCH_NORM,), (Shared.VALID,), tuple(Shared)])
+def test_what_ranks_count_together(
+    tmp_path: Path, shared: tuple[Shared, ...], iter_size: int
+) -> None:
+    """In one pass it is the whole batch, in several it is that of the samples of all ranks."""
+    (tmp_path / "net.prototxt").write_text(DATA + SHARING)
+    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed"')
+    recipe = read_recipe(tmp_path / "net.prototxt", tmp_path / "solver.prototxt")
+    engine = engines.find("pytorch")
+    model = engine.memory_model(recipe, Sources(()), "gpu", gpus=2)
+    audit = engine.audit(model, batch_size=3, iter_size=iter_size, gpus=2, shared=shared)
+    found = {each.cause: each for each in audit}
+    for each, cause, apart in (
+        (Shared.BATCH_NORM, Cause.BATCH_NORM_STATISTICS, Verdict.DIFFERENT),
+        (Shared.VALID, Cause.IGNORE_LABEL, Verdict.APPROXIMATE),
+    ):
+        alone = each not in shared
+        wanted = Verdict.EXACT if iter_size == 1 and not alone else apart
+        assert found[cause].verdict is wanted
+        assert found[cause].explanation.startswith("The ranks c") is not alone
+    samples = 6 if Shared.BATCH_NORM in shared else 3
+    if iter_size == 2:
+        text = f"are those of {samples} samples instead of 12"
+        assert text in found[Cause.BATCH_NORM_STATISTICS].explanation
+
+
+def test_caffe_s_gpus_each_count_for_themselves() -> None:
+    with pytest.raises(cb.InputError, match="each GPU of Caffe counts for itself"):
+        cb.plan(
+            "lenet", gpus=2, gpu_memory="1GiB", effective_batch=64, sync_batch_norm=True,
+            input_shape="data=1x28x28",
+        )  # fmt: skip
+
+
+def test_a_plan_keeps_what_is_counted_together(tmp_path: Path) -> None:
+    plan = cb.plan(
+        "lenet", gpus=2, gpu_memory="1GiB", effective_batch=64, engine="pytorch",
+        sync_batch_norm=True, sync_valid=True, input_shape="data=1x28x28", check_data="none",
+    )  # fmt: skip
+    job = plan.write(tmp_path / "job")
+    assert JobDirectory(job.path).read_plan().shared == tuple(Shared)
+    text = (job.path / "plan.json").read_text()
+    (job.path / "plan.json").write_text(text.replace('"valid"', '"loss"'))
+    with pytest.raises(cb.InputError, match="shared should be some of batch_norm, valid"):
+        JobDirectory(job.path).read_plan()

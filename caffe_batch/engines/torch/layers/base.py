@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -76,6 +76,17 @@ class Place:
         return self.rule.shape(site)
 
 
+class Together(Protocol):
+    """The ranks that run the same pass at the same time, each with its samples."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def add_up(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over all of them."""
+
+
 class TorchLayer(ABC):
     """One layer, ready to run.
 
@@ -88,8 +99,10 @@ class TorchLayer(ABC):
             Caffe's Forward leaves in the gradient of a bottom. None for most types.
         fresh: Whether its top is a new tensor, which its own gradient doesn't depend on: then the
             next layer may overwrite it.
+        together: The ranks with whose samples it counts and averages; None for its own alone.
     """
 
+    together: Together | None = None
     drawn: bool = False
     keeps_loss_weights: bool = True
     aside: Tensor | None = None

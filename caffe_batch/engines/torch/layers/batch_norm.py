@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caffe_batch.engines.torch.layers.base import Place, Tensors, TorchLayer
 from caffe_batch.engines.torch.layers.scale import Scale
+from caffe_batch.engines.torch.layers.statistics import normalised_together
 from caffe_batch.layers.base import count
 from caffe_batch.schema import caffe_pb2
 
@@ -60,13 +61,18 @@ class BatchNorm(TorchLayer):
                 x, scale, bias, mean, variance, False, 0.0, self.eps, torch.backends.cudnn.enabled
             )
         new_mean, new_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-        y = torch.batch_norm(
-            x, scale, bias, new_mean, new_variance, True, 1.0, self.eps,
-            torch.backends.cudnn.enabled,
-        )  # fmt: skip
+        if self.together is None:
+            y = torch.batch_norm(
+                x, scale, bias, new_mean, new_variance, True, 1.0, self.eps,
+                torch.backends.cudnn.enabled,
+            )  # fmt: skip
+        else:
+            y = normalised_together(x, scale, bias, new_mean, new_variance, self.eps, self.together)
         if self.averages:
             with torch.no_grad():
-                if count(x.shape) == x.shape[1]:  # one number a channel: torch divides 0 by 0
+                if (
+                    self.together is None and count(x.shape) == x.shape[1]
+                ):  # one number a channel: torch divides 0 by 0
                     new_variance.zero_()
                 weight.mul_(self.fraction).add_(1)
                 mean.mul_(self.fraction).add_(new_mean)

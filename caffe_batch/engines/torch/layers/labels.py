@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from caffe_batch.engines.torch.layers.base import Together
 from caffe_batch.layers.labels import LossSettings
 
 
@@ -23,7 +24,13 @@ def by_class(
 
 
 def mean(
-    losses: Tensor, counts: Tensor | None, s: LossSettings, *, default: str, outer: int
+    losses: Tensor,
+    counts: Tensor | None,
+    s: LossSettings,
+    together: Together | None,
+    *,
+    default: str,
+    outer: int,
 ) -> Tensor:
     """The sum of the losses, divided as loss_param says; never by less than 1.
 
@@ -31,6 +38,8 @@ def mean(
         losses: One for each label; zero where a label is ignored.
         counts: Which labels count; None if all do.
         s: The settings of the loss.
+        together: The ranks over which labels that count are counted; their mean is then that of
+            one process with the samples of all.
         default: The normalization if none is given.
         outer: Elements before the class axis; usually the samples.
     """
@@ -39,6 +48,10 @@ def mean(
         mode = default if s.normalize is None else "VALID" if s.normalize else "BATCH_SIZE"
     total = losses.sum()
     if mode == "VALID" and counts is not None:
-        return total / counts.sum().clamp(min=1).to(total.dtype)
+        number = counts.sum().to(total.dtype)
+        if together is None:
+            return total / number.clamp(min=1)
+        together.add_up(number)
+        return total / (number.clamp(min=1) / together.size)
     divisor = {"NONE": 1, "BATCH_SIZE": outer}.get(mode, losses.numel())
     return total / max(1, divisor)

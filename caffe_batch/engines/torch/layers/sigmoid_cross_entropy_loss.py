@@ -21,4 +21,4 @@ class SigmoidCrossEntropyLoss(TorchLayer):
         if s.ignore_label is not None:
             counts = targets.int() != s.ignore_label
             losses = torch.where(counts, losses, 0)
-        return (mean(losses, counts, s, default="BATCH_SIZE", outer=x.shape[0]),)
+        return (mean(losses, counts, s, self.together, default="BATCH_SIZE", outer=x.shape[0]),)

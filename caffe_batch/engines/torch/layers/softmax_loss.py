@@ -34,9 +34,9 @@ class SoftmaxWithLoss(TorchLayer):
         limited = losses.detach().clamp(max=LARGEST)
         losses = losses + (limited - losses.detach())
         if s.ignore_label is None:
-            return (mean(losses, None, s, default="VALID", outer=scores.shape[0]),)
+            return (mean(losses, None, s, self.together, default="VALID", outer=scores.shape[0]),)
         losses = torch.where(counts, losses, 0)
-        return (mean(losses, counts, s, default="VALID", outer=scores.shape[0]),)
+        return (mean(losses, counts, s, self.together, default="VALID", outer=scores.shape[0]),)
 
 
 class InfogainLoss(TorchLayer):
@@ -68,7 +68,7 @@ class InfogainLoss(TorchLayer):
 
         losses = imitate(losses, backward, scores)
         ignores = None if s.ignore_label is None else counts
-        loss = mean(losses, ignores, s, default="VALID", outer=scores.shape[0])
+        loss = mean(losses, ignores, s, self.together, default="VALID", outer=scores.shape[0])
         if self.place.site.tops == 1:
             return (loss,)
         return loss, probabilities.view(bottoms[0].shape)

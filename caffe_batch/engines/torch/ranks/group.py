@@ -57,9 +57,18 @@ class Ranks(ABC):
         """Whether it is the first: that one tests, takes snapshots, reports."""
         return self.rank == 0
 
+    @property
+    @abstractmethod
+    def speaks(self) -> bool:
+        """Whether it is the first of its machine: that one says why all of them end."""
+
     @abstractmethod
     def average(self, values: Sequence[Tensor]) -> None:
         """Replace tensors by their means over all ranks."""
+
+    @abstractmethod
+    def add_up(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over all ranks."""
 
     @abstractmethod
     def mean(self, value: float) -> float:
@@ -93,9 +102,12 @@ class Ranks(ABC):
 class Alone(Ranks):
     """One process that trains by itself."""
 
-    rank, size = 0, 1
+    rank, size, speaks = 0, 1, True
 
     def average(self, values: Sequence[Tensor]) -> None:
+        return
+
+    def add_up(self, values: Tensor) -> None:
         return
 
     def mean(self, value: float) -> float:
@@ -130,31 +142,29 @@ class Group(Ranks):
 
     def __init__(self, place: Mapping[str, Any], device: torch.device) -> None:
         self.rank, self.size = place["rank"], place["ranks"]
-        self._decides = place["local_rank"] == 0
+        self._speaks: bool = place["local_rank"] == 0
         self._device = device
         brief = timedelta(seconds=place["patience_s"])
         with _together("the ranks didn't come together"):
-            if place["file"]:
-                store: Any = FileStore(place["file"], self.size)
-                store.set_timeout(timedelta(seconds=place["join_s"]))
-            else:
-                store = TCPStore(
-                    place["address"],
-                    place["port"],
-                    self.size,
-                    is_master=self.rank == 0,
-                    timeout=timedelta(seconds=place["join_s"]),
-                )
+            store = _store(place)
+            store.set(f"rank {self.rank}", "is here")
+            # Setting up a group would wait for as long as the group does.
+            everyone = [f"rank {rank}" for rank in range(self.size)]
+            store.wait(everyone, timedelta(seconds=place["join_s"]))
             dist.init_process_group(
-                "gloo", store=store, rank=self.rank, world_size=self.size, timeout=PATIENT
+                "gloo", store=store, rank=self.rank, world_size=self.size, timeout=brief
             )
-            self._patient: Any = dist.group.WORLD
-            self._brief: Any = dist.new_group(backend="gloo", timeout=brief)
+            self._brief: Any = dist.group.WORLD
+            self._patient: Any = dist.new_group(backend="gloo", timeout=PATIENT)
             self._fast: Any = (
                 self._brief
                 if device.type == "cpu"
                 else dist.new_group(backend="nccl", timeout=brief, device_id=device)
             )
+
+    @property
+    def speaks(self) -> bool:
+        return self._speaks
 
     def average(self, values: Sequence[Tensor]) -> None:
         with _together("gradients couldn't be averaged"), torch.no_grad():
@@ -166,11 +176,15 @@ class Group(Ranks):
                 for value, mean in zip(piece, means, strict=True):
                     value.copy_(mean.view_as(value))
 
+    def add_up(self, values: Tensor) -> None:
+        with _together("what the ranks count together couldn't be added up"), torch.no_grad():
+            dist.all_reduce(values, group=self._fast)
+
     def mean(self, value: float) -> float:
         return self._summed([value])[0] / self.size
 
     def agree(self, *, snapshot: bool, stop: bool) -> tuple[bool, bool]:
-        asked = [float(snapshot and self._decides), float(stop and self._decides)]
+        asked = [float(snapshot and self._speaks), float(stop and self._speaks)]
         snapshots, stops = self._summed(asked)
         return snapshots > 0, stops > 0
 
@@ -209,6 +223,23 @@ class Group(Ranks):
         dist.destroy_process_group()
 
 
+def _store(place: Mapping[str, Any]) -> Any:
+    """Where the ranks find each other: in a file, or on several machines at the first's port."""
+    patience = timedelta(seconds=place["join_s"])
+    if place["file"]:
+        store: Any = FileStore(place["file"], place["ranks"])
+        store.set_timeout(patience)
+        return store
+    return TCPStore(
+        place["address"],
+        place["port"],
+        place["ranks"],
+        is_master=place["rank"] == 0,
+        timeout=patience,
+        wait_for_workers=False,
+    )
+
+
 def join(settings: Mapping[str, Any], device: torch.device) -> Ranks:
     """The ranks that a worker belongs to.
 
@@ -228,12 +259,52 @@ def check_alike(ranks: Ranks, facts: Mapping[str, str]) -> None:
 
     Raises:
         InputError: Something differs; the rank and what it has are named.
+        RankLostError: The same, where another rank says so.
     """
     every = ranks.gather(dict(facts))
     problem = next(filter(None, (_other(each, every[0], n) for n, each in enumerate(every))), "")
+    _refuse_together(ranks, problem, "All ranks need the same job, the same torch and data.")
+
+
+@contextmanager
+def all_or_none(ranks: Ranks) -> Iterator[None]:
+    """What each rank does by itself: if one can't, none goes on, and all know which.
+
+    Raises:
+        CaffeBatchError, OSError: This rank can't, and says so for its machine.
+        InputError: Another one can't, and this one says so for its machine.
+        RankLostError: One can't, and another rank says so.
+    """
+    own: CaffeBatchError | OSError | None = None
+    try:
+        yield
+    except (CaffeBatchError, OSError) as error:
+        own = error
+    if own and ranks.size == 1:
+        raise own
+    every = ranks.gather(_sentence(own))
+    problem = next((f"rank {n} can't begin: {each}" for n, each in enumerate(every) if each), "")
+    try:
+        _refuse_together(ranks, problem, "Each machine needs the files that the nets name.")
+    except InputError:
+        if own:
+            raise own from None
+        raise
+
+
+def _sentence(error: CaffeBatchError | OSError | None) -> str:
+    if isinstance(error, CaffeBatchError):
+        return error.message
+    return "" if error is None else f"{error.filename}: {error.strerror}"
+
+
+def _refuse_together(ranks: Ranks, problem: str, hint: str) -> None:
+    """End all ranks if the first one has a problem to tell; one on each machine says it."""
     problem = ranks.given(problem)
+    if problem and ranks.speaks:
+        raise InputError(problem, hint=hint)
     if problem:
-        raise InputError(problem, hint="All ranks need the same job, the same torch and data.")
+        raise RankLostError(problem)
 
 
 def _other(facts: Mapping[str, str], first: Mapping[str, str], rank: int) -> str:

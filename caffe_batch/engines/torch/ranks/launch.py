@@ -1,8 +1,8 @@
 """Starts the ranks of this machine, watches them, and says which one failed first.
 
 It is the worker that the supervisor sees: the ranks are its children, in its process group, so that
-a signal to the group reaches them all. It handles no signal itself. When it dies, the kernel ends
-its ranks (PR_SET_PDEATHSIG).
+a signal to the group reaches them all. One that somebody sends to it alone it passes on. When it
+dies, the kernel ends its ranks (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Launch:
         starts: Starts a rank, by its number on this machine.
         number: How many.
         first: The number of the first of them among all ranks.
-        clock, sleep: For tests.
+        clock: For tests.
+        pause: Waits for so many seconds; returns a signal to be passed on, or None.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class Launch:
         number: int,
         first: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], int | None] = lambda seconds: time.sleep(seconds),
     ) -> None:
-        self._first, self._clock, self._sleep = first, clock, sleep
+        self._first, self._clock, self._pause = first, clock, pause
         self._ranks = [starts(index) for index in range(number)]
 
     def watch(self) -> Verdict:
@@ -82,7 +83,10 @@ class Launch:
                 since = self._clock()
             if since is not None and self._clock() - since > GRACE_S:
                 break
-            self._sleep(_LOOK_S)
+            number = self._pause(_LOOK_S)
+            if number is not None:
+                for rank in self._ranks:
+                    rank.send_signal(number)
         left = [index for index in range(len(self._ranks)) if index not in ended]
         for index in left:
             self._ranks[index].kill()
@@ -144,11 +148,20 @@ def launch(settings: Mapping[str, Any]) -> int:
                 close_fds=False,
             )
 
-        found = Launch(start, number).watch()
+        found = Launch(start, number, pause=signal_to_pass_on).watch()
     if found.why:
         WorkerLog(settings["log"], settings["log_bytes"]).rejoin()
         log(found.why, f"{LAUNCHER}:1", "W")
     return found.status
+
+
+def signal_to_pass_on(seconds: float) -> int | None:
+    """A signal of SIGNALS, which are blocked, that comes within so many seconds to this process.
+
+    The supervisor, its parent, sends each to the whole group: that one isn't passed on.
+    """
+    found = signal.sigtimedwait(SIGNALS, seconds)
+    return None if found is None or found.si_pid == os.getppid() else found.si_signo
 
 
 def end_with(launcher: int) -> None:

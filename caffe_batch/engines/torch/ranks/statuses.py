@@ -11,3 +11,6 @@ LAUNCHER = "launch.py"
 
 #: The place of what a rank says of others.
 RANKS = "ranks.py"
+
+#: How a message begins that one rank tells of another.
+TOLD_OF_A_RANK = "rank "

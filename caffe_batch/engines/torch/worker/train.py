@@ -14,6 +14,7 @@ snapshot_at_tests  whether to take a snapshot of the weights of each test
 samples          how many samples each net has read, the train net's first; null at update 0
 rules            files with the rules of layers
 ranks            how many processes train together
+shared           what these count together: "batch_norm", "valid"
 patience_s       seconds after which a rank that doesn't answer is lost
 rank             with several, the place of this one (ranks/launch.py); absent in the launcher
 """  # noqa: D400, D415  # a list
@@ -37,8 +38,16 @@ from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.engines.torch.fillers import Draws
+from caffe_batch.engines.torch.layers.batch_norm import BatchNorm
 from caffe_batch.engines.torch.layers.python import with_python
-from caffe_batch.engines.torch.ranks.group import RankLostError, check_alike, join
+from caffe_batch.engines.torch.net import TorchNet
+from caffe_batch.engines.torch.ranks.group import (
+    RankLostError,
+    Ranks,
+    all_or_none,
+    check_alike,
+    join,
+)
 from caffe_batch.engines.torch.ranks.statuses import LOST_STATUS, RANKS
 from caffe_batch.engines.torch.snapshots import load_weights, read_state, restore_history
 from caffe_batch.engines.torch.update import Update
@@ -94,18 +103,20 @@ def _train(settings: Mapping[str, Any], events: Events, requests: Requests) -> i
     opener = Opener(draws, HERE.find, ranks.rank, ranks.size)
     nets: list[FedNet] = []
     files = (recipe.train, *recipe.tests)
-    for file, graph in zip(files, graphs_of(files), strict=True):
-        nets.append(
-            FedNet(
-                file,
-                graph,
-                opener,
-                device=device,
-                draws=draws,
-                precision=settings["precision"],
-                trained=nets[0].net if nets else None,
+    with all_or_none(ranks):
+        for file, graph in zip(files, graphs_of(files), strict=True):
+            nets.append(
+                FedNet(
+                    file,
+                    graph,
+                    opener,
+                    device=device,
+                    draws=draws,
+                    precision=settings["precision"],
+                    trained=nets[0].net if nets else None,
+                )
             )
-        )
+    count_together(nets[0].net, ranks, settings["shared"])
     if ranks.rank:  # what is drawn from now on differs, as in Caffe (solver.cpp, Init)
         draws.state = CaffeRandom(draws.seed + ranks.rank).state
     surroundings = Surroundings(draws, opener, nets, device)
@@ -113,9 +124,10 @@ def _train(settings: Mapping[str, Any], events: Events, requests: Requests) -> i
     choices = []
     done = 0
     if resume:
-        state = read_state(resume.state)
-        load_weights(resume.weights, [net.net for net in nets])
-        restore_history(resume.state, state, update.history)
+        with all_or_none(ranks):
+            state = read_state(resume.state)
+            load_weights(resume.weights, [net.net for net in nets])
+            restore_history(resume.state, state, update.history)
         done, rates.step = state.update, state.current_step
         own = of_rank(moment, ranks.rank, ranks.size) if moment else None
         if not (own and surroundings.return_to(own)):
@@ -124,7 +136,8 @@ def _train(settings: Mapping[str, Any], events: Events, requests: Requests) -> i
                 surroundings.skip(settings["samples"])
     else:
         try:
-            fresh = start_from(weight_files(solver, settings["weights"]), nets)
+            with all_or_none(ranks):
+                fresh = start_from(weight_files(solver, settings["weights"]), nets)
         except InputError as error:
             events.send("refused", why=error.message, wants="weights")
             return FAILED_STATUS
@@ -156,6 +169,21 @@ def _train(settings: Mapping[str, Any], events: Events, requests: Requests) -> i
     return 0 if finished else INTERRUPTED_STATUS
 
 
+def count_together(net: TorchNet, ranks: Ranks, shared: Sequence[str]) -> None:
+    """Let layers of a train net count over the samples of all ranks.
+
+    Args:
+        net: The net.
+        ranks: All of them.
+        shared: What they share: ``"batch_norm"``, ``"valid"``.
+    """
+    if ranks.size == 1:
+        return
+    for layer in net.running:
+        if ("batch_norm" if isinstance(layer, BatchNorm) else "valid") in shared:
+            layer.together = ranks
+
+
 def _same_for_all(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """What all ranks need alike, by what it is called."""
     files = (
@@ -170,6 +198,7 @@ def _same_for_all(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, str]
         "caffe-batch": __version__,
         "the recipe": hashlib.sha256(b"".join(files)).hexdigest()[:12],
         "the snapshot": str(settings["resume"]),
+        "common counts": " and ".join(settings["shared"]) or "none",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from caffe_batch.engines.torch.ranks import launch
 from caffe_batch.engines.torch.ranks.launch import Launch, Verdict, judge
 from caffe_batch.engines.torch.ranks.statuses import HUNG_STATUS, LOST_STATUS
 from caffe_batch.jobs.ending import EndReason
-from tests.holding import wait_for
+from tests.holding import PATIENCE_S, wait_for
 
 KILLED, LOST, HUNG = -signal.SIGKILL, LOST_STATUS, HUNG_STATUS
 
@@ -96,6 +97,47 @@ capacity of 7.00 GiB.
 """
 
 
+RANK = """
+import signal, sys, time
+from pathlib import Path
+from caffe_batch.engines.torch.worker.requests import SIGNALS
+found = []
+for each in SIGNALS:
+    signal.signal(each, lambda number, _: found.append(number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+Path(sys.argv[1]).touch()
+while signal.SIGTERM not in found:
+    time.sleep(0.01)
+time.sleep(0.3)  # one that comes a second time
+Path(sys.argv[1]).write_text(" ".join(map(str, map(int, found))))
+"""
+
+LAUNCHER = """
+import signal, subprocess, sys
+from caffe_batch.engines.torch.ranks.launch import Launch, signal_to_pass_on
+from caffe_batch.engines.torch.worker.requests import SIGNALS
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+start = lambda index: subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2 + index]])
+sys.exit(Launch(start, 2, pause=signal_to_pass_on).watch().status)
+"""
+
+
+def test_each_rank_gets_each_signal_once(tmp_path: Path) -> None:
+    """From the supervisor, which signals the group; from another process, to the launcher alone."""
+    files = [tmp_path / "0", tmp_path / "1"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, RANK, *map(str, files)], start_new_session=True
+    )
+    wait_for(lambda: all(file.exists() for file in files))
+    os.killpg(launcher.pid, signal.SIGHUP)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        code = f"import os; os.kill({launcher.pid}, {int(number)})"
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert launcher.wait(PATIENCE_S) == 0
+    got = [int(signal.SIGHUP), int(signal.SIGUSR1), int(signal.SIGTERM)]
+    assert [sorted(map(int, file.read_text().split())) for file in files] == [sorted(got)] * 2
+
+
 @pytest.mark.parametrize(
     ("status", "said", "why", "reason", "detail"),
     [
@@ -106,6 +148,9 @@ capacity of 7.00 GiB.
         (HUNG, "", "rank 1 didn't answer", EndReason.STALLED, "rank 1 didn't answer"),
         (LOST, "", "the ranks here lost another one", EndReason.RANK_LOST,
          "the ranks here lost another one: a rank doesn't answer: Connection closed by peer"),
+        (1, "F1128 06:54:11.500000 31340 worker.py:1] rank 1 can't begin: x: no such file\n",
+         "rank 0 ended first, with status 1", EndReason.CHECK_FAILED,
+         "rank 1 can't begin: x: no such file"),
     ],
 )  # fmt: skip
 def test_the_first_cause_is_told(

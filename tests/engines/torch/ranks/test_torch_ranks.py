@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,21 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from caffe_batch.engines.caffe.snapshots import snapshot_of
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.engines.torch.data.opening import Opener
 from caffe_batch.engines.torch.fillers import Draws
-from caffe_batch.engines.torch.ranks.group import pieces
+from caffe_batch.engines.torch.layers.statistics import normalised_together
+from caffe_batch.engines.torch.ranks.group import Alone, RankLostError, check_alike, pieces
+from caffe_batch.engines.torch.ranks.launch import GRACE_S, JOIN_S
+from caffe_batch.engines.torch.ranks.statuses import LOST_STATUS
 from caffe_batch.engines.torch.snapshots import read_state, read_weights
+from caffe_batch.errors import InputError
 from caffe_batch.prototxt import read_net
-from tests.engines.torch.in_process import train_here, train_on
+from tests.engines.torch.in_process import start_rank, train_here, train_on
+from tests.holding import PATIENCE_S
 from tests.planned_jobs import CLASSES, write_lmdb
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,13 +44,15 @@ layer {{ name: "rows" type: "HDF5Data" top: "more" include {{ phase: TRAIN }}
 layer {{ name: "rows" type: "HDF5Data" top: "more" include {{ phase: TEST }}
   hdf5_data_param {{ source: "list" batch_size: 10 }} }}
 layer {{ name: "flat" type: "InnerProduct" bottom: "data" top: "flat" inner_product_param {{
-  num_output: 8 weight_filler {{ type: "xavier" }} }} }}
+  num_output: 8 weight_filler {{ type: "xavier" }}
+  bias_filler {{ type: "constant" value: 0.1 }} }} }}
 layer {{ name: "both" type: "Concat" bottom: "flat" bottom: "more" top: "both" }}
 layer {{ name: "tanh" type: "TanH" bottom: "both" top: "both" }}
 %s
 layer {{ name: "ip" type: "InnerProduct" bottom: "both" top: "ip" inner_product_param {{
   num_output: {CLASSES} weight_filler {{ type: "gaussian" std: 0.1 }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss"
+  loss_param {{ ignore_label: %d }} }}
 """
 
 DRAWING = """
@@ -72,11 +82,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(
     folder: Path, name: str, ranks: int, *, batch: int = 12, rule: str = "momentum: 0.9",
-    drawing: str = "", seed: int = 3, **changes: Any,
+    drawing: str = "", seed: int = 3, ignore: int = CLASSES, **changes: Any,
 ) -> Snapshot:  # fmt: skip
     """Train to update 6 with a share of the batch on each rank; the last snapshot."""
     net, solver = folder / f"{name}.net", folder / f"{name}.prototxt"
-    net.write_text(NET % (batch // ranks, batch // ranks, drawing))
+    net.write_text(NET % (batch // ranks, batch // ranks, drawing, ignore))
     solver.write_text(SOLVER % (net, rule, name, seed))
     events = folder / f"{name}.events"
     if ranks == 1:
@@ -114,6 +124,83 @@ def test_they_train_as_one_process(folder: Path, ranks: int, rule: str) -> None:
     assert furthest(weights_of(several), weights_of(one)) < 1e-6
     histories = [read_state(each.state).history for each in (several, one)]
     assert furthest(*histories) < 1e-6
+
+
+NORMAL = """
+layer { name: "norm" type: "BatchNorm" bottom: "both" top: "both" }
+layer { name: "scale" type: "Scale" bottom: "both" top: "both" scale_param { bias_term: true } }
+layer { name: "bend" type: "TanH" bottom: "both" top: "both" }
+layer { name: "again" type: "BatchNorm" bottom: "both" top: "both" }
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_what_they_count_together_is_that_of_one_process(folder: Path, ranks: int) -> None:
+    """BatchNorm, its moving averages and its gradient; labels that count: 3 of 4 classes do."""
+    one = run(folder, "one", 1, drawing=NORMAL, ignore=1)
+    shared = ["batch_norm", "valid"]
+    several = run(folder, "several", ranks, drawing=NORMAL, ignore=1, shared=shared)
+    assert furthest(weights_of(several), weights_of(one)) < 1e-6
+    gradients = [  # as one: a bias before a BatchNorm hardly has one of its own
+        np.concatenate([each.ravel() for each in read_state(one_of.state).history])
+        for one_of in (several, one)
+    ]
+    assert furthest(gradients[:1], gradients[1:]) < 1e-6
+    for left in shared:  # each of the two makes a difference
+        apart = run(folder, left, ranks, drawing=NORMAL, ignore=1, shared=[left])
+        assert furthest(weights_of(apart), weights_of(one)) > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3, 2)])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_gradient_of_shared_statistics(shape: tuple[int, ...], scaled: bool) -> None:
+    """In double precision, against torch's own BatchNorm over the samples of both ranks."""
+    torch.manual_seed(1)
+    double: Any = {"dtype": torch.float64}
+    x = torch.randn(shape, **double, requires_grad=True)
+    parameters = [torch.randn(5, **double, requires_grad=True) for _ in range(2 * scaled)]
+    scale, bias = parameters or (None, None)
+    weight = torch.randn(shape, **double)
+    wanted = torch.batch_norm(x, scale, bias, None, None, True, 0.0, 1e-5, False)
+    gradients = torch.autograd.grad((wanted * weight).sum(), [x, *parameters])
+    sums: dict[int, list[Tensor]] = {0: [], 1: []}
+    for _ in range(4):  # each round knows one more sum of the other rank
+        found = [_half(x, scale, bias, weight, rank, sums) for rank in range(2)]
+    outputs, means, variances, of_x, of_parameters = zip(*found, strict=True)
+    assert torch.allclose(torch.cat(outputs), wanted)
+    assert torch.allclose(torch.cat(of_x), gradients[0])
+    for index, gradient in enumerate(gradients[1:]):  # the mean over ranks times their number
+        assert torch.allclose(sum(each[index] for each in of_parameters), gradient)
+    flat = x.detach().transpose(0, 1).reshape(5, -1)
+    for mean, variance in zip(means, variances, strict=True):
+        assert torch.allclose(mean, flat.mean(1))
+        assert torch.allclose(variance, flat.var(1))
+
+
+def _half(
+    x: Tensor, scale: Tensor | None, bias: Tensor | None, weight: Tensor, rank: int,
+    sums: dict[int, list[Tensor]],
+) -> Any:  # fmt: skip
+    """One rank's half of the samples; its own sums are noted, the other one's are those noted."""
+    own: list[Tensor] = []
+
+    class Rank:
+        size = 2
+
+        def add_up(self, values: Tensor) -> None:
+            own.append(values.clone())
+            place = len(own) - 1
+            others = sums[1 - rank]
+            values += others[place] if place < len(others) else torch.zeros_like(values)
+
+    part = slice(0, 2) if rank == 0 else slice(2, None)  # of different sizes
+    samples = x.detach()[part].requires_grad_()
+    mean, variance = torch.zeros(5, dtype=x.dtype), torch.zeros(5, dtype=x.dtype)
+    y = normalised_together(samples, scale, bias, mean, variance, 1e-5, Rank())
+    parameters = [each for each in (scale, bias) if each is not None]
+    of_x, *others = torch.autograd.grad((y * weight[part]).sum(), [samples, *parameters])
+    sums[rank] = own
+    return y.detach(), mean, variance, of_x, others
 
 
 @pytest.mark.parametrize("seed", [-1, pytest.param(3, marks=pytest.mark.slow)])
@@ -184,3 +271,90 @@ def test_gradients_go_in_pieces() -> None:
     assert [[value.numel() for value in piece] for piece in found] == [[3], [9, 1], [1], [30], [2]]
     mixed = [torch.zeros(1), torch.zeros(1, dtype=torch.float64)]
     assert [len(piece) for piece in pieces(mixed, most)] == [1, 1]
+
+
+def solver_named(folder: Path, name: str, text: str = NET) -> Path:
+    """A solver of two ranks and its net."""
+    net, solver = folder / f"{name}.net", folder / f"{name}.prototxt"
+    net.write_text(text % (6, 6, "", CLASSES))
+    solver.write_text(SOLVER % (net, "", name, 3))
+    return solver
+
+
+def statuses_and_words(
+    folder: Path, solvers: Sequence[Path], **changes: Any
+) -> tuple[list[int | None], list[str]]:
+    """How ranks with a solver each end, and what each of them writes."""
+    begun = [
+        start_rank(
+            rank, 2, folder / "meeting", solver, folder / "events", said=folder / f"{rank}.said",
+            **changes,
+        )
+        for rank, solver in enumerate(solvers)
+    ]  # fmt: skip
+    for process in begun:
+        process.join()
+    words = [(folder / f"{rank}.said").read_text() for rank in range(len(solvers))]
+    return [process.exitcode for process in begun], words
+
+
+def test_another_recipe_is_refused_by_all(folder: Path) -> None:
+    solvers = [solver_named(folder, "one"), solver_named(folder, "other")]
+    text = solvers[0].read_text().replace("one.net", "other.net")
+    solvers[1].write_text(text.replace("base_lr: 0.1", "base_lr: 0.2"))
+    statuses, (first, second) = statuses_and_words(folder, solvers)
+    assert statuses == [1, LOST_STATUS]
+    assert re.search(r"F.*rank 1 has the recipe \w{12}, and rank 0 \w{12}$", first, re.MULTILINE)
+    assert re.search(r"W.*rank 1 has the recipe", second)
+    assert not list(folder.glob("*iter*"))
+
+
+def test_another_torch_is_refused_by_all() -> None:
+    ranks = Elsewhere([{"torch": "2.13.0"}, {"torch": "2.4.1"}, {"torch": "2.13.0"}])
+    with pytest.raises(InputError, match=r"^rank 1 has torch 2\.4\.1, and rank 0 2\.13\.0\n"):
+        check_alike(ranks, {"torch": "2.13.0"})
+    ranks.speaks = False
+    with pytest.raises(RankLostError, match="rank 1 has torch"):
+        check_alike(ranks, {"torch": "2.13.0"})
+    check_alike(Elsewhere([{"torch": "2.13.0"}] * 3), {"torch": "2.13.0"})
+
+
+class Elsewhere(Alone):
+    """The first of several ranks, of which it is known what they have."""
+
+    def __init__(self, facts: Sequence[dict[str, str]]) -> None:
+        self._facts, self.size = facts, len(facts)
+
+    def gather(self, value: Any) -> list[Any]:
+        assert value == self._facts[0]
+        return list(self._facts)
+
+
+def test_data_that_one_rank_lacks_is_told_by_the_first(folder: Path) -> None:
+    """As where a machine of several doesn't have it: nothing is trained."""
+    (folder / "elsewhere").mkdir()
+    solver = solver_named(folder, "one")
+    begun = [
+        start_rank(
+            rank, 2, folder / "meeting", solver, folder / "events", said=folder / f"{rank}.said",
+            place={"local_rank": 0}, directory=folder if rank == 0 else folder / "elsewhere",
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in begun:
+        process.join()
+    first, second = [(folder / f"{rank}.said").read_text() for rank in range(2)]
+    assert [process.exitcode for process in begun] == [1, 1]
+    assert re.search(r"F.*] rank 1 can't begin: layer 'data': .*data", first)
+    assert re.search(r"F.*] layer 'data': .*data", second)
+
+
+def test_ranks_that_don_t_come_together_end(folder: Path) -> None:
+    begun = time.monotonic()
+    statuses, (said,) = statuses_and_words(
+        folder, [solver_named(folder, "one")], place={"join_s": 1.0}
+    )
+    assert statuses == [LOST_STATUS]
+    assert re.search("W.*the ranks didn't come together: ", said)
+    assert time.monotonic() - begun < PATIENCE_S
+    assert JOIN_S + GRACE_S < 60  # what a run has
