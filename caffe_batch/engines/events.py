@@ -69,11 +69,14 @@ class Updated:
         update: Updates done.
         seconds: Since ``Built``.
         records: Those made since the last such event.
+        rank_s: Of several ranks, how long each recently took for the passes of an update, without
+            what it waited for the others.
     """
 
     update: int
     seconds: float
     records: tuple[LossRecord, ...]
+    rank_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ def read_worker_line(line: str) -> WorkerEvent:
             content["large_outputs"] = tuple(map(tuple, content["large_outputs"]))
         if kind == "updated":
             records = tuple(LossRecord(*record) for record in content["records"])
-            return Updated(content["update"], content["seconds"], records)
+            rank_s = tuple(content.get("rank_s", ()))
+            return Updated(content["update"], content["seconds"], records, rank_s)
         simple = {
             "started": Started,
             "built": Built,

@@ -181,6 +181,12 @@ class Fields:
         inner = Fields(self.path, values, self._place, self.hint)
         return tuple(inner.integer(place) for place in values)
 
+    def several_seconds(self, name: str) -> tuple[float, ...]:
+        """A list of times, each as in :meth:`seconds`."""
+        values = dict(self._list(name))
+        inner = Fields(self.path, values, self._place, self.hint)
+        return tuple(inner.seconds(place) for place in values)
+
     def nested(self, name: str) -> Fields:
         """An object."""
         return self._inner(name, self._get(name))

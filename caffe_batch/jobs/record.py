@@ -63,6 +63,8 @@ class Attempt:
         batch_size, iter_size: The split of the effective batch that it ran.
         predicted_bytes: What the plan says that Caffe asks for; None if it doesn't say.
         seen_bytes: The most memory that the worker was seen to use (see ``MemoryMeter``).
+        rank_bytes: Of several ranks, what each of them used when that was last looked at.
+        rank_s: Of several ranks, the seconds that each took for the passes of an update, lately.
         free_bytes: What was free on the GPU before it started; None on the CPU.
         engine: Name of the engine that trained.
         precision: How exactly it calculated.
@@ -96,6 +98,8 @@ class Attempt:
     engine: str = "caffe"
     precision: Precision = Precision.FLOAT32
     records: Mapping[str, int] | None = None
+    rank_bytes: tuple[int, ...] = ()
+    rank_s: tuple[float, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -168,6 +172,8 @@ def _known(value: JobRecord | Attempt) -> dict[str, Any]:
         known["device"] = None if value.device is None else str(value.device)
         known["ending"] = None if value.ending is None else value.ending.value
         known["precision"] = value.precision.value
+        if not value.rank_s:
+            del known["rank_bytes"], known["rank_s"]
     return known
 
 
@@ -220,5 +226,7 @@ def _attempt(content: Fields) -> Attempt:
             Precision.FLOAT32,
         ),
         records=content.maybe(content.counts, "records"),
+        rank_bytes=content.maybe(content.integers, "rank_bytes", ()),
+        rank_s=content.maybe(content.several_seconds, "rank_s", ()),
         more=more,
     )

@@ -26,6 +26,9 @@ LINE_INTERVAL_S = 10.0
 #: Beyond this an estimate in seconds is meaningless, and would soon overflow a timedelta.
 _CENTURY_S = 100 * 365.25 * 86400
 
+#: Of more ranks than these, only those with the most memory are shown.
+_MOST_RANKS = 4
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: The narrowest and widest bar or sparkline in characters, and the gap between two columns.
 _LEAST_WIDTH, _MOST_WIDTH, _GAP = 10, 64, 2
@@ -79,6 +82,8 @@ def progress_line(progress: Progress) -> str:
     parts += _numbers(progress)
     if progress.used_bytes is not None:
         parts.append(f"{format_size(progress.used_bytes)} in use")
+    if progress.rank_s:
+        parts.append(slowest_rank(progress.rank_s))
     if progress.left_s:
         parts.append(f"{format_duration(progress.left_s)} left")
     return ", ".join(parts)
@@ -118,6 +123,7 @@ def progress_view(progress: Progress, width: int = 80) -> RenderableType:
     memory = memory_text(progress)
     if memory:
         lines.append(Text(f"memory {memory}"))
+    lines += map(Text, ranks_text(progress))
     return Group(*lines)
 
 
@@ -238,6 +244,34 @@ def memory_text(progress: Progress) -> str:
         meant = "a GPU" if progress.on_cpu else "CPU mode"
         parts.append(f"predicted for {meant}: {format_size(elsewhere)}")
     return "; ".join(parts) if elsewhere is not None else ", ".join(parts)
+
+
+def ranks_text(progress: Progress) -> list[str]:
+    """What is known of several ranks, in a line each."""
+    lines = []
+    if progress.rank_bytes:
+        each = zip(*_shown_ranks(progress.rank_bytes), strict=True)
+        lines.append("by rank " + ", ".join(f"{rank}: {format_size(size)}" for rank, size in each))
+    if progress.rank_s:
+        lines.append(slowest_rank(progress.rank_s))
+    return lines
+
+
+def _shown_ranks(sizes: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """The ranks that are shown, and what they have: of many, those that have most."""
+    ranks = sorted(range(len(sizes)), key=lambda rank: -sizes[rank])[:_MOST_RANKS]
+    return sorted(ranks), [sizes[rank] for rank in sorted(ranks)]
+
+
+def slowest_rank(rank_s: Sequence[float]) -> str:
+    """Which rank takes longest for its passes, and how much longer than the fastest one.
+
+    >>> slowest_rank([0.25, 0.5])
+    'rank 1 is the slowest: 500 ms an update, 2.00 x the fastest'
+    """
+    slowest, most, least = rank_s.index(max(rank_s)), max(rank_s), min(rank_s)
+    ratio = f", {most / least:.2f} x the fastest" if least > 0 else ""
+    return f"rank {slowest} is the slowest: {most * 1000:,.3g} ms an update{ratio}"
 
 
 def format_number(value: float | None) -> str:

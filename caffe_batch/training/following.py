@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -89,6 +89,8 @@ class Status:
             "predicted_bytes": progress.predicted_bytes,
             "predicted_elsewhere_bytes": progress.elsewhere_bytes,
             "used_bytes": progress.used_bytes,
+            **({"rank_bytes": list(progress.rank_bytes)} if progress.rank_bytes else {}),
+            **({"rank_s": list(map(_digits, progress.rank_s))} if progress.rank_s else {}),
             "attempts": len(self.record.attempts) if self.record else 0,
             "engine": attempt.engine if attempt else None,
             "ending": attempt.ending.value if attempt and attempt.ending else None,
@@ -177,7 +179,9 @@ class RunFollower:
         if attempt is None:
             return progress
         used = self._used_bytes(record, attempt) if running else None
-        return progress.with_memory(self._plan, attempt.device, used)
+        of_ranks = self._meter[1].of_ranks if used is not None and self._meter else ()
+        progress = replace(progress, rank_s=attempt.rank_s)
+        return progress.with_memory(self._plan, attempt.device, used, of_ranks)
 
     def _used_bytes(self, record: JobRecord | None, attempt: Attempt | None) -> int | None:
         """Memory of the worker, if it runs on this machine."""

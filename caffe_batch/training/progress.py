@@ -56,6 +56,8 @@ class Progress:
         used_bytes: Memory of the worker: on the GPU, or its resident set in CPU mode; None if
             unknown. It includes the process itself.
         on_cpu: Whether it is host memory; None before the device is known.
+        rank_bytes: Of several ranks, the memory of each, where that is known.
+        rank_s: Of several ranks, the seconds that each recently took for the passes of an update.
     """
 
     update: int
@@ -81,9 +83,15 @@ class Progress:
     reserve_bytes: int | None = None
     elsewhere_bytes: int | None = None
     on_cpu: bool | None = None
+    rank_bytes: tuple[int, ...] = ()
+    rank_s: tuple[float, ...] = ()
 
     def with_memory(
-        self, plan: PlanFile, device: Device | None, used_bytes: int | None
+        self,
+        plan: PlanFile,
+        device: Device | None,
+        used_bytes: int | None,
+        rank_bytes: tuple[int, ...] = (),
     ) -> Progress:
         """The progress with what the plan predicts for a device, and what is in use there."""
         predicted = plan.predicted_on(device)
@@ -93,6 +101,7 @@ class Progress:
             reserve_bytes=None if predicted is None else plan.reserve_bytes,
             elsewhere_bytes=plan.predicted_peak_bytes if predicted is None else None,
             used_bytes=used_bytes,
+            rank_bytes=rank_bytes,
             on_cpu=None if device is None else device.is_cpu,
         )
 

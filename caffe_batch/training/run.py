@@ -366,7 +366,9 @@ class Run:
                 if isinstance(event, Built):
                     watch.begin()
             observer(self._with_memory(tracker.progress(), meter))
-            self._amend(seen_bytes=meter.peak_bytes)
+            self._amend(
+                seen_bytes=meter.peak_bytes, rank_bytes=meter.of_ranks, rank_s=tracker.rank_s
+            )
             if watch.look(spoke=spoke):
                 worker.kill() if watch.is_hung else worker.stop(signal.SIGTERM)
         ending = watch.judge(kills.judge(worker.ending()))
@@ -401,7 +403,8 @@ class Run:
         device = self._attempts[-1].device
         if device is None:
             return progress
-        return progress.with_memory(self._plan, device, meter.read(device))
+        used = meter.read(device)
+        return progress.with_memory(self._plan, device, used, meter.of_ranks)
 
     def _request(self, stage: TrainingStage) -> TrainingRequest:
         return TrainingRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe_batch.engines.events import (
@@ -99,6 +99,7 @@ class Tracker:
         self._first_update = self.update = first_update
         self.started: Started | None = None
         self.notes: tuple[str, ...] = ()
+        self.rank_s: tuple[float, ...] = ()
 
     def handle(self, event: WorkerEvent | LogEvent) -> None:
         """Take in one event."""
@@ -133,7 +134,8 @@ class Tracker:
         """Everything a display needs, now; what was measured is flushed to the file."""
         self._metrics.flush()
         training = self._began is not None
-        return self._fold.progress(self._first_update, self.notes, training=training)
+        found = self._fold.progress(self._first_update, self.notes, training=training)
+        return replace(found, rank_s=self.rank_s)
 
     def _write(self, line: Metrics) -> None:
         self._metrics.append(line)
@@ -141,6 +143,7 @@ class Tracker:
 
     def _note_updates(self, event: Updated) -> None:
         self.update = event.update
+        self.rank_s = event.rank_s or self.rank_s
         seconds = self._seconds_before + event.seconds
         self._seconds = max(self._seconds, seconds)  # a test may be reported later
         for record in event.records:

@@ -117,6 +117,20 @@ def test_memory_in_use_beside_the_prediction() -> None:
     assert shown(reserved)[-1] == "memory 300 MiB in use, 200 MiB predicted + 96 MiB reserve"
 
 
+def test_several_ranks() -> None:
+    mib = 2**20
+    ranks = replace(PROGRESS, rank_bytes=(200 * mib, 300 * mib), rank_s=(0.02, 0.034))
+    assert shown(ranks)[-2:] == [
+        "by rank 0: 200 MiB, 1: 300 MiB",
+        "rank 1 is the slowest: 34 ms an update, 1.70 x the fastest",
+    ]
+    assert "rank 1 is the slowest" in progress_line(ranks)
+    many = replace(PROGRESS, rank_bytes=tuple(n * mib for n in range(1, 13)))
+    assert shown(many)[-1].startswith("by rank 8: 9 MiB, 9: 10 MiB")
+    assert shown(many)[-1].endswith("11: 12 MiB")
+    assert "rank" not in "".join(shown(PROGRESS))
+
+
 def test_memory_predicted_for_another_device_is_told_apart() -> None:
     """137 MiB of a process on the host aren't to be measured by 39 MiB that a GPU would hold."""
     gpu_plan = replace(PROGRESS, used_bytes=137 * 2**20, elsewhere_bytes=39 * 2**20, on_cpu=True)

@@ -7,6 +7,7 @@ GPUs, and over the first group on the CPU.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,10 +48,12 @@ class Ranks(ABC):
     Attributes:
         rank: The number of this one.
         size: How many there are.
+        waited_s: Seconds that this one has spent with the others: waiting, and exchanging.
     """
 
     rank: int
     size: int
+    waited_s: float = 0.0
 
     @property
     def leads(self) -> bool:
@@ -73,6 +76,10 @@ class Ranks(ABC):
     @abstractmethod
     def mean(self, value: float) -> float:
         """The mean of a number over all ranks: the same one, to the bit, on each."""
+
+    @abstractmethod
+    def mean_and_each(self, value: float, own: float) -> tuple[float, list[float]]:
+        """The same, and a number that each has for itself, by rank."""
 
     @abstractmethod
     def agree(self, *, snapshot: bool, stop: bool) -> tuple[bool, bool]:
@@ -113,6 +120,9 @@ class Alone(Ranks):
     def mean(self, value: float) -> float:
         return value
 
+    def mean_and_each(self, value: float, own: float) -> tuple[float, list[float]]:
+        return value, [own]
+
     def agree(self, *, snapshot: bool, stop: bool) -> tuple[bool, bool]:
         return snapshot, stop
 
@@ -141,6 +151,7 @@ class Group(Ranks):
     """
 
     def __init__(self, place: Mapping[str, Any], device: torch.device) -> None:
+        self.waited_s = 0.0
         self.rank, self.size = place["rank"], place["ranks"]
         self._speaks: bool = place["local_rank"] == 0
         self._device = device
@@ -167,7 +178,7 @@ class Group(Ranks):
         return self._speaks
 
     def average(self, values: Sequence[Tensor]) -> None:
-        with _together("gradients couldn't be averaged"), torch.no_grad():
+        with self._waiting("gradients couldn't be averaged"), torch.no_grad():
             for piece in pieces(values, PIECE_BYTES):
                 flat = torch.cat([value.reshape(-1) for value in piece])
                 dist.all_reduce(flat, group=self._fast)
@@ -177,11 +188,16 @@ class Group(Ranks):
                     value.copy_(mean.view_as(value))
 
     def add_up(self, values: Tensor) -> None:
-        with _together("what the ranks count together couldn't be added up"), torch.no_grad():
+        with self._waiting("what the ranks count together couldn't be added up"), torch.no_grad():
             dist.all_reduce(values, group=self._fast)
 
     def mean(self, value: float) -> float:
         return self._summed([value])[0] / self.size
+
+    def mean_and_each(self, value: float, own: float) -> tuple[float, list[float]]:
+        place = [own if rank == self.rank else 0.0 for rank in range(self.size)]
+        total, *each = self._summed([value, *place])
+        return total / self.size, each
 
     def agree(self, *, snapshot: bool, stop: bool) -> tuple[bool, bool]:
         asked = [float(snapshot and self._speaks), float(stop and self._speaks)]
@@ -190,7 +206,7 @@ class Group(Ranks):
 
     def _summed(self, values: Sequence[float]) -> list[float]:
         numbers = torch.tensor(values, dtype=torch.float64)
-        with _together("a rank doesn't answer"):
+        with self._waiting("a rank doesn't answer"):
             dist.all_reduce(numbers, group=self._brief)
         found: list[float] = numbers.tolist()
         return found
@@ -203,24 +219,32 @@ class Group(Ranks):
 
     def _broadcast(self, number: int) -> int:
         held = torch.tensor([number])
-        with _together("the first rank is lost"):
+        with self._waiting("the first rank is lost"):
             dist.broadcast(held, 0, group=self._patient)
         return int(held.item())
 
     def gather(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size if self.leads else []
-        with _together("a rank doesn't answer"):
+        with self._waiting("a rank doesn't answer"):
             dist.gather_object(value, found or None, group=self._patient)
         return found
 
     def given(self, value: Any) -> Any:
         held = [value]
-        with _together("the first rank is lost"):
+        with self._waiting("the first rank is lost"):
             dist.broadcast_object_list(held, 0, group=self._patient)
         return held[0]
 
     def close(self) -> None:
         dist.destroy_process_group()
+
+    @contextmanager
+    def _waiting(self, problem: str) -> Iterator[None]:
+        """As :func:`_together`, and the time counts as waited."""
+        begun = time.monotonic()
+        with _together(problem):
+            yield
+        self.waited_s += time.monotonic() - begun
 
 
 def _store(place: Mapping[str, Any]) -> Any:

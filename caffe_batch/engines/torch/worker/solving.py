@@ -38,6 +38,9 @@ from caffe_batch.solver.updates import passes
 #: About how often progress is reported, in seconds.
 FLUSH_S = 0.2
 
+#: Over how many updates it is measured how long each rank takes.
+RECENT = 50
+
 
 class Stop(Exception):  # noqa: N818  # it isn't an error
     """Leaves the training, on request; a snapshot is taken."""
@@ -165,6 +168,7 @@ class Training:
         self._records: list[tuple[int, float, float]] = []
         self._shown: deque[float] = deque(maxlen=self._solver.average_loss)
         self._started = self._flushed = time.monotonic()
+        self._own_s: deque[list[float]] = deque(maxlen=RECENT)
         self._statistics = [
             blob
             for layer in self._net.layer_blobs
@@ -229,7 +233,7 @@ class Training:
         self._net.clear_gradients()
         if self._noise:
             self._noise.begin(self.done + 1)
-        total = 0.0
+        total, begun, waited_s = 0.0, time.monotonic(), self._ranks.waited_s
         for _ in range(several):
             done = self._made.train.forward()
             self._net.backward(done)
@@ -238,7 +242,9 @@ class Training:
                 self._noise.add()
             if several > 1:
                 self._attend()
-        loss = self._ranks.mean(total / several)
+        own_s = time.monotonic() - begun - (self._ranks.waited_s - waited_s)
+        loss, each_s = self._ranks.mean_and_each(total / several, own_s)
+        self._own_s.append(each_s)
         self._take_in(loss)
         self._display(loss, done)
         if self._noise:
@@ -438,10 +444,17 @@ class Training:
             self._log.rejoin()
         self._flushed = time.monotonic()
         seconds = self._flushed - self._started
-        self._events.send("updated", update=self.done, seconds=seconds, records=self._records)
+        several = {"rank_s": self._rank_seconds()} if self._ranks.size > 1 else {}
+        self._events.send(
+            "updated", update=self.done, seconds=seconds, records=self._records, **several
+        )
         self._records = []
         if self._events.closed:  # the supervisor is gone
             self._requests.ask_to_stop()
+
+    def _rank_seconds(self) -> list[float]:
+        """How long each rank recently took for the passes of an update, without waiting."""
+        return [sum(each) / len(each) for each in zip(*self._own_s, strict=True)]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -121,6 +122,10 @@ def weights_of(snapshot: Snapshot) -> list[Array]:
 def test_they_train_as_one_process(folder: Path, ranks: int, rule: str) -> None:
     one = run(folder, "one", 1, rule=rule)
     several = run(folder, "several", ranks, rule=rule)
+    events = [json.loads(line) for line in (folder / "several.events").read_text().splitlines()]
+    times = [each["rank_s"] for each in events if each["event"] == "updated" and each["update"]]
+    assert times
+    assert all(len(each) == ranks and min(each) > 0 for each in times)
     assert furthest(weights_of(several), weights_of(one)) < 1e-6
     histories = [read_state(each.state).history for each in (several, one)]
     assert furthest(*histories) < 1e-6
