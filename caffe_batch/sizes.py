@@ -45,6 +45,29 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_rate(text: str) -> int:
+    """Bytes per second of a link, from ``25GB/s`` or ``900 MiB/s``.
+
+    >>> parse_rate("25GB/s")
+    25000000000
+
+    Raises:
+        InputError: The text is no rate, or one of bits.
+    """
+    size, slash, per = text.partition("/")
+    match = _SIZE.fullmatch(size)
+    if match is None or not slash or per.strip() != "s" or not match[2]:
+        raise InputError(
+            f"{text!r} is not the rate of a link", hint="Write it like 25GB/s or 900MiB/s."
+        )
+    if match[2].endswith("b"):
+        raise InputError(
+            f"{text!r} could be a rate in bits per second",
+            hint="Write bytes, with a capital B: 25Gb/s are about 3.1GB/s.",
+        )
+    return parse_size(size)
+
+
 def size_text(size: str | int) -> str:
     """A size as text, for :func:`parse_size`; a number of the library is one of bytes.
 

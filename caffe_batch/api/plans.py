@@ -23,6 +23,7 @@ from caffe_batch.api.arguments import (
 from caffe_batch.api.jobs import Job
 from caffe_batch.api.recipes import noted
 from caffe_batch.api.requests import PlanRequest, Prepared
+from caffe_batch.errors import InputError, Option
 from caffe_batch.jobs.job_files import write_job
 from caffe_batch.layers.base import Mode
 from caffe_batch.memory import Build
@@ -32,9 +33,10 @@ from caffe_batch.net.data.findings import DataCheck, DataReport, Progress, no_pr
 from caffe_batch.planning import Cause, LrScaling, make_plan
 from caffe_batch.planning.edits.changes import applied
 from caffe_batch.planning.precision import Precision
+from caffe_batch.planning.scaling import Scale, gradient_bytes, scaling
 from caffe_batch.planning.schedule.growth import Schedule
 from caffe_batch.planning.shared import shared_of
-from caffe_batch.sizes import format_size
+from caffe_batch.sizes import format_size, parse_rate
 from caffe_batch.solver.checks import check_solver
 from caffe_batch.training.checks import (
     check_accumulates,
@@ -74,6 +76,35 @@ class Plan(planning.Plan):
     def recipe(self) -> Recipe:
         """The solver and its nets as they were read; without a solver, the template's."""
         return self.prepared.model.recipe
+
+    def scaling(self, *, samples_per_s: float, link: str) -> tuple[Scale, ...]:
+        """How long an update of this effective batch takes on 1, 2, 4, ... 1,024 GPUs, on paper.
+
+        Passes take as long as on one GPU, and are followed by one exchange of the gradients in a
+        ring.
+
+        Args:
+            samples_per_s: Samples that one GPU trains per second, as ``train`` shows them.
+            link: What each GPU can send to the next one while it receives as much: ``"25GB/s"``.
+
+        Raises:
+            InputError: One of them is no such number.
+        """
+        if not 0 < samples_per_s < float("inf"):
+            raise InputError(
+                [Option("samples_per_s"), f": {samples_per_s!r} is not a rate above 0"],
+                hint="Give what train shows on one GPU.",
+            )
+        model = self.prepared.model.on_one_gpu()
+        return tuple(
+            scaling(
+                effective_batch=self.effective_batch,
+                batch_size=self.batch_size_per_gpu,
+                gradients=gradient_bytes(model.train_net(self.batch_size_per_gpu)),
+                samples_per_s=samples_per_s,
+                link_bytes_per_s=parse_rate(link),
+            )
+        )
 
     @property
     def file_notes(self) -> tuple[str, ...]:

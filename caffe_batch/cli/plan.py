@@ -18,7 +18,13 @@ from caffe_batch.cli.options import (
     print_notes,
     warnings_on_stderr,
 )
-from caffe_batch.cli.plan_options import gpu_option, plan_options, precision_option
+from caffe_batch.cli.plan_options import (
+    gpu_option,
+    plan_options,
+    precision_option,
+    scaling_options,
+)
+from caffe_batch.errors import InputError
 
 
 @click.command(
@@ -42,6 +48,7 @@ from caffe_batch.cli.plan_options import gpu_option, plan_options, precision_opt
 @plan_options
 @gpu_option
 @precision_option
+@scaling_options
 @output_section(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -51,7 +58,13 @@ from caffe_batch.cli.plan_options import gpu_option, plan_options, precision_opt
 @data_option
 @json_option
 def plan(
-    net: str, out: Path | None, as_json: bool, check_data: bool | None, **options: Any
+    net: str,
+    out: Path | None,
+    as_json: bool,
+    check_data: bool | None,
+    link: str | None,
+    samples_per_s: float | None,
+    **options: Any,
 ) -> None:
     """Find the batch_size x iter_size that fits a memory budget.
 
@@ -62,17 +75,33 @@ def plan(
     """
     from caffe_batch import api
 
+    if (link is None) is not (samples_per_s is None):
+        raise InputError(
+            "--link and --samples-per-s need each other",
+            hint="`caffe-batch train` shows the samples per second of one GPU while it runs.",
+        )
     with warnings_on_stderr(), data_progress(check_data) as look:
         found = api.plan(net, **options, **look)
     print_notes((*found.file_notes, *found.data.sentences()))
+    scales = (
+        found.scaling(samples_per_s=samples_per_s, link=link)
+        if link is not None and samples_per_s is not None
+        else ()
+    )
     job = None if out is None else found.write(out)
     if as_json:
-        print_json({**found.json(), "files": job.files.json() if job else {}})
+        more = {"scaling": [each.json() for each in scales]} if scales else {}
+        print_json({**found.json(), **more, "files": job.files.json() if job else {}})
         return
     from caffe_batch.reporting.plan_view import plan_view
 
     terminal = console()
     terminal.print(plan_view(found))
+    if scales:
+        from caffe_batch.reporting.scaling_view import scaling_view
+
+        terminal.print("\nOn more GPUs (calculated, not measured)")
+        terminal.print(scaling_view(scales, found.gpus))
     if job is None:
         terminal.print("\nNothing is written without --out DIR.")
     else:

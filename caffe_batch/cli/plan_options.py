@@ -183,6 +183,23 @@ shared_options = option_group(
 )
 
 
+#: The options for how the plan scales over GPUs.
+scaling_options = option_group(
+    _split_section(
+        "--samples-per-s",
+        type=float,
+        metavar="N",
+        help="With --link: samples that one GPU trains per second, as train shows them.",
+    ),
+    _split_section(
+        "--link",
+        metavar="RATE",
+        help="Also show how long an update takes on 1 to 1,024 GPUs, each of which sends this much "
+        "to the next one: 25GB/s.",
+    ),
+)
+
+
 #: All options that describe a plan.
 plan_options = option_group(
     build_options,
