@@ -80,6 +80,28 @@ class Job:
 
     def __init__(self, path: str | Path) -> None:
         self.directory = JobDirectory(path)
+        self._made: tuple[Path, ...] = ()
+
+    @classmethod
+    def _of(cls, written: JobFiles) -> Job:
+        """The job whose files have just been written."""
+        job = cls(written.directory)
+        job._made = written.made
+        return job
+
+    def take_back(self) -> None:
+        """Remove what :meth:`Plan.write` made, if nothing was trained since.
+
+        It undoes only the ``write`` that returned this object, and only once; what else is in the
+        directory stays. A training that was refused leaves nothing behind in this way.
+
+        Raises:
+            JobBusyError: A training goes on in the directory.
+            OSError: Something can't be removed.
+        """
+        made, self._made = self._made, ()
+        if made:
+            self.directory.take_back(made)
 
     @property
     def path(self) -> Path:

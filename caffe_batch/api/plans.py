@@ -142,8 +142,8 @@ class Plan(planning.Plan):
         """
         found = self.prepared
         model = found.model
-        write_job(self, model.recipe, found.solver_text, model.sources, Path(directory))
-        return Job(directory)
+        target = Path(directory)
+        return Job._of(write_job(self, model.recipe, found.solver_text, model.sources, target))
 
     def __repr__(self) -> str:
         factors = f"{self.batch_size} x {self.iter_size}"

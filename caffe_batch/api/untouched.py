@@ -59,7 +59,7 @@ class AsIs:
             InputError: The directory already contains a job, or files of these names.
             OSError: It can't be written; nothing is then left there.
         """
-        write_as_is(
+        written = write_as_is(
             self.recipe,
             self.solver_text,
             self.sources,
@@ -67,7 +67,7 @@ class AsIs:
             engine=self.engine,
             notes=self.file_notes,
         )
-        return Job(directory)
+        return Job._of(written)
 
 
 def as_is(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from caffe_batch.cli.train_options import (
     start_options,
     view_options,
 )
-from caffe_batch.errors import InputError, Option
+from caffe_batch.errors import CaffeBatchError, InputError, Option
 from caffe_batch.terminal import one_line
 
 if TYPE_CHECKING:
@@ -137,16 +139,17 @@ def train(
         api.check_device(trainer.runtime, trainer.engine, cpu=options["cpu"], gpu=options["gpu"])
         first = _as_is if as_is else _plan_first
         job = first(target, given, out, options)
-    if detach:
-        from caffe_batch.cli.detaching import detach as go_on_in_background
+    with _taken_back_if_refused(job):
+        if detach:
+            from caffe_batch.cli.detaching import detach as go_on_in_background
 
-        go_on_in_background(job.directory)
-    late = late_signals(ctx)
-    with after_the_end(ctx, on_end, job) as noted:
-        outcome = _run(
-            job, (late, noted), quiet=quiet, engine=trainer.engine, runtime=trainer.runtime,
-            tensorboard=tensorboard, **options,
-        )  # fmt: skip
+            go_on_in_background(job.directory)
+        late = late_signals(ctx)
+        with after_the_end(ctx, on_end, job) as noted:
+            outcome = _run(
+                job, (late, noted), quiet=quiet, engine=trainer.engine, runtime=trainer.runtime,
+                tensorboard=tensorboard, **options,
+            )  # fmt: skip
     print_notes(outcome.notes)
     _print_outcome(outcome, noise_scale=options["noise_scale"], metric=options["keep_best"])
     if outcome.state.value == "interrupted":
@@ -217,6 +220,23 @@ def _plan_first(
     job = plan.write(out or f"{Path(target).stem}.job")
     click.echo(plan.summary(), err=True)
     return job
+
+
+@contextmanager
+def _taken_back_if_refused(job: Job) -> Iterator[None]:
+    """Remove the files of a job that was planned here, if its training doesn't begin.
+
+    With --detach that is left to the calling process, which prints what train.log says.
+    """
+    process = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        goes_on = isinstance(error, SystemExit) and not error.code
+        if os.getpid() == process and not goes_on:
+            with suppress(CaffeBatchError, OSError):  # the error itself says more
+                job.take_back()
+        raise
 
 
 def _run(job: Job, observers: tuple[LateSignals, OnEnd], *, quiet: bool, **options: Any) -> Outcome:

@@ -8,8 +8,8 @@ one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -118,6 +118,29 @@ class JobDirectory:
         self.worker_folder.mkdir(exist_ok=True)
         with held(self.lock_file, self.path, briefly=briefly) as descriptor:
             yield descriptor
+
+    def take_back(self, made: Sequence[Path]) -> None:
+        """Remove what ``plan`` has made, if nothing was trained since and nobody holds the lock.
+
+        Anything else that is in the directory stays there, and the directory with it.
+
+        Args:
+            made: The directories and files in the order in which they were made.
+
+        Raises:
+            JobBusyError: A training goes on in the directory.
+            OSError: Something can't be removed.
+        """
+        with self.lock(briefly=True):
+            if self.record.exists() or all_log_files(self.log):
+                return
+            for file in (*(path for path in reversed(made) if not path.is_dir()),
+                         self.metrics, self.console, self.lock_file):  # fmt: skip
+                file.unlink(missing_ok=True)
+        folders = [path for path in made if path.is_dir()]
+        for folder in (self.worker_folder, *reversed(folders)):
+            with suppress(OSError):  # it isn't empty
+                folder.rmdir()
 
     def supervisor(self) -> int | None:
         """Process id of the ``train`` that holds the directory, or None if none does.

@@ -50,8 +50,7 @@ def copy_job(source: Path, target: Path, seed: int) -> JobFiles:
     change = Change("solver", ("random_seed",), drawn, seed, reason)
     plan = PlanFile.read(old.plan).moved(new.directory, new.json()).with_change(change)
     texts[new.plan] = plan.text
-    write_files(new, texts)
-    return new
+    return write_files(new, texts)
 
 
 def _moved_solver(text: str, old: JobFiles, new: JobFiles, seed: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ class JobFiles:
 
     Attributes:
         directory: The job directory, absolute.
+        made: What was made when they were written: directories, then files; plan.json is the last.
     """
 
     directory: Path
+    made: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def solver(self) -> Path:
@@ -140,8 +142,7 @@ def write_job(
             for number, stage in enumerate(planned["stages"], start=1)
         ],
     )
-    _write(files, wired, content, recipe, solver_text, sources, directory)
-    return files
+    return _write(files, wired, content, recipe, solver_text, sources, directory)
 
 
 def _given(sources: Sources) -> dict[str, Any]:
@@ -199,8 +200,7 @@ def write_as_is(
         notes=list(notes),
         allow_unknown=True,
     )
-    _write(files, [wired], content, recipe, solver_text, sources, directory)
-    return files
+    return _write(files, [wired], content, recipe, solver_text, sources, directory)
 
 
 def _write(
@@ -211,7 +211,7 @@ def _write(
     solver_text: str | None,
     sources: Sources,
     directory: Path,
-) -> None:
+) -> JobFiles:
     """Writes the texts of a job and its plan.json.
 
     Args:
@@ -237,15 +237,19 @@ def _write(
         "working_directory": str(working_directory(recipe, sources).resolve()),
     }
     texts[files.plan] = PlanFile.of(files.plan, plan).text
-    write_files(files, texts)
+    return write_files(files, texts)
 
 
-def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
+def write_files(files: JobFiles, texts: Mapping[Path, str]) -> JobFiles:
     """Writes the texts of a job in their order, plan.json last, and makes its directories.
+
+    Returns:
+        The files, with what was made for them.
 
     Raises:
         OSError: One can't be written; what was made is taken away again.
     """
+    made: list[Path] = []
     with ExitStack() as undo:
         for folder in _missing_directories(files.snapshot_prefix.parent):
             try:
@@ -255,10 +259,12 @@ def write_files(files: JobFiles, texts: Mapping[Path, str]) -> None:
                     raise
             else:  # only what this call made: another job may be written beside this one
                 undo.callback(_remove_empty, folder)
+                made.append(folder)
         for path, text in texts.items():
             undo.callback(path.unlink, missing_ok=True)
             replace_text(path, text)
         undo.pop_all()
+    return replace(files, made=(*made, *texts))
 
 
 def check_free(files: JobFiles, directory: Path, names: Iterable[Path]) -> None:
@@ -355,11 +361,11 @@ def _wiring(recipe: Recipe, files: JobFiles, stage: int) -> list[Change]:
     given = {field.name for field, _ in solver.ListFields()}
     changes = []
     net_field = "train_net" if recipe_has_own_test_files(recipe) else "net"
-    for field in TRAIN_NET_FIELDS:
-        if field != net_field and field in given:
-            inline = field.endswith("_param")
-            before: Any = "(inline)" if inline else getattr(solver, field)
-            changes.append(Change("solver", (field,), before, None, reason))
+    for name in TRAIN_NET_FIELDS:
+        if name != net_field and name in given:
+            inline = name.endswith("_param")
+            before: Any = "(inline)" if inline else getattr(solver, name)
+            changes.append(Change("solver", (name,), before, None, reason))
     before = getattr(solver, net_field) if net_field in given else None
     changes.append(Change("solver", (net_field,), before, str(files.stage_net(stage)), reason))
     for number in _other_test_files(recipe):
