@@ -106,7 +106,8 @@ def needed_part(
         added.CopyFrom(layer)
         if layer.name in data:
             added.Clear()
-            added.name, added.type = layer.name, "Input"
+            added.name = layer.name
+            added.type = "Input"
             added.top.extend(layer.top)
             for top in layer.top:
                 added.input_param.shape.add(dim=shapes[top])

@@ -19,7 +19,15 @@ from math import prod
 from typing import Any, Literal, NamedTuple
 
 from caffe_batch.errors import ShapeError, did_you_mean
-from caffe_batch.layers.facts import ANY_NUMBERS, Copies, NumberKind, Numbers, Source
+from caffe_batch.layers.facts import (
+    ANY_NUMBERS,
+    Arithmetic,
+    Copies,
+    NumberKind,
+    Numbers,
+    ReadsTop,
+    Source,
+)
 from caffe_batch.layers.given import Given
 from caffe_batch.layers.sides import Side, bottom, own
 
@@ -325,6 +333,10 @@ class Rule(ABC):
             (Layer::AllowForceBackward); True for bottoms past the end.
         fixed_parameters: Whether Caffe refuses an lr_mult other than 0 (BatchNorm's statistics).
         copies: Whether its tops hold only values of its bottoms, and in which order.
+        works_in_place: Whether Caffe's numbers are defined where its top is its bottom.
+        reads_top: When its Backward reads its own top.
+        reads_signs: Whether the signs are all that it needs of it.
+        keeps_signs: Whether its top, where it isn't 0, has the sign of the bottom.
         other_messages: Messages of the layer that Caffe reads beside ``message`` and those that
             ``settings`` names.
         fills_parameters: Whether SetUp gives its parameters values, and so memory on the host.
@@ -344,10 +356,14 @@ class Rule(ABC):
             batch size written out there (Reshape's 0); None for types without one.
         moving_average: The field of its message that is the decay of moving averages.
         known_statistics: The field that makes it normalise with these; empty if there is none.
+        arithmetic: What most of its work is.
         writes_files: Whether it writes files of its own.
+        data_decides_size: Whether the size of its tops depends on the numbers in its bottoms.
         undrawn: A field of its message, and the value with which the layer draws nothing at random.
         draws_on_cpu: Whether Caffe's CPU code can make its draws.
         fills_tops: The field of its message with the fillers of its tops.
+        fans_out: Whether its tops are its bottom under other names. Caffe inserts such a layer
+            where several others read a blob.
         may_share_top: Whether NVCaffe may do without the memory of a top and its gradient.
         unknown: Whether it stands for a type without a rule.
         opaque: Whether nobody knows what it does with the samples of a batch, whatever
@@ -378,6 +394,10 @@ class Rule(ABC):
     fixed_parameters: bool = False
     fills_parameters: bool = True
     copies: Copies = Copies.NOTHING
+    works_in_place: bool = False
+    reads_top: ReadsTop = ReadsTop.NEVER
+    reads_signs: bool = False
+    keeps_signs: bool = False
     other_messages: tuple[str, ...] = ()
     has_batch_size: bool = False
     declares_shapes: bool = False
@@ -392,10 +412,13 @@ class Rule(ABC):
     moving_average: str = ""
     known_statistics: str = ""
 
+    arithmetic: Arithmetic = Arithmetic.OTHER
     writes_files: bool = False
+    data_decides_size: bool = False
     undrawn: tuple[str, float | str] | None = None
     draws_on_cpu: bool = True
     fills_tops: str = ""
+    fans_out: bool = False
     may_share_top: bool = False
     unknown: bool = False
     opaque: bool = False
@@ -427,6 +450,10 @@ class Rule(ABC):
     @abstractmethod
     def memory(self, site: Site, mode: Mode) -> Memory:
         """Which memory the layer touches."""
+
+    def has_empty_window(self, site: Site) -> bool:
+        """Whether part of its top is calculated from nothing, so that its values mean nothing."""
+        return False
 
     def needs_shapes(self, bottoms: int) -> bool:
         """Whether a layer with this many bottoms has the shapes that the user gives."""

@@ -39,6 +39,7 @@ class BatchNorm(Rule):
     fixed_parameters = True
     moving_average = "moving_average_fraction"
     known_statistics = "use_global_stats"
+    works_in_place = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         bottom = site.bottoms[0]

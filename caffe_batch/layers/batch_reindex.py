@@ -65,6 +65,7 @@ class Filter(Rule):
     bottoms = (2, None)
     tops = (1, None)
     copies = Copies.SOME
+    data_decides_size = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         *data, selector = site.bottoms

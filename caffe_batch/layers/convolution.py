@@ -30,6 +30,7 @@ from caffe_batch.layers.base import (
     needed_diffs,
     without_buffers,
 )
+from caffe_batch.layers.facts import Arithmetic
 from caffe_batch.layers.sides import Side, bottom, own, param, top
 from caffe_batch.layers.spatial import ConvolutionSettings, Window, window
 
@@ -46,6 +47,7 @@ class Convolution(Rule):
     bottoms = (1, None)
     tops = (1, None)
     reverse = False
+    arithmetic = Arithmetic.CONVOLUTION
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: ConvolutionSettings = site.settings

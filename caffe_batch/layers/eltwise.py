@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from caffe_batch.errors import ShapeError
 from caffe_batch.layers.base import Buffer, Coupling, Memory, Mode, Rule, Shape, Site, count
+from caffe_batch.layers.facts import ReadsTop
 from caffe_batch.layers.sides import bottom, own, sides, top
 
 
@@ -22,6 +23,8 @@ class Eltwise(Rule):
     settings = EltwiseSettings
     bottoms = (2, None)
     may_share_top = True
+    works_in_place = True
+    reads_top = ReadsTop.IN_PLACE
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: EltwiseSettings = site.settings

@@ -1,4 +1,4 @@
-"""Where the data of a layer comes from, and which numbers a blob may hold."""
+"""Where the data of a layer comes from, which numbers a blob may hold, and what it overwrites."""
 
 from __future__ import annotations
 
@@ -15,6 +15,25 @@ class Copies(Enum):
     IN_ORDER = "in order"
     #: Yes, but only some of them, or in another order.
     SOME = "some"
+
+
+class ReadsTop(Enum):
+    """When Caffe's Backward reads the layer's own top, so that nothing may overwrite it before."""
+
+    NEVER = "never"
+    #: If the top is the bottom as well, for it needs the values of its bottom.
+    IN_PLACE = "in place"
+    ALWAYS = "always"
+
+
+class Arithmetic(Enum):
+    """What most of a layer's work is, for the libraries that have routines for it."""
+
+    OTHER = "other"
+    #: A product of two matrices.
+    PRODUCT = "product"
+    #: A convolution, or its transpose.
+    CONVOLUTION = "convolution"
 
 
 class SourceKind(str, Enum):

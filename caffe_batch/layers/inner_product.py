@@ -22,6 +22,7 @@ from caffe_batch.layers.base import (
     filled,
     not_empty,
 )
+from caffe_batch.layers.facts import Arithmetic
 from caffe_batch.layers.sides import Side, bottom, own, param, top
 
 
@@ -39,6 +40,7 @@ class InnerProduct(Rule):
     type = "InnerProduct"
     message = "inner_product_param"
     settings = InnerProductSettings
+    arithmetic = Arithmetic.PRODUCT
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: InnerProductSettings = site.settings

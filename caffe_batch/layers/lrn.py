@@ -22,6 +22,7 @@ from caffe_batch.layers.base import (
     count,
     without_buffers,
 )
+from caffe_batch.layers.facts import ReadsTop
 from caffe_batch.layers.sides import bottom, own, top
 
 #: The largest local_size across channels that cuDNN accepts (cudnn.h, CUDNN_LRN_MAX_N).
@@ -39,6 +40,8 @@ class LRN(Rule):
     type = "LRN"
     message = "lrn_param"
     settings = LRNSettings
+    works_in_place = True
+    reads_top = ReadsTop.ALWAYS
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: LRNSettings = site.settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.layers.base import Buffer, Memory, Mode, Rule, Shape, Site, count, four_axes
+from caffe_batch.layers.facts import ReadsTop
 from caffe_batch.layers.sides import bottom, own, top
 
 
@@ -18,6 +19,8 @@ class MVN(Rule):
     type = "MVN"
     message = "mvn_param"
     settings = MVNSettings
+    works_in_place = True
+    reads_top = ReadsTop.ALWAYS
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         return (four_axes(site.bottoms[0]),)

@@ -26,16 +26,31 @@ from caffe_batch.layers.base import (
     count,
     refuse_backward,
 )
+from caffe_batch.layers.facts import ReadsTop
 from caffe_batch.layers.sides import Side, bottom, own, top
 
 
 class Neuron(Rule):
     """The plain case: no settings that affect shape or memory, no buffers."""
 
-    def __init__(self, name: str = "", message: str = "", settings: Settings | None = None) -> None:
+    works_in_place = True
+
+    def __init__(
+        self,
+        name: str = "",
+        message: str = "",
+        settings: Settings | None = None,
+        *,
+        reads_top: ReadsTop | None = None,
+        reads_signs: bool = False,
+        keeps_signs: bool = False,
+    ) -> None:
         self.type = name or self.type
         self.message = message or self.message
         self.settings = settings or self.settings
+        self.reads_top = reads_top or self.reads_top
+        self.reads_signs = reads_signs or self.reads_signs
+        self.keeps_signs = keeps_signs or self.keeps_signs
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         return site.bottoms
@@ -72,6 +87,7 @@ class EngineNeuron(Neuron):
 
 class AbsVal(Neuron):
     type = "AbsVal"
+    works_in_place = False
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         if site.in_place[0]:
@@ -129,6 +145,7 @@ class Power(Neuron):
     type = "Power"
     message = "power_param"
     settings = PowerSettings
+    reads_top = ReadsTop.ALWAYS
 
     def coupling(self, site: Site) -> Coupling:
         s: PowerSettings = site.settings
@@ -147,6 +164,7 @@ class Power(Neuron):
 class Dropout(Neuron):
     type = "Dropout"
     message = "dropout_param"
+    keeps_signs = True
     undrawn = ("dropout_ratio", 1e-30)  # above 0, as Caffe demands, but drops and scales nothing
 
     def draws(self, settings: Any, phase: Phase) -> bool:
@@ -176,6 +194,7 @@ class Swish(Neuron):
 
     type = "Swish"
     message = "swish_param"
+    reads_top = ReadsTop.ALWAYS
 
     def memory(self, site: Site, mode: Mode) -> Memory:
         size = count(site.bottoms[0])
@@ -195,14 +214,16 @@ class Swish(Neuron):
 
 
 NEURONS: tuple[Neuron, ...] = (
-    EngineNeuron("ReLU", "relu_param"),
-    EngineNeuron("Sigmoid", "sigmoid_param"),
-    EngineNeuron("TanH", "tanh_param"),
-    Neuron("BNLL"),
-    Neuron("ELU", "elu_param"),
-    Neuron("Clip", "clip_param"),
-    Exponential("Exp", "exp_param", BaseSettings),
-    Exponential("Log", "log_param", BaseSettings),
+    EngineNeuron(
+        "ReLU", "relu_param", reads_top=ReadsTop.IN_PLACE, reads_signs=True, keeps_signs=True
+    ),
+    EngineNeuron("Sigmoid", "sigmoid_param", reads_top=ReadsTop.ALWAYS),
+    EngineNeuron("TanH", "tanh_param", reads_top=ReadsTop.ALWAYS, keeps_signs=True),
+    Neuron("BNLL", reads_top=ReadsTop.IN_PLACE),
+    Neuron("ELU", "elu_param", reads_top=ReadsTop.ALWAYS),
+    Neuron("Clip", "clip_param", reads_top=ReadsTop.IN_PLACE),
+    Exponential("Exp", "exp_param", BaseSettings, reads_top=ReadsTop.ALWAYS),
+    Exponential("Log", "log_param", BaseSettings, reads_top=ReadsTop.IN_PLACE),
     AbsVal(),
     Dropout(),
     Power(),

@@ -25,8 +25,10 @@ from caffe_batch.layers.given import Given, WholeShape
 from caffe_batch.layers.sides import bottom, own, param, top
 from caffe_batch.layers.unknown import UnknownData, given_top
 
+#: The type of all layers whose code is Python; the registry knows them by their class as well.
+PYTHON_TYPE = "Python"
 #: What comes before the class of a Python layer in the name of its type.
-PYTHON = "Python:"
+PYTHON = f"{PYTHON_TYPE}:"
 
 
 class OwnRule(Rule):

@@ -47,6 +47,16 @@ class Pooling(Rule):
             )
         return (pooled_shape(s, site.bottoms[0]),) * site.tops
 
+    def has_empty_window(self, site: Site) -> bool:
+        """Only if the stride exceeds the kernel: Caffe gives -FLT_MAX (MAX) or NaN (AVE) there."""
+        s: PoolingSettings = site.settings
+        shape = site.bottoms[0]
+        windows, pooled = pooling_windows(s, shape), pooled_shape(s, shape)
+        return any(
+            (pooled[2 + i] - 1) * windows.stride[i] - windows.pad[i] >= shape[2 + i]
+            for i in range(2)
+        )
+
     def draws(self, settings: PoolingSettings, phase: Phase) -> bool:
         return phase == "TRAIN" and settings.pool == "STOCHASTIC"
 

@@ -30,6 +30,7 @@ class PReLU(Rule):
     type = "PReLU"
     message = "prelu_param"
     settings = PReLUSettings
+    works_in_place = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         four_axes(site.bottoms[0])

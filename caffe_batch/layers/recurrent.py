@@ -36,7 +36,7 @@ from caffe_batch.layers.base import (
 )
 from caffe_batch.layers.concat import ConcatSettings, SliceSettings
 from caffe_batch.layers.eltwise import EltwiseSettings
-from caffe_batch.layers.facts import ANY_NUMBERS, NumberKind, Numbers
+from caffe_batch.layers.facts import ANY_NUMBERS, Arithmetic, NumberKind, Numbers
 from caffe_batch.layers.inner_product import InnerProductSettings
 from caffe_batch.layers.input import InputSettings
 from caffe_batch.layers.reduction import ReductionSettings
@@ -69,6 +69,7 @@ class Recurrent(Rule):
     settings = RecurrentSettings
     forced_bottoms = (True, False)
     recurrent = True
+    arithmetic = Arithmetic.PRODUCT
     output: str
     hidden: tuple[str, ...]
     gates: int

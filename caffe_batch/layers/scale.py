@@ -47,6 +47,7 @@ class Bias(Rule):
     message = "bias_param"
     settings = BiasSettings
     bottoms = (1, 2)
+    works_in_place = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         _parts(site)
@@ -98,6 +99,7 @@ class Scale(Rule):
     message = "scale_param"
     settings = ScaleSettings
     bottoms = (1, 2)
+    works_in_place = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         s: ScaleSettings = site.settings

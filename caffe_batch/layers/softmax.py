@@ -18,6 +18,7 @@ from caffe_batch.layers.base import (
     not_empty,
     without_buffers,
 )
+from caffe_batch.layers.facts import ReadsTop
 from caffe_batch.layers.sides import bottom, own, top
 
 
@@ -31,6 +32,8 @@ class Softmax(Rule):
     type = "Softmax"
     message = "softmax_param"
     settings = SoftmaxSettings
+    works_in_place = True
+    reads_top = ReadsTop.ALWAYS
 
     def shape(self, site: Site) -> tuple[Shape, ...]:
         bottom = site.bottoms[0]

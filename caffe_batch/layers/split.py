@@ -17,6 +17,7 @@ class Split(Rule):
     type = "Split"
     copies = Copies.IN_ORDER
     tops = (1, None)
+    fans_out = True
     may_share_top = True
 
     def shape(self, site: Site) -> tuple[Shape, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from caffe_batch.layers.forks import ALIKE, DIFFERENT, FORKS
-from caffe_batch.net.kinds import kind
+from caffe_batch.net.kinds import is_python, kind
 from caffe_batch.schema import caffe_pb2
 from caffe_batch.schema.fork_fields import FORK_FIELDS
 
@@ -79,7 +79,7 @@ def choose_fork(
     found = {}
     for layer in layers:
         forks = _FORKS_OF_TYPE.get(kind(layer))
-        if forks is not None and (forks or layer.type != "Python"):  # those run in any Caffe
+        if forks is not None and (forks or not is_python(layer)):  # those run in any Caffe
             found[_of_layer(layer)] = forks
     for layer in layers:
         found.update(_fields(layer))
@@ -90,14 +90,14 @@ def choose_fork(
     )
     guess = max(FORKS, key=lambda fork: votes[fork]) if votes else None
     name = given or guess
-    python = {_of_layer(layer) for layer in layers if layer.type == "Python"}
+    python = {_of_layer(layer) for layer in layers if is_python(layer)}
     foreign = tuple(p for p, forks in found.items() if name not in forks and p not in python)
     return ForkChoice(name, given=given is not None, evidence=tuple(found), foreign=foreign)
 
 
 def _of_layer(layer: caffe_pb2.LayerParameter) -> str:
     """How a sentence names what a layer is."""
-    return f"{layer.python_param.layer} (Python)" if layer.type == "Python" else layer.type
+    return f"{layer.python_param.layer} (Python)" if is_python(layer) else layer.type
 
 
 def _listed(pieces: Sequence[str]) -> str:

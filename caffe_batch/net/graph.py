@@ -197,8 +197,7 @@ class _Builder:
             names += [AUTOMATIC] * (rule.tops[0] - len(names))
         _check_number(layer, "bottom", len(bottoms), rule.bottoms)
         _check_number(layer, "top", len(names), rule.tops)
-        passed_on = layer.type == "Split"  # whoever reads its tops needs the shape
-        if not rule.unknown and not passed_on:
+        if not rule.unknown and not rule.fans_out:  # whoever reads what it hands on needs the shape
             self._check_known(bottoms)
         needs_shapes = rule.needs_shapes(len(bottoms))
         shapes_in = tuple([self.blobs[i].shape for i in bottoms])
@@ -225,7 +224,7 @@ class _Builder:
             self._shapeless |= {top: (layer.name, self.blobs[top].name) for top in set(new) - known}
         else:
             _check_given(layer, rule, shapes)
-        if passed_on and bottoms[0] in self._shapeless:
+        if rule.fans_out and bottoms[0] in self._shapeless:
             self._shapeless |= dict.fromkeys(tops, self._shapeless[bottoms[0]])
         loss = _loss_weights(layer, rule, len(names))
         if len(layer.params) > len(param_shapes) and not rule.open_params:

@@ -20,6 +20,7 @@ from caffe_batch.errors import (
 )
 from caffe_batch.layers.base import Rule, Site
 from caffe_batch.layers.given import WholeShape
+from caffe_batch.layers.own import PYTHON_TYPE
 from caffe_batch.layers.unknown import UnknownSettings, unknown_rule
 from caffe_batch.net.assumed import known_of
 from caffe_batch.net.convert import convert
@@ -230,7 +231,7 @@ def _about_shapes(found: Missing, tops: list[str]) -> Iterator[str | Option]:
         f"its first axis, {tops[0]}:NxC one whose first axis is the batch."
     )
     inside = dict.fromkeys(found.tops[top][0].type for top in tops if found.tops[top][0].bottom)
-    inside.pop("Python", None)
+    inside.pop(PYTHON_TYPE, None)
     for number, layer_type in enumerate(inside):
         yield " If its tops have the shape of a bottom, instead: " if number == 0 else ", "
         yield Option("same_shape", layer_type)

@@ -68,7 +68,7 @@ def drawing(net: Net, layer_bytes: Mapping[str, int]) -> Drawing:
     arrows: dict[tuple[int, int], None] = {}
     for node in net.nodes:
         sources = [producer[bottom] for bottom in node.bottoms if bottom in producer]
-        if node.rule.type == "Split":
+        if node.rule.fans_out:
             producer.update(dict.fromkeys(node.tops, sources[0]))
         elif node.tops and node.tops == node.bottoms:
             groups[sources[0]].append(node)

@@ -27,13 +27,20 @@ from caffe_batch.engines.work import (
 from caffe_batch.errors import Option
 from caffe_batch.jobs.ending import Ending
 from caffe_batch.jobs.stages import TrainingStage
+from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Mode
+from caffe_batch.layers.forks import types_of
 from caffe_batch.memory import Build, CaffeMemory
 from caffe_batch.net import Recipe, Sources
 from caffe_batch.schema import caffe_pb2
 
 #: What a Caffe built without GPU code says on any use of a GPU (device_alternate.hpp).
 _CPU_ONLY = "Cannot use GPU in CPU-only Caffe"
+
+#: The types whose parameters include moving averages, in whatever Caffe the runtime has.
+_AVERAGING = sorted(
+    rule.type for rule in (*BUILT_IN.values(), *types_of(None)) if rule.moving_average
+)
 
 
 class CaffeEngine(CaffeFilesEngine):
@@ -91,6 +98,7 @@ class CaffeEngine(CaffeFilesEngine):
             **request.settings(),
             "worker_solver": str(job.worker_solver),
             "resume_copy": str(job.worker_state),
+            "averaging_types": _AVERAGING,
         }
         data = request.data.settings(job.worker_nets) if request.data else FROM_FIRST_RECORD
         return _work("train", {**settings, **data}, request.threads)

@@ -23,7 +23,7 @@ from caffe_batch.engines.torch.ending import HINTS, classify
 from caffe_batch.engines.torch.gpu_errors import unusable
 from caffe_batch.engines.torch.kernels import OLDEST, has_kernels, is_older, no_kernels
 from caffe_batch.engines.torch.memory.model import TorchMemory
-from caffe_batch.engines.torch.refusals import check_exports, check_settings
+from caffe_batch.engines.torch.refusals import OWN_TYPES, check_exports, check_settings
 from caffe_batch.engines.work import (
     DataStart,
     ExportRequest,
@@ -93,7 +93,7 @@ class TorchEngine(CaffeFilesEngine):
     precisions = tuple(Precision)
     judges = True
     exports = True
-    own_types = frozenset({*BUILT_IN, "Python"})
+    own_types = OWN_TYPES
     counts_memory = True
     most_ranks = None
 

@@ -52,12 +52,14 @@ class LayerBlobs(NamedTuple):
 
     Attributes:
         name, type: The layer's.
+        averages: Whether the parameters are moving averages, which each pass changes.
         blobs: Its parameters, in the shapes of this layer.
         message: The layer as it is written.
     """
 
     name: str
     type: str
+    averages: bool
     blobs: tuple[Tensor, ...]
     message: caffe_pb2.LayerParameter
 
@@ -325,6 +327,7 @@ class TorchNet:
             LayerBlobs(
                 place.name,
                 place.node.layer.type,
+                bool(place.rule.moving_average),
                 tuple(
                     blob.detach().view(shape)
                     for blob, shape in zip(blobs, place.node.param_shapes, strict=True)

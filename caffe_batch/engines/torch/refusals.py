@@ -8,36 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from caffe_batch.errors import NetError, Text, UnknownLayerError
+from caffe_batch.errors import NetError, UnknownLayerError
 from caffe_batch.layers import BUILT_IN
-from caffe_batch.layers.pooling import PoolingSettings, pooled_shape, pooling_windows
+from caffe_batch.layers.base import Rule
+from caffe_batch.layers.facts import ReadsTop
+from caffe_batch.layers.own import PYTHON_TYPE
 from caffe_batch.layers.sides import bottom, top
 from caffe_batch.net import Net
 from caffe_batch.net.graph import Node
 
-#: Nobody feeds these in a training.
-_UNFED = {
-    "Input": "a program fills its tops, and here none does",
-    "MemoryData": "a program hands it arrays, and here none does",
-}
-
-#: Code of the user's, a file that is written, and shapes that depend on the numbers.
-_NOT_EXPORTED = frozenset({"Filter", "HDF5Output", "Python"})
-
-#: The types whose numbers in place are defined in Caffe, and which this engine imitates.
-IN_PLACE = frozenset({
-    "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN",
-    "PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Swish", "TanH",
-})  # fmt: skip
-
-#: The types whose Backward in Caffe reads its own top, so that it must not have been overwritten.
-_READS_TOP = frozenset({
-    "ELU", "Exp", "LRN", "MVN", "Power", "Sigmoid", "Softmax", "Swish", "TanH",
-})  # fmt: skip
-#: Those that read their top if it is their bottom as well.
-_READS_TOP_IN_PLACE = _READS_TOP | {"BNLL", "Clip", "Eltwise", "Log", "ReLU"}
-#: What leaves the signs as they are, which is all that a ReLU wants to know.
-_KEEPS_SIGNS = frozenset({"Dropout", "ReLU", "TanH"})
+#: The layer types that the engine has.
+OWN_TYPES = frozenset({*BUILT_IN, PYTHON_TYPE})
 
 
 def check_runs(net: Net) -> None:
@@ -57,7 +38,7 @@ def check_settings(net: Net) -> None:
         NetError: It doesn't; names the layer and the reason.
     """
     for node in net.nodes:
-        if node.layer.type == "Pooling" and _has_empty_window(node):
+        if node.rule.has_empty_window(node.site):
             raise _empty_window(node)
 
 
@@ -65,19 +46,20 @@ def refusals(net: Net) -> Iterator[NetError]:
     """An error for each layer that the engine doesn't run."""
     for node in net.nodes:
         kind = node.layer.type
-        if kind in _UNFED:
-            hint: Text = "Give the net a data layer (Data, ImageData, HDF5Data, DummyData, ...)."
-            yield NetError(
-                f"{_UNFED[kind]}: the PyTorch engine doesn't run {kind}",
-                layer=node.layer.name, hint=hint,
-            )  # fmt: skip
-        elif kind not in BUILT_IN and kind != "Python":
+        if kind not in OWN_TYPES:
             yield UnknownLayerError(
                 f"the PyTorch engine has no layer type {kind!r}",
                 layer=node.layer.name,
                 hint="It runs the types of Caffe 1.0; others need the engine caffe.",
             )
-        elif kind == "Pooling" and _has_empty_window(node):
+        elif node.rule.fed_by_program:
+            yield NetError(
+                "a program gives it its data, and here none does: the PyTorch engine doesn't run "
+                f"{kind}",
+                layer=node.layer.name,
+                hint="Give the net a data layer (Data, ImageData, HDF5Data, DummyData, ...).",
+            )
+        elif node.rule.has_empty_window(node.site):
             yield _empty_window(node)
 
 
@@ -99,19 +81,30 @@ def check_exports(net: Net) -> None:
     wrong = [
         f"{node.layer.name!r} ({node.layer.type})"
         for node in net.nodes
-        if node.layer.type in _NOT_EXPORTED
-        or node.layer.type not in BUILT_IN
+        if node.layer.type not in BUILT_IN
+        or _stays_here(node.rule)
         or node.rule.draws(node.site.settings, node.site.phase)
         or node.rule.coupling(node.site).decay is not None  # a pass changes its averages
-        or (node.layer.type == "Pooling" and _has_empty_window(node))
+        or node.rule.has_empty_window(node.site)
     ]
     if wrong:
         raise NetError(
             f"these layers can't be exported: {', '.join(wrong)}",
             hint="What can be: the types of Caffe 1.0 but "
-            f"{', '.join(sorted(_NOT_EXPORTED))}, unless they draw random numbers or use the "
+            f"{', '.join(_NOT_EXPORTED)}, unless they draw random numbers or use the "
             "statistics of the batch.",
         )
+
+
+def _stays_here(rule: Rule) -> bool:
+    """Whether no other format has it: it writes a file, or its shapes depend on the numbers."""
+    return rule.writes_files or rule.data_decides_size
+
+
+#: What isn't exported for its type alone; the code of Python layers is the user's.
+_NOT_EXPORTED = sorted(
+    {name for name, rule in BUILT_IN.items() if _stays_here(rule)} | (OWN_TYPES - set(BUILT_IN))
+)
 
 
 class Departure(NamedTuple):
@@ -136,7 +129,7 @@ def departures(net: Net) -> Iterator[Departure]:
         name = node.layer.name
         if any(node.site.in_place):
             blob = node.bottoms[0]
-            if node.layer.type not in IN_PLACE:
+            if not node.rule.works_in_place:
                 yield Departure(
                     name,
                     f"in place, Caffe's {node.layer.type} overwrites its input while it still "
@@ -178,20 +171,12 @@ def departures(net: Net) -> Iterator[Departure]:
 def _overwritten(writers: Sequence[Node], node: Node) -> str | None:
     """The earlier layer whose Backward reads what this one overwrites in place."""
     for writer in writers:
-        kind, in_place = writer.layer.type, any(writer.site.in_place)
-        reads = kind in (_READS_TOP_IN_PLACE if in_place else _READS_TOP)
-        if kind == "ReLU" and node.layer.type in _KEEPS_SIGNS:
+        rule, in_place = writer.rule, any(writer.site.in_place)
+        reads = rule.reads_top is ReadsTop.ALWAYS or (
+            rule.reads_top is ReadsTop.IN_PLACE and in_place
+        )
+        if rule.reads_signs and node.rule.keeps_signs:
             reads = False
         if reads and writer.site.backward:
             return writer.layer.name
     return None
-
-
-def _has_empty_window(node: Node) -> bool:
-    """Whether a window of the pooling covers nothing; only if the stride exceeds the kernel."""
-    s: PoolingSettings = node.site.settings
-    shape = node.site.bottoms[0]
-    windows, pooled = pooling_windows(s, shape), pooled_shape(s, shape)
-    return any(
-        (pooled[2 + i] - 1) * windows.stride[i] - windows.pad[i] >= shape[2 + i] for i in range(2)
-    )

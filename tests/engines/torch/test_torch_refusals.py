@@ -29,12 +29,12 @@ def test_every_type_of_caffe_runs_or_is_refused() -> None:
     [
         (
             'name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } }',
-            "layer 'in': a program fills its tops, and here none does: the PyTorch engine doesn't",
+            "layer 'in': a program gives it its data, and here none does: the PyTorch engine ",
         ),
         (
             'name: "m" type: "MemoryData" top: "x" top: "y" '
             "memory_data_param { batch_size: 2 channels: 1 height: 1 width: 1 }",
-            "layer 'm': a program hands it arrays",
+            "layer 'm': a program gives it its data",
         ),
     ],
 )

@@ -31,15 +31,17 @@ class DivergedError(Exception):
 
 
 class Statistics:
-    """The running statistics of a net's BatchNorm layers, which every forward pass changes.
+    """The running statistics of a net's layers, which every forward pass changes.
 
     They are the only thing in a snapshot that an unfinished update has touched.
+
+    Args:
+        net: The train net.
+        types: The layer types that have such statistics.
     """
 
-    def __init__(self, net):
-        self.blobs = [
-            blob for layer in net.layers if layer.type == "BatchNorm" for blob in layer.blobs
-        ]
+    def __init__(self, net, types):
+        self.blobs = [blob for layer in net.layers if layer.type in types for blob in layer.blobs]
         self.kept = []  # empty while no update is unfinished
 
     def read(self):
@@ -98,7 +100,7 @@ class Training:
         self.records = []
         self.started = self.flushed = time.monotonic()
         net = solver.net
-        self.statistics = Statistics(net)
+        self.statistics = Statistics(net, settings["averaging_types"])
         weighted = [
             (weight, net.blobs[name]) for name, weight in net.blob_loss_weights.items() if weight
         ]

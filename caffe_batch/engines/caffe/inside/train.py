@@ -17,6 +17,7 @@ SETTINGS is a JSON object; beside what worker.py lists it has
                      lr_mult is 0; null without (micro_gradients.py)
     max_loss         a loss above it counts as diverged, as nan and inf always do; or null
     snapshot_at_tests  whether to take a snapshot of the weights of each test
+    averaging_types  the layer types whose parameters include moving averages
     nets             {"train": file, "tests": [files]} instead of the solver's own, or null
     go_on            {type of data layer: [how many times each advances before it reads, in the
                      order in which Caffe creates them]} (record_seeker.py)

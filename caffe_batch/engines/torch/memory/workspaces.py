@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caffe_batch.layers.base import count
+from caffe_batch.layers.facts import Arithmetic
 from caffe_batch.net.graph import Net, Node
 
 #: The workspace of cuBLAS for one handle.
@@ -20,9 +21,6 @@ CUBLAS_BYTES = (8_519_680, 2 * 32 * 2**20)
 #: The buffers of one NCCL communicator.
 NCCL_BYTES = (0, 256 * 2**20)
 _FLOAT_BYTES = 4
-
-_CONVOLUTIONS = ("Convolution", "Deconvolution")
-_PRODUCTS = ("InnerProduct", "LSTM", "RNN")
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ def workspaces(net: Net, gpus: int) -> Interval:
         net: The train net.
         gpus: GPUs that train together.
     """
-    convolutions = [node for node in net.nodes if node.layer.type in _CONVOLUTIONS]
-    products = any(node.layer.type in _PRODUCTS for node in net.nodes)
+    convolutions = [node for node in net.nodes if node.rule.arithmetic is Arithmetic.CONVOLUTION]
+    products = any(node.rule.arithmetic is Arithmetic.PRODUCT for node in net.nodes)
     least, most = CUBLAS_BYTES if products or convolutions else (0, 0)
     most += max((_tensors(net, node) for node in convolutions), default=0)
     if gpus > 1:

@@ -13,11 +13,12 @@ from caffe_batch.engines.torch.data.transform import Cut, Transform
 from caffe_batch.engines.torch.draws import CaffeRandom
 from caffe_batch.errors import InputError
 from caffe_batch.layers.base import Phase, Shape
+from caffe_batch.layers.facts import SourceKind
 from caffe_batch.net.graph import Net
 from caffe_batch.schema import caffe_pb2
 
-#: The layers whose first top is read as bytes.
-_BYTES = ("Data", "ImageData")
+#: The sources whose records' first top is read as bytes.
+_BYTES = (SourceKind.DATABASE, SourceKind.IMAGE_LIST)
 
 
 class BlankOpener(Opener):
@@ -35,12 +36,17 @@ class BlankOpener(Opener):
             node.layer.name: tuple(graph.blobs[top].shape for top in node.tops)
             for node in graph.nodes
         }
+        self._of_bytes = {
+            node.layer.name
+            for node in graph.nodes
+            if node.rule.source is not None and node.rule.source.kind in _BYTES
+        }
 
     def open(self, layer: caffe_pb2.LayerParameter, phase: Phase) -> Source:
         return _Blank(self._tops[layer.name], self._transform(layer, phase))
 
     def _transform(self, layer: caffe_pb2.LayerParameter, phase: Phase) -> Transform | None:
-        if layer.type not in _BYTES:
+        if layer.name not in self._of_bytes:
             return None
         parameter = layer.transform_param
         try:

@@ -170,10 +170,7 @@ class Training:
         self._started = self._flushed = time.monotonic()
         self._own_s: deque[list[float]] = deque(maxlen=RECENT)
         self._statistics = [
-            blob
-            for layer in self._net.layer_blobs
-            if layer.type == "BatchNorm"
-            for blob in layer.blobs
+            blob for layer in self._net.layer_blobs if layer.averages for blob in layer.blobs
         ]
 
     # Caffe's Solve

@@ -174,7 +174,7 @@ class Run:
             each += scatter
 
     def _batch_norms(self) -> list[LayerBlobs]:
-        return [layer for layer in self.net.layer_blobs if layer.type == "BatchNorm"]
+        return [layer for layer in self.net.layer_blobs if layer.averages]
 
     def averages(self) -> Arrays:
         """Mean (0) and variance (1) of each BatchNorm layer as a TEST net would use them."""
