@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import lmdb
 import numpy as np
-import plyvel
 import pytest
 
 from caffe_batch import api
@@ -22,6 +21,7 @@ from caffe_batch.schema import caffe_pb2
 from tests.command import call
 from tests.datasets.making import noise, write_classes, write_digits
 from tests.holding import PATIENCE_S
+from tests.leveldb import write_leveldb
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,7 @@ def datum(label: int, size: int = 7, **fields: object) -> bytes:
 
 def write_database(path: Path, records: list[bytes], *, backend: str) -> Path:
     if backend == "LevelDB":
-        database = plyvel.DB(str(path), create_if_missing=True)
-        for number, value in enumerate(records):
-            database.put(b"%08d" % number, value)
-        database.close()
+        write_leveldb(path, records)
         return path
     with lmdb.open(str(path), map_size=2**24) as env, env.begin(write=True) as transaction:
         for number, value in enumerate(records):

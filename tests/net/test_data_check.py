@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import lmdb
 import numpy as np
-import plyvel
 import pytest
 from PIL import Image
 
@@ -24,6 +23,7 @@ from caffe_batch.net.data.findings import DataCheck, DataReport, Level
 from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.schema import caffe_pb2
+from tests.leveldb import write_leveldb
 
 Pycaffe = Callable[..., str]
 
@@ -570,9 +570,7 @@ def test_a_quick_look_reads_a_sample_with_both_ends(tmp_path: Path, backend: str
     if backend == "LMDB":
         write_lmdb(tmp_path, *values)
     else:
-        with plyvel.DB(str(tmp_path / "db"), create_if_missing=True) as database:
-            for number, value in enumerate(values):
-                database.put(f"{number:08}".encode(), value)
+        write_leveldb(tmp_path / "db", values)
     net = data_layer(backend=backend) + FC.format(1) + SOFTMAX
     report = looked_at(tmp_path, net)
     (look,) = report.looks

@@ -12,7 +12,6 @@ from pathlib import Path
 import h5py
 import lmdb
 import numpy as np
-import plyvel
 import pytest
 from PIL import Image
 
@@ -28,6 +27,7 @@ from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.net.sources import survey_source
 from caffe_batch.schema import caffe_pb2
+from tests import leveldb
 
 Pycaffe = Callable[..., str]
 
@@ -57,10 +57,7 @@ def write_lmdb(path: Path, *datums: caffe_pb2.Datum) -> None:
 
 
 def write_leveldb(path: Path, *datums: caffe_pb2.Datum) -> None:
-    database = plyvel.DB(str(path), create_if_missing=True)
-    for i, datum in enumerate(datums):
-        database.put(f"{i:08}".encode(), datum.SerializeToString())
-    database.close()
+    leveldb.write_leveldb(path, (datum.SerializeToString() for datum in datums))
 
 
 def data_net(source: str, backend: str = "LMDB", transform: str = "") -> str:

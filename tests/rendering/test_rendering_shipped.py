@@ -10,7 +10,6 @@ from typing import Any
 
 import lmdb
 import numpy as np
-import plyvel
 import pytest
 from jinja2 import meta
 from PIL import Image
@@ -22,6 +21,7 @@ from caffe_batch.prototxt import parse_net, parse_solver, read_net
 from caffe_batch.rendering import available, find, render
 from caffe_batch.rendering.environment import make_environment
 from caffe_batch.schema import caffe_pb2
+from tests import leveldb
 
 NAMES = [template.name for template in available()]
 NETS = [name for name in NAMES if name != "solver"]
@@ -276,9 +276,7 @@ def write_lmdb(path: Path) -> None:
 
 
 def write_leveldb(path: Path) -> None:
-    with plyvel.DB(str(path), create_if_missing=True) as database:
-        for index in range(len(RECORDS)):
-            database.put(b"%03d" % index, datum(index))
+    leveldb.write_leveldb(path, map(datum, range(len(RECORDS))))
 
 
 def write_images(path: Path) -> None:

@@ -13,7 +13,6 @@ import cv2
 import h5py
 import lmdb
 import numpy as np
-import plyvel
 import pytest
 import torch
 
@@ -26,6 +25,7 @@ from caffe_batch.net.filtering import net_state
 from caffe_batch.net.recipe import NetFile
 from caffe_batch.prototxt import read_net
 from caffe_batch.schema import caffe_pb2
+from tests.leveldb import write_leveldb
 
 Arrays = dict[str, list[np.ndarray[Any, Any]]]
 
@@ -168,9 +168,7 @@ def test_records_are_read_alike(
 
 
 def test_a_leveldb_is_read_alike(pycaffe: Callable[..., str], tmp_path: Path) -> None:
-    with plyvel.DB(str(tmp_path / "db"), create_if_missing=True) as database:
-        for number, datum in enumerate(datums("raw")):
-            database.put(b"%08d" % number, datum.SerializeToString())
+    write_leveldb(tmp_path / "db", (datum.SerializeToString() for datum in datums("raw")))
     check(pycaffe, tmp_path, DATA.format(transform="mirror: true", backend="LEVELDB"))
 
 
