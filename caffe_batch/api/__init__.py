@@ -1,7 +1,8 @@
-"""The library's front door: what ``import caffe_batch as cb`` gives, ``cb.plan`` and so on.
+"""The library's front door: what ``import caffe_batch as cb`` provides, ``cb.plan`` and so on.
 
-Nothing here prints. Warnings about files are Python warnings; anything else to know about a result
-is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the arguments to change.
+Nothing here prints. Warnings about files are Python warnings; anything else worth knowing about
+a result is in its ``notes`` and ``file_notes``. An error's ``remedies`` are the arguments to
+change.
 """
 
 from caffe_batch.api.classifications import classify

@@ -27,7 +27,7 @@ BuildName = Literal["caffe", "cudnn", "nvcaffe"]
 
 Choice = TypeVar("Choice", bound=Enum)
 
-#: What messages write for sizes that are to be filled in.
+#: The placeholders for sizes in messages.
 _LETTERS = re.compile(r"(?:^|x)[CHWR](?:x|$)")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
@@ -43,7 +43,7 @@ def whole(name: str, value: int | None, least: int = 1) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(
             [Option(name), f" is {value!r}, but must be a whole number of at least {least}"],
-            hint=["Give for instance ", Option(name, least), "."],
+            hint=["For instance ", Option(name, least), "."],
         )
     return value
 
@@ -67,7 +67,7 @@ def share(name: str, value: Number) -> Fraction:
     if not 0 <= found < 1:
         raise InputError(
             [Option(name), f": {value!r} is not a share below 100%, such as 5%"],
-            hint=["Give for instance ", Option(name, "5%"), "."],
+            hint=["For instance ", Option(name, "5%"), "."],
         )
     return found
 
@@ -84,7 +84,7 @@ def positive(name: str, value: Number | None) -> Fraction | None:
     if found <= 0:
         raise InputError(
             [Option(name), f": {value!r} is not a number of epochs above 0"],
-            hint=["Give for instance ", Option(name, 10), "."],
+            hint=["For instance ", Option(name, 10), "."],
         )
     return found
 
@@ -132,7 +132,7 @@ def files(value: Files | None) -> tuple[Path, ...]:
 
 
 def shapes(value: Shapes) -> dict[str, Given]:
-    """Shapes by top: of a record after an equals sign, whole after a colon.
+    """Shapes by top: that of a record after an equals sign, a whole shape after a colon.
 
     >>> shapes("data=3x227x227"), shapes({"data": (3, 227, 227)})
     ({'data': (3, 227, 227)}, {'data': (3, 227, 227)})
@@ -179,12 +179,12 @@ def shapes(value: Shapes) -> dict[str, Given]:
     return found
 
 
-#: A top, what follows, and the numbers; a top's name may contain either sign.
+#: A top, the sign, and the numbers; a top's name may contain either sign.
 _GIVEN = re.compile(r"(?P<top>.+)(?P<sign>[=:])(?P<sizes>[^=:]*)", re.DOTALL)
 
 
 def _shape(sign: str, sizes: str) -> Given | None:
-    """The shape that some numbers mean; None if they aren't of that form."""
+    """The shape that a string means; None if it hasn't that form."""
     if sign == ":":
         try:
             return WholeShape.parse(sizes)
@@ -195,5 +195,5 @@ def _shape(sign: str, sizes: str) -> Given | None:
 
 
 def _is_size(text: str) -> bool:
-    """Whether a text is a size of an axis, in digits that any Blob's axis needs at most."""
+    """Whether a string is the size of an axis, with no more digits than a Blob's axis can need."""
     return text.isdecimal() and len(text) <= 19 and int(text) > 0

@@ -1,4 +1,4 @@
-"""The memory that a run may use: of the GPU it will be trained on, or of the host."""
+"""The memory that a run may use: of the GPU that it will be trained on, or of the host."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def find_budget(
         gpu: The GPU to train on, in CUDA's numbers.
 
     Raises:
-        InputError: This is no size, the free memory is unknown, or the reserve leaves nothing.
+        InputError: It isn't a size, the free memory is unknown, or the reserve leaves nothing.
     """
     if memory is None:
         raise BudgetMissingError(
@@ -51,7 +51,7 @@ def find_budget(
 
 
 def with_snapshots(budget: Budget, reserve: str | int | None, model: MemoryModel) -> Budget:
-    """The budget in which the default reserve of CPU mode has room for a snapshot as well.
+    """The budget, with room for a snapshot in the default reserve of CPU mode.
 
     Caffe copies all parameters into a message, then the solver's state into another, and frees
     both (solver.cpp, Snapshot; measured by benchmarks/cpu_reserve.py). In GPU mode these copies are
@@ -59,7 +59,7 @@ def with_snapshots(budget: Budget, reserve: str | int | None, model: MemoryModel
 
     Args:
         budget: The budget.
-        reserve: The reserve that the user gave; it stays.
+        reserve: The reserve that the user gave; it is kept.
         model: The memory model of the recipe.
 
     Raises:

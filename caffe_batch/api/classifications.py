@@ -1,4 +1,4 @@
-"""``classify``: what a trained net says of pictures."""
+"""``classify``: what a trained net sees in pictures."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def classify(
     gpu: int | None = None,
     threads: int = 1,
 ) -> Classified:
-    """What a trained net says of pictures; or, with ``blob``, their features.
+    """What a trained net sees in pictures; or, with ``blob``, their features.
 
     Args:
         target: A job, or a folder that :func:`deploy` made.
         images: Files and folders of pictures. One that can't be read has a ``problem``.
-        top: How many classes to give for each.
-        blob: Blobs whose values are wanted instead of the classes.
-        out: The HDF5 file for them, with a row for each picture and their names.
-        masks: A folder for the masks of a net that gives each place of a picture a class.
-        batch_size: Pictures of a pass.
+        top: How many classes to return for each picture.
+        blob: Blobs whose values to return instead of the classes.
+        out: The HDF5 file for these values, with one row per picture, and the pictures' names.
+        masks: A folder for the masks of a net that assigns a class to each place of a picture.
+        batch_size: Pictures per forward pass.
         rules: Python files with rules for other layer types; a job's own are known.
-        snapshot: Of a job, as :func:`deploy` takes it.
+        snapshot: The snapshot of a job, as :func:`deploy` takes it.
         best: The same.
         engine: What computes: ``"caffe"`` or ``"pytorch"``; None for what trained the job, or for
             Caffe.
@@ -66,7 +66,7 @@ def classify(
         threads: CPU threads for the matrix products.
 
     Raises:
-        InputError: There is no net, no picture, no such blob; or the net doesn't take pictures.
+        InputError: There is no net, no picture or no such blob, or the net doesn't take pictures.
         RuntimeMissingError: There is no Python with the engine.
         TrainingError: The worker ended early.
     """
@@ -86,14 +86,14 @@ def classify(
             if snapshot is not None or best:
                 raise InputError(
                     f"{folder} has its weights already",
-                    hint="A snapshot can be chosen of a job.",
+                    hint="Only a job has snapshots to choose from.",
                 )
             deployment, usual, own = read_deployment(folder), engines.DEFAULT, files(rules)
         else:
             job = Job(folder)
             if not job.is_planned:
                 raise InputError(
-                    f"{folder} is no job, and no folder that `caffe-batch deploy` made",
+                    f"{folder} is neither a job nor a folder that `caffe-batch deploy` made",
                     hint="Give the directory of a training.",
                 )
             deployment = deploy(
@@ -112,7 +112,10 @@ def classify(
         )
         if masks is not None and not any(each.is_map for each in deployment.outputs):
             raise InputError(
-                [Option("masks", str(masks)), ": the net gives a picture one answer, no map"],
+                [
+                    Option("masks", str(masks)),
+                    ": the net classifies a whole picture, not its places",
+                ],
             )
         answers = tuple(classifier.answers(pictures))
     written: dict[str, Path] = {}
@@ -130,7 +133,7 @@ def classify(
 
 
 def _pictures(images: Iterable[str | Path | Picture]) -> list[Picture]:
-    """The pictures that files and folders hold.
+    """The pictures in some files and folders.
 
     Raises:
         InputError: There is none.

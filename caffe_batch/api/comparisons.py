@@ -25,12 +25,12 @@ from caffe_batch.training import Options, Progress
 class Comparison(standings.Comparison):
     """Strategies, compared.
 
-    It has ``standings`` (a strategy each, with its runs), ``score_name``, ``seeds`` and
+    It has ``standings`` (one per strategy, with its runs), ``score_name``, ``seeds`` and
     ``json()`` of :class:`caffe_batch.experiments.standings.Comparison`, and:
 
     Attributes:
         directory: Where the trainings, compare.json and compare.png are.
-        notes: How the files were found, and why there is no plot if there is none.
+        notes: How the files were found, and why there is no plot if one is missing.
     """
 
     directory: Path
@@ -127,7 +127,7 @@ def compare(
 def _engine_of(directory: Path) -> str:
     """Name of the engine that the jobs of a directory are planned for.
 
-    The first plan that can be read says it: a damaged one stops only its own trainings.
+    It is in the first plan that can be read: a damaged one stops only its own trainings.
     """
     for path in sorted(directory.glob("*/plan.json")):
         with suppress(InputError, OSError):

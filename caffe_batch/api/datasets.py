@@ -1,4 +1,4 @@
-"""``data``: pictures become a data set; a look at one."""
+"""``data``: makes a data set from pictures, or looks at one."""
 
 from __future__ import annotations
 
@@ -37,34 +37,37 @@ def data(
     processes: int | None = None,
     progress: Progress = lambda name, done, files: None,
 ) -> Converted:
-    """Make a training and a test LMDB of pictures, with labels, mean and a description.
+    """Make a training and a test LMDB from pictures, with labels, mean and a description.
 
     Args:
-        source: A folder with a folder for each class, a list (``path label`` a line), a CSV file
+        source: A folder with one subfolder per class, a list (``path label`` per line), a CSV file
             (with columns path and label), or a folder with two sets: train and test (or val) as
             folders or lists.
-        out: The folder that is made; ``dataset.json`` in it says what it is.
+        out: The folder to make; its ``dataset.json`` describes it.
         test: The source of the test set; by default a share of each class.
-        root: Where the paths of lists begin; by default the folder of the list.
-        labels: A file with the names of all classes, one a line.
+        root: The folder that paths in lists are relative to; by default the list's own folder.
+        labels: A file with the names of all classes, one per line.
         renumber: Close the gaps between the numbers of a list's labels.
-        allow_one_class: Accept a source of one class.
+        allow_one_class: Accept a source with only one class.
         resize: Height and width of the records: ``256``, ``"240x320"``.
-        fit: How they keep their proportions: not at all, cut off, or with black added.
+        fit: How to treat the proportions when resizing: ignore them (``"squash"``), crop what is
+            too long (``"crop"``), or add black (``"pad"``).
         keep_sizes: Accept pictures of different sizes as they are.
         gray: One channel instead of three.
         encoded: Store image files instead of pixels.
         encode_type: Their format; by default that of the file.
         test_share: The share of each class that becomes the test set; 0 makes none.
-        seed: Another one makes another split and order.
-        shuffle: Mix the training records.
-        drop_duplicates: Leave out test pictures that the training set has as well.
-        processes: How many work on it; by default one for each processor.
-        progress: Called with the name of a set, the files of it that are done, and all of them.
+        seed: The seed of the split and of the order.
+        shuffle: Shuffle the training records.
+        drop_duplicates: Leave out test pictures that are in the training set too.
+        processes: The number of processes; by default one per processor.
+        progress: Called with the name of a set, how many of its files are done, and how many there
+            are.
 
     Raises:
-        InputError: The pictures make no data set, ``out`` exists, or Pillow or numpy is missing.
-        OSError: The disk is full; the same call goes on from there.
+        InputError: The pictures don't make a data set, ``out`` exists, or Pillow or numpy is
+            missing.
+        OSError: The disk is full; the same call continues from there.
     """
     from caffe_batch.reporting.data_view import draw_classes
     from caffe_batch.reporting.figures import why_not_drawn
@@ -84,7 +87,7 @@ def data(
     for folder in (source, *([] if test is None else [test])):
         if Path(folder).is_dir() and Path(out).resolve().is_relative_to(Path(folder).resolve()):
             raise InputError(
-                f"{out} lies in {folder}, where every folder is a class or a set",
+                f"{out} lies in {folder}, where every subfolder is a class or a set",
                 hint=["Choose another place with ", Option("out", "DIR"), "."],
             )
     found = find_pictures(
@@ -107,14 +110,15 @@ def data_info(
     page: str | Path | None = None,
     progress: Progress = lambda name, done, files: None,
 ) -> Look:
-    """What is in a data set, a folder of pictures, a database, an HDF5 file or a list.
+    """What a data set, a folder of pictures, a database, an HDF5 file or a list contains.
 
     Args:
         path: Where it is.
         read_all: Read every record instead of a sample.
-        root: Where the paths of a list begin.
+        root: The folder that paths in a list are relative to.
         page: An HTML file to write, with pictures of each class.
-        progress: Called with the name of a source, how many records are read, and how many will be.
+        progress: Called with the name of a source, how many of its records are read, and how many
+            will be.
 
     Raises:
         InputError: It is none of them, or can't be read.

@@ -1,4 +1,4 @@
-"""``deploy``: a trained job becomes a net for inference."""
+"""``deploy``: makes a net for inference from a trained job."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ def deploy(
     runtime: RuntimeName = None,
     threads: int = 1,
 ) -> Deployment:
-    """Make a net for inference of a trained job: prototxt, weights, mean, labels, preprocessing.
+    """Make a net for inference from a trained job: prototxt, weights, mean, labels, preprocessing.
 
     Data layers become inputs; losses, scores and what only they need are left out, and a Softmax
-    or Sigmoid takes the place of a loss that has one inside. A batch of the test data goes through
-    both nets, and their scores must agree: within 1e-6, or 1e-4 with folded weights.
+    or Sigmoid takes the place of a loss that contains one. A batch of the test data is run
+    through both nets, and their scores must agree within 1e-6 (1e-4 with folded weights).
 
     Args:
         job: The job directory.
-        out: The folder that is made; ``deploy.json`` in it says what it is.
+        out: The folder to make; its ``deploy.json`` describes it.
         snapshot: A .caffemodel, or a .solverstate with its weights beside it; None for the job's
             newest snapshot.
-        best: Take the snapshot with the best test; a text names the output that decides.
-        fold_batch_norm: Let the weights take in the BatchNorm, Scale and Bias layers after them.
-        labels: A file with the names of the classes, one a line; None for those of the data set.
+        best: Take the snapshot with the best test; a string names the output that decides.
+        fold_batch_norm: Merge BatchNorm, Scale and Bias layers into the weights of the layer
+            before them.
+        labels: A file with the names of the classes, one per line; None for those of the data set.
         check: Compare the scores.
-        engine: What compares them: ``"caffe"`` or ``"pytorch"``; None for what has trained.
+        engine: What runs the nets: ``"caffe"`` or ``"pytorch"``; None for the engine that trained.
         runtime: The Python to run it on, as :meth:`Job.train` takes it.
         threads: CPU threads for the matrix products.
 
@@ -136,7 +137,7 @@ def _write(
     write_text(folder / NET, replace(made, message=message).text(comment))
     means = {each.mean for each in origins.values() if each.mean}
     if len({mean.name for mean in means}) < len(means):
-        raise InputError(f"several mean files have one name: {', '.join(map(str, means))}")
+        raise InputError(f"several mean files have the same name: {', '.join(map(str, means))}")
     for mean in means:
         shutil.copyfile(mean, folder / mean.name)
     if labels:
@@ -176,7 +177,7 @@ def _write(
 def _checked(
     deployment: Deployment, trained: Trained, chosen: Chosen, made: Deployed, how: Inference
 ) -> Deployment:
-    """The description with how its scores agree.
+    """The description, with how well the scores agree.
 
     Raises:
         TrainingError: They don't.
@@ -191,7 +192,7 @@ def _checked(
         raise TrainingError(
             f"output {worst.name!r} of the net for inference differs from the TEST net's by "
             f"{worst.difference:.2g}, and {tolerance:g} is allowed; nothing was written",
-            hint="Does the TEST net draw random numbers, or keep a state from pass to pass?",
+            hint="The TEST net may draw random numbers, or keep a state from pass to pass.",
         )
     return replace(
         deployment,
@@ -220,7 +221,7 @@ def _labels(labels: str | Path | None, origins: dict[str, Origin]) -> tuple[str,
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The names in a file, one a line; without the id that ImageNet's lists begin with.
+    """The names in a file, one per line, without the ids that ImageNet's lists have in front.
 
     Raises:
         InputError: It can't be read.
@@ -238,7 +239,7 @@ def _check_labels(labels: tuple[str, ...], made: Deployed) -> None:
             raise InputError(
                 f"there are {len(labels)} labels, and output {output.name!r} has "
                 f"{output.shape[1]} classes",
-                hint="Give the file with the names of the net's classes, one a line.",
+                hint="Give a file with the names of the net's classes, one per line.",
             )
 
 

@@ -47,13 +47,13 @@ class Exported:
     """A net that was exported.
 
     Attributes:
-        onnx, torch: The files that were written; None for not.
+        onnx, torch: The files that were written; None if not asked for.
         opset: The version of ONNX's operators.
         weights: The .caffemodel.
-        written: The inputs and outputs, and how the files agree with PyTorch's engine.
+        written: The inputs and outputs, and how well the files agree with the PyTorch engine.
         against: The largest difference from other engines, by the name of the engine.
-        pixels: The input that takes pictures, with the preprocessing in the graph; None for none.
-        notes: Anything else to know.
+        pixels: The input that takes pictures, if the preprocessing is in the graph; else None.
+        notes: Anything else worth knowing.
     """
 
     onnx: Path | None
@@ -67,7 +67,7 @@ class Exported:
 
     @property
     def comparisons(self) -> tuple[tuple[str, float], ...]:
-        """The other engines as sentences call them, each with the largest difference."""
+        """The names of the other engines for a sentence, each with the largest difference."""
         return tuple((engines.title(name), worst) for name, worst in self.against.items())
 
     def json(self) -> dict[str, Any]:
@@ -128,24 +128,24 @@ def export(
     against: str | None = None,
     runtime: RuntimeName = None,
 ) -> Exported:
-    """Write a trained net for ONNX's runtimes or for PyTorch.
+    """Write a trained net as a file for ONNX runtimes or for PyTorch.
 
-    The net is that of :func:`deploy`: without data layers, losses and scores. What was written is
-    tried with batches of several sizes: its outputs must be those of the PyTorch engine, within
-    1e-4 of the largest. Otherwise nothing is written.
+    The net is the one that :func:`deploy` makes: without data layers, losses and scores. The
+    files are run with batches of several sizes. Unless their outputs agree with the PyTorch
+    engine's within 1e-4 of the largest value, nothing is kept.
 
     Args:
-        source: A job, a folder of :func:`deploy`, or a net prototxt (then with ``weights``).
+        source: A job, a folder that :func:`deploy` made, or a net prototxt (then with ``weights``).
         onnx: The ONNX file to write.
         torch: The TorchScript file to write, which torch.jit.load reads without caffe-batch.
         weights: The .caffemodel for a net prototxt.
-        snapshot: Of a job, a .caffemodel, or a .solverstate with its weights beside it; None for
+        snapshot: For a job: a .caffemodel, or a .solverstate with its weights beside it; None for
             the newest snapshot.
-        best: Of a job, take the snapshot with the best test.
+        best: For a job: take the snapshot with the best test.
         opset: The version of ONNX's operators, 13 to 20.
-        preprocessing: Let the graph take pictures: bytes (batch, height, width, channels), red
-            before green and blue, of the size of the data set's records. It subtracts the mean,
-            crops and scales as the TEST net does.
+        preprocessing: Let the graph take pictures: bytes in the shape (batch, height, width,
+            channels), in RGB order, of the size of the data set's records. The graph then
+            subtracts the mean, crops and scales as the TEST net does.
         against: Also compare with this engine: ``"caffe"``.
         runtime: The Python with PyTorch.
 
@@ -153,7 +153,7 @@ def export(
         InputError: A layer can't be exported (all are named), a file doesn't fit, or a package is
             missing.
         RuntimeMissingError: There is no Python with PyTorch.
-        TrainingError: What was written gives something else.
+        TrainingError: The outputs of the files differ.
     """
     if onnx is None and torch is None:
         raise InputError(
@@ -166,7 +166,7 @@ def export(
     files = {kind: Path(file) for kind, file in targets.items() if file is not None}
     for file in files.values():
         if file.is_dir() or not file.absolute().parent.is_dir():
-            raise InputError(f"{file}: there is no folder for this file")
+            raise InputError(f"{file}: the folder for this file doesn't exist")
     origin = _origin(source, weights, snapshot, best=best)
     engine = next(each for each in map(engines.find, engines.NAMES) if each.exports)
     engine.check_exports(origin.net.build(origin.net.layers(Sources((origin.directory,)))))
@@ -180,7 +180,7 @@ def export(
             write_bytes(file, (folder / _NAMES[kind]).read_bytes())
     notes = list(origin.notes)
     if not written.dynamic:
-        notes.append("The net takes batches of the size that it was built with only.")
+        notes.append("The net only takes batches of the size that it was built with.")
     return Exported(
         onnx=files.get("onnx"),
         torch=files.get("torch"),
@@ -204,13 +204,13 @@ def _origin(
     if Job(path).is_planned:
         if weights is not None:
             raise InputError(
-                [Option("weights"), f": {path} is a job, which has snapshots"],
-                hint=["Name one of its own with ", Option("snapshot", "FILE"), "."],
+                [Option("weights"), f": {path} is a job, which has snapshots of its own"],
+                hint=["Name one of them with ", Option("snapshot", "FILE"), "."],
             )
         return _of_job(Job(path), None if snapshot is None else Path(snapshot), best=best)
     if snapshot is not None or best:
         name = "snapshot" if snapshot is not None else "best"
-        raise InputError([Option(name), f": {path} is no job"])
+        raise InputError([Option(name), f": {path} isn't a job"])
     if is_deployment(path):
         made = read_deployment(path)
         net = _net_file(made.net)
@@ -221,11 +221,11 @@ def _origin(
     if wrong := not_a_file(path):
         raise InputError(
             f"{path}: {wrong}",
-            hint="Give a job, a folder that `caffe-batch deploy` has made, or a net prototxt.",
+            hint="Give a job, a folder that `caffe-batch deploy` made, or a net prototxt.",
         )
     if weights is None:
         raise InputError(
-            f"{path} is a net, whose weights are in a file of their own",
+            f"{path} is a net without weights, which are in another file",
             hint=["Name it with ", Option("weights", "FILE.caffemodel"), "."],
         )
     return _of_net(_net_file(path), path, Path(weights), None)
@@ -286,7 +286,7 @@ def _of_job(job: Job, snapshot: Path | None, *, best: bool) -> _Origin:
 def _request(
     origin: _Origin, folder: Path, kinds: set[str], opset: int, *, preprocessing: bool
 ) -> ExportRequest:
-    """What the worker is asked for; writes the net and the mean."""
+    """The worker's task; writes the net and the mean."""
     import numpy as np
 
     net = folder / "net.prototxt"
@@ -298,8 +298,11 @@ def _request(
     if preprocessing:
         if len(origin.pictures) != 1:
             raise InputError(
-                [Option("preprocessing", True), ": it isn't known how pictures become the input"],
-                hint="It is where the TEST net reads pictures, from a database or a list.",
+                [
+                    Option("preprocessing", True),
+                    ": it isn't known how to turn a picture into input",
+                ],
+                hint="It is known if the TEST net reads pictures from a database or a list.",
             )
         ((name, made),) = origin.pictures.items()
         mean = np.array(made.mean_values or (0.0,), np.float32)[:, None, None]
@@ -322,7 +325,7 @@ def _request(
 
 
 def _range(origin: _Origin, name: str) -> tuple[float, float]:
-    """The values that an input may have: pixels where they are known, numbers of an Embed."""
+    """The values that an input may have, if known: those of pixels, or indices for an Embed."""
     for layer in origin.net.message.layer:
         if name in layer.bottom and layer.HasField("embed_param"):
             return 0, layer.embed_param.input_dim - 1
@@ -347,7 +350,7 @@ def _other(name: str, origin: _Origin, request: ExportRequest) -> float:
     """The largest difference of another engine's outputs.
 
     Raises:
-        InputError: The graph takes pictures, which the other engine's net doesn't.
+        InputError: The graph takes pictures, and the other engine's net doesn't.
         TrainingError: It is too large.
     """
     if request.pixels is not None:
@@ -361,7 +364,7 @@ def _other(name: str, origin: _Origin, request: ExportRequest) -> float:
     worst = compare_with(how, request, inference_file(batched, origin.net.rules), origin.directory)
     if not worst <= TOLERANCE:
         raise TrainingError(
-            f"{engine.title} gives something else: the largest difference is {worst:.2g}, and "
+            f"{engine.title} computes something else: the largest difference is {worst:.2g}, and "
             f"{TOLERANCE:g} is allowed; nothing was written"
         )
     return worst

@@ -1,4 +1,4 @@
-"""What a data set says about the variables of a template: sources, classes, means and crop."""
+"""The template variables that a data set determines: sources, classes, means and crop."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from caffe_batch.datasets import Dataset, read_dataset
 from caffe_batch.errors import InputError, Option
 from caffe_batch.rendering import Template, Value
 
-#: Variables without which a template has nothing to do with a data set.
+#: Variables that a template must have to use a data set.
 _NEEDED = ("source_train", "source_test", "num_classes")
 
 
 def filled_in(template: Template, folder: str | Path) -> dict[str, Value]:
-    """The values of a template's variables that a data set decides.
+    """The template variables that a data set determines, with their values.
 
-    The means are those of the training set's channels. The crop stays the template's own, unless
-    the records are smaller.
+    The means are those of the training set's channels. The crop remains the template's own
+    unless the records are smaller.
 
     Args:
         template: Whose variables they are.
-        folder: Of the data set, as ``caffe-batch data`` makes it.
+        folder: The folder of a data set that ``caffe-batch data`` made.
 
     Raises:
         InputError: There is no data set, it has no test set, or the template takes no data.
@@ -33,7 +33,7 @@ def filled_in(template: Template, folder: str | Path) -> dict[str, Value]:
         raise InputError(
             [
                 Option("data", str(folder)),
-                f" holds pictures with a class each, and template {template.name} learns from "
+                f" contains pictures with one class each, and template {template.name} learns from "
                 f"something else: {template.summary}",
             ],
             hint=f"`caffe-batch render {template.name} --variables` says what it reads.",
@@ -56,7 +56,7 @@ def filled_in(template: Template, folder: str | Path) -> dict[str, Value]:
 
 
 def _sizes(dataset: Dataset, crop: Value | None) -> dict[str, Value]:
-    """The sizes of the records, and of what is cut out of them."""
+    """The sizes of the records, and of the crop."""
     if dataset.shape is None:
         return {"channels": len(dataset.mean_values)}
     channels, height, width = dataset.shape

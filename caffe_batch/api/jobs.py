@@ -1,4 +1,4 @@
-"""A job directory: trained, watched, stopped and reported."""
+"""A job directory: train, watch, stop and report it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from caffe_batch.training.restart import settle_if_free
 if TYPE_CHECKING:
     from caffe_batch.reporting.report_data import ReportedRun
 
-#: Seconds between two looks at a run that another process trains.
+#: Seconds between two looks at a run in another process.
 _INTERVAL_S = 0.5
 
 
@@ -42,7 +42,7 @@ class Outcome(training.Outcome):
 
     It has ``state`` (FINISHED or INTERRUPTED), ``update`` and ``updates`` (done, and to do in
     all), ``scores`` (outputs of the last test), ``ran`` (False if it had finished before),
-    ``notes`` (anything else to know, such as why there is no plot) and:
+    ``notes`` (anything else worth knowing, such as why there is no plot) and:
 
     Attributes:
         job: The job that was trained.
@@ -201,7 +201,7 @@ class Job:
         snapshot and returns an outcome that is INTERRUPTED; a second one kills the worker.
 
         Args:
-            engine: What trains: ``"caffe"`` or ``"pytorch"``; both go on from each other's
+            engine: What trains: ``"caffe"`` or ``"pytorch"``; each continues from the other's
                 snapshots. None for the one that trained last here, or else the planned one.
             runtime: The Python with caffe: its path or name, ``docker[:IMAGE]``,
                 ``podman[:IMAGE]``; None for the one found by default.
@@ -209,35 +209,36 @@ class Job:
             gpu: Train on this GPU, in CUDA's numbers; None for the solver's device_id.
             threads: CPU threads for the matrix products.
             weights: .caffemodel files to begin with: fine-tuning.
-            snapshot: Continue from this .solverstate of another run; its weights must lie beside
+            snapshot: Continue from this .solverstate of another run; its weights must be beside
                 it.
             restart: Start from update 0. An earlier run is deleted once this one has a good
                 snapshot or has finished; until then it comes back if this one fails.
-            try_larger: If the job has gone down to a smaller split, take the planned one again,
-                from the newest snapshot; ``restart`` does so by itself.
-            epochs: Go on for this many epochs more than the solver says, such as ``"+3"``.
-            updates: The same in updates, such as ``"+1000"``; a number is that of all updates.
+            try_larger: If an out-of-memory has made the split smaller, return to the planned
+                one, from the newest snapshot; ``restart`` does so by itself.
+            epochs: Train for this many epochs more than the solver says, such as ``"+3"``.
+            updates: The same in updates, such as ``"+1000"``; without the plus, the number of
+                updates in all.
             keep_last: How many of the newest snapshots to keep; None for all, or 1 with
                 ``keep_every``.
             keep_every: Also keep the first snapshot of every this many updates.
             keep_best: Take a snapshot at each test, and keep the best one by this output of the
-                test net, such as ``"accuracy"`` (``"1:accuracy"`` of test net 1): the highest, or
-                of a loss the lowest. Of the others the newest stays, or what ``keep_last`` and
-                ``keep_every`` say.
+                test net, such as ``"accuracy"`` (or ``"1:accuracy"``, that of test net 1): the
+                highest, or the lowest for a loss. Of the others the newest is kept, or what
+                ``keep_last`` and ``keep_every`` say.
             max_loss: Treat a loss above this as diverged; nan and inf always are.
-            on_divergence: ``"stop"``; or such as ``"rollback:0.5"``: continue from the last good
-                snapshot with base_lr times the factor, at most three times.
+            on_divergence: ``"stop"``, or ``"rollback:0.5"`` for instance: continue from the last
+                good snapshot with base_lr times the factor, at most three times.
             stall_timeout: Seconds without progress after which the run is stopped; None for 600,
                 or 20 times the longest pause so far.
             precision: PyTorch only: ``"float32"``, ``"tf32"`` or ``"bf16"``, as :func:`plan`
                 takes it; None for the plan's.
             noise_scale: Also measure the gradient noise scale.
-            check_data: How much of the data is checked first, as :func:`plan` takes it.
+            check_data: How much of the data to check first, as :func:`plan` takes it.
             tensorboard: Also write the curves for TensorBoard, to ``tensorboard/`` in the job.
             observer: One or several functions, called with the progress about five times a second.
 
         Raises:
-            InputError: The directory or the arguments don't allow a training.
+            InputError: It isn't a directory that can be trained, or the arguments contradict it.
             RuntimeMissingError: There is no such Python with caffe.
             JobBusyError: Another process is training in the directory.
             DoesNotFitError: Caffe ran out of memory even with the smallest split.
@@ -283,13 +284,13 @@ class Job:
         )
 
     def follow(self, observer: Observer | None = None) -> Status:
-        """Watch a run that another process trains, until it ends.
+        """Watch a run in another process until it ends.
 
         Args:
             observer: Called with the progress twice a second.
 
         Raises:
-            InputError: Nothing has been trained here so far.
+            InputError: Nothing has been trained here yet.
             TrainingError: The run has failed, or was killed.
         """
         observe = observer or (lambda progress: None)
@@ -297,7 +298,7 @@ class Job:
             status = follower.status()
             if status.state is RunState.PLANNED:
                 raise InputError(
-                    f"{self.path}: nothing was trained here so far",
+                    f"{self.path}: nothing has been trained here yet",
                     hint=[self._call("train", "train()", "--detach"), " starts it."],
                 )
             observe(status.progress)
@@ -348,25 +349,27 @@ class Job:
             now = self.status()
         if now.pid is None:
             raise InputError(
-                f"{self.path}: nothing runs here, the job is {now.state.value}",
+                f"{self.path}: nothing is running here; the job is {now.state.value}",
                 hint=[self._call("status", "status()"), " says more."],
             )
         host = now.record.host if now.record else platform.node()
         if host != platform.node():
-            raise InputError(f"{self.path}: it runs on {host}", hint=f"Stop it from {host}.")
+            raise InputError(f"{self.path}: it is running on {host}", hint=f"Stop it from {host}.")
         if self.directory.signal_supervisor(now.pid, signal.SIGINT):
             again = Call("`caffe-batch stop` again", "stop() again")
-            hint: Text = [again, " kills the worker at once, and the newest snapshot stands."]
+            hint: Text = [again, " kills the worker at once; the newest snapshot remains."]
         else:
             self._check_orphaned(now)
             if observer is not None:
-                observer("Its supervisor is gone already; waiting for the worker.")
+                observer("Its supervisor has ended already; waiting for the worker.")
             worker = now.attempt.pid if now.attempt else "PID"
-            hint = [f"`kill -9 {worker}` ends the worker, and the newest snapshot stands."]
+            hint = [f"`kill -9 {worker}` kills the worker; the newest snapshot remains."]
         deadline = time.monotonic() + timeout
         while self.directory.supervisor() is not None:
             if time.monotonic() > deadline:
-                raise TrainingError(f"{self.path}: it still runs after {timeout:g} s", hint=hint)
+                raise TrainingError(
+                    f"{self.path}: it is still running after {timeout:g} s", hint=hint
+                )
             time.sleep(0.05)
         return self.status()
 
@@ -376,8 +379,8 @@ class Job:
         running = self.directory.supervisor() is not None
         if running and not (worker and self.directory.is_held_by(worker)):
             raise InputError(
-                f"{self.path}: process {now.pid}, which the lock names, is not the training as seen"
-                " from here: it runs in a container or as another user. Nothing was signalled",
+                f"{self.path}: process {now.pid}, which the lock names, is not the training as "
+                "seen from here: it runs in a container or as another user. Nothing was signaled",
                 hint=[self._call("stop", "stop()"), " stops it from there."],
             )
 
@@ -407,7 +410,7 @@ class Job:
 
 
 def standings(jobs: Sequence[Job | str | Path]) -> list[Standing]:
-    """The states of several trainings; of those that can't be read, what is wrong.
+    """The states of several trainings, or what is wrong with those that can't be read.
 
     Each has its ``name``, and ``status`` (as of :meth:`Job.status`) or ``problem``.
     """
@@ -465,8 +468,8 @@ def watched_report(
 ) -> Path:
     """Write the page of :func:`report` again and again while a run goes on.
 
-    The page is replaced as a whole, and makes a browser load it anew. It ends with the runs: the
-    last page is the one that :func:`report` writes.
+    The page is replaced as a whole, and makes an open browser reload it. When the runs have
+    ended, the last page is the one that :func:`report` writes.
 
     Args:
         jobs: The directories of the runs.
@@ -535,7 +538,7 @@ def train_options(
     """How to train, from the arguments of :meth:`Job.train`.
 
     Raises:
-        InputError: They contradict each other, or one has no such value.
+        InputError: They contradict each other, or one has an invalid value.
     """
     return training.Options(
         device=device_of(cpu=cpu, gpu=whole("gpu", gpu, least=0)),
@@ -558,7 +561,7 @@ def train_options(
 
 
 def _longer(epochs: str | None, updates: str | int | None, *, restart: bool) -> Longer | None:
-    """How much longer a run is to go on."""
+    """For how much longer to train."""
     if epochs is None and updates is None:
         return None
     name = "updates" if epochs is None else "epochs"
@@ -573,14 +576,14 @@ def _longer(epochs: str | None, updates: str | int | None, *, restart: bool) -> 
         if not epochs.lstrip().startswith("+"):
             raise InputError(
                 [Option("epochs", epochs), ": the job is planned already"],
-                hint=["It can go on for longer: ", Option("epochs", f"+{epochs}"), "."],
+                hint=["It can be trained for longer: ", Option("epochs", f"+{epochs}"), "."],
             )
         return Longer(epochs=number)
     text = str(updates).strip()
     if not text.removeprefix("+").isascii() or not text.removeprefix("+").isdigit():
         raise InputError(
             [Option("updates"), f" is {updates!r}, but must be a whole number, such as +1000"],
-            hint=["Give for instance ", Option("updates", "+1000"), "."],
+            hint=["For instance ", Option("updates", "+1000"), "."],
         )
     count = int(text[:20])
     return Longer(updates=count) if text.startswith("+") else Longer(in_all=count)
@@ -599,9 +602,9 @@ def _rollback(on_divergence: str) -> float | None:
         raise InputError(
             [
                 Option("on_divergence"),
-                f": {on_divergence!r} is neither stop nor such as rollback:0.5, below 1",
+                f": {on_divergence!r} is neither stop nor rollback:FACTOR with a factor below 1",
             ],
-            hint=["Give for instance ", Option("on_divergence", "rollback:0.5"), "."],
+            hint=["For instance ", Option("on_divergence", "rollback:0.5"), "."],
         )
     return factor
 
@@ -610,6 +613,6 @@ def _seconds(name: str, value: float | None) -> float | None:
     if value is not None and not value > 0:
         raise InputError(
             [Option(name), f" is {value:g}, but must be above 0"],
-            hint=["Give for instance ", Option(name, 600), "."],
+            hint=["For instance ", Option(name, 600), "."],
         )
     return value

@@ -21,7 +21,8 @@ from caffe_batch.training.checks import check_gpu
 #: What is in progress while memory is counted.
 MEMORY = "memory"
 
-#: A Python with the engine: its path or name, a container image, one that was found; None to look.
+#: A Python with the engine: its path or name, a container image, or one that was found; None to
+#: look for one.
 RuntimeName = str | Path | Runtime | None
 
 
@@ -48,7 +49,7 @@ class Trainer:
     Attributes:
         engine: Name of the engine.
         runtime: The Python that it runs in.
-        notes: Why it isn't the usual one, if so.
+        notes: Why it isn't the default one, if it isn't.
     """
 
     engine: str
@@ -57,7 +58,7 @@ class Trainer:
 
 
 def counting(engine: str, progress: Progress = no_progress) -> MemoryCounts | None:
-    """What counts the memory of an engine; None if nothing has to be counted, or nothing can.
+    """What counts the memory of an engine; None if nothing needs to be counted, or nothing can.
 
     Args:
         engine: Name of the engine.
@@ -70,13 +71,13 @@ def counting(engine: str, progress: Progress = no_progress) -> MemoryCounts | No
 def find_trainer(runtime: RuntimeName, engine: str | None, usual: str) -> Trainer:
     """The engine and the Python to train with.
 
-    Where the usual engine isn't to be had, and neither it nor a Python was asked for, another one
-    that is there takes its place.
+    If the default engine isn't available, and neither it nor a Python was asked for, another
+    available engine takes its place.
 
     Args:
         runtime: Which Python; None to look for one.
-        engine: Which engine; None for the usual one.
-        usual: Its name.
+        engine: Which engine; None for the default one.
+        usual: The name of the default one.
 
     Raises:
         InputError: There is no such engine.

@@ -19,17 +19,17 @@ from caffe_batch.training.trained import Chosen, choose_weights, read_trained
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class NetTest(net_test.NetTest):
-    """What a trained net scores on its test set.
+    """The scores of a trained net on its test set.
 
-    It has ``outputs`` (the mean of each output of the TEST net), ``judged`` (how its classes agree
-    with the labels: ``confusion``, ``top_k``, ``classes``, ``mistakes``; None for a net without
-    classes), ``samples``, ``labels``, ``notes`` and:
+    It has ``outputs`` (the mean of each output of the TEST net), ``judged`` (how well its
+    classes agree with the labels: ``confusion``, ``top_k``, ``classes``, ``mistakes``; None for a
+    net without classes), ``samples``, ``labels``, ``notes`` and:
 
     Attributes:
         job: The job.
         chosen: The weights that were tested.
         engine: Name of the engine.
-        data: The data, if it was other than the job's own.
+        data: The data, if it wasn't the job's own.
     """
 
     job: Job
@@ -83,13 +83,13 @@ class NetTest(net_test.NetTest):
         }
 
     def draw(self, path: str | Path) -> Path:
-        """Draw the confusion matrix: each row as shares of its class.
+        """Draw the confusion matrix, each row as shares of its class.
 
         Args:
-            path: The picture; its ending (.png, .svg, .pdf) says in which format.
+            path: The picture; its suffix (.png, .svg, .pdf) decides the format.
 
         Raises:
-            InputError: There are no classes, no such format, or no matplotlib.
+            InputError: The net has no classes, there is no such format, or no matplotlib.
         """
         from caffe_batch.reporting.confusion_plot import draw_confusion
 
@@ -100,7 +100,7 @@ class NetTest(net_test.NetTest):
         """Write a page with the scores, the confusion matrix and the worst mistakes.
 
         Args:
-            path: The HTML file; it needs no other.
+            path: The HTML file; it is self-contained.
         """
         from caffe_batch.reporting.net_test_page import render_test
 
@@ -129,19 +129,19 @@ def test(
     threads: int = 1,
     observer: Callable[[int], None] = lambda passes: None,
 ) -> NetTest:
-    """Run a trained net over its whole test set: scores by class, confusions, worst mistakes.
+    """Run a trained net on its whole test set: scores by class, confusions, worst mistakes.
 
     Args:
         job: The job directory. Nothing in it is changed.
         snapshot: A .caffemodel, or a .solverstate with its weights beside it; None for the job's
             newest snapshot.
-        best: Take the snapshot with the best test; a text names the output that decides.
-        data: Other data: a data set of :func:`data` (its test set), a database, a list; None for
-            the TEST net's own.
+        best: Take the snapshot with the best test; a string names the output that decides.
+        data: Other data: a data set made by :func:`data` (its test set), a database, a list;
+            None for the TEST net's own.
         test_net: The number of the test net.
-        top_k: The numbers of guesses among which the right one is looked for.
+        top_k: Count how often the correct class is among this many of the highest scores.
         worst: How many of the worst mistakes to keep.
-        engine: What computes: ``"caffe"`` or ``"pytorch"``; None for what has trained.
+        engine: What computes: ``"caffe"`` or ``"pytorch"``; None for the engine that trained.
         runtime: The Python to run it on, as :meth:`Job.train` takes it.
         cpu: Run on the CPU even if there is a GPU.
         gpu: Run on this GPU.

@@ -1,4 +1,4 @@
-"""``noise``: the gradient noise scale, and what it says about the effective batch."""
+"""``noise``: the gradient noise scale, and what it means for the effective batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from caffe_batch.planning.noise import Advice, advise
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Noise(Measurement):
-    """A gradient noise scale, and what it says about an effective batch.
+    """A gradient noise scale, and what it means for an effective batch.
 
     It has everything that :class:`caffe_batch.experiments.noise.Measurement` has: ``noise`` (the
     estimate in samples, with its interval), ``batch_size``, ``device``, ``notes``, and:
@@ -36,7 +36,7 @@ class Noise(Measurement):
 
     @property
     def advice(self) -> Advice:
-        """What the noise scale says about the effective batch."""
+        """What the noise scale means for the effective batch."""
         return advise(self.noise, self.effective_batch)
 
     def json(self) -> dict[str, Any]:
@@ -94,20 +94,20 @@ def noise(
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
-            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None lets the net's own types
-            decide.
-        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
-            template.
+            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None to decide by the net's
+            layer types.
+        data: A data set made by :func:`data`, which sets the sources, classes, means and crop of
+            a template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
-        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
-            a process of its own. It runs their code.
-        weights: .caffemodel files to measure at; the values that the fillers give if None.
-        batch_size: Samples of a micro-batch; the file's own if None.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once,
+            in a separate process. This runs their code.
+        weights: .caffemodel files to measure at; the fillers' initial values if None.
+        batch_size: Samples per micro-batch; the file's own if None.
         effective_batch: Samples per update that the advice refers to; the files' own if None.
         groups: Groups of micro-batches, at least 5; more groups narrow the interval.
-        passes: Micro-batches per group, at least 2; more of them help where the noise is large.
+        passes: Micro-batches per group, at least 2; more of them help if the noise is large.
         engine: What computes the gradients.
         runtime: The Python with caffe, as :meth:`Job.train` takes it.
         cpu: Run on the CPU even if there is a GPU.

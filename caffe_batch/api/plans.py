@@ -56,7 +56,7 @@ class Plan(planning.Plan):
 
     Attributes:
         prepared: The files, the memory model and the options that it was made from.
-        data: What the check of the data has found: its ``remarks``, and how much it has read.
+        data: What the check of the data found: its ``remarks``, and how much it read.
     """
 
     prepared: Prepared
@@ -74,7 +74,7 @@ class Plan(planning.Plan):
 
     @property
     def recipe(self) -> Recipe:
-        """The solver and its nets as they were read; without a solver, the template's."""
+        """The solver and its nets as they were read; if no solver was given, the template's."""
         return self.prepared.model.recipe
 
     def scaling(self, *, samples_per_s: float, link: str) -> tuple[Scale, ...]:
@@ -115,7 +115,7 @@ class Plan(planning.Plan):
         """Refuse a plan that :meth:`Job.train` would refuse, before anything is written.
 
         Args:
-            noise_scale: Whether it should measure the noise scale as well.
+            noise_scale: Whether to measure the noise scale as well.
 
         Raises:
             InputError: The plan is for more GPUs than the engine trains on; nothing gives the
@@ -228,15 +228,15 @@ def plan(
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
-            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None lets the net's own types
-            decide.
-        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
-            template.
+            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None to decide by the net's
+            layer types.
+        data: A data set made by :func:`data`, which sets the sources, classes, means and crop of
+            a template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
-        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
-            a process of its own. It runs their code.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once,
+            in a separate process. This runs their code.
         gpu_memory: The memory that a run may use on each GPU: bytes, a size such as ``"8GiB"``,
             ``"auto"`` for all that is free there now, or a share of that such as ``"80%"``.
         mode: Which memory that is: the GPU's, or the host's in Caffe's CPU mode (``"cpu"``).
@@ -244,46 +244,48 @@ def plan(
             None for what was measured on this GPU, else 512 MiB. In CPU mode, for the process
             itself and the copies that a snapshot makes; None for 96 MiB and these copies.
         gpu: The GPU to train on later, in CUDA's numbers; ``"auto"`` and shares refer to it; None
-            for the solver's device_id. Give :meth:`Job.train` the same.
+            for the solver's device_id. Pass the same to :meth:`Job.train`.
         engine: The engine that trains.
         build: The build of Caffe: without cuDNN (exact), ``"cudnn"`` (bounds), ``"nvcaffe"`` (an
             estimate).
         half: NVCaffe in half precision.
         effective_batch: Samples per update that the recipe needs; the files' own if None.
         gpus: GPUs that share each update.
-        tolerance: How far the effective batch may differ from it, for fewer passes: ``"5%"``, 0.05.
+        tolerance: How far the effective batch may differ from it if that saves passes: ``"5%"``,
+            0.05.
         batch_size: Use exactly this batch_size.
         iter_size: Use exactly this iter_size.
         prefer_multiple_of: Prefer a batch_size that is a multiple of this, if one fits.
         epochs: Train for this many epochs; the recipe's if None.
         test_every: Epochs between tests; the recipe's if None.
         snapshot_every: Epochs between snapshots; the recipe's if None.
-        lr_scaling: How base_lr scales with the effective batch.
-        recipe_batch: Samples per update for which the files' schedule was written; their own batch
-            if None.
+        lr_scaling: How base_lr follows the effective batch.
+        recipe_batch: Samples per update that the files' schedule was written for; their own
+            batch if None.
         schedule: Where the recipe drops the learning rate: decay it, grow the batch instead, or
             grow the batch once and then decay (``"hybrid"``).
         max_batch: The largest effective batch that growth may reach; a tenth of the training
             records if None.
         keep_schedule: Don't change any interval.
         keep_tests: Don't change test batches and test_iter.
-        shrink_tests: The fewest passes, even if a test batch shrinks that a score depends on.
+        shrink_tests: Take the split with the fewest passes, even if a smaller test batch changes a
+            score.
         no_compensate: Effects of accumulation not to compensate for: ``"clip_gradients"``,
             ``"loss_normalization"``, ``"loss_sum"``, ``"batch_norm_average"``.
-        precision: PyTorch only: ``"tf32"`` or ``"bf16"`` are faster on GPUs, and another training
-            than Caffe's.
+        precision: PyTorch only: ``"tf32"`` and ``"bf16"`` are faster on GPUs, but not the same
+            training as Caffe's.
         sync_batch_norm: PyTorch on several GPUs: BatchNorm layers normalise over the samples of
             all of them, as one GPU would with all samples. In Caffe each GPU has its own.
         sync_valid: The same for losses with VALID normalization and an ignore_label: they divide
             by the labels that count on all GPUs.
-        train_records: Records of the training data, where they can't be counted.
-        test_records: Records of the test data, where they can't be counted; one for each test net.
-        check_data: How much of the data is checked for what would make Caffe fail, or what it would
-            silently accept although it can't be intended: a sample with the first and the last
-            record (``"quick"``), ``"all"`` or ``"none"``.
-        progress: Called while data is checked, with a source, its records read and its records;
-            and while the memory of PyTorch is counted, with ``"memory"``, the counts that are done
-            and how many there are.
+        train_records: Number of training records, if they can't be counted.
+        test_records: Number of test records, if they can't be counted; one number per test net.
+        check_data: How much of the data to check, for what would make Caffe fail and for what it
+            would silently accept although it can't be intended: a sample with the first and the
+            last record (``"quick"``), ``"all"`` or ``"none"``.
+        progress: Called while data is checked, with a source, how many of its records are read
+            and how many there are; and while the memory of PyTorch is counted, with ``"memory"``,
+            how many counts are done and how many there are.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse it, or the arguments contradict each

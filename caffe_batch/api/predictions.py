@@ -1,4 +1,4 @@
-"""``memory``: the memory that a net takes when Caffe trains it, before anything runs."""
+"""``memory``: the memory that a net needs when Caffe trains it, before anything runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from caffe_batch.sizes import format_size, parse_size, size_text
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Memory(Prediction):
-    """The memory of a net in training, in bytes that Caffe itself requests.
+    """The memory of a net in training: the bytes that Caffe itself requests.
 
     It has everything that :class:`caffe_batch.memory.Prediction` has: ``peak_bytes``,
     ``after_build_bytes``, ``parts``, ``layers``, ``unknown_layers``, ``rounding_bytes`` (what
@@ -46,12 +46,12 @@ class Memory(Prediction):
 
     @property
     def skipped_fields(self) -> tuple[SkippedField, ...]:
-        """The fields that Caffe 1.0 doesn't have, and that were skipped on request."""
+        """The fields that Caffe 1.0 doesn't have and that were skipped on request."""
         return self.model.recipe.skipped
 
     @property
     def assumptions(self) -> tuple[Assumption, ...]:
-        """What is assumed of layers without a rule: their batch, and which are losses."""
+        """What is assumed about layers without a rule: their batch, and which are losses."""
         return assumptions([node.layer for node in self.train.nodes])
 
     @property
@@ -73,7 +73,7 @@ class Memory(Prediction):
 
         Args:
             picture: A file that ends in .png or .svg.
-            budget: A size to draw as a line, in bytes or such as ``"8GiB"``.
+            budget: A size to draw as a line, in bytes or as text such as ``"8GiB"``.
 
         Returns:
             The picture.
@@ -119,7 +119,7 @@ class Memory(Prediction):
         file = Path(picture)
         if phase not in ("train", "test"):
             raise InputError(
-                [Option("phase", phase), " is none of the phases"], hint="They are train and test."
+                [Option("phase", phase), " is not a phase"], hint="They are train and test."
             )
         net, found = (self.train, self) if phase == "train" else self._first_test()
         shown = "train" if phase == "train" else "test0"
@@ -137,7 +137,7 @@ class Memory(Prediction):
         return file
 
     def _first_test(self) -> tuple[Net, Prediction]:
-        """The first test net, and the prediction that its layers are in.
+        """The first test net, and the prediction that contains its layers.
 
         Raises:
             InputError: There is none.
@@ -147,7 +147,7 @@ class Memory(Prediction):
         recipe = with_its_test(self.model.recipe)
         if not recipe.tests:
             raise InputError(
-                [Option("phase", "test"), ": the files have no net for tests"],
+                [Option("phase", "test"), ": the files have no test net"],
                 hint="Leave it out to draw the train net.",
             )
         model = CaffeMemory(
@@ -222,15 +222,15 @@ def memory(
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
-            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None lets the net's own types
-            decide.
-        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
-            template.
+            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None to decide by the net's
+            layer types.
+        data: A data set made by :func:`data`, which sets the sources, classes, means and crop of
+            a template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
-        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
-            a process of its own. It runs their code.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once,
+            in a separate process. This runs their code.
         batch_size: TRAIN batch size; the file's own if None.
         mode: ``"gpu"`` for device memory, ``"cpu"`` for host memory in Caffe's CPU mode.
         engine: The engine that trains.
@@ -238,8 +238,8 @@ def memory(
             estimate).
         half: NVCaffe in half precision.
         gpus: GPUs that train together; the prediction is for each of them.
-        progress: Called while the memory of PyTorch is counted: with ``"memory"``, the counts that
-            are done, and how many there are.
+        progress: Called while the memory of PyTorch is counted, with ``"memory"``, how many
+            counts are done and how many there are.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse the net, or its data layers disagree

@@ -39,19 +39,19 @@ from caffe_batch.rendering.render import render_solver
 from caffe_batch.rendering.values import Value, show
 from caffe_batch.schema import caffe_pb2
 
-#: The lengths in a solver from the template, where nothing is known about the data.
+#: The lengths in a solver from the template if nothing is known about the data.
 DEFAULT_TEST_ITER = 100
 DEFAULT_EPOCHS = 10
 DEFAULT_MAX_ITER = 10000
 
-#: What a note says of a data set's values.
+#: What a note says about a data set's values.
 _SHOWN = ("num_classes", "crop_size", "mean_values")
 
 
 class RecipeFiles:
     """The recipe of a net and a solver, and where its data is.
 
-    A rendered template is in a temporary folder for as long as this object lives.
+    A rendered template is kept in a temporary folder for as long as this object lives.
 
     Args:
         net: A net file, a solver file (then its nets are followed), or the name of a template.
@@ -60,13 +60,13 @@ class RecipeFiles:
         allow_unknown: Accept layer types without a rule.
         allow_unknown_fields: Skip fields that Caffe 1.0 doesn't know, with a Python warning.
         rules: Python files with rules for other layer types.
-        batch_size: The batch of data layers without a rule that don't have it written.
-        fork: The fork of Caffe that the net is written for; None lets its own types decide.
-        hints: What is said about types without a rule.
-        run_python_layers: Whether Python layers without a rule are asked for their shapes.
+        batch_size: The batch of data layers without a rule that don't state one.
+        fork: The fork of Caffe that the net is written for; None to decide by its layer types.
+        hints: What the user says about types without a rule.
+        run_python_layers: Whether to ask Python layers without a rule for their shapes.
         data: A data set that fills in the variables of a template.
         engine: Name of the engine that trains.
-        as_is: Whether nothing has to be known about the layers.
+        as_is: Whether nothing needs to be known about the layers.
 
     Attributes:
         recipe: The files as they are. Its ``notes`` say how they were found.
@@ -76,7 +76,8 @@ class RecipeFiles:
             plan of the job that the file belongs to.
 
     Raises:
-        InputError: A file is missing, unreadable or contradicts itself; no such template or top.
+        InputError: A file is missing, unreadable or contradicts itself, or there is no such
+            template or top.
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class RecipeFiles:
         self.template = template = find(name) if _is_template(name) else None
         if data is not None and template is None:
             raise InputError(
-                [Option("data", str(data)), f" fills in a template, and {name} is none"],
-                hint="A file names its data itself, in its data layers.",
+                [Option("data", str(data)), f" is for templates, and {name} isn't one"],
+                hint="A net file names its data in its own data layers.",
             )
         path, notes = self._render(template, data) if template else (Path(net), ())
         plan = None if template or solver is not None else _plan_of(path)
@@ -139,7 +140,7 @@ class RecipeFiles:
                 check_complete(self.recipe, self.sources, allow_unknown=allow_unknown)
 
     def _ask_python_layers(self, engine: str) -> None:
-        """Adds what the Python layers without a rule say of their tops."""
+        """Adds what the Python layers without a rule say about their tops."""
         recipe, sources = self.recipe, self.sources
         if not any(map(python_layers, (recipe.train, *recipe.tests))):
             return
@@ -170,7 +171,7 @@ class RecipeFiles:
         path.write_text(render(name, values), encoding="utf-8")
         variables = f"`caffe-batch render {name} --variables` lists them"
         filled = "".join(f", {key} {show(values[key])}" for key in _SHOWN if key in values)
-        given = "" if data is None else f" but for what {data} decides{filled}"
+        given = "" if data is None else f" except for what {data} determines{filled}"
         return path, (f"template {name} with its defaults{given}; {variables}",)
 
 
@@ -188,7 +189,7 @@ class MadeSolver:
 
 
 def _plan_of(path: Path) -> PlanFile | None:
-    """The plan of the job whose solver or net a file is; None if it is no job's."""
+    """The plan of the job whose solver or net a file is; None if the file isn't a job's."""
     job = JobDirectory(path.parent)
     if not os.path.isfile(job.plan) or not os.path.isfile(path):  # nor where nobody may look
         return None
@@ -198,7 +199,7 @@ def _plan_of(path: Path) -> PlanFile | None:
 
 
 def _taken_from(plan: PlanFile) -> tuple[str, ...]:
-    """A note of what a job's plan says about its net; none if it says nothing."""
+    """A note about what a job's plan says about its net, if anything."""
     options = [
         *(Option("rules", str(file)) for file in plan.rules),
         *(Option("treat_as", text) for text in plan.hints.treat_as_texts),
@@ -223,8 +224,8 @@ def with_solver(
     """The recipe with a solver from the template, if the user gave none, and that solver.
 
     The solver tests once per epoch over the whole test set, where the record counts are known. A
-    net from a template has the solver of its paper: its epochs are those of the user's data, or of
-    the paper's where the user's can't be counted.
+    net from a template has the solver of its paper, with its number of epochs over the user's
+    data, or over the paper's data if the user's records can't be counted.
 
     Args:
         recipe: What the user gave.
@@ -241,7 +242,7 @@ def with_solver(
         test = None
         layer, bottom = missing
         note = (
-            f"planned without tests: in the TEST net nothing produces {bottom!r}, which layer "
+            f"planned without tests: in the TEST net, nothing produces {bottom!r}, which layer "
             f"{layer!r} reads; a solver may set the state that it needs"
         )
         recipe = replace(recipe, notes=(*recipe.notes, note))
@@ -293,7 +294,7 @@ def _in_test(train: NetFile) -> NetFile | None:
 
 
 def _own_batch(template: Template) -> int:
-    """The batch size that a template has unless it is told another one."""
+    """The batch size that a template has by default."""
     found = {variable.name: variable.default for variable in template.variables}.get("batch_size")
     if not isinstance(found, int):
         raise InputError(f"template {template.name}: its recipe needs a batch_size")
@@ -313,7 +314,7 @@ def _settings(recipe: TemplateRecipe, updates: int) -> dict[str, object]:
 def _note(template: Template | None, recipe: TemplateRecipe | None, records: int | None) -> str:
     if template is None or recipe is None:
         return "no solver was given; templates/solver.prototxt.j2 makes one"
-    whose = "" if records else f", of {recipe.records:,} records since yours can't be counted"
+    whose = "" if records else f", of {recipe.records:,} records, since yours can't be counted"
     return (
         f"no solver was given; {template.name}'s is from {recipe.source}: {recipe.epochs:g} "
         f"epochs{whose}"
@@ -341,7 +342,7 @@ def _has_test(train: NetFile, test: NetFile) -> bool:
 
 
 def _missing_in_test(test: NetFile) -> tuple[str, str] | None:
-    """A layer of a TEST net that reads a blob which none produces, and the blob; None if whole."""
+    """A layer of a TEST net that reads a blob nothing produces, and the blob; None if whole."""
     produced: set[str] = set()
     for _, layer in test.selected():
         for bottom in layer.bottom:
@@ -360,14 +361,14 @@ def checked_fork(fork: str | None) -> str | None:
     if fork is None or fork in FORKS:
         return fork
     raise InputError(
-        [Option("fork"), f" is none of the forks that differ: {fork!r}"],
+        [Option("fork"), f" is not one of the forks that differ: {fork!r}"],
         hint=did_you_mean(fork, FORKS) or f"They are {', '.join(FORKS)}.",
     )
 
 
 @contextmanager
 def noted(notes: tuple[str, ...]) -> Iterator[None]:
-    """An error raised inside gets the notes about the files."""
+    """Adds the notes about the files to an error raised inside."""
     try:
         yield
     except CaffeBatchError as error:
@@ -395,7 +396,7 @@ def _also_missing(
     given: Mapping[str, Given],
     batch_size: int | None,
 ) -> tuple[Option, ...]:
-    """What has to be said beside that unknown fields are skipped."""
+    """What to say besides that unknown fields are skipped."""
     with warnings.catch_warnings(), suppress(InputError, OSError):
         warnings.simplefilter("ignore")
         recipe = read_recipe(net, solver, allow_unknown_fields=True, rules=rules)

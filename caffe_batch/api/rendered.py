@@ -26,10 +26,10 @@ def render(
 
     Args:
         template: A name that :func:`templates` lists, or the path of a Jinja2 file.
-        define: Values of the template's variables, of Python or as text.
+        define: Values of the template's variables, as Python values or as text.
         templates: A folder of your own templates, searched before those of the package.
-        data: A data set of :func:`data`, which fills in sources, classes, means and crop;
-            ``define`` comes first.
+        data: A data set made by :func:`data`, which sets sources, classes, means and crop;
+            ``define`` overrides it.
 
     Raises:
         InputError: There is no such template or data set, a variable is missing, unknown or has a

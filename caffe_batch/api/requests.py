@@ -1,4 +1,4 @@
-"""What a call asks for, and what follows from it: everything that planning starts from."""
+"""What a call asks for, and what follows from that: everything that planning starts from."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Prepared:
         files: The files that were read.
         model: The memory model of the recipe, its solver included.
         budget: The memory allowed.
-        options: What the user asks of the plan.
+        options: What the user wants from the plan.
         solver_text: The solver from the template, if the user gave none.
         notes: How the files were found, one sentence each.
     """
@@ -177,7 +177,7 @@ class PlanRequest:
         if self.keep_tests and self.test_records:
             raise InputError(
                 [Option("keep_tests"), " and ", Option("test_records"), " contradict each other"],
-                hint="Records of the test data only matter where its batches are planned.",
+                hint="The number of test records only matters if test batches are planned.",
             )
 
     def _check_growth(self) -> None:

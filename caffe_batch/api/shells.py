@@ -1,4 +1,4 @@
-"""Commands of the user's."""
+"""Shell commands that the user gives."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def run_shell(command: str, environment: Mapping[str, str], output: int) -> str 
     """Run a shell command to its end, without input.
 
     Args:
-        command: What ``sh -c`` gets.
-        environment: All of its environment.
+        command: The argument of ``sh -c``.
+        environment: Its whole environment.
         output: The file descriptor of its stdout.
 
     Returns:
-        How it failed, in words for after "the command"; None if it didn't.
+        How it failed, as words to follow "the command"; None if it didn't.
     """
     try:
         status = subprocess.run(

@@ -1,4 +1,4 @@
-"""``as_is``: files that are trained as they are, without a plan."""
+"""``as_is``: trains files as they are, without a plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AsIs:
     """A solver and its nets, to be trained as they are.
 
     Attributes:
-        recipe: The files as they were read; without a solver, with the template's.
+        recipe: The files as they were read; if no solver was given, with the template's.
         sources: Where their data was found.
         engine: The engine that trains.
         solver_text: The solver from the template, if the user gave none.
@@ -37,10 +37,10 @@ class AsIs:
         """Refuse what :meth:`Job.train` would refuse, before anything is written.
 
         Args:
-            noise_scale: Whether it should measure the noise scale as well.
+            noise_scale: Whether to measure the noise scale as well.
 
         Raises:
-            InputError: It should, and can't.
+            InputError: It should be measured, but can't.
         """
         if noise_scale:
             check_counts_samples(None)
@@ -48,8 +48,8 @@ class AsIs:
     def write(self, directory: str | Path) -> Job:
         """Write solver.prototxt, net.prototxt and plan.json.
 
-        The nets are copies, and in the solver only paths change. ``Job.train`` supervises the
-        training and continues it as that of any job; what would need a plan is refused or left
+        The nets are copies, and in the solver only paths change. ``Job.train`` supervises and
+        continues the training like that of any job; what would need a plan is refused or left
         out: a smaller split after an out-of-memory, epochs, predicted memory, the audit.
 
         Args:
@@ -97,8 +97,8 @@ def as_is(
             Python warning for each.
         rules: Python files with rules for other layer types; the check of the data uses them.
         fork: The fork of Caffe that the net is written for, as :func:`plan` takes it.
-        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
-            template.
+        data: A data set made by :func:`data`, which sets the sources, classes, means and crop of
+            a template.
         engine: The engine that trains.
 
     Raises:

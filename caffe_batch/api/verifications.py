@@ -46,7 +46,7 @@ class Verification(verification.Verification):
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the audit's promise was kept, with a sentence about it."""
+        """Whether what the audit says holds, with a sentence about it."""
         return judge(self)
 
     def check(self) -> None:
@@ -107,16 +107,16 @@ def verify(
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
-            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None lets the net's own types
-            decide.
-        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
-            template.
+            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None to decide by the net's
+            layer types.
+        data: A data set made by :func:`data`, which sets the sources, classes, means and crop of
+            a template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
-        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
-            a process of its own. It runs their code.
-        batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once,
+            in a separate process. This runs their code.
+        batch_size: Samples per micro-batch; 4 if None, or another small size that the net and
             the memory allow.
         iter_size: Micro-batches per update, at least 2; 3 if None. If neither number is given,
             files that accumulate (such as a plan's) are also measured at their own split, which
@@ -149,7 +149,7 @@ def verify(
         model = trainer.memory_model(recipe, sources, "cpu", allow_unknown=unknown)
 
         def audited(size: int, passes: int) -> Sequence[Finding]:
-            # The whole batch in one pass is what the recipe means: nothing is refused there.
+            # The whole batch in one pass is what the recipe says: nothing is refused there.
             kept = refused if passes > 1 else frozenset()
             return trainer.audit(model, batch_size=size, iter_size=passes, refused=kept)
 
@@ -161,7 +161,7 @@ def verify(
     return Verification(**facts, file_notes=(*notes, *checked.sentences()))
 
 
-#: What to do about engines that differ for no reason that the audit knows.
+#: What to do about engines that differ for a reason unknown to the audit.
 _ENGINES_HINT: Text = [
     "BatchNorm over a few samples multiplies rounding by more than the control may show: see "
     "whether a larger ", Option("batch_size"), " differs too. If so, please report it with the "
@@ -223,8 +223,8 @@ def verify_engines(
 
     Both train for three updates on the CPU, from the same weights with the same samples: the net's
     own data if it is available, otherwise made-up samples. Random draws are held equal, or turned
-    off. Both are compared with the same training in double precision; what rounding alone does
-    there is allowed.
+    off. Both are compared with the same training in double precision; differences that rounding
+    alone explains are allowed.
 
     >>> import caffe_batch as cb
     >>> cb.verify_engines("prototxt/mlp/solver.prototxt", against="caffe")  # doctest: +SKIP
@@ -236,7 +236,7 @@ def verify_engines(
         engine: The engine to verify; None for that of the job, or else the other one.
         solver: The solver to train ``net`` with; the net that it names isn't read.
         input_shape: As :func:`plan` takes it.
-        allow_unknown: As :func:`verify` takes it, and so the next seven.
+        allow_unknown: As :func:`verify` takes it; so are the next seven.
         allow_unknown_fields: Likewise.
         rules: Likewise.
         fork: Likewise.
@@ -244,10 +244,10 @@ def verify_engines(
         same_shape: Likewise.
         run_python_layers: Likewise.
         data: Likewise.
-        batch_size: Samples of a micro-batch; 4 if None, or another small size that the net and
+        batch_size: Samples per micro-batch; 4 if None, or another small size that the net and
             the memory allow.
         iter_size: Micro-batches per update; those of the solver if None, but at most 3.
-        precision: How exactly PyTorch calculates; None for the job's, or else ``"float32"``.
+        precision: The precision of PyTorch's arithmetic; None for the job's, or else ``"float32"``.
         runtime: The Python with ``engine``, as :meth:`Job.train` takes it.
         against_runtime: The Python with ``against``.
 
@@ -262,7 +262,7 @@ def verify_engines(
     name = engine or _other_engine(against, plan.engine if plan else None)
     if name == engines.find(against).name:
         raise InputError(
-            [Option("against", against), f" compares with {against}, and that is the engine"],
+            [Option("against", against), f" compares with {against}, which is the engine itself"],
             hint=["Name another engine: ", Option("against", _other_engine(name, None)), "."],
         )
     subject = _subject(
@@ -306,7 +306,7 @@ def _other_engine(name: str, planned: str | None) -> str:
 
 
 def _precision(plan: PlanFile | None, engine: Engine) -> str:
-    """That of a job, if the engine has it."""
+    """A job's precision, if the engine has it."""
     has = plan is not None and plan.precision in engine.precisions
     return (plan.precision if plan and has else Precision.FLOAT32).value
 
@@ -314,7 +314,7 @@ def _precision(plan: PlanFile | None, engine: Engine) -> str:
 def _of_engines(
     model: MemoryModel, one: Engine, other: Engine, precision: Precision
 ) -> list[Finding]:
-    """What the audit says about two engines, but for draws: those are held equal."""
+    """What the audit says about two engines, except about draws, which are held equal."""
     size = model.batch_size
     found = [
         *one.own_findings(model, size, precision),
@@ -330,7 +330,7 @@ class _Subject:
     Attributes:
         recipe: Its recipe, with a solver.
         sources: Where its data is.
-        allow_unknown: Whether layers without a rule may pass.
+        allow_unknown: Whether layers without a rule are accepted.
         files: What the recipe was read from, which keeps a template's text; None for a job.
     """
 
@@ -366,7 +366,7 @@ def _subject(
 
 
 def _job_files(path: Path) -> tuple[Recipe, Sources, bool]:
-    """The first stage of a job, where its data is, and whether layers without a rule may pass.
+    """The first stage of a job, where its data is, and whether layers without a rule are accepted.
 
     Raises:
         InputError: It isn't a job directory, or its files can't be read.

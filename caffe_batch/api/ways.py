@@ -1,4 +1,4 @@
-"""``strategies``: the ways to train if only a small batch fits into memory."""
+"""``strategies``: the ways to train when only a small batch fits in memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Strategies(planned.Strategies):
     Attributes:
         prepared: The files, the memory model and the options that they were planned with.
         request: What was asked for.
-        data: What the check of the data has found.
+        data: What the check of the data found.
     """
 
     prepared: Prepared
@@ -59,7 +59,7 @@ class Strategies(planned.Strategies):
 
     @property
     def file_notes(self) -> tuple[str, ...]:
-        """How the files were found and what their data looks like, one sentence each."""
+        """How the files were found, and what the check of the data says, one sentence each."""
         return (*self.prepared.notes, *self.data.sentences())
 
     def __getitem__(self, name: str) -> Strategy:
@@ -140,15 +140,15 @@ def strategies(
         allow_unknown_fields: Skip fields unknown to Caffe 1.0, with a Python warning for each.
         rules: Python files with rules for other layer types.
         fork: The fork of Caffe that the net is written for: ``"ssd"``, ``"rcnn"``, ``"deeplab"``,
-            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None lets the net's own types
-            decide.
-        data: A data set of :func:`data`, which fills in the sources, classes, means and crop of a
-            template.
+            ``"segnet"``, ``"pspnet"``, ``"nvcaffe"`` or ``"c3d"``; None to decide by the net's
+            layer types.
+        data: A data set made by :func:`data`, which sets the sources, classes, means and crop of
+            a template.
         treat_as: Types to be treated as others: ``"BN=BatchNorm"``, or several of these.
         same_shape: Types whose tops have the shape of their largest bottom, or of one of them:
             ``"Axpy"``, ``"Axpy=1"``, or several.
-        run_python_layers: Ask Python layers for the shapes of their tops: they are built once, in
-            a process of its own. It runs their code.
+        run_python_layers: Ask Python layers for the shapes of their tops: they are built once,
+            in a separate process. This runs their code.
         gpu_memory: The memory that a run may use, as :func:`plan` takes it.
         mode: Which memory that is, ``"gpu"`` or ``"cpu"``.
         reserve: The part of it to keep for the CUDA context, as :func:`plan` takes it.
@@ -159,10 +159,10 @@ def strategies(
         effective_batch: Samples per update that the recipe needs; the files' own if None.
         epochs: Train for this many epochs; the recipe's if None.
         test_every: Epochs between tests; the recipe's if None.
-        recipe_batch: Samples per update for which the files' schedule was written; their own batch
-            if None.
-        train_records: Records of the training data, where they can't be counted.
-        test_records: Records of the test data, where they can't be counted; one for each test net.
+        recipe_batch: Samples per update that the files' schedule was written for; their own
+            batch if None.
+        train_records: Number of training records, if they can't be counted.
+        test_records: Number of test records, if they can't be counted; one number per test net.
 
     Raises:
         InputError: A file can't be read, Caffe would refuse it, or no plan is possible.

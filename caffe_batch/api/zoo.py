@@ -1,4 +1,4 @@
-"""``template_sizes``: what the templates' nets are for and take, before one is chosen."""
+"""``template_sizes``: what each template is for, and the memory that it needs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ BATCH_SIZES = (1, 32)
 
 @dataclass(frozen=True)
 class TemplateSize:
-    """A template and what its net takes with its defaults.
+    """A template, and what its net needs with the defaults.
 
     Attributes:
         template: The template.
-        parameters: Learned values of the net; None if it is no net, or can't be built without data.
-        peak_bytes: Device memory in training by TRAIN batch size, in bytes, with plain SGD and
-            without a test net; empty where ``parameters`` is None.
+        parameters: Number of learned values; None if it isn't a net, or can't be built without
+            data.
+        peak_bytes: Device memory in training by TRAIN batch size, in bytes, with plain SGD
+            and without a test net; empty where ``parameters`` is None.
     """
 
     template: Template
@@ -76,14 +77,14 @@ def _sizes(
         names = {variable.name for variable in template.variables}
         size = TemplateSize(template)
         if "data" in names and template.recipe:
-            with suppress(InputError):  # a template of the user's that takes more
+            with suppress(InputError):  # a user's template that needs more
                 size = _size(template, folder)
         progress(number, len(found))
         yield size
 
 
 def _size(template: Template, folder: Path | None) -> TemplateSize:
-    """What a net takes that is fed with random numbers."""
+    """What a net needs when it is fed with random numbers."""
     text = render(str(template.path), {"data": "dummy"}, templates_dir=folder)
     with TemporaryDirectory(prefix="caffe-batch-") as where:
         net = Path(where) / "net.prototxt"

@@ -1,4 +1,4 @@
-"""``caffe-batch classify``: what a trained net says of pictures."""
+"""``caffe-batch classify``: what a trained net sees in pictures."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _answers = section("Answers")
 @click.command(
     cls=Command,
     examples=[
-        ("caffe-batch classify job cat.jpg", "The five likeliest classes"),
-        ("caffe-batch classify model pictures --json", "All pictures of a folder"),
+        ("caffe-batch classify job cat.jpg", "The five most likely classes"),
+        ("caffe-batch classify model pictures --json", "All pictures in a folder"),
         ("caffe-batch classify model pictures --blob fc7 --out features.h5", "Their features"),
     ],
 )
@@ -46,19 +46,19 @@ _answers = section("Answers")
     "--blob",
     multiple=True,
     metavar="NAME",
-    help="The values of this blob instead of the classes; may be repeated. Needs --out.",
+    help="Get the values of this blob instead of the classes; may be repeated. Needs --out.",
 )
 @output_section(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.h5",
-    help="The HDF5 file for the values of --blob: a row for each picture, and their names.",
+    help="The HDF5 file for the values of --blob: one row per picture, and the pictures' names.",
 )
 @output_section(
     "--masks",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the classes of a segmentation as pictures.",
+    help="Write the segmentation of each picture to this folder, as a PNG.",
 )
 @json_option
 @snapshot_options
@@ -69,16 +69,16 @@ _answers = section("Answers")
     default=32,
     show_default=True,
     metavar="B",
-    help="Pictures of a pass.",
+    help="Pictures per forward pass.",
 )
 def classify(target: str, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Show what a trained net says of pictures.
+    """Show what a trained net sees in pictures.
 
-    JOB is a job, whose newest snapshot is taken; DIR is a folder that `caffe-batch deploy` made.
+    JOB is a job, whose newest snapshot is used; DIR is a folder that `caffe-batch deploy` made.
     IMAGE is a file or a folder; `-` reads one picture, or a list of paths, from stdin.
 
-    A picture is prepared as the TEST net's data layer does it. Pictures that can't be read are
-    named, the others are answered, and the exit code is then 2.
+    Pictures are prepared as the TEST net's data layer prepares them. Pictures that can't be read
+    are named and the others classified; the exit code is then 2.
     """
     from caffe_batch import api
     from caffe_batch.reporting.answers_view import answer_lines
@@ -105,11 +105,11 @@ def classify(target: str, images: tuple[str, ...], as_json: bool, **options: Any
 
 
 def _from_stdin() -> list[Any]:
-    """The picture that stdin is, or the paths that it lists."""
+    """The picture on stdin, or the paths listed there."""
     from caffe_batch.api import Picture
 
     data = sys.stdin.buffer.read()
-    if b"\0" in data[:4096]:  # a list of paths may end each with one, as `find -print0` does
+    if b"\0" in data[:4096]:  # in a list, each path may end with one, as `find -print0` writes them
         names = data.split(b"\0")
         if not all(os.path.lexists(name) for name in names if name):
             return [Picture("-", data)]

@@ -114,7 +114,7 @@ class _Display:
     """Shows the trainings on stderr: bars on a terminal, and a line for each that has ended.
 
     Args:
-        late: Is told that there are trainings.
+        late: Told once the first training has begun.
     """
 
     def __init__(self, late: LateSignals) -> None:

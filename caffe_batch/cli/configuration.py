@@ -1,4 +1,4 @@
-"""caffe-batch.toml: what a user, or whoever runs a machine, chooses once for all commands.
+"""caffe-batch.toml: what a user, or the administrator of a machine, chooses once for all commands.
 
     runtime = "/opt/caffe/bin/python3"
     engine = "pytorch"
@@ -29,7 +29,7 @@ else:
 
 NAME = "caffe-batch.toml"
 
-#: Names a file to be read instead of the usual ones; none is read if it is empty.
+#: Names a file to read instead of the usual ones; if it is empty, none is read.
 VARIABLE = "CAFFE_BATCH_CONFIG"
 
 #: The environment variable that each key stands for.
@@ -42,7 +42,7 @@ VARIABLES = {
 
 
 def paths(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """The files that are read if they are there; those of the first win."""
+    """The files that are read if they exist; earlier ones win."""
     named = environment.get(VARIABLE)
     if named is not None:
         return [Path(named).expanduser()] if named else []
@@ -56,7 +56,7 @@ def configured(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that the files set and the environment doesn't.
 
     Raises:
-        InputError: A file isn't TOML, has an unknown key, or a value that can't be. A file that
+        InputError: A file isn't TOML, has an unknown key, or an invalid value. A file that
             CAFFE_BATCH_CONFIG names is missing.
     """
     found: dict[str, str] = {}
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, str]:
     """The choices in a file, by key.
 
     Raises:
-        InputError: It can't be read, or there is something in it that isn't understood.
+        InputError: It can't be read, or contains something that isn't understood.
     """
     try:
         content = tomllib.loads(read_regular(path).decode())
@@ -101,7 +101,7 @@ def _checked(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, str]
                 f"{path}: there is no key {key!r}", hint=did_you_mean(key, [*VARIABLES]) or known
             )
         if not isinstance(value, str) or not value:
-            raise InputError(f"{path}: {key} must be a text in quotes")
+            raise InputError(f"{path}: {key} must be a string in quotes")
         try:
             _CHECKS.get(key, str)(value)
         except InputError as error:

@@ -33,7 +33,7 @@ class _CreateUnlessNamed(click.Group):
 
 @click.group(cls=_CreateUnlessNamed)
 def data() -> None:
-    """Make a data set of pictures, or look at one.
+    """Make a data set from pictures, or look at one.
 
     `data SOURCE --out DIR` is short for `data create SOURCE --out DIR`.
     """
@@ -47,7 +47,7 @@ _sets, _records, _classes = section("Sets"), section("Records"), section("Classe
     examples=[
         (
             "caffe-batch data pictures/ --out DIR --resize 256",
-            "A folder with a folder for each class",
+            "A folder with one subfolder per class",
         ),
         (
             "caffe-batch data train.txt --test val.txt --out DIR --encoded",
@@ -60,26 +60,27 @@ _sets, _records, _classes = section("Sets"), section("Records"), section("Classe
     "--test",
     type=click.Path(),
     metavar="SOURCE",
-    help="Where the test set is, like SOURCE.  [default: a share of each class]",
+    help="The source of the test set, of any kind that SOURCE may be.  [default: a share of each "
+    "class]",
 )
 @_sets(
     "--test-share",
     default="20%",
     show_default=True,
     metavar="P%",
-    help="The share of each class that becomes the test set; 0 makes none.",
+    help="The share of each class that becomes the test set; with 0 there is none.",
 )
-@_sets("--seed", type=int, default=0, show_default=True, help="Of the split and the order.")
+@_sets("--seed", type=int, default=0, show_default=True, help="Seed of the split and of the order.")
 @_sets(
     "--shuffle/--no-shuffle",
     default=True,
     show_default=True,
-    help="Mix the training records, or keep the order of the source.",
+    help="Shuffle the training records, or keep the order of the source.",
 )
 @_sets(
     "--drop-duplicates",
     is_flag=True,
-    help="Leave out test pictures that the training set has as well.",
+    help="Leave out test pictures that are in the training set too.",
 )
 @_records(
     "--resize",
@@ -91,7 +92,7 @@ _sets, _records, _classes = section("Sets"), section("Records"), section("Classe
     type=click.Choice(["squash", "crop", "pad"]),
     default="squash",
     show_default=True,
-    help="When resizing, ignore the proportions (as convert_imageset does), cut off what is too "
+    help="When resizing, ignore the proportions (as convert_imageset does), crop what is too "
     "long, or add black.",
 )
 @_records(
@@ -110,10 +111,10 @@ _sets, _records, _classes = section("Sets"), section("Records"), section("Classe
     "--labels",
     type=click.Path(),
     metavar="FILE",
-    help="Names of all classes, one a line.  [default: the folders' names, or the labels]",
+    help="Names of all classes, one per line.  [default: the folders' names, or the labels]",
 )
 @_classes("--renumber", is_flag=True, help="Close the gaps between the labels of a list.")
-@_classes("--allow-one-class", is_flag=True, help="Accept a source of one class.")
+@_classes("--allow-one-class", is_flag=True, help="Accept a source with only one class.")
 @output_section(
     "--out", type=click.Path(), required=True, metavar="DIR", help="The folder to make."
 )
@@ -122,23 +123,23 @@ _sets, _records, _classes = section("Sets"), section("Records"), section("Classe
     "--root",
     type=click.Path(),
     metavar="DIR",
-    help="Where the paths of lists begin.  [default: the list's folder]",
+    help="The folder that paths in lists are relative to.  [default: the list's folder]",
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Processes that read pictures.  [default: one for each processor]",
+    help="Number of processes that read pictures.  [default: one per processor]",
 )
 def create(source: str, out: str, as_json: bool, **options: Any) -> None:
-    """Make a training and a test LMDB of the pictures of SOURCE.
+    """Make a training and a test LMDB from the pictures in SOURCE.
 
-    SOURCE is a folder with a folder for each class; a list with a line `path label` for each
-    picture; a CSV file with columns path and label (and set, if there is one); or a folder with two
+    SOURCE is a folder with one subfolder per class; a list with a line `path label` for each
+    picture; a CSV file with the columns path and label (and optionally set); or a folder with two
     sets, train and test (or val), as folders or as lists.
 
     DIR gets train_lmdb and test_lmdb, labels.txt, mean.binaryproto, classes.png and dataset.json,
-    which describes them all. A call that was interrupted goes on when it is repeated.
+    which describes them all. If it is interrupted, the same command continues where it stopped.
     """
     from caffe_batch import api
 
@@ -170,13 +171,13 @@ def create(source: str, out: str, as_json: bool, **options: Any) -> None:
     "--root",
     type=click.Path(),
     metavar="DIR",
-    help="Where the paths of a list begin.  [default: the list's folder]",
+    help="The folder that paths in a list are relative to.  [default: the list's folder]",
 )
 def info(path: str, as_json: bool, **options: Any) -> None:
-    """Show what is in PATH: sizes, shapes, classes.
+    """Show what PATH contains: sizes, shapes, classes.
 
-    PATH is a data set of `caffe-batch data`, a folder of pictures, an LMDB or LevelDB, an HDF5
-    file, or a list of pictures or of HDF5 files.
+    PATH is a data set made by `caffe-batch data`, a folder of pictures, an LMDB or LevelDB, an
+    HDF5 file, or a list of pictures or of HDF5 files.
     """
     from caffe_batch import api
 

@@ -11,7 +11,7 @@ from caffe_batch.cli.options import section
 #: What the library calls the counting of memory.
 MEMORY = "memory"
 
-#: What is said beside a bar.
+#: The text beside a bar.
 _WORDS = {MEMORY: "counting the memory of PyTorch", "data": "data"}
 
 data_option = section("Data")(
@@ -39,10 +39,10 @@ def data_progress(check_data: bool | None) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def progress_bars(others: Collection[str] = ()) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that shows how far something has come, on a terminal, until it is done.
+    """A function that shows the progress of something on a terminal, until it is done.
 
     Args:
-        others: What is shown beside the counting of memory: the data, if at all.
+        others: Whether to show what isn't the counting of memory: the check of the data.
     """
     bars: list[Any] = []
     tasks: dict[str, Any] = {}

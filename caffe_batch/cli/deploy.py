@@ -46,13 +46,13 @@ _net = section("Net")
 @_net(
     "--fold-batch-norm",
     is_flag=True,
-    help="Let the weights of a layer take in the BatchNorm, Scale and Bias layers after it.",
+    help="Merge BatchNorm, Scale and Bias layers into the weights of the layer before them.",
 )
 @_net(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Names of the classes, one a line.  [default: those of the data set]",
+    help="Names of the classes, one per line.  [default: those of the data set]",
 )
 @job_engine_option
 @runtime_option
@@ -64,14 +64,14 @@ _net = section("Net")
     help="Compare the scores of both nets on a batch of the test data.",
 )
 def deploy(job: str, out: Path, as_json: bool, **options: Any) -> None:
-    """Make a net for inference of the training in JOB.
+    """Make a net for inference from the training in JOB.
 
     DIR gets deploy.prototxt, the weights, the mean image, labels.txt and deploy.json, which says
-    how a picture becomes the net's input. Data layers become inputs; losses, accuracies and labels
-    are left out; a Softmax takes the place of a loss that has one.
+    how to turn a picture into the net's input. Data layers become inputs; losses, accuracies and
+    labels are left out; a Softmax takes the place of a loss that has one.
 
-    A batch of the test data goes through both nets on the CPU: unless their scores agree within
-    1e-6 (with folded weights 1e-4), nothing is written.
+    A batch of the test data is run through both nets on the CPU. Unless their scores agree
+    within 1e-6 (1e-4 with folded weights), nothing is written.
     """
     from caffe_batch import api
     from caffe_batch.reporting.deploy_view import deploy_lines

@@ -59,7 +59,7 @@ def detach(job: JobDirectory) -> None:
 
 
 def _begun(job: JobDirectory) -> tuple[str, int] | None:
-    """When the last worker began and its process id, if it has come so far as to start Caffe."""
+    """When the last worker began and its process id, if it got as far as starting Caffe."""
     record = job.read_record()
     last = record.attempts[-1] if record and record.attempts else None
     return (last.started, last.pid) if last and last.device is not None else None

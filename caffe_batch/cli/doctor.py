@@ -55,7 +55,7 @@ def doctor(as_json: bool) -> None:
 
 
 def settings_lines(files: Sequence[Path]) -> list[str]:
-    """Where caffe-batch.toml is looked for."""
+    """Where caffe-batch.toml may be."""
     return [
         f"{'' if number else 'Settings:':<14}{path}{'' if path.exists() else ' (not there)'}"
         for number, path in enumerate(files)

@@ -47,9 +47,9 @@ from caffe_batch.cli.options import (
 def draw(net: str, phase: str, output: Path | None, **options: Any) -> None:
     """Draw NET: its layers with their shapes, parameters and memory.
 
-    NET is a net prototxt, a solver (then its nets are followed) or the name of a template. A box
-    is a layer, with the layers that work in place on its blob; its colour says whether it is
-    learned. The memory is what Caffe asks the GPU for in training.
+    NET is a net prototxt, a solver (then its nets are followed) or the name of a template. Each
+    box is a layer, together with the layers that work in place on its blob; its color says
+    whether it is trained. The memory is what Caffe requests from the GPU in training.
     """
     from caffe_batch import api
 

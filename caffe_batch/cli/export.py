@@ -32,7 +32,7 @@ _net = section("Net")
         ),
         (
             "caffe-batch export deploy.prototxt --weights net.caffemodel --torch model.pt",
-            "A net from elsewhere, for PyTorch",
+            "A net from somewhere else, for PyTorch",
         ),
     ],
 )
@@ -59,8 +59,8 @@ _net = section("Net")
 @output_section(
     "--preprocessing",
     is_flag=True,
-    help="Let the graph take pictures: bytes (batch, height, width, channels), red before green "
-    "and blue, of the size of the data set's records.",
+    help="Let the graph take pictures: bytes in the shape (batch, height, width, channels), in "
+    "RGB order, of the size of the data set's records.",
 )
 @json_option
 @snapshot_options
@@ -73,19 +73,19 @@ _net = section("Net")
 @engine_section(
     "--against",
     type=click.Choice(["caffe"]),
-    help="Compare with real Caffe, too.",
+    help="Also compare with real Caffe.",
 )
 @runtime_option
 def export(source: str, as_json: bool, **options: Any) -> None:
-    """Write a trained net for ONNX's runtimes or for PyTorch.
+    """Write a trained net as a file for ONNX runtimes or for PyTorch.
 
-    JOB is a job, whose newest snapshot is taken; DIR is what `caffe-batch deploy` has made; NET is
-    a net prototxt. Data layers become inputs; losses, accuracies and labels are left out; a Softmax
-    takes the place of a loss that has one. Layers that can't be exported are named before anything
-    is written.
+    JOB is a job, whose newest snapshot is used; DIR is a folder that `caffe-batch deploy` made;
+    NET is a net prototxt. Data layers become inputs; losses, accuracies and labels are left out; a
+    Softmax takes the place of a loss that has one. Layers that can't be exported are named before
+    anything is written.
 
-    The files are tried with batches of several sizes: unless they give what the PyTorch engine
-    gives, within 1e-4 of the largest value, nothing is written. --onnx needs the packages onnx and
+    The files are run with batches of several sizes. Unless their outputs agree with the PyTorch
+    engine's within 1e-4 of the largest value, nothing is kept. --onnx needs the packages onnx and
     onnxruntime (`pip install 'caffe-batch[onnx]'`).
     """
     from caffe_batch import api

@@ -17,7 +17,7 @@ def follow(job: Job, *, quiet: bool) -> None:
     """Show a run until it ends, with the display and the exit code of ``train``.
 
     Raises:
-        InputError: Nothing has been trained there so far.
+        InputError: Nothing has been trained there yet.
         TrainingError: The run has failed, or was killed.
     """
     from caffe_batch.reporting.audit_view import audit_warnings

@@ -71,6 +71,6 @@ class LateSignals:
 
 
 def late_signals(ctx: click.Context) -> LateSignals:
-    """Handlers that stay until the program has said everything, its error message included."""
+    """Handlers that stay until the program has printed everything, its error message included."""
     until_the_end: ExitStack = ctx.find_root().obj
     return until_the_end.enter_context(LateSignals())

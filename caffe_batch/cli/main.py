@@ -22,16 +22,16 @@ from caffe_batch.terminal import one_line, plain_streams
 
 #: Command -> (module:attribute, one line for the overview).
 COMMANDS = {
-    "data": ("caffe_batch.cli.data:data", "Make a data set of pictures, or look at one."),
-    "plan": ("caffe_batch.cli.plan:plan", "Find batch_size x iter_size for a budget."),
+    "data": ("caffe_batch.cli.data:data", "Make a data set from pictures, or look at one."),
+    "plan": ("caffe_batch.cli.plan:plan", "Find the batch_size x iter_size that fits a budget."),
     "memory": ("caffe_batch.cli.memory:memory", "Predict the memory that a net needs in Caffe."),
     "draw": ("caffe_batch.cli.draw:draw", "Draw a net: layers, shapes, parameters, memory."),
     "train": ("caffe_batch.cli.train:train", "Train a planned net on real Caffe."),
     "status": ("caffe_batch.cli.status:status", "Show the state of a training."),
     "stop": ("caffe_batch.cli.status:stop", "Stop a training that runs in the background."),
     "test": ("caffe_batch.cli.test:test", "Test a trained net on its whole test set."),
-    "deploy": ("caffe_batch.cli.deploy:deploy", "Make a net for inference of a trained job."),
-    "classify": ("caffe_batch.cli.classify:classify", "Show what a trained net says of pictures."),
+    "deploy": ("caffe_batch.cli.deploy:deploy", "Make a net for inference from a trained job."),
+    "classify": ("caffe_batch.cli.classify:classify", "Show what a trained net sees in pictures."),
     "export": ("caffe_batch.cli.export:export", "Write a trained net as ONNX or TorchScript."),
     "report": ("caffe_batch.cli.report:report", "Write an HTML page about one or more runs."),
     "verify": (
@@ -48,7 +48,10 @@ COMMANDS = {
     ),
     "noise": ("caffe_batch.cli.noise:noise", "Measure the gradient noise scale on real Caffe."),
     "render": ("caffe_batch.cli.render:render", "Write a net or solver from a template."),
-    "templates": ("caffe_batch.cli.templates:templates", "Show the nets that come as templates."),
+    "templates": (
+        "caffe_batch.cli.templates:templates",
+        "Show the nets that come with caffe-batch.",
+    ),
     "runtime": (
         "caffe_batch.cli.runtime:runtime",
         "Install, list, check, use or remove a pycaffe.",
@@ -105,10 +108,11 @@ def cli() -> None:
     """Plan and run Caffe training that fits your GPU.
 
     Give it a net, the effective batch that the recipe needs and the memory you have; it finds
-    batch_size x iter_size, writes the prototxts and trains them on Caffe.
+    the batch_size x iter_size that fits, writes the prototxts and trains them on Caffe or with
+    PyTorch.
 
-    Choices for every command can be kept in caffe-batch.toml; `caffe-batch doctor` says where it
-    is looked for.
+    Defaults for every command can be kept in caffe-batch.toml; `caffe-batch doctor` shows where
+    it may be.
     """
     from caffe_batch.cli.configuration import configured
 
@@ -181,7 +185,7 @@ def _quoted(word: str) -> str:
 
 
 def _legible(message: str) -> str:
-    """A message whose lines a person reads, whatever a file calls its layers."""
+    """A message with lines that a person can read, whatever names a file gives its layers."""
     lines = message.split("\n")
     return "\n".join(f"{text[:_LONGEST]} ..." if len(text) > _LONGEST else text for text in lines)
 

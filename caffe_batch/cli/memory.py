@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         ("caffe-batch memory net.prototxt --batch-size 32", "The memory at another batch size"),
         (
             "caffe-batch memory net.prototxt --by type --plot memory.png --budget 8GiB",
-            "What takes it, as a table and as a picture",
+            "What takes the memory, as a table and as a picture",
         ),
     ],
 )

@@ -28,19 +28,19 @@ from caffe_batch.cli.options import (
 @section("Net")(
     "--weights",
     metavar="FILE[,FILE...]",
-    help="Trained weights (.caffemodel).  [default: the values that the fillers give]",
+    help="Trained weights (.caffemodel).  [default: the fillers' initial values]",
 )
 @section("Measurement")(
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="B",
-    help="Samples of a micro-batch.  [default: the file's own]",
+    help="Samples per micro-batch.  [default: the file's own]",
 )
 @section("Measurement")(
     "--effective-batch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Samples per update for the advice to refer to.  [default: the files' own]",
+    help="The effective batch that the advice is about.  [default: the files' own]",
 )
 @section("Measurement")(
     "--groups",
@@ -54,7 +54,7 @@ from caffe_batch.cli.options import (
     type=click.IntRange(min=2),
     default=10,
     show_default=True,
-    help="Micro-batches per group; more of them help where the noise is large.",
+    help="Micro-batches per group; more of them help if the noise is large.",
 )
 @engine_option
 @engine_section("--runtime", metavar="RUNTIME", help="The Python with caffe to run on.")

@@ -1,4 +1,4 @@
-"""``caffe-batch train --on-end``: runs a command of the user's after the training."""
+"""``caffe-batch train --on-end``: runs a user's command after the training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from caffe_batch.terminal import one_line
 if TYPE_CHECKING:
     from caffe_batch.api import Job
 
-#: What a training is called by its exit code, where job.json has no reason for it.
+#: The reason given for an exit code if job.json has none.
 _WORDS = {0: "finished", 130: "interrupted"}
 
 
 class OnEnd:
-    """Runs a shell command once the program has said how a training ended.
+    """Runs a shell command once the program has reported how a training ended.
 
-    It runs if a training has begun, or there was nothing left to train; not if the training was
-    refused, since another one may be going on in the directory. What it prints goes to stderr. If
-    it fails, a warning says so, and the exit code stays that of the training.
+    It runs if a training has begun or there was nothing left to train. It doesn't run if the
+    training was refused, since another one may be running in the directory. What it prints goes to
+    stderr. If it fails, a warning says so, and the exit code stays that of the training.
 
     Its environment has in addition:
 
@@ -66,7 +66,7 @@ class OnEnd:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Run the command, as the last thing of the program, whatever ends it."""
+        """Run the command, as the last thing that the program does, however it ends."""
         if self._command is None or not self._begun:
             return
         from caffe_batch import api
@@ -106,7 +106,7 @@ class OnEnd:
 
 
 def after_the_end(ctx: click.Context, command: str | None, job: Job) -> OnEnd:
-    """The command, if there is one, to be run when the program has said everything."""
+    """The command, if there is one, to run when the program has printed everything."""
     until_the_end: ExitStack = ctx.find_root().obj
     made = OnEnd(command, job)
     until_the_end.push(made.run)

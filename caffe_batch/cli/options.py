@@ -90,7 +90,7 @@ solver_option = net_section(
     "--solver",
     type=click.Path(readable=False),
     metavar="SOLVER",
-    help="Solver prototxt to train NET with; the net that it names isn't read.",
+    help="The solver prototxt to train NET with; the net that it names isn't read.",
 )
 output_section = section("Output")
 json_option = output_section(
@@ -113,14 +113,14 @@ net_options = option_group(
         "--data",
         type=click.Path(),
         metavar="DIR",
-        help="If NET is a template: a data set of `caffe-batch data`, which fills in its sources, "
-        "classes, means and crop.",
+        help="If NET is a template: a data set made by `caffe-batch data`, which sets its "
+        "sources, classes, means and crop.",
     ),
     net_section(
         "--fork",
         metavar="FORK",
         help="The fork of Caffe that the net is written for, where forks differ: ssd, rcnn, "
-        "deeplab, segnet, pspnet, nvcaffe or c3d.  [default: by its layer types]",
+        "deeplab, segnet, pspnet, nvcaffe or c3d.  [default: decided by its layer types]",
     ),
     net_section(
         "--rules",
@@ -139,14 +139,14 @@ net_options = option_group(
         "--same-shape",
         multiple=True,
         metavar="TYPE",
-        help="A layer type whose tops have the shape of its largest bottom (TYPE=1: of bottom 1); "
-        "may be repeated.",
+        help="A layer type whose tops have the shape of its largest bottom (TYPE=1: of bottom "
+        "1); may be repeated.",
     ),
     net_section(
         "--treat-as",
         multiple=True,
         metavar="TYPE=KNOWN",
-        help="A layer type that is treated as another one, such as BN=BatchNorm; may be repeated.",
+        help="Treat a layer type as another one, such as BN=BatchNorm; may be repeated.",
     ),
     net_section(
         "--allow-unknown-fields",
@@ -170,7 +170,7 @@ net_options = option_group(
 
 
 class EngineName(click.Choice[str]):
-    """The name of an engine; names of Caffe builds, once values of --engine, get a hint."""
+    """The name of an engine; names of Caffe builds, which --engine used to take, get a hint."""
 
     _builds = ("cudnn", "nvcaffe")
 

@@ -36,7 +36,7 @@ from caffe_batch.errors import InputError
         ),
         (
             "caffe-batch plan solver.prototxt --gpu-memory auto --out job",
-            "A job with the files' own batch, for what is free on this GPU",
+            "A job with the files' own batch, for the memory that is free on this GPU",
         ),
         (
             "caffe-batch plan lenet_digits --mode cpu --gpu-memory 512MiB --epochs 40 --out job",

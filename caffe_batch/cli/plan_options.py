@@ -31,7 +31,7 @@ recipe_batch_option = _schedule_section(
     "--recipe-batch",
     type=POSITIVE,
     metavar="N",
-    help="Samples per update for which the files' schedule was written.  [default: the files' own "
+    help="Samples per update that the files' schedule was written for.  [default: the files' own "
     "batch]",
 )
 test_every_option = _schedule_section(
@@ -49,9 +49,9 @@ budget_options = option_group(
         metavar="SIZE",
         envvar="CAFFE_BATCH_RESERVE",
         show_envvar=True,
-        help="The part of the budget that Caffe's requests can't use: the CUDA context, or in CPU "
-        "mode the process itself and the copies for a snapshot.  [default: what `doctor` measured "
-        "on this GPU, else 512MiB; in CPU mode 96MiB and the copies]",
+        help="The part of the budget that is kept for the CUDA context, or in CPU mode for the "
+        "process itself and the copies that a snapshot makes.  [default: what `doctor` measured "
+        "on this GPU, or else 512MiB; in CPU mode 96MiB and the copies]",
     ),
     _memory_section(
         "--mode",
@@ -63,7 +63,8 @@ budget_options = option_group(
     _memory_section(
         "--gpu-memory",
         metavar="SIZE|auto|P%",
-        help="The memory that a run may use: 8GiB, 11000MiB, auto (all that is free), 80%.",
+        help="The memory that a run may use: a size (8GiB, 11000MiB), auto (all that is free), or "
+        "a share of what is free (80%).",
     ),
 )
 
@@ -80,8 +81,8 @@ precision_option = engine_section(
     type=click.Choice(PRECISIONS),
     default="float32",
     show_default=True,
-    help="PyTorch only: how exactly it calculates; tf32 and bf16 are faster on GPUs, and another "
-    "training than Caffe's.",
+    help="PyTorch only: the precision of its arithmetic; tf32 and bf16 are faster on GPUs, but "
+    "not the same training as Caffe's.",
 )
 
 
@@ -91,12 +92,12 @@ records_options = option_group(
         "--test-records",
         type=POSITIVE,
         multiple=True,
-        help="Records of the test data, where they can't be counted; once for each test net.",
+        help="Number of test records, if they can't be counted; once for each test net.",
     ),
     _records_section(
         "--train-records",
         type=POSITIVE,
-        help="Records of the training data, where they can't be counted.",
+        help="Number of training records, if they can't be counted.",
     ),
 )
 
@@ -116,7 +117,7 @@ split_options = option_group(
         "--tolerance",
         default="0%",
         metavar="P%",
-        help="How far the effective batch may differ from N, for fewer passes per update.",
+        help="How far the effective batch may differ from N if that saves passes per update.",
     ),
     _split_section(
         "--gpus", type=int, default=1, show_default=True, help="GPUs that share each update."
@@ -149,7 +150,7 @@ schedule_options = option_group(
     _schedule_section(
         "--shrink-tests",
         is_flag=True,
-        help="The fewest passes, even if a test batch shrinks that a score depends on.",
+        help="Take the split with the fewest passes, even if a smaller test batch changes a score.",
     ),
     _schedule_section("--keep-schedule", is_flag=True, help="Don't change any interval."),
     recipe_batch_option,
@@ -158,7 +159,7 @@ schedule_options = option_group(
         type=click.Choice(["none", "linear", "sqrt"]),
         default="none",
         show_default=True,
-        help="How base_lr scales with the effective batch.",
+        help="How base_lr follows the effective batch.",
     ),
     _schedule_section("--snapshot-every", metavar="EPOCHS", help="Epochs between snapshots."),
     test_every_option,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "templates_dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A directory of your own templates, searched before caffe-batch's.",
+    help="A directory with your own templates, searched before caffe-batch's.",
 )
 @click.option(
     "-o",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(),
     metavar="DIR",
-    help="A data set of `caffe-batch data`: fills in sources, classes, means and crop.",
+    help="A data set made by `caffe-batch data`, which sets sources, classes, means and crop.",
 )
 @click.option("--list", "list_templates", is_flag=True, help="List the templates and exit.")
 @click.option("--variables", is_flag=True, help="Describe TEMPLATE's variables and exit.")
@@ -86,10 +86,10 @@ def render(
 
 
 def read_assignments(texts: Sequence[str]) -> dict[str, str]:
-    """The values by name, from texts of the form ``NAME=VALUE``.
+    """The values by name, from strings of the form ``NAME=VALUE``.
 
     Raises:
-        InputError: A text has another form, or a name occurs twice.
+        InputError: A string has another form, or a name occurs twice.
     """
     values: dict[str, str] = {}
     for text in texts:

@@ -29,7 +29,8 @@ from caffe_batch.errors import InputError
 @click.option(
     "--watch",
     is_flag=True,
-    help="Write the page anew every five seconds while a run goes on; a browser shows the new one.",
+    help="Write the page again every five seconds while a run continues; an open browser reloads "
+    "it.",
 )
 @json_option
 def report(
@@ -44,10 +45,10 @@ def report(
     The page is one file that needs no network. It shows the curves of the loss, the tests, the
     learning rate and the effective batch against updates, samples or time; the best scores; the
     plan and its audit; the solver's settings; the net, and the memory by layer; the snapshots; the
-    attempts and how they ended; and the environment. A run that is still going on, or hasn't
-    begun, can be reported as well. --json prints the curves instead of writing the page.
+    attempts and how they ended; and the environment. Runs that are still going on, or haven't
+    begun, can be reported too. --json prints the curves instead of writing the page.
 
-    With --watch the last page is written when no run goes on any more; Ctrl-C ends only the
+    With --watch the last page is written when all runs have ended; Ctrl-C ends only the
     watching.
     """
     from caffe_batch import api
@@ -79,7 +80,7 @@ def report(
 
 
 def _watch(directories: tuple[Path, ...], out: Path | None) -> None:
-    """Write the page until no run goes on, and say where it is as soon as it is there."""
+    """Write the page until all runs have ended, and say where it is as soon as it exists."""
     from caffe_batch import api
 
     pages: set[Path] = set()
@@ -92,4 +93,4 @@ def _watch(directories: tuple[Path, ...], out: Path | None) -> None:
     try:
         api.watched_report(directories, out=out, observer=say)
     except KeyboardInterrupt:
-        click.echo("No longer watching; the page shows the last look.", err=True)
+        click.echo("No longer watching; the page shows the state at the last look.", err=True)

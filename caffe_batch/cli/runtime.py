@@ -36,7 +36,7 @@ def runtime() -> None:
     show_envvar=True,
     help="A Debian mirror; needed if this machine's apt has no mirror with Debian 11.",
 )
-@click.option("--force", is_flag=True, help="Replace the runtime if it is already installed.")
+@click.option("--force", is_flag=True, help="Replace the runtime if it is installed already.")
 def install(name: str | None, mirror: str | None, force: bool) -> None:
     """Install Caffe 1.0 for the CPU, without root.
 
@@ -114,7 +114,7 @@ def check(spec: str | None, as_json: bool) -> None:
         ("caffe-batch runtime run script.py --option", "A script that imports caffe"),
         (
             "caffe-batch runtime run -- caffe time --model=net.prototxt",
-            "A program of Caffe's, here the one that times each layer",
+            "One of Caffe's programs, here the one that times each layer",
         ),
         ("caffe-batch runtime run", "The interactive Python"),
     ],
@@ -129,11 +129,11 @@ def check(spec: str | None, as_json: bool) -> None:
 def run(spec: str | None, args: tuple[str, ...]) -> None:
     """Run the Python of a runtime, or one of Caffe's programs.
 
-    If ARGS begin with the name of a program of the runtime (caffe, convert_imageset,
-    compute_image_mean, ...), it gets the rest; else the runtime's Python gets them all. It runs in
-    the place of caffe-batch: its exit code is the program's.
+    If ARGS begin with the name of one of the runtime's programs (caffe, convert_imageset,
+    compute_image_mean, ...), that program gets the rest; otherwise the runtime's Python gets all
+    of them. It replaces caffe-batch: the exit code is the program's.
 
-    In pycaffe, `caffe.io.load_image` works here with any scikit-image, and without one.
+    `caffe.io.load_image` of pycaffe works here with any version of scikit-image, and without it.
     """
     from caffe_batch import runtimes
 

@@ -1,4 +1,4 @@
-"""``caffe-batch status`` and ``caffe-batch stop``: for a job that this terminal doesn't train."""
+"""``caffe-batch status`` and ``caffe-batch stop``: for a job that is trained elsewhere."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def status(directories: Sequence[str], as_json: bool) -> None:
     """Show the state of the training in DIR, or a table of several trainings.
 
     The state is planned, running, finished, interrupted, failed or killed. Killed means that
-    neither its `train` nor its worker is running any more, and no file says why (a full disk has
-    the same effect). `caffe-batch train DIR` continues from the newest snapshot.
+    neither its `train` nor its worker is running any more and that no file says why (a full disk
+    has the same effect). `caffe-batch train DIR` continues from the newest snapshot.
     """
     from caffe_batch import api
     from caffe_batch.reporting.status_view import status_lines
@@ -41,7 +41,7 @@ def status(directories: Sequence[str], as_json: bool) -> None:
 
 
 def _print_several(directories: Sequence[str], as_json: bool) -> None:
-    """The states of several trainings; what is wrong with some of them comes after the others."""
+    """The states of several trainings, then the problems of those that can't be read."""
     from caffe_batch import api
     from caffe_batch.reporting.status_view import status_json, status_table
 

@@ -1,4 +1,4 @@
-"""``caffe-batch strategies``: the ways to train when the memory holds only a small batch."""
+"""``caffe-batch strategies``: the ways to train when only a small batch fits in memory."""
 
 from __future__ import annotations
 

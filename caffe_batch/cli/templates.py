@@ -1,4 +1,4 @@
-"""``caffe-batch templates``: the nets that come as templates, and what they take."""
+"""``caffe-batch templates``: the nets that come with caffe-batch, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from caffe_batch.cli.options import console, json_option, print_json, warnings_o
 
 @click.group()
 def templates() -> None:
-    """Show the nets that come as templates.
+    """Show the nets that come with caffe-batch.
 
-    A template's name stands wherever a NET does: `caffe-batch plan resnet50 ...`. `caffe-batch
-    render NAME --variables` describes its variables.
+    A template's name can be used wherever a NET is expected: `caffe-batch plan resnet50 ...`.
+    `caffe-batch render NAME --variables` describes its variables.
     """
 
 
@@ -24,14 +24,14 @@ def templates() -> None:
     "folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A directory of your own templates, listed with caffe-batch's.",
+    help="A directory with your own templates, listed together with caffe-batch's.",
 )
 @json_option
 def list_(folder: Path | None, as_json: bool) -> None:
     """List the templates: what each is for, its parameters, and its memory.
 
-    The memory is what Caffe asks the GPU for in training with a batch of 1 and of 32, without a
-    test net, at the template's own image size.
+    The memory is what Caffe requests from the GPU in training with a batch of 1 and of 32,
+    without a test net, at the template's own image size.
     """
     from rich.progress import Progress
 

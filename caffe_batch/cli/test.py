@@ -34,7 +34,8 @@ _answers = section("Answers")
     "--data",
     type=click.Path(readable=False),
     metavar="DIR",
-    help="A data set of `caffe-batch data` (its test set), a database or a list.  [default: what "
+    help="A data set made by `caffe-batch data` (its test set), a database or a list.  [default: "
+    "what "
     "the TEST net reads]",
 )
 @_data(
@@ -53,7 +54,7 @@ _answers = section("Answers")
     default=(1, 5),
     show_default=True,
     metavar="K",
-    help="Count how often the right class is among the K highest scores; may be repeated.",
+    help="Count how often the correct class is among the K highest scores; may be repeated.",
 )
 @_answers(
     "--worst",
@@ -81,10 +82,10 @@ _answers = section("Answers")
 def test(
     job: str, as_json: bool, page: Path | None, confusion: Path | None, **options: Any
 ) -> None:
-    """Test what was trained in JOB on the whole test set.
+    """Test the net that JOB has trained on the whole test set.
 
-    Shows the outputs of the TEST net, the accuracy by class and among the top K, and which classes
-    are taken for each other; of a segmentation also the overlap. --json adds the confusion matrix
+    Shows the outputs of the TEST net, the accuracy by class and for the top K, and which classes
+    are confused; for a segmentation also the overlap. --json adds the confusion matrix
     and the worst mistakes. Nothing in JOB is changed.
     """
     from rich.progress import Progress

@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     from caffe_batch.api import Job, Outcome
 
 
-#: The options of ``plan`` that files trained as they are may have.
+#: The options of ``plan`` that --as-is allows.
 AS_IS = ("solver", "allow_unknown_fields", "rules", "fork", "data", "engine")
 
 
 @click.command(
     cls=Command,
     examples=[
-        ("caffe-batch train job", "Train a planned job, or go on with it"),
+        ("caffe-batch train job", "Train a planned job, or continue it"),
         (
             "caffe-batch train solver.prototxt --effective-batch 256 --gpu-memory 8GiB",
             "Plan, then train",
         ),
         ("caffe-batch train job --detach", "Train in the background"),
-        ("caffe-batch train job --follow", "Watch a run that goes on"),
+        ("caffe-batch train job --follow", "Watch a run in progress"),
     ],
 )
 @click.argument("target", type=click.Path(), metavar="DIR|NET")
@@ -88,10 +88,10 @@ def train(
     """Train a job directory, on real Caffe or with PyTorch.
 
     DIR is what `caffe-batch plan ... --out DIR` has written. An interrupted run continues from its
-    newest complete snapshot, and reads its data on from the next record. A run that runs out of
-    memory continues by itself, with the next smaller split of the same effective batch. A job that
-    is planned continues for longer with `--epochs +N` or `--updates +N`. With --engine a job that
-    has begun continues with the other engine, from the newest snapshot of either.
+    newest complete snapshot, and reads its data from the next record on. A run that runs out of
+    memory continues by itself, with the next smaller split of the same effective batch. `--epochs
+    +N` or `--updates +N` trains a planned job for longer. With --engine, a job that has begun
+    continues on the other engine, from the newest snapshot of either.
 
     Given a NET (or a solver) and the options of `plan`, it plans first. With `--as-is` it trains
     the files as they are: supervised, continued and reported in the same way, but without a smaller
@@ -103,9 +103,9 @@ def train(
     longer prevents that from being reported.
 
     The command of --on-end runs last, if a training has begun or there was nothing left to train.
-    The reason that it gets is `finished`, `interrupted`, what job.json says of the last attempt
-    (`diverged`, `out of GPU memory`, ...), or `failed`. It writes to stderr; if it fails, a warning
-    says so, and the exit code stays that of the training.
+    CAFFE_BATCH_REASON is `finished`, `interrupted`, the last attempt's reason in job.json
+    (`diverged`, `out of GPU memory`, ...), or `failed`. What the command prints goes to stderr. If
+    it fails, a warning says so, and the exit code stays that of the training.
     """
     from caffe_batch import api
 
@@ -167,7 +167,7 @@ def _refuse_options(
 
 
 def _check_new(ctx: click.Context, target: str, given: dict[str, Any], *, as_is: bool) -> None:
-    """Raise an error for what only a planned job can be asked for, or only a plan needs."""
+    """Raise an error for options that only a planned job, or only a plan, can have."""
     if Path(target).is_dir():
         raise InputError(
             f"{target}: there is no plan.json, so this is not a job directory",

@@ -36,8 +36,8 @@ machine_options = option_group(
     engine_section(
         "--precision",
         type=click.Choice(PRECISIONS),
-        help="PyTorch only: how exactly it calculates; tf32 and bf16 are faster on GPUs, and "
-        "another training than Caffe's.  [default: as planned]",
+        help="PyTorch only: the precision of its arithmetic; tf32 and bf16 are faster on GPUs, "
+        "but not the same training as Caffe's.  [default: as planned]",
     ),
     engine_section("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU."),
     engine_section(
@@ -55,8 +55,7 @@ start_options = option_group(
     _start_section(
         "--updates",
         metavar="+N|N",
-        help="Go on with the job DIR for N updates longer than its solver says, or up to N updates "
-        "in all.",
+        help="Train the job DIR for N updates more than its solver says, or for N updates in all.",
     ),
     _start_section(
         "--restart",
@@ -66,20 +65,20 @@ start_options = option_group(
     _start_section(
         "--try-larger",
         is_flag=True,
-        help="If the job has gone down to a smaller split, take the planned one again, from the "
-        "newest snapshot; --restart does so by itself.",
+        help="If an out-of-memory has made the split smaller, return to the planned one, from "
+        "the newest snapshot; --restart does so by itself.",
     ),
     _start_section(
         "--snapshot",
         type=click.Path(path_type=Path),
         metavar="FILE.solverstate",
-        help="Continue from this snapshot of another run; its weights must lie beside it.",
+        help="Continue from this snapshot of another run; its weights must be beside it.",
     ),
     _start_section(
         "--weights",
         metavar="FILE[,FILE...]",
-        help="Fine-tune: begin with these weights (.caffemodel), matched by layer name; if several "
-        "files have a layer, the last one wins.",
+        help="Fine-tune: begin with these weights (.caffemodel), matched by layer name; if "
+        "several files contain a layer, the last one wins.",
     ),
 )
 
@@ -91,7 +90,9 @@ view_options = option_group(
         "--detach", is_flag=True, help="Train in the background, independent of the terminal."
     ),
     _view_section(
-        "--follow", is_flag=True, help="Watch the run that is going on in DIR; Ctrl-C leaves it."
+        "--follow",
+        is_flag=True,
+        help="Watch the run in progress in DIR; Ctrl-C stops only the watching.",
     ),
     _view_section(
         "--tensorboard",
@@ -102,7 +103,7 @@ view_options = option_group(
         "--on-end",
         metavar="COMMAND",
         help="Run this shell command after the training, however it ended. CAFFE_BATCH_JOB, "
-        "CAFFE_BATCH_REASON and CAFFE_BATCH_EXIT_CODE in its environment say what has ended, and "
+        "CAFFE_BATCH_REASON and CAFFE_BATCH_EXIT_CODE in its environment say which job ended, and "
         "how.",
     ),
     _view_section(
@@ -155,6 +156,7 @@ fault_options = option_group(
         "--keep-best",
         metavar="METRIC",
         help="Take a snapshot at each test, and keep the best one by this output of the test net, "
-        "such as accuracy (1:accuracy of test net 1): the highest, or of a loss the lowest.",
+        "such as accuracy (or 1:accuracy, that of test net 1): the highest, or the lowest for a "
+        "loss.",
     ),
 )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         ("caffe-batch verify job", "A planned job"),
         (
             "caffe-batch verify solver.prototxt --batch-size 8 --iter-size 4",
-            "Any split of any net",
+            "Any split of a net",
         ),
         ("caffe-batch verify job --against caffe", "A job for PyTorch, on both engines"),
     ],
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="B",
-    help="Samples of a micro-batch.  [default: 4, or another small size that the net and memory "
+    help="Samples per micro-batch.  [default: 4, or another small size that the net and memory "
     "allow]",
 )
 @section("Batch and split")(
@@ -59,14 +59,16 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     metavar="K",
     help="Micro-batches per update.  [default: 3; if neither number is given, files that "
-    "accumulate are also measured at their own split; with --against the files' own, at most 3]",
+    "accumulate are also measured at their own split; with --against the files' own, but at most "
+    "3]",
 )
 @no_compensate_option
 @engine_option
 @engine_section(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="With --against: how exactly PyTorch calculates.  [default: as the job is planned, or "
+    help="With --against: the precision of PyTorch's arithmetic.  [default: as the job is "
+    "planned, or "
     "float32]",
 )
 @engine_section(
@@ -96,13 +98,13 @@ def verify(
     Trains NET for three updates at batch_size B x iter_size K and at batch_size B*K, on the CPU,
     from the same weights with the same samples, and compares gradient, weights and loss: with the
     changes that a plan makes, and without them. Random draws are held equal in both, or turned
-    off; their own effect is shown separately. NET's own data is used where it is available,
-    otherwise samples are made up. NET may also be a job directory. Exits with 1 if trainings differ
-    that the audit calls the same.
+    off; their own effect is shown separately. NET's own data is used if it is available;
+    otherwise samples are made up. NET may also be a job directory. Exits with 1 if trainings
+    that the audit calls the same differ.
 
     With --against ENGINE it compares engines: both train from the same weights with the same
-    samples, and are compared with the same training in double precision. It exits with 1 if an
-    error of either is more than rounding explains, which a control measures.
+    samples, and are compared with the same training in double precision. It exits with 1 if
+    either engine's error is larger than rounding explains, which a control training measures.
     """
     from caffe_batch import api
 

@@ -1,6 +1,6 @@
 """What is checked before a run begins: the files that it starts from, and its data.
 
-Nothing is written or deleted before all of it is found to be in order.
+Nothing is written or deleted until everything has been found in order.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _nets(recipe: Recipe, sources: Sources) -> list[Net]:
 def _changed(
     records: Mapping[str, int], plan: PlanFile, before: JobRecord | None, report: DataReport
 ) -> Iterator[str]:
-    """Sources whose number of records isn't the one that the run, or the plan, expected."""
+    """Sources whose number of records isn't what the run or the plan expected."""
     known = before.attempts[-1].records if before and before.attempts else None
     when = "when it ran last"
     if known is None:
@@ -128,6 +128,6 @@ def _changed(
         if now != number:
             yield (
                 f"The data has changed: {source!r} has {now:,} records, but had {number:,} {when}. "
-                "Epochs are counted with the plan's number, and the place where the data continues "
-                "with the new one."
+                "Epochs are counted with the plan's number; the place where the data continues "
+                "is computed with the new one."
             )

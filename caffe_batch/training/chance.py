@@ -1,19 +1,19 @@
-"""A classifier that has learned nothing: its loss stands at the logarithm of the classes."""
+"""Detects a classifier that learns nothing: its loss stays at the log of the class count."""
 
 from __future__ import annotations
 
-#: How far the loss may be from that of guessing, as a share of it.
+#: How far the loss may be from the loss of guessing, as a share of it.
 _NEAR = 0.01
 
 #: The loss is averaged over about this many records.
 _AVERAGED = 20
 
-#: For this many updates, and for this share of them all, a loss may stand there without a word.
+#: A loss may stay there for this many updates, and for this share of all updates, without a remark.
 _PATIENCE, _SHARE = 100, 0.05
 
 
 class ChanceWatch:
-    """Watches whether a loss stands at what guessing gives.
+    """Watches whether a loss stays at the loss of guessing.
 
     Args:
         chance: The loss of guessing; None if it isn't known.
@@ -27,7 +27,7 @@ class ChanceWatch:
         self._since = self._update = 0
 
     def add(self, update: int, loss: float) -> None:
-        """Take in the next record; a loss that isn't finite ends the standing."""
+        """Take in the next record; a loss that isn't finite starts the count again."""
         self._update = update
         if self._chance is None:
             return
@@ -41,13 +41,14 @@ class ChanceWatch:
 
     @property
     def remark(self) -> str:
-        """What to say of it, and what to try; empty while there is nothing to say."""
+        """What to say about it, and what to try; empty while there is nothing to say."""
         stood = self._update - self._since
         if self._chance is None or self._mean is None or stood < self._patience:
             return ""
         return (
-            f"The loss has stood at {self._chance:.4g} for {stood:,} updates, which is that of "
-            "guessing all classes alike: nothing is being learned. Try a lower base_lr, or weights "
-            "that start larger (weight_filler xavier or msra, not a constant), inputs scaled to "
-            "about 1 (transform_param.scale), shuffled records, and see that no lr_mult is 0."
+            f"The loss has stayed at {self._chance:.4g} for {stood:,} updates. That is the loss "
+            "of guessing, with all classes equally likely: nothing is being learned. Try a lower "
+            "base_lr, larger initial weights (weight_filler xavier or msra, not a constant), "
+            "inputs scaled to about 1 (transform_param.scale) or shuffled records, and make sure "
+            "that no lr_mult is 0."
         )

@@ -19,7 +19,7 @@ from caffe_batch.runtimes.inspection import inspect, known
 
 
 def check_gpu(device: Device | None, runtime: Runtime, engine: Engine, gpus: int = 1) -> None:
-    """Refuses a GPU on a build that has no code for any, before a worker finds that out.
+    """Refuses a GPU if the build has no GPU code, before a worker finds that out.
 
     Args:
         device: What was asked for; None leaves it to the engine.
@@ -29,7 +29,7 @@ def check_gpu(device: Device | None, runtime: Runtime, engine: Engine, gpus: int
 
     Raises:
         InputError: A GPU was asked for, and the build has no GPU code; or there are fewer GPUs
-            than should train together.
+            than the plan needs.
     """
     if device is None or device.is_cpu:
         return
@@ -91,7 +91,7 @@ def check_measures_alone(gpus: int) -> None:
 
 
 def check_counts_samples(batch_size: int | None) -> None:
-    """Refuses to measure the noise scale where the samples of a micro-batch aren't known.
+    """Refuses to measure the noise scale if the samples of a micro-batch aren't known.
 
     Raises:
         InputError: They aren't: the files are trained as they are.
@@ -100,8 +100,8 @@ def check_counts_samples(batch_size: int | None) -> None:
         raise InputError(
             [
                 Option("noise_scale"),
-                " needs the samples of a micro-batch, and files that are trained as they are "
-                "don't have them counted",
+                " needs the number of samples in a micro-batch, which isn't known for files "
+                "that are trained as they are",
             ],
             hint=[
                 Call("`caffe-batch noise NET`", "caffe_batch.noise(NET)"),
@@ -143,7 +143,7 @@ def named_files(net: Path, rules: Registry) -> Iterator[tuple[str, str]]:
 
 
 def check_own_types(files: Iterable[NetFile], engine: Engine) -> None:
-    """Refuses nets with layers that an engine has in no runtime.
+    """Refuses nets with layers that an engine doesn't have in any runtime.
 
     Args:
         files: The nets of a recipe.
@@ -161,7 +161,7 @@ def check_layer_types(
 ) -> None:
     """Refuses nets with layers that the engine can't run in this runtime.
 
-    Asking a runtime takes seconds. An engine that has the same types everywhere needs no asking. A
+    Asking a runtime takes seconds. An engine that has the same types everywhere needn't be asked. A
     runtime that hasn't been asked yet was installed by caffe-batch and has every type of Caffe 1.0,
     so it is asked about other types only.
 
@@ -190,7 +190,7 @@ def check_layer_types(
 
 
 def _refuse_others(files: Iterable[NetFile], types: Container[str], who: str, hint: Text) -> None:
-    """Refuses layers of all but these types."""
+    """Refuses layers of any other type than these."""
     names: dict[str, dict[str, None]] = {}  # sets that keep their order
     for file in files:
         for _, layer in file.selected():
@@ -208,7 +208,7 @@ def _refuse_others(files: Iterable[NetFile], types: Container[str], who: str, hi
 def check_is_fed(recipe: Recipe) -> None:
     """Refuses nets that wait for a program to give them their data: `train` isn't one.
 
-    Real Caffe trains on the zeros of an Input layer without a word, and aborts at a MemoryData one.
+    Real Caffe silently trains on the zeros of an Input layer, and aborts at a MemoryData layer.
 
     Raises:
         InputError: A layer of the train net, or of a test net, does.
@@ -218,9 +218,9 @@ def check_is_fed(recipe: Recipe) -> None:
             if rule.fed_by_program:
                 raise InputError(
                     f"layer {layer.name!r} of type {layer.type} in the {file.phase} net waits for "
-                    "a program to give it data, and nothing does here",
-                    hint="Train the net that reads the data itself (Data, ImageData, HDF5Data, "
-                    "...); this one can be planned and measured, not trained.",
+                    "a program to feed it, and there is none here",
+                    hint="Train a net that reads the data itself (Data, ImageData, HDF5Data, "
+                    "...); this one can be planned and measured, but not trained.",
                 )
 
 
@@ -232,7 +232,7 @@ def check_ranks(gpus: int, engine: Engine) -> None:
     """
     if engine.most_ranks is not None and gpus > engine.most_ranks:
         raise InputError(
-            f"the plan is for {gpus} GPUs, but train uses one with {engine.title}",
+            f"the plan is for {gpus} GPUs, but with {engine.title} train uses only one",
             hint=[
                 "Plan with ", Option("gpus", 1), ": the effective batch stays the same, iter_size "
                 "grows. Or with ", Option("engine", "pytorch"), ", which trains on all of them.",

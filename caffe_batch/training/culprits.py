@@ -17,7 +17,7 @@ _ASKED = (EndReason.CHECK_FAILED, EndReason.CRASHED, EndReason.PYTHON_ERROR)
 
 
 def with_culprits(ending: Ending, recipe: Recipe, sources: Sources) -> Ending:
-    """An ending whose detail also says where in the nets and their data the fault lies.
+    """An ending whose detail also says where in the nets or their data the fault is.
 
     Args:
         ending: How a worker ended.
@@ -59,7 +59,7 @@ def _named(recipe: Recipe, sources: Sources, message: str) -> Iterator[tuple[lis
 
 
 def _faults(recipe: Recipe, sources: Sources) -> list[str]:
-    """What a quick look at the data finds wrong; if that has no place in it, also what is odd."""
+    """The errors that a quick look at the data finds; if they name no place, also the remarks."""
     try:
         report = check_data(recipe, sources, allow_unknown=True)
     except (CaffeBatchError, OSError):

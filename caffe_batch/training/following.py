@@ -35,7 +35,7 @@ class RunState(str, Enum):
 
 @dataclass(frozen=True)
 class Status:
-    """A job at one moment.
+    """The state of a job at one moment.
 
     Attributes:
         state: Its state.
@@ -203,5 +203,5 @@ def _state(record: JobRecord | None, pid: int | None) -> RunState:
 
 
 def _digits(value: float | None) -> float | None:
-    """A measured time or rate, rounded to the six digits that are worth showing."""
+    """A measured time or rate, rounded to six significant digits."""
     return None if value is None else float(f"{value:.6g}")

@@ -8,14 +8,14 @@ from caffe_batch.jobs.ending import Ending, EndReason
 from caffe_batch.runtimes.kernel_kills import kill_counter
 from caffe_batch.runtimes.machine import child_processes, free_host_bytes, resident_bytes
 
-#: The kernel counts a kill before the process is gone, by at most this many looks.
+#: The kernel counts a kill at most this many looks before the process is gone.
 _LOOKS = 50
 
 
 class KillWatch:
     """Watches the kernel's count of processes killed for memory while a worker runs.
 
-    SIGKILL looks the same whoever sends it, and a smaller split changes the last bits of the
+    SIGKILL looks the same no matter who sends it, and a smaller split changes the last bits of the
     weights, so evidence is needed: the count of the worker's control group has gone up. If only
     the count of the whole machine is available, the victim may have been any process; then the
     worker must also have held most of the memory that is free after its end, as the process that

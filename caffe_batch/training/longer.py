@@ -1,8 +1,8 @@
-"""A run that goes on for longer than it was planned: a larger max_iter in its last solver.
+"""A run that trains for longer than planned: a larger max_iter in its last solver.
 
-The solver and plan.json are changed together, and plan.json lists the change. The engine goes on
-from the newest snapshot as after any interruption. If it fails before it has made an update, the
-job becomes what it was: to try again is not to ask for even more.
+The solver and plan.json are changed together, and plan.json lists the change. The engine
+continues from the newest snapshot as after any interruption. If it fails before it has made an
+update, the job becomes what it was, so that trying again doesn't ask for even more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from caffe_batch.planning.schedule.longer import longer_changes, longer_notes
 
 @dataclass(frozen=True)
 class Longer:
-    """How much longer a run is to go on; exactly one is given.
+    """How much longer to train; exactly one is given.
 
     Attributes:
         updates: This many more updates.
@@ -48,8 +48,8 @@ class Longer:
             stage: Its last stage.
 
         Raises:
-            InputError: The length of an epoch isn't known, or the run has that many updates
-                already.
+            InputError: The length of an epoch isn't known, or the run already has that many
+                updates.
         """
         before = stage.last_update
         if self.in_all is not None:
@@ -59,12 +59,12 @@ class Longer:
         else:
             length = before + self._of_epochs(plan, stage)
         if not before < length <= MAX_UPDATES:
-            limit = f"more than {before:,}, which it has already, and at most {MAX_UPDATES:,}"
+            limit = f"more than the {before:,} that it has now, and at most {MAX_UPDATES:,}"
             raise InputError(
                 f"a run of {length:,} updates: a longer one has {limit}",
                 hint=[
-                    "Give for instance ", Option("updates", f"+{before}"), "; or "
-                    "leave it out to go on with an interrupted run.",
+                    "For instance ", Option("updates", f"+{before}"), "; or "
+                    "leave it out to continue an interrupted run.",
                 ],
             )  # fmt: skip
         return length
@@ -97,20 +97,20 @@ def check_longer(
     record: JobRecord | None,
     longer: Longer,
 ) -> None:
-    """Refuse what can't go on for longer, before anything is written.
+    """Refuse what can't be trained for longer, before anything is written.
 
     Raises:
-        InputError: There is no snapshot to go on from, or no such length.
+        InputError: There is no snapshot to continue from, or the length is invalid.
     """
     longer.length(plan, stages[-1])
     read_job_stages(job, plan)
     updated = record is not None and record.updates_done > 0
     if updated and not engines.find(plan.engine).snapshots.list_snapshots(job.snapshots):
         raise InputError(
-            f"{job.path}: the run has left no snapshot, so it can't go on from its end",
+            f"{job.path}: the run left no snapshot, so it can't continue from its end",
             hint=[
-                Option("restart", True), " begins again; `snapshot_after_train: true` in the "
-                "solver makes a run leave one.",
+                Option("restart", True), " begins again; with `snapshot_after_train: true` in "
+                "the solver a run leaves one.",
             ],
         )  # fmt: skip
 
@@ -132,9 +132,10 @@ class Lengthened:
     record: JobRecord | None
 
     def undo(self, job: JobDirectory) -> tuple[str, ...]:
-        """Let the job be as long as before, unless updates since are on record; the lock is held.
+        """Make the job as long as before, unless updates have been recorded since; the lock is
+        held.
 
-        Smaller splits that were tried in vain are forgotten with it; the attempts stay in job.json.
+        Smaller splits that failed too are undone with it; the attempts stay in job.json.
 
         Returns:
             A sentence about it, if there is anything to say.
@@ -152,10 +153,8 @@ class Lengthened:
                     state = self.record.state
                 job.write_record(replace(record, state=state, updates=self.updates))
         except OSError as error:
-            return (f"The run stays longer: {error.filename}: {error.strerror}.",)
-        return (
-            f"It has left no update behind, so the run ends at update {self.updates:,} as before.",
-        )
+            return (f"The run keeps its new length: {error.filename}: {error.strerror}.",)
+        return (f"No update was made, so the run ends at update {self.updates:,} as before.",)
 
 
 def lengthen(job: JobDirectory, before: JobRecord | None, longer: Longer) -> Lengthened:
@@ -164,7 +163,7 @@ def lengthen(job: JobDirectory, before: JobRecord | None, longer: Longer) -> Len
     Args:
         job: The directory.
         before: The record of the run so far.
-        longer: How much longer it is to be trained.
+        longer: How much longer to train it.
     """
     plan = job.read_plan()
     last, stages = read_stages(plan)[-1], read_job_stages(job, plan)
@@ -180,7 +179,7 @@ def lengthen(job: JobDirectory, before: JobRecord | None, longer: Longer) -> Len
     job.rewrite({**texts, job.plan: plan.with_changes(lists).text})
     after = applied(recipe, changes).solver
     notes = (
-        f"The run goes on up to update {after.max_iter:,} instead of {recipe.solver.max_iter:,}.",
+        f"The run continues up to update {after.max_iter:,} instead of {recipe.solver.max_iter:,}.",
         *longer_notes(recipe.solver, after, before.updates_done if before else 0),
     )
     return Lengthened(notes, kept, last.last_update, before)

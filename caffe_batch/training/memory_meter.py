@@ -1,4 +1,4 @@
-"""How much memory a worker has, measured regularly."""
+"""How much memory a worker uses, measured regularly."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class MemoryMeter:
 
     Args:
         pid: The process.
-        ranks: How many processes train; several are its children, on one GPU after the other.
+        ranks: How many processes train; if several, they are its children, one on each GPU.
 
     Attributes:
-        peak_bytes: The most seen so far; on the CPU the kernel records it. Of several ranks it is
-            that of the one which has most, as a plan is for each.
-        of_ranks: What each of several ranks has, as far as that is known.
+        peak_bytes: The most seen so far; on the CPU the kernel records it. Of several ranks it
+            is the one that uses most, as a plan is for each.
+        of_ranks: What each of several ranks uses, as far as that is known.
     """
 
     def __init__(self, pid: int, ranks: int = 1) -> None:
@@ -46,7 +46,7 @@ class MemoryMeter:
                 for rank, pid in enumerate(self._pids())
             ]
             self.of_ranks = tuple(filter(None, used)) if self._ranks > 1 else ()
-            # 0: it has ended, which hasn't been noticed yet
+            # 0: it has ended, but that hasn't been noticed yet
             self._bytes = max(filter(None, used), default=None)
         peaks = map(resident_peak_bytes, self._pids()) if gpu is None else (self._bytes,)
         most = max(filter(None, peaks), default=None)

@@ -23,26 +23,26 @@ class Options:
             takes 10 to 30 % longer with two) and gives the same numbers on every machine; large
             nets in CPU mode gain from more.
         restart: Start from update 0; an earlier run is removed once the new one has a snapshot.
-        try_larger: Take the planned split again if a smaller one had taken its place. A restart
-            does so by itself.
+        try_larger: Return to the planned split if a smaller one has replaced it. A restart does
+            so by itself.
         noise_scale: Also measure the gradients of the micro-batches, for the noise scale, as
             lines of metrics.jsonl. It takes about 2 % of the time.
         weights: .caffemodel files to start from at update 0, loaded one after the other.
         snapshot: The solverstate of another run to continue from, with its weights beside it.
-        keep_last: How many of the newest snapshots stay; None for all, or with ``keep_every`` for
-            one.
-        keep_every: The first snapshot in each period of this many updates stays as well.
-        keep_best: Take a snapshot at each test, and keep the best one by this metric; of the others
-            the newest stays, unless ``keep_last`` or ``keep_every`` says more.
+        keep_last: How many of the newest snapshots to keep; None for all, or with ``keep_every``
+            for one.
+        keep_every: Also keep the first snapshot in each period of this many updates.
+        keep_best: Take a snapshot at each test, and keep the best one by this metric; of the
+            others the newest is kept, unless ``keep_last`` or ``keep_every`` say more.
         max_loss: A loss above it counts as diverged, as nan and inf always do; None for no bound.
         rollback: What base_lr is multiplied by when a diverged run continues from the last good
             snapshot; None to stop then.
         stall_timeout_s: Seconds without any sign of progress after which the worker is stopped;
             None for ten minutes, or twenty times the longest silence so far if that is more.
-        precision: How exactly the engine calculates; None for as it is planned.
+        precision: The precision of the engine's arithmetic; None for the planned one.
         engine: Name of the engine; None for the one that trained last here, or is planned.
-        check_data: How much of the data is checked before anything is trained on it.
-        longer: How much longer than planned the run is to go on; None for not at all.
+        check_data: How much of the data to check before anything is trained on it.
+        longer: How much longer than planned to train; None for not at all.
     """
 
     device: Device | None = None

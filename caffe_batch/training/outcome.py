@@ -28,7 +28,7 @@ class Outcome:
         update, updates: Updates done, and to do in total.
         scores: Outputs of the last test.
         ran: False if the job had already been finished.
-        notes: What else there is to say, a sentence each.
+        notes: What else there is to say, one sentence each.
     """
 
     state: JobState
@@ -82,10 +82,10 @@ def failure(
 
 
 def record_lost(error: OSError, before: Ending | None = None) -> Ending:
-    """The ending of a run one of whose files can't be written; ``before`` is how it had ended.
+    """The ending of a run that can't write one of its files; ``before`` is how it had ended.
 
     Raises:
-        OSError: It names no file: it is the terminal's.
+        OSError: It names no file: it comes from the terminal.
     """
     if error.filename is None:
         raise error

@@ -25,7 +25,7 @@ from caffe_batch.runtimes.machine import cuda_environment
 #: Signals that ask for a snapshot and an end (SIGUSR1: Slurm's warning before a time limit).
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-#: Seconds that a worker may take to end once it was asked to and its events are no longer read.
+#: Seconds that a worker may take to end after it was asked to and its events are no longer read.
 _GRACE_S = 10.0
 
 
@@ -203,8 +203,8 @@ def _event_pipe(fifo: Path | None) -> tuple[int, int, tuple[int, ...]]:
 class SignalRelay:
     """Passes requests to this process on to the current worker.
 
-    A worker gets each request once, also where one thread attends to it while another receives
-    the signal. (The lock is one that a handler may take which interrupts its own holder.)
+    A worker gets each request once, even if one thread handles it while another receives the
+    signal. (The lock may also be taken by a handler that interrupts its own holder.)
 
     Attributes:
         stop_requested: Whether a stop was requested.
@@ -241,7 +241,7 @@ class SignalRelay:
 
 @contextmanager
 def forwarded_signals(relay: SignalRelay) -> Iterator[None]:
-    """Pass the signals that this process receives on to the worker's group, and to nothing else."""
+    """Pass signals that this process receives on to the worker's group and to nothing else."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may have handlers
         return

@@ -1,7 +1,7 @@
 """How far a run has come: the lines of metrics.jsonl, folded one after another.
 
-The live display, ``--follow``, ``status`` and the report all show what one object makes of the same
-lines: :class:`RunFold`.
+The live display, ``--follow``, ``status`` and the report all show the result of one object that
+reads the same lines: :class:`RunFold`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Progress:
         training: False while Caffe starts and builds the nets.
         predicted_bytes: The plan's predicted peak, or None if it is meant for another device.
         first_loss: The first record, which ``losses`` may have dropped; None before it.
-        remark: What the losses so far give reason to say, with what to try; empty if nothing.
+        remark: A remark about the losses so far, with what to try; empty if there is none.
         reserve_bytes: What the plan keeps for the process itself on that device.
         elsewhere_bytes: The plan's predicted peak if it is meant for another device: device memory
             where the run is on the CPU, host memory where it is on a GPU.
@@ -208,7 +208,7 @@ class RunFold:
         )
 
     def _work(self, update: int) -> int:
-        """What the first updates amount to: samples, or updates where these are not known."""
+        """The work in the first updates: samples, or updates if the samples are not known."""
         samples = stage_at(self._stages, update).samples(update)
         return update if samples is None else samples
 
@@ -223,7 +223,7 @@ class Rate:
 
     Args:
         update: Updates done at the beginning.
-        work: What they amount to.
+        work: The work in them.
     """
 
     def __init__(self, update: int, work: int) -> None:
@@ -240,7 +240,7 @@ class Rate:
 
         Args:
             update: Updates done.
-            work: What they amount to.
+            work: The work in them.
             seconds: Spent training until then.
         """
         self._ahead = None
@@ -267,7 +267,7 @@ class Rate:
 
         Args:
             update: Updates done.
-            work: What they amount to.
+            work: The work in them.
         """
         now, seconds = self._now()
         first = max(0, bisect_right(self._updates, update) - 1)

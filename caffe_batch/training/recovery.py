@@ -1,7 +1,7 @@
-"""What happens after a run has ended badly: what can be changed so that it can continue.
+"""What happens after a run has failed: what can be changed so that it can continue.
 
-Out of memory and after a divergence its files are changed. Where one of several ranks has ended,
-nothing is: with each rank there is more that can go wrong, so they all start again.
+After an out-of-memory or a divergence its files are changed. If one of several ranks has ended,
+nothing is changed: the more ranks, the more can go wrong, so all of them start again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Recovery:
 
         Raises:
             DoesNotFitError: It ran out of memory, and no split is smaller.
-            TrainingError: It can't be planned again, or no longer.
+            TrainingError: It can't be planned, or was planned too often already.
         """
         if ending.reason in _MEMORY:
             return self._split(ending, attempt)
@@ -66,17 +66,19 @@ class Recovery:
         return None
 
     def _return(self, ending: Ending, attempt: Attempt) -> str | None:
-        """Let all ranks start again; None if that has brought them no further."""
+        """Let all ranks start again; None if that made no progress before."""
         self._returns = 1 if attempt.first_update != self._from else self._returns + 1
         self._from = attempt.first_update
         if self._returns > MOST_RETURNS:
             return None
-        return f"{ending.reason.value} ({ending.detail}): all ranks go on from the newest snapshot"
+        return (
+            f"{ending.reason.value} ({ending.detail}): all ranks continue from the newest snapshot"
+        )
 
     def _split(self, ending: Ending, attempt: Attempt) -> str:
         if self._splits == MOST_SPLITS:
             raise TrainingError(
-                f"{ending.reason.value} with batch_size {attempt.batch_size} as well, after "
+                f"{ending.reason.value} even with batch_size {attempt.batch_size}, after "
                 f"{MOST_SPLITS} smaller splits",
                 hint=[
                     "Run it again to try even smaller ones, or plan again with a smaller ",
@@ -108,7 +110,7 @@ class Recovery:
 
 
 def _learn(plan: PlanFile, attempt: Attempt) -> None:
-    """Remember how much less than predicted this GPU holds, if the prediction is exact."""
+    """Remember how much less than predicted fits on this GPU, if the prediction is exact."""
     peak = plan.predicted_on(attempt.device)
     gpu = attempt.device.gpu if attempt.device else None
     if plan.exact and peak and attempt.free_bytes and gpu is not None:

@@ -1,10 +1,11 @@
-"""Another split of a job's effective batch: a smaller one out of memory, or the planned one again.
+"""Another split of a job's effective batch: a smaller one after an out-of-memory, or the planned
+one again.
 
 Every stage keeps its samples per update and its updates: batch_size and iter_size change together.
-The planner is asked for that, starting from the files as they are now: a training that is under way
-stays the same even if the plan's own compensations were refused. The test nets' batches shrink and
-grow too, with the same number of samples in each test. Where a test ran out of memory, it is its
-batch that shrinks first.
+The planner is asked for that, starting from the files as they are now: a training that is under
+way stays the same even if the plan's own compensations were refused. The test nets' batches
+shrink and grow too, with the same number of samples in each test. If a test ran out of memory,
+its batch shrinks first.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     Args:
         job: The directory.
         plan: Its plan.
-        ending: How the split that the plan has now ran out of memory.
+        ending: How the plan's present split ran out of memory.
 
     Returns:
         What has changed, in a sentence.
@@ -83,15 +84,15 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     title = engines.title(plan.engine)
     raise DoesNotFitError(
         f"{why} ({ending.detail}), and batch_size {size} is the smallest split of the "
-        f"effective batch {plan.effective_batch}{obstacle}. With it {title} asks "
-        f"for {format_size(needs)} ({needs:,} bytes), as far as can be predicted",
+        f"effective batch {plan.effective_batch}{obstacle}. With it {title} requests "
+        f"{format_size(needs)} ({needs:,} bytes), according to the prediction",
         missing_bytes=0,
         hint=[
-            "What helps: a machine with more free memory than that, smaller input images, or a "
-            "smaller net (",
+            "Use a machine with more free memory than that, smaller input images, or a smaller "
+            "net (",
             Call("`caffe-batch memory`", "caffe_batch.memory()"),
-            " shows the layers that cost most).",
-            *([" The newest snapshot stays."] if _has_snapshot(job, plan) else []),
+            " shows the layers that need most).",
+            *([" The newest snapshot is kept."] if _has_snapshot(job, plan) else []),
         ],
     )
 
@@ -174,8 +175,9 @@ def _with_smaller_test(
         if finding.scope is Scope.TEST and finding.verdict is Verdict.DIFFERENT
     )  # fmt: skip
     return (
-        f"{ending.reason.value} in a test: continuing with test batches of {smaller[-1]} instead "
-        f"of {size}, as many samples in each test{'.' + other.rstrip('.') if other.strip() else ''}"
+        f"{ending.reason.value} in a test: continuing with test batches of {smaller[-1]} "
+        f"instead of {size}, and as many samples in each "
+        f"test{'.' + other.rstrip('.') if other.strip() else ''}"
     )
 
 
@@ -204,19 +206,19 @@ def _effective_batches(plan: PlanFile) -> list[int]:
 
 
 def _not_planned(job: JobDirectory, ending: Ending) -> DoesNotFitError:
-    """The error of files that are trained as they are: what their batch may be, nobody has said."""
+    """The error for files that are trained as they are, and so keep their batch."""
     return DoesNotFitError(
         f"{ending.reason.value} ({ending.detail}), and files that are trained as they are keep "
         "their batch",
         missing_bytes=0,
         hint=[
-            "Plan them for the memory that there is: ",
+            "Plan them for the memory that is available: ",
             Call(
                 f"`caffe-batch plan {job.solver} --gpu-memory SIZE --out DIR`",
                 f"caffe_batch.plan({str(job.solver)!r}, gpu_memory=SIZE)",
             ),
-            " finds a batch_size x iter_size for it, if the batch of the net is known; or make it "
-            "smaller in the files, and iter_size larger by as much.",
+            " finds a batch_size x iter_size for it, if the net's batch is known. Or divide the "
+            "batch in the files, and multiply iter_size by as much.",
         ],
     )
 
@@ -261,7 +263,7 @@ def _plan_with(
 
 
 def _another_training(plan: PlanFile, smaller: Plan) -> str:
-    """What makes the smaller split another training, and didn't do so in the previous one."""
+    """What makes the smaller split a different training, if it didn't in the previous one."""
     known = {(each["cause"], each["layer"]) for each in plan.audit
              if each["verdict"] == Verdict.DIFFERENT.value}  # fmt: skip
     new = [
@@ -271,7 +273,7 @@ def _another_training(plan: PlanFile, smaller: Plan) -> str:
         and finding.verdict is Verdict.DIFFERENT
         and (finding.cause.value, finding.layer) not in known
     ]
-    return f". It is another training from here on: {', '.join(new)}" if new else ""
+    return f". From here on it is a different training: {', '.join(new)}" if new else ""
 
 
 def _rewrite(
@@ -294,7 +296,7 @@ def _rewrite(
 
 
 def _content(plan: PlanFile, plans: Sequence[Plan], why: str) -> dict[str, Any]:
-    """What plan.json says about the new split: all that follows from it, and nothing else."""
+    """What plan.json says about the new split: only what follows from it."""
     contents = [each.json() for each in plans]
     first, last = contents[0], contents[-1]
     largest = max(contents, key=lambda each: each["predicted_peak_bytes"] + each["rounding_bytes"])

@@ -1,9 +1,10 @@
 """A restart on trial: which run belongs to the job, the previous one or the new one.
 
 ``--restart`` keeps the previous run (:class:`~caffe_batch.jobs.previous.PreviousRun`) until the new
-run has finished or has a snapshot that is whole. A snapshot proves good with the next update; the
+run has finished or has a snapshot that is whole. The next update proves a snapshot good; the
 previous run is removed then, or at the end of the new run, and put back if that ends without a
-snapshot. After a death, any command that looks at the job decides the same from its files.
+snapshot. If the process was killed, any command that looks at the job decides the same from its
+files.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from caffe_batch.training.options import Options
 
 
 def begin(job: JobDirectory, options: Options) -> Options:
-    """Set the run before aside, or remove it if it has done nothing; the lock is held.
+    """Set the previous run aside, or remove it if it has done nothing; the lock is held.
 
     Returns:
-        The options, with the paths that the files have now that the run begins with: they may be
-        of the run before.
+        The options, with the present paths of the files that the run begins with: they may
+        belong to the previous run.
     """
     asked = [path for path in (*options.weights, options.snapshot) if path]
     worth_keeping = stands(job) or _has_updated(_record(job))
@@ -43,7 +44,7 @@ def settle(job: JobDirectory) -> tuple[str, ...]:
     """Decide which run belongs to the job once none is running; the lock is held.
 
     Returns:
-        A sentence if it is the previous run again.
+        A sentence if it is the previous run.
     """
     job.finish_rewrite()
     previous = job.previous
@@ -55,8 +56,8 @@ def settle(job: JobDirectory) -> tuple[str, ...]:
     record = _record(job)
     done = f", {record.updates_done:,} of {record.updates:,} updates" if record else ""
     return (
-        f"The restart came to no snapshot, so the run before stands again{done}. What the restart "
-        f"has left is in {previous.failed}; another restart begins anew.",
+        f"The restart made no snapshot, so the previous run is back{done}. What the restart "
+        f"left is in {previous.failed}; another restart begins from scratch.",
     )
 
 
@@ -69,7 +70,7 @@ def settle_if_free(job: JobDirectory) -> None:
 
 
 def stands(job: JobDirectory) -> bool:
-    """Whether the run whose results the directory has now has finished, or can go on."""
+    """Whether the run whose results are in the directory has finished, or can continue."""
     record = _record(job)
     if record and record.state is JobState.FINISHED:
         return True
@@ -86,7 +87,7 @@ class Next(Enum):
 
     CONTINUES = "It continues from the newest snapshot that is whole."
     BEGINS = "It left no snapshot, so it begins at update 0."
-    RUN_BEFORE = "Without --restart, it is the run before that goes on."
+    RUN_BEFORE = "Without --restart, the previous run continues."
 
 
 def what_is_next(job: JobDirectory) -> Next:

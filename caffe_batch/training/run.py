@@ -1,4 +1,4 @@
-"""One try to bring a job to its end: decides where to start, runs its workers, keeps the record."""
+"""One try to finish a job: decides where to start, runs its workers, keeps the record."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ from caffe_batch.training.tracker import Tracker
 #: How often the log is read and the observer is called, in seconds.
 TICK_S = 0.2
 
-#: About how many loss records metrics.jsonl gets, however long the run is.
+#: About how many loss records metrics.jsonl gets, no matter how long the run is.
 _RECORDS = 10_000
 
-#: The log continues in a new file when the current one has this size.
+#: The log continues in a new file when the current one reaches this size.
 LOG_BYTES = 32 * 1024**2
 
 
-#: Seconds after which a rank that doesn't answer is lost, unless a stall timeout is given.
+#: Seconds after which a rank that doesn't answer counts as lost, unless a stall timeout is given.
 PATIENCE_S = 60.0
 
 #: Seconds that the ranks then have to end by themselves.
@@ -74,7 +74,7 @@ RANKS_END_S = 30.0
 
 
 class Run:
-    """One try to bring a job to its end, with the files and the snapshots as they are.
+    """One try to finish a job, with the files and the snapshots as they are.
 
     Args:
         job: The directory; its lock is held.
@@ -167,7 +167,7 @@ class Run:
         if self._resume:
             self._notes.append(_resume_note(self._resume))
         elif self._before:
-            self._notes.append("The previous run left no snapshot: starting from update 0 again.")
+            self._notes.append("The previous run left no snapshot: starting again from update 0.")
         self._notes += [*self._about_the_engine(), *self._about_the_precision()]
         if self._start.weights and not self._resume:
             self._notes.append(f"Starting with the weights of {', '.join(self._start.weights)}.")
@@ -182,35 +182,35 @@ class Run:
             self._notes.append("Training on the CPU: the plan is for CPU mode.")
 
     def _about_the_engine(self) -> Iterator[str]:
-        """What a change of the engine means."""
+        """What a change of engine means."""
         before = self._attempts[-1].engine if self._attempts else self._plan.engine
         title = self._engine.title
         if before != self._engine.name and self._attempts:
-            yield f"{title} goes on where {engines.find(before).title} was."
+            yield f"{title} continues where {engines.find(before).title} stopped."
         if self._plan.engine != self._engine.name and before != self._engine.name:
             planned = engines.find(self._plan.engine).title
             yield (
-                f"The plan is for {planned}, and its figures of memory are {planned}'s; where "
-                f"{title} can't hold the batch, it goes on with the next smaller split."
+                f"The plan is for {planned}, and its memory figures are {planned}'s; if the "
+                f"batch doesn't fit with {title}, it continues with the next smaller split."
             )
 
     def _about_the_precision(self) -> Iterator[str]:
-        """What a precision means that isn't the plan's, or that of the run so far."""
+        """What a precision other than the plan's, or than the run's so far, means."""
         planned, now = self._plan.precision, self._precision
         if now is not planned and now is Precision.FLOAT32:
-            yield f"The plan is for {planned.value}; {self._engine.title} calculates in float32."
+            yield f"The plan is for {planned.value}; {self._engine.title} computes in float32."
         elif now is not planned:
             yield (
-                f"Different: the plan is for {planned.value}, and this run calculates in "
+                f"Different: the plan is for {planned.value}, and this run computes in "
                 f"{now.value}. Each factor of a product is rounded, with a relative error of up to "
                 f"{now.rounding:.0e}."
             )
         before = self._attempts[-1].precision if self._attempts else now
         if before is not now:
-            yield f"Until now the run was calculated in {before.value}; it goes on in {now.value}."
+            yield f"Until now the run computed in {before.value}; it continues in {now.value}."
 
     def carry_out(self, observer: Observer, script: Path | None, lock: int) -> Ending:
-        """Run the stages to the end, one worker for each; job.json records how far it is.
+        """Run the stages to the end, one worker for each; job.json records the progress.
 
         Args:
             observer: Called with the progress.
@@ -256,7 +256,7 @@ class Run:
                 ending = self._obstacle(stage) or self._run_stage(stage, start, tracker, observer)
             self.all_notes = tracker.notes
         if ending.reason in STATES:
-            self._keeper.prune()  # the log has told of all tests by now
+            self._keeper.prune()  # by now the log has reported all tests
         return ending
 
     def close(self, ending: Ending) -> Ending:
@@ -320,7 +320,7 @@ class Run:
         return ending
 
     def _explained(self, ending: Ending, stage: TrainingStage) -> Ending:
-        """An ending with what the nets and their data say about it, if they can be read."""
+        """An ending, with what the nets and their data reveal about it, if they can be read."""
         try:
             recipe = job_recipe(self._job, stage.path, stage.rules)
         except InputError:
@@ -331,7 +331,7 @@ class Run:
         """The outcome of a run that is over.
 
         Raises:
-            InputError: What was asked for isn't possible.
+            InputError: What was requested isn't possible.
             TrainingError: It failed.
         """
         state, update = STATES.get(ending.reason), self.last_attempt.last_update
@@ -375,7 +375,7 @@ class Run:
         return ending if worker.has_spoken else _before_the_start(ending)
 
     def _stall_watch(self) -> StallWatch:
-        """Several ranks watch each other, and know which one doesn't answer: they come first."""
+        """Several ranks watch each other and know which one doesn't answer, so they go first."""
         given_s = self._options.stall_timeout_s
         if given_s is not None and self._plan.gpus > 1:
             given_s += RANKS_END_S
@@ -437,7 +437,7 @@ class Run:
         return found
 
     def _frozen(self, stage: TrainingStage) -> list[tuple[str, int]] | None:
-        """The parameters that don't learn; None if a stage has no micro-batches to compare."""
+        """The parameters that aren't trained; None if a stage has no micro-batches to compare."""
         if stage.solver.iter_size < 2:
             return None
         net = read_net(self._job.net, allow_unknown_fields=True)
@@ -519,7 +519,7 @@ def read_job(job: JobDirectory, options: Options) -> tuple[PlanFile, tuple[Train
 
 
 def engine_name(plan: PlanFile, before: JobRecord | None, options: Options) -> str:
-    """Name of the engine that trains: the one asked for, or that of the run that goes on."""
+    """Name of the engine that trains: the one asked for, or that of the run that continues."""
     last = before.attempts[-1].engine if before and before.attempts else plan.engine
     return options.engine or last
 

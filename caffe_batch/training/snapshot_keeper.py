@@ -21,10 +21,10 @@ from caffe_batch.jobs.metrics import Metrics, NetTestMetrics
 
 
 class BestTest:
-    """The best test so far, whose snapshot stays.
+    """The best test so far, whose snapshot is kept.
 
     Args:
-        metric: What decides.
+        metric: The metric that decides.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -34,11 +34,11 @@ class BestTest:
         self._test = NetTestStarted(0, 0)
 
     def continue_from(self, lines: Iterable[Metrics], updates: set[int]) -> None:
-        """Take in the tests before: those whose snapshots are still there.
+        """Take in the earlier tests whose snapshots still exist.
 
         Args:
-            lines: Those of metrics.jsonl.
-            updates: Of the snapshots.
+            lines: The lines of metrics.jsonl.
+            updates: The updates of the snapshots.
         """
         for line in lines:
             if isinstance(line, NetTestMetrics) and line.update in updates:
@@ -74,15 +74,15 @@ class BestTest:
 class SnapshotKeeper:
     """Records each snapshot, thins them out, and sets aside those of a training that diverged.
 
-    The newest has proved good once an update after it had a loss that hasn't diverged: only then
-    may earlier ones be deleted, and the previous run that a restart has kept.
+    The newest has proved good once a later update had a loss that hasn't diverged. Only then may
+    earlier ones be deleted, and the previous run that a restart has kept.
 
     Args:
         files: The engine's snapshots.
         folder: Where they are.
         keep_last, keep_every: As for :meth:`SnapshotFiles.prune`.
         proved: Called whenever the newest snapshot has proved good.
-        best: The best test, whose snapshot stays as well; None for none.
+        best: The best test, whose snapshot is kept too; None to keep none.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the first update of a run starts from, if not from the values of the fillers."""
+"""What the first update of a run starts from, if not from the fillers' values."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class StartingPoint:
         found = files.named_snapshot(Path(self.state)) if self.state else None
         if found and found.update >= updates:
             raise InputError(
-                f"{found.state}: it was taken after {found.update} updates, but the "
-                f"solver's max_iter is {updates}",
+                f"{found.state}: it was taken after {found.update} updates, but the solver's "
+                f"max_iter is {updates}",
                 hint=[
                     "max_iter counts the snapshot's updates too; ",
                     Option("weights"),
@@ -61,13 +61,13 @@ class StartingPoint:
 def starting_point(
     weights: Sequence[Path], state: Path | None, before: JobRecord | None, *, has_snapshots: bool
 ) -> StartingPoint:
-    """What a run starts from: as asked for, or else as the earlier run that it continues.
+    """What a run starts from: what was asked for, or else what the earlier run started from.
 
     Args:
         weights: The .caffemodel files asked for.
         state: The solverstate asked for.
         before: The record of the earlier run.
-        has_snapshots: Whether that one left any. If not, and without an update, it hasn't begun.
+        has_snapshots: Whether that run left any. If it didn't, and made no update, it hasn't begun.
 
     Raises:
         InputError: Both are asked for, or the earlier run started from something else.

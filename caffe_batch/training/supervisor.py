@@ -1,4 +1,4 @@
-"""Trains a job directory to its end, with as many tries as that takes."""
+"""Trains a job directory to the end, with as many tries as that takes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def train(
     A plan with several stages has a solver for each; their workers run one after another, each
     from the snapshot that the previous one ended with.
 
-    A run that ends badly but can be mended continues from the newest good snapshot: out of memory,
-    with the next smaller split of the same effective batch; after a divergence (if asked for), with
-    a lower rate.
+    A run that fails in a way that can be fixed continues from the newest good snapshot: after an
+    out-of-memory, with the next smaller split of the same effective batch; after a divergence (if
+    asked for), with a lower rate.
 
     A restart discards the previous run only once the new run has something to show; one that ends
     without a snapshot leaves the previous run as it was (:mod:`caffe_batch.training.restart`).
 
-    A run that is to go on for longer and fails before its first update is as long as before
+    A run that should train for longer and fails before its first update is as long as before
     (:mod:`caffe_batch.training.longer`).
 
     In the main thread, SIGINT, SIGTERM and SIGUSR1 make the worker take a snapshot and stop; a
@@ -111,12 +111,12 @@ def train(
 
 
 def _as_before(job: JobDirectory, lengthened: Lengthened | None) -> tuple[str, ...]:
-    """Undo in a failure what has made a job longer; a sentence if it is as long as before."""
+    """After a failure, undo what made a job longer; a sentence if it is as long as before."""
     return lengthened.undo(job) if lengthened else ()
 
 
 def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> tuple[str, ...]:
-    """Take the planned split again if that is asked for, or else say that it may fit again.
+    """Return to the planned split if that is asked for, or else say that it may fit again.
 
     Args:
         job: The directory; its lock is held.
@@ -127,7 +127,7 @@ def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> t
         A sentence about it, if there is anything to say.
 
     Raises:
-        InputError: The planned split can't be taken again, or not with these options.
+        InputError: It isn't possible to return to the planned split, or not with these options.
     """
     plan, wanted = job.read_plan(), options.restart or options.try_larger
     try:
@@ -135,7 +135,7 @@ def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> t
     except InputError:  # Caffe itself reports what is wrong with its net
         return ()
     if planned is None:
-        same = "The split is the one that was planned: there is no larger one to try."
+        same = "The split is the planned one: there is no larger one to try."
         return (same,) if options.try_larger else ()
     if wanted:
         if options.noise_scale:
@@ -145,14 +145,14 @@ def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> t
         except InputError as error:
             if options.try_larger:
                 raise
-            return (f"The planned split can't be taken again: {error.message}.",)
+            return (f"It isn't possible to return to the planned split: {error.message}.",)
         return (f"{changed[0].upper()}{changed[1:]}.",)
     if not goes_on:
         return ()
     return (
         f"It was planned with batch_size {planned.batch_size} x iter_size {planned.iter_size} and "
         f"ran out of memory with that. If more is free now, `caffe-batch train {job.path} "
-        "--try-larger` takes it again; it falls back by itself if that fails.",
+        "--try-larger` returns to it, and falls back by itself if that fails.",
     )
 
 
@@ -163,14 +163,14 @@ def _to_the_end(
     relay: SignalRelay,
     notes: tuple[str, ...],
 ) -> Outcome:
-    """Try until the run has ended well, or nothing is left to try.
+    """Try until the run has finished, or nothing is left to try.
 
     Args:
-        begin: Makes a try of what a person should know of it, and of the tries before.
+        begin: Makes a try, given the notes on it and on the earlier tries.
         carry_out: Carries one out.
         recovery: Says what is left to try.
         relay: What signals have asked for.
-        notes: What a person should know of the first try.
+        notes: The notes on the first try.
     """
     earlier: tuple[str, ...] = ()
     while True:

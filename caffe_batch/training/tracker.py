@@ -1,4 +1,4 @@
-"""Turns what a worker reports into lines of metrics.jsonl, and takes these in as written."""
+"""Turns what a worker reports into lines of metrics.jsonl, and follows the run by these lines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from caffe_batch.training.progress import Progress, RunFold, epoch_of
 
 @dataclass
 class _Summary:
-    """An output of many elements, as far as it was read.
+    """An output with many elements, as far as it has been read.
 
     Attributes:
         first: Its first element.
@@ -62,8 +62,8 @@ class _Summary:
 class Tracker:
     """Follows the workers of a run, one after another.
 
-    What is shown is what :class:`RunFold` makes of the lines; the tracker only adds how far the
-    worker has come between two of them.
+    What is shown is what :class:`RunFold` derives from the lines; the tracker only adds the
+    worker's progress between two of them.
 
     Args:
         stages: The stages of the job.
@@ -164,7 +164,7 @@ class Tracker:
         )
 
     def _note_gradients(self, event: GradientNorms) -> None:
-        """Those of a diverged update mean nothing, and JSON has no number for them."""
+        """Those of a diverged update mean nothing, and JSON has no numbers for them."""
         size = stage_at(self._stages, event.update - 1).batch_size
         measured = math.isfinite(event.micro_norm_squared) and math.isfinite(
             event.mean_norm_squared
@@ -195,7 +195,7 @@ class Tracker:
             self._write_summary()
 
     def _write_summary(self) -> None:
-        """Write what there is of an output that is summarised, as one line."""
+        """Write what has been read of a summarized output, as one line."""
         summary, self._summary = self._summary, None
         if summary is not None:
             self._write_score(

@@ -27,7 +27,7 @@ class Chosen:
         weights: The .caffemodel.
         update: Updates that they were trained for; None if that isn't known.
         score: The test that they were chosen by; None if they weren't.
-        notes: Which other ones were passed over, and why.
+        notes: Which others were skipped, and why.
     """
 
     weights: Path
@@ -62,10 +62,10 @@ def read_trained(job: JobDirectory, number: int = 0) -> Trained:
 
     Args:
         job: The job.
-        number: Of the test net.
+        number: The number of the test net.
 
     Raises:
-        InputError: This is no job, or it has no such test net.
+        InputError: This isn't a job, or it has no such test net.
     """
     plan = job.read_plan()
     recipe = job_recipe(job, plan.stages[-1].solver, plan.registry())
@@ -81,7 +81,7 @@ def _test_net(recipe: Recipe, number: int, job: JobDirectory) -> NetFile:
             return recipe.tests[number]
         raise InputError(
             [Option("test_net", str(number)), f": {job.path} has {len(recipe.tests)} test nets"],
-            hint="They are counted from 0.",
+            hint="They are numbered from 0.",
         )
     train = recipe.train
     test = replace(train, state=net_state("TEST", train.message))
@@ -93,7 +93,7 @@ def _test_net(recipe: Recipe, number: int, job: JobDirectory) -> NetFile:
 def choose_weights(
     job: JobDirectory, engine: Engine, *, snapshot: Path | None = None, best: Metric | bool = False
 ) -> Chosen:
-    """The weights to use. Nothing is renamed or recorded, whatever is damaged.
+    """The weights to use. Nothing is renamed or recorded, even if something is damaged.
 
     Args:
         job: The job.
@@ -112,7 +112,7 @@ def choose_weights(
     found = sorted(engine.snapshots.list_snapshots(job.snapshots), reverse=True)
     if not found:
         raise InputError(
-            f"{job.path}: there is no snapshot, so nothing is trained yet",
+            f"{job.path}: there is no snapshot, so nothing has been trained yet",
             hint="`caffe-batch train` takes one at its end, and when Ctrl-C stops it.",
         )
     score = None
@@ -132,7 +132,7 @@ def choose_weights(
 def _best_first(
     job: JobDirectory, snapshots: list[Snapshot], metric: Metric | None
 ) -> tuple[NetTestMetrics, list[Snapshot]]:
-    """The best test of those whose snapshot is there, and that snapshot."""
+    """The best test among those with a snapshot, and that snapshot."""
     lines = tuple(read_metrics(job.metrics)) if job.metrics.is_file() else ()
     tests = [line for line in lines if isinstance(line, NetTestMetrics)]
     metric = metric or usual_metric(tests)

@@ -135,7 +135,7 @@ def test_what_was_said_of_the_files_is_in_the_result() -> None:
     assert template.startswith("template caffenet with its defaults")
     assert solver == (
         "no solver was given; caffenet's is from Caffe 1.0, models/bvlc_reference_caffenet: "
-        "90 epochs, of 1,281,167 records since yours can't be counted"
+        "90 epochs, of 1,281,167 records, since yours can't be counted"
     )
     assert found.recipe.solver_path is None
 
@@ -299,7 +299,7 @@ def test_plan_write_train_report(
     [
         ({"cpu": True, "gpu": 1}, "cpu and gpu exclude each other"),
         ({"threads": 0}, "threads is 0"),
-        ({"on_divergence": "rollback:2"}, "'rollback:2' is neither stop nor such as"),
+        ({"on_divergence": "rollback:2"}, "'rollback:2' is neither stop nor rollback:FACTOR"),
         ({"stall_timeout": 0}, "stall_timeout is 0"),
         ({"weights": "a.caffemodel", "snapshot": "b_iter_1.solverstate"}, "weights and snapshot"),
         ({"noise_scale": True}, "noise_scale compares the micro-batches of an update"),
@@ -318,7 +318,7 @@ def test_what_train_refuses(
 
 def test_a_plan_says_before_it_is_written_that_it_cant_be_trained(recipe: Path) -> None:
     plan = cb.plan("solver.prototxt", gpus=2, gpu_memory="2GiB")
-    with pytest.raises(cb.InputError, match="the plan is for 2 GPUs, but train uses one") as caught:
+    with pytest.raises(cb.InputError, match="the plan is for 2 GPUs, but with") as caught:
         plan.check_trains()
     remedies = [(each.name, each.value) for each in caught.value.remedies]
     assert remedies == [("gpus", 1), ("engine", "pytorch")]
@@ -333,9 +333,9 @@ def test_the_noise_scale_is_measured_on_one_gpu(recipe: Path) -> None:
 
 def test_nothing_to_stop_and_nothing_to_follow(recipe: Path) -> None:
     job = cb.plan("solver.prototxt", gpu_memory="2GiB").write("job")
-    with pytest.raises(cb.InputError, match="nothing runs here, the job is planned"):
+    with pytest.raises(cb.InputError, match="nothing is running here; the job is planned"):
         job.stop()
-    with pytest.raises(cb.InputError, match="nothing was trained here so far") as caught:
+    with pytest.raises(cb.InputError, match="nothing has been trained here yet") as caught:
         job.follow()
     assert f"Job({str(job.path)!r}).train()" in str(caught.value)
 

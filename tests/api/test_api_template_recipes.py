@@ -37,7 +37,7 @@ def test_without_the_data_the_epochs_are_those_of_the_paper() -> None:
     assert solver.max_iter == 120 * 5005
     assert list(solver.stepvalue) == [30 * 5005, 60 * 5005, 90 * 5005]
     assert note.startswith("no solver was given; resnet50's is from He et al. (2015)")
-    assert note.endswith("120 epochs, of 1,281,167 records since yours can't be counted")
+    assert note.endswith("120 epochs, of 1,281,167 records, since yours can't be counted")
 
 
 def test_another_effective_batch_keeps_the_epochs() -> None:

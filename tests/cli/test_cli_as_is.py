@@ -208,7 +208,10 @@ def test_without_a_budget_both_ways_are_named(tmp_path: Path) -> None:
         (["--as-is", "--epochs", "3"], "--epochs: --as-is"),
         (["--as-is", "--updates", "+3"], "--updates and --epochs +N are for a job"),
         (["--gpu-memory", "2GiB", "--epochs", "+3"], "--updates and --epochs +N are for a job"),
-        (["--as-is", "--noise-scale"], "--noise-scale needs the samples of a micro-batch"),
+        (
+            ["--as-is", "--noise-scale"],
+            "--noise-scale needs the number of samples in a micro-batch",
+        ),
     ],
 )
 def test_options_without_an_effect(tmp_path: Path, options: list[str], message: str) -> None:

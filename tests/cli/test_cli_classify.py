@@ -202,13 +202,13 @@ def test_bad_input_leaves_nothing(model: Path, finished: FinishedJob, tmp_path: 
         tmp_path / "nothing" / "..", net=NET.format(data=tmp_path, batch_size=6, width=8)
     )
     cases: list[tuple[tuple[object, ...], str]] = [
-        ((tmp_path, a), "is no job, and no folder that"),
-        ((untrained.path, a), "there is no snapshot, so nothing is trained yet"),
+        ((tmp_path, a), "is neither a job nor a folder that"),
+        ((untrained.path, a), "there is no snapshot, so nothing has been"),
         ((model, tmp_path / "nothing"), "there is no picture in this folder"),
         ((model, tmp_path / "none.png"), "no such file"),
         ((model, a, "--blob", "ip3", "--out", f), "the net has no blob 'ip3'"),
         ((model, a, "--blob", "ip1"), "--out FILE.h5 go together"),
-        ((model, a, "--masks", tmp_path / "m"), "the net gives a picture one answer, no map"),
+        ((model, a, "--masks", tmp_path / "m"), "the net classifies a whole picture, not"),
         ((model, a, "--best"), "has its weights already"),
     ]  # fmt: skip
     before = tree(tmp_path)

@@ -109,9 +109,9 @@ def test_a_choice_is_no_option_that_a_planned_job_refuses(file: Path, tmp_path: 
     [
         ("engine = 'caffee'", "there is no engine 'caffee'"),
         ("engin = 'caffe'", "there is no key 'engin'"),
-        ("reserve = 512", "reserve must be a text in quotes"),
+        ("reserve = 512", "reserve must be a string in quotes"),
         ("reserve = 'much'", "reserve: "),
-        ("mirror = ''", "mirror must be a text in quotes"),
+        ("mirror = ''", "mirror must be a string in quotes"),
         ("mirror = ", "is not TOML"),
         ("mirror = " + "[" * 100_000, "is not TOML"),
         ("[plan]\nreserve = '1GiB'", "there is no key 'plan'"),

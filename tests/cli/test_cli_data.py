@@ -119,8 +119,8 @@ def test_plan_and_train_take_a_data_set(digits: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "net.prototxt", "--gpu-memory", "1GiB"], "fills in a template, and net.prototxt"),
-        (["memory", "net.prototxt"], "fills in a template, and net.prototxt is none"),
+        (["plan", "net.prototxt", "--gpu-memory", "1GiB"], "is for templates, and net.prototxt"),
+        (["memory", "net.prototxt"], "is for templates, and net.prototxt is none"),
         (["render", "unet"], "template unet learns from something else: U-Net"),
         (["memory", "mlp"], "template mlp learns from something else: Multilayer"),
         (["render", "siamese"], "template siamese learns from something else: Siamese"),

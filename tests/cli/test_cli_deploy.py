@@ -121,7 +121,7 @@ def test_bad_input_leaves_nothing(job: Path, tmp_path: Path) -> None:
     other.write_bytes(b"")
     cases: list[tuple[tuple[object, ...], str]] = [
         ((job, "--out", taken), "exists already"),
-        ((untrained, "--out", tmp_path / "m"), "there is no snapshot, so nothing is trained yet"),
+        ((untrained, "--out", tmp_path / "m"), "there is no snapshot, so nothing has been"),
         ((tmp_path, "--out", tmp_path / "m"), "there is no plan.json"),
         ((job, "--out", tmp_path / "m", "--snapshot", tmp_path / "none"), "no such file"),
         ((job, "--out", tmp_path / "m", "--snapshot", broken), str(broken)),

@@ -25,7 +25,7 @@ def test_what_cant_be_drawn_is_one_message(tmp_path: Path) -> None:
     net.write_text(NET)
     done = call("draw", net, "--phase", "test", "-o", tmp_path / "net.svg")
     assert done.code == 2
-    assert done.err.startswith("caffe-batch: --phase test: the files have no net for tests")
+    assert done.err.startswith("caffe-batch: --phase test: the files have no test net")
     done = call("draw", tmp_path / "missing.prototxt")
     assert done.code == 2
     assert "missing.prototxt" in done.err

@@ -135,10 +135,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ([job.path], "nothing to write: give --onnx FILE.onnx or --torch FILE.pt"),
         ([job.path, "--onnx", model], "there is no snapshot"),
         ([job.path, "--onnx", model, "--weights", "w"], "is a job, which has snapshots"),
-        ([job.net, "--onnx", model], "is a net, whose weights are in a file of their own"),
+        ([job.net, "--onnx", model], "is a net without weights, which are in another file"),
         ([job.net, "--onnx", model, "--best"], "--best: "),
         ([tmp_path, "--onnx", model], "Give a job, a folder that"),
-        ([job.path, "--onnx", tmp_path / "no" / "m.onnx"], "there is no folder for this file"),
+        (
+            [job.path, "--onnx", tmp_path / "no" / "m.onnx"],
+            "the folder for this file doesn't exist",
+        ),
     ):
         done = call("export", *args)
         assert done.code == 2, (args, done)

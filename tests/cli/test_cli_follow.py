@@ -95,7 +95,7 @@ def test_detached_and_stopped(detached: JobDirectory) -> None:
 
     nothing = call("stop", detached.path)
     assert nothing.code == 2
-    assert "nothing runs here, the job is interrupted" in nothing.err
+    assert "nothing is running here; the job is interrupted" in nothing.err
 
 
 def test_ctrl_c_only_stops_following(detached: JobDirectory) -> None:
@@ -141,8 +141,8 @@ def test_a_stop_without_a_supervisor_names_the_worker(detached: JobDirectory) ->
     wait_for(lambda: not is_alive(supervisor))
     done = call("stop", detached.path, "--timeout", 0.5)
     assert done.code == 4
-    assert "Its supervisor is gone already; waiting for the worker." in done.err
-    assert f"`kill -9 {worker}` ends the worker, and the newest snapshot stands." in done.err
+    assert "Its supervisor has ended already; waiting for the worker." in done.err
+    assert f"`kill -9 {worker}` kills the worker; the newest snapshot remains." in done.err
     os.kill(worker, signal.SIGKILL)
 
 
@@ -178,11 +178,11 @@ def test_following_a_finished_job(finished: FinishedJob) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "--follow", "{job}"], "nothing was trained here so far"),
+        (["train", "--follow", "{job}"], "nothing has been trained here yet"),
         (["train", "--follow", "{job}", "--cpu"], "--cpu: --follow only watches a run"),
         (["train", "--follow", "."], "there is no plan.json"),
         (["status", "no-such-directory"], "there is no plan.json"),
-        (["stop", "{job}"], "nothing runs here, the job is planned"),
+        (["stop", "{job}"], "nothing is running here; the job is planned"),
         (["report", "no-such-directory"], "there is no plan.json"),
         (["report"], "Missing argument 'DIR...'"),
     ],

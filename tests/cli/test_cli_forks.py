@@ -62,7 +62,9 @@ def test_the_user_chooses_another_fork(net: Path) -> None:
 def test_a_fork_that_doesnt_exist_is_named(net: Path) -> None:
     refused = call("memory", net, "--fork", "segnett")
     assert refused.code == 2
-    assert refused.err.startswith("caffe-batch: --fork is none of the forks that differ: 'segnett'")
+    assert refused.err.startswith(
+        "caffe-batch: --fork is not one of the forks that differ: 'segnett'"
+    )
     assert "segnet" in refused.err.splitlines()[1]
     unlike = call("memory", net, "--fork", "x")
     assert "They are ssd, rcnn, deeplab, segnet, pspnet, nvcaffe, c3d." in unlike.err
@@ -196,6 +198,6 @@ layer { name: "other" type: "Input" top: "other" include { phase: TEST stage: "v
     done = call("plan", tmp_path / "net.prototxt", "--gpu-memory", "1GiB", "--json")
     assert done.code == 0, done.err
     assert (
-        "planned without tests: in the TEST net nothing produces 'other', which layer 'sum' reads"
+        "planned without tests: in the TEST net, nothing produces 'other', which layer 'sum' reads"
         in done.err
     )

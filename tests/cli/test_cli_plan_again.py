@@ -127,7 +127,7 @@ def test_a_plan_that_train_cannot_run_is_not_written(tmp_path: Path) -> None:
     done = call("train", solver, "--gpus", 2, "--effective-batch", 24, "--gpu-memory", "1GiB",
                 "--reserve", 0, "--out", job)  # fmt: skip
     assert done.code == 2
-    assert "the plan is for 2 GPUs, but train uses one" in done.err
+    assert "the plan is for 2 GPUs, but with" in done.err
     assert not job.exists()
 
 

@@ -130,7 +130,7 @@ def test_bad_input(begun: Path, finished: FinishedJob, tmp_path: Path) -> None:
     (data / "labels.txt").write_text("a\nb\nc\n")
     page = tmp_path / "none" / "page.html"
     cases: list[tuple[tuple[object, ...], int, str]] = [
-        ((untrained,), 2, "there is no snapshot, so nothing is trained yet"),
+        ((untrained,), 2, "there is no snapshot, so nothing has been trained yet"),
         ((tmp_path,), 2, "there is no plan.json"),
         ((begun, "--test-net", 3), 2, "has 1 test nets"),
         ((begun, "--data", tmp_path / "none"), 2, "no such file or folder"),

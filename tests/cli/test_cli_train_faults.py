@@ -24,7 +24,7 @@ def test_no_split_that_fits_is_exit_code_3(tmp_path: Path) -> None:
         "batch_size 1 is the smallest split of the effective batch 2. With it Caffe asks for"
         in (done.err)
     )
-    assert "What helps" in done.err
+    assert "Use a machine with more free memory" in done.err
     assert "Traceback" not in done.err
 
 

@@ -353,7 +353,7 @@ def test_a_job_is_verified_on_its_engine() -> None:
     assert (found["engines"], found["precision"]) == (["pytorch", "caffe"], "bf16")
     done = call("verify", "job", "--against", "pytorch")
     assert done.code == 2
-    assert "--against pytorch compares with pytorch, and that is the engine" in done.err
+    assert "--against pytorch compares with pytorch, which is the engine itself" in done.err
     assert "--against caffe" in done.err
 
 

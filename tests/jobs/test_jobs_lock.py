@@ -66,7 +66,7 @@ def test_stop_signals_nobody_by_the_number_alone(job: JobDirectory) -> None:
             done = call("stop", job.path)
             assert done.code == 2
             assert f"process {other.pid}, which the lock names, is not the training" in done.err
-        with pytest.raises(InputError, match="Nothing was signalled"):
+        with pytest.raises(InputError, match="Nothing was signaled"):
             Job(job.path).stop()
         assert is_alive(other.pid)
 
@@ -208,7 +208,7 @@ def test_a_moment_is_waited_for(job: JobDirectory, monkeypatch: pytest.MonkeyPat
     moment.__enter__()
     assert job.supervisor() is None
     assert call("status", job.path).out.startswith("planned")
-    assert "nothing runs here" in call("stop", job.path).err
+    assert "nothing is running here" in call("stop", job.path).err
 
     def act(wait: int) -> None:
         if wait == 20:

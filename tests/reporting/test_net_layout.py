@@ -94,7 +94,7 @@ def test_what_cant_be_drawn(net: Path, tmp_path: Path) -> None:
     found = cb.memory(net)
     with pytest.raises(InputError, match=r"must end in \.png or \.svg"):
         found.draw(tmp_path / "net.pdf")
-    with pytest.raises(InputError, match="the files have no net for tests"):
+    with pytest.raises(InputError, match="the files have no test net"):
         found.draw(tmp_path / "net.svg", phase="test")
     assert not (tmp_path / "net.svg").exists()
 

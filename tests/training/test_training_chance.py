@@ -35,10 +35,10 @@ def test_of_a_training(runtime: Runtime, tmp_path: Path, dead: bool) -> None:
     train(job, runtime, observer=TrainingView(Console(file=shown, width=1000)))
     with closing(RunFollower(job)) as follower:
         status = follower.status()
-    said = "The loss has stood at 1.386 for 150 updates"
+    said = "The loss has stayed at 1.386 for 150 updates"
     assert (said in status.progress.remark) is dead
     assert (said in "\n".join(status_lines(job, status))) is dead
-    assert shown.getvalue().count("The loss has stood at 1.386") == dead
+    assert shown.getvalue().count("The loss has stayed at 1.386") == dead
     assert (status.json()["remark"] is None) is not dead
 
 

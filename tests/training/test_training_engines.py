@@ -64,9 +64,9 @@ def test_it_continues_where_the_other_was(runtime: Runtime, tmp_path: Path) -> N
     ran = attempts_of(job)
     assert [each.engine for each in ran] == ["caffe", "pytorch", "caffe"]
     assert [each.first_update for each in ran] == [0, 10, 20]
-    assert "PyTorch goes on where Caffe was." in ran[1].choices
-    assert any("its figures of memory are Caffe's" in each for each in ran[1].choices)
-    assert "Caffe goes on where PyTorch was." in ran[2].choices
+    assert "PyTorch continues where Caffe stopped." in ran[1].choices
+    assert any("its memory figures are Caffe's" in each for each in ran[1].choices)
+    assert "Caffe continues where PyTorch stopped." in ran[2].choices
     found = list_snapshots(job.snapshots)
     assert [each.update for each in found] == [10, 20, 30]
     assert [each.moment.exists() for each in found] == [False, True, False]
@@ -194,8 +194,8 @@ def test_the_planned_precision_is_taken_and_a_change_is_told(
     ]
     assert not any("bf16" in each for each in planned.choices)
     told = "\n".join(asked.choices)
-    assert "Different: the plan is for bf16, and this run calculates in tf32." in told
-    assert "Until now the run was calculated in bf16; it goes on in tf32." in told
+    assert "Different: the plan is for bf16, and this run computes in tf32." in told
+    assert "Until now the run computed in bf16; it continues in tf32." in told
     assert "tf32 has no effect on the CPU: it calculates in float32, as Caffe does." in told
     assert "The plan is for bf16; Caffe calculates in float32." in of_caffe.choices
 

@@ -167,4 +167,4 @@ def test_a_snapshot_is_promised_only_where_there_is_one(tmp_path: Path) -> None:
         (job.snapshots / f"tiny_iter_20.{ending}").touch()
     with pytest.raises(DoesNotFitError) as failure:
         split_smaller(job, job.read_plan(), Ending(EndReason.GPU_MEMORY, "no memory", 1))
-    assert "The newest snapshot stays." in str(failure.value.hint)
+    assert "The newest snapshot is kept." in str(failure.value.hint)

@@ -173,7 +173,7 @@ def test_a_run_without_a_snapshot_is_not_begun_again(tmp_path: Path, runtime: Ru
     job = write_job(tmp_path, max_iter=20, snapshot_after_train="false")
     train(job, runtime)
     before = job.metrics.read_bytes()
-    with pytest.raises(InputError, match="has left no snapshot"):
+    with pytest.raises(InputError, match="the run left no snapshot"):
         longer(job, runtime, updates=20)
     assert (job.metrics.read_bytes(), read_solver(job.solver).max_iter) == (before, 20)
 
@@ -196,7 +196,7 @@ def test_what_fails_before_its_first_update_can_be_asked_for_again(
     for number in (2, 3):
         with pytest.raises(TrainingError) as failure:
             train(job, runtime, Options(longer=Longer(updates=20)), script=dies)
-        said = "It has left no update behind, so the run ends at update 20 as before."
+        said = "No update was made, so the run ends at update 20 as before."
         assert said in failure.value.notes
         assert what_decides(job) == before
         record = job.read_record()

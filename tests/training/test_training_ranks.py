@@ -104,7 +104,7 @@ def test_a_rank_that_comes_to_harm(
         assert plan.batch_size < 5
         assert plan.batch_size * plan.iter_size * plan.gpus == plan.effective_batch
     else:
-        assert any("all ranks go on from the newest snapshot" in each for each in last.choices)
+        assert any("all ranks continue from the newest snapshot" in each for each in last.choices)
         assert weights_of(job) == whole
 
 

@@ -281,7 +281,7 @@ def test_no_smaller_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         r"smallest split of the effective batch 18\. With it Caffe asks for 27\.5 KiB",
     ) as failure:
         train(job, Interpreter(sys.executable), script=FAKE)
-    assert "What helps" in str(failure.value.hint)
+    assert "Use a machine with more free memory" in str(failure.value.hint)
     assert [attempt.batch_size for attempt in attempts_of(job)] == [6, 3, 2, 1]
     record = job.read_record()
     assert record is not None
@@ -292,7 +292,7 @@ def test_the_tries_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FAKE_WORKER", "out_of_gpu_memory")
     monkeypatch.setattr(recovery, "MOST_SPLITS", 2)
     job = write_job(tmp_path)
-    with pytest.raises(TrainingError, match="with batch_size 2 as well, after 2 smaller splits"):
+    with pytest.raises(TrainingError, match="even with batch_size 2, after 2 smaller splits"):
         train(job, Interpreter(sys.executable), script=FAKE)
     assert (value(job, "iter_size"), job.read_plan().batch_size) == ("9", 2)
 
@@ -371,7 +371,7 @@ def test_batch_size_1_comes_after_2_and_says_what_it_overwrites(
     for size in sizes:
         told = split_smaller(job, job.read_plan(), OUT_OF_MEMORY)
         assert f"continuing with batch_size {size} x iter_size {effective // size} " in told
-        another = "It is another training from here on: overwritten_gradient of 's'" in told
+        another = "From here on it is a different training: overwritten_gradient of 's'" in told
         assert another is (size == 1)
     (finding,) = [
         each for each in json.loads(job.plan.read_text())["audit"]

@@ -119,9 +119,9 @@ def test_a_run_that_dies_before_its_first_snapshot(
     log = finished.previous.failed / "caffe.log"
     assert f"The last lines of {log}:" in failure.value.message
     assert b"Iteration 0" in log.read_bytes()
-    assert "stands again" in failure.value.notes[-1]
+    assert "is back" in failure.value.notes[-1]
     assert failure.value.hint is not None
-    assert failure.value.hint.endswith("Without --restart, it is the run before that goes on.")
+    assert failure.value.hint.endswith("Without --restart, the previous run continues.")
     assert "newest snapshot" not in failure.value.hint
     assert not train(finished, runtime).ran
 
