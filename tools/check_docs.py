@@ -2,6 +2,8 @@
 
 - docs/cli.md is what `--help` prints, and docs/api.md what the docstrings of the library say
   (`--write` regenerates both);
+- with `--templates`, which takes half a minute: the table of docs/templates.md is what
+  `templates list` says (`--templates --write` regenerates it; a test checks it);
 - the README mentions every command of the program;
 - relative links in the Markdown files have a target;
 - the doctests in the package's docstrings pass.
@@ -21,6 +23,7 @@ import click
 
 import caffe_batch
 from caffe_batch.cli.main import COMMANDS, cli
+from caffe_batch.reporting.templates_view import template_row
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a script's own folder is there, not the one above it
@@ -28,6 +31,8 @@ from tools.api_reference import api_reference  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "cli.md"
 API_REFERENCE = ROOT / "docs" / "api.md"
+TEMPLATES = ROOT / "docs" / "templates.md"
+TABLE_ROW = re.compile(r"^\|.*\|\n", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
@@ -52,6 +57,18 @@ def cli_reference() -> str:
         2,
     )
     return "\n\n".join(parts) + "\n"
+
+
+def templates_page() -> str:
+    """docs/templates.md with the table that the templates make now."""
+    head = ["template", "parameters", "batch 1", "batch 32", "what it is for"]
+    rows = [head, ["---"] * len(head)]
+    for size in caffe_batch.template_sizes():
+        rows.append(template_row(size.json()))
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    page = TEMPLATES.read_text(encoding="utf-8")
+    old = list(TABLE_ROW.finditer(page))
+    return page[: old[0].start()] + table + page[old[-1].end() :]
 
 
 def broken_links() -> list[str]:
@@ -82,6 +99,8 @@ def failed_doctests() -> list[str]:
 
 def main() -> int:
     pages = {REFERENCE: cli_reference(), API_REFERENCE: api_reference()}
+    if "--templates" in sys.argv[1:]:
+        pages[TEMPLATES] = templates_page()
     if "--write" in sys.argv[1:]:
         for page, text in pages.items():
             page.write_text(text, encoding="utf-8")

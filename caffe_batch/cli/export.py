@@ -98,7 +98,9 @@ def export(source: str, as_json: bool, **options: Any) -> None:
     for kind, shapes in (("input", made.written.inputs), ("output", made.written.outputs)):
         for name, shape in shapes.items():
             sizes = " x ".join(str(size or "batch") for size in shape)
-            takes = ", bytes, RGB" if kind == "input" and name == made.pixels else ""
+            takes = ""
+            if kind == "input" and name == made.pixels:
+                takes = ", bytes, gray" if shape[-1] == 1 else ", bytes, RGB"
             click.echo(one_line(f"{kind + ':':<8}{name}, {sizes}{takes}"))
     for kind, file in (("onnx", made.onnx), ("torch", made.torch)):
         if file is not None:

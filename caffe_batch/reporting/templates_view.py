@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -26,13 +26,18 @@ def templates_view(templates: Iterable[Mapping[str, Any]]) -> Table:
         table.add_column(f"batch {size}", justify="right", no_wrap=True)
     table.add_column("what it is for")
     for row in rows:
-        table.add_row(
-            row["name"],
-            "" if row["parameters"] is None else _short(row["parameters"]),
-            *(_memory(row["memory_bytes"].get(size)) for size in sizes),
-            row["summary"],
-        )
+        table.add_row(*template_row(row, sizes))
     return table
+
+
+def template_row(row: Mapping[str, Any], sizes: Sequence[str] = ("1", "32")) -> list[str]:
+    """A template's cells: its name, parameters, memory at each batch size, and purpose."""
+    return [
+        row["name"],
+        "" if row["parameters"] is None else _short(row["parameters"]),
+        *(_memory(row["memory_bytes"].get(size)) for size in sizes),
+        row["summary"],
+    ]
 
 
 def _short(number: int) -> str:

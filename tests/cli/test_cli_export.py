@@ -103,7 +103,7 @@ def test_a_job_against_caffe_and_with_pictures(finished: FinishedJob, tmp_path: 
     assert "from Caffe" in done.out
     done = call("export", finished.job.path, "--onnx", pictures, "--preprocessing")
     assert done.code == 0, done.err
-    assert "input:  data, batch x 5 x 7 x 1, bytes, RGB\n" in done.out
+    assert "input:  data, batch x 5 x 7 x 1, bytes, gray\n" in done.out
     pixels = np.random.default_rng(5).integers(0, 256, (3, 5, 7, 1), np.uint8)
     values = pixels.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(0.00390625)
     wanted = onnx_outputs(plain, {"data": values})["prob"]
