@@ -153,7 +153,7 @@ def test_the_last_update_stays_tested(tmp_path: Path, runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"in_all": 20}, "a run of 20 updates: a longer one has more than 20"),
+        ({"in_all": 20}, "a run of 20 updates: a longer one has more than the 20"),
         ({"in_all": 7}, "a run of 7 updates"),
         ({"updates": 0}, "a run of 20 updates"),
         ({"updates": 2**31}, "at most 2,147,483,647"),
