@@ -323,18 +323,12 @@ class TorchNet:
     @property
     def layer_blobs(self) -> list[LayerBlobs]:
         """All layers, inserted Splits too, as a .caffemodel lists them (net.cpp, ToProto)."""
+        return [_listed(*each) for each in zip(self._places, self._blobs, strict=True)]
+
+    def layer_values(self, values: Sequence[Tensor]) -> list[LayerBlobs]:
+        """The same list with other values in place of :attr:`params`, one for each."""
         return [
-            LayerBlobs(
-                place.name,
-                place.node.layer.type,
-                bool(place.rule.moving_average),
-                tuple(
-                    blob.detach().view(shape)
-                    for blob, shape in zip(blobs, place.node.param_shapes, strict=True)
-                ),
-                place.message,
-            )
-            for place, blobs in zip(self._places, self._blobs, strict=True)
+            _listed(place, [values[index] for index in place.node.params]) for place in self._places
         ]
 
     @property
@@ -437,6 +431,18 @@ def _places(
         shared = tuple([index < owned for index in node.params])
         owned = max((owned, *(index + 1 for index in node.params)))
         yield Place(message, node, shared, device, dtype)
+
+
+def _listed(place: Place, blobs: Sequence[Tensor]) -> LayerBlobs:
+    """A layer with its blobs in its own shapes."""
+    shaped = zip(blobs, place.node.param_shapes, strict=True)
+    return LayerBlobs(
+        place.name,
+        place.node.layer.type,
+        bool(place.rule.moving_average),
+        tuple([blob.detach().view(shape) for blob, shape in shaped]),
+        place.message,
+    )
 
 
 def _unread(net: Net) -> set[int]:

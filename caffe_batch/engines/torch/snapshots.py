@@ -10,8 +10,9 @@ sgd_solver.cpp (SnapshotSolverState, RestoreSolverState), util/hdf5.cpp.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from caffe_batch.engines.caffe.starting_files import weight_layers
-from caffe_batch.engines.torch.net import LayerBlobs, Param, TorchNet
+from caffe_batch.engines.torch.net import LayerBlobs, TorchNet
 from caffe_batch.errors import InputError
 from caffe_batch.net.data.blob_file import Blob, read_blob, text
 from caffe_batch.net.data.extras import extra
@@ -53,25 +54,33 @@ class SolverState:
     history: Sequence[Array]
 
 
-def write_weights(path: Path, net: TorchNet) -> None:
+def write_weights(path: Path, net: TorchNet, steps: Sequence[torch.Tensor] = ()) -> None:
     """Write a .caffemodel, or a .caffemodel.h5.
 
     Args:
         path: The file; its name says in which format.
         net: The train net.
+        steps: For ``snapshot_diff``: what the last update has taken from each parameter.
 
     Raises:
         OSError: It can't be written.
     """
     if path.suffix == ".h5":
         with _hdf5(path) as file:
-            _fill_hdf5(file.create_group("data"), net.layer_blobs, net.params)
+            owned = {(param.layer, param.index) for param in net.params}
+            _fill_hdf5(file.create_group("data"), net.layer_blobs, owned)
+            if steps:  # those of shared parameters too, as Caffe does
+                _fill_hdf5(file.create_group("diff"), net.layer_values(steps))
         return
     with _replacing(path) as out:
         _field(out, _NET, "name", net.net.name.encode())
-        for layer in net.layer_blobs:
+        diffs = net.layer_values(steps) if steps else itertools.repeat(None)
+        for layer, diff in zip(net.layer_blobs, diffs, strict=False):
             head = _plain(layer).SerializeToString()
-            blobs = [_blob_parts(blob) for blob in layer.blobs]
+            blobs = [
+                _blob_parts(blob, diff.blobs[number] if diff else None)
+                for number, blob in enumerate(layer.blobs)
+            ]
             _nested(out, _NET, "layer", [head, *_fields(_LAYER, "blobs", blobs)])
 
 
@@ -216,16 +225,19 @@ def _plain(layer: LayerBlobs) -> caffe_pb2.LayerParameter:
     return message
 
 
-def _blob_parts(values: torch.Tensor | Array) -> _Pieces:
-    """A BlobProto as pieces: the bytes of its float32 values, and its shape."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().to("cpu", torch.float32).contiguous().numpy()
-    shape = caffe_pb2.BlobShape(dim=values.shape)
-    end = _BLOB(shape=shape).SerializeToString()
-    if not values.size:
-        return [end]
-    data = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8).data
-    return [_tag(_BLOB, "data"), _varint(data.nbytes), data, end]
+def _blob_parts(
+    values: torch.Tensor | Array, diff: torch.Tensor | None = None
+) -> Sequence[bytes | memoryview]:
+    """A BlobProto as pieces: the bytes of its float32 values, those of a diff, and its shape."""
+    pieces: list[bytes | memoryview] = []
+    for field, numbers in (("data", values), ("diff", diff)):
+        if isinstance(numbers, torch.Tensor):
+            numbers = numbers.detach().to("cpu", torch.float32).contiguous().numpy()
+        if numbers is not None and numbers.size:
+            data = np.ascontiguousarray(numbers, np.float32).reshape(-1).view(np.uint8).data
+            pieces += [_tag(_BLOB, field), _varint(data.nbytes), data]
+    shape = caffe_pb2.BlobShape(dim=tuple(values.shape))
+    return [*pieces, _BLOB(shape=shape).SerializeToString()]
 
 
 def _fields(kind: Any, field: str, values: Iterable[_Pieces]) -> Iterator[bytes | memoryview]:
@@ -310,12 +322,14 @@ def _hdf5(path: Path) -> Iterator[Any]:
         raise OSError(number, reason, str(path)) from error
 
 
-def _fill_hdf5(group: Any, layers: Sequence[LayerBlobs], params: Sequence[Param]) -> None:
-    owned = {(param.layer, param.index) for param in params}
+def _fill_hdf5(
+    group: Any, layers: Sequence[LayerBlobs], owned: Collection[tuple[str, int]] | None = None
+) -> None:
+    """A group a layer, with its blobs; ``owned`` are the layers' names and numbers of those."""
     for layer in layers:
         inner = group.create_group(layer.name)
         for number, blob in enumerate(layer.blobs):
-            if (layer.name, number) in owned:
+            if owned is None or (layer.name, number) in owned:
                 inner[str(number)] = blob.to("cpu", torch.float32).numpy()
 
 

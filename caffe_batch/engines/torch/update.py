@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -46,7 +46,10 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Lists:
-    """The tensors of a group: weights, gradients, histories."""
+    """The tensors of a group: weights, gradients, histories.
+
+    A rule adds its step to the weights, and asks for nothing else of them.
+    """
 
     weights: list[Tensor]
     gradients: list[Tensor]
@@ -68,6 +71,8 @@ class Update:
     Attributes:
         history: As a .solverstate lists it: one blob a parameter; AdaDelta and Adam append a
             second series after the first.
+        steps: With ``snapshot_diff``, what the last update has taken from each parameter: a
+            Caffe's blobs have it as their gradient then. Otherwise empty.
     """
 
     def __init__(
@@ -83,8 +88,10 @@ class Update:
         self._params = [param.value for param in params]
         series = 2 if self._rule.has_second_series else 1
         self.history = [torch.zeros_like(p, requires_grad=False) for p in self._params * series]
+        keeps = self._params if solver.snapshot_diff else []
+        self.steps = [torch.zeros_like(p, requires_grad=False) for p in keeps]
         self._groups = list(_groups(solver, params))
-        self._fused = fused
+        self._fused = fused and not keeps
 
     @torch.no_grad()
     def apply(self, done: int, rate: float | None = None) -> None:
@@ -137,7 +144,14 @@ class Update:
         if group.decay:
             pull = torch._foreach_sign(weights) if l1 else weights
             torch._foreach_add_(gradients, pull, alpha=group.decay)
-        self._rule.step(lists, rate, done)
+        if not self.steps:
+            self._rule.step(lists, rate, done)
+            return
+        moves = [torch.zeros_like(w) for w in weights]
+        self._rule.step(replace(lists, weights=moves), rate, done)
+        torch._foreach_add_(weights, moves)
+        for i, move in zip(group.indices, moves, strict=True):
+            self.steps[i] = move.neg_()
 
 
 def _groups(solver: caffe_pb2.SolverParameter, params: Sequence[Param]) -> list[_Group]:

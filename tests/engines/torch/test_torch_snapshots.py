@@ -22,11 +22,12 @@ from caffe_batch.engines.torch.snapshots import (
     write_state,
     write_weights,
 )
-from caffe_batch.engines.torch.update import Update
+from caffe_batch.engines.torch.update import RULES, Update
 from caffe_batch.errors import InputError
 from caffe_batch.net.reading import read_recipe
 from caffe_batch.net.sources import Sources
 from caffe_batch.schema import caffe_pb2
+from tests.engines.torch.in_process import train_here
 
 UPDATE, STEP = 37, 2
 
@@ -95,6 +96,77 @@ def test_caffe_takes_them_and_gives_them_back(
     restore_history(given, found, other)
     for mine, theirs in zip(other, history, strict=True):
         assert torch.equal(mine, theirs)
+
+
+LEARNT = """
+layer { name: "in" type: "DummyData" top: "x" top: "y"
+  dummy_data_param { shape { dim: 3 dim: 5 } shape { dim: 3 dim: 2 }
+    data_filler { value: 0.25 } data_filler { value: -1 } } }
+layer { name: "first" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
+  param { lr_mult: 2 decay_mult: 0 }
+  inner_product_param { num_output: 5
+    weight_filler { type: "xavier" } bias_filler { value: 0.5 } } }
+layer { name: "tanh" type: "TanH" bottom: "a" top: "a" }
+layer { name: "second" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
+  inner_product_param { num_output: 5 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "frozen" type: "InnerProduct" bottom: "b" top: "c" param { lr_mult: 0 }
+  param { lr_mult: 0 } inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "y" top: "loss" }
+"""
+
+TRAIN = """
+import caffe
+solver = caffe.get_solver("solver.prototxt")
+solver.step(3)
+solver.snapshot()
+"""
+
+
+def read_diffs(path: Path) -> dict[str, list[float]]:
+    """The gradients in a weights file, by layer and number."""
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            return {
+                f"{layer}/{number}": blob[()].flatten().tolist()
+                for layer, blobs in file["diff"].items() for number, blob in blobs.items()
+            }  # fmt: skip
+    message = caffe_pb2.NetParameter.FromString(path.read_bytes())
+    return {
+        f"{layer.name}/{number}": list(blob.diff)
+        for layer in message.layer for number, blob in enumerate(layer.blobs)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("solver_type", sorted(RULES))
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_snapshot_diff_keeps_what_the_last_update_has_taken(
+    pycaffe: Callable[..., str], tmp_path: Path, solver_type: str, form: str
+) -> None:
+    (tmp_path / "net.prototxt").write_text(LEARNT)
+    momentum = 0 if solver_type in ("AdaGrad", "RMSProp") else 0.9
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "net.prototxt" type: "{solver_type}" base_lr: 0.01 lr_policy: "inv" gamma: 0.1 '
+        f"power: 0.75 momentum: {momentum} weight_decay: 0.01 max_iter: 3 iter_size: 2 "
+        f'random_seed: 1 snapshot_prefix: "caffe" snapshot_diff: true snapshot_format: {form}'
+    )
+    pycaffe(TRAIN, cwd=tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    solver = (tmp_path / "solver.prototxt").read_text().replace('"caffe"', '"own"')
+    (own / "solver.prototxt").write_text(solver)
+    (own / "net.prototxt").write_text(LEARNT)
+    assert train_here(own / "solver.prototxt") == 0
+    (theirs,) = tmp_path.glob("caffe_iter_3.caffemodel*")
+    (mine,) = own.glob("own_iter_3.caffemodel*")
+    wanted, found = read_diffs(theirs), read_diffs(mine)
+    assert found.keys() == wanted.keys() == {
+        "first/0", "first/1", "second/0", "frozen/0", "frozen/1",
+    }  # fmt: skip
+    assert any(wanted["first/0"])
+    assert found["first/0"] == found["second/0"]
+    for name, values in wanted.items():
+        largest = max(map(abs, values))
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5 * largest)
 
 
 def test_a_binary_file_is_the_one_that_protobuf_would_write(tmp_path: Path) -> None:

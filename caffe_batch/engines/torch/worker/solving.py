@@ -416,7 +416,7 @@ class Training:
         form = "HDF5" if weights.suffix == ".h5" else "binary proto"
         log(f"Snapshotting to {form} file {weights}")
         files = Snapshot(self.done, state, weights)
-        write_weights(weights, self._net)
+        write_weights(weights, self._net, self._made.update.steps)
         write_moment(files, moment)
         history = [blob.to("cpu", torch.float32).numpy() for blob in self._made.update.history]
         log(f"Snapshotting solver state to {form} file {state}", "sgd_solver.cpp:1")

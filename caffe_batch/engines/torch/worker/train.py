@@ -211,12 +211,11 @@ def _without_moment(snapshot: Snapshot) -> str:
 
 def left_out(solver: caffe_pb2.SolverParameter) -> Iterator[str]:
     """What a solver asks for and isn't done, a sentence each; the training is the same."""
-    for field, what in (
-        ("debug_info", "the log doesn't list the mean absolute values of blobs and gradients"),
-        ("snapshot_diff", "snapshots have no gradients"),
-    ):
-        if getattr(solver, field):
-            yield f"solver.prototxt says {field}: PyTorch leaves that out, so {what}."
+    if solver.debug_info:
+        yield (
+            "solver.prototxt says debug_info: PyTorch leaves that out, so the log doesn't list the "
+            "mean absolute values of blobs and gradients."
+        )
 
 
 def job_recipe(settings: Mapping[str, Any]) -> Recipe:
