@@ -116,8 +116,8 @@ RATES = (
 MOMENTA = {
     "SGD": "momentum: 0.9",
     "Nesterov": "momentum: 0.8",
-    "AdaGrad": "delta: 1e-4",
-    "RMSProp": "rms_decay: 0.9 delta: 1e-4",
+    "AdaGrad": "delta: 1e-3",
+    "RMSProp": "rms_decay: 0.9 delta: 1e-3",
     "AdaDelta": "momentum: 0.95 delta: 1e-5",
     "Adam": "momentum: 0.9 momentum2: 0.99 delta: 1e-4",
 }
