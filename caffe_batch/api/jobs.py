@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from caffe_batch import engines, training
 from caffe_batch.api.arguments import Files, choice, files, positive, whole
-from caffe_batch.api.machines import RuntimeName, device_of, find_trainer
+from caffe_batch.api.machines import RuntimeName, counting, device_of, find_trainer
 from caffe_batch.engines.snapshots import Snapshot
 from caffe_batch.errors import Call, InputError, Option, Text, TrainingError
 from caffe_batch.jobs.best import Metric
@@ -254,7 +254,8 @@ class Job:
             check_data=check_data,
         )  # fmt: skip
         trainer = find_trainer(runtime, engine, self.last_engine)
-        options = replace(options, engine=trainer.engine)
+        count = counting(self.plan.engine)
+        options = replace(options, engine=trainer.engine, count=count)
         observers = [observer] if callable(observer) else list(observer)
         with ExitStack() as open_now:
             if tensorboard:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_batch.device import Device
+from caffe_batch.engines.base import MemoryCount
 from caffe_batch.jobs.best import Metric
 from caffe_batch.net.data.findings import DataCheck
 from caffe_batch.planning.precision import Precision
@@ -42,6 +43,8 @@ class Options:
         precision: The precision of the engine's arithmetic; None for the planned one.
         engine: Name of the engine; None for the one that trained last here, or is planned.
         check_data: How much of the data to check before anything is trained on it.
+        count: Counts what the planned engine allocates, where that isn't known from the net alone;
+            None to do without, when a smaller split is planned.
         longer: How much longer than planned to train; None for not at all.
     """
 
@@ -61,4 +64,5 @@ class Options:
     engine: str | None = None
     precision: Precision | None = None
     check_data: DataCheck = DataCheck.QUICK
+    count: MemoryCount | None = None
     longer: Longer | None = None

@@ -39,7 +39,7 @@ class Recovery:
     """
 
     def __init__(self, job: JobDirectory, options: Options) -> None:
-        self._job, self._rollback = job, options.rollback
+        self._job, self._rollback, self._count = job, options.rollback, options.count
         self._splits = self._rollbacks = self._returns = 0
         self._from: int | None = None
 
@@ -90,7 +90,7 @@ class Recovery:
         plan = self._job.read_plan()
         _learn(plan, attempt)
         try:
-            return split_smaller(self._job, plan, ending)
+            return split_smaller(self._job, plan, ending, self._count)
         except InputError as error:
             raise TrainingError(
                 f"{ending.reason.value} ({ending.detail}), and the job can't be planned again: "

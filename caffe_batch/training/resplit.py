@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_batch import engines
+from caffe_batch.engines.base import MemoryCount
 from caffe_batch.errors import CaffeBatchError, Call, DoesNotFitError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending
@@ -35,13 +36,16 @@ from caffe_batch.planning.split.net_tests import NetTest, group_tests, planned_t
 from caffe_batch.sizes import format_size
 
 
-def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
+def split_smaller(
+    job: JobDirectory, plan: PlanFile, ending: Ending, count: MemoryCount | None = None
+) -> str:
     """Rewrite a job for the next smaller split.
 
     Args:
         job: The directory.
         plan: Its plan.
         ending: How the plan's present split ran out of memory.
+        count: Counts the memory of the plan's engine, if that has to be counted.
 
     Returns:
         What has changed, in a sentence.
@@ -55,7 +59,7 @@ def split_smaller(job: JobDirectory, plan: PlanFile, ending: Ending) -> str:
     if size is None:
         raise _not_planned(job, ending)
     stages = read_job_stages(job, plan)
-    models = [_model(job, plan, stage.recipe) for stage in stages]
+    models = [_model(job, plan, stage.recipe, count) for stage in stages]
     tests = _test_batches(models[0])
     if ending.test_net is not None:
         changed = _with_smaller_test(job, plan, stages, models, tests, ending)
@@ -111,13 +115,16 @@ def planned_split(job: JobDirectory, plan: PlanFile) -> PlannedSplit | None:
     return planned if plan.batch_size < planned.batch_size or smaller_test else None
 
 
-def take_planned_split(job: JobDirectory, plan: PlanFile, planned: PlannedSplit) -> str:
+def take_planned_split(
+    job: JobDirectory, plan: PlanFile, planned: PlannedSplit, count: MemoryCount | None = None
+) -> str:
     """Rewrite a job for the split that was planned, which may fit again.
 
     Args:
         job: The directory; its lock is held.
         plan: Its plan.
         planned: What :func:`planned_split` has returned.
+        count: As for :func:`split_smaller`.
 
     Returns:
         What has changed, in a sentence without its full stop.
@@ -126,7 +133,7 @@ def take_planned_split(job: JobDirectory, plan: PlanFile, planned: PlannedSplit)
         InputError: The files don't say enough, or can't be read.
     """
     stages = read_job_stages(job, plan)
-    models = [_model(job, plan, stage.recipe) for stage in stages]
+    models = [_model(job, plan, stage.recipe, count) for stage in stages]
     tests = _test_batches(models[0])
     split = SplitOptions(batch_size=planned.batch_size)
     plans = [
@@ -223,7 +230,9 @@ def _not_planned(job: JobDirectory, ending: Ending) -> DoesNotFitError:
     )
 
 
-def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
+def _model(
+    job: JobDirectory, plan: PlanFile, recipe: Recipe, count: MemoryCount | None = None
+) -> MemoryModel:
     """The memory model that the plan was made with, for one of the job's recipes."""
     return engines.find(plan.engine).memory_model(
         recipe,
@@ -233,6 +242,7 @@ def _model(job: JobDirectory, plan: PlanFile, recipe: Recipe) -> MemoryModel:
         build=plan.build,
         gpus=plan.gpus,
         half=plan.half,
+        count=count,
     )
 
 

@@ -141,7 +141,7 @@ def _about_the_split(job: JobDirectory, options: Options, *, goes_on: bool) -> t
         if options.noise_scale:
             check_accumulates(planned.iter_size)
         try:
-            changed = take_planned_split(job, plan, planned)
+            changed = take_planned_split(job, plan, planned, options.count)
         except InputError as error:
             if options.try_larger:
                 raise

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import caffe_batch as cb
+from caffe_batch.api.machines import counting
 from caffe_batch.errors import DoesNotFitError, InputError
 from caffe_batch.jobs.directory import JobDirectory
 from caffe_batch.jobs.ending import Ending, EndReason
@@ -71,6 +73,35 @@ def test_the_planned_split_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert planned_split(job, job.read_plan()) is None
     train_on(6, 50, Options(try_larger=True))
     assert any("there is no larger one to try" in note for note in seen[-1].notes)
+
+
+COUNTED = """
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+        dummy_data_param { shape { dim: 12 dim: 3 dim: 9 dim: 9 } shape { dim: 12 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+        inner_product_param { num_output: 7 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def test_a_smaller_split_has_the_figures_of_the_planned_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text(COUNTED)
+    solver.write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
+    plan = cb.plan(solver, gpu_memory="1GiB", engine="pytorch")
+    planned_peaks = {each.batch_size: each.predicted_peak_bytes for each in plan.candidates}
+    of_caffe = {each.batch_size: each.predicted_peak_bytes
+                for each in cb.plan(solver, gpu_memory="1GiB").candidates}  # fmt: skip
+    job = JobDirectory(plan.write(tmp_path / "job").path)
+    split_smaller(job, job.read_plan(), OUT_OF_MEMORY, counting("pytorch"))
+    smaller = job.read_plan()
+    assert (smaller.batch_size, smaller.iter_size) == (6, 2)
+    assert smaller.predicted_peak_bytes == planned_peaks[6]
+    assert smaller.predicted_peak_bytes != of_caffe[6]
+    assert smaller.notes == tuple(plan.notes)
 
 
 def test_a_restart_takes_the_planned_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,10 +126,14 @@ class TorchMemory(CaffeMemory):
         """The recipe as the worker takes it: what decides its memory, and nothing else."""
         files = (self.recipe.train, *self.recipe.tests)
         layers = (self.train_layers, *self.test_layers)
+        nets = [_of_net(*each) for each in zip(files, layers, strict=True)]
+        reads_means = any("mean_file" in net["text"] for net in nets)
         return {
             "solver": prototxt.write(_deciding(self.recipe.solver)),
-            "nets": [_of_net(*each) for each in zip(files, layers, strict=True)],
-            "directories": [str(each.resolve()) for each in self.sources.directories],
+            "nets": nets,
+            "directories": [
+                str(each.resolve()) for each in self.sources.directories if reads_means
+            ],
             "real": False,
         }
 
