@@ -224,7 +224,8 @@ class Job:
             keep_best: Take a snapshot at each test, and keep the best one by this output of the
                 test net, such as ``"accuracy"`` (or ``"1:accuracy"``, that of test net 1): the
                 highest, or the lowest for a loss. Of the others the newest is kept, or what
-                ``keep_last`` and ``keep_every`` say.
+                ``keep_last`` and ``keep_every`` say. A run that continues remembers it; ``"none"``
+                ends that.
             max_loss: Treat a loss above this as diverged; nan and inf always are.
             on_divergence: ``"stop"``, or ``"rollback:0.5"`` for instance: continue from the last
                 good snapshot with base_lr times the factor, at most three times.

@@ -157,6 +157,6 @@ fault_options = option_group(
         metavar="METRIC",
         help="Take a snapshot at each test, and keep the best one by this output of the test net, "
         "such as accuracy (or 1:accuracy, that of test net 1): the highest, or the lowest for a "
-        "loss.",
+        "loss. A run that continues remembers it; none ends that.",
     ),
 )

@@ -34,6 +34,11 @@ class Metric:
         found = re.fullmatch(r"(\d{1,4}):(.+)", text)
         return cls(found[2], int(found[1])) if found else cls(text)
 
+    @property
+    def is_none(self) -> bool:
+        """Whether it is the word ``none``: no snapshot is kept for its score."""
+        return self == Metric("none")
+
     def __str__(self) -> str:
         return self.output if self.test_net is None else f"{self.test_net}:{self.output}"
 

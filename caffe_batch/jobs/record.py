@@ -117,6 +117,7 @@ class JobRecord:
         attempts: Every worker process, first to last.
         weights: The .caffemodel files that the run starts with; none for the fillers' values.
         initial_state: The solverstate of another run that this one continues, or None.
+        keep_best: The output of a test net by which the best snapshot is kept, or None.
         more: What else job.json says, written by other programs or versions.
     """
 
@@ -129,6 +130,7 @@ class JobRecord:
     attempts: tuple[Attempt, ...] = ()
     weights: tuple[str, ...] = ()
     initial_state: str | None = None
+    keep_best: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -153,6 +155,7 @@ def read_record(path: Path) -> JobRecord:
         attempts=tuple(map(_attempt, content.objects("attempts"))),
         weights=content.maybe(content.texts, "weights", ()),
         initial_state=content.maybe(content.text, "initial_state"),
+        keep_best=content.maybe(content.text, "keep_best"),
         more=content.beside({"format", *(each.name for each in fields(JobRecord))}),
     )
 

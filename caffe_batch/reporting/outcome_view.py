@@ -31,7 +31,8 @@ def outcome_lines(
         snapshots: Its snapshots, oldest first.
         noise_scale: Whether to add what ``--noise-scale`` has measured.
         finished: Whether all updates are done.
-        metric: The output that the best test is judged by; None for the usual one.
+        metric: The output that the best test is judged by; None for the one by which the run keeps
+            its best snapshot, or else the usual one.
     """
     plan = job.read_plan()
     lines = []
@@ -52,7 +53,9 @@ def _best(
     metric: str | None,
 ) -> Iterator[str]:
     """The best test, and the snapshot that was taken at it, if one was."""
-    judged = usual_metric(scores) if metric is None else Metric.parse(metric)
+    record = job.read_record()
+    kept_by = Metric.parse(metric or (record.keep_best if record else None) or "none")
+    judged = usual_metric(scores) if kept_by.is_none else kept_by
     best = None if judged is None else best_test(read_metrics(job.metrics), judged)
     if best is None or best.value is None:
         return

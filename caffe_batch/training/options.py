@@ -33,8 +33,9 @@ class Options:
         keep_last: How many of the newest snapshots to keep; None for all, or with ``keep_every``
             for one.
         keep_every: Also keep the first snapshot in each period of this many updates.
-        keep_best: Take a snapshot at each test, and keep the best one by this metric; of the
-            others the newest is kept, unless ``keep_last`` or ``keep_every`` say more.
+        keep_best: Take a snapshot at each test, and keep the best one by this metric; None for that
+            of the run that is continued, if it had one, and ``none`` for no longer. Of the others
+            the newest is kept, unless ``keep_last`` or ``keep_every`` say more.
         max_loss: A loss above it counts as diverged, as nan and inf always do; None for no bound.
         rollback: What base_lr is multiplied by when a diverged run continues from the last good
             snapshot; None to stop then.

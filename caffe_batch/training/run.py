@@ -106,13 +106,14 @@ class Run:
         self._updates = stages[-1].last_update
         self._resume: Snapshot | None = None
         self._snapshots = self._engine.snapshots
+        self._metric = self._kept_by()
         self._keeper = SnapshotKeeper(
             self._snapshots,
             job.snapshots,
             options.keep_last,
             options.keep_every,
             job.previous.forget,
-            None if options.keep_best is None else self._best_so_far(options.keep_best),
+            None if self._metric is None else self._best_so_far(self._metric),
         )
         self._device = options.device
         self._directory = plan.working_directory
@@ -125,6 +126,12 @@ class Run:
         )
         #: What the user should know about all tries so far.
         self.all_notes = earlier
+
+    def _kept_by(self) -> Metric | None:
+        """By what the best snapshot is kept: as asked for, or as in the run so far."""
+        before = self._before.keep_best if self._before else None
+        metric = self._options.keep_best or (Metric.parse(before) if before else None)
+        return None if metric is None or metric.is_none else metric
 
     def _best_so_far(self, metric: Metric) -> BestTest:
         """The best test before this run, unless it starts again.
@@ -169,6 +176,10 @@ class Run:
         elif self._before:
             self._notes.append("The previous run left no snapshot: starting again from update 0.")
         self._notes += [*self._about_the_engine(), *self._about_the_precision()]
+        if self._metric and not self._options.keep_best:
+            self._notes.append(
+                f"The best snapshot by {self._metric} is still kept; --keep-best none ends that."
+            )
         if self._start.weights and not self._resume:
             self._notes.append(f"Starting with the weights of {', '.join(self._start.weights)}.")
         if not self._directory.is_dir():
@@ -419,7 +430,7 @@ class Run:
             log_bytes=LOG_BYTES,
             frozen=self._frozen(stage) if self._options.noise_scale else None,
             max_loss=self._options.max_loss,
-            snapshot_at_tests=self._options.keep_best is not None,
+            snapshot_at_tests=self._metric is not None,
             precision=self._precision,
             ranks=self._plan.gpus,
             shared=self._plan.shared,
@@ -485,6 +496,7 @@ class Run:
                 attempts=self._attempts,
                 weights=self._start.weights,
                 initial_state=self._start.state,
+                keep_best=None if self._metric is None else str(self._metric),
                 more=self._before.more if self._before else {},
             )
         )

@@ -135,7 +135,9 @@ def _best_first(
     """The best test among those with a snapshot, and that snapshot."""
     lines = tuple(read_metrics(job.metrics)) if job.metrics.is_file() else ()
     tests = [line for line in lines if isinstance(line, NetTestMetrics)]
-    metric = metric or usual_metric(tests)
+    record = job.read_record()
+    kept_by = Metric.parse(record.keep_best) if record and record.keep_best else None
+    metric = metric or kept_by or usual_metric(tests)
     there = {each.update: each for each in snapshots}
     best = None if metric is None else best_test(lines, metric, there)
     if best is None:

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 import caffe_batch as cb
+from caffe_batch import engines
 from caffe_batch.errors import InputError
 from caffe_batch.jobs.best import Metric
 from caffe_batch.jobs.metrics import NetTestMetrics, read_metrics
+from caffe_batch.reporting.outcome_view import outcome_lines
 from caffe_batch.runtimes import Runtime
 from caffe_batch.training.options import Options
 from caffe_batch.training.snapshot_keeper import BestTest
 from caffe_batch.training.supervisor import train
+from caffe_batch.training.trained import choose_weights
 from tests.both_engines import runtime as runtime
 from tests.planned_jobs import write_job
 
@@ -82,6 +85,50 @@ def test_a_solver_without_tests(tmp_path: Path, caffes_runtime: Runtime) -> None
     job = write_job(tmp_path, test_iter=None, test_interval=None)
     with pytest.raises(InputError, match="the solver makes no tests"):
         train(job, caffes_runtime, Options(keep_best=Metric("accuracy")))
+
+
+def test_a_run_that_goes_on_still_keeps_the_best(tmp_path: Path, caffes_runtime: Runtime) -> None:
+    job = write_job(tmp_path, max_iter=12, test_interval=4, base_lr=0.3, gamma=8, stepsize=4)
+    train(job, caffes_runtime, Options(keep_best=Metric("loss")))
+    outcome = cb.Job(job.path).train(updates="+8", cpu=True)
+    record = job.read_record()
+    assert record is not None
+    note = "The best snapshot by loss is still kept; --keep-best none ends that."
+    assert note in record.attempts[-1].choices
+    tests = [
+        line for line in read_metrics(job.metrics)
+        if isinstance(line, NetTestMetrics) and line.is_loss and line.update and line.value
+    ]  # fmt: skip
+    best = min(tests, key=lambda line: line.value or 0.0)
+    assert {each.update for each in cb.Job(job.path).snapshots} == {best.update, 20}
+    assert best.update < 20
+    chosen = choose_weights(job, engines.find("caffe"), best=True)
+    assert chosen.score == best
+    (line,) = [
+        line for line in outcome_lines(job, outcome.scores, cb.Job(job.path).snapshots)
+        if line.startswith("best:")
+    ]  # fmt: skip
+    assert line.startswith(f"best:  loss {best.value:.4g} (after update {best.update}: ")
+
+    cb.Job(job.path).train(updates="+8", keep_best="none", cpu=True)
+    record = job.read_record()
+    assert record is not None
+    assert record.keep_best is None
+    assert [each.update for each in cb.Job(job.path).snapshots] == [best.update, 20, 28]
+    cb.Job(job.path).train(updates="+4", cpu=True)
+    assert [each.update for each in cb.Job(job.path).snapshots] == [best.update, 20, 28, 32]
+
+
+def test_a_restart_forgets_what_the_best_was_kept_by(
+    tmp_path: Path, caffes_runtime: Runtime
+) -> None:
+    job = write_job(tmp_path, max_iter=12, test_interval=4)
+    train(job, caffes_runtime, Options(keep_best=Metric("loss")))
+    train(job, caffes_runtime, Options(restart=True))
+    record = job.read_record()
+    assert record is not None
+    assert record.keep_best is None
+    assert [each.update for each in cb.Job(job.path).snapshots] == [12]
 
 
 def test_metrics_are_read_once_more(tmp_path: Path, caffes_runtime: Runtime) -> None:
