@@ -38,6 +38,7 @@ def test_the_first_format(name: str, tmp_path: Path) -> None:
     write_record(path, record)
     new = json.loads(path.read_text())
     assert new.pop("format") == 2
+    assert new.pop("keep_best") is None
     for attempt in new["attempts"]:
         attempt["phase"] = attempt.pop("stage")
         assert attempt.pop("engine") == "caffe"
