@@ -12,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from caffe_batch.engines.caffe.log_lines import GlogLine, read_glog_line
+from caffe_batch.engines.caffe.fatal_lines import Suspect, fatal, first_fatal
+from caffe_batch.engines.caffe.log_lines import GlogLine, read_glog_line, unprefixed
 
 #: How many of the last lines are kept; one of Caffe's stack traces has about 30.
 TAIL_LINES = 200
 
 #: How many lines before the first fatal one are kept, and how many from there on.
 _BEFORE, _BLOCK = 20, 100
+
+_SEVERITIES = ("I", "W", "E", "F")
 
 # What libstdc++ writes, in several pieces, about an exception that nothing caught.
 _UNCAUGHT = re.compile(r"terminate called after throwing an instance of '(?:([\w:<>, ]+)'$)?")
@@ -93,25 +96,53 @@ class TellingLines:
     """
 
     def __init__(self, keep: int | None = TAIL_LINES) -> None:
-        self._last: deque[str] = deque(maxlen=keep)
-        self._block: list[str] = []
+        # Each line, and the one of glog's before it: by its time a fatal line is known.
+        self._last: deque[tuple[str | None, str]] = deque(maxlen=keep)
+        self._block: list[tuple[str | None, str]] = []
         self._count = self._block_at = 0
+        self._suspect: Suspect | None = None  # which the block is about
+        self._before: str | None = None
 
     def add(self, line: str) -> None:
         """Take in the next line."""
+        written = read_glog_line(line) if line[:1] in _SEVERITIES else None
+        if self._suspect and written:
+            self._compare(self._suspect, written)
         if self._block:
             if len(self._block) < _BEFORE + _BLOCK:
-                self._block.append(line)
-        elif _is_fatal(line):
-            self._block = [*list(self._last)[-_BEFORE:], line]
+                self._block.append((self._before, line))
+        elif self._may_be_fatal(line):
+            self._block = [*list(self._last)[-_BEFORE:], (self._before, line)]
             self._block_at = self._count + 1 - len(self._block)
-        self._last.append(line)
+        self._last.append((self._before, line))
         self._count += 1
+        if written and written.severity != "F":
+            self._before = line
+
+    def _may_be_fatal(self, line: str) -> bool:
+        written = fatal(line)
+        if written is None:
+            return _UNCAUGHT.search(unprefixed(line)) is not None or bool(_SIGNAL.match(line))
+        before = read_glog_line(self._before or "")
+        self._suspect = Suspect(written, [before] if before else [])
+        return self._suspect.in_time
+
+    def _compare(self, suspect: Suspect, later: GlogLine) -> None:
+        """Give the block up if its line turns out not to have been fatal."""
+        if later.severity != "F":
+            suspect.compare(later)
+        if suspect.went_on or not suspect.in_time:
+            self._suspect, self._block = None, []
 
     def lines(self) -> tuple[str, ...]:
-        """The lines around the first fatal one, and the last lines, oldest first."""
+        """The lines around the first fatal one, and the last lines, oldest first.
+
+        What is left out before them ends with a line of glog's, if there is any.
+        """
         missing = self._count - len(self._last) - self._block_at
-        return (*self._block[: max(0, missing)], *self._last)
+        kept = [*self._block[: max(0, missing)], *self._last]
+        before = [kept[0][0]] if kept and kept[0][0] else []
+        return (*before, *(line for _, line in kept))
 
 
 def find_cause(log: Sequence[str]) -> Cause | None:
@@ -120,12 +151,12 @@ def find_cause(log: Sequence[str]) -> Cause | None:
     >>> find_cause(["F0412 09:00:00.1  7 common.cpp:99] No GPU", "*** Check failure"]).sentence
     'No GPU (common.cpp:99)'
     """
-    for index, line in enumerate(log):
-        fatal = _fatal(line)
-        if fatal is not None:
-            before = _complaint_before(log[:index], fatal)
-            return Cause(Kind.CHECK, fatal.message, index, fatal.place, before)
-        uncaught = _UNCAUGHT.search(line)
+    place, written = first_fatal(log) or (len(log), None)
+    for index, line in enumerate(log[: place + 1]):
+        if written and index == place:
+            before = _complaint_before(log[:index], written)
+            return Cause(Kind.CHECK, written.message, index, written.place, before)
+        uncaught = _UNCAUGHT.search(unprefixed(line))
         if uncaught:
             what = next(_matches(_WHAT, log, index), None)
             words = [uncaught[1] or "", what[1][1] if what else ""]
@@ -182,19 +213,6 @@ def net_under_test(log: Sequence[str]) -> int | None:
 def is_stack_trace(line: str) -> bool:
     """Whether a line belongs to a stack trace of glog's."""
     return line.startswith("*** ") or _FRAME.fullmatch(line) is not None
-
-
-def _fatal(line: str) -> GlogLine | None:
-    written = read_glog_line(line) if "F" in line else None
-    return written if written and written.severity == "F" else None
-
-
-def _is_fatal(line: str) -> bool:
-    return (
-        _fatal(line) is not None
-        or _UNCAUGHT.search(line) is not None
-        or _SIGNAL.match(line) is not None
-    )
 
 
 def _complaint_before(log: Sequence[str], fatal: GlogLine) -> str:

@@ -46,6 +46,16 @@ def read_glog_line(line: str) -> GlogLine | None:
     return GlogLine(**match.groupdict()) if match else None
 
 
+def unprefixed(line: str) -> str:
+    """What stands in a line before glog's prefix; all of it if there is none.
+
+    >>> unprefixed("printed I0412 09:00:00.1  7 net.cpp:84] Creating Layer conv1")
+    'printed '
+    """
+    match = _GLOG.search(line)
+    return line[: match.start()] if match else line
+
+
 def read_log_line(line: str) -> LogEvent | None:
     """The event of one line of Caffe's log, or None for all other lines.
 

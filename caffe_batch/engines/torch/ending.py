@@ -16,6 +16,7 @@ from caffe_batch.engines.caffe.causes import net_under_test, python_error
 from caffe_batch.engines.caffe.ending import HINTS as CAFFES
 from caffe_batch.engines.caffe.ending import classify as classify_caffes
 from caffe_batch.engines.caffe.ending import reason_of
+from caffe_batch.engines.caffe.fatal_lines import first_fatal
 from caffe_batch.engines.caffe.log_lines import read_glog_line
 from caffe_batch.engines.events import Diverged, Finished, Refused, Stopped, WorkerEvent
 from caffe_batch.engines.torch.gpu_errors import (
@@ -101,42 +102,36 @@ _Found = tuple[EndReason, str, int]
 
 def _out_of_memory(log: Sequence[str]) -> _Found | None:
     """What memory was lacking: as the fatal line says, if there is one, else as any line does."""
-    fatal = [index for index, line in enumerate(log) if _is_fatal(line)][:1]
+    first = first_fatal(log)
     kinds: tuple[tuple[EndReason, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         (EndReason.GPU_MEMORY, OUT_OF_MEMORY, lambda match: _sentence(match.string)),
         (EndReason.HOST_MEMORY, _HOST_MEMORY, lambda match: _sentence(match.string)),
         (EndReason.NOT_MAPPED, _NOT_MAPPED, lambda match: match[1]),
     )
     for reason, pattern, detail in kinds:
-        for index in fatal or range(len(log)):
+        for index in [first[0]] if first else range(len(log)):
             match = pattern.search(log[index])
             if match:
                 return reason, detail(match), index
     return None
 
 
-def _is_fatal(line: str) -> bool:
-    read = read_glog_line(line)
-    return read is not None and read.severity == "F"
-
-
 def _fatal(log: Sequence[str]) -> _Found | None:
     """What the worker's own code, or a Python layer, has said before it gave up."""
-    for index, text in enumerate(log):
-        line = read_glog_line(text)
-        if line is None or line.severity != "F":
-            continue
-        if line.message.startswith(_NOT_WRITTEN):
-            what = line.message.removeprefix(_NOT_WRITTEN).removesuffix(".")
-            return EndReason.SNAPSHOT_LOST, what, index
-        what = line.message.rstrip(". ")
-        if not line.place.startswith("python_layer"):
-            return EndReason.CHECK_FAILED, what, index
-        raised = python_error(log[:index])
-        place = f" ({raised.place})" if raised and raised.place else ""
-        reason = reason_of(raised) if raised else EndReason.PYTHON_ERROR
-        return reason, f"{what}{place}", index
-    return None
+    first = first_fatal(log)
+    if first is None:
+        return None
+    index, line = first
+    if line.message.startswith(_NOT_WRITTEN):
+        what = line.message.removeprefix(_NOT_WRITTEN).removesuffix(".")
+        return EndReason.SNAPSHOT_LOST, what, index
+    what = line.message.rstrip(". ")
+    if not line.place.startswith("python_layer"):
+        return EndReason.CHECK_FAILED, what, index
+    raised = python_error(log[:index])
+    place = f" ({raised.place})" if raised and raised.place else ""
+    reason = reason_of(raised) if raised else EndReason.PYTHON_ERROR
+    return reason, f"{what}{place}", index
 
 
 def _gpu_failure(log: Sequence[str]) -> _Found | None:

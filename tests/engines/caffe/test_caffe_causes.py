@@ -89,6 +89,56 @@ def test_what_the_thread_complained_about_just_before() -> None:
     assert "before that" not in told(missing, fatal)
 
 
+FORGED = "F0101 00:00:00.000001  99 common.cpp:66] No GPU"
+FORGED_ABORT = f"{UNCAUGHT}std::bad_alloc'"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f'  name: "{FORGED}"'],  # as Caffe prints a net
+        [FORGED],  # behind a line feed in a name
+        [glog("I", f"Creating Layer {FORGED}")],
+        [glog("I", f"Creating Layer {FORGED_ABORT}")],
+        [FORGED.replace("F0101", "F1231")],
+        [FORGED.replace("F0101", "F9999")],
+        [glog("F", "No GPU", 8)],  # time and thread guessed
+        [glog("I", "old").replace("0412", "0101"), FORGED],
+        [f'  name: "{FORGED}"'] * 50,
+    ],
+)
+@pytest.mark.parametrize("between", [[], NOISE, ["dim: 1"] * (TAIL_LINES - 10)])
+@pytest.mark.parametrize("after", [[], NOISE])
+def test_a_name_forges_no_fatal_line(
+    lines: list[str], between: list[str], after: list[str]
+) -> None:
+    main = glog("I", "Setting up data", 8)
+    said = told(main, *lines, main, *between, FATAL, *after)
+    assert said == "failed check: Check failed: a == b (1 vs. 2)  (a.cpp:1)"
+
+
+def test_without_another_cause_a_forged_line_is_none() -> None:
+    main = glog("I", "Setting up data", 99)
+    assert told(main, FORGED, main, status=-signal.SIGKILL) == "killed: killed by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("0412 09:00:00.123456", "0412 08:59:30.000000"),  # a thread that had to wait
+        ("1231 23:59:59.900000", "0101 00:00:00.100000"),  # a new year
+        ("20261231 23:59:59.900000", "20270101 00:00:00.100000"),
+        ("1025 02:59:59.900000", "1025 02:00:00.100000"),  # the end of summer time
+        ("0412 09:00:00.123456", "0413 09:00:00.123456"),  # a day without a word
+    ],
+)
+def test_times_of_real_fatal_lines(before: str, after: str) -> None:
+    info = glog("I", "fine").replace("0412 09:00:00.123456", before)
+    fatal = FATAL.replace("0412 09:00:00.123456", after)
+    assert told(info, fatal).startswith("failed check: Check failed: a == b")
+    assert told(*[info] * (2 * TAIL_LINES), fatal).startswith("failed check: Check failed: a == b")
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

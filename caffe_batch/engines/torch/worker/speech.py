@@ -58,10 +58,11 @@ def log_only_problems() -> None:
 
 
 def log(message: str, place: str = "solver.py:1", severity: str = "I") -> None:
-    """Write a line of the log, as glog does."""
+    """Write a line of the log, as glog does; whatever the message has in it, it is one line."""
     if severity == "I" and not _Log.informs:
         return
     now = datetime.now().strftime("%m%d %H:%M:%S.%f")
+    message = message.replace("\n", r"\n")
     sys.stderr.write(f"{severity}{now} {os.getpid():5d} {place}] {message}\n")
 
 
