@@ -1,8 +1,8 @@
 """glog's fatal lines, and lines of a log that merely look like one.
 
 A net's names may be anything, and Caffe writes them into its log. What no name can know beforehand
-is when and by which thread it will be written: a thread writes nothing after its fatal line, and the
-time of a line lies between the times of the lines around it.
+is when and by which thread it will be written: a thread writes nothing after its fatal line, and
+the time of a line lies between the times of the lines around it.
 """
 
 from __future__ import annotations
