@@ -53,10 +53,11 @@ class ForkChoice:
         if not self.evidence:
             return ""
         if self.name is None:
-            return f"{what}: not in Caffe 1.0; only a fork of it with these can train the net"
+            return f"{what}: not in Caffe 1.0; to train the net, a Caffe must be a fork with these"
         how = "as --fork says" if self.given else "--fork chooses another one"
         also = f" with {_listed(self.foreign)} added to it" if self.foreign else ""
-        return f"{what}: read as in the fork {self.name} ({how}); training needs that Caffe{also}"
+        trains = f"a Caffe that trains it must be that fork{also}"
+        return f"{what}: read as in the fork {self.name} ({how}); {trains}"
 
     def json(self) -> dict[str, object]:
         """As in the JSON of commands."""

@@ -73,7 +73,7 @@ def test_what_the_fork_lacks_is_said(kinds: list[str], given: str | None, added:
     """MobileNet-SSD's layers aren't all in the SSD fork: that Caffe alone can't train it."""
     choice = choose_fork([net(*(f'type: "{kind}"' for kind in kinds))], given)
     assert choice is not None
-    end = f"training needs that Caffe with {added} added to it" if added else "needs that Caffe"
+    end = f"must be that fork with {added} added to it" if added else "must be that fork"
     assert choice.sentence.endswith(end)
 
 

@@ -112,11 +112,11 @@ def test_no_pytorch_has_the_layers_of_forks() -> None:
 
 def test_layer_types_that_an_engine_has_nowhere(tmp_path: Path) -> None:
     """Planning for PyTorch refuses them before anything is written, and needs no torch for it."""
-    turned = 'layer { name: "turn" type: "Permute" bottom: "data" top: "turned" }'
+    turned = 'layer { name: "turn" type: "RReLU" bottom: "data" top: "turned" }'
     solver = write(tmp_path, MADE, MADE)
     text = MADE % "TRAIN" + MADE % "TEST" + turned + REST
     (tmp_path / "net.prototxt").write_text(text)
-    message = r"PyTorch doesn't have this layer type: Permute \(layer 'turn'\)"
+    message = r"PyTorch doesn't have this layer type: RReLU \(layer 'turn'\)"
     for refused in (
         lambda: cb.plan(solver, gpu_memory="1GiB", engine="pytorch"),
         lambda: cb.strategies(solver, gpu_memory="1GiB", engine="pytorch"),

@@ -155,9 +155,11 @@ class TorchEngine(CaffeFilesEngine):
 
     def training(self, request: TrainingRequest) -> Work:
         job = request.job
+        plan = job.read_plan()
         settings = {
             **request.settings(),
-            "rules": [str(path) for path in job.read_plan().rules],
+            "rules": [str(path) for path in plan.rules],
+            "fork": plan.fork,
             "samples": None,
             "precision": request.precision.value,
             "ranks": request.ranks,

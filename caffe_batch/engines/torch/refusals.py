@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from caffe_batch.engines.torch.fork_types import RUNNING, runs
 from caffe_batch.errors import NetError, UnknownLayerError
 from caffe_batch.layers import BUILT_IN
 from caffe_batch.layers.base import Rule
@@ -18,7 +19,7 @@ from caffe_batch.net import Net
 from caffe_batch.net.graph import Node
 
 #: The layer types that the engine has.
-OWN_TYPES = frozenset({*BUILT_IN, PYTHON_TYPE})
+OWN_TYPES = frozenset({*BUILT_IN, PYTHON_TYPE, *[rule.type for rule in RUNNING]})
 
 
 def check_runs(net: Net) -> None:
@@ -46,11 +47,13 @@ def refusals(net: Net) -> Iterator[NetError]:
     """An error for each layer that the engine doesn't run."""
     for node in net.nodes:
         kind = node.layer.type
-        if kind not in OWN_TYPES:
+        if kind != PYTHON_TYPE and not runs(node):
+            as_there = f" as in the fork {node.rule.forks[0]}" if kind in BUILT_IN else ""
             yield UnknownLayerError(
-                f"the PyTorch engine has no layer type {kind!r}",
+                f"the PyTorch engine has no layer type {kind!r}{as_there}",
                 layer=node.layer.name,
-                hint="It runs the types of Caffe 1.0; others need the engine caffe.",
+                hint="It runs the types of Caffe 1.0 and some of forks (docs/forks.md says "
+                "which); others need the engine caffe.",
             )
         elif node.rule.fed_by_program:
             yield NetError(
@@ -103,7 +106,7 @@ def _stays_here(rule: Rule) -> bool:
 
 #: What isn't exported for its type alone; the code of Python layers is the user's.
 _NOT_EXPORTED = sorted(
-    {name for name, rule in BUILT_IN.items() if _stays_here(rule)} | (OWN_TYPES - set(BUILT_IN))
+    {name for name, rule in BUILT_IN.items() if _stays_here(rule)} | {PYTHON_TYPE}
 )
 
 

@@ -43,6 +43,7 @@ class BN(Rule):
     settings = BNSettings
     moving_average = "momentum"
     known_statistics = "frozen"
+    works_in_place = True
     forks: tuple[str, ...] = ("pspnet",)
     follows = "hszhao/PSPNet: bn_layer.cpp, .cu, cudnn_bn_layer.cpp, .cu"
 
@@ -128,6 +129,7 @@ class SegNetBN(Rule):
     type = "BN"
     message = "bn_param"
     settings = SegNetBNSettings
+    works_in_place = True
     tops = (1, 3)
     forks = ("segnet",)
     follows = "alexgkendall/caffe-segnet: bn_layer.cpp, .cu"

@@ -1,6 +1,7 @@
 """The layers of the PyTorch engine, one module a type, under the file names of the rules.
 
-:data:`LAYERS` is an explicit list, as that of the rules is. Data layers have no class here: their
+:data:`LAYERS` is an explicit list, as that of the rules is; :mod:`.forks` has another one, of types
+that Caffe 1.0 lacks and of those that a fork has changed. Data layers have no class here: their
 tops are fed (:data:`FED`).
 """
 
@@ -17,6 +18,7 @@ from caffe_batch.engines.torch.layers.crop import Crop
 from caffe_batch.engines.torch.layers.distance_loss import ContrastiveLoss, EuclideanLoss
 from caffe_batch.engines.torch.layers.eltwise import Eltwise
 from caffe_batch.engines.torch.layers.embed import Embed
+from caffe_batch.engines.torch.layers.forks import FORK_LAYERS
 from caffe_batch.engines.torch.layers.hdf5 import HDF5Output
 from caffe_batch.engines.torch.layers.im2col import Im2col
 from caffe_batch.engines.torch.layers.inner_product import InnerProduct
@@ -125,10 +127,11 @@ def make_layer(place: Place) -> TorchLayer:
         UnknownLayerError: Its type doesn't run on PyTorch.
     """
     kind = place.node.layer.type
-    if kind not in LAYERS:
+    made = FORK_LAYERS.get(type(place.rule), LAYERS.get(kind))
+    if made is None:
         raise UnknownLayerError(
             f"the PyTorch engine has no layer type {kind!r}",
             layer=place.name,
-            hint="It runs the types of Caffe 1.0; others need Caffe.",
+            hint="It runs the types of Caffe 1.0 and some of forks (docs/forks.md).",
         )
-    return LAYERS[kind](place)
+    return made(place)

@@ -25,14 +25,23 @@ LARGEST = -math.log(1.17549435e-38)
 LEAST_PROBABILITY = 1e-20
 
 
+def limited_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each label: -log of its probability, at most :data:`LARGEST`.
+
+    Args:
+        scores: (outer, classes, inner).
+        labels: (outer, inner).
+    """
+    losses = functional.nll_loss(functional.log_softmax(scores, 1), labels, reduction="none")
+    limited = losses.detach().clamp(max=LARGEST)
+    return losses + (limited - losses.detach())
+
+
 class SoftmaxWithLoss(TorchLayer):
     def forward(self, bottoms: Tensors, blobs: Tensors) -> Tensors:
         s = self.place.settings
         scores, labels, counts = by_class(bottoms[0], bottoms[1], s.axis, s.ignore_label)
-        logs = functional.log_softmax(scores, 1)
-        losses = functional.nll_loss(logs, labels, reduction="none")
-        limited = losses.detach().clamp(max=LARGEST)
-        losses = losses + (limited - losses.detach())
+        losses = limited_losses(scores, labels)
         if s.ignore_label is None:
             return (mean(losses, None, s, self.together, default="VALID", outer=scores.shape[0]),)
         losses = torch.where(counts, losses, 0)

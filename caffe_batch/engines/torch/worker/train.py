@@ -13,6 +13,7 @@ max_loss         a loss above it counts as diverged, as nan and inf always do; o
 snapshot_at_tests  whether to take a snapshot of the weights of each test
 samples          how many samples each net has read, the train net's first; null at update 0
 rules            files with the rules of layers
+fork             the fork of Caffe whose types these are, or null
 ranks            how many processes train together
 shared           what these count together: "batch_norm", "valid"
 patience_s       seconds after which a rank that doesn't answer is lost
@@ -237,9 +238,8 @@ def job_recipe(settings: Mapping[str, Any]) -> Recipe:
     solver.test_net[:] = [inside(name) for name in solver.test_net]
     stem = os.path.basename(solver.snapshot_prefix) or "snapshot"
     solver.snapshot_prefix = str(Path(settings["snapshots"]) / stem)
-    return follow_solver(
-        solver, path, allow_unknown_fields=True, rules=with_python(rules_with(settings["rules"]))
-    )
+    rules = with_python(rules_with(settings["rules"], settings.get("fork")))
+    return follow_solver(solver, path, allow_unknown_fields=True, rules=rules)
 
 
 def weight_files(solver: caffe_pb2.SolverParameter, given: Sequence[str]) -> list[Path]:
