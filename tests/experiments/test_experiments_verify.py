@@ -208,9 +208,9 @@ def test_at_a_high_rate_the_same_training_is_recognized(
 
 
 def test_at_a_high_rate_the_weights_of_the_same_training_are_apart(bench: Bench) -> None:
-    """Else the tests above show nothing."""
+    """Else the tests above show nothing: by how much is chance, and differs between processors."""
     found = bench.measure(INPUT + DEEP["saturated"] + LOSS, fast(10))
-    assert found.weights.compensated > 10 * TOLERANCE
+    assert found.weights.compensated > TOLERANCE
 
 
 @pytest.mark.parametrize("rate", [2, 10])
