@@ -120,7 +120,7 @@ def test_plan_and_train_take_a_data_set(digits: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["plan", "net.prototxt", "--gpu-memory", "1GiB"], "is for templates, and net.prototxt"),
-        (["memory", "net.prototxt"], "is for templates, and net.prototxt is none"),
+        (["memory", "net.prototxt"], "is for templates, and net.prototxt isn't one"),
         (["render", "unet"], "template unet learns from something else: U-Net"),
         (["memory", "mlp"], "template mlp learns from something else: Multilayer"),
         (["render", "siamese"], "template siamese learns from something else: Siamese"),

@@ -21,7 +21,7 @@ def test_no_split_that_fits_is_exit_code_3(tmp_path: Path) -> None:
     assert done.code == 3, done.err
     assert "Out of host memory: continuing with batch_size 1 x iter_size 2 instead of 2" in done.err
     assert (
-        "batch_size 1 is the smallest split of the effective batch 2. With it Caffe asks for"
+        "batch_size 1 is the smallest split of the effective batch 2. With it Caffe requests"
         in (done.err)
     )
     assert "Use a machine with more free memory" in done.err

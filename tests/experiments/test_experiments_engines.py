@@ -360,7 +360,7 @@ def test_a_job_is_verified_on_its_engine() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--against", "caffe", "--engine", "caffe"], "and that is the engine"),
+        (["--against", "caffe", "--engine", "caffe"], "which is the engine itself"),
         (["--precision", "bf16"], "--precision: it needs --against"),
         (["--against-runtime", "x"], "--against-runtime: it needs --against"),
         (["--against", "caffe", "--no-compensate", "loss_sum"], "--no-compensate: both engines"),

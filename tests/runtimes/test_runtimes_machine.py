@@ -71,8 +71,9 @@ def test_extras_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "h5py.py").write_text("raise ImportError('libhdf5.so.9: cannot open')")
     (tmp_path / "plyvel.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("h5py", "plyvel"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("h5py", "plyvel"):  # set first, so that what was there comes back, also nothing
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = {extra.package: extra for extra in machine.extras()}
     assert [*found] == [

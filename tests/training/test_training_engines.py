@@ -197,7 +197,7 @@ def test_the_planned_precision_is_taken_and_a_change_is_told(
     assert "Different: the plan is for bf16, and this run computes in tf32." in told
     assert "Until now the run computed in bf16; it continues in tf32." in told
     assert "tf32 has no effect on the CPU: it calculates in float32, as Caffe does." in told
-    assert "The plan is for bf16; Caffe calculates in float32." in of_caffe.choices
+    assert "The plan is for bf16; Caffe computes in float32." in of_caffe.choices
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_no_smaller_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(
         DoesNotFitError,
         match=r"out of GPU memory \(Check failed: error == cudaSuccess .*batch_size 1 is the "
-        r"smallest split of the effective batch 18\. With it Caffe asks for 27\.5 KiB",
+        r"smallest split of the effective batch 18\. With it Caffe requests 27\.5 KiB",
     ) as failure:
         train(job, Interpreter(sys.executable), script=FAKE)
     assert "Use a machine with more free memory" in str(failure.value.hint)

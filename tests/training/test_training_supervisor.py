@@ -321,5 +321,7 @@ def test_solvers_that_cannot_train(
 def test_a_plan_for_several_gpus_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     job = write_job(tmp_path)
     job.plan.write_text(job.plan.read_text().replace('"gpus": 1', '"gpus": 2'))
-    with pytest.raises(InputError, match=r"for 2 GPUs, .* with Caffe\nPlan with gpus=1"):
+    with pytest.raises(
+        InputError, match=r"for 2 GPUs, but with Caffe train uses only one\nPlan with gpus=1"
+    ):
         train(job, runtime, Options(engine="caffe"))
