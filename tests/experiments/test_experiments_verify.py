@@ -208,9 +208,10 @@ def test_at_a_high_rate_the_same_training_is_recognized(
 
 
 def test_at_a_high_rate_the_weights_of_the_same_training_are_apart(bench: Bench) -> None:
-    """Else the tests above show nothing: by how much is chance, and differs between processors."""
-    found = bench.measure(INPUT + DEEP["saturated"] + LOSS, fast(10))
-    assert found.weights.compensated > TOLERANCE
+    """Else the tests above show nothing. By how much is chance at each rate: the most of three."""
+    net = INPUT + DEEP["saturated"] + LOSS
+    apart = [bench.measure(net, fast(rate)).weights.compensated for rate in (10, 15, 20)]
+    assert max(apart) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("rate", [2, 10])

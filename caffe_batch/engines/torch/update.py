@@ -71,8 +71,8 @@ class Update:
     Attributes:
         history: As a .solverstate lists it: one blob a parameter; AdaDelta and Adam append a
             second series after the first.
-        steps: With ``snapshot_diff``, what the last update has taken from each parameter: a
-            Caffe's blobs have it as their gradient then. Otherwise empty.
+        steps: With ``snapshot_diff``, what the last update took from each parameter, which is what
+            Caffe's blobs have as their gradient after it; empty otherwise.
     """
 
     def __init__(
